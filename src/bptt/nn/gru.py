@@ -1,0 +1,105 @@
+"""The gated recurrent unit of Cho et al. (2014), with the reset after the product as in cuDNN and PyTorch.
+
+r_t = sigmoid(Wax_r x_t + Waa_r a_{t-1} + b_r)
+u_t = sigmoid(Wax_u x_t + Waa_u a_{t-1} + b_u)
+n_t = tanh(Wax_n x_t + b_n + r_t (Waa_n a_{t-1} + ban))
+a_t = u_t a_{t-1} + (1 - u_t) n_t
+"""
+
+from typing import Any, NamedTuple
+
+from bptt.backend import Array, namespace
+from bptt.nn import initialisation, linear
+from bptt.nn.arrays import rows, sigmoid, transposed
+
+GATES = 3  # blocks of H rows in Wax, Waa and b
+
+
+class Params(NamedTuple):
+    """What is learned; 3H rows hold the blocks r, u, n."""
+
+    Wax: Array  # (3H, I)
+    Waa: Array  # (3H, H)
+    b: Array  # (3H,)
+    ban: Array  # (H,)
+
+
+class State(NamedTuple):
+    """What one step hands to the next."""
+
+    a: Array  # (B, H)
+
+
+class Cache(NamedTuple):
+    """What backward needs from forward."""
+
+    x: Array  # (T, B) tokens or (T, B, I) vectors
+    a: Array  # (T+1, B, H): a[0] is the initial state
+    ru: Array  # (T, B, 2H)
+    n: Array  # (T, B, H)
+    p: Array  # (T, B, H): Waa_n a_{t-1} + ban
+
+
+def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "uniform") -> Params:
+    """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero."""
+    Wax = initialisation.uniform(rng, (3 * hidden, inputs), hidden)
+    Waa = initialisation.recurrent(rng, 3, hidden, kind)
+    b = namespace(Wax).zeros_like(Wax[:, 0])
+    return Params(Wax, Waa, b, b[:hidden])
+
+
+def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache]:
+    """States a_1 .. a_T (T, B, H), the last one as the next State, and the Cache."""
+    Wax, Waa, b, ban = params
+    a, ru, n, p = recurrence(linear.forward(Wax, x, b), Waa, ban, state.a)
+    return a[1:, ...], State(a[-1, ...]), Cache(x, a, ru, n, p)
+
+
+def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, State, Params]:
+    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
+    Wax, Waa, _, _ = params
+    x, a, ru, n, p = cache
+    dz, dp, da0 = recurrence_backward(da, a, ru, n, p, Waa)  # the only sequential part
+    dx, dWax, db = linear.backward(Wax, x, dz)
+    xp, H = namespace(da), n.shape[2]
+    dq = xp.concat([rows(dz)[:, : 2 * H], rows(dp)], axis=1)  # the gradient of Waa a_{t-1}
+    dWaa = xp.matmul(dq.T, rows(a[:-1, ...]))
+    return dx, State(da0), Params(dWax, dWaa, db, xp.sum(rows(dp), axis=0))
+
+
+def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Array, Array, Array]:
+    """a (T+1, B, H), the gates r, u (T, B, 2H), n and p = Waa_n a_{t-1} + ban (T, B, H), given z (T, B, 3H) and a0 (B, H)."""
+    xp, H = namespace(z), a0.shape[1]
+    WaaT = transposed(Waa)
+    a: list[Array] = [a0]
+    ru: list[Array] = []
+    n: list[Array] = []
+    p: list[Array] = []
+    for t in range(z.shape[0]):
+        q = a[-1] @ WaaT
+        ru.append(sigmoid(z[t, :, : 2 * H] + q[:, : 2 * H]))
+        r, u = ru[-1][:, :H], ru[-1][:, H:]
+        p.append(q[:, 2 * H :] + ban)
+        n.append(xp.tanh(z[t, :, 2 * H :] + r * p[-1]))
+        a.append(n[-1] + u * (a[-1] - n[-1]))
+    return xp.stack(a), xp.stack(ru), xp.stack(n), xp.stack(p)
+
+
+def recurrence_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, Waa: Array) -> tuple[Array, Array, Array]:
+    """Gradients with respect to z (T, B, 3H), p (T, B, H) and a0 (B, H), given da (T, B, H) from above."""
+    xp, H = namespace(da), n.shape[2]
+    r, u = ru[:, :, :H], ru[:, :, H:]
+    # what multiplies the gradient of a_t in each block, for all steps at once
+    slope_n = (1.0 - u) * (1.0 - n**2)
+    slope_r = slope_n * p * r * (1.0 - r)
+    slope_u = (a[:-1, ...] - n) * u * (1.0 - u)
+    slope = xp.concat([slope_r, slope_u, slope_n], axis=2)  # (T, B, 3H)
+    dz: list[Array] = []
+    dp: list[Array] = []
+    da_next = xp.zeros_like(a[0, ...])
+    for t in reversed(range(da.shape[0])):
+        d = da[t, ...] + da_next
+        dz.append(xp.tile(d, (1, 3)) * slope[t, ...])
+        dp.append(dz[-1][:, 2 * H :] * r[t, ...])
+        da_next = d * u[t, ...] + dz[-1][:, : 2 * H] @ Waa[: 2 * H, :] + dp[-1] @ Waa[2 * H :, :]
+    return xp.stack(dz[::-1]), xp.stack(dp[::-1]), da_next

@@ -1,0 +1,35 @@
+"""Where weights begin: host arrays in float64, drawn from a `numpy.random.Generator` that the caller passes."""
+
+from typing import Any, Literal
+
+from bptt.backend import Array, namespace
+
+Kind = Literal["uniform", "orthogonal", "identity"]
+
+
+def uniform(rng: Any, shape: tuple[int, ...], hidden: int) -> Array:
+    """Uniform between ±1/sqrt(H)."""
+    return rng.uniform(-(hidden**-0.5), hidden**-0.5, shape)
+
+
+def recurrent(rng: Any, gates: int, hidden: int, kind: Kind) -> Array:
+    """Waa (gates*H, H), one block (H, H) a gate.
+
+    `uniform` is ±1/sqrt(H); `orthogonal` a random rotation (Saxe et al. 2014, arXiv 1312.6120); `identity` that of
+    Le et al. 2015 (arXiv 1504.00941).
+    """
+    W = uniform(rng, (gates * hidden, hidden), hidden)
+    xp = namespace(W)
+    if kind == "orthogonal":
+        return xp.concat([orthogonal(rng, hidden) for _ in range(gates)])
+    if kind == "identity":
+        return xp.concat([xp.eye(hidden, dtype=W.dtype)] * gates)
+    return W
+
+
+def orthogonal(rng: Any, hidden: int) -> Array:
+    """A rotation (H, H), uniform over all of them: Q of a normal matrix with the signs of R's diagonal (Mezzadri 2007)."""
+    normal = rng.standard_normal((hidden, hidden))
+    xp = namespace(normal)
+    Q, R = xp.linalg.qr(normal)
+    return Q * xp.sign(xp.linalg.diagonal(R))

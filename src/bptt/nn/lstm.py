@@ -1,0 +1,103 @@
+"""Long short-term memory of Hochreiter and Schmidhuber (1997) with the forget gate of Gers et al. (2000).
+
+i, f, o = sigmoid and g = tanh of the blocks of Wax x_t + Waa a_{t-1} + b, in the order i, f, g, o
+c_t = f_t c_{t-1} + i_t g_t
+a_t = o_t tanh(c_t)
+"""
+
+from typing import Any, NamedTuple
+
+from bptt.backend import Array, namespace
+from bptt.nn import initialisation, linear
+from bptt.nn.arrays import rows, sigmoid, transposed
+
+GATES = 4  # blocks of H rows in Wax, Waa and b
+
+
+class Params(NamedTuple):
+    """What is learned; 4H rows hold the blocks i, f, g, o."""
+
+    Wax: Array  # (4H, I)
+    Waa: Array  # (4H, H)
+    b: Array  # (4H,)
+
+
+class State(NamedTuple):
+    """What one step hands to the next."""
+
+    a: Array  # (B, H)
+    c: Array  # (B, H)
+
+
+class Cache(NamedTuple):
+    """What backward needs from forward."""
+
+    x: Array  # (T, B) tokens or (T, B, I) vectors
+    a: Array  # (T+1, B, H): a[0] is the initial state
+    c: Array  # (T+1, B, H): c[0] is the initial cell state
+    gates: Array  # (T, B, 4H)
+
+
+def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "uniform") -> Params:
+    """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero, forget bias 1.
+
+    The forget bias is that of Jozefowicz et al. (2015).
+    """
+    Wax = initialisation.uniform(rng, (4 * hidden, inputs), hidden)
+    Waa = initialisation.recurrent(rng, 4, hidden, kind)
+    xp = namespace(Wax)
+    zero, one = xp.zeros_like(Wax[:hidden, 0]), xp.ones_like(Wax[:hidden, 0])
+    return Params(Wax, Waa, xp.concat([zero, one, zero, zero]))
+
+
+def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache]:
+    """States a_1 .. a_T (T, B, H), the last ones as the next State, and the Cache."""
+    Wax, Waa, b = params
+    a, c, gates = recurrence(linear.forward(Wax, x, b), Waa, state.a, state.c)
+    return a[1:, ...], State(a[-1, ...], c[-1, ...]), Cache(x, a, c, gates)
+
+
+def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, State, Params]:
+    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
+    Wax, Waa, _ = params
+    x, a, c, gates = cache
+    dz, da0, dc0 = recurrence_backward(da, c, gates, Waa)  # the only sequential part
+    dx, dWax, db = linear.backward(Wax, x, dz)
+    dWaa = namespace(da).matmul(rows(dz).T, rows(a[:-1, ...]))
+    return dx, State(da0, dc0), Params(dWax, dWaa, db)
+
+
+def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array, Array]:
+    """a and c (T+1, B, H) and the gates i, f, g, o (T, B, 4H), given z (T, B, 4H), a0 and c0 (B, H)."""
+    xp, H = namespace(z), a0.shape[1]
+    WaaT = transposed(Waa)
+    a: list[Array] = [a0]
+    c: list[Array] = [c0]
+    gates: list[Array] = []
+    for t in range(z.shape[0]):
+        q = z[t, ...] + a[-1] @ WaaT
+        i_f, g, o = sigmoid(q[:, : 2 * H]), xp.tanh(q[:, 2 * H : 3 * H]), sigmoid(q[:, 3 * H :])
+        gates.append(xp.concat([i_f, g, o], axis=1))
+        c.append(i_f[:, H:] * c[-1] + i_f[:, :H] * g)
+        a.append(o * xp.tanh(c[-1]))
+    return xp.stack(a), xp.stack(c), xp.stack(gates)
+
+
+def recurrence_backward(da: Array, c: Array, gates: Array, Waa: Array) -> tuple[Array, Array, Array]:
+    """Gradients with respect to z (T, B, 4H), a0 and c0 (B, H), given da (T, B, H) from above."""
+    xp, H = namespace(da), c.shape[2]
+    i, f, g, o = (gates[:, :, k * H : (k + 1) * H] for k in range(4))
+    tanh_c = xp.tanh(c[1:, ...])
+    # what multiplies the gradients of c_t (blocks i, f, g) and of a_t (block o and c_t), for all steps at once
+    slope_c = xp.concat([g * i * (1.0 - i), c[:-1, ...] * f * (1.0 - f), i * (1.0 - g**2)], axis=2)  # (T, B, 3H)
+    slope_o = tanh_c * o * (1.0 - o)
+    slope_a = o * (1.0 - tanh_c**2)
+    dz: list[Array] = []
+    da_next = dc_next = xp.zeros_like(c[0, ...])
+    for t in reversed(range(da.shape[0])):
+        d = da[t, ...] + da_next
+        dc = dc_next + d * slope_a[t, ...]
+        dz.append(xp.concat([xp.tile(dc, (1, 3)) * slope_c[t, ...], d * slope_o[t, ...]], axis=1))
+        da_next = dz[-1] @ Waa
+        dc_next = dc * f[t, ...]
+    return xp.stack(dz[::-1]), da_next, dc_next

@@ -1,0 +1,132 @@
+"""A language model: a stack of recurrent layers of one cell, tokens in, logits of the next token out."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from bptt.backend import Array, device, namespace
+from bptt.nn import gru, initialisation, linear, loss, lstm, packing, vanilla
+
+CELLS: dict[str, Any] = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What fixes the shapes of a model."""
+
+    cell: Literal["vanilla", "gru", "lstm"]
+    vocabulary: int  # V
+    hidden: int  # H
+    layers: int = 1
+    initial: Literal["learned", "zero"] = "learned"  # the state that every text begins with
+
+
+class Params(NamedTuple):
+    """What is learned."""
+
+    layers: tuple[Any, ...]  # one Params of the cell a layer
+    initial: tuple[Any, ...]  # one State of the cell a layer, its arrays (H,); empty where the initial state is zero
+    Wya: Array  # (V, H)
+    by: Array  # (V,)
+
+
+class Cache(NamedTuple):
+    """What backward needs from forward."""
+
+    layers: tuple[Any, ...]  # one Cache of the cell a layer
+    keep: tuple[Array, ...]  # the dropout masks (B, H), none or one a layer
+    a: Array  # (T, B, H): what the read-out saw
+    begun: bool  # whether the states were the initial ones
+
+
+def init(config: Config, rng: Any, kind: initialisation.Kind = "uniform") -> Params:
+    """Host arrays in float64 drawn from a `numpy.random.Generator`; the learned initial state begins at zero."""
+    cell, H, V = CELLS[config.cell], config.hidden, config.vocabulary
+    layers = tuple(cell.init(rng, H if layer else V, H, kind) for layer in range(config.layers))
+    Wya = initialisation.uniform(rng, (V, H), H)
+    xp = namespace(Wya)
+    zero = xp.zeros_like(Wya[0, :])
+    state = cell.State(*[zero] * len(cell.State._fields))
+    return Params(layers, (state,) * config.layers if config.initial == "learned" else (), Wya, xp.zeros_like(Wya[:, 0]))
+
+
+def shapes(config: Config) -> Params:
+    """The tree of `init` with the shape of each array, a list, in its place: names and sizes without memory."""
+    cell, H, V = CELLS[config.cell], config.hidden, config.vocabulary
+    rows = cell.GATES * H
+    layers = []
+    for layer in range(config.layers):
+        shape = {"Wax": [rows, H if layer else V], "Waa": [rows, H], "b": [rows], "ban": [H]}
+        layers.append(cell.Params(*(shape[name] for name in cell.Params._fields)))
+    state = cell.State(*[[H] for _ in cell.State._fields])
+    return Params(tuple(layers), (state,) * config.layers if config.initial == "learned" else (), [V, H], [V])
+
+
+def dropout_masks(config: Config, rng: Any, rate: float, batch: int) -> tuple[Array, ...]:
+    """One host mask (B, H) a layer, 0 with probability `rate`, else 1 / (1 - rate); empty for rate 0.
+
+    The mask stays the same for all steps of a sequence (locked dropout: Gal and Ghahramani 2016, arXiv 1512.05287).
+    """
+    if not rate:
+        return ()
+    return tuple((rng.random((batch, config.hidden)) >= rate) / (1.0 - rate) for _ in range(config.layers))
+
+
+def initial_states(config: Config, params: Params, batch: int) -> tuple[Any, ...]:
+    """The states, one a layer, that a batch of new texts begins with; arrays (B, H)."""
+    xp, shape = namespace(params.Wya), (batch, config.hidden)
+    if params.initial:
+        return tuple(packing.transform(lambda a: xp.broadcast_to(a, shape), state) for state in params.initial)
+    zero = xp.zeros(shape, dtype=params.Wya.dtype, device=device(params.Wya))
+    State = CELLS[config.cell].State
+    return (State(*[zero] * len(State._fields)),) * config.layers
+
+
+def forward(
+    config: Config, params: Params, x: Array, states: tuple[Any, ...] | None = None, keep: tuple[Array, ...] = ()
+) -> tuple[Array, tuple[Any, ...], Cache]:
+    """Logits (T, B, V) for tokens x (T, B), the next states, and the Cache.
+
+    `states` None begins a text. `keep` holds the dropout masks (B, H), one a layer, applied to what leaves the layer.
+    """
+    cell = CELLS[config.cell]
+    begun = states is None
+    states = initial_states(config, params, x.shape[1]) if states is None else states
+    a, caches, after = x, [], []
+    for layer, layer_params in enumerate(params.layers):
+        a, state, cache = cell.forward(layer_params, a, states[layer])
+        a = a * keep[layer] if keep else a
+        caches.append(cache)
+        after.append(state)
+    return linear.forward(params.Wya, a, params.by), tuple(after), Cache(tuple(caches), keep, a, begun)
+
+
+def backward(config: Config, params: Params, cache: Cache, dlogits: Array) -> Params:
+    """The gradient with respect to every parameter, given dlogits (T, B, V); none enters after the last step."""
+    cell = CELLS[config.cell]
+    da, dWya, dby = linear.backward(params.Wya, cache.a, dlogits)
+    xp = namespace(dlogits)
+    layers, initial = [], []
+    for layer in reversed(range(config.layers)):
+        da = da * cache.keep[layer] if cache.keep else da
+        da, dstate, dparams = cell.backward(params.layers[layer], cache.layers[layer], da)
+        layers.append(dparams)
+        initial.append(packing.transform(lambda d: xp.sum(d, axis=0), dstate))
+    dinitial = tuple(initial[::-1]) if params.initial else ()
+    if not cache.begun:  # the states came from the batch before: truncation ends here
+        dinitial = packing.transform(xp.zeros_like, dinitial)
+    return Params(tuple(layers[::-1]), dinitial, dWya, dby)
+
+
+def loss_and_gradient(
+    config: Config,
+    params: Params,
+    x: Array,
+    y: Array,
+    mask: Array,
+    states: tuple[Any, ...] | None = None,
+    keep: tuple[Array, ...] = (),
+) -> tuple[Array, Params, tuple[Any, ...]]:
+    """The mean of -log p(y) in nats, its gradient with respect to every parameter, and the next states."""
+    logits, after, cache = forward(config, params, x, states, keep)
+    mean, loss_cache = loss.forward(logits, y, mask)
+    return mean, backward(config, params, cache, loss.backward(loss_cache, logits.shape)), after

@@ -1,0 +1,50 @@
+"""Parameters <-> one flat vector, with names: what clipping, the optimizer, a sum over machines and a file want."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from bptt.backend import Array, namespace
+
+
+def leaves(tree: Any, name: str = "") -> list[tuple[str, Array]]:
+    """Every array of nested tuples with its dotted name, in their order: `layers.0.Waa`."""
+    if not isinstance(tree, tuple):
+        return [(name, tree)]
+    keys = getattr(tree, "_fields", range(len(tree)))
+    return [leaf for key, branch in zip(keys, tree) for leaf in leaves(branch, f"{name}.{key}" if name else str(key))]
+
+
+def rebuild(tree: Any, arrays: Any) -> Any:
+    """A tree of the same build whose arrays are the next ones of the iterator `arrays`."""
+    if not isinstance(tree, tuple):
+        return next(arrays)
+    branches = [rebuild(branch, arrays) for branch in tree]
+    return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
+
+
+def transform(function: Callable[[Array], Array], tree: Any) -> Any:
+    """The tree with `function` applied to every array."""
+    return rebuild(tree, iter([function(array) for _, array in leaves(tree)]))
+
+
+def pack(tree: Any) -> Array:
+    """All arrays of a tree as one vector (P,)."""
+    arrays = [array for _, array in leaves(tree)]
+    xp = namespace(arrays[0])
+    return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
+
+
+def unpack(vector: Array, shapes: Any) -> Any:
+    """The tree whose arrays are the pieces of the vector (P,), given the tree of their shapes (lists)."""
+    xp, start, pieces = namespace(vector), 0, []
+    for _, shape in leaves(shapes):
+        stop = start + math.prod(shape)
+        pieces.append(xp.reshape(vector[start:stop], tuple(shape)))
+        start = stop
+    return rebuild(shapes, iter(pieces))
+
+
+def count(shapes: Any) -> int:
+    """The number of elements of all arrays, given the tree of their shapes (lists)."""
+    return sum(math.prod(shape) for _, shape in leaves(shapes))

@@ -1,0 +1,76 @@
+"""The tanh network of Elman (1990): a_t = tanh(Wax x_t + Waa a_{t-1} + b)."""
+
+from typing import Any, NamedTuple
+
+from bptt.backend import Array, namespace
+from bptt.nn import initialisation, linear
+from bptt.nn.arrays import rows, transposed
+
+GATES = 1  # blocks of H rows in Wax, Waa and b
+
+
+class Params(NamedTuple):
+    """What is learned."""
+
+    Wax: Array  # (H, I)
+    Waa: Array  # (H, H)
+    b: Array  # (H,)
+
+
+class State(NamedTuple):
+    """What one step hands to the next."""
+
+    a: Array  # (B, H)
+
+
+class Cache(NamedTuple):
+    """What backward needs from forward."""
+
+    x: Array  # (T, B) tokens or (T, B, I) vectors
+    a: Array  # (T+1, B, H): a[0] is the initial state
+
+
+def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "uniform") -> Params:
+    """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero."""
+    Wax = initialisation.uniform(rng, (hidden, inputs), hidden)
+    Waa = initialisation.recurrent(rng, 1, hidden, kind)
+    return Params(Wax, Waa, namespace(Wax).zeros_like(Wax[:, 0]))
+
+
+def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache]:
+    """States a_1 .. a_T (T, B, H), the last one as the next State, and the Cache."""
+    Wax, Waa, b = params
+    a = recurrence(linear.forward(Wax, x, b), Waa, state.a)  # (T+1, B, H)
+    return a[1:, ...], State(a[-1, ...]), Cache(x, a)
+
+
+def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, State, Params]:
+    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
+    Wax, Waa, _ = params
+    x, a = cache
+    dz, da0 = recurrence_backward(da, a, Waa)  # the only sequential part
+    dx, dWax, db = linear.backward(Wax, x, dz)
+    dWaa = namespace(da).matmul(rows(dz).T, rows(a[:-1, ...]))
+    return dx, State(da0), Params(dWax, dWaa, db)
+
+
+def recurrence(z: Array, Waa: Array, a0: Array) -> Array:
+    """States a_0 .. a_T (T+1, B, H) of a_t = tanh(z_t + Waa a_{t-1}), given z (T, B, H) and a0 (B, H)."""
+    xp = namespace(z)
+    WaaT = transposed(Waa)
+    a = [a0]
+    for t in range(z.shape[0]):
+        a.append(xp.tanh(z[t, ...] + a[-1] @ WaaT))
+    return xp.stack(a)
+
+
+def recurrence_backward(da: Array, a: Array, Waa: Array) -> tuple[Array, Array]:
+    """Gradients with respect to z (T, B, H) and a0 (B, H), given da (T, B, H) from above and a (T+1, B, H)."""
+    xp = namespace(da)
+    slope = 1.0 - a[1:, ...] ** 2  # the derivative of tanh, for all steps at once
+    dz: list[Array] = []
+    da_next = xp.zeros_like(a[0, ...])
+    for t in reversed(range(da.shape[0])):
+        dz.append((da[t, ...] + da_next) * slope[t, ...])
+        da_next = dz[-1] @ Waa
+    return xp.stack(dz[::-1]), da_next

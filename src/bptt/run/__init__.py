@@ -1,0 +1,1 @@
+"""The machinery around the maths: training, evaluation, sampling, saving."""

@@ -1,0 +1,52 @@
+"""How well a model predicts: the probability of every target, in nats and in the measures made of it."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bptt.backend import Array, Backend, namespace
+from bptt.nn import loss, model
+from bptt.text.batches import Batch
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A sum over targets: every character of a stream, every character and the end of every line."""
+
+    nats: float  # the sum of -log p
+    characters: int  # how many targets
+
+    @property
+    def nats_per_char(self) -> float:
+        """Mean cross-entropy in nats."""
+        return self.nats / self.characters
+
+    @property
+    def bits_per_char(self) -> float:
+        """Mean cross-entropy in bits."""
+        return self.nats_per_char / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """The number of equally likely symbols that would be as hard to guess: exp(nats per character)."""
+        return math.exp(min(700.0, self.nats_per_char))
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.nats_per_char:.4f} nats per character, {self.bits_per_char:.4f} bits, perplexity {self.perplexity:.3f}, "
+            f"{self.characters} characters"
+        )
+
+
+def evaluate(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> Evaluation:
+    """The cross-entropy of a model over batches, the state carried where a batch goes on from the one before."""
+    states = None
+    sums: list[Array] = []
+    characters = 0
+    for batch in batches:
+        logits, states, _ = model.forward(config, params, backend.put(batch.x), None if batch.start else states)
+        nats = loss.nats(logits, backend.put(batch.y)) * backend.put(batch.mask)
+        sums.append(namespace(nats).sum(nats))
+        characters += int(batch.mask.sum())
+    return Evaluation(math.fsum(float(backend.get(nats)) for nats in sums), characters)

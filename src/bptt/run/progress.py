@@ -1,0 +1,69 @@
+"""What a training run says on its way: plain lines for people."""
+
+import math
+from pathlib import Path
+
+from bptt.nn import model, packing
+from bptt.run.data import Data, lines, targets
+from bptt.run.language_model import LanguageModel
+from bptt.run.settings import Plan, Settings
+
+NEW = 10  # texts at the end that the training text does not contain
+
+
+def heading(untrained: LanguageModel, data: Data, settings: Settings, plan: Plan) -> str:
+    """What is going to be trained, on what, and how."""
+    units = "lines" if data.mode == "lines" else "characters in one stream"
+    counts = [len(part) if data.mode == "lines" else targets(part) for part in (data.training, data.held_out)]
+    parameters = packing.count(model.shapes(untrained.config))
+    return "\n".join(
+        [
+            f"text   {data.name}: {counts[0]:,} {units} to learn from, {counts[1]:,} held out, {len(data.vocabulary)} symbols",
+            f"model  {settings.cell}, {settings.layers} x {plan.hidden} units, {parameters:,} parameters, {untrained.backend}",
+            f"run    {plan.steps:,} steps of {plan.batch} x {plan.length} at most, {settings.optimizer} at "
+            f"{plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
+        ]
+    )
+
+
+def line(now: LanguageModel, plan: Plan, seconds: float) -> str:
+    """One measurement: step, loss of the batch, loss on the held-out part, and a taste of what the model writes."""
+    held_out = now.record["held_out"]
+    measured = "" if held_out is None else f"  held out {held_out:.4f} nats/char ({held_out / math.log(2):.4f} bits)"
+    if now.mode == "lines":
+        taste = ", ".join(now.sample(3, temperature=0.8, seed=now.record["step"]))
+    else:
+        taste = now.sample(1, temperature=0.8, seed=now.record["step"], length=60)[0].replace("\n", " ")
+    return (
+        f"{seconds:6.1f} s  step {now.record['step']:>{len(str(plan.steps))}}  loss {now.record['loss']:.4f}{measured}  {taste}"
+    )
+
+
+def interrupted(step: int) -> str:
+    """Ctrl-C was pressed."""
+    return f"interrupted after step {step}: keeping the best model so far"
+
+
+def diverged(now: LanguageModel, plan: Plan) -> str:
+    """The loss is not a number any more."""
+    return (
+        f"the loss is {now.record['loss']} at step {now.record['step']}: keeping the best model before; "
+        f"try --learning-rate {plan.learning_rate / 10:g}"
+    )
+
+
+def ending(trained: LanguageModel, data: Data, out: Path | None) -> str:
+    """New texts, how good the model is, where it is, and how to get more."""
+    if trained.mode == "lines":
+        known = lines(data)
+        new = trained.sample(NEW, temperature=0.8, without=known)
+        news = [f"{len(new)} new ones, none of them in the text:", *(f"  {text}" for text in new)]
+    else:
+        news = ["new text:", trained.sample(1, temperature=0.8, length=300)[0]]
+    held_out = trained.record["held_out"]
+    if held_out is not None:
+        bits = held_out / math.log(2)
+        news.append(f"best at step {trained.record['step']}: {held_out:.4f} nats per held-out character ({bits:.4f} bits)")
+    if out is not None:
+        news += [f"saved in {out}", f"more: bptt sample {out} --count 10 --seed 1"]
+    return "\n".join(news)

@@ -1,0 +1,163 @@
+"""A training run: batches to updates, now and then a measurement, in the end a LanguageModel."""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt import backend as backends
+from bptt.backend import Array
+from bptt.nn import model, optimizers, packing
+from bptt.run import checkpoint, progress
+from bptt.run.data import Data, batches_in_epoch, epochs, held_out_batches, prepare, targets
+from bptt.run.evaluation import evaluate
+from bptt.run.language_model import LanguageModel
+from bptt.run.settings import Plan, Settings, choose, from_flags
+
+WARM_UP = 200  # steps in which the rate rises, or a tenth of a shorter run
+MEASUREMENTS = 10  # of the held-out part, in a run
+
+UPDATES: dict[str, Callable[..., tuple[Array, optimizers.State]]] = {
+    "adam": optimizers.adam,
+    "rmsprop": optimizers.rmsprop,
+    "adagrad": optimizers.adagrad,
+    "momentum": optimizers.momentum,
+    "sgd": optimizers.sgd,
+}
+
+
+class TrainingStopped(RuntimeError):
+    """A run that ended, by Ctrl-C or by a loss that is not finite, before its first measurement."""
+
+
+class Snapshot(NamedTuple):
+    """Where a run stands after an update."""
+
+    step: int
+    theta: Array  # (P,) parameters
+    memory: optimizers.State
+    states: tuple[Any, ...]  # what the next window of the same texts begins with
+    loss: Array  # () of the batch, nats per character
+
+
+def train(
+    text: str | os.PathLike[str] | Iterable[str] = "dinosaurs", *, report: Callable[[str], None] = print, **flags: Any
+) -> LanguageModel:
+    """Train a model on a path, a text, lines, or a built-in text; the keywords are the command line's flags.
+
+    `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`. The fields of `bptt.run.settings.Settings` say what each
+    flag means; `report` gets each piece of news as a string. Ctrl-C ends the run early, with what it has learnt.
+
+    Raises:
+        InputError: a text that cannot be read or learnt from, or a flag that is unknown or out of its range.
+    """
+    return fit(text, from_flags(flags), report)
+
+
+def fit(text: Any, settings: Settings, report: Callable[[str], None]) -> LanguageModel:
+    """Train as the settings say; see `train`."""
+    tell = (lambda news: None) if settings.quiet else report
+    if settings.out is not None:
+        checkpoint.refuse_existing(settings.out)
+    # one generator for each use, so that dropout, say, does not change the order of the batches
+    split_rng, weights_rng, order_rng, dropout_rng = np.random.default_rng(settings.seed).spawn(4)
+    where = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
+    data = prepare(text, settings, split_rng)
+    plan = choose(settings, data.mode, targets(data.training), lambda batch, length: batches_in_epoch(data, batch, length))
+    config = model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
+    params = packing.transform(where.put, model.init(config, weights_rng, settings.init))
+    record = {
+        "text": data.name,
+        "settings": {name: str(value) if name == "out" else value for name, value in vars(settings).items()},
+        "plan": plan._asdict(),
+        "backend": {"asked": where.asked, "ran": where.name},
+    }
+    untrained = LanguageModel(config, data.vocabulary, data.mode, params, where, record)
+    tell(progress.heading(untrained, data, settings, plan))
+    trained = _watch(untrained, data, plan, _updates(untrained, data, settings, plan, order_rng, dropout_rng), tell)
+    if settings.out is not None:
+        trained.save(settings.out)
+    tell(progress.ending(trained, data, settings.out))
+    return trained
+
+
+def _updates(
+    untrained: LanguageModel,
+    data: Data,
+    settings: Settings,
+    plan: Plan,
+    order_rng: np.random.Generator,
+    dropout_rng: np.random.Generator,
+) -> Iterator[Snapshot]:
+    """A snapshot after each of `plan.steps` updates."""
+    config, where = untrained.config, untrained.backend
+    shapes = model.shapes(config)
+    theta = packing.pack(untrained.params)
+    memory = optimizers.start(theta)
+    states = None
+    for step, batch in zip(range(plan.steps), epochs(data, plan.batch, plan.length, order_rng)):
+        loss, gradient, states = model.loss_and_gradient(
+            config,
+            packing.unpack(theta, shapes),
+            where.put(batch.x),
+            where.put(batch.y),
+            where.put(batch.mask),
+            None if batch.start else states,
+            tuple(where.put(mask) for mask in model.dropout_masks(config, dropout_rng, plan.dropout, batch.x.shape[1])),
+        )
+        d = packing.pack(gradient)
+        if settings.clip_norm:
+            d, _ = optimizers.clip_by_norm(d, settings.clip_norm)
+        rate = optimizers.warmup_cosine(step, plan.learning_rate, warmup=min(WARM_UP, plan.steps // 10), total=plan.steps)
+        theta, memory = UPDATES[settings.optimizer](theta, d, memory, rate)
+        yield Snapshot(step + 1, theta, memory, states, loss)
+
+
+def _watch(
+    untrained: LanguageModel, data: Data, plan: Plan, updates: Iterator[Snapshot], tell: Callable[[str], None]
+) -> LanguageModel:
+    """The model where it was best on the held-out part, or last if nothing is held out; Ctrl-C ends the run early."""
+    best = untrained
+    last: Snapshot | None = None
+    every = max(1, plan.steps // MEASUREMENTS)
+    began, stopped = time.perf_counter(), ""
+    try:
+        for last in updates:
+            if last.step % every and last.step < plan.steps:
+                continue
+            now = _measure(untrained, last, data)
+            if not math.isfinite(now.record["loss"]):
+                stopped = "diverged"
+                tell(progress.diverged(now, plan))
+                break
+            tell(progress.line(now, plan, time.perf_counter() - began))
+            best = _better(best, now)
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+        if last is not None:
+            best = _better(best, _measure(untrained, last, data))
+            tell(progress.interrupted(last.step))
+    if "step" not in best.record:
+        raise TrainingStopped(f"{stopped} before anything was learnt: nothing is saved")
+    return dataclasses.replace(best, record={**best.record, "stopped": stopped, "seconds": time.perf_counter() - began})
+
+
+def _measure(untrained: LanguageModel, snapshot: Snapshot, data: Data) -> LanguageModel:
+    """The model at a snapshot, its record saying how good it is."""
+    params = packing.unpack(snapshot.theta, model.shapes(untrained.config))
+    held_out = None
+    if data.held_out:
+        held_out = evaluate(untrained.config, params, untrained.backend, held_out_batches(data)).nats_per_char
+    loss = float(untrained.backend.get(snapshot.loss))
+    record = {**untrained.record, "step": snapshot.step, "loss": loss, "held_out": held_out}
+    return dataclasses.replace(untrained, params=params, record=record)
+
+
+def _better(best: LanguageModel, now: LanguageModel) -> LanguageModel:
+    """The one with the lower held-out loss; the later one where nothing is held out."""
+    before, after = best.record.get("held_out"), now.record["held_out"]
+    return best if before is not None and not after < before else now

@@ -1,0 +1,1 @@
+"""Text on its way in: symbols to ids, files to sequences, sequences to batches."""

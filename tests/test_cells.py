@@ -1,0 +1,190 @@
+"""The three recurrent cells: gradients by central differences, and the laws that hold for any recurrence.
+
+The loss is sum(weight * a) + sum(weight' * final state) with random weights of which half are zero, as a mask makes them.
+"""
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from bptt.nn import gru, lstm, packing, vanilla
+from bptt.nn.arrays import transposed
+from gradcheck import along, central_differences
+
+CELLS = pytest.mark.parametrize("cell", [vanilla, gru, lstm], ids=lambda cell: cell.__name__.rpartition(".")[2])
+SIZES = pytest.mark.parametrize(
+    ("T", "B", "I", "H"),
+    [(4, 3, 5, 2), (1, 3, 5, 2), (4, 1, 5, 2), (4, 3, 5, 1), (1, 1, 1, 1), (3, 2, 4, 6)],
+    ids=lambda n: str(n),
+)
+
+
+class Case(NamedTuple):
+    """Inputs of a cell, as NumPy arrays."""
+
+    params: Any
+    x: np.ndarray
+    state: Any
+    weight: np.ndarray  # (T, B, H) of the loss
+
+
+def case(cell: ModuleType, T: int, B: int, I: int, H: int, tokens: bool, seed: int = 0) -> Case:
+    rng = np.random.default_rng(seed)
+    params = cell.init(rng, I, H)
+    params = packing.transform(lambda array: array + 0.3 * rng.normal(size=array.shape), params)  # no bias is zero
+    x = rng.integers(0, I, (T, B)) if tokens else rng.normal(size=(T, B, I))
+    state = cell.State(*[0.5 * rng.normal(size=(B, H)) for _ in cell.State._fields])
+    weight = rng.normal(size=(T, B, H)) * (rng.random((T, B, 1)) < 0.7)
+    return Case(params, x, state, weight)
+
+
+def value(cell: ModuleType, params: Any, x: Any, state: Any, weight: Any) -> float:
+    return float(np.sum(cell.forward(params, x, state)[0] * weight))
+
+
+def gradients(cell: ModuleType) -> Any:
+    """A function that a backend can run: dx, dstate, dparams of the loss."""
+
+    def run(params: Any, x: Any, state: Any, weight: Any) -> Any:
+        _, _, cache = cell.forward(params, x, state)
+        return cell.backward(params, cache, weight)
+
+    return run
+
+
+@CELLS
+@SIZES
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "vectors"])
+def test_backward_equals_central_differences(lab, cell, T, B, I, H, tokens):
+    params, x, state, weight = case(cell, T, B, I, H, tokens)
+    dx, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
+    tolerance = 1e-8 if lab.backend.dtype == "float64" else 1e-4
+
+    def loss(theta: np.ndarray) -> float:
+        p, s, v = unpack(theta)
+        return value(cell, p, x if tokens else v, s, weight)
+
+    tree = (params, state, () if tokens else x)
+    shapes = packing.transform(lambda array: list(array.shape), tree)
+
+    def unpack(theta: np.ndarray) -> Any:
+        return packing.unpack(theta, shapes)
+
+    expected = unpack(central_differences(loss, packing.pack(tree)))
+    assert (dx is None) == tokens
+    lab.close((dparams, dstate, () if tokens else dx), expected, tolerance)
+
+
+@CELLS
+def test_backward_of_a_large_cell_along_random_directions(lab, cell):
+    params, x, state, weight = case(cell, 30, 8, 27, 40, tokens=True)
+    _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
+    tree = (params, state)
+    shapes = packing.transform(lambda array: list(array.shape), tree)
+    theta, gradient = packing.pack(tree), packing.pack((dparams, dstate))
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        direction = rng.normal(size=theta.shape) / np.sqrt(theta.size)
+        expected = along(
+            lambda t: value(cell, *(packing.unpack(t, shapes)[0], x, packing.unpack(t, shapes)[1], weight)), theta, direction
+        )
+        tolerance = 1e-6 if lab.backend.dtype == "float64" else 1e-3
+        assert gradient @ direction == pytest.approx(expected, rel=tolerance, abs=tolerance)
+
+
+@CELLS
+def test_forward_agrees_with_numpy(lab, cell):
+    params, x, state, _ = case(cell, 6, 3, 5, 4, tokens=True)
+    a, after, _ = cell.forward(params, x, state)
+    lab.close(lab.call(lambda *arguments: cell.forward(*arguments)[:2], params, x, state), (a, after))
+
+
+@CELLS
+def test_tokens_are_one_hot_vectors(lab, cell):
+    params, x, state, weight = case(cell, 6, 3, 5, 4, tokens=True)
+    vectors = np.eye(5)[x]
+    got = lab.call(gradients(cell), params, x, state, weight)
+    expected = lab.call(gradients(cell), params, vectors, state, weight)
+    lab.close(got[1:], expected[1:])
+    lab.close(lab.call(cell.forward, params, x, state)[0], lab.call(cell.forward, params, vectors, state)[0])
+
+
+@CELLS
+def test_two_halves_that_hand_over_the_state_are_the_whole(lab, cell):
+    params, x, state, _ = case(cell, 7, 3, 5, 4, tokens=True)
+
+    def halves(params: Any, first: Any, second: Any, state: Any) -> Any:
+        a, state, _ = cell.forward(params, first, state)
+        b, state, _ = cell.forward(params, second, state)
+        return a, b, state
+
+    a, after, _ = lab.call(cell.forward, params, x, state)
+    first, second, handed = lab.call(halves, params, x[:3], x[3:], state)
+    lab.close((np.concatenate([first, second]), handed), (a, after))
+
+
+@CELLS
+def test_a_batch_is_its_columns_one_at_a_time(lab, cell):
+    params, x, state, weight = case(cell, 5, 3, 5, 4, tokens=True)
+    _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
+    single = []
+    for b in range(3):
+        column = packing.transform(lambda array, b=b: array[b : b + 1], state)
+        single.append(lab.call(gradients(cell), params, x[:, b : b + 1], column, weight[:, b : b + 1]))
+    total = packing.pack(single[0][2]) + packing.pack(single[1][2]) + packing.pack(single[2][2])
+    lab.close(packing.pack(dparams), total)
+    for name, d in zip(dstate._fields, dstate):
+        lab.close(d, np.concatenate([getattr(one[1], name) for one in single]))
+
+
+@CELLS
+def test_no_gradient_comes_from_steps_that_the_loss_ignores(lab, cell):
+    """Padding at the end of a sequence: whatever the tokens there are, the gradients are those of the shorter sequence."""
+    params, x, state, weight = case(cell, 6, 3, 5, 4, tokens=True)
+    weight[4:] = 0.0
+    padded = x.copy()
+    padded[4:] = 0
+    got = lab.call(gradients(cell), params, padded, state, weight)
+    short = lab.call(gradients(cell), params, x[:4], state, weight[:4])
+    lab.close(got[1:], short[1:])
+
+
+@CELLS
+def test_saturated_gates_stay_finite(lab, cell):
+    params, x, state, weight = case(cell, 5, 3, 5, 4, tokens=True)
+    params = packing.transform(lambda array: 1e4 * array, params)
+    for array in (leaf for _, leaf in packing.leaves(lab.call(gradients(cell), params, x, state, weight)[1:])):
+        assert np.isfinite(array).all()
+
+
+@CELLS
+def test_init_draws_uniform_weights_and_forgets_little(cell):
+    params = cell.init(np.random.default_rng(3), 7, 16)
+    G = cell.GATES
+    assert params.Wax.shape == (16 * G, 7)
+    assert params.Waa.shape == (16 * G, 16)
+    for W in (params.Wax, params.Waa):
+        assert 0.9 * 16**-0.5 < np.abs(W).max() <= 16**-0.5
+    expected = np.zeros(16 * G)
+    if cell is lstm:
+        expected[16:32] = 1.0
+    np.testing.assert_array_equal(params.b, expected)
+
+
+@CELLS
+def test_init_orthogonal_and_identity(cell):
+    Waa = cell.init(np.random.default_rng(3), 7, 16, "orthogonal").Waa.reshape(cell.GATES, 16, 16)
+    for block in Waa:
+        np.testing.assert_allclose(block @ block.T, np.eye(16), atol=1e-12)
+    if len(Waa) > 1:
+        assert np.abs(Waa[0] - Waa[1]).max() > 0.1
+    identity = cell.init(np.random.default_rng(3), 7, 16, "identity").Waa.reshape(cell.GATES, 16, 16)
+    np.testing.assert_array_equal(identity, np.broadcast_to(np.eye(16), identity.shape))
+
+
+def test_transposed_is_a_copy_in_row_order():
+    W = np.arange(6.0).reshape(2, 3)
+    assert transposed(W).flags.c_contiguous
+    np.testing.assert_array_equal(transposed(W), W.T)

@@ -1,0 +1,62 @@
+"""Softmax cross-entropy: its value by hand, its gradient by central differences, its mask by leaving targets out."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bptt.nn import loss
+from gradcheck import central_differences
+
+
+def loss_and_gradient(logits, y, mask):
+    mean, cache = loss.forward(logits, y, mask)
+    return mean, loss.backward(cache, logits.shape)
+
+
+@pytest.fixture
+def arrays(rng):
+    mask = np.ones((4, 3))
+    mask[2:, 1] = mask[3, 2] = 0.0
+    return 2 * rng.normal(size=(4, 3, 5)), rng.integers(0, 5, (4, 3)), mask
+
+
+def test_value_is_the_mean_over_the_targets_that_count(lab, arrays):
+    logits, y, mask = arrays
+    total, count = 0.0, 0
+    for t, b in zip(*np.nonzero(mask)):
+        p = np.exp(logits[t, b]) / np.exp(logits[t, b]).sum()
+        total, count = total - math.log(p[y[t, b]]), count + 1
+    assert count == 9
+    mean, _ = lab.call(loss_and_gradient, logits, y, mask)
+    lab.close(mean, np.asarray(total / count))
+
+
+def test_nats_are_those_of_each_target(lab, arrays):
+    logits, y, _ = arrays
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    lab.close(lab.call(loss.nats, logits, y), -np.log(np.take_along_axis(p, y[..., None], -1))[..., 0])
+
+
+def test_gradient_equals_central_differences(lab, arrays):
+    logits, y, mask = arrays
+    expected = central_differences(lambda u: float(loss.forward(u.reshape(4, 3, 5), y, mask)[0]), logits.ravel())
+    _, d = lab.call(loss_and_gradient, logits, y, mask)
+    lab.close(d, expected.reshape(4, 3, 5), 1e-9 if lab.backend.dtype == "float64" else 1e-4)
+
+
+def test_a_masked_target_changes_nothing(lab, arrays):
+    logits, y, mask = arrays
+    other, other_y = logits.copy(), y.copy()
+    other[mask == 0], other_y[mask == 0] = 7.0, 0
+    lab.close(lab.call(loss_and_gradient, other, other_y, mask), lab.call(loss_and_gradient, logits, y, mask))
+    _, d = lab.call(loss_and_gradient, logits, y, mask)
+    assert not d[mask == 0].any()
+    assert d[mask == 1].any()
+
+
+def test_large_logits_neither_overflow_nor_vanish(lab):
+    logits = np.array([[[1e4, -1e4, 0.0]], [[-1e4, 1e4, 0.0]]])
+    mean, d = lab.call(loss_and_gradient, logits, np.array([[0], [0]]), np.ones((2, 1)))
+    lab.close(mean, np.asarray(1e4))
+    lab.close(d, np.array([[[0.0, 0.0, 0.0]], [[-0.5, 0.5, 0.0]]]))

@@ -1,0 +1,110 @@
+"""Update rules against their papers' equations written out for one number at a time, clipping, schedules."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from bptt.nn import optimizers
+
+
+def scalar_sgd(theta, d, memory, t, rate):
+    return theta - rate * d
+
+
+def scalar_momentum(theta, d, memory, t, rate):
+    memory["m"] = 0.9 * memory.get("m", 0.0) + d
+    return theta - rate * memory["m"]
+
+
+def scalar_adagrad(theta, d, memory, t, rate):
+    memory["v"] = memory.get("v", 0.0) + d**2
+    return theta - rate * d / (math.sqrt(memory["v"]) + 1e-10)
+
+
+def scalar_rmsprop(theta, d, memory, t, rate):
+    memory["v"] = 0.99 * memory.get("v", 0.0) + 0.01 * d**2
+    return theta - rate * d / (math.sqrt(memory["v"]) + 1e-8)
+
+
+def scalar_adam(theta, d, memory, t, rate, decay=0.0):
+    memory["m"] = 0.9 * memory.get("m", 0.0) + 0.1 * d
+    memory["v"] = 0.999 * memory.get("v", 0.0) + 0.001 * d**2
+    m_hat, v_hat = memory["m"] / (1 - 0.9**t), memory["v"] / (1 - 0.999**t)
+    return theta - rate * (m_hat / (math.sqrt(v_hat) + 1e-8) + decay * theta)
+
+
+def decayed_adam(theta, d, state, rate):
+    return optimizers.adam(theta, d, state, rate, weight_decay=0.1)
+
+
+RULES = [
+    (optimizers.sgd, scalar_sgd),
+    (optimizers.momentum, scalar_momentum),
+    (optimizers.adagrad, scalar_adagrad),
+    (optimizers.rmsprop, scalar_rmsprop),
+    (optimizers.adam, scalar_adam),
+    (decayed_adam, lambda *arguments: scalar_adam(*arguments, decay=0.1)),
+]
+
+
+@pytest.mark.parametrize(("rule", "scalar"), RULES, ids=["sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"])
+def test_five_updates_follow_the_equations(lab, rng, rule, scalar):
+    theta, gradients = rng.normal(size=4), rng.normal(size=(5, 4))
+
+    def run(theta, gradients):
+        state = optimizers.start(theta)
+        for t in range(5):
+            theta, state = rule(theta, gradients[t, :], state, 0.1 / (t + 1))
+        return theta, state.t
+
+    expected = []
+    for i in range(4):
+        value, memory = float(theta[i]), {}
+        for t in range(5):
+            value = scalar(value, float(gradients[t, i]), memory, t + 1, 0.1 / (t + 1))
+        expected.append(value)
+    tolerance = 1e-12 if lab.backend.dtype == "float64" else 1e-4
+    lab.close(lab.call(run, theta, gradients), (np.array(expected), np.asarray(5.0)), tolerance)
+
+
+def test_clip_by_value(lab):
+    d = np.array([-7.0, -2.0, 0.5, 3.0, 11.0])
+    once = lab.call(lambda d: optimizers.clip_by_value(d, 3.0), d)
+    lab.close(once, np.array([-3.0, -2.0, 0.5, 3.0, 3.0]))
+    lab.close(lab.call(lambda d: optimizers.clip_by_value(d, 3.0), once), once)
+
+
+def test_clip_by_norm_scales_what_is_too_long(lab):
+    d = np.array([3.0, -4.0])
+    clip = lambda limit: lambda d: optimizers.clip_by_norm(d, limit)  # noqa: E731
+    lab.close(lab.call(clip(1.0), d), (np.array([0.6, -0.8]), np.asarray(5.0)))
+    lab.close(lab.call(clip(7.0), d), (d, np.asarray(5.0)))
+    lab.close(lab.call(clip(1.0), np.zeros(2)), (np.zeros(2), np.asarray(0.0)))
+    once = lab.call(clip(1.0), d)[0]
+    lab.close(lab.call(clip(1.0), once)[0], once)
+
+
+def test_bias_correction_is_exact_in_float32(lab):
+    """1 - 0.999**t loses half its digits in float32 when it is computed as it is written."""
+    theta, d = np.zeros(3), np.array([0.5, -2.0, 50.0])
+
+    def first_update(theta, d):
+        return optimizers.adam(theta, d, optimizers.start(theta), 1.0)[0]
+
+    lab.close(lab.call(first_update, theta, d), -np.sign(d), 2e-6)
+
+
+def test_warmup_cosine():
+    rate = [optimizers.warmup_cosine(step, 2.0, warmup=10, total=110, floor=0.1) for step in range(111)]
+    assert rate[0] == pytest.approx(0.2)
+    assert rate[9] == rate[10] == pytest.approx(2.0)
+    assert rate[60] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
+    assert rate[110] == pytest.approx(0.2)
+    assert all(a > b for a, b in itertools.pairwise(rate[10:]))
+
+
+def test_constant_and_step_decay():
+    assert [optimizers.constant(step, 0.3) for step in (0, 7)] == [0.3, 0.3]
+    assert [optimizers.step_decay(step, 1.0, every=10) for step in (0, 9, 10, 25)] == [1.0, 1.0, 0.5, 0.25]
