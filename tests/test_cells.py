@@ -94,6 +94,39 @@ def test_backward_of_a_large_cell_along_random_directions(lab, cell):
         assert gradient @ direction == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
+def logistic(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+def by_the_equations(cell: ModuleType, params: Any, x: Any, state: Any) -> np.ndarray:
+    """The states a_1 .. a_T as the papers write them: one gate, one step and one sequence at a time."""
+    H = params.Waa.shape[1]
+    Wax, Waa, b = (np.split(array, cell.GATES) for array in params[:3])  # one block a gate
+    out = np.zeros((*x.shape, H))
+    for j in range(x.shape[1]):
+        a, c = state.a[j], getattr(state, "c", state.a)[j]
+        for t in range(x.shape[0]):
+            z = [Wax[k][:, x[t, j]] + b[k] for k in range(cell.GATES)]
+            if cell is vanilla:
+                a = np.tanh(z[0] + Waa[0] @ a)
+            elif cell is gru:
+                r, u = logistic(z[0] + Waa[0] @ a), logistic(z[1] + Waa[1] @ a)
+                n = np.tanh(z[2] + r * (Waa[2] @ a + params.ban))
+                a = u * a + (1 - u) * n
+            else:
+                i, f, o = (logistic(z[k] + Waa[k] @ a) for k in (0, 1, 3))
+                c = f * c + i * np.tanh(z[2] + Waa[2] @ a)
+                a = o * np.tanh(c)
+            out[t, j] = a
+    return out
+
+
+@CELLS
+def test_forward_follows_the_equations(lab, cell):
+    params, x, state, _ = case(cell, 6, 3, 5, 4, tokens=True)
+    lab.close(lab.call(cell.forward, params, x, state)[0], by_the_equations(cell, params, x, state))
+
+
 @CELLS
 def test_forward_agrees_with_numpy(lab, cell):
     params, x, state, _ = case(cell, 6, 3, 5, 4, tokens=True)

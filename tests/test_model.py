@@ -1,0 +1,153 @@
+"""The stack of cells with its read-out: every gradient by central differences, dropout, initial states, carried states."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bptt.nn import loss, model, packing
+from gradcheck import along, central_differences
+
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+T, B, V, H = 4, 3, 5, 2
+
+
+def case(cell: str, layers: int, initial: str = "learned", seed: int = 0) -> Any:
+    """A config, parameters of which none is zero, tokens, targets and a mask that ends two columns early."""
+    rng = np.random.default_rng(seed)
+    config = model.Config(cell, V, H, layers, initial)
+    params = packing.transform(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
+    x, y = rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B))
+    mask = (np.arange(T)[:, None] < np.array([T, 2, T - 1])).astype(float)
+    return config, params, x, y, mask, rng
+
+
+def carried_states(config: model.Config, params: Any, rng: Any) -> Any:
+    """What some earlier tokens leave behind."""
+    return model.forward(config, params, rng.integers(0, V, (3, B)))[1]
+
+
+def value(config: model.Config, params: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any) -> float:
+    return float(loss.forward(model.forward(config, params, x, states, keep)[0], y, mask)[0])
+
+
+def check(lab: Any, config: model.Config, params: Any, x: Any, y: Any, mask: Any, states: Any = None, keep: Any = ()) -> None:
+    """The gradient on the backend against central differences of the loss, every element of every leaf."""
+    shapes = model.shapes(config)
+    mean, gradient, _ = lab.call(
+        lambda *arguments: model.loss_and_gradient(config, *arguments), params, x, y, mask, states, keep
+    )
+
+    def theta_to_loss(theta: np.ndarray) -> float:
+        return value(config, packing.unpack(theta, shapes), x, y, mask, states, keep)
+
+    theta = packing.pack(params)
+    expected = packing.unpack(central_differences(theta_to_loss, theta), shapes)
+    lab.close(mean, np.asarray(theta_to_loss(theta)))
+    lab.close(gradient, expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
+
+
+@CELLS
+@pytest.mark.parametrize("layers", [1, 2])
+def test_every_gradient_of_a_new_text(lab, cell, layers):
+    config, params, x, y, mask, _ = case(cell, layers)
+    check(lab, config, params, x, y, mask)
+
+
+@CELLS
+def test_every_gradient_from_a_carried_state_with_dropout(lab, cell):
+    config, params, x, y, mask, rng = case(cell, 2)
+    states, keep = carried_states(config, params, rng), model.dropout_masks(config, rng, 0.4, B)
+    assert not all(mask.all() for mask in keep)
+    check(lab, config, params, x, y, mask, states, keep)
+
+
+@CELLS
+def test_every_gradient_with_a_zero_initial_state(lab, cell):
+    config, params, x, y, mask, _ = case(cell, 1, "zero")
+    assert params.initial == ()
+    check(lab, config, params, x, y, mask)
+
+
+@CELLS
+def test_the_gradient_of_a_large_stack_along_a_random_direction(lab, cell):
+    rng = np.random.default_rng(2)
+    config = model.Config(cell, 27, 24, 3)
+    params = model.init(config, rng)
+    x, y, mask = rng.integers(0, 27, (20, 6)), rng.integers(0, 27, (20, 6)), (rng.random((20, 6)) < 0.9).astype(float)
+    _, gradient, _ = lab.call(lambda *arguments: model.loss_and_gradient(config, *arguments), params, x, y, mask)
+    theta, shapes = packing.pack(params), model.shapes(config)
+    direction = rng.normal(size=theta.shape)
+    direction /= np.linalg.norm(direction)
+    expected = along(lambda t: value(config, packing.unpack(t, shapes), x, y, mask, None, ()), theta, direction)
+    tolerance = 1e-7 if lab.backend.dtype == "float64" else 1e-3
+    assert packing.pack(gradient) @ direction == pytest.approx(expected, rel=tolerance)
+
+
+@CELLS
+def test_no_gradient_reaches_the_initial_state_through_a_carried_one(lab, cell):
+    config, params, x, y, mask, rng = case(cell, 1)
+    states = carried_states(config, params, rng)
+    run = lambda *arguments: model.loss_and_gradient(config, *arguments)[1].initial  # noqa: E731
+    assert not packing.pack(lab.call(run, params, x, y, mask, states)).any()
+    assert packing.pack(lab.call(run, params, x, y, mask)).all()
+
+
+@CELLS
+def test_two_halves_that_hand_over_the_states_are_the_whole(lab, cell):
+    config, params, x, _, _, _ = case(cell, 2)
+
+    def halves(params: Any, first: Any, second: Any) -> Any:
+        logits, states, _ = model.forward(config, params, first)
+        return logits, *model.forward(config, params, second, states)[:2]
+
+    whole, after = lab.call(lambda params, x: model.forward(config, params, x)[:2], params, x)
+    first, second, handed = lab.call(halves, params, x[:1], x[1:])
+    lab.close((np.concatenate([first, second]), handed), (whole, after))
+
+
+@CELLS
+def test_a_padded_batch_is_its_lines_one_at_a_time(lab, cell):
+    config, params, x, y, mask, _ = case(cell, 2)
+    run = lambda *arguments: model.loss_and_gradient(config, *arguments)[:2]  # noqa: E731
+    mean, gradient = lab.call(run, params, x, y, mask)
+    lengths = mask.sum(0).astype(int)
+    total, total_gradient = 0.0, 0.0
+    for b, n in enumerate(lengths):
+        one, one_gradient = lab.call(run, params, x[:n, b : b + 1], y[:n, b : b + 1], np.ones((n, 1)))
+        total = total + one * n
+        total_gradient = total_gradient + packing.pack(one_gradient) * n
+    lab.close((mean, packing.pack(gradient)), (total / lengths.sum(), total_gradient / lengths.sum()))
+
+
+@CELLS
+def test_dropout_scales_what_leaves_a_layer(lab, cell):
+    """All units of the last layer dropped: the logits are the read-out's bias; masks of ones change nothing."""
+    config, params, x, _, _, _ = case(cell, 2)
+    one, zero = np.ones((B, H)), np.zeros((B, H))
+    run = lambda params, x, keep: model.forward(config, params, x, None, keep)[0]  # noqa: E731
+    lab.close(lab.call(run, params, x, (one, zero)), np.broadcast_to(params.by, (T, B, V)))
+    lab.close(lab.call(run, params, x, (one, one)), lab.call(run, params, x, ()))
+    dropped = lab.call(run, params, x, (zero, one))
+    assert np.abs(dropped - lab.call(run, params, x, ())).max() > 1e-3
+
+
+def test_dropout_masks_keep_the_mean():
+    masks = model.dropout_masks(model.Config("gru", V, 400, 2), np.random.default_rng(0), 0.25, 50)
+    assert len(masks) == 2
+    for mask in masks:
+        assert mask.shape == (50, 400)
+        assert set(np.unique(mask)) == {0.0, 1 / 0.75}
+        assert mask.mean() == pytest.approx(1.0, abs=0.02)
+    assert not np.array_equal(*masks)
+    assert model.dropout_masks(model.Config("gru", V, 400, 2), np.random.default_rng(0), 0.0, 50) == ()
+
+
+@CELLS
+def test_init_fits_the_shapes_and_the_seed(cell):
+    config = model.Config(cell, V, 7, 3)
+    params = model.init(config, np.random.default_rng(5))
+    assert packing.transform(lambda array: list(array.shape), params) == model.shapes(config)
+    np.testing.assert_array_equal(packing.pack(params), packing.pack(model.init(config, np.random.default_rng(5))))
+    assert (packing.pack(params) != packing.pack(model.init(config, np.random.default_rng(6)))).any()
+    assert np.abs(params.Wya).max() <= 7**-0.5

@@ -1,0 +1,154 @@
+"""PyTorch as a witness: its layers with our weights, its autograd through our forward, its optimizers."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: nox -s torch runs these")
+
+from bptt.backend import select  # noqa: E402
+from bptt.nn import gru, loss, lstm, model, optimizers, packing, vanilla  # noqa: E402
+
+T, B, V, H = 6, 3, 7, 5
+LAYERS = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
+MODULES = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
+CELLS = pytest.mark.parametrize("cell", LAYERS)
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+def inputs(cell, layers, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    config = model.Config(cell, V, H, layers, "zero")
+    params = packing.transform(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), model.init(config, rng))
+    State = MODULES[cell].State
+    states = tuple(State(*[rng.normal(size=(B, H)).astype(dtype) for _ in State._fields]) for _ in range(layers))
+    return config, params, rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B)), states
+
+
+def torch_layers(cell, params, dtype):
+    """torch.nn's stack and read-out with our weights; our one bias goes to its input bias, `ban` to its hidden one."""
+    rnn = LAYERS[cell](V, H, len(params.layers)).to(getattr(torch, dtype))
+    decoder = torch.nn.Linear(H, V).to(getattr(torch, dtype))
+    with torch.no_grad():
+        for k, p in enumerate(params.layers):
+            hidden_bias = np.zeros_like(p.b)
+            if cell == "gru":
+                hidden_bias[2 * H :] = p.ban
+            for name, array in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), (p.Wax, p.Waa, p.b, hidden_bias)):
+                getattr(rnn, f"{name}_l{k}").copy_(torch.from_numpy(array))
+        decoder.weight.copy_(torch.from_numpy(params.Wya))
+        decoder.bias.copy_(torch.from_numpy(params.by))
+    return rnn, decoder
+
+
+@CELLS
+@DTYPES
+@pytest.mark.parametrize("layers", [1, 2])
+def test_outputs_and_all_gradients_of_torch_layers(cell, dtype, layers):
+    config, params, x, y, states = inputs(cell, layers, dtype)
+    rnn, decoder = torch_layers(cell, params, dtype)
+    start = [torch.from_numpy(np.stack(parts)).requires_grad_() for parts in zip(*states)]
+    one_hot = torch.from_numpy(np.eye(V, dtype=dtype)[x])
+    out, after = rnn(one_hot, tuple(start) if cell == "lstm" else start[0])
+    logits = decoder(out)
+    mean = torch.nn.functional.cross_entropy(logits.reshape(-1, V), torch.from_numpy(y.ravel()))
+    mean.backward()
+
+    ours, ours_after, cache = model.forward(config, params, x, states)
+    ours_mean, loss_cache = loss.forward(ours, y, np.ones((T, B), dtype))
+    gradient = model.backward(config, params, cache, loss.backward(loss_cache, ours.shape))
+
+    def close(got, expected, name):
+        assert got.dtype == np.dtype(dtype), name
+        np.testing.assert_allclose(got, expected.detach().numpy(), rtol=0, atol=TOLERANCE[dtype], err_msg=name)
+
+    close(ours, logits, "logits")
+    close(np.asarray(ours_mean), mean, "loss")
+    torch_after = after if cell == "lstm" else (after,)
+    for k in range(layers):
+        for field, part in zip(ours_after[k]._fields, torch_after):
+            close(getattr(ours_after[k], field), part[k], f"final {field}")
+        d = gradient.layers[k]
+        close(d.Wax, getattr(rnn, f"weight_ih_l{k}").grad, f"Wax {k}")
+        close(d.Waa, getattr(rnn, f"weight_hh_l{k}").grad, f"Waa {k}")
+        close(d.b, getattr(rnn, f"bias_ih_l{k}").grad, f"b {k}")
+        if cell == "gru":
+            close(d.ban, getattr(rnn, f"bias_hh_l{k}").grad[2 * H :], f"ban {k}")
+    close(gradient.Wya, decoder.weight.grad, "Wya")
+    close(gradient.by, decoder.bias.grad, "by")
+
+
+@CELLS
+@DTYPES
+def test_the_gradient_of_the_state_that_comes_in(cell, dtype):
+    """One layer on vectors: dx and the gradients of a0 (and c0) against torch's."""
+    rng = np.random.default_rng(4)
+    module = MODULES[cell]
+    params = packing.transform(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), module.init(rng, V, H))
+    x, weight = rng.normal(size=(T, B, V)).astype(dtype), rng.normal(size=(T, B, H)).astype(dtype)
+    state = module.State(*[rng.normal(size=(B, H)).astype(dtype) for _ in module.State._fields])
+    by = np.zeros(V, dtype)
+    rnn, _ = torch_layers(cell, model.Params((params,), (), np.zeros((V, H), dtype), by), dtype)
+    start = [torch.from_numpy(part[None]).requires_grad_() for part in state]
+    vectors = torch.from_numpy(x).requires_grad_()
+    out, _ = rnn(vectors, tuple(start) if cell == "lstm" else start[0])
+    (out * torch.from_numpy(weight)).sum().backward()
+    _, _, cache = module.forward(params, x, state)
+    dx, dstate, _ = module.backward(params, cache, weight)
+    np.testing.assert_allclose(dx, vectors.grad.numpy(), rtol=0, atol=10 * TOLERANCE[dtype])
+    for name, got, expected in zip(dstate._fields, dstate, start):
+        np.testing.assert_allclose(got, expected.grad[0].numpy(), rtol=0, atol=10 * TOLERANCE[dtype], err_msg=name)
+
+
+@CELLS
+@pytest.mark.parametrize("layers", [1, 2])
+def test_autograd_through_our_forward(cell, layers):
+    """Our forward on torch tensors, differentiated by torch, gives what our backward gives; learned initial state included."""
+    rng = np.random.default_rng(1)
+    config = model.Config(cell, V, H, layers)
+    put = select("torch", "float64").put
+    params = packing.transform(lambda a: put(a + 0.3 * rng.normal(size=a.shape)).requires_grad_(), model.init(config, rng))
+    x, y, mask = put(rng.integers(0, V, (T, B))), put(rng.integers(0, V, (T, B))), put((rng.random((T, B)) < 0.8).astype(float))
+    keep = packing.transform(put, model.dropout_masks(config, rng, 0.3, B))
+    leaves = packing.leaves(params)
+    mean, _ = loss.forward(model.forward(config, params, x, None, keep)[0], y, mask)
+    expected = torch.autograd.grad(mean, [leaf for _, leaf in leaves])
+    with torch.no_grad():
+        _, gradient, _ = model.loss_and_gradient(config, params, x, y, mask, None, keep)
+    for (name, d), e in zip(packing.leaves(gradient), expected):
+        np.testing.assert_allclose(d.numpy(), e.numpy(), rtol=0, atol=1e-12, err_msg=name)
+
+
+OPTIMIZERS = {
+    "sgd": (optimizers.sgd, torch.optim.SGD, {}),
+    "momentum": (optimizers.momentum, torch.optim.SGD, {"momentum": 0.9}),
+    "adagrad": (optimizers.adagrad, torch.optim.Adagrad, {}),
+    "rmsprop": (optimizers.rmsprop, torch.optim.RMSprop, {}),
+    "adam": (optimizers.adam, torch.optim.AdamW, {"weight_decay": 0.0}),
+    "adamw": (lambda *a: optimizers.adam(*a, weight_decay=0.2), torch.optim.AdamW, {"weight_decay": 0.2}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_of_torch_optim(name):
+    ours, kind, options = OPTIMIZERS[name]
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=6)
+    tensor = torch.tensor(theta, requires_grad=True)
+    theirs, state = kind([tensor], lr=0.05, **options), optimizers.start(theta)
+    for _ in range(20):
+        d = rng.normal(size=6)
+        tensor.grad = torch.tensor(d)
+        theirs.step()
+        theta, state = ours(theta, d, state, 0.05)
+    np.testing.assert_allclose(theta, tensor.detach().numpy(), rtol=0, atol=1e-12)
+
+
+def test_clip_of_torch():
+    d = np.random.default_rng(0).normal(size=9)
+    tensor = torch.zeros(9, dtype=torch.float64, requires_grad=True)
+    tensor.grad = torch.tensor(d)
+    norm = torch.nn.utils.clip_grad_norm_([tensor], 0.5)
+    clipped, ours = optimizers.clip_by_norm(d, 0.5)
+    assert float(ours) == pytest.approx(float(norm), rel=1e-12)
+    np.testing.assert_allclose(clipped, tensor.grad.numpy(), rtol=1e-5)  # torch adds 1e-6 to the norm
