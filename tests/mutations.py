@@ -38,23 +38,29 @@ MUTATIONS = [
     *in_every_cell("missing + da_next from the step after", "da[t, ...] + da_next", "da[t, ...]", DIFFERENCES),
     *in_every_cell(
         "first step skipped in the backward loop",
-        "for t in reversed(range(da.shape[0])):\n",
-        "for t in reversed(range(da.shape[0])):\n        da = da * (1.0 if t else 0.0)\n",
+        "    for t in reversed(range(T)):\n",
+        "    for t in reversed(range(T)):\n        da = da * (1.0 if t else 0.0)\n",
         DIFFERENCES,
     ),
-    *in_every_cell("loop not reversed", "in reversed(range(da.shape[0]))", "in range(da.shape[0])", DIFFERENCES),
+    *in_every_cell("loop not reversed", "in reversed(range(T))", "in range(T)", DIFFERENCES),
     *in_every_cell(
         "state handed over one step early", "a[-1, ...]", "a[-2, ...]", "test_cells.py::test_two_halves_that_hand_over"
     ),
-    Mutation("vanilla: slope of tanh before the step", "nn/vanilla.py", "1.0 - a[1:, ...]", "1.0 - a[:-1, ...]", DIFFERENCES),
+    Mutation(
+        "vanilla: slope of tanh before the step",
+        "nn/vanilla.py",
+        "1.0 - a[1:, ...] * a[1:, ...]",
+        "1.0 - a[:-1, ...] * a[:-1, ...]",
+        DIFFERENCES,
+    ),
     Mutation("vanilla: Waa transposed backward", "nn/vanilla.py", "dz[-1] @ Waa", "dz[-1] @ Waa.T", DIFFERENCES),
-    Mutation("gru: a_prev not carried by the update gate", "nn/gru.py", "d * u[t, ...] + ", "", DIFFERENCES),
-    Mutation("gru: reset gate left out of dp", "nn/gru.py", "[:, 2 * H :] * r[t, ...])", "[:, 2 * H :])", DIFFERENCES),
+    Mutation("gru: a_prev not carried by the update gate", "nn/gru.py", "d[-1] * u[t, ...] + ", "", DIFFERENCES),
+    Mutation("gru: reset gate left out of dq", "nn/gru.py", "slope_n * r], axis=2)", "slope_n], axis=2)", DIFFERENCES),
     Mutation(
         "gru: bias inside the reset product without gradient",
         "nn/gru.py",
-        "xp.sum(rows(dp), axis=0))",
-        "0.0 * p[0, 0, :])",
+        "dban = xp.sum(rows(dq)[:, 2 * H :], axis=0)",
+        "dban = 0.0 * p[0, 0, :]",
         DIFFERENCES,
     ),
     Mutation(

@@ -59,12 +59,12 @@ def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, Sta
     """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
     Wax, Waa, _, _ = params
     x, a, ru, n, p = cache
-    dz, dp, da0 = recurrence_backward(da, a, ru, n, p, Waa)  # the only sequential part
+    dz, dq, da0 = recurrence_backward(da, a, ru, n, p, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
     xp, H = namespace(da), n.shape[2]
-    dq = xp.concat([rows(dz)[:, : 2 * H], rows(dp)], axis=1)  # the gradient of Waa a_{t-1}
-    dWaa = xp.matmul(dq.T, rows(a[:-1, ...]))
-    return dx, State(da0), Params(dWax, dWaa, db, xp.sum(rows(dp), axis=0))
+    dWaa = xp.matmul(rows(dq).T, rows(a[:-1, ...]))
+    dban = xp.sum(rows(dq)[:, 2 * H :], axis=0)
+    return dx, State(da0), Params(dWax, dWaa, db, dban)
 
 
 def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Array, Array, Array]:
@@ -86,20 +86,21 @@ def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Arra
 
 
 def recurrence_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, Waa: Array) -> tuple[Array, Array, Array]:
-    """Gradients with respect to z (T, B, 3H), p (T, B, H) and a0 (B, H), given da (T, B, H) from above."""
-    xp, H = namespace(da), n.shape[2]
+    """Gradients with respect to z and to q = Waa a_{t-1} (T, B, 3H), and to a0 (B, H), given da (T, B, H) from above."""
+    xp, (T, B, H) = namespace(da), n.shape
     r, u = ru[:, :, :H], ru[:, :, H:]
-    # what multiplies the gradient of a_t in each block, for all steps at once
-    slope_n = (1.0 - u) * (1.0 - n**2)
+    # what the gradient of a_t is multiplied by, for all steps at once
+    slope_n = (1.0 - u) * (1.0 - n * n)
     slope_r = slope_n * p * r * (1.0 - r)
     slope_u = (a[:-1, ...] - n) * u * (1.0 - u)
-    slope = xp.concat([slope_r, slope_u, slope_n], axis=2)  # (T, B, 3H)
-    dz: list[Array] = []
-    dp: list[Array] = []
+    slope_q = xp.stack([slope_r, slope_u, slope_n * r], axis=2)  # (T, B, 3, H)
+    d: list[Array] = []  # the whole gradient of a_t: from above and from the step after
+    dq: list[Array] = []
     da_next = xp.zeros_like(a[0, ...])
-    for t in reversed(range(da.shape[0])):
-        d = da[t, ...] + da_next
-        dz.append(xp.tile(d, (1, 3)) * slope[t, ...])
-        dp.append(dz[-1][:, 2 * H :] * r[t, ...])
-        da_next = d * u[t, ...] + dz[-1][:, : 2 * H] @ Waa[: 2 * H, :] + dp[-1] @ Waa[2 * H :, :]
-    return xp.stack(dz[::-1]), xp.stack(dp[::-1]), da_next
+    for t in reversed(range(T)):
+        d.append(da[t, ...] + da_next)
+        dq.append(xp.reshape(d[-1][:, None, :] * slope_q[t, ...], (B, 3 * H)))
+        da_next = d[-1] * u[t, ...] + dq[-1] @ Waa
+    dq_all = xp.stack(dq[::-1])
+    dz_n = xp.stack(d[::-1]) * slope_n
+    return xp.concat([dq_all[:, :, : 2 * H], dz_n], axis=2), dq_all, da_next

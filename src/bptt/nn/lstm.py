@@ -85,19 +85,20 @@ def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array
 
 def recurrence_backward(da: Array, c: Array, gates: Array, Waa: Array) -> tuple[Array, Array, Array]:
     """Gradients with respect to z (T, B, 4H), a0 and c0 (B, H), given da (T, B, H) from above."""
-    xp, H = namespace(da), c.shape[2]
+    xp, (T, B, H) = namespace(da), da.shape
     i, f, g, o = (gates[:, :, k * H : (k + 1) * H] for k in range(4))
     tanh_c = xp.tanh(c[1:, ...])
-    # what multiplies the gradients of c_t (blocks i, f, g) and of a_t (block o and c_t), for all steps at once
-    slope_c = xp.concat([g * i * (1.0 - i), c[:-1, ...] * f * (1.0 - f), i * (1.0 - g**2)], axis=2)  # (T, B, 3H)
+    # what the gradients of c_t (blocks i, f, g) and of a_t (block o, and c_t) are multiplied by, for all steps at once
+    slope_ifg = xp.stack([g * i * (1.0 - i), c[:-1, ...] * f * (1.0 - f), i * (1.0 - g * g)], axis=2)  # (T, B, 3, H)
     slope_o = tanh_c * o * (1.0 - o)
-    slope_a = o * (1.0 - tanh_c**2)
+    slope_c = o * (1.0 - tanh_c * tanh_c)
     dz: list[Array] = []
     da_next = dc_next = xp.zeros_like(c[0, ...])
-    for t in reversed(range(da.shape[0])):
+    for t in reversed(range(T)):
         d = da[t, ...] + da_next
-        dc = dc_next + d * slope_a[t, ...]
-        dz.append(xp.concat([xp.tile(dc, (1, 3)) * slope_c[t, ...], d * slope_o[t, ...]], axis=1))
+        dc = dc_next + d * slope_c[t, ...]
+        dz_ifg = xp.reshape(dc[:, None, :] * slope_ifg[t, ...], (B, 3 * H))
+        dz.append(xp.concat([dz_ifg, d * slope_o[t, ...]], axis=1))
         da_next = dz[-1] @ Waa
         dc_next = dc * f[t, ...]
     return xp.stack(dz[::-1]), da_next, dc_next

@@ -66,11 +66,11 @@ def recurrence(z: Array, Waa: Array, a0: Array) -> Array:
 
 def recurrence_backward(da: Array, a: Array, Waa: Array) -> tuple[Array, Array]:
     """Gradients with respect to z (T, B, H) and a0 (B, H), given da (T, B, H) from above and a (T+1, B, H)."""
-    xp = namespace(da)
-    slope = 1.0 - a[1:, ...] ** 2  # the derivative of tanh, for all steps at once
+    xp, T = namespace(da), da.shape[0]
+    slope = 1.0 - a[1:, ...] * a[1:, ...]  # the derivative of tanh, for all steps at once
     dz: list[Array] = []
     da_next = xp.zeros_like(a[0, ...])
-    for t in reversed(range(da.shape[0])):
+    for t in reversed(range(T)):
         dz.append((da[t, ...] + da_next) * slope[t, ...])
         da_next = dz[-1] @ Waa
     return xp.stack(dz[::-1]), da_next

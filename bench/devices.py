@@ -1,0 +1,122 @@
+"""The same training step, by the same functions, on every array library and device that is usable here.
+
+A step is forward, loss, backward, norm clip and Adam on a batch of random tokens; a time is the median over the repeats, the
+device waited for before the clock is read. The losses of all backends must agree before a time is printed.
+
+    taskset -c 0 env OMP_NUM_THREADS=1 python bench/devices.py [--hidden 64 256] [--plot devices.svg]
+"""
+
+import argparse
+import itertools
+import json
+import platform
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+import bptt
+from bptt import backend as backends
+from bptt.errors import InputError
+from bptt.nn import model, optimizers, packing
+
+STEPS, VOCABULARY = 32, 27
+
+
+def usable(names: list[str]) -> list[backends.Backend]:
+    """The backends of these names that are installed and have their device."""
+    found = []
+    for name in names:
+        try:
+            found.append(backends.select(name, "float32", require=True))
+        except InputError as error:
+            print(f"{name}: left out, {error}")
+    return found
+
+
+def device_name(where: backends.Backend) -> str:
+    """What a backend runs on."""
+    if where.name == "cupy":
+        import cupy
+
+        return str(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
+    return "cpu"
+
+
+def prepare(where: backends.Backend, config: model.Config, batch: int) -> Any:
+    """A function that makes one training step, waits for the device and returns the loss before the update."""
+    rng = np.random.default_rng(0)
+    shapes = model.shapes(config)
+    theta = packing.pack(packing.transform(where.put, model.init(config, rng)))
+    memory = optimizers.start(theta)
+    x, y = (where.put(rng.integers(0, VOCABULARY, (STEPS, batch))) for _ in range(2))
+    mask = where.put(np.ones((STEPS, batch)))
+
+    def step() -> float:
+        nonlocal theta, memory
+        loss, gradient, _ = model.loss_and_gradient(config, packing.unpack(theta, shapes), x, y, mask)
+        d, _ = optimizers.clip_by_norm(packing.pack(gradient), 1.0)
+        theta, memory = optimizers.adam(theta, d, memory, 1e-3)
+        where.synchronise()
+        return float(where.get(loss))
+
+    return step
+
+
+def measure(step: Any, repeats: int) -> float:
+    """Microseconds of a step, median over the repeats."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e6
+
+
+def plot(rows: list[dict[str, Any]], path: str) -> None:
+    """One line a backend and cell: time of a step over hidden units, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    keys = sorted({(row["backend"], row["device"], row["cell"]) for row in rows})
+    for key in keys:
+        line = [row for row in rows if (row["backend"], row["device"], row["cell"]) == key]
+        axes.loglog([row["hidden"] for row in line], [row["us"] for row in line], marker="o", label=", ".join(key))
+    axes.set(xlabel="hidden units", ylabel="µs per training step", title="The same step on every device (T = 32)")
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", nargs="+", default=["numpy", "cupy", "torch", "jax"])
+    parser.add_argument("--cell", nargs="+", default=["vanilla", "gru", "lstm"], choices=list(model.CELLS))
+    parser.add_argument("--hidden", nargs="+", type=int, default=[64, 128, 256, 512])
+    parser.add_argument("--batch", nargs="+", type=int, default=[32])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--plot", metavar="FILE", help="draw the times (needs matplotlib)")
+    arguments = parser.parse_args()
+    where = usable(arguments.backend)
+    rows = []
+    print(f"{'cell':8} {'H':>4} {'B':>4}  " + "  ".join(f"{b.name:>10}" for b in where) + "   µs per step")
+    for cell, hidden, batch in itertools.product(arguments.cell, arguments.hidden, arguments.batch):
+        config = model.Config(cell, VOCABULARY, hidden)
+        steps = [prepare(backend, config, batch) for backend in where]
+        losses = [[step() for _ in range(3)] for step in steps]  # the warm-up, too
+        np.testing.assert_allclose(losses, np.broadcast_to(losses[0], np.shape(losses)), rtol=1e-4)
+        times = [measure(step, arguments.repeats) for step in steps]
+        print(f"{cell:8} {hidden:4} {batch:4}  " + "  ".join(f"{us:10.0f}" for us in times), flush=True)
+        for backend, us in zip(where, times):
+            size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS, "vocabulary": VOCABULARY}
+            rows.append({"backend": backend.name, "device": device_name(backend), **size, "us": round(us, 1)})
+    if arguments.plot:
+        plot(rows, arguments.plot)
+    versions = {b.name: getattr(__import__(b.name), "__version__", "") for b in where}
+    versions |= {"python": platform.python_version(), "bptt": bptt.__version__}
+    print(json.dumps({"machine": platform.processor() or platform.machine(), "versions": versions, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
