@@ -110,14 +110,20 @@ def cupy_obstacle() -> str:
     """Why CuPy cannot be used here, with the remedy; empty where a CUDA device answers."""
     try:
         import cupy
-    except ImportError:
-        return "CuPy is not installed (remedy: pip install 'bptt[cuda13]', or 'bptt[cuda12]' for an older driver)"
+    except ImportError as error:
+        if error.name == "cupy":
+            return "CuPy is not installed (remedy: pip install 'bptt[cuda13]', or 'bptt[cuda12]' for an older driver)"
+        return f"CuPy cannot be imported: {_reason(error.__cause__ or error)} (remedy: reinstall it)"  # CuPy frames the cause
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # CUDARuntimeError without a driver, ImportError or OSError without the CUDA libraries
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"no CUDA device answers: {reason} (remedy: check the driver with nvidia-smi)"
+        return f"no CUDA device answers: {_reason(error)} (remedy: check the driver with nvidia-smi)"
     return "" if count else "CuPy finds no CUDA device (remedy: check CUDA_VISIBLE_DEVICES and nvidia-smi)"
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an exception says."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _import(name: str) -> Any:

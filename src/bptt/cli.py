@@ -1,31 +1,54 @@
 """The command line: a thin shell over the package; bad input is one line on standard error and exit code 2."""
 
 import dataclasses
+import difflib
 import io
-import itertools
 import json
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+import cyclopts
+from cyclopts import App, CycloptsError, Parameter, Token
 
 from bptt import __version__, textbook
 from bptt.errors import InputError
 from bptt.run.language_model import load
-from bptt.run.settings import Settings, check
-from bptt.run.training import TrainingStopped, fit
+from bptt.run.settings import Settings, check, flag
+from bptt.run.training import Diverged, fit
 from bptt.text import corpus, vocabulary
 
+
+def converted(kind: Any, tokens: Sequence[Token]) -> Any:
+    """The value of what was typed after a flag; cyclopts alone would round 8.5 to a whole number."""
+    if kind not in (int, int | None):
+        return cyclopts.convert(kind, tokens)
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
+
+
+def refuse_flag(kind: Any, text: str) -> None:
+    """Raise an error for a misspelt flag in the place of a text: of words that begin with a hyphen, only - is a text."""
+    if text.startswith("-") and text != "-":
+        flags = [flag(field.name) for field in dataclasses.fields(Settings)]
+        near = difflib.get_close_matches(text.partition("=")[0], flags, 1)
+        raise CycloptsError(msg=f"Unknown option: {text}. " + (f"Did you mean {near[0]}?" if near else "Ask --help for all."))
+
+
 BackendName = Literal["auto", "numpy", "cupy", "torch", "jax", "strict"]
-Text = Annotated[str, Parameter(allow_leading_hyphen=True)]
+Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
 
 app = App(
     name="bptt",
     version=__version__,
     help="Train small recurrent language models on text, one character at a time, and write with them.",
+    default_parameter=Parameter(converter=converted, negative=()),
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -40,9 +63,7 @@ def train(text: Text = "dinosaurs", /, *, settings: Annotated[Settings, Paramete
     settings
         One flag each.
     """
-    if settings.out is None:
-        settings = dataclasses.replace(settings, out=free_folder(text))
-    trained = fit(text, check(settings), say)
+    trained = fit(text, check(settings), say, Path("runs"))
     return {"interrupted": 130, "diverged": 3}.get(trained.record["stopped"], 0)
 
 
@@ -81,7 +102,8 @@ def sample(
         Fail, rather than fall back to NumPy, where the backend cannot run.
     """
     model = load(run, backend=backend, require_backend=require_backend or None)
-    say("\n".join(model.sample(count, temperature=temperature, seed=seed, prompt=prompt, length=length)))
+    texts = model.sample(count, temperature=temperature, seed=seed, prompt=prompt, length=length)
+    say(("\n" if model.mode == "lines" else "\n\n").join(texts))
     return 0
 
 
@@ -141,40 +163,54 @@ def run_textbook(*, data: Text = "dinosaurs", iterations: int = 35000, backend: 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for bad input, 3 for a diverged run, 130 after Ctrl-C."""
-    warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that cannot print a character shows ? in its place
-    try:
-        return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
-    except (InputError, CycloptsError) as error:
-        complain(" ".join(str(error).split()))
-        return 2
-    except TrainingStopped as error:
-        complain(str(error))
-        return 130 if "interrupted" in str(error) else 3
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader of a pipe has left, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = warn
+        try:
+            code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            print(end="", flush=True)
+            return int(code or 0)
+        except (InputError, CycloptsError) as error:
+            return complain(str(error), 2)
+        except Diverged as error:
+            return complain(str(error), 3)
+        except MemoryError as error:
+            return complain(f"out of memory: {error}: try a smaller --hidden, --layers, --batch, --length or --count", 2)
+        except KeyboardInterrupt as error:
+            return complain(str(error) or "interrupted", 130)
+        except BrokenPipeError:
+            drop_output()
+            return 0
+        except OSError as error:
+            drop_output()
+            return complain(f"cannot write to standard output: {error.strerror}", 2)
 
 
 def say(line: str) -> None:
-    """Print for people and pipes alike, at once."""
-    print(line, flush=True)
+    """Print for people and pipes alike, at once; the work goes on where the reader of a pipe has left, as head does."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        drop_output()
 
 
-def complain(line: str) -> None:
-    """One line on standard error."""
-    print(f"bptt: {line}", file=sys.stderr)
+def complain(line: str, code: int = 0) -> int:
+    """One line on standard error; gives the exit code back."""
+    print(f"bptt: {' '.join(line.split())}", file=sys.stderr)
+    return code
 
 
-def free_folder(text: str) -> Path:
-    """A folder below runs/ named after a text, with a number if there is one already."""
-    stem = "stdin" if text == "-" else Path(text).stem or "text"
-    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    return next(folder for folder in (Path("runs") / name for name in names) if not folder.exists())
+def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """One line for a warning, without the line of code that it comes from."""
+    complain(f"warning: {message}")
+
+
+def drop_output() -> None:
+    """Send standard output nowhere from now on, what waits in its buffer included."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 The folder appears by one rename after all its files are on the disk, and an existing one is never written over.
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from bptt.errors import InputError
 
 FORMAT = 1
 MANIFEST, CONFIG, VOCABULARY, WEIGHTS = "manifest.json", "config.json", "vocabulary.json", "model.safetensors"
+DAMAGED = "the file is damaged, use another copy"
 LARGEST_HEADER = 1 << 20  # bytes; a forged header of 76 MB would cost seconds and a gigabyte
 
 
@@ -26,68 +29,97 @@ class CheckpointError(InputError):
     """A folder that does not hold a model, or whose files are not what its manifest says."""
 
 
-def refuse_existing(folder: Path) -> None:
-    """Raise an InputError where something stands at a path that a model is to be saved in."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"--out {folder}: something is there already: name a new folder, or move the old one away")
+class Taken(InputError):
+    """A path that a model is to be saved at, where something is already."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder}: something is there already: name a new folder, or move the old one away")
+
+
+def refuse_unusable(folder: Path) -> None:
+    """Raise an InputError where a model cannot be saved: something is there already, or no folder can be made there."""
+    if os.path.lexists(folder):
+        raise Taken(folder)
+    trial = None
+    try:  # to make it is the only sure test; to make it elsewhere leaves alone what other runs are about to make
+        around = next(path for path in folder.parents if path.exists())
+        trial = around / _temporary_name()
+        (trial / folder.relative_to(around)).mkdir(parents=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"{folder}: no folder can be made there ({_reason(error)}): name another one") from None
+    finally:
+        if trial is not None:
+            shutil.rmtree(trial, ignore_errors=True)
+
+
+def free(folder: Path) -> Path:
+    """The folder, or where something is there already the first of folder-2, folder-3 ... where nothing is."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], numbered) if not os.path.lexists(path))
 
 
 def write(folder: Path, config: dict[str, Any], vocabulary: Any, weights: dict[str, HostArray]) -> None:
     """Save a model; `config` and `vocabulary` are JSON values, `weights` host arrays by name.
 
     Raises:
-        InputError: the folder exists, or cannot be written.
+        Taken: something is there already.
+        InputError: the folder cannot be written.
     """
-    refuse_existing(folder)
-    contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}  # safetensors scrambles others
-    files = {
-        CONFIG: _json({"format": FORMAT, **config}),
-        VOCABULARY: _json(vocabulary),
-        WEIGHTS: safetensors.numpy.save(contiguous),
-    }
-    files[MANIFEST] = _json({name: {"sha256": _sha256(data), "bytes": len(data)} for name, data in files.items()})
-    temporary: Path | None = None
+    if os.path.lexists(folder):
+        raise Taken(folder)
+    contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}  # safetensors scrambles others
+    files = {CONFIG: _json(config), VOCABULARY: _json(vocabulary), WEIGHTS: safetensors.numpy.save(contiguous)}
+    files[MANIFEST] = _json({"format": FORMAT, "files": {name: _fingerprint(data) for name, data in files.items()}})
+    temporary = folder.with_name(_temporary_name())
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        temporary.chmod(0o777 & ~_umask())
+        temporary.mkdir()
         for name, data in files.items():
             with open(temporary / name, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.rename(folder)  # takes the place of an empty folder, never of a full one
+        _fsync_folder(temporary)
+        temporary.rename(folder)
         _fsync_folder(folder.parent)
-    except OSError as error:
-        raise InputError(f"cannot save the model in {folder}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        if os.path.lexists(folder):  # since a moment ago
+            raise Taken(folder) from None
+        raise InputError(f"cannot save the model in {folder}: {_reason(error)}") from error
     finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # nothing is there after the rename
 
 
-def read(folder: Path) -> tuple[dict[str, Any], Any, dict[str, HostArray]]:
+def read(folder: Path) -> tuple[Any, Any, dict[str, HostArray]]:
     """The configuration, the vocabulary and the weights that `write` saved, every file checked against the manifest.
 
     Raises:
         CheckpointError: no such folder, a file that is missing or changed, or a format of the future.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise CheckpointError(f"{folder}: no such folder: expected one that bptt train or model.save made")
-    manifest = _parse(folder, MANIFEST, _bytes(folder, MANIFEST, LARGEST_HEADER))
+    raw = _bytes(folder, MANIFEST, LARGEST_HEADER)
+    manifest = _parse(folder, MANIFEST, raw)
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{folder / MANIFEST}: format {found!r}, expected {FORMAT}: use the bptt version that wrote it")
+    if _json(manifest) != raw:  # it has no checksum, but one way only to be written
+        raise CheckpointError(f"{folder / MANIFEST}: not as it was written: {DAMAGED}")
     files = {}
     for name in (CONFIG, VOCABULARY, WEIGHTS):
         try:
-            expected, size = str(manifest[name]["sha256"]), int(manifest[name]["bytes"])
-        except (KeyError, TypeError, ValueError):
+            expected = manifest["files"][name]
+            size = int(expected["bytes"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise CheckpointError(f"{folder / MANIFEST}: has no checksum and size of {name}") from None
         files[name] = _bytes(folder, name, size)
-        if len(files[name]) != size or _sha256(files[name]) != expected:
-            raise CheckpointError(f"{folder / name}: does not match its checksum: the file is damaged, use another copy")
-    config = _parse(folder, CONFIG, files[CONFIG])
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else None
-        raise CheckpointError(f"{folder / CONFIG}: format {found!r}, expected {FORMAT}: use the bptt version that wrote it")
-    return config, _parse(folder, VOCABULARY, files[VOCABULARY]), _tensors(folder, files[WEIGHTS])
+        if _fingerprint(files[name]) != expected:
+            raise CheckpointError(f"{folder / name}: does not match its checksum: {DAMAGED}")
+    return (
+        _parse(folder, CONFIG, files[CONFIG]),
+        _parse(folder, VOCABULARY, files[VOCABULARY]),
+        _tensors(folder, files[WEIGHTS]),
+    )
 
 
 def _tensors(folder: Path, data: bytes) -> dict[str, HostArray]:
@@ -99,38 +131,45 @@ def _tensors(folder: Path, data: bytes) -> dict[str, HostArray]:
         raise CheckpointError(f"{folder / WEIGHTS}: not a safetensors file ({error})") from None
 
 
+def _temporary_name() -> str:
+    return f".bptt-{secrets.token_hex(8)}"
+
+
 def _bytes(folder: Path, name: str, most: int) -> bytes:
-    """A file's content, of which one byte more than `most` is read at most."""
+    """A file's content; nothing is read of one larger than `most`."""
+    path = folder / name
     try:
-        with open(folder / name, "rb") as file:
-            return file.read(most + 1)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file: expected a folder that bptt train or model.save made")
+        if path.stat().st_size > most:
+            raise CheckpointError(f"{path}: larger than {most} bytes: {DAMAGED}")
+        return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{folder / name}: {error.strerror}: expected a folder that bptt train made") from None
+        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from None
 
 
 def _parse(folder: Path, name: str, data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
-        raise CheckpointError(f"{folder / name}: not JSON") from None
+        raise CheckpointError(f"{folder / name}: not JSON: {DAMAGED}") from None
 
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _fingerprint(data: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _fsync_folder(folder: Path) -> None:
-    if os.name == "posix":  # Windows cannot open a folder
+    """Ask for the folder's entries to be on the disk; systems that cannot do that do without."""
+    with contextlib.suppress(OSError):  # Windows cannot open a folder, some network disks cannot sync one
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -30,8 +30,9 @@ def prepare(text: Any, settings: Settings, rng: np.random.Generator) -> Data:
     corpus.check_learnable(source)
     mode = settings.mode or corpus.choose_mode(source.text)
     symbols = vocabulary.characters(source.text) if isinstance(source.text, str) else vocabulary.BYTES
-    training, held_out = corpus.split(corpus.sequences(source.text, symbols, mode), settings.validation, rng)
-    return Data(source.name, symbols, mode, training, held_out)
+    sequences = corpus.sequences(source.text, symbols, mode)
+    share = 0.0 if mode == "lines" and len(sequences) == 1 else settings.validation  # part of a line is not a line
+    return Data(source.name, symbols, mode, *corpus.split(sequences, share, rng))
 
 
 def targets(sequences: list[HostArray]) -> int:
@@ -42,6 +43,11 @@ def targets(sequences: list[HostArray]) -> int:
 def lines(data: Data) -> frozenset[str]:
     """Every line of the text, held out or not."""
     return frozenset(data.vocabulary.decode(sequence[1:-1]) for sequence in data.training + data.held_out)
+
+
+def widest(data: Data, batch: int, length: int) -> int:
+    """How many sequences a batch can hold: `batch`, or fewer where the text is too short for so many."""
+    return min(batch, len(data.training) if data.mode == "lines" else max(1, targets(data.training) // length))
 
 
 def batches_in_epoch(data: Data, batch: int, length: int) -> int:

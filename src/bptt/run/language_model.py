@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from bptt.nn import model, packing
 from bptt.run import checkpoint, sampling
 from bptt.run.checkpoint import CheckpointError
 from bptt.run.evaluation import Evaluation, evaluate
+from bptt.run.settings import RULES
 from bptt.text import batches, corpus
 from bptt.text.vocabulary import Vocabulary
 
 LONGEST_LINE = 200  # characters, where a sampled line does not end by itself
 LONGEST_STREAM = 500
 WINDOW = 256  # steps evaluated at a time: bounds the memory, does not change the numbers
+BATCH = 1000  # texts written at a time: bounds the memory
 ROUNDS = 50  # batches drawn in search of texts that are new
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class LanguageModel:
     """A model with its vocabulary, its weights on some backend, and a record of its training."""
 
@@ -44,7 +47,7 @@ class LanguageModel:
         seed: int = 0,
         prompt: str = "",
         length: int | None = None,
-        without: frozenset[str] = frozenset(),
+        without: Collection[str] = (),
     ) -> list[str]:
         """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
 
@@ -61,15 +64,25 @@ class LanguageModel:
             raise InputError(f"temperature {temperature}: expected a number, at least 0")
         if seed < 0:
             raise InputError(f"seed {seed}: expected at least 0")
-        length = length or (LONGEST_LINE if self.mode == "lines" else LONGEST_STREAM)
+        if length is None:
+            length = LONGEST_LINE if self.mode == "lines" else LONGEST_STREAM
+        if length < 1:
+            raise InputError(f"length {length}: expected at least 1")
+        if self.mode == "lines" and "\n" in prompt:
+            raise InputError(f"prompt {prompt!r}: expected the beginning of one line, for the model writes lines")
         start = np.array([self.vocabulary.start], np.int64)
         ids = np.concatenate([start, self.vocabulary.encode(prompt)])
         rng = np.random.default_rng(seed)
+
+        def draw() -> list[str]:
+            sizes = [min(BATCH, count - done) for done in range(0, count, BATCH)]
+            return [text for size in sizes for text in self._texts(ids, size, temperature, length, rng)]
+
         if not without:
-            return self._texts(ids, count, temperature, length, rng)
+            return draw()
         found: dict[str, None] = {}  # in order, each once
         for _ in range(ROUNDS):
-            found.update(dict.fromkeys(t for t in self._texts(ids, count, temperature, length, rng) if t not in without))
+            found.update(dict.fromkeys(text for text in draw() if text not in without))
             if len(found) >= count or temperature == 0:
                 break
         return list(found)[:count]
@@ -109,7 +122,7 @@ class LanguageModel:
         """
         sequences = [s for s in corpus.sequences(text, self.vocabulary, self.mode) if len(s) > 1]
         if not sequences:
-            raise InputError("nothing to evaluate: expected text with at least one character")
+            raise InputError("nothing to evaluate: expected text that is more than white space")
         return evaluate(self.config, self.params, self.backend, batches.lines(sequences, 64, WINDOW, None))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -129,7 +142,7 @@ class LanguageModel:
         measured = "" if held_out is None else f", {held_out:.4f} nats per held-out character"
         return (
             f"<bptt.LanguageModel: {c.cell}, {c.layers} x {c.hidden} units, {packing.count(model.shapes(c)):,} parameters, "
-            f"{len(self.vocabulary)} symbols, trained on {text} in {self.mode}{measured}; {self.backend}>"
+            f"{len(self.vocabulary)} symbols, trained on {text} ({self.mode}){measured}; {self.backend}>"
         )
 
 
@@ -148,7 +161,10 @@ def load(
     """
     path = Path(folder)
     fields, symbols, weights = checkpoint.read(path)
-    vocabulary = Vocabulary.from_json(symbols)
+    try:
+        vocabulary = Vocabulary.from_json(symbols)
+    except InputError as error:
+        raise CheckpointError(f"{path / checkpoint.VOCABULARY}: {error}") from None
     try:
         config, mode, record = model.Config(**fields["model"]), fields["mode"], dict(fields["record"])
         problem = _problem(config, vocabulary, mode)
@@ -175,8 +191,9 @@ def _problem(config: model.Config, vocabulary: Vocabulary, mode: str) -> str:
         return f"mode {mode!r} or initial state {config.initial!r} is unknown"
     if config.vocabulary != len(vocabulary):
         return f"{config.vocabulary} symbols, but the vocabulary has {len(vocabulary)}"
-    if not all(type(number) is int and number >= 1 for number in (config.hidden, config.layers)) or config.layers > 1000:
-        return (
-            f"hidden {config.hidden!r}, layers {config.layers!r}: expected whole numbers, at least 1, and at most 1000 layers"
-        )
+    for name in ("hidden", "layers"):
+        expected, kind, fine = RULES[name]
+        number = getattr(config, name)
+        if type(number) is not kind or not fine(number):
+            return f"{name} {number!r}: expected {expected}"
     return ""

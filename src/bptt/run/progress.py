@@ -1,10 +1,11 @@
 """What a training run says on its way: plain lines for people."""
 
 import math
+import shlex
 from pathlib import Path
 
 from bptt.nn import model, packing
-from bptt.run.data import Data, lines, targets
+from bptt.run.data import Data, lines, targets, widest
 from bptt.run.language_model import LanguageModel
 from bptt.run.settings import Plan, Settings
 
@@ -13,14 +14,19 @@ NEW = 10  # texts at the end that the training text does not contain
 
 def heading(untrained: LanguageModel, data: Data, settings: Settings, plan: Plan) -> str:
     """What is going to be trained, on what, and how."""
-    units = "lines" if data.mode == "lines" else "characters in one stream"
-    counts = [len(part) if data.mode == "lines" else targets(part) for part in (data.training, data.held_out)]
+    symbols = f"{len(data.vocabulary)} symbols"
+    unit = "line" if data.mode == "lines" else "character"
+    learn, held_out = (len(part) if data.mode == "lines" else targets(part) for part in (data.training, data.held_out))
+    too_short = "the text is too short to spare any" if settings.validation else "as asked"
+    measured = f"{held_out:,} held out" if held_out else f"nothing held out ({too_short})"
     parameters = packing.count(model.shapes(untrained.config))
+    batch = widest(data, plan.batch, plan.length)
+    shrunk = "" if batch == plan.batch else f" (the text is too short for a batch of {plan.batch})"
     return "\n".join(
         [
-            f"text   {data.name}: {counts[0]:,} {units} to learn from, {counts[1]:,} held out, {len(data.vocabulary)} symbols",
+            f"text   {data.name}: {learn:,} {unit}{'s' * (learn != 1)} to learn from, {measured}, {symbols}",
             f"model  {settings.cell}, {settings.layers} x {plan.hidden} units, {parameters:,} parameters, {untrained.backend}",
-            f"run    {plan.steps:,} steps of {plan.batch} x {plan.length} at most, {settings.optimizer} at "
+            f"run    {plan.steps:,} steps of {batch} x {plan.length} at most{shrunk}, {settings.optimizer} at "
             f"{plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
         ]
     )
@@ -33,9 +39,10 @@ def line(now: LanguageModel, plan: Plan, seconds: float) -> str:
     if now.mode == "lines":
         taste = ", ".join(now.sample(3, temperature=0.8, seed=now.record["step"]))
     else:
-        taste = now.sample(1, temperature=0.8, seed=now.record["step"], length=60)[0].replace("\n", " ")
+        taste = now.sample(1, temperature=0.8, seed=now.record["step"], length=60)[0]
     return (
-        f"{seconds:6.1f} s  step {now.record['step']:>{len(str(plan.steps))}}  loss {now.record['loss']:.4f}{measured}  {taste}"
+        f"{seconds:6.1f} s  step {now.record['step']:>{len(str(plan.steps))}}  loss {now.record['loss']:.4f}{measured}  "
+        f"{printable(taste)}"
     )
 
 
@@ -44,26 +51,29 @@ def interrupted(step: int) -> str:
     return f"interrupted after step {step}: keeping the best model so far"
 
 
-def diverged(now: LanguageModel, plan: Plan) -> str:
-    """The loss is not a number any more."""
-    return (
-        f"the loss is {now.record['loss']} at step {now.record['step']}: keeping the best model before; "
-        f"try --learning-rate {plan.learning_rate / 10:g}"
-    )
+def diverged(step: int, loss: float, plan: Plan) -> str:
+    """The loss, or a weight, is not a number any more."""
+    return f"step {step}: the loss ({loss:g}) or a weight is not finite: try --learning-rate {plan.learning_rate / 10:g}"
 
 
 def ending(trained: LanguageModel, data: Data, out: Path | None) -> str:
     """New texts, how good the model is, where it is, and how to get more."""
     if trained.mode == "lines":
-        known = lines(data)
-        new = trained.sample(NEW, temperature=0.8, without=known)
-        news = [f"{len(new)} new ones, none of them in the text:", *(f"  {text}" for text in new)]
+        new = trained.sample(NEW, temperature=0.8, without=lines(data) | {""})
+        news = [f"{len(new)} new ones, none of them in the text:", *(f"  {printable(text)}" for text in new)]
+        if not new:
+            news = ["nothing new: what it writes is in the text"]
     else:
-        news = ["new text:", trained.sample(1, temperature=0.8, length=300)[0]]
+        news = ["new text:", printable(trained.sample(1, temperature=0.8, length=300)[0], "\n\t")]
     held_out = trained.record["held_out"]
     if held_out is not None:
         bits = held_out / math.log(2)
         news.append(f"best at step {trained.record['step']}: {held_out:.4f} nats per held-out character ({bits:.4f} bits)")
     if out is not None:
-        news += [f"saved in {out}", f"more: bptt sample {out} --count 10 --seed 1"]
+        news += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))} --count 10 --seed 1"]
     return "\n".join(news)
+
+
+def printable(text: str, fine: str = "") -> str:
+    """The text with a space for each character that could move the cursor or worse, but for those in `fine`."""
+    return "".join(character if character.isprintable() or character in fine else " " for character in text)

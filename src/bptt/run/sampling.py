@@ -15,9 +15,11 @@ def draw(logits: HostArray, temperature: float, rng: np.random.Generator) -> Hos
     """
     if temperature == 0:
         return np.asarray(np.argmax(logits, axis=1))
-    u = logits.astype(np.float64) / temperature
-    p = np.cumsum(np.exp(u - u.max(axis=1, keepdims=True)), axis=1)
-    below = p < rng.random((len(p), 1)) * p[:, -1:]
+    u = logits.astype(np.float64)
+    with np.errstate(over="ignore"):  # -inf for all but the most likely where the temperature is tiny
+        u = (u - u.max(axis=1, keepdims=True)) / temperature
+    p = np.cumsum(np.exp(u), axis=1)
+    below = p <= rng.random((len(p), 1)) * p[:, -1:]  # the product is below the last sum: 1 - 2**-53 is its largest factor
     return np.asarray(below.sum(axis=1))
 
 

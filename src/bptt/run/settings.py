@@ -1,13 +1,13 @@
 """What a user can choose for a training run, and what is chosen from the text where they do not."""
 
-import bisect
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 from bptt.errors import InputError
 
@@ -27,7 +27,7 @@ class Settings:
     cell: Literal["vanilla", "gru", "lstm"] = "gru"
     """Recurrent cell: tanh (vanilla), gated recurrent unit, or long short-term memory."""
     hidden: int | None = None
-    """Units in a layer; by default 64 to 384, more for longer texts."""
+    """Units in a layer; by default 64 to 256, more for longer texts."""
     layers: int = 1
     """Recurrent layers, one on top of the other."""
     dropout: float | None = None
@@ -35,7 +35,7 @@ class Settings:
     init: Literal["uniform", "orthogonal", "identity"] = "uniform"
     """How the recurrent weights begin."""
     batch: int | None = None
-    """Lines, or parallel streams, in a batch; by default 16 to 128, more for longer texts."""
+    """Lines, or parallel streams, in a batch; by default 8 to 128, more for longer texts."""
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
     mode: Literal["lines", "stream"] | None = None
@@ -60,24 +60,26 @@ class Settings:
     """Print nothing but warnings and errors."""
 
 
-RATES = {"adam": 4e-3, "rmsprop": 2e-3, "adagrad": 3e-2, "momentum": 1e-1, "sgd": 1.0}
+RATES = {"rmsprop": 2e-3, "adagrad": 3e-2, "momentum": 1e-1, "sgd": 1.0}  # adam's depends on the size of the text
 
-Rule = tuple[str, Callable[[float], bool]]  # what is expected, in words and as a test
-COUNT: Rule = ("a whole number, at least 1", lambda value: value >= 1 and value == int(value))
-SEED: Rule = ("a whole number, at least 0", lambda value: value >= 0 and value == int(value))
-SHARE: Rule = ("a share, at least 0 and below 1", lambda value: 0 <= value < 1)
-ABOVE_ZERO: Rule = ("a number above 0", lambda value: value > 0)
-NOT_BELOW_ZERO: Rule = ("a number, at least 0", lambda value: value >= 0)
+Rule = tuple[str, type, Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
+COUNT: Rule = ("a whole number, at least 1", int, lambda value: value >= 1)
+LAYERS: Rule = ("a whole number from 1 to 1000", int, lambda value: 1 <= value <= 1000)
+SEED: Rule = ("a whole number, at least 0", int, lambda value: value >= 0)
+SHARE: Rule = ("a share, at least 0 and below 1", float, lambda value: 0 <= value < 1)
+PASSES: Rule = ("a number above 0, at most 1e9", float, lambda value: 0 < value <= 1e9)
+ABOVE_ZERO: Rule = ("a number above 0", float, lambda value: 0 < value < math.inf)
+NOT_BELOW_ZERO: Rule = ("a number, at least 0", float, lambda value: 0 <= value < math.inf)
 RULES = {
     "hidden": COUNT,
-    "layers": COUNT,
+    "layers": LAYERS,
     "batch": COUNT,
     "length": COUNT,
     "steps": COUNT,
     "seed": SEED,
     "dropout": SHARE,
     "validation": SHARE,
-    "epochs": ABOVE_ZERO,
+    "epochs": PASSES,
     "learning_rate": ABOVE_ZERO,
     "clip_norm": NOT_BELOW_ZERO,
 }
@@ -100,20 +102,42 @@ def from_flags(flags: dict[str, Any]) -> Settings:
 
 
 def check(settings: Settings) -> Settings:
-    """The same settings, or an InputError that names the first one out of its range."""
-    for name, (expected, fine) in RULES.items():
-        value = getattr(settings, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if value is not None and not (number and fine(value)):
-            raise InputError(f"{flag(name)} {value!r}: expected {expected}")
-    for name, kind in get_type_hints(Settings).items():
-        choices = [choice for part in (kind, *get_args(kind)) if get_origin(part) is Literal for choice in get_args(part)]
-        value = getattr(settings, name)
-        if choices and value is not None and value not in choices:
-            raise InputError(f"{flag(name)} {value!r}: expected one of {', '.join(choices)}")
+    """The same settings in plain Python types, or an InputError that names the first one out of its range.
+
+    Plain, because a NumPy float64 would turn float32 weights into float64, and JSON has no word for it.
+    """
+    plain: dict[str, Any] = {}
+    hints = get_type_hints(Settings)
+    for field in dataclasses.fields(Settings):
+        name, value = field.name, getattr(settings, field.name)
+        if value is not None or field.default is not None:
+            plain[name] = _number(name, value) if name in RULES else _choice(name, hints[name], value)
     if settings.steps is not None and settings.epochs is not None:
         raise InputError(f"--steps {settings.steps} and --epochs {settings.epochs}: give one of the two")
-    return settings
+    return dataclasses.replace(settings, **plain)
+
+
+def _number(name: str, value: Any) -> Any:
+    expected, kind, fine = RULES[name]
+    try:
+        number = kind(value)
+        if not isinstance(value, bool) and number == value and fine(number):  # a str equals no number, a NaN not even itself
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"{flag(name)} {value!r}: expected {expected}")
+
+
+def _choice(name: str, kind: Any, value: Any) -> Any:
+    if name == "out":
+        if isinstance(value, str | os.PathLike):
+            return Path(value)
+        raise InputError(f"{flag(name)} {value!r}: expected a path")
+    words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
+    choices = [False, True] if kind is bool else words
+    if value in choices:
+        return choices[choices.index(value)]
+    raise InputError(f"{flag(name)} {value!r}: expected one of {', '.join(map(str, choices))}")
 
 
 class Plan(NamedTuple):
@@ -127,15 +151,36 @@ class Plan(NamedTuple):
     learning_rate: float
 
 
+class Size(NamedTuple):
+    """What suits texts of up to `targets` characters."""
+
+    targets: float
+    hidden: int
+    dropout: float
+    batch: dict[str, int]  # by mode
+    steps: int
+    rate: float  # of adam
+
+
+# short texts want noise: small batches, high rates, half of the units dropped
+SIZES = (
+    Size(2_000, 64, 0.5, {"lines": 8, "stream": 8}, 500, 8e-3),
+    Size(20_000, 128, 0.5, {"lines": 8, "stream": 8}, 2000, 8e-3),
+    Size(150_000, 128, 0.3, {"lines": 32, "stream": 16}, 3000, 4e-3),
+    Size(math.inf, 256, 0.3, {"lines": 128, "stream": 32}, 4000, 4e-3),
+)
+
+
 def choose(settings: Settings, mode: str, targets: int, batches: Callable[[int, int], int]) -> Plan:
     """The plan for a text of so many targets; `batches(batch, length)` counts the batches of one pass."""
-    large = bisect.bisect([20_000, 200_000], targets)  # 0, 1 or 2
-    hidden = settings.hidden or (64, 128, 256)[large]
-    dropout = (0.3, 0.3, 0.2)[large] if settings.dropout is None else settings.dropout
-    batch = settings.batch or (32, 64, 128)[large]
+    size = next(size for size in SIZES if targets <= size.targets)
+    batch = settings.batch or size.batch[mode]
     length = settings.length or (256 if mode == "lines" else 64)
-    if settings.epochs is not None:
-        steps = math.ceil(settings.epochs * batches(batch, length))
-    else:
-        steps = settings.steps or (1500, 3000, 4000)[large]
-    return Plan(hidden, dropout, batch, length, steps, settings.learning_rate or RATES[settings.optimizer])
+    return Plan(
+        hidden=settings.hidden or size.hidden,
+        dropout=size.dropout if settings.dropout is None else settings.dropout,
+        batch=batch,
+        length=length,
+        steps=math.ceil(settings.epochs * batches(batch, length)) if settings.epochs else settings.steps or size.steps,
+        learning_rate=settings.learning_rate or RATES.get(settings.optimizer, size.rate),
+    )

@@ -1,16 +1,20 @@
 """A training run: batches to updates, now and then a measurement, in the end a LanguageModel."""
 
+import contextlib
 import dataclasses
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt import backend as backends
 from bptt.backend import Array
+from bptt.errors import InputError
 from bptt.nn import model, optimizers, packing
 from bptt.run import checkpoint, progress
 from bptt.run.data import Data, batches_in_epoch, epochs, held_out_batches, prepare, targets
@@ -20,6 +24,7 @@ from bptt.run.settings import Plan, Settings, choose, from_flags
 
 WARM_UP = 200  # steps in which the rate rises, or a tenth of a shorter run
 MEASUREMENTS = 10  # of the held-out part, in a run
+BYTES = 24  # a parameter, at least: float32 weights, gradient, its two means, and what replaces them
 
 UPDATES: dict[str, Callable[..., tuple[Array, optimizers.State]]] = {
     "adam": optimizers.adam,
@@ -30,8 +35,12 @@ UPDATES: dict[str, Callable[..., tuple[Array, optimizers.State]]] = {
 }
 
 
-class TrainingStopped(RuntimeError):
-    """A run that ended, by Ctrl-C or by a loss that is not finite, before its first measurement."""
+class Diverged(ArithmeticError):
+    """A run whose loss, or a weight, was not finite before its first measurement: there is no model to keep."""
+
+
+class TrainingWarning(UserWarning):
+    """A run that ended before its time."""
 
 
 class Snapshot(NamedTuple):
@@ -50,25 +59,34 @@ def train(
     """Train a model on a path, a text, lines, or a built-in text; the keywords are the command line's flags.
 
     `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`. The fields of `bptt.run.settings.Settings` say what each
-    flag means; `report` gets each piece of news as a string. Ctrl-C ends the run early, with what it has learnt.
+    flag means; `report` gets each piece of news as a string. Ctrl-C ends the run early, with what it has learnt, and so
+    does, with a TrainingWarning, a loss that is not finite any more.
 
     Raises:
         InputError: a text that cannot be read or learnt from, or a flag that is unknown or out of its range.
+        Diverged: the loss was not finite before there was anything to keep.
     """
     return fit(text, from_flags(flags), report)
 
 
-def fit(text: Any, settings: Settings, report: Callable[[str], None]) -> LanguageModel:
-    """Train as the settings say; see `train`."""
-    tell = (lambda news: None) if settings.quiet else report
-    if settings.out is not None:
-        checkpoint.refuse_existing(settings.out)
+@np.errstate(all="ignore")  # a loss that is not finite is told in words, once
+def fit(text: Any, settings: Settings, report: Callable[[str], None], runs: Path | None = None) -> LanguageModel:
+    """Train as the settings say and save the model in `out`, else in a folder of its own below `runs` if there is one."""
+
+    def tell(news: Callable[..., str], *about: Any) -> None:
+        if not settings.quiet:
+            report(news(*about))
+
     # one generator for each use, so that dropout, say, does not change the order of the batches
     split_rng, weights_rng, order_rng, dropout_rng = np.random.default_rng(settings.seed).spawn(4)
     where = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
     data = prepare(text, settings, split_rng)
+    out = settings.out or (runs and checkpoint.free(runs / data.name))
+    if out is not None:
+        checkpoint.refuse_unusable(out)
     plan = choose(settings, data.mode, targets(data.training), lambda batch, length: batches_in_epoch(data, batch, length))
     config = model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
+    _refuse_too_large(config)
     params = packing.transform(where.put, model.init(config, weights_rng, settings.init))
     record = {
         "text": data.name,
@@ -77,12 +95,23 @@ def fit(text: Any, settings: Settings, report: Callable[[str], None]) -> Languag
         "backend": {"asked": where.asked, "ran": where.name},
     }
     untrained = LanguageModel(config, data.vocabulary, data.mode, params, where, record)
-    tell(progress.heading(untrained, data, settings, plan))
+    tell(progress.heading, untrained, data, settings, plan)
     trained = _watch(untrained, data, plan, _updates(untrained, data, settings, plan, order_rng, dropout_rng), tell)
-    if settings.out is not None:
-        trained.save(settings.out)
-    tell(progress.ending(trained, data, settings.out))
+    if out is not None:
+        out = _save(trained, out)
+    tell(progress.ending, trained, data, out)
     return trained
+
+
+def _refuse_too_large(config: model.Config) -> None:
+    """Raise an InputError for a model that this machine cannot train, before the system kills the process for it."""
+    parameters = packing.count(model.shapes(config))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+    if BYTES * parameters > memory:
+        raise InputError(
+            f"--hidden {config.hidden} --layers {config.layers}: {parameters:,} parameters want at least "
+            f"{BYTES * parameters / 1e9:,.0f} GB of memory, this machine has {memory / 1e9:,.0f} GB: choose fewer of them"
+        )
 
 
 def _updates(
@@ -118,10 +147,10 @@ def _updates(
 
 
 def _watch(
-    untrained: LanguageModel, data: Data, plan: Plan, updates: Iterator[Snapshot], tell: Callable[[str], None]
+    untrained: LanguageModel, data: Data, plan: Plan, updates: Iterator[Snapshot], tell: Callable[..., None]
 ) -> LanguageModel:
     """The model where it was best on the held-out part, or last if nothing is held out; Ctrl-C ends the run early."""
-    best = untrained
+    best: LanguageModel | None = None
     last: Snapshot | None = None
     every = max(1, plan.steps // MEASUREMENTS)
     began, stopped = time.perf_counter(), ""
@@ -130,34 +159,50 @@ def _watch(
             if last.step % every and last.step < plan.steps:
                 continue
             now = _measure(untrained, last, data)
-            if not math.isfinite(now.record["loss"]):
+            if now is None:
                 stopped = "diverged"
-                tell(progress.diverged(now, plan))
                 break
-            tell(progress.line(now, plan, time.perf_counter() - began))
+            tell(progress.line, now, plan, time.perf_counter() - began)
             best = _better(best, now)
     except KeyboardInterrupt:
         stopped = "interrupted"
         if last is not None:
             best = _better(best, _measure(untrained, last, data))
-            tell(progress.interrupted(last.step))
-    if "step" not in best.record:
-        raise TrainingStopped(f"{stopped} before anything was learnt: nothing is saved")
+            tell(progress.interrupted, last.step)
+    if stopped == "diverged" and last is not None:
+        why = progress.diverged(last.step, float(untrained.backend.get(last.loss)), plan)
+        if best is None:
+            raise Diverged(f"{why}; nothing was learnt, nothing is saved")
+        warnings.warn(f"{why}; the best model before is kept", TrainingWarning, stacklevel=5)
+    if best is None:
+        raise KeyboardInterrupt("interrupted before anything was learnt: nothing is saved")
     return dataclasses.replace(best, record={**best.record, "stopped": stopped, "seconds": time.perf_counter() - began})
 
 
-def _measure(untrained: LanguageModel, snapshot: Snapshot, data: Data) -> LanguageModel:
-    """The model at a snapshot, its record saying how good it is."""
-    params = packing.unpack(snapshot.theta, model.shapes(untrained.config))
-    held_out = None
-    if data.held_out:
-        held_out = evaluate(untrained.config, params, untrained.backend, held_out_batches(data)).nats_per_char
-    loss = float(untrained.backend.get(snapshot.loss))
+def _save(trained: LanguageModel, out: Path) -> Path:
+    """Where the model now is: in `out`, or out-2, out-3 ... where another run has taken the name in the meantime."""
+    while True:
+        folder = checkpoint.free(out)
+        with contextlib.suppress(checkpoint.Taken):
+            trained.save(folder)
+            return folder
+
+
+def _measure(untrained: LanguageModel, snapshot: Snapshot, data: Data) -> LanguageModel | None:
+    """The model at a snapshot, its record saying how good it is; None where a loss or a weight is not finite."""
+    where, config = untrained.backend, untrained.config
+    params = packing.unpack(snapshot.theta, model.shapes(config))
+    loss = float(where.get(snapshot.loss))
+    held_out = evaluate(config, params, where, held_out_batches(data)).nats_per_char if data.held_out else None
+    if not (math.isfinite(loss) and math.isfinite(held_out or 0.0) and np.isfinite(where.get(snapshot.theta)).all()):
+        return None
     record = {**untrained.record, "step": snapshot.step, "loss": loss, "held_out": held_out}
     return dataclasses.replace(untrained, params=params, record=record)
 
 
-def _better(best: LanguageModel, now: LanguageModel) -> LanguageModel:
+def _better(best: LanguageModel | None, now: LanguageModel | None) -> LanguageModel | None:
     """The one with the lower held-out loss; the later one where nothing is held out."""
-    before, after = best.record.get("held_out"), now.record["held_out"]
-    return best if before is not None and not after < before else now
+    if best is None or now is None:
+        return best or now
+    before, after = best.record["held_out"], now.record["held_out"]
+    return best if before is not None and before <= after else now

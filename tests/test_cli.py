@@ -1,0 +1,448 @@
+"""The command line: what it does, and one clear line with the right exit code for everything it cannot do."""
+
+import contextlib
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import backend as backends
+from bptt import cli, textbook
+from bptt.nn import model, optimizers
+from bptt.run.settings import Settings, flag
+from bptt.run.training import UPDATES
+from bptt.text import corpus
+
+NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
+SMALL = ["--hidden", "4", "--steps", "3", "--backend", "numpy"]
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder with a model of lines, and one with a model of a stream."""
+    folder = tmp_path_factory.mktemp("models")
+    for mode in ("lines", "stream"):
+        flags = {"hidden": 4, "steps": 3, "dtype": "float64", "backend": "numpy", "quiet": True}
+        bptt.train(NAMES, mode=mode, out=folder / mode, **flags)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, trained):
+    """An own folder to work in, with some names, and copies of the models."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
+    Path("names.txt").write_text(NAMES)
+    shutil.copytree(trained / "lines", "m")
+    shutil.copytree(trained / "stream", "s")
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, capsys):
+    """Run the command line here: its exit code, standard output and standard error."""
+
+    def call(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def everything():
+    return sorted((str(path), path.stat().st_size) for path in Path().rglob("*"))
+
+
+def feed(monkeypatch, raw):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+
+
+# What it does
+
+
+def test_train_then_sample_then_evaluate(run):
+    code, out, err = run("train", "names.txt", *SMALL)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("text   names: 27 lines to learn from, 3 held out")
+    assert [line.split("step")[1].split()[0] for line in lines if " s  step" in line] == ["1", "2", "3"]
+    new = [line.strip() for line in lines[lines.index("10 new ones, none of them in the text:") + 1 :][:10]]
+    assert len(set(new) - set(NAMES.split())) == 10
+    assert lines[-2:] == ["saved in runs/names", "more: bptt sample runs/names --count 10 --seed 1"]
+    code, out, err = run(*lines[-1].removeprefix("more: bptt ").split())
+    assert (code, err, len(out.splitlines())) == (0, "", 10)
+    assert out.splitlines() == bptt.load("runs/names").sample(10, seed=1)
+    code, out, err = run("evaluate", "runs/names", "names.txt")
+    assert (code, err) == (0, "")
+    numbers = json.loads(out.splitlines()[-1])
+    assert list(numbers) == ["nats_per_char", "bits_per_char", "perplexity", "characters"]
+    assert numbers["characters"] == len(NAMES)
+    assert numbers["nats_per_char"] * len(NAMES) == pytest.approx(bptt.load("runs/names").score(NAMES), rel=1e-6)
+    assert numbers["bits_per_char"] == pytest.approx(numbers["nats_per_char"] / math.log(2))
+    assert numbers["perplexity"] == pytest.approx(math.exp(numbers["nats_per_char"]))
+
+
+def test_each_run_has_a_folder_of_its_own(run):
+    for _ in range(3):
+        run("train", "names.txt", *SMALL, "--quiet")
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["names", "names-2", "names-3"]
+
+
+def test_the_dinosaurs_are_the_default(run):
+    code, out, _ = run("train", "--hidden", "2", "--steps", "1", "--out", "d")
+    assert code == 0
+    assert out.startswith("text   dinosaurs: ")
+    assert bptt.load("d").record["text"] == "dinosaurs"
+
+
+FLAGS = {
+    "out": "new",
+    "backend": "numpy",
+    "require_backend": True,
+    "dtype": "float64",
+    "cell": "lstm",
+    "hidden": 3,
+    "layers": 2,
+    "dropout": 0.25,
+    "init": "orthogonal",
+    "batch": 7,
+    "length": 5,
+    "mode": "stream",
+    "vocabulary": "bytes",
+    "steps": 2,
+    "optimizer": "rmsprop",
+    "learning_rate": 0.001,
+    "clip_norm": 0.5,
+    "seed": 9,
+    "validation": 0.2,
+    "quiet": True,
+}
+
+
+def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run):
+    assert FLAGS.keys() | {"epochs"} == vars(Settings()).keys()
+    words = [word for name, value in FLAGS.items() for word in ([flag(name)] if value is True else [flag(name), value])]
+    assert run("train", "names.txt", *words) == (0, "", "")
+    by_flags = bptt.load("new")
+    by_keywords = bptt.train("names.txt", **{**FLAGS, "out": "other"})
+    assert by_flags.record["settings"] == {**FLAGS, "epochs": None}
+    assert by_flags.score("ban") == by_keywords.score("ban")
+    run("train", "names.txt", "--epochs", "1.5", "--out", "third", "--quiet", "--hidden", "2")
+    assert bptt.load("third").record["settings"]["epochs"] == 1.5
+
+
+def test_standard_input(run, monkeypatch):
+    feed(monkeypatch, NAMES.encode())
+    code, out, _ = run("train", "-", *SMALL, "--out", "new")
+    assert (code, out[:12]) == (0, "text   stdin")
+    feed(monkeypatch, NAMES.encode())
+    by_stdin = run("evaluate", "m", "-")
+    assert by_stdin[0] == 0
+    assert by_stdin == run("evaluate", "m", "names.txt")
+    feed(monkeypatch, b"ban\nker\n")
+    assert run("textbook", "--data", "-", "--iterations", "1")[0] == 0
+
+
+def test_sample_passes_on_what_was_asked(run):
+    m, s = bptt.load("m"), bptt.load("s")
+    assert run("sample", "m") == (0, m.sample()[0] + "\n", "")
+    code, out, _ = run("sample", "m", "--count", 3, "--temperature", "0.5", "--seed", "4", "--prompt", "ba", "--length", "6")
+    assert (code, out.splitlines()) == (0, m.sample(3, temperature=0.5, seed=4, prompt="ba", length=6))
+    code, out, _ = run("sample", "s", "--count", "2", "--length", "30")
+    assert out == "\n\n".join(s.sample(2, length=30)) + "\n"
+
+
+def test_a_model_of_bytes_measures_any_file(run):
+    Path("any.bin").write_bytes(bytes(range(256)) * 2)
+    assert run("train", "any.bin", *SMALL, "--vocabulary", "bytes", "--out", "b")[0] == 0
+    code, out, _ = run("evaluate", "b", "any.bin")
+    assert (code, json.loads(out.splitlines()[-1])["characters"]) == (0, 512)
+
+
+def test_textbook_prints_what_the_textbook_prints(run, capsys):
+    text = "Abel\nBea\ncarl\n"
+    Path("n.txt").write_text(text)
+    code, out, err = run("textbook", "--data", "n.txt", "--iterations", "4")
+    symbols = sorted(set(text.lower()))
+    ids = {symbol: number for number, symbol in enumerate(symbols)}
+    textbook.model(text.lower(), dict(enumerate(symbols)), ids, num_iterations=4, vocab_size=len(symbols))
+    assert (code, out, err) == (0, capsys.readouterr().out, "")
+    assert out.startswith("Iteration: 0, Loss: ")
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "textbook"])
+def test_help_has_a_sentence_for_every_flag(run, command):
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    shown = " ".join(out.replace("│", " ").replace("|", " ").split())
+    assert "--no-" not in shown
+    if command == "train":
+        for name in get_type_hints(Settings):
+            after = shown.split(f"{flag(name)} ", 1)[1]
+            assert after.split(" --", 1)[0].count(". ") + after.split(" --", 1)[0].endswith(".") >= 1, name
+    assert "{" not in shown
+
+
+def test_no_command_and_the_version(run):
+    assert "train" in run()[1]
+    assert run("--version") == (0, bptt.__version__ + "\n", "")
+
+
+# What it cannot do
+
+
+def refused(run, *arguments, code=2, words=()):
+    before = everything()
+    got, out, err = run(*arguments)
+    assert got == code
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("bptt: ")
+    for word in [words] if isinstance(words, str) else words:
+        assert word in err
+    assert everything() == before
+    return out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("trian names.txt", ["trian", "train"]),
+        ("train names.txt --hiden 5", ["--hiden", "Did you mean --hidden?"]),
+        ("train --hiden 5", ["--hiden", "Did you mean --hidden?"]),
+        ("train --hiden=5", ["--hiden=5", "Did you mean --hidden?"]),
+        ("train -x", ["-x", "--help"]),
+        ("train names.txt more.txt", ["more.txt"]),
+        ("evaluate m --bakend numpy names.txt", ["Did you mean --backend?"]),
+        ("sample", ["RUN"]),
+        ("sample m names.txt", ["names.txt"]),
+        ("evaluate m", ["TEXT"]),
+        ("train names.txt --hidden", ["--hidden"]),
+        ("train names.txt --hidden many", ["--hidden", "'many' is not a whole number"]),
+        ("train names.txt --hidden 4.5", ["--hidden", "'4.5' is not a whole number"]),
+        ("train names.txt --hidden 0", ["--hidden 0: expected a whole number, at least 1"]),
+        ("train names.txt --hidden -4", ["--hidden -4: expected"]),
+        ("train names.txt --hidden 1000000", ["1000000", "GB of memory", "fewer"]),
+        ("train names.txt --layers 1001", ["--layers 1001: expected a whole number from 1 to 1000"]),
+        ("train names.txt --learning-rate nan", ["--learning-rate nan: expected a number above 0"]),
+        ("train names.txt --learning-rate inf", ["--learning-rate inf: expected"]),
+        ("train names.txt --learning-rate fast", ["--learning-rate", "fast"]),
+        ("train names.txt --dropout 1", ["--dropout 1.0: expected a share"]),
+        ("train names.txt --validation 1", ["--validation 1.0: expected a share"]),
+        ("train names.txt --epochs inf", ["--epochs inf: expected"]),
+        ("train names.txt --steps 2 --epochs 3", ["--steps 2 and --epochs 3.0: give one of the two"]),
+        ("train names.txt --cell grru", ["grru", "vanilla", "Did you mean"]),
+        ("train names.txt --backend numpie", ["numpie", "numpy"]),
+        ("train nmaes.txt", ["'nmaes.txt' does not exist", "did you mean 'names.txt'?"]),
+        ("train m", ["'m' is a folder"]),
+        ("train m --out new", ["'m' is a folder"]),
+        ("train empty", ["'empty' holds nothing"]),
+        ("train blank", ["nothing but white space"]),
+        ("train same", ["one character only"]),
+        ("train utf16", ["looks like UTF-16", "iconv"]),
+        ("train cut", ["is not UTF-8", "--vocabulary bytes"]),
+        ("train binary", ["--vocabulary bytes"]),
+        ("train names.txt --out m", ["m: something is there already: name a new folder"]),
+        ("train names.txt --out names.txt", ["names.txt: something is there already"]),
+        ("train names.txt --out names.txt/new", ["no folder can be made there", "names.txt"]),
+        ("sample nowhere", ["nowhere: no such folder", "bptt train"]),
+        ("sample names.txt", ["names.txt: no such folder"]),
+        ("sample .", ["manifest.json: no such file"]),
+        ("sample m --count 0", ["count 0: expected at least 1"]),
+        ("sample m --count 2.0", ["'2.0' is not a whole number"]),
+        ("sample m --temperature -1", ["temperature -1.0: expected a number, at least 0"]),
+        ("sample m --temperature nan", ["temperature nan: expected"]),
+        ("sample m --seed -1", ["seed -1: expected"]),
+        ("sample m --length 0", ["length 0: expected at least 1"]),
+        ("sample m --prompt xyz", ["not in the vocabulary: 'x' (U+0078), 'y' (U+0079), 'z' (U+007A)", "--vocabulary bytes"]),
+        ("evaluate m empty", ["'empty' holds nothing"]),
+        ("evaluate m unknown", ["'z' (U+007A), first at line 2, column 1"]),
+        ("evaluate m nowhere", ["'nowhere' does not exist"]),
+        ("evaluate nowhere names.txt", ["nowhere: no such folder"]),
+        ("textbook --iterations 0", ["--iterations 0: expected at least 1"]),
+        ("textbook --data nowhere", ["'nowhere' does not exist"]),
+        ("textbook --data empty", ["'empty' holds nothing"]),
+    ],
+)
+def test_bad_input_is_one_line_and_changes_nothing(run, arguments, words):
+    files = {
+        "empty": b"",
+        "blank": b" \n",
+        "same": b"aa\na\n",
+        "cut": "né".encode()[:-1],
+        "binary": b"\x80\xff\x81",
+        "unknown": b"ban\nzz",
+    }
+    for name, raw in {**files, "utf16": NAMES.encode("utf-16")}.items():
+        Path(name).write_bytes(raw)
+    assert refused(run, *arguments.split(), words=words) == ""
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.json", "vocabulary.json", "model.safetensors"])
+def test_a_damaged_model_is_one_line(run, name):
+    path = Path("m", name)
+    whole = path.read_bytes()
+    for raw in (b"", whole[: len(whole) // 2], whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]):
+        path.write_bytes(raw)
+        refused(run, "sample", "m", words=str(path))
+        refused(run, "evaluate", "m", "names.txt", words=str(path))
+    path.unlink()
+    refused(run, "sample", "m", words=f"{path}: no such file")
+
+
+def test_standard_input_that_holds_nothing(run, monkeypatch):
+    feed(monkeypatch, b"")
+    refused(run, "train", "-", words="standard input holds nothing")
+    feed(monkeypatch, b"")
+    refused(run, "evaluate", "m", "-", words="standard input holds nothing")
+
+
+def test_memory_that_cannot_be_had(run, monkeypatch):
+    def init(*_):
+        raise MemoryError("Unable to allocate 9.9 GiB")
+
+    monkeypatch.setattr(model, "init", init)
+    refused(run, "train", "names.txt", *SMALL, words=["out of memory: Unable to allocate 9.9 GiB", "--hidden"])
+
+
+def test_cupy_without_a_device_is_one_line_of_warning_or_of_complaint(run, monkeypatch):
+    monkeypatch.setattr(backends, "cupy_obstacle", lambda: "no device answers (remedy: a device)")
+    code, out, err = run("train", "names.txt", "--hidden", "4", "--steps", "2", "--backend", "cupy", "--out", "new")
+    assert (code, err.splitlines()) == (
+        0,
+        ["bptt: warning: backend 'cupy' is not usable: no device answers (remedy: a device); going on with numpy"],
+    )
+    assert "numpy float32 (cupy was asked for)" in out
+    assert bptt.load("new").record["backend"] == {"asked": "cupy", "ran": "numpy"}
+    for command in (["sample", "m"], ["evaluate", "m", "names.txt"]):
+        code, _, err = run(*command, "--backend", "cupy")
+        assert (code, len(err.splitlines())) == (0, 1)
+        refused(run, *command, "--backend", "cupy", "--require-backend", words="'cupy' is required but no device answers")
+    refused(run, "train", "names.txt", "--backend", "cupy", "--require-backend", words="is required but")
+    monkeypatch.setenv("BPTT_REQUIRE_BACKEND", "1")
+    refused(run, "train", "names.txt", "--backend", "cupy", words="is required but")
+
+
+def test_a_disk_that_is_full_when_the_model_is_saved(run, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused(run, "train", "names.txt", *SMALL, "--out", "new", words="cannot save the model in new: No space left on device")
+
+
+# How a run ends
+
+
+def test_a_run_that_diverges_at_once(run):
+    arguments = ["--optimizer", "sgd", "--learning-rate", "1e6", "--clip-norm", "0", "--hidden", "8", "--steps", "100"]
+    refused(run, "train", "names.txt", *arguments, code=3, words=["loss", "--learning-rate 100000", "nothing is saved"])
+
+
+def test_a_run_that_diverges_later_saves_the_model_before(run, monkeypatch):
+    rates = iter([0.01] * 25 + [math.nan] * 75)
+    monkeypatch.setitem(UPDATES, "adam", lambda theta, d, memory, rate: optimizers.sgd(theta, d, memory, next(rates)))
+    code, out, err = run("train", "names.txt", "--hidden", "4", "--steps", "100", "--quiet")
+    assert (code, out, len(err.splitlines())) == (3, "", 1)
+    assert "warning: step 30: " in err
+    assert "the best model before is kept" in err
+    record = bptt.load("runs/names").record
+    assert (record["step"] in (10, 20), record["stopped"]) == (True, "diverged")
+
+
+def test_ctrl_c_before_the_first_step(run, monkeypatch):
+    def read(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(corpus, "read", read)
+    refused(run, "train", "names.txt", code=130, words="interrupted")
+
+
+def test_ctrl_c_saves_the_best_model(run, monkeypatch):
+    calls = []
+
+    def update(*arguments):
+        calls.append(None)
+        if len(calls) == 25:
+            raise KeyboardInterrupt
+        return optimizers.adam(*arguments)
+
+    monkeypatch.setitem(UPDATES, "adam", update)
+    code, out, err = run("train", "names.txt", "--hidden", "4", "--steps", "100")
+    assert (code, err) == (130, "")
+    assert "interrupted after step 24" in out
+    assert bptt.load("runs/names").record["stopped"] == "interrupted"
+
+
+# The same from outside
+
+
+def process(*arguments, **keywords):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **keywords.pop("env", {})}
+    # a shell that runs the tests in the background has them ignore SIGINT, and so would this process
+    main = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from bptt.cli import main"
+    command = [sys.executable, "-c", f"{main}; sys.exit(main())", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords)
+
+
+@posix
+def test_a_real_ctrl_c(here):
+    with process("train", "names.txt", "--hidden", "4", "--steps", "1000000", "--validation", "0") as running:
+        for _ in range(3):
+            running.stdout.readline()  # the heading: training has begun, and no measurement is due for a long time
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(0.3)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (130, b"")
+    assert out.splitlines()[-2] == b"saved in runs/names"
+    assert bptt.load("runs/names").record["step"] > 0
+
+
+@posix
+def test_a_reader_that_leaves_does_not_end_the_training(here):
+    with process("train", "names.txt", *SMALL) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait(60) == 0
+    assert np.isfinite(bptt.load("runs/names").score("ban"))
+
+
+@posix
+def test_a_reader_that_leaves_is_no_error(here):
+    with process("textbook", "--data", "names.txt", "--iterations", "2001") as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait(60) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full to write to")
+def test_output_that_cannot_be_written(here):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "bptt.cli", "sample", "m"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (2, b"bptt: cannot write to standard output: No space left on device\n")
+
+
+def test_a_console_that_knows_ascii_only(here):
+    Path("names.txt").write_text("naïve\ncafé\n日本\n" * 4, encoding="utf-8")
+    with process("train", "names.txt", *SMALL, env={"PYTHONIOENCODING": "ascii"}) as running:
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (0, b"")
+    assert out.isascii()
+    assert b"?" in out
+    with process("sample", "runs/names", "--prompt", "ö", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}) as running:
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (2, b"")
+    assert err.startswith(b"bptt: not in the vocabulary: '?' (U+00F6)")

@@ -1,0 +1,131 @@
+"""The CuPy wheel on a machine without a GPU: it imports, says why it cannot run, and NumPy takes over or the run is refused.
+
+`nox -s cupy_without_gpu` installs the wheel. A run that names these tests (-m cupy_without_gpu) fails where they cannot run;
+any other run skips them there.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import warnings
+from pathlib import Path
+
+import pytest
+
+from bptt.backend import BackendWarning, InputError, cupy_obstacle, select
+
+pytestmark = pytest.mark.cupy_without_gpu
+
+COMMAND = Path(sysconfig.get_path("scripts")) / "bptt"
+TINY = ("train", "--steps", "2", "--hidden", "4", "--batch", "8", "--out", "model")
+
+
+@pytest.fixture(autouse=True)
+def cupy(request, monkeypatch):
+    """The module; without it, or with a device, the test fails if it was asked for by name and is skipped otherwise."""
+    monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
+    give_up = pytest.fail if request.config.option.markexpr == "cupy_without_gpu" else pytest.skip
+    try:
+        import cupy
+    except ImportError as error:
+        give_up(f"the CuPy wheel is not importable ({error}): nox -s cupy_without_gpu installs it")
+    if not cupy_obstacle():
+        give_up("a CUDA device answers: hide it with CUDA_VISIBLE_DEVICES=-1")
+    return cupy
+
+
+def bptt(*arguments, folder, **environment):
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        encoding="utf-8",
+    )
+
+
+def cause(cupy):
+    """The first line of what CUDA itself says."""
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError) as caught:
+        cupy.cuda.runtime.getDeviceCount()
+    return str(caught.value).splitlines()[0]
+
+
+def test_wheel_imports_without_a_warning(cupy):
+    done = subprocess.run([sys.executable, "-W", "error", "-c", "import cupy"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_obstacle_has_cudas_words_and_a_remedy(cupy):
+    assert cupy_obstacle().startswith(f"no CUDA device answers: {cause(cupy)} (remedy: ")
+
+
+def test_auto_is_numpy():
+    chosen = select("auto")  # any warning would be an error
+    assert (chosen.name, chosen.asked) == ("numpy", "auto")
+
+
+def test_fall_back_is_one_warning_of_one_line(cupy):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chosen = select("cupy")
+    assert [warning.category for warning in caught] == [BackendWarning]
+    message = str(caught[0].message)
+    assert len(message.splitlines()) == 1
+    assert cause(cupy) in message
+    assert message.endswith("; going on with numpy")
+    assert str(chosen) == "numpy float32 (cupy was asked for)"
+
+
+def test_required_device_is_an_error(cupy):
+    with pytest.raises(InputError, match="'cupy' is required but no CUDA device answers"):
+        select("cupy", require=True)
+
+
+def test_training_goes_on_with_numpy_and_records_it(cupy, tmp_path):
+    done = bptt(*TINY, "--backend", "cupy", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("bptt: warning: backend 'cupy' is not usable: ")
+    assert cause(cupy) in done.stderr
+    record = json.loads((tmp_path / "model" / "config.json").read_text("utf-8"))["record"]
+    assert record["backend"] == {"asked": "cupy", "ran": "numpy"}
+
+    sampled = bptt("sample", "model", "--backend", "cupy", folder=tmp_path)
+    assert sampled.returncode == 0
+    assert len(sampled.stderr.splitlines()) == 1
+    assert bptt("sample", "model", "--backend", "numpy", folder=tmp_path).stdout == sampled.stdout
+
+    refused = bptt("sample", "model", "--backend", "cupy", "--require-backend", folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [(["--require-backend"], {}), ([], {"BPTT_REQUIRE_BACKEND": "1"})],
+    ids=["flag", "environment"],
+)
+def test_training_that_requires_the_device_is_refused(cupy, tmp_path, flags, environment):
+    done = bptt(*TINY, "--backend", "cupy", *flags, folder=tmp_path, **environment)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "backend 'cupy' is required but no CUDA device answers" in done.stderr
+    assert cause(cupy) in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_environment_that_says_no_requires_nothing(tmp_path):
+    done = bptt(*TINY, "--backend", "cupy", folder=tmp_path, BPTT_REQUIRE_BACKEND="0")
+    assert done.returncode == 0, done.stderr
+
+
+def test_tests_that_name_the_backend_fail(pytestconfig):
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--backend", "cupy", __file__]
+    done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--backend cupy: backend 'cupy' is required but no CUDA device answers" in done.stderr

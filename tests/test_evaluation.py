@@ -1,0 +1,84 @@
+"""Evaluation: the sum over targets does not depend on how they are batched, and it is the model's own probability."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from bptt import backend as backends
+from bptt.nn import model, packing
+from bptt.run.evaluation import Evaluation, evaluate
+from bptt.text import batches
+
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+V = 5
+HERE = backends.select("numpy", "float64")
+
+
+def case(cell="gru", layers=2):
+    rng = np.random.default_rng(0)
+    config = model.Config(cell, V, 4, layers)
+    return config, packing.transform(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
+
+
+def by_hand(config, params, sequence):
+    """The sum of -log p over one sequence, straight from the definition."""
+    logits, _, _ = model.forward(config, params, np.asarray(sequence[:-1], np.int64)[:, None])
+    u = logits[:, 0, :]
+    return float(sum(np.log(np.exp(u[t]).sum()) - u[t, y] for t, y in enumerate(sequence[1:])))
+
+
+@CELLS
+def test_lines_in_batches_of_any_size_are_the_sum_of_the_lines(cell):
+    config, params, rng = case(cell)
+    lines = [rng.integers(0, V, n) for n in (2, 9, 3, 3, 14, 5)]
+    expected = sum(by_hand(config, params, line) for line in lines)
+    for batch, length in [(1, 100), (6, 4), (2, 1)]:
+        got = evaluate(config, params, HERE, batches.lines(lines, batch, length, None))
+        assert got.characters == sum(len(line) - 1 for line in lines)
+        assert got.nats == pytest.approx(expected, rel=1e-12)
+
+
+@CELLS
+def test_a_stream_in_windows_of_any_length_is_the_whole_stream(cell):
+    config, params, rng = case(cell)
+    stream = rng.integers(0, V, 101)
+    expected = by_hand(config, params, stream)
+    for length in (3, 7, 1000):
+        got = evaluate(config, params, HERE, batches.stream(stream, 1, length))
+        assert got.characters == 100
+        assert got.nats == pytest.approx(expected, rel=1e-12)
+
+
+def test_every_backend_measures_the_same(lab):
+    config, params, rng = case("vanilla", 1)
+    lines = [rng.integers(0, V, n) for n in (9, 9, 8, 5)]  # two windows, the second one padded
+    got = evaluate(config, lab.put(params), lab.backend, batches.windows(lines, 4))
+    assert got.characters == 8 + 8 + 7 + 4
+    assert got.nats == pytest.approx(sum(by_hand(config, params, line) for line in lines), rel=lab.tolerance)
+
+
+def test_a_model_of_zeros_gives_every_character_the_same_chance():
+    config, params, rng = case()
+    zeros = packing.transform(np.zeros_like, params)
+    got = evaluate(config, zeros, HERE, batches.lines([rng.integers(0, V, 9), rng.integers(0, V, 4)], 2, 3, None))
+    assert got.characters == 11
+    assert got.nats_per_char == pytest.approx(math.log(V), rel=1e-14)
+    assert got.bits_per_char == pytest.approx(math.log2(V), rel=1e-14)
+    assert got.perplexity == pytest.approx(V, rel=1e-13)
+
+
+@CELLS
+def test_the_probabilities_of_all_texts_of_a_length_add_up_to_one(cell):
+    config, params, _ = case(cell)
+    texts = [batches.windows([np.array([0, *text])], 2) for text in itertools.product(range(V), repeat=3)]
+    assert math.fsum(math.exp(-evaluate(config, params, HERE, text).nats) for text in texts) == pytest.approx(1, rel=1e-12)
+
+
+def test_the_measures_of_a_sum():
+    result = Evaluation(nats=20 * math.log(2), characters=10)
+    assert (result.nats_per_char, result.bits_per_char) == pytest.approx((2 * math.log(2), 2))
+    assert result.perplexity == pytest.approx(4)
+    assert str(result) == "1.3863 nats per character, 2.0000 bits, perplexity 4.000, 10 characters"
+    assert math.isfinite(Evaluation(nats=1e9, characters=1).perplexity)

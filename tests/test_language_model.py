@@ -1,0 +1,322 @@
+"""A trained model in use: texts of the shape that was asked for, scores that fit them, and the same again after a save."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import backend as backends
+from bptt.errors import InputError
+from bptt.nn import model, packing
+from bptt.run import checkpoint, language_model
+from bptt.run.checkpoint import CheckpointError
+from bptt.run.language_model import LanguageModel
+from bptt.text.vocabulary import BYTES, characters
+
+TEXT = "anna\nbo\ncarla\n"
+
+
+def make(mode="lines", vocabulary=None, backend=None, cell="gru", layers=1, scale=2.0, seed=0):
+    """A model with random weights, large enough for its characters to be of very different chances."""
+    vocabulary = vocabulary or characters(TEXT)
+    backend = backend or backends.select("numpy", "float64")
+    config = model.Config(cell, len(vocabulary), 6, layers)
+    params = packing.transform(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(seed)))
+    return LanguageModel(config, vocabulary, mode, params, backend, {"text": "names", "held_out": 1.25})
+
+
+def refusal(function, *arguments, **keywords):
+    with pytest.raises(InputError) as error:
+        function(*arguments, **keywords)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+# Sampling
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_texts_are_as_frequent_as_their_scores_say(mode):
+    """What `sample` writes and what `score` thinks of it are one distribution."""
+    m = make(mode, characters("ab"))
+    count = 20_000
+    drawn = m.sample(count, length=3)
+    # in lines mode the third character of a line of two letters is its end
+    texts = [a + b + ("" if mode == "lines" else c) for a in "ab" for b in "ab" for c in ("a" if mode == "lines" else "a\n")]
+    for text in texts:
+        expected = count * math.exp(-m.score(text))
+        assert abs(drawn.count(text) - expected) < 4.5 * math.sqrt(expected), text
+    assert mode == "stream" or {"a", "b", "aaa", "bbb"} <= set(drawn)
+
+
+def test_the_same_seed_writes_the_same():
+    m = make("stream")
+    assert m.sample(3, length=30, seed=1) == m.sample(3, length=30, seed=1) != m.sample(3, length=30, seed=2)
+    assert m.sample(3, length=30) == m.sample(3, length=30, seed=0, temperature=1.0)
+    assert m.sample(3, length=30, temperature=0.7) != m.sample(3, length=30, temperature=1.3)
+
+
+def test_a_lower_temperature_writes_more_likely_texts():
+    m = make("stream")
+    scores = [np.mean([m.score(text) for text in m.sample(40, length=20, temperature=t)]) for t in (0.0, 0.5, 1.0, 2.0)]
+    assert scores == sorted(scores)
+
+
+def test_no_temperature_is_one_text_whatever_the_seed():
+    m = make("stream")
+    assert len({text for seed in range(3) for text in m.sample(2, length=30, temperature=0, seed=seed)}) == 1
+
+
+@pytest.mark.parametrize(("mode", "longest"), [("lines", 200), ("stream", 500)])
+def test_the_length_is_a_limit(mode, longest):
+    m = make(mode)
+    never = dataclasses.replace(m, params=m.params._replace(by=m.params.by + np.where(np.arange(len(m.vocabulary)), 0, -1e3)))
+    assert {len(text) for text in never.sample(2)} == {longest}
+    for length in (1, 5, 300):
+        assert {len(text) for text in never.sample(3, length=length)} == {length}
+        assert {len(text) for text in never.sample(3, length=length, prompt="ab")} == {length + 2}
+
+
+def test_lines_end_at_the_newline_and_streams_go_on():
+    m, n = make("lines"), make("stream")
+    assert all("\n" not in text for text in m.sample(50))
+    assert len({len(text) for text in m.sample(50)}) > 5
+    assert any("\n" in text for text in n.sample(50, length=50))
+    assert {len(text) for text in n.sample(50, length=50)} == {50}
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_a_prompt_is_kept_and_gone_on_from(mode):
+    m = make(mode)
+    texts = m.sample(30, prompt="carl", length=20)
+    assert all(text.startswith("carl") for text in texts)
+    assert len(set(texts)) > 10
+    ids = m.vocabulary.encode("\ncarl").astype(int)
+    logits = model.forward(m.config, m.params, ids[:, None])[0][-1, 0]
+    assert m.sample(1, prompt="carl", length=1, temperature=0)[0] == ("carl" + m.vocabulary.decode([logits.argmax()])).strip(
+        "\n"
+    )
+
+
+def test_a_prompt_of_bytes_may_be_any_text():
+    texts = make("stream", BYTES).sample(3, prompt="é日", length=9)
+    assert all(text.startswith("é日") for text in texts)
+
+
+def test_more_texts_than_are_written_at_a_time(monkeypatch):
+    monkeypatch.setattr(language_model, "BATCH", 4)
+    sizes = []
+    real = LanguageModel._texts
+    monkeypatch.setattr(LanguageModel, "_texts", lambda self, ids, n, *rest: sizes.append(n) or real(self, ids, n, *rest))
+    texts = make().sample(10)
+    assert sizes == [4, 4, 2]
+    assert len(texts) == 10
+    assert len(set(texts)) > 8
+
+
+def test_known_texts_are_left_out_and_none_comes_twice():
+    m = make("lines", characters("ab"))
+    known = set(m.sample(40))
+    new = m.sample(20, without=known)
+    assert len(new) == len(set(new)) == 20
+    assert not known & set(new)
+    assert m.sample(20, without=list(known)) == new
+    assert len(m.sample(200, without={"no such"}, length=2)) <= 2 + 4 + 8  # all there are, and then no more
+    greedy = m.sample(1, temperature=0)[0]
+    assert m.sample(5, temperature=0, without={greedy}) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"count": 0}, "count 0: expected at least 1"),
+        ({"count": -1}, "count -1"),
+        ({"temperature": -0.1}, "temperature -0.1: expected a number, at least 0"),
+        ({"temperature": math.nan}, "temperature nan"),
+        ({"temperature": math.inf}, "temperature inf"),
+        ({"seed": -1}, "seed -1: expected at least 0"),
+        ({"length": 0}, "length 0: expected at least 1"),
+        ({"length": -5}, "length -5"),
+        ({"prompt": "an\nbo"}, "'an\\nbo': expected the beginning of one line"),
+        ({"prompt": "xenia"}, "'x' (U+0078), 'e' (U+0065), 'i' (U+0069), first at line 1, column 1"),
+    ],
+)
+def test_a_bad_argument_is_one_line_of_complaint(arguments, words):
+    assert words in refusal(make().sample, **arguments)
+
+
+# Scores
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_lines_are_scored_one_by_one_with_their_ends(layers):
+    m = make(layers=layers)
+    whole = m.evaluate("anna\n\ncarla\nbo\n\n")
+    parts = [m.evaluate(line) for line in ("anna", "carla\n", "bo")]
+    assert whole.characters == sum(part.characters for part in parts) == len("anna.carla.bo.")
+    assert whole.nats == pytest.approx(math.fsum(part.nats for part in parts), rel=1e-12)
+    assert m.score("bo") == parts[2].nats
+
+
+def test_a_stream_is_scored_as_one_text(monkeypatch):
+    m = make("stream")
+    assert m.evaluate("anna\n\nbo\n").characters == 9
+    assert m.score("annabo") != pytest.approx(m.score("anna") + m.score("bo"), rel=1e-3)
+    long = m.score("anna" * 100)  # longer than a window
+    assert long > m.score("anna" * 99)
+    monkeypatch.setattr(language_model, "WINDOW", 3)
+    assert m.score("anna" * 100) == pytest.approx(long, rel=1e-12)
+
+
+def test_bytes_are_scored_as_they_are():
+    m = make("stream", BYTES)
+    assert m.evaluate("é\n".encode()).nats == m.evaluate("é\n").nats
+    assert m.evaluate("é\n").characters == 3
+    assert m.evaluate(b"\xff\0").characters == 2
+
+
+@pytest.mark.parametrize(("mode", "text"), [("lines", ""), ("lines", " \n\n"), ("stream", "")])
+def test_nothing_to_score(mode, text):
+    m = make(mode, characters(TEXT + " "))
+    assert "nothing to evaluate" in refusal(m.score, text)
+
+
+def test_unknown_characters_are_not_scored():
+    assert "'x' (U+0078), first at line 2, column 3" in refusal(make().score, "anna\nboxx\n")
+    assert "got bytes, expected str" in refusal(make().evaluate, b"anna")
+
+
+# Files
+
+
+def test_a_saved_model_is_the_same_on_every_backend(lab, tmp_path):
+    m = make(backend=lab.backend, cell="vanilla")
+    m.save(tmp_path / "model")
+    same = bptt.load(tmp_path / "model", backend="numpy")
+    assert (same.config, same.vocabulary, same.mode, same.record) == (m.config, m.vocabulary, m.mode, m.record)
+    assert same.backend.dtype == lab.backend.dtype
+    lab.close(same.params, lab.get(m.params), 1e-300)
+    on_lab = bptt.load(tmp_path / "model", backend=lab.backend.name)
+    assert on_lab.backend.name == lab.backend.name
+    for other in (same, on_lab):
+        assert other.score("anna") == pytest.approx(m.score("anna"), rel=lab.tolerance)
+
+
+def test_a_type_of_choice(tmp_path):
+    m = make()
+    m.save(tmp_path / "model")
+    half = bptt.load(tmp_path / "model", dtype="float32")
+    assert {array.dtype for _, array in packing.leaves(half.params)} == {np.dtype(np.float32)}
+    assert half.score(TEXT) == pytest.approx(m.score(TEXT), rel=1e-5)
+    half.save(tmp_path / "half")
+    assert bptt.load(tmp_path / "half").backend.dtype == "float32"
+
+
+def test_a_model_is_saved_once(tmp_path):
+    m = make()
+    m.save(str(tmp_path / "model"))
+    assert "something is there already" in refusal(m.save, tmp_path / "model")
+
+
+def damaged(tmp_path, config=(), symbols=None, weights=()):
+    """A model saved with some of its parts replaced, all checksums right."""
+    m = make()
+    m.save(tmp_path / "whole")
+    fields, listed, arrays = checkpoint.read(tmp_path / "whole")
+    fields = {**fields, "model": {**fields["model"], **dict(config)}} if isinstance(config, dict) else config or fields
+    arrays = {name: array for name, array in {**arrays, **dict(weights)}.items() if array is not None}
+    checkpoint.write(tmp_path / "damaged", fields, listed if symbols is None else symbols, arrays)
+    with pytest.raises(CheckpointError) as error:
+        bptt.load(tmp_path / "damaged")
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"hidden": 10**9}, "expected floats [3000000000, 8]"),
+        ({"hidden": 7}, "layers.0.Wax is float64 [18, 8], expected floats [21, 8]"),
+        ({"hidden": 0}, "hidden 0: expected a whole number, at least 1"),
+        ({"hidden": 6.0}, "hidden 6.0: expected a whole number"),
+        ({"hidden": True}, "hidden True"),
+        ({"hidden": None}, "hidden None"),
+        ({"layers": 10**9}, "layers 1000000000: expected a whole number from 1 to 1000"),
+        ({"layers": 2}, "layers.1.Wax is nothing"),
+        ({"layers": "1"}, "layers '1'"),
+        ({"cell": "lstm"}, "expected floats [24, 8]"),
+        ({"cell": "elman"}, "cell 'elman' is unknown"),
+        ({"cell": ["gru"]}, "not the configuration of a model"),
+        ({"vocabulary": 11}, "11 symbols, but the vocabulary has 8"),
+        ({"initial": "one"}, "initial state 'one'"),
+        ({"colour": "red"}, "not the configuration of a model"),
+        ([1, 2], "not the configuration of a model"),
+        ({"": 1}, "not the configuration of a model"),
+    ],
+)
+def test_a_wrong_configuration(tmp_path, config, words):
+    assert words in damaged(tmp_path, config)
+
+
+@pytest.mark.parametrize("missing", ["model", "mode", "record"])
+def test_an_incomplete_configuration(tmp_path, missing):
+    fields = {"model": dataclasses.asdict(make().config), "mode": "lines", "record": {}}
+    del fields[missing]
+    m = make()
+    checkpoint.write(tmp_path / "m", fields, m.vocabulary.to_json(), {"W": np.zeros(1)})
+    assert "config.json: not the configuration of a model" in refusal(bptt.load, tmp_path / "m")
+
+
+@pytest.mark.parametrize("symbols", [{}, "abc", ["a", "b"], ["\n", "ab"], ["\n", 5], ["b", "\n"], []])
+def test_a_wrong_vocabulary(tmp_path, symbols):
+    assert "vocabulary.json: vocabulary" in damaged(tmp_path, symbols=symbols)
+
+
+def test_wrong_weights(tmp_path):
+    for number, (weights, words) in enumerate(
+        [
+            ({"by": None}, "by is nothing, expected floats [8]"),
+            ({"by": np.zeros(9)}, "by is float64 [9], expected floats [8]"),
+            ({"by": np.zeros(8, np.int64)}, "by is int64 [8], expected floats [8]"),
+            ({"Wya": np.zeros((6, 8))}, "Wya is float64 [6, 8], expected floats [8, 6]"),
+        ]
+    ):
+        assert words in damaged(tmp_path / str(number), weights=weights)
+
+
+def test_an_unknown_backend_or_type(tmp_path):
+    make().save(tmp_path / "model")
+    assert "backend 'numpie' is unknown" in refusal(bptt.load, tmp_path / "model", backend="numpie")
+    assert "dtype 'float16' is unknown" in refusal(bptt.load, tmp_path / "model", dtype="float16")
+
+
+# What it is
+
+
+def test_a_model_says_what_it_is():
+    parameters = 3 * 6 * (8 + 6) + 3 * 6 + 6 + 3 * 6 * (6 + 6) + 3 * 6 + 6 + 2 * 6 + 8 * 6 + 8
+    assert str(make(layers=2)) == repr(make(layers=2))
+    assert repr(make(layers=2)) == (
+        f"<bptt.LanguageModel: gru, 2 x 6 units, {parameters} parameters, 8 symbols, trained on names (lines), "
+        "1.2500 nats per held-out character; numpy float64>"
+    )
+    assert repr(dataclasses.replace(make(), record={})).endswith("trained on ? (lines); numpy float64>")
+
+
+def test_models_can_be_compared_and_collected():
+    m = make()
+    assert m == m
+    assert m != make()
+    assert len({m, m}) == 1
+
+
+def test_the_record_is_json(tmp_path):
+    m = bptt.train(["ab", "ba"] * 4, steps=2, hidden=np.int64(4), learning_rate=np.float64(0.01), quiet=True, out=None)
+    assert json.loads(json.dumps(m.record)) == m.record
+    m.save(tmp_path / "model")
+    assert bptt.load(tmp_path / "model").record == m.record

@@ -1,0 +1,95 @@
+"""The package as it is installed: its version, its files, its public names, its start-up and its help."""
+
+import importlib.metadata
+import importlib.resources
+import inspect
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import bptt
+from bptt.cli import app
+
+COMMAND = Path(sysconfig.get_path("scripts")) / "bptt"
+COMMANDS = [name for name in app if not name.startswith("-")]
+
+
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
+
+
+def test_version_is_the_one_of_the_metadata():
+    assert bptt.__version__ == importlib.metadata.version("bptt")
+    assert run(COMMAND, "--version").stdout.strip() == bptt.__version__
+
+
+@pytest.mark.parametrize("module", ["bptt", "bptt.cli"])
+def test_import_is_light(module):
+    """What costs seconds or is optional is imported where it is used; the command line's parser by the command line alone."""
+    done = run(sys.executable, "-W", "error", "-c", f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    imported = set(json.loads(done.stdout))
+    assert {module, "numpy", "bptt.run.training"} <= imported
+    heavy = {"cupy", "torch", "jax", "numba", "matplotlib", "scipy", "mpi4py", "array_api_strict", "pytest"}
+    assert not imported & (heavy if module == "bptt.cli" else heavy | {"cyclopts"})
+
+
+def test_files_that_are_not_python_are_installed():
+    """From a wheel, as nox installs the package, this reads what the wheel holds."""
+    files = importlib.resources.files("bptt")
+    assert files.joinpath("py.typed").is_file()
+    assert files.joinpath("text", "data", "dinosaurs.txt").read_text("utf-8").startswith("aardonyx\n")
+
+
+def test_nothing_else_is_installed():
+    installed = importlib.metadata.files("bptt")
+    assert installed
+    names = {path.parts[0] for path in installed if path.parts[0] != ".." and path.suffix != ".pth"}
+    assert names - {"__pycache__"} <= {"bptt", f"bptt-{bptt.__version__}.dist-info"}
+    assert any(path.name == "LICENSE" for path in installed)
+
+
+def test_public_names_are_there_and_sorted():
+    assert bptt.__all__ == sorted(bptt.__all__)
+    assert all(hasattr(bptt, name) for name in bptt.__all__)
+
+
+def documented():
+    """The public functions, the public classes and their public members, by name."""
+    for name in bptt.__all__:
+        thing = getattr(bptt, name)
+        if inspect.isclass(thing) or callable(thing):
+            yield name, thing
+        if inspect.isclass(thing):
+            members = {key: member for key, member in vars(thing).items() if not key.startswith("_")}
+            yield from ((f"{name}.{key}", it) for key, it in members.items() if callable(it) or isinstance(it, property))
+
+
+@pytest.mark.parametrize(("name", "thing"), [pytest.param(*pair, id=pair[0]) for pair in documented()])
+def test_public_name_has_a_docstring(name, thing):
+    first, _, rest = (thing.__doc__ or "").partition("\n")
+    assert first.endswith((".", ":")), f"{name}: the first line is to be a sentence that would do alone"
+    assert not first.startswith(f"{name}("), f"{name}: has only the docstring that a dataclass makes up"
+    assert not rest or rest.startswith("\n"), f"{name}: a blank line belongs below the first"
+
+
+def test_there_are_public_names_to_look_at():
+    assert {"train", "load", "LanguageModel", "LanguageModel.sample", "InputError"} <= {name for name, _ in documented()}
+
+
+def test_help_lists_the_commands():
+    done = run(COMMAND, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"train", "sample", "evaluate"} <= set(COMMANDS)
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command(name):
+    done = run(COMMAND, name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"bptt {name}" in done.stdout

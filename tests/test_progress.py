@@ -1,0 +1,87 @@
+"""Progress: the words for people say what was done, and text from a model cannot play with the terminal."""
+
+import pytest
+
+import bptt
+from bptt.run import progress
+
+NAMES = [a + b for a in "bdklm" for b in "aeio"]
+
+
+def news(text, **flags):
+    lines = []
+    trained = bptt.train(text, report=lines.append, **{"hidden": 4, "steps": 3, "backend": "numpy", **flags})
+    return trained, lines
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "words"),
+    [
+        (
+            NAMES,
+            {"batch": 18},
+            ["text   text: 18 lines to learn from, 2 held out, 10 symbols", "3 steps of 18 x 256 at most, adam"],
+        ),
+        (NAMES, {"batch": 32}, ["3 steps of 18 x 256 at most (the text is too short for a batch of 32), adam"]),
+        (NAMES, {"validation": 0, "batch": 20}, ["20 lines to learn from, nothing held out (as asked)", "steps of 20 x"]),
+        (["ab", "cd"], {}, ["2 lines to learn from, nothing held out (the text is too short to spare any), 5 symbols"]),
+        (["ab"], {"mode": "lines"}, ["1 line to learn from, nothing held out (the text"]),
+        (
+            "ab " * 400 + "\n",
+            {"batch": 4, "length": 50},
+            ["1,081 characters to learn from, 120 held out", "of 4 x 50 at most, adam"],
+        ),
+        ("ab " * 400 + "\n", {"batch": 40, "length": 50}, ["of 21 x 50 at most (the text is too short for a batch of 40)"]),
+        (NAMES, {"cell": "lstm", "layers": 2, "seed": 7, "dropout": 0.5}, ["lstm, 2 x 4 units", "dropout 0.5, seed 7"]),
+    ],
+)
+def test_the_heading_says_what_is_trained_on_what(text, flags, words):
+    _, lines = news(text, **flags)
+    assert len(lines[0].splitlines()) == 3
+    for word in words:
+        assert word in lines[0]
+
+
+def test_a_measurement_has_its_loss_in_nats_and_bits_and_some_names():
+    trained, lines = news(NAMES, steps=1)
+    held_out = trained.record["held_out"]
+    expected = (
+        f"step 1  loss {trained.record['loss']:.4f}  held out {held_out:.4f} nats/char ({held_out / 0.6931472:.4f} bits)  "
+    )
+    assert expected in lines[1]
+    assert lines[1].endswith(", ".join(trained.sample(3, temperature=0.8, seed=1)))
+    _, lines = news(NAMES, steps=1, validation=0)
+    assert "held out" not in lines[1]
+
+
+def test_the_ending_has_ten_names_that_are_new():
+    trained, lines = news(NAMES, hidden=16, steps=40, learning_rate=0.03, dropout=0)
+    assert set(trained.sample(10, temperature=0.8)) & set(NAMES)  # it has learnt some by heart
+    head, *names = lines[-1].splitlines()[:11]
+    assert head == "10 new ones, none of them in the text:"
+    assert len({name.strip() for name in names} - {*NAMES, ""}) == 10
+
+
+def test_the_ending_says_so_where_nothing_is_new(monkeypatch):
+    monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, without=None, **__: [] if without else ["ba"])
+    assert news(NAMES)[1][-1].splitlines()[0] == "nothing new: what it writes is in the text"
+
+
+def test_the_ending_names_a_command_that_a_shell_understands(tmp_path):
+    _, lines = news(NAMES, out=tmp_path / "my names")
+    assert lines[-1].splitlines()[-2:] == [
+        f"saved in {tmp_path / 'my names'}",
+        f"more: bptt sample '{tmp_path / 'my names'}' --count 10 --seed 1",
+    ]
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_no_character_of_a_text_reaches_the_terminal_as_a_command(mode):
+    _, lines = news("\x1b[2J\rab\x07\n\x9b1mcd\x08\n" * 30, mode=mode)
+    assert all(character.isprintable() or character in "\n\t" for line in lines for character in line)
+    assert len(lines[1].splitlines()) == 1
+
+
+def test_printable():
+    assert progress.printable("é日 \x1b[m\t\n\u2028\x9b.") == "é日  [m    ."
+    assert progress.printable("a\tb\nc\r", "\n\t") == "a\tb\nc "

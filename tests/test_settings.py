@@ -1,0 +1,142 @@
+"""Settings: whatever is out of range is one line that names the flag; what passes is plain Python."""
+
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+
+from bptt.errors import InputError
+from bptt.run import settings
+from bptt.run.settings import Settings, check, choose, from_flags
+
+WHOLE = ["hidden", "layers", "batch", "length", "steps", "seed"]
+REAL = ["dropout", "validation", "epochs", "learning_rate", "clip_norm"]
+
+
+def refusal(**flags):
+    with pytest.raises(InputError) as error:
+        from_flags(flags)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_the_defaults_pass_unchanged():
+    assert check(Settings()) == from_flags({}) == Settings()
+
+
+def test_every_number_has_a_rule():
+    hints = get_type_hints(Settings).items()
+    numbers = {name for name, hint in hints if {int, float} & {hint, *get_args(hint)}}
+    assert numbers == set(settings.RULES) == {*WHOLE, *REAL}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("value", [7, 7.0, np.int64(7), np.float32(7), Fraction(7)])
+def test_a_whole_number_of_any_type_becomes_an_int(name, value):
+    assert type(getattr(from_flags({name: value}), name)) is int
+    assert getattr(from_flags({name: value}), name) == 7
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("value", [0.5, np.float64(0.5), np.float32(0.5), Fraction(1, 2)])
+def test_a_number_of_any_type_becomes_a_float(name, value):
+    assert type(getattr(from_flags({name: value}), name)) is float
+    assert getattr(from_flags({name: value}), name) == 0.5
+
+
+def test_what_passes_can_be_written_as_json(tmp_path):
+    flags = {"quiet": np.bool_(True), "cell": np.str_("lstm"), "seed": np.uint8(3), "dropout": np.float16(0.25)}
+    passed = from_flags(flags)
+    plain = {"quiet": True, "cell": "lstm", "seed": 3, "dropout": 0.25}
+    assert json.loads(json.dumps({name: getattr(passed, name) for name in flags})) == plain
+
+
+@pytest.mark.parametrize("out", ["new", Path("new")])
+def test_a_folder_becomes_a_path(out):
+    assert from_flags({"out": out}).out == Path("new")
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *REAL])
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf, "7", b"7", True, [7], object()])
+def test_what_is_no_number_or_below_zero_is_refused(name, value):
+    message = refusal(**{name: value})
+    assert message.startswith(f"{settings.flag(name)} {value!r}: expected a ")
+
+
+@pytest.mark.parametrize(
+    ("name", "fine", "bad"),
+    [
+        *[(name, [1], [0, 1.5]) for name in ("hidden", "layers", "batch", "length", "steps")],
+        ("layers", [1000], [1001, 10**400]),
+        ("seed", [0, 10**400], [0.5]),
+        ("dropout", [0, 0.99], [1, 10**400]),
+        ("validation", [0, 0.99], [1]),
+        ("epochs", [1e-9, 1e9], [0, 1e10, 10**400]),
+        ("learning_rate", [1e-300, 1e300], [0, 10**400]),
+        ("clip_norm", [0, 1e300], [-1e-300]),
+    ],
+)
+def test_the_ends_of_every_range(name, fine, bad):
+    for value in fine:
+        assert getattr(from_flags({name: value}), name) == value
+    for value in bad:
+        assert refusal(**{name: value}).startswith(f"{settings.flag(name)} {value!r}: expected ")
+
+
+@pytest.mark.parametrize("name", ["layers", "seed", "validation", "clip_norm", "quiet", "cell"])
+def test_none_is_refused_where_nothing_would_be_chosen(name):
+    assert refusal(**{name: None}).startswith(f"{settings.flag(name)} None: expected ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"cell": "grru"}, ["--cell 'grru'", "vanilla, gru, lstm"]),
+        ({"optimizer": 5}, ["--optimizer 5", "adam, rmsprop, adagrad, momentum, sgd"]),
+        ({"dtype": np.float32}, ["--dtype <class", "float32, float64"]),
+        ({"mode": "line"}, ["--mode 'line'", "lines, stream"]),
+        ({"quiet": "yes"}, ["--quiet 'yes'", "False, True"]),
+        ({"require_backend": 2}, ["--require-backend 2", "False, True"]),
+        ({"out": 5}, ["--out 5", "expected a path"]),
+        ({"steps": 5, "epochs": 1.5}, ["--steps 5 and --epochs 1.5", "one of the two"]),
+        ({"hiden": 5}, ["'hiden' is unknown", "did you mean 'hidden'?"]),
+        ({"learningrate": 5}, ["did you mean 'learning_rate'?"]),
+        ({"zzz": 5}, ["'zzz' is unknown", "out, backend, require_backend"]),
+    ],
+)
+def test_a_refusal_says_what_was_got_and_what_is_expected(flags, words):
+    message = refusal(**flags)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+@pytest.mark.parametrize("targets", [1, 10_000, 10**9])
+def test_the_plan_is_what_the_user_chose(mode, targets):
+    chosen = {"hidden": 5, "dropout": 0.0, "batch": 3, "length": 2, "steps": 11, "learning_rate": 0.125}
+    assert choose(from_flags(chosen), mode, targets, lambda batch, length: 1)._asdict() == chosen
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "momentum", "sgd"])
+@pytest.mark.parametrize("targets", [1, 10_000, 10**9])
+def test_the_plan_of_the_defaults_is_within_the_rules(mode, optimizer, targets):
+    plan = choose(Settings(optimizer=optimizer), mode, targets, lambda batch, length: 1)
+    assert from_flags(plan._asdict())
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 7), (2.5, 18), (0.01, 1)])
+def test_epochs_are_so_many_passes_rounded_up(epochs, steps):
+    asked = []
+
+    def batches(batch, length):
+        asked.append((batch, length))
+        return 7
+
+    assert choose(Settings(epochs=epochs, batch=3, length=2), "lines", 99, batches).steps == steps
+    assert asked == [(3, 2)]
