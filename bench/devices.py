@@ -8,20 +8,19 @@ device waited for before the clock is read. The losses of all backends must agre
 
 import argparse
 import itertools
-import json
-import platform
 import statistics
 import time
 from typing import Any
 
 import numpy as np
+from machine import report
 
-import bptt
 from bptt import backend as backends
 from bptt.errors import InputError
 from bptt.nn import model, optimizers, packing
 
 STEPS, VOCABULARY = 32, 27
+LIBRARIES = ["numpy", "cupy", "torch", "jax"]
 
 
 def usable(names: list[str]) -> list[backends.Backend]:
@@ -75,28 +74,33 @@ def measure(step: Any, repeats: int) -> float:
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
-    """One line a backend and cell: time of a step over hidden units, both axes logarithmic."""
+    """One panel a cell, one line a backend: the time of a step over hidden units, both axes logarithmic."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    keys = sorted({(row["backend"], row["device"], row["cell"]) for row in rows})
-    for key in keys:
-        line = [row for row in rows if (row["backend"], row["device"], row["cell"]) == key]
-        axes.loglog([row["hidden"] for row in line], [row["us"] for row in line], marker="o", label=", ".join(key))
-    axes.set(xlabel="hidden units", ylabel="µs per training step", title="The same step on every device (T = 32)")
-    axes.legend(fontsize="small")
+    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    sizes = sorted({row["hidden"] for row in rows})
+    figure = Figure(figsize=(3.6 * len(cells), 3.6), layout="constrained")
+    for cell, axes in zip(cells, figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]):
+        for key in dict.fromkeys((row["backend"], row["device"]) for row in rows):
+            line = [row for row in rows if row["cell"] == cell and (row["backend"], row["device"]) == key]
+            axes.loglog([row["hidden"] for row in line], [row["us"] for row in line], marker="o", label=" on ".join(key))
+        axes.set_xticks(sizes, map(str, sizes))
+        axes.minorticks_off()
+        axes.set(title=cell, xlabel="hidden units")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("µs per training step")
+    figure.axes[0].legend()
     figure.savefig(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", nargs="+", default=["numpy", "cupy", "torch", "jax"])
+    parser.add_argument("--backend", nargs="+", default=LIBRARIES, choices=LIBRARIES)
     parser.add_argument("--cell", nargs="+", default=["vanilla", "gru", "lstm"], choices=list(model.CELLS))
     parser.add_argument("--hidden", nargs="+", type=int, default=[64, 128, 256, 512])
     parser.add_argument("--batch", nargs="+", type=int, default=[32])
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--plot", metavar="FILE", help="draw the times (needs matplotlib)")
+    parser.add_argument("--plot", metavar="FILE", help="draw the times, after the last line is printed (needs matplotlib)")
     arguments = parser.parse_args()
     where = usable(arguments.backend)
     rows = []
@@ -111,11 +115,9 @@ def main() -> None:
         for backend, us in zip(where, times):
             size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS, "vocabulary": VOCABULARY}
             rows.append({"backend": backend.name, "device": device_name(backend), **size, "us": round(us, 1)})
+    print(report(rows, *(backend.name for backend in where)))
     if arguments.plot:
         plot(rows, arguments.plot)
-    versions = {b.name: getattr(__import__(b.name), "__version__", "") for b in where}
-    versions |= {"python": platform.python_version(), "bptt": bptt.__version__}
-    print(json.dumps({"machine": platform.processor() or platform.machine(), "versions": versions, "rows": rows}))
 
 
 if __name__ == "__main__":

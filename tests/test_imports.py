@@ -13,7 +13,7 @@ import pytest
 import bptt
 
 # The rooms of the house: a module, or a package with all its modules. Within a package everyone may import everyone, except
-# in nn. Everyone may import errors. "__init__" is the face of the package: its public names.
+# in nn. Everyone may import errors. "__init__" is the face of the package: its public names; "__main__" makes it a command.
 ROOMS = {
     "errors": set(),
     "backend": set(),
@@ -24,6 +24,7 @@ ROOMS = {
     "run": {"backend", "nn", "text"},
     "cli": {"backend", "fused", "nn", "textbook", "text", "run", "__init__"},
     "__init__": {"run"},
+    "__main__": {"cli"},
 }
 
 # Inside nn: tools, then parts of a model, then cells, then the model. The optimizers know vectors, not models.
