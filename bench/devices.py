@@ -85,7 +85,7 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
             line = [row for row in rows if row["cell"] == cell and (row["backend"], row["device"]) == key]
             axes.loglog([row["hidden"] for row in line], [row["us"] for row in line], marker="o", label=" on ".join(key))
         axes.set_xticks(sizes, map(str, sizes))
-        axes.minorticks_off()
+        axes.set_xticks([], minor=True)
         axes.set(title=cell, xlabel="hidden units")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("µs per training step")

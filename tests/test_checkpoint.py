@@ -227,7 +227,8 @@ def test_what_is_there_already_is_refused_and_left_alone(tmp_path, kind):
 
 def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("mine")
-    for bad, reason in [("file/model", "Not a directory"), ("a/b/" + "c" * 300 + "/d", "too long"), ("a/\0", "null (byte|character)")]:
+    null = "null (byte|character)"  # 3.12 and 3.13 have different words
+    for bad, reason in [("file/model", "Not a directory"), ("a/b/" + "c" * 300 + "/d", "too long"), ("a/\0", null)]:
         with pytest.raises(InputError, match=rf"no folder can be made there \(.*{reason}\): name another one"):
             checkpoint.refuse_unusable(tmp_path / bad)
         with pytest.raises(InputError, match="cannot save the model"):

@@ -1,0 +1,74 @@
+"""What is run on this package: `nox` lints and tests, `nox -s NAME` runs one session, `nox -l` lists them all."""
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.11.12"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False  # every Python that is installed is tested, also where CI is set
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that runs nox is there: no run passes untested
+
+
+def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
+    # One BLAS thread: the tests' matrices are tiny, and handing them to a second thread costs more than it saves.
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    session.run("pytest", *arguments, *session.posargs, env={**threads, **env})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff's rules, ruff's format and mypy's types."""
+    session.install(".", "--group", "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy", "--strict")
+
+
+@nox.session(python=list(PYTHONS))
+def tests(session: nox.Session) -> None:
+    """The tests on NumPy and on array-api-strict, in every Python that is installed."""
+    session.install(".", "--group", "test")
+    names = ("numpy", "numpy-readonly", "strict", "strict-f32")
+    pytest(session, *(f"--backend={name}" for name in names))
+
+
+@nox.session(default=False)
+def torch(session: nox.Session) -> None:
+    """The tests on PyTorch, and PyTorch as a witness."""
+    session.install(".", "torch", "--group", "test")
+    pytest(session, "--backend=torch")
+
+
+@nox.session(default=False)
+def jax(session: nox.Session) -> None:
+    """The tests on JAX, eager and compiled, and JAX as a witness."""
+    session.install(".", "jax", "--group", "test")
+    fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # nearly all of the time goes into compiling
+    pytest(session, "--backend=jax", "--backend=jax-jit", **fast)
+
+
+@nox.session(default=False)
+def cupy_without_gpu(session: nox.Session) -> None:
+    """The CuPy wheel where no GPU is: detection, fall-back and refusal; a GPU that is there is hidden."""
+    session.install(".[cuda13]", "--group", "test")
+    pytest(session, "-m", "cupy_without_gpu", CUDA_VISIBLE_DEVICES="-1")
+
+
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """The tests on CuPy; fails where no CUDA device answers."""
+    session.install(".[cuda13]", "--group", "test")
+    pytest(session, "-m", "gpu", "--backend=cupy", BPTT_REQUIRE_BACKEND="1")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Every script in bench/, or one with its arguments: nox -s bench -- bench/NAME.py --help."""
+    session.install(".")
+    scripts = [path for path in sorted(Path("bench").glob("*.py")) if "__main__" in path.read_text("utf-8")]
+    for command in [session.posargs] if session.posargs else [[str(path)] for path in scripts]:
+        session.run("python", *command, env={"OMP_NUM_THREADS": "1"})
