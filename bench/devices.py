@@ -63,14 +63,15 @@ def prepare(where: backends.Backend, config: model.Config, batch: int) -> Any:
     return step
 
 
-def measure(step: Any, repeats: int) -> float:
-    """Microseconds of a step, median over the repeats."""
-    times = []
+def measure(steps: list[Any], repeats: int) -> list[float]:
+    """Microseconds of each step, median over the repeats; the steps take turns, so that a noisy moment hits all of them."""
+    times: list[list[float]] = [[] for _ in steps]
     for _ in range(repeats):
-        began = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1e6
+        for step, own in zip(steps, times):
+            began = time.perf_counter()
+            step()
+            own.append(time.perf_counter() - began)
+    return [statistics.median(own) * 1e6 for own in times]
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
@@ -110,7 +111,7 @@ def main() -> None:
         steps = [prepare(backend, config, batch) for backend in where]
         losses = [[step() for _ in range(3)] for step in steps]  # the warm-up, too
         np.testing.assert_allclose(losses, np.broadcast_to(losses[0], np.shape(losses)), rtol=1e-4)
-        times = [measure(step, arguments.repeats) for step in steps]
+        times = measure(steps, arguments.repeats)
         print(f"{cell:8} {hidden:4} {batch:4}  " + "  ".join(f"{us:10.0f}" for us in times), flush=True)
         for backend, us in zip(where, times):
             size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS, "vocabulary": VOCABULARY}
