@@ -54,8 +54,15 @@ def jax(session: nox.Session) -> None:
 @nox.session(default=False)
 def cupy_without_gpu(session: nox.Session) -> None:
     """The CuPy wheel where no GPU is: detection, fall-back and refusal; a GPU that is there is hidden."""
-    session.install(".[cuda13]", "--group", "test")
+    session.install(".", "cupy-cuda13x>=14", "--group", "test")  # without the gigabyte of CUDA libraries that only a GPU needs
     pytest(session, "-m", "cupy_without_gpu", CUDA_VISIBLE_DEVICES="-1")
+
+
+@nox.session(default=False)
+def mutations(session: nox.Session) -> None:
+    """Deliberate mistakes, one at a time, each of which a named test must catch."""
+    session.install(".", "--group", "test")
+    session.run("python", "tests/mutations.py")
 
 
 @nox.session(default=False)

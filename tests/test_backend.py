@@ -43,6 +43,7 @@ def cupy(monkeypatch):
 
     stream = types.SimpleNamespace(synchronize=synchronize)
     fake.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=count), get_current_stream=lambda: stream)
+    fake.ones = np.ones
     fake.asarray = lambda host, *, device: DeviceArray(host)
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setitem(sys.modules, "array_api_compat.cupy", fake)
@@ -110,6 +111,17 @@ def test_missing_library_is_an_error_with_a_remedy(monkeypatch, name, module, pa
 
 
 # auto and cupy
+
+
+def test_cupy_that_cannot_load_its_libraries_is_an_obstacle(cupy):
+    def fails(shape):
+        raise OSError("libnvrtc.so.13: cannot open shared object file")
+
+    assert backends.cupy_obstacle() == ""
+    cupy.ones = fails
+    assert backends.cupy_obstacle().startswith(
+        "CuPy cannot compute: libnvrtc.so.13: cannot open shared object file (remedy: pip"
+    )
 
 
 def test_auto_without_cupy_is_numpy_and_says_nothing(without_cupy):

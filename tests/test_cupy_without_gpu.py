@@ -4,8 +4,11 @@
 any other run skips them there.
 """
 
+import importlib
 import json
+import operator
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from bptt import backend
 from bptt.backend import BackendWarning, InputError, cupy_obstacle, select
 
 pytestmark = pytest.mark.cupy_without_gpu
@@ -63,6 +67,16 @@ def test_wheel_imports_without_a_warning(cupy):
 
 def test_obstacle_has_cudas_words_and_a_remedy(cupy):
     assert cupy_obstacle().startswith(f"no CUDA device answers: {cause(cupy)} (remedy: ")
+
+
+def test_cupy_has_every_function_that_the_maths_calls(cupy):
+    """The standard's names as array-api-compat adds them to CuPy; importing them needs no device."""
+    xp = importlib.import_module("array_api_compat.cupy")
+    source = Path(backend.__file__).parent
+    files = [*(source / "nn").glob("*.py"), *(source / "textbook").glob("*.py")]
+    called = {name for file in files for name in re.findall(r"\bxp\.([a-z_0-9.]*[a-z_0-9])", file.read_text("utf-8"))}
+    assert {"matmul", "stack", "tanh", "linalg.qr"} <= called
+    assert [name for name in sorted(called) if not callable(operator.attrgetter(name)(xp))] == []
 
 
 def test_auto_is_numpy():

@@ -16,6 +16,7 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 
 NAMES = ("auto", "numpy", "cupy", "torch", "jax", "strict")
 DTYPES = ("float32", "float64")
+CUDA = "pip install 'bptt[cuda13]', or 'bptt[cuda12]' for an older driver"
 
 _namespaces: dict[type, Any] = {}
 
@@ -112,13 +113,19 @@ def cupy_obstacle() -> str:
         import cupy
     except ImportError as error:
         if error.name == "cupy":
-            return "CuPy is not installed (remedy: pip install 'bptt[cuda13]', or 'bptt[cuda12]' for an older driver)"
+            return f"CuPy is not installed (remedy: {CUDA})"
         return f"CuPy cannot be imported: {_reason(error.__cause__ or error)} (remedy: reinstall it)"  # CuPy frames the cause
     try:
         count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CUDARuntimeError without a driver, ImportError or OSError without the CUDA libraries
+    except Exception as error:  # CUDARuntimeError without a driver
         return f"no CUDA device answers: {_reason(error)} (remedy: check the driver with nvidia-smi)"
-    return "" if count else "CuPy finds no CUDA device (remedy: check CUDA_VISIBLE_DEVICES and nvidia-smi)"
+    if not count:
+        return "CuPy finds no CUDA device (remedy: check CUDA_VISIBLE_DEVICES and nvidia-smi)"
+    try:
+        cupy.ones((2, 2)) @ cupy.ones((2, 2))  # loads the compiler and cuBLAS, which CuPy does as late as it can
+    except Exception as error:
+        return f"CuPy cannot compute: {_reason(error)} (remedy: {CUDA}, with CUDA's libraries)"
+    return ""
 
 
 def _reason(error: BaseException) -> str:
