@@ -172,6 +172,46 @@ MUTATIONS = [
     Mutation("textbook: missing + da_next", "textbook/basic_rnn.py", ' + gradients["da_next"]', "", "test_textbook.py"),
     Mutation("textbook: a instead of a_prev", "textbook/basic_rnn.py", "daraw @ a_prev.T", "daraw @ a.T", "test_textbook.py"),
     Mutation(
+        "state not carried in training",
+        "run/training.py",
+        "None if batch.start else states",
+        "None",
+        "test_training.py::test_the_state_is_carried_to_the_next_window",
+    ),
+    Mutation(
+        "the last model kept instead of the best",
+        "run/training.py",
+        "best if before is not None and before <= after else now",
+        "now",
+        "test_training.py::test_the_best_model_is_kept",
+    ),
+    Mutation(
+        "state not carried in evaluation",
+        "run/evaluation.py",
+        "None if batch.start else states",
+        "None",
+        "test_evaluation.py::test_a_stream_in_windows",
+    ),
+    Mutation("padding measured, too", "run/evaluation.py", " * backend.put(batch.mask)", "", "test_evaluation.py"),
+    Mutation(
+        "state lost while sampling",
+        "run/sampling.py",
+        "backend.put(x), states)",
+        "backend.put(x), None)",
+        "test_sampling.py::test_each_character_is_fed_back",
+    ),
+    Mutation("temperature ignored", "run/sampling.py", "keepdims=True)) / temperature", "keepdims=True))", "test_sampling.py"),
+    Mutation(
+        "checksums not looked at",
+        "run/checkpoint.py",
+        "if _fingerprint(files[name]) != expected:",
+        "if False:",
+        "test_checkpoint.py::test_every_flipped_bit_is_noticed",
+    ),
+    Mutation(
+        "integers put on the device as floats", "backend.py", 'if host.dtype.kind == "f" else "int64"', "", "test_backend.py"
+    ),
+    Mutation(
         "last target wrapped to the front",
         "text/batches.py",
         "sequence[a : b + 1] for a, b",
