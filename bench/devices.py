@@ -23,14 +23,16 @@ STEPS, VOCABULARY = 32, 27
 LIBRARIES = ["numpy", "cupy", "torch", "jax"]
 
 
-def usable(names: list[str]) -> list[backends.Backend]:
-    """The backends of these names that are installed and have their device."""
+def usable(named: list[str] | None) -> list[backends.Backend]:
+    """The backends that are named, which must be there, or all that are there."""
     found = []
-    for name in names:
+    for name in named or LIBRARIES:
         try:
             found.append(backends.select(name, "float32", require=True))
         except InputError as error:
-            print(f"{name}: left out, {error}")
+            if named:
+                raise SystemExit(str(error)) from None
+            print(f"left out: {error}")
     return found
 
 
@@ -96,7 +98,7 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", nargs="+", default=LIBRARIES, choices=LIBRARIES)
+    parser.add_argument("--backend", nargs="+", choices=LIBRARIES, help="those that must be there; by default all that are")
     parser.add_argument("--cell", nargs="+", default=["vanilla", "gru", "lstm"], choices=list(model.CELLS))
     parser.add_argument("--hidden", nargs="+", type=int, default=[64, 128, 256, 512])
     parser.add_argument("--batch", nargs="+", type=int, default=[32])

@@ -36,10 +36,13 @@ MUTATIONS = [
     *in_every_cell("unshifted a_prev in dWaa", "rows(a[:-1, ...])", "rows(a[1:, ...])", DIFFERENCES),
     *in_every_cell("dropped da0", "State(da0", "State(0.0 * da0", DIFFERENCES),
     *in_every_cell("missing + da_next from the step after", "da[t, ...] + da_next", "da[t, ...]", DIFFERENCES),
-    *in_every_cell(
-        "first step skipped in the backward loop",
-        "    for t in reversed(range(T)):\n",
-        "    for t in reversed(range(T)):\n        da = da * (1.0 if t else 0.0)\n",
+    Mutation("vanilla: first step skipped", "nn/vanilla.py", "* slope[t, ...])", "* slope[t, ...] * (t > 0))", DIFFERENCES),
+    Mutation("gru: first step skipped", "nn/gru.py", "* slope_q[t, ...],", "* slope_q[t, ...] * (t > 0),", DIFFERENCES),
+    Mutation(
+        "lstm: first step skipped",
+        "nn/lstm.py",
+        "d * slope_o[t, ...]], axis=1)",
+        "d * slope_o[t, ...]], axis=1) * (t > 0)",
         DIFFERENCES,
     ),
     *in_every_cell("loop not reversed", "in reversed(range(T))", "in range(T)", DIFFERENCES),
@@ -90,8 +93,8 @@ MUTATIONS = [
     Mutation(
         "bias left out for tokens",
         "nn/linear.py",
-        "xp.take(W.T + b,",
-        "xp.take(W.T,",
+        "xp.reshape(z + b,",
+        "xp.reshape(z if x.ndim == 2 else z + b,",
         "test_linear.py::test_tokens_pick_columns",
     ),
     Mutation(
@@ -171,6 +174,34 @@ MUTATIONS = [
     ),
     Mutation("textbook: missing + da_next", "textbook/basic_rnn.py", ' + gradients["da_next"]', "", "test_textbook.py"),
     Mutation("textbook: a instead of a_prev", "textbook/basic_rnn.py", "daraw @ a_prev.T", "daraw @ a.T", "test_textbook.py"),
+    Mutation(
+        "held-out part measured on what was trained on",
+        "run/data.py",
+        "batches.stream(data.held_out[0], 16",
+        "batches.stream(data.training[0], 16",
+        "test_data.py::test_what_is_measured_is_what_is_held_out",
+    ),
+    Mutation(
+        "kind of first weights ignored",
+        "nn/model.py",
+        "H if layer else V, H, kind)",
+        "H if layer else V, H)",
+        "test_model.py::test_init_of_every_kind",
+    ),
+    Mutation(
+        "rotations not uniform",
+        "nn/initialisation.py",
+        "Q * xp.sign(xp.linalg.diagonal(R))",
+        "Q",
+        "test_cells.py::test_rotations_have_no_favourite_direction",
+    ),
+    Mutation(
+        "rate left too high at the end",
+        "nn/optimizers.py",
+        "floor: float = 0.02",
+        "floor: float = 0.2",
+        "test_optimizers.py::test_warmup_cosine",
+    ),
     Mutation(
         "state not carried in training",
         "run/training.py",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from bptt.nn import gru, lstm, packing, vanilla
+from bptt.nn import gru, initialisation, lstm, packing, vanilla
 from bptt.nn.arrays import transposed
 from gradcheck import along, central_differences
 
@@ -217,7 +217,16 @@ def test_init_orthogonal_and_identity(cell):
     np.testing.assert_array_equal(identity, np.broadcast_to(np.eye(16), identity.shape))
 
 
-def test_transposed_is_a_copy_in_row_order():
+def test_rotations_have_no_favourite_direction():
+    """The Q of LAPACK has a diagonal that is negative more often than not; a uniform rotation's averages to zero."""
+    rng = np.random.default_rng(0)
+    diagonals = [np.diag(initialisation.orthogonal(rng, 3)) for _ in range(1000)]
+    assert abs(np.mean(diagonals)) < 0.05
+
+
+def test_transposed_is_a_copy_in_row_order_where_that_pays():
     W = np.arange(6.0).reshape(2, 3)
-    assert transposed(W).flags.c_contiguous
-    np.testing.assert_array_equal(transposed(W), W.T)
+    assert transposed(W, 2).flags.c_contiguous
+    assert np.shares_memory(transposed(W, 1), W)
+    for uses in (1, 2):
+        np.testing.assert_array_equal(transposed(W, uses), W.T)

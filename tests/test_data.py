@@ -103,3 +103,20 @@ def test_the_held_out_part_is_measured_whole(text, mode):
 )
 def test_a_short_text_narrows_the_batch(text, mode, batch, length, widest):
     assert data.widest(prepare(text, mode=mode), batch, length) == widest
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_what_is_measured_is_what_is_held_out(mode):
+    ready = prepare(NAMES, mode=mode, validation=0.5)
+    batches = list(data.held_out_batches(ready))
+    measured = np.concatenate([batch.y.T[batch.mask.T == 1.0] for batch in batches])
+    held_out = np.concatenate([sequence[1:] for sequence in ready.held_out])
+    assert sorted(measured) == sorted(held_out)
+    assert sorted(measured) != sorted(np.concatenate([sequence[1:] for sequence in ready.training]))
+
+
+def test_a_tenth_is_held_out_but_of_a_long_text_less(monkeypatch):
+    assert data.targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 100
+    monkeypatch.setattr(data, "MOST_HELD_OUT", 60)
+    assert data.targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 60
+    assert data.targets(prepare("ab" * 500 + "\n", mode="stream", validation=0.2).held_out) == 200

@@ -151,3 +151,23 @@ def test_init_fits_the_shapes_and_the_seed(cell):
     np.testing.assert_array_equal(packing.pack(params), packing.pack(model.init(config, np.random.default_rng(5))))
     assert (packing.pack(params) != packing.pack(model.init(config, np.random.default_rng(6)))).any()
     assert np.abs(params.Wya).max() <= 7**-0.5
+
+
+@CELLS
+@pytest.mark.parametrize("kind", ["uniform", "orthogonal", "identity"])
+def test_init_of_every_kind(cell, kind):
+    for layer in model.init(model.Config(cell, V, 6, 2), np.random.default_rng(0), kind).layers:
+        blocks = layer.Waa.reshape(-1, 6, 6)
+        assert (kind == "identity") == np.array_equal(blocks, np.broadcast_to(np.eye(6), blocks.shape))
+        assert (kind != "uniform") == np.allclose(blocks @ blocks.transpose(0, 2, 1), np.eye(6))
+
+
+@CELLS
+@pytest.mark.parametrize(("T", "B", "H"), [(1, 3, 2), (4, 1, 2), (4, 3, 1), (1, 1, 1)])
+def test_every_gradient_at_the_smallest_sizes(lab, cell, T, B, H):
+    rng = np.random.default_rng(7)
+    config = model.Config(cell, V, H, 2)
+    params = packing.transform(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
+    mask = np.ones((T, B))
+    mask[-1, 1:] = 0.0
+    check(lab, config, params, rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B)), mask)

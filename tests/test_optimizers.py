@@ -102,6 +102,7 @@ def test_warmup_cosine():
     assert rate[9] == rate[10] == pytest.approx(2.0)
     assert rate[60] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
     assert rate[110] == pytest.approx(0.2)
+    assert optimizers.warmup_cosine(50, 1.0, warmup=0, total=50) == pytest.approx(0.02)
     assert all(a > b for a, b in itertools.pairwise(rate[10:]))
 
 

@@ -74,6 +74,11 @@ def device(array: Array) -> Any:
     return array_api_compat.device(array)
 
 
+def to_host(array: Array) -> HostArray:
+    """An array of any library on the host, where no Backend is at hand; waits for the device, to be read only."""
+    return np.from_dlpack(array, device="cpu")
+
+
 def select(name: str = "auto", dtype: str = "float32", *, require: bool | None = None) -> Backend:
     """The backend of that name.
 
@@ -122,7 +127,7 @@ def cupy_obstacle() -> str:
     if not count:
         return "CuPy finds no CUDA device (remedy: check CUDA_VISIBLE_DEVICES and nvidia-smi)"
     try:
-        cupy.ones((2, 2)) @ cupy.ones((2, 2))  # loads the compiler and cuBLAS, which CuPy does as late as it can
+        float((cupy.ones((2, 2)) @ cupy.ones((2, 2))).sum())  # loads the compiler and cuBLAS, which CuPy does late, and waits
     except Exception as error:
         return f"CuPy cannot compute: {_reason(error)} (remedy: {CUDA}, with CUDA's libraries)"
     return ""

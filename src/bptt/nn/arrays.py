@@ -8,8 +8,10 @@ def rows(x: Array) -> Array:
     return namespace(x).reshape(x, (-1, x.shape[-1]))
 
 
-def transposed(W: Array) -> Array:
-    """A copy of W.T laid out row by row: a product in a loop reads it 1.2 to 4 times faster than the view."""
+def transposed(W: Array, uses: int) -> Array:
+    """W.T, laid out row by row if it is used more than once: a product reads that 1.2 to 4 times faster than the view."""
+    if uses == 1:
+        return W.T
     xp = namespace(W)
     return xp.reshape(xp.reshape(W.T, (-1,)), (W.shape[1], W.shape[0]))
 

@@ -70,7 +70,7 @@ def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, Sta
 def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Array, Array, Array]:
     """a (T+1, B, H), the gates r, u (T, B, 2H), n and p = Waa_n a_{t-1} + ban (T, B, H), given z (T, B, 3H) and a0 (B, H)."""
     xp, H = namespace(z), a0.shape[1]
-    WaaT = transposed(Waa)
+    WaaT = transposed(Waa, z.shape[0])
     a: list[Array] = [a0]
     ru: list[Array] = []
     n: list[Array] = []

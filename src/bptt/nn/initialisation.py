@@ -18,13 +18,13 @@ def recurrent(rng: Any, gates: int, hidden: int, kind: Kind) -> Array:
     `uniform` is ±1/sqrt(H); `orthogonal` a random rotation (Saxe et al. 2014, arXiv 1312.6120); `identity` that of
     Le et al. 2015 (arXiv 1504.00941).
     """
-    W = uniform(rng, (gates * hidden, hidden), hidden)
-    xp = namespace(W)
-    if kind == "orthogonal":
-        return xp.concat([orthogonal(rng, hidden) for _ in range(gates)])
+    if kind == "uniform":
+        return uniform(rng, (gates * hidden, hidden), hidden)
+    blocks = [orthogonal(rng, hidden) for _ in range(gates)]
+    xp = namespace(blocks[0])
     if kind == "identity":
-        return xp.concat([xp.eye(hidden, dtype=W.dtype)] * gates)
-    return W
+        blocks = [xp.eye(hidden, dtype=blocks[0].dtype)] * gates
+    return xp.concat(blocks)
 
 
 def orthogonal(rng: Any, hidden: int) -> Array:

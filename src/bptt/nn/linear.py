@@ -7,11 +7,11 @@ from bptt.nn.arrays import one_hot, rows
 def forward(W: Array, x: Array, b: Array) -> Array:
     """z = W x + b, (T, B, N), for W (N, I), b (N,) and x: token ids (T, B) below I, or vectors (T, B, I)."""
     xp = namespace(W)
-    if x.ndim == 2:  # W times a one-hot vector is a column of W; the bias is added to I columns, not to T*B rows
-        z = xp.take(W.T + b, xp.reshape(x, (-1,)), axis=0)
+    if x.ndim == 2:  # W times a one-hot vector is a column of W
+        z = xp.take(W.T, xp.reshape(x, (-1,)), axis=0)
     else:
-        z = xp.matmul(rows(x), W.T) + b
-    return xp.reshape(z, (x.shape[0], x.shape[1], W.shape[0]))
+        z = xp.matmul(rows(x), W.T)
+    return xp.reshape(z + b, (x.shape[0], x.shape[1], W.shape[0]))
 
 
 def backward(W: Array, x: Array, dz: Array) -> tuple[Array | None, Array, Array]:

@@ -16,15 +16,15 @@ class Cache(NamedTuple):
 
 def nats(logits: Array, y: Array) -> Array:
     """-log p(y) for every target, (T, B), given logits (T, B, V) and y (T, B)."""
-    return namespace(logits).reshape(_softmax(logits, y)[0], y.shape)
+    return namespace(logits).reshape(_terms(logits, y)[0], y.shape)
 
 
 def forward(logits: Array, y: Array, mask: Array) -> tuple[Array, Cache]:
     """The mean of -log p(y) over the targets that count: logits (T, B, V), ids y (T, B), mask (T, B) of ones and zeros."""
     xp = namespace(logits)
-    each, p, target = _softmax(logits, y)
+    each, e, total, target = _terms(logits, y)
     weight = xp.reshape(mask, (-1, 1)) / xp.sum(mask)
-    return xp.sum(each * weight), Cache(p, target, weight)
+    return xp.sum(each * weight), Cache(e / total, target, weight)
 
 
 def backward(cache: Cache, shape: tuple[int, int, int]) -> Array:
@@ -33,12 +33,15 @@ def backward(cache: Cache, shape: tuple[int, int, int]) -> Array:
     return namespace(p).reshape((p - target) * weight, shape)
 
 
-def _softmax(logits: Array, y: Array) -> tuple[Array, Array, Array]:
-    """-log p(y) (T*B, 1), p (T*B, V) and y one-hot (T*B, V); the row's maximum is taken off so that no exp overflows."""
+def _terms(logits: Array, y: Array) -> tuple[Array, Array, Array, Array]:
+    """-log p(y) (T*B, 1), the terms of the softmax (T*B, V) and their sum (T*B, 1), and y one-hot (T*B, V).
+
+    The maximum of each row is taken off first, so that no exp overflows.
+    """
     xp = namespace(logits)
     u = rows(logits)
     u = u - xp.max(u, axis=1, keepdims=True)
     e = xp.exp(u)
     total = xp.sum(e, axis=1, keepdims=True)
     target = one_hot(y, u.shape[1], u)
-    return xp.log(total) - xp.sum(u * target, axis=1, keepdims=True), e / total, target
+    return xp.log(total) - xp.sum(u * target, axis=1, keepdims=True), e, total, target

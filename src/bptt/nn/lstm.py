@@ -70,7 +70,7 @@ def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, Sta
 def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array, Array]:
     """a and c (T+1, B, H) and the gates i, f, g, o (T, B, 4H), given z (T, B, 4H), a0 and c0 (B, H)."""
     xp, H = namespace(z), a0.shape[1]
-    WaaT = transposed(Waa)
+    WaaT = transposed(Waa, z.shape[0])
     a: list[Array] = [a0]
     c: list[Array] = [c0]
     gates: list[Array] = []

@@ -57,7 +57,7 @@ def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, Sta
 def recurrence(z: Array, Waa: Array, a0: Array) -> Array:
     """States a_0 .. a_T (T+1, B, H) of a_t = tanh(z_t + Waa a_{t-1}), given z (T, B, H) and a0 (B, H)."""
     xp = namespace(z)
-    WaaT = transposed(Waa)
+    WaaT = transposed(Waa, z.shape[0])
     a = [a0]
     for t in range(z.shape[0]):
         a.append(xp.tanh(z[t, ...] + a[-1] @ WaaT))

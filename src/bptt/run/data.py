@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt.backend import HostArray
+from bptt.run.evaluation import WINDOW
 from bptt.run.settings import Settings
 from bptt.text import batches, corpus, vocabulary
 from bptt.text.batches import Batch
 from bptt.text.vocabulary import Vocabulary
 
-WINDOW = 256  # steps measured at a time: bounds the memory, does not change the numbers
+MOST_HELD_OUT = 100_000  # characters, where the share is not given: measuring them ten times takes some seconds
 
 
 class Data(NamedTuple):
@@ -31,7 +32,11 @@ def prepare(text: Any, settings: Settings, rng: np.random.Generator) -> Data:
     mode = settings.mode or corpus.choose_mode(source.text)
     symbols = vocabulary.characters(source.text) if isinstance(source.text, str) else vocabulary.BYTES
     sequences = corpus.sequences(source.text, symbols, mode)
-    share = 0.0 if mode == "lines" and len(sequences) == 1 else settings.validation  # part of a line is not a line
+    share = settings.validation
+    if share is None:
+        share = min(0.1, MOST_HELD_OUT / targets(sequences))
+    if mode == "lines" and len(sequences) == 1:  # part of a line is not a line
+        share = 0.0
     return Data(source.name, symbols, mode, *corpus.split(sequences, share, rng))
 
 

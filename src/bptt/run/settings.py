@@ -54,8 +54,8 @@ class Settings:
     """Longest gradient (Euclidean norm over all parameters); 0 leaves it as it is."""
     seed: int = 0
     """Seed of everything random: the split, the first weights, the order, dropout."""
-    validation: float = 0.1
-    """Share of the text held out to measure the model on; 0 holds out nothing."""
+    validation: float | None = None
+    """Share of the text held out to measure the model on, 0 for nothing; by default a tenth, or less of a long text."""
     quiet: bool = False
     """Print nothing but warnings and errors."""
 

@@ -22,16 +22,18 @@ class Batch(NamedTuple):
 def lines(sequences: Sequence[HostArray], batch: int, length: int, rng: np.random.Generator | None) -> Iterator[Batch]:
     """One epoch of sequences (n + 1,) of ids, each once, in batches of at most `batch` with less than 5 % padding.
 
-    Sequences of like length share a batch, in an order that `rng` draws (None: always the same, longest first). A batch
-    of more than `length` steps comes in windows of at most that, the first of which starts anew.
+    Sequences of like length share a batch, in an order that `rng` draws (None: always the same, longest first); a length
+    that is rare makes a small batch. A batch of more than `length` steps comes in windows of at most that, the first of
+    which starts anew.
 
     Raises:
         InputError: a batch or length below 1.
     """
     _check(batch, length)
+    lengths = np.fromiter(map(_targets, sequences), np.int64, len(sequences))
     order = np.arange(len(sequences)) if rng is None else rng.permutation(len(sequences))
-    order = order[np.argsort([-_targets(sequences[i]) for i in order], kind="stable")]
-    groups = _groups([_targets(sequences[i]) for i in order], batch)
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    groups = _groups(lengths[order].tolist(), batch)
     for group in range(len(groups)) if rng is None else rng.permutation(len(groups)):
         yield from windows([sequences[i] for i in order[groups[group]]], length)
 

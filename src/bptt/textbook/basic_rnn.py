@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bptt.backend import Array, HostArray, device, namespace
+from bptt.errors import InputError
 
 Arrays = dict[str, Array]  # parameters or gradients, by name
 Steps = dict[int, Array]  # one array per time step t
@@ -39,6 +40,8 @@ def one_hot(index: int | None, size: int, like: Array) -> Array:
     xp = namespace(like)
     if index is None:
         return xp.zeros((size, 1), dtype=like.dtype, device=device(like))
+    if not 0 <= index < size:
+        raise InputError(f"token id {index}: expected 0 to {size - 1}")
     rows = xp.arange(size, device=device(like))[:, None]
     return xp.astype(rows == index, like.dtype)
 

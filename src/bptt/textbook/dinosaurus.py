@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from bptt.backend import Array, HostArray, namespace, select
+from bptt.backend import Array, HostArray, namespace, select, to_host
+from bptt.errors import InputError
 from bptt.textbook.basic_rnn import (
     Arrays,
     initialize_parameters,
@@ -53,7 +54,7 @@ def sample(parameters: Arrays, char_to_ix: Mapping[str, int], seed: int) -> list
 
 def _on_host(p_t: Array) -> HostArray:
     """Probabilities (n_y, 1) of any library as float64 (n_y,) that sum to 1 closely enough for NumPy's `choice`."""
-    host = np.from_dlpack(p_t, device="cpu")[:, 0]
+    host = to_host(p_t)[:, 0]
     p = host.astype(np.float64)
     return p if host.dtype == np.float64 else p / np.sum(p)
 
@@ -96,6 +97,8 @@ def model(
     """
     lines = data.splitlines() if isinstance(data, str) else data
     names = [line.lower().strip() for line in lines]
+    if not names:
+        raise InputError("data holds no line: expected names, one a line")
     np.random.RandomState(0).shuffle(names)
     put = select(backend, "float64").put
     parameters = {name: put(value) for name, value in initialize_parameters(n_a, vocab_size, vocab_size).items()}
