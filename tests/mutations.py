@@ -125,7 +125,7 @@ MUTATIONS = [
     Mutation(
         "gradient of the initial state through a carried one",
         "nn/model.py",
-        "if not cache.begun:",
+        "if not cache.fresh:",
         "if False:",
         "test_model.py::test_no_gradient_reaches",
     ),

@@ -4,6 +4,9 @@ r_t = sigmoid(Wax_r x_t + Waa_r a_{t-1} + b_r)
 u_t = sigmoid(Wax_u x_t + Waa_u a_{t-1} + b_u)
 n_t = tanh(Wax_n x_t + b_n + r_t (Waa_n a_{t-1} + ban))
 a_t = u_t a_{t-1} + (1 - u_t) n_t
+
+(Some courses let their update gate multiply the new value instead: theirs is 1 - u.) Below, q = Waa a_{t-1} without biases and
+p = q_n + ban, what the reset gate multiplies; `ru` holds both gates.
 """
 
 from typing import Any, NamedTuple
@@ -81,7 +84,7 @@ def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Arra
         r, u = ru[-1][:, :H], ru[-1][:, H:]
         p.append(q[:, 2 * H :] + ban)
         n.append(xp.tanh(z[t, :, 2 * H :] + r * p[-1]))
-        a.append(n[-1] + u * (a[-1] - n[-1]))
+        a.append(n[-1] + u * (a[-1] - n[-1]))  # = u a + (1 - u) n
     return xp.stack(a), xp.stack(ru), xp.stack(n), xp.stack(p)
 
 
@@ -89,7 +92,7 @@ def recurrence_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, Waa:
     """Gradients with respect to z and to q = Waa a_{t-1} (T, B, 3H), and to a0 (B, H), given da (T, B, H) from above."""
     xp, (T, B, H) = namespace(da), n.shape
     r, u = ru[:, :, :H], ru[:, :, H:]
-    # what the gradient of a_t is multiplied by, for all steps at once
+    # da_t times these is dz_n, dz_r and dz_u, for all steps at once; q_n reaches a_t through the reset gate, z_n does not
     slope_n = (1.0 - u) * (1.0 - n * n)
     slope_r = slope_n * p * r * (1.0 - r)
     slope_u = (a[:-1, ...] - n) * u * (1.0 - u)

@@ -13,7 +13,7 @@ def uniform(rng: Any, shape: tuple[int, ...], hidden: int) -> Array:
 
 
 def recurrent(rng: Any, gates: int, hidden: int, kind: Kind) -> Array:
-    """Waa (gates*H, H), one block (H, H) a gate.
+    """Waa (gates*H, H), one block (H, H) per gate.
 
     `uniform` is ±1/sqrt(H); `orthogonal` a random rotation (Saxe et al. 2014, arXiv 1312.6120); `identity` that of
     Le et al. 2015 (arXiv 1504.00941).

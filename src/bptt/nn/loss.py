@@ -44,4 +44,5 @@ def _terms(logits: Array, y: Array) -> tuple[Array, Array, Array, Array]:
     e = xp.exp(u)
     total = xp.sum(e, axis=1, keepdims=True)
     target = one_hot(y, u.shape[1], u)
-    return xp.log(total) - xp.sum(u * target, axis=1, keepdims=True), e, total, target
+    each = xp.log(total) - xp.sum(u * target, axis=1, keepdims=True)  # -log(exp(u_y) / total)
+    return each, e, total, target

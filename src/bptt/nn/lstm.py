@@ -88,7 +88,7 @@ def recurrence_backward(da: Array, c: Array, gates: Array, Waa: Array) -> tuple[
     xp, (T, B, H) = namespace(da), da.shape
     i, f, g, o = (gates[:, :, k * H : (k + 1) * H] for k in range(4))
     tanh_c = xp.tanh(c[1:, ...])
-    # what the gradients of c_t (blocks i, f, g) and of a_t (block o, and c_t) are multiplied by, for all steps at once
+    # dc_t times slope_ifg is dz of the blocks i, f, g; da_t times slope_o is dz of block o, and times slope_c reaches c_t
     slope_ifg = xp.stack([g * i * (1.0 - i), c[:-1, ...] * f * (1.0 - f), i * (1.0 - g * g)], axis=2)  # (T, B, 3, H)
     slope_o = tanh_c * o * (1.0 - o)
     slope_c = o * (1.0 - tanh_c * tanh_c)

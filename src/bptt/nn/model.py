@@ -23,8 +23,8 @@ class Config:
 class Params(NamedTuple):
     """What is learned."""
 
-    layers: tuple[Any, ...]  # one Params of the cell a layer
-    initial: tuple[Any, ...]  # one State of the cell a layer, its arrays (H,); empty where the initial state is zero
+    layers: tuple[Any, ...]  # one Params of the cell per layer
+    initial: tuple[Any, ...]  # one State of the cell per layer, its arrays (H,); empty where the initial state is zero
     Wya: Array  # (V, H)
     by: Array  # (V,)
 
@@ -32,10 +32,10 @@ class Params(NamedTuple):
 class Cache(NamedTuple):
     """What backward needs from forward."""
 
-    layers: tuple[Any, ...]  # one Cache of the cell a layer
-    keep: tuple[Array, ...]  # the dropout masks (B, H), none or one a layer
+    layers: tuple[Any, ...]  # one Cache of the cell per layer
+    keep: tuple[Array, ...]  # the dropout masks (B, H), none or one per layer
     a: Array  # (T, B, H): what the read-out saw
-    begun: bool  # whether the states were the initial ones
+    fresh: bool  # whether the texts began here, from the initial states
 
 
 def init(config: Config, rng: Any, kind: initialisation.Kind = "uniform") -> Params:
@@ -72,7 +72,7 @@ def dropout_masks(config: Config, rng: Any, rate: float, batch: int) -> tuple[Ar
 
 
 def initial_states(config: Config, params: Params, batch: int) -> tuple[Any, ...]:
-    """The states, one a layer, that a batch of new texts begins with; arrays (B, H)."""
+    """The states, one per layer, that a batch of new texts begins with; arrays (B, H)."""
     xp, shape = namespace(params.Wya), (batch, config.hidden)
     if params.initial:
         return tuple(packing.transform(lambda a: xp.broadcast_to(a, shape), state) for state in params.initial)
@@ -86,10 +86,10 @@ def forward(
 ) -> tuple[Array, tuple[Any, ...], Cache]:
     """Logits (T, B, V) for tokens x (T, B), the next states, and the Cache.
 
-    `states` None begins a text. `keep` holds the dropout masks (B, H), one a layer, applied to what leaves the layer.
+    `states` None begins a text. `keep` holds the dropout masks (B, H), one per layer, applied to what leaves the layer.
     """
     cell = CELLS[config.cell]
-    begun = states is None
+    fresh = states is None
     states = initial_states(config, params, x.shape[1]) if states is None else states
     a, caches, after = x, [], []
     for layer, layer_params in enumerate(params.layers):
@@ -97,11 +97,14 @@ def forward(
         a = a * keep[layer] if keep else a
         caches.append(cache)
         after.append(state)
-    return linear.forward(params.Wya, a, params.by), tuple(after), Cache(tuple(caches), keep, a, begun)
+    return linear.forward(params.Wya, a, params.by), tuple(after), Cache(tuple(caches), keep, a, fresh)
 
 
 def backward(config: Config, params: Params, cache: Cache, dlogits: Array) -> Params:
-    """The gradient with respect to every parameter, given dlogits (T, B, V); none enters after the last step."""
+    """The gradient with respect to every parameter, given dlogits (T, B, V).
+
+    The loss is taken not to depend on the states after the last step: that is where truncation cuts.
+    """
     cell = CELLS[config.cell]
     da, dWya, dby = linear.backward(params.Wya, cache.a, dlogits)
     xp = namespace(dlogits)
@@ -112,7 +115,7 @@ def backward(config: Config, params: Params, cache: Cache, dlogits: Array) -> Pa
         layers.append(dparams)
         initial.append(packing.transform(lambda d: xp.sum(d, axis=0), dstate))
     dinitial = tuple(initial[::-1]) if params.initial else ()
-    if not cache.begun:  # the states came from the batch before: truncation ends here
+    if not cache.fresh:  # the states came from the batch before: truncation ends here
         dinitial = packing.transform(xp.zeros_like, dinitial)
     return Params(tuple(layers[::-1]), dinitial, dWya, dby)
 

@@ -20,7 +20,7 @@ class State(NamedTuple):
 def start(theta: Array) -> State:
     """The state before the first update."""
     zero = namespace(theta).zeros_like(theta)
-    return State(namespace(theta).sum(zero), zero, zero)
+    return State(namespace(theta).sum(zero), zero, zero)  # a sum of zeros: a 0-d zero of their type and device
 
 
 def clip_by_value(d: Array, limit: float) -> Array:
@@ -88,7 +88,7 @@ def constant(step: int, peak: float) -> float:
 
 
 def warmup_cosine(step: int, peak: float, *, warmup: int, total: int, floor: float = 0.02) -> float:
-    """Linear from 0 to the peak in `warmup` steps, then half a cosine down to `floor` of it (Loshchilov and Hutter 2017)."""
+    """Up to the peak in `warmup` equal steps, then half a cosine down to `floor` of it (Loshchilov and Hutter 2017)."""
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, total - warmup))

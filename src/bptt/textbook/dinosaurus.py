@@ -41,7 +41,7 @@ def sample(parameters: Arrays, char_to_ix: Mapping[str, int], seed: int) -> list
     indices: list[int] = []
     for counter in range(LONGEST):
         a_prev, p_t = rnn_step_forward(parameters, a_prev, x)
-        random = np.random.RandomState(seed + 2 * counter)  # 2: the course counts both the seed and a counter up, and adds them
+        random = np.random.RandomState(seed + 2 * counter)  # the course adds seed and counter, and counts up both
         index = int(random.choice(vocab_size, p=_on_host(p_t)))
         indices.append(index)
         if index == newline:
@@ -93,12 +93,12 @@ def model(
 ) -> Arrays:
     """Train on one name per iteration and return the parameters, printing the loss and some names every 2000 iterations.
 
-    `data` is the text or its lines, one name a line. The numbers are the course's, in float64 on any backend.
+    `data` is the text or its lines, one name per line. The numbers are the course's, in float64 on any backend.
     """
     lines = data.splitlines() if isinstance(data, str) else data
     names = [line.lower().strip() for line in lines]
     if not names:
-        raise InputError("data holds no line: expected names, one a line")
+        raise InputError("data holds no line: expected names, one per line")
     np.random.RandomState(0).shuffle(names)
     put = select(backend, "float64").put
     parameters = {name: put(value) for name, value in initialize_parameters(n_a, vocab_size, vocab_size).items()}
