@@ -16,7 +16,7 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 
 NAMES = ("auto", "numpy", "cupy", "torch", "jax", "strict")
 DTYPES = ("float32", "float64")
-CUDA = "pip install 'bptt[cuda13]', or 'bptt[cuda12]' for an older driver"
+CUDA = "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for an older driver"
 
 _namespaces: dict[type, Any] = {}
 

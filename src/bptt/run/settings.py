@@ -17,9 +17,9 @@ class Settings:
     """One field a flag; None means: chosen from the text."""
 
     out: Path | None = None
-    """Folder to save the model in; it must not exist yet."""
+    """Folder to save the model in, which must not exist yet; the command line's default is runs/NAME, then NAME-2 and so on."""
     backend: Literal["auto", "numpy", "cupy", "torch", "jax", "strict"] = "auto"
-    """Array library; auto is CuPy where a CUDA device answers, else NumPy."""
+    """Array library; auto is CuPy if it finds a CUDA device, else NumPy; strict is array-api-strict, for tests."""
     require_backend: bool = False
     """Fail, rather than fall back to NumPy, where the backend cannot run."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -31,11 +31,11 @@ class Settings:
     layers: int = 1
     """Recurrent layers, one on top of the other."""
     dropout: float | None = None
-    """Share of the units of a layer dropped for a whole sequence in training; by default less for longer texts."""
+    """Share of the units of a layer switched off for a whole sequence in training; by default 0.5, 0.3 for longer texts."""
     init: Literal["uniform", "orthogonal", "identity"] = "uniform"
     """How the recurrent weights begin."""
     batch: int | None = None
-    """Lines, or parallel streams, in a batch; by default 8 to 128, more for longer texts."""
+    """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
     mode: Literal["lines", "stream"] | None = None
@@ -49,9 +49,9 @@ class Settings:
     optimizer: Literal["adam", "rmsprop", "adagrad", "momentum", "sgd"] = "adam"
     """Update rule."""
     learning_rate: float | None = None
-    """Highest rate, reached after a warm-up and left along a cosine; by default one that suits the optimizer."""
+    """Highest rate, reached after a warm-up, then lowered along a cosine; by default 0.008 or 0.004 with adam."""
     clip_norm: float = 1.0
-    """Longest gradient (Euclidean norm over all parameters); 0 leaves it as it is."""
+    """A gradient with a larger Euclidean norm is scaled down to this one; 0 switches that off."""
     seed: int = 0
     """Seed of everything random: the split, the first weights, the order, dropout."""
     validation: float | None = None
