@@ -156,7 +156,7 @@ def test_fall_back_says_that_cupy_is_not_installed(without_cupy):
     assert str(chosen) == "numpy float32 (cupy was asked for)"
     assert chosen.xp is array_api_compat.numpy
     assert "not installed" in message
-    assert "pip install 'bptt[cuda13]'" in message
+    assert "pip install 'cupy-cuda13x[ctk]'" in message
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import get_type_hints
 
@@ -164,6 +165,22 @@ def test_sample_passes_on_what_was_asked(run):
     assert out == "\n\n".join(s.sample(2, length=30)) + "\n"
 
 
+def test_a_type_of_choice_for_sampling_and_measuring(run, monkeypatch):
+    asked = []
+
+    def load(folder, **flags):
+        asked.append(flags["dtype"])
+        return bptt.load(folder, **flags)
+
+    monkeypatch.setattr(cli, "load", load)
+    for command in (["sample", "m"], ["evaluate", "m", "names.txt"]):
+        double, single, same = (run(*command, *more) for more in (["--dtype", "float64"], ["--dtype", "float32"], []))
+        assert double == same
+        assert single[0] == 0
+        assert (single != double) is (command[0] == "evaluate")  # in its last digits
+    assert asked == ["float64", "float32", None] * 2
+
+
 def test_a_model_of_bytes_measures_any_file(run):
     Path("any.bin").write_bytes(bytes(range(256)) * 2)
     assert run("train", "any.bin", *SMALL, "--vocabulary", "bytes", "--out", "b")[0] == 0
@@ -192,6 +209,10 @@ def test_help_has_a_sentence_for_every_flag(run, command):
         for name in get_type_hints(Settings):
             after = shown.split(f"{flag(name)} ", 1)[1]
             assert after.split(" --", 1)[0].count(". ") + after.split(" --", 1)[0].endswith(".") >= 1, name
+    for name in ("backend", "require-backend", *(["dtype"] if command != "textbook" else [])):
+        assert f"--{name} " in shown
+    if command == "sample":
+        assert "New characters at most, after the prompt" in shown
     assert "{" not in shown
 
 
@@ -249,7 +270,7 @@ def refused(run, *arguments, code=2, words=()):
         ("train m --out new", ["'m' is a folder"]),
         ("train empty", ["'empty' holds nothing"]),
         ("train blank", ["nothing but white space"]),
-        ("train same", ["one character only"]),
+        ("train same", ["'same' holds one character only"]),
         ("train utf16", ["looks like UTF-16", "iconv"]),
         ("train cut", ["is not UTF-8", "--vocabulary bytes"]),
         ("train binary", ["--vocabulary bytes"]),
@@ -267,11 +288,12 @@ def refused(run, *arguments, code=2, words=()):
         ("sample m --length 0", ["length 0: expected at least 1"]),
         ("sample m --prompt xyz", ["not in the vocabulary: 'x' (U+0078), 'y' (U+0079), 'z' (U+007A)", "--vocabulary bytes"]),
         ("evaluate m empty", ["'empty' holds nothing"]),
-        ("evaluate m unknown", ["'z' (U+007A), first at line 2, column 1"]),
+        ("evaluate m unknown", ["'unknown': not in the vocabulary: 'z' (U+007A), first at line 2, column 1"]),
         ("evaluate m nowhere", ["'nowhere' does not exist"]),
         ("evaluate nowhere names.txt", ["nowhere: no such folder"]),
         ("textbook --iterations 0", ["--iterations 0: expected at least 1"]),
         ("textbook --data nowhere", ["'nowhere' does not exist"]),
+        ("sample m --dtype float16", ["float16", "float32"]),
         ("textbook --data empty", ["'empty' holds nothing"]),
     ],
 )
@@ -330,6 +352,7 @@ def test_cupy_without_a_device_is_one_line_of_warning_or_of_complaint(run, monke
         assert (code, len(err.splitlines())) == (0, 1)
         refused(run, *command, "--backend", "cupy", "--require-backend", words="'cupy' is required but no device answers")
     refused(run, "train", "names.txt", "--backend", "cupy", "--require-backend", words="is required but")
+    assert refused(run, "textbook", "--backend", "cupy", "--require-backend", words="is required but") == ""
     monkeypatch.setenv("BPTT_REQUIRE_BACKEND", "1")
     refused(run, "train", "names.txt", "--backend", "cupy", words="is required but")
 
@@ -339,7 +362,34 @@ def test_a_disk_that_is_full_when_the_model_is_saved(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    refused(run, "train", "names.txt", *SMALL, "--out", "new", words="cannot save the model in new: No space left on device")
+    words = "warning: cannot save the model in new: No space left on device; it is not saved"
+    refused(run, "train", "names.txt", *SMALL, "--out", "new", code=5, words=words)
+
+
+def test_a_model_that_cannot_be_saved_here_is_saved_elsewhere(run, monkeypatch, tmp_path_factory):
+    real, elsewhere = os.rename, tmp_path_factory.mktemp("elsewhere")
+
+    def full(source, target):
+        if elsewhere not in Path(target).parents:
+            raise OSError(28, "No space left on device")
+        return real(source, target)
+
+    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    for name in ("bptt-names", "bptt-names-2"):
+        code, out, err = run("train", "names.txt", *SMALL)
+        assert (code, len(err.splitlines())) == (5, 1)
+        assert err.endswith(f"No space left on device; it is saved in {elsewhere / name} instead\n")
+        assert f"saved in {elsewhere / name}\n" in out
+        assert "unsaved" not in bptt.load(elsewhere / name).record
+
+
+def test_what_is_wrong_elsewhere_is_not_said_of_standard_output(run, monkeypatch):
+    def init(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(model, "init", init)
+    assert run("train", "names.txt", *SMALL) == (2, "", "bptt: [Errno 5] Input/output error\n")
 
 
 # How a run ends
@@ -381,7 +431,7 @@ def test_ctrl_c_saves_the_best_model(run, monkeypatch):
     monkeypatch.setitem(UPDATES, "adam", update)
     code, out, err = run("train", "names.txt", "--hidden", "4", "--steps", "100")
     assert (code, err) == (130, "")
-    assert "interrupted after step 24" in out
+    assert "interrupted: keeping the best model so far, of step" in out
     assert bptt.load("runs/names").record["stopped"] == "interrupted"
 
 
@@ -411,6 +461,19 @@ def test_a_real_ctrl_c(here):
 
 
 @posix
+def test_a_run_that_is_terminated_saves_what_it_has(here):
+    with process("train", "names.txt", "--hidden", "4", "--steps", "1000000", "--validation", "0") as running:
+        for _ in range(3):
+            running.stdout.readline()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(0.3)
+        running.terminate()
+        running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert bptt.load("runs/names").record["stopped"] == "interrupted"
+
+
+@posix
 def test_a_reader_that_leaves_does_not_end_the_training(here):
     with process("train", "names.txt", *SMALL) as running:
         running.stdout.close()
@@ -428,11 +491,17 @@ def test_a_reader_that_leaves_is_no_error(here):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full to write to")
-def test_output_that_cannot_be_written(here):
+@pytest.mark.parametrize(
+    "arguments",
+    [["sample", "m"], ["train", "names.txt", *SMALL, "--out", "new"], ["--help"], ["textbook", "--iterations", "1"]],
+)
+def test_output_that_cannot_be_written(here, arguments):
     with open("/dev/full", "wb") as full:
-        command = [sys.executable, "-m", "bptt.cli", "sample", "m"]
+        command = [sys.executable, "-m", "bptt", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (2, b"bptt: cannot write to standard output: No space left on device\n")
+    if arguments[0] == "train":
+        assert bptt.load("new").record["stopped"] == ""
 
 
 def test_a_console_that_knows_ascii_only(here):

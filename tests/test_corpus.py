@@ -37,7 +37,7 @@ def feed(monkeypatch, raw):
         (b"emma\nava\n", "emma\nava\n"),
         (b"emma\r\nava\rmia", "emma\nava\nmia"),
         (b"\xef\xbb\xbfemma\n", "emma\n"),
-        ("añ\u0301😀\0".encode(), "añ\u0301😀\0"),
+        ("añ\u0301😀".encode(), "añ\u0301😀"),
     ],
 )
 def test_a_file_is_utf8_with_any_line_ends_or_raw_bytes(tmp_path, raw, text):
@@ -90,29 +90,58 @@ def test_python_help_is_the_same_on_each_call_and_in_each_process():
     assert corpus.read("python-help", "bytes").text == help_text.text.encode()
 
 
-@pytest.mark.parametrize("text", ["a\n", "aaa\r\na\n", b"a\na"])
-def test_one_character_can_be_read_but_not_learnt(text):
-    source = corpus.Corpus("short", text) if isinstance(text, bytes) else corpus.read(text)
-    with pytest.raises(InputError, match=r"short|text holds one character only: expected text of at least two different"):
-        corpus.check_learnable(source)
-    corpus.check_learnable(corpus.read("ab\n"))
+def test_nul_is_a_character_like_others_in_a_str_and_in_bytes(tmp_path):
+    (tmp_path / "raw").write_bytes(b"ab\0")
+    assert corpus.read(["ab\0"]).text == "ab\0"
+    assert corpus.read(tmp_path / "raw", "bytes").text == b"ab\0"
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+@pytest.mark.parametrize("raw", [b"a\n", b"aaa\na\n"])
+def test_one_character_can_be_read_but_not_learnt(tmp_path, monkeypatch, raw, vocabulary):
+    path = tmp_path / "same.txt"
+    path.write_bytes(raw)
+    feed(monkeypatch, raw)
+    for source, shown in [(path, repr(str(path))), ("-", "standard input"), (raw.decode(), "the text")]:
+        with pytest.raises(InputError) as error:
+            corpus.check_learnable(corpus.read(source, vocabulary))
+        expected = "expected text of at least two different characters, or a built-in text (dinosaurs, python-help)"
+        assert str(error.value) == f"{shown} holds one character only: {expected}"
+    corpus.check_learnable(corpus.read("ab\n", vocabulary))
 
 
 SENTENCE = "the cat sat on the mat\n"
 BAD_FILES = {
-    "empty": (b"", ["holds nothing"]),
+    "empty": (b"", ["holds nothing: expected text of at least two", "or a built-in text (dinosaurs, python-help)"]),
     "blank": (b" \n\t\r\n", ["nothing but white space"]),
     "only a mark": (b"\xef\xbb\xbf", ["holds nothing"]),
     "latin-1": (b"abc\ncaf\xe9 noir", ["byte 0xe9 at offset 7, line 2", "iconv", "--vocabulary bytes"]),
     "latin-1 after a mark": (b"\xef\xbb\xbfab\xff", ["byte 0xff at offset 5, line 1"]),
-    "truncated": ("été".encode()[:-1], ["byte 0xc3 at offset 3, line 1", "unexpected end"]),
+    "truncated": (
+        "été".encode()[:-1],
+        [
+            "cut off in the middle of a character: byte 0xc3 at offset 3, line 1",
+            "unexpected end",
+            "get the whole file, or use --",
+        ],
+    ),
+    "nul": (
+        b"ab\nthe cat\0\xff",
+        ["UTF-16BE or a binary file, expected UTF-8: byte 0x00 at offset 10, line 2", "vocabulary bytes"],
+    ),
+    "cyrillic utf-16-le": ("привет мир".encode("utf-16-le"), ["UTF-16LE or", "0x00 at offset 13", "iconv -f UTF-16LE -t"]),
+    "cyrillic utf-16-be": ("привет мир".encode("utf-16-be"), ["UTF-16BE or", "0x00 at offset 12", "iconv -f UTF-16BE -t"]),
     "surrogate": (b"ab\xed\xa0\x80", ["byte 0xed at offset 2"]),
-    "utf-16": (SENTENCE.encode("utf-16"), ["looks like UTF-16,", "iconv -f UTF-16 -t UTF-8", "--vocabulary bytes"]),
+    "utf-16": (
+        SENTENCE.encode("utf-16"),
+        ["looks like UTF-16,", "at offset 0, line 1", "iconv -f UTF-16 -t UTF-8", "--vocabulary bytes"],
+    ),
     "utf-32": (SENTENCE.encode("utf-32"), ["looks like UTF-32,", "iconv -f UTF-32 -t UTF-8"]),
     "utf-16-be marked": (b"\xfe\xff" + SENTENCE.encode("utf-16-be"), ["looks like UTF-16,"]),
-    "utf-16-le": (SENTENCE.encode("utf-16-le"), ["looks like UTF-16LE,", "iconv -f UTF-16LE"]),
+    "utf-16-le": (SENTENCE.encode("utf-16-le"), ["looks like UTF-16LE,", "byte 0x00 at offset 1", "iconv -f UTF-16LE"]),
     "utf-16-be": (SENTENCE.encode("utf-16-be"), ["looks like UTF-16BE,"]),
     "utf-32-le": (SENTENCE.encode("utf-32-le"), ["looks like UTF-32LE,"]),
+    "utf-32-be marked": (b"\0\0\xfe\xff" + SENTENCE.encode("utf-32-be"), ["UTF-32,", "at offset 0"]),
     "utf-32-be": (SENTENCE.encode("utf-32-be"), ["looks like UTF-32BE,"]),
 }
 

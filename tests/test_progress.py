@@ -1,5 +1,8 @@
 """Progress: the words for people say what was done, and text from a model cannot play with the terminal."""
 
+import io
+import sys
+
 import pytest
 
 import bptt
@@ -24,6 +27,11 @@ def news(text, **flags):
         ),
         (NAMES, {"batch": 32}, ["3 steps of 18 x 256 at most (the text is too short for a batch of 32), adam"]),
         (NAMES, {"validation": 0, "batch": 20}, ["20 lines to learn from, nothing held out (as asked)", "steps of 20 x"]),
+        (
+            ["ab" * 2**n for n in range(4)] * 2 + ["ab" * 16] * 3,
+            {"batch": 8, "validation": 0},
+            ["of 3 x 256 at most (too few lines of like length for a batch of 8), adam"],
+        ),
         (["ab", "cd"], {}, ["2 lines to learn from, nothing held out (the text is too short to spare any), 5 symbols"]),
         (["ab"], {"mode": "lines"}, ["1 line to learn from, nothing held out (the text"]),
         (
@@ -80,6 +88,26 @@ def test_no_character_of_a_text_reaches_the_terminal_as_a_command(mode):
     _, lines = news("\x1b[2J\rab\x07\n\x9b1mcd\x08\n" * 30, mode=mode)
     assert all(character.isprintable() or character in "\n\t" for line in lines for character in line)
     assert len(lines[1].splitlines()) == 1
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", b"caf? ?\n"), ("utf-8", "café 日\n".encode())])
+def test_what_the_console_cannot_encode_is_a_question_mark(monkeypatch, encoding, shown):
+    console = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", console)
+    progress.say("café 日")
+    assert console.buffer.getvalue() == shown
+
+
+def test_ctrl_c_in_the_last_words_cuts_them_short(monkeypatch, tmp_path):
+    def sample(*_, without=None, **__):
+        if without:
+            raise KeyboardInterrupt
+        return ["ba"]
+
+    monkeypatch.setattr(bptt.LanguageModel, "sample", sample)
+    trained, lines = news(NAMES, out=tmp_path / "m")
+    assert trained.record["stopped"] == ""
+    assert f"saved in {tmp_path / 'm'}" in lines[-1]
 
 
 def test_printable():

@@ -88,7 +88,7 @@ def test_the_ends_of_every_range(name, fine, bad):
         assert refusal(**{name: value}).startswith(f"{settings.flag(name)} {value!r}: expected ")
 
 
-@pytest.mark.parametrize("name", ["layers", "seed", "validation", "clip_norm", "quiet", "cell"])
+@pytest.mark.parametrize("name", ["layers", "seed", "clip_norm", "quiet", "cell"])
 def test_none_is_refused_where_nothing_would_be_chosen(name):
     assert refusal(**{name: None}).startswith(f"{settings.flag(name)} None: expected ")
 

@@ -1,8 +1,11 @@
 """Training: the loop does what its parts say, the same seed gives the same bits, and no way to end loses what was learnt."""
 
+import contextlib
+import io
 import json
 import math
 import os
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -276,16 +279,31 @@ def test_measurements_are_about_ten_and_the_last_step_is_one():
 
 def test_ctrl_c_keeps_the_best_model(interrupt, held_out, tmp_path):
     interrupt(28)
-    seen = held_out(1.0, 2.0, 0.5)
+    seen = held_out(1.0, 2.0)
     news = []
     trained = train(steps=100, news=news, out=tmp_path / "m")
-    assert (trained.record["step"], trained.record["stopped"]) == (27, "interrupted")
-    np.testing.assert_array_equal(theta(trained), seen[2])
-    assert "interrupted after step 27: keeping the best model so far" in news
+    assert (trained.record["step"], trained.record["stopped"]) == (10, "interrupted")
+    np.testing.assert_array_equal(theta(trained), seen[0])
+    assert "interrupted: keeping the best model so far, of step 10" in news
     assert bptt.load(tmp_path / "m").record == trained.record
+
+
+def test_ctrl_c_keeps_the_last_step_where_nothing_is_held_out(interrupt):
     interrupt(28)
-    held_out(1.0, 2.0, 1.5)
-    assert train(steps=100).record["step"] == 10
+    assert train(steps=100, validation=0).record["step"] == 27
+
+
+def test_a_second_ctrl_c_keeps_what_there_is(interrupt, monkeypatch):
+    def again(*_):
+        raise KeyboardInterrupt
+
+    real = training._measure
+    interrupt(28)
+    monkeypatch.setattr(training, "_measure", lambda *a: real(*a) if a[1].step % 10 == 0 else again())
+    assert train(steps=100, validation=0).record["step"] == 20
+    interrupt(4)
+    with pytest.raises(KeyboardInterrupt, match="nothing was learnt"):
+        train(steps=100)
 
 
 def test_ctrl_c_before_the_first_measurement_keeps_the_last_step(interrupt):
@@ -295,9 +313,64 @@ def test_ctrl_c_before_the_first_measurement_keeps_the_last_step(interrupt):
 
 def test_ctrl_c_before_the_first_step_is_ctrl_c(interrupt, tmp_path):
     interrupt(1)
-    with pytest.raises(KeyboardInterrupt, match="interrupted before anything was learnt: nothing is saved"):
+    with pytest.raises(KeyboardInterrupt, match="interrupted; nothing was learnt, nothing is saved"):
         train(out=tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failure", [MemoryError("no room"), OSError(28, "No space left on device"), SystemExit(1)])
+def test_whatever_ends_a_run_the_best_model_is_saved(monkeypatch, tmp_path, failure):
+    calls = []
+
+    def update(*arguments):
+        calls.append(None)
+        if len(calls) == 28:
+            raise failure
+        return optimizers.adam(*arguments)
+
+    monkeypatch.setitem(UPDATES, "adam", update)
+    with (
+        pytest.warns(TrainingWarning, match=f"{type(failure).__name__}.* is saved in .*m$"),
+        pytest.raises(type(failure)) as got,
+    ):
+        train(steps=100, out=tmp_path / "m")
+    assert got.value is failure
+    record = bptt.load(tmp_path / "m").record
+    assert (record["step"] in (10, 20), record["stopped"]) == (True, "failed")
+
+
+def test_a_report_that_fails_loses_nothing(tmp_path):
+    def report(line):
+        if " s  step" in line:
+            raise RuntimeError("no listener")
+
+    with pytest.warns(TrainingWarning, match="RuntimeError"), pytest.raises(RuntimeError, match="no listener"):
+        bptt.train(NAMES, report=report, hidden=5, steps=100, backend="numpy", out=tmp_path / "m")
+    assert bptt.load(tmp_path / "m").record["step"] == 10
+
+
+def test_a_failure_before_the_first_measurement_keeps_the_last_step_and_before_the_first_step_nothing(monkeypatch, tmp_path):
+    for n, learnt in [(4, ["m"]), (1, [])]:
+        calls = []
+
+        def update(*arguments, n=n, calls=calls):
+            calls.append(None)
+            if len(calls) == n:
+                raise ZeroDivisionError
+            return optimizers.adam(*arguments)
+
+        monkeypatch.setitem(UPDATES, "adam", update)
+        folder = tmp_path / str(n)
+        with pytest.warns(TrainingWarning) if learnt else contextlib.nullcontext(), pytest.raises(ZeroDivisionError):
+            train(steps=100, out=folder / "m")
+        assert sorted(path.name for path in folder.glob("*")) == learnt
+
+
+def test_a_console_that_knows_ascii_only_does_not_end_a_run(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    bptt.train(["привет", "мир"] * 9, hidden=4, steps=3, backend="numpy")
+    assert b"??" in console.buffer.getvalue()
 
 
 def nan_from(monkeypatch, n):
@@ -381,6 +454,24 @@ def test_a_name_that_is_taken_meanwhile_gets_a_number(tmp_path, monkeypatch):
     assert bptt.load(tmp_path / "m-3").record == trained.record
     assert f"saved in {tmp_path / 'm-3'}" in news[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m-2", "m-3"]
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), MemoryError("no room"), KeyboardInterrupt()])
+def test_a_model_that_cannot_be_saved_is_returned(tmp_path, monkeypatch, failure):
+    def fsync(_):
+        raise failure
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    news = []
+    with pytest.warns(TrainingWarning, match="No space|no room|KeyboardInterrupt") as warned:
+        trained = train(out=tmp_path / "m", news=news)
+    assert trained.record["unsaved"] == str(warned[0].message)
+    assert trained.record["unsaved"].endswith("; it is not saved")
+    assert "saved in" not in news[-1]
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    trained.save(tmp_path / "m")
+    np.testing.assert_array_equal(theta(bptt.load(tmp_path / "m", backend="numpy")), theta(trained))
 
 
 def test_without_a_folder_nothing_is_saved(tmp_path, monkeypatch):

@@ -1,20 +1,23 @@
 """The command line: a thin shell over the package; bad input is one line on standard error and exit code 2."""
 
+import contextlib
 import dataclasses
 import difflib
 import io
 import json
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import cyclopts
 from cyclopts import App, CycloptsError, Parameter, Token
 
 from bptt import __version__, textbook
+from bptt import backend as backends
 from bptt.errors import InputError
 from bptt.run.language_model import load
 from bptt.run.settings import Settings, check, flag
@@ -40,7 +43,15 @@ def refuse_flag(kind: Any, text: str) -> None:
         raise CycloptsError(msg=f"Unknown option: {text}. " + (f"Did you mean {near[0]}?" if near else "Ask --help for all."))
 
 
-BackendName = Literal["auto", "numpy", "cupy", "torch", "jax", "strict"]
+if TYPE_CHECKING:
+    Name = str
+    Type = str
+else:  # the words that the settings take
+    Name, Type = (get_type_hints(Settings)[name] for name in ("backend", "dtype"))
+
+BackendName = Annotated[Name, Parameter(help="Array library; auto is CuPy where a CUDA device answers, else NumPy.")]
+Require = Annotated[bool, Parameter(help="Fail, rather than fall back to NumPy, where the backend cannot run.")]
+Dtype = Annotated[Type | None, Parameter(help="Floating-point type of the arithmetic; by default as the model was trained.")]
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
 
 app = App(
@@ -63,12 +74,16 @@ def train(text: Text = "dinosaurs", /, *, settings: Annotated[Settings, Paramete
     settings
         One flag each.
     """
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # keeps the best model, too
     trained = fit(text, check(settings), say, Path("runs"))
+    if "unsaved" in trained.record:
+        return 5
     return {"interrupted": 130, "diverged": 3}.get(trained.record["stopped"], 0)
 
 
 @app.command
-def sample(
+def sample(  # noqa: D417  # BackendName and the like bring their help
     run: Path,
     /,
     *,
@@ -78,7 +93,8 @@ def sample(
     prompt: str = "",
     length: int | None = None,
     backend: BackendName = "auto",
-    require_backend: bool = False,
+    require_backend: Require = False,
+    dtype: Dtype = None,
 ) -> int:
     """Write new texts with a saved model.
 
@@ -95,26 +111,23 @@ def sample(
     prompt
         What every text begins with.
     length
-        Characters at most; by default 200 for lines and 500 for a stream.
-    backend
-        Array library; auto is CuPy where a CUDA device answers, else NumPy.
-    require_backend
-        Fail, rather than fall back to NumPy, where the backend cannot run.
+        New characters at most, after the prompt; by default 200 for lines and 500 for a stream.
     """
-    model = load(run, backend=backend, require_backend=require_backend or None)
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
     texts = model.sample(count, temperature=temperature, seed=seed, prompt=prompt, length=length)
     say(("\n" if model.mode == "lines" else "\n\n").join(texts))
     return 0
 
 
 @app.command
-def evaluate(
+def evaluate(  # noqa: D417
     run: Path,
     text: Text,
     /,
     *,
     backend: BackendName = "auto",
-    require_backend: bool = False,
+    require_backend: Require = False,
+    dtype: Dtype = None,
 ) -> int:
     """Measure how well a saved model predicts a text.
 
@@ -124,14 +137,13 @@ def evaluate(
         The folder of the model.
     text
         A file, - for standard input, or a built-in text: dinosaurs or python-help.
-    backend
-        Array library; auto is CuPy where a CUDA device answers, else NumPy.
-    require_backend
-        Fail, rather than fall back to NumPy, where the backend cannot run.
     """
-    model = load(run, backend=backend, require_backend=require_backend or None)
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
     source = corpus.read(text, "bytes" if model.vocabulary.symbols is None else "characters")
-    result = model.evaluate(source.text)
+    try:
+        result = model.evaluate(source.text)
+    except InputError as error:
+        raise InputError(f"{source.shown}: {error}") from None
     say(str(result))
     numbers = {name: getattr(result, name) for name in ("nats_per_char", "bits_per_char", "perplexity", "characters")}
     say(json.dumps(numbers))
@@ -139,7 +151,9 @@ def evaluate(
 
 
 @app.command(name="textbook")
-def run_textbook(*, data: Text = "dinosaurs", iterations: int = 35000, backend: BackendName = "numpy") -> int:
+def run_textbook(  # noqa: D417
+    *, data: Text = "dinosaurs", iterations: int = 35000, backend: BackendName = "numpy", require_backend: Require = False
+) -> int:
     """Train as the course does, by the functions of bptt.textbook, and print what the course prints.
 
     Parameters
@@ -148,70 +162,86 @@ def run_textbook(*, data: Text = "dinosaurs", iterations: int = 35000, backend: 
         A file of names, one a line, - for standard input, or a built-in text.
     iterations
         Names to learn from, one at a time.
-    backend
-        Array library.
     """
     if iterations < 1:
         raise InputError(f"--iterations {iterations}: expected at least 1")
+    if require_backend:
+        backends.select(backend, "float64", require=True)
     text = str(corpus.read(data).text).lower()
     symbols = vocabulary.characters(text).symbols or ()
     ix_to_char = dict(enumerate(symbols))
     char_to_ix = {character: ix for ix, character in ix_to_char.items()}
-    textbook.model(text, ix_to_char, char_to_ix, num_iterations=iterations, vocab_size=len(symbols), backend=backend)
+    with printing():
+        textbook.model(text, ix_to_char, char_to_ix, num_iterations=iterations, vocab_size=len(symbols), backend=backend)
     return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for bad input, 3 for a diverged run, 130 after Ctrl-C."""
+    """Run the command line and return its exit code.
+
+    0, 2 for bad input or output that cannot be written, 3 for a diverged run, 5 for a model that could not be saved where it
+    should be, 130 after Ctrl-C.
+    """
+    unwritten.clear()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that cannot print a character shows ? in its place
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = warn
-        try:
-            code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-            print(end="", flush=True)
-            return int(code or 0)
-        except (InputError, CycloptsError) as error:
-            return complain(str(error), 2)
-        except Diverged as error:
-            return complain(str(error), 3)
-        except MemoryError as error:
-            return complain(f"out of memory: {error}: try a smaller --hidden, --layers, --batch, --length or --count", 2)
-        except KeyboardInterrupt as error:
-            return complain(str(error) or "interrupted", 130)
-        except BrokenPipeError:
-            drop_output()
-            return 0
-        except OSError as error:
-            drop_output()
-            return complain(f"cannot write to standard output: {error.strerror}", 2)
+        code = attempt(arguments)
+    with printing():
+        print(end="", flush=True)
+    for error in unwritten:
+        if not isinstance(error, BrokenPipeError):
+            code = complain(f"cannot write to standard output: {error.strerror or error}", code or 2)
+    return code
+
+
+def attempt(arguments: list[str] | None) -> int:
+    """The exit code of a command, with one line for whatever goes wrong."""
+    try:
+        return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+    except (InputError, CycloptsError) as error:
+        return complain(str(error), 2)
+    except Diverged as error:
+        return complain(str(error), 3)
+    except MemoryError as error:
+        return complain(f"out of memory: {error}: try a smaller --hidden, --layers, --batch, --length or --count", 2)
+    except KeyboardInterrupt as error:
+        return complain(str(error) or "interrupted", 130)
+    except OSError as error:
+        with printing():
+            print(end="", flush=True)  # fails again if it was the help that could not be printed
+        return 0 if unwritten else complain(str(error), 2)
+
+
+unwritten: list[OSError] = []  # why standard output was given up
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Give up standard output, what waits in its buffer included, where it cannot be written; `main` says so in the end."""
+    try:
+        yield
+    except OSError as error:
+        unwritten.append(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(line: str) -> None:
-    """Print for people and pipes alike, at once; the work goes on where the reader of a pipe has left, as head does."""
-    try:
+    """Print for people and pipes alike, at once; the work goes on where that fails, as when a reader leaves."""
+    with printing():
         print(line, flush=True)
-    except BrokenPipeError:
-        drop_output()
 
 
 def complain(line: str, code: int = 0) -> int:
     """One line on standard error; gives the exit code back."""
-    print(f"bptt: {' '.join(line.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"bptt: {' '.join(line.split())}", file=sys.stderr)
     return code
 
 
 def warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """One line for a warning, without the line of code that it comes from."""
     complain(f"warning: {message}")
-
-
-def drop_output() -> None:
-    """Send standard output nowhere from now on, what waits in its buffer included."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

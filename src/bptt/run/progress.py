@@ -1,13 +1,16 @@
 """What a training run says on its way: plain lines for people."""
 
+import contextlib
 import math
 import shlex
+import sys
 from pathlib import Path
 
 from bptt.nn import model, packing
 from bptt.run.data import Data, lines, targets, widest
 from bptt.run.language_model import LanguageModel
 from bptt.run.settings import Plan, Settings
+from bptt.text import batches
 
 NEW = 10  # texts at the end that the training text does not contain
 
@@ -17,11 +20,15 @@ def heading(untrained: LanguageModel, data: Data, settings: Settings, plan: Plan
     symbols = f"{len(data.vocabulary)} symbols"
     unit = "line" if data.mode == "lines" else "character"
     learn, held_out = (len(part) if data.mode == "lines" else targets(part) for part in (data.training, data.held_out))
-    too_short = "the text is too short to spare any" if settings.validation else "as asked"
-    measured = f"{held_out:,} held out" if held_out else f"nothing held out ({too_short})"
+    nothing = "as asked" if settings.validation == 0 else "the text is too short to spare any"
+    measured = f"{held_out:,} held out" if held_out else f"nothing held out ({nothing})"
     parameters = packing.count(model.shapes(untrained.config))
-    batch = widest(data, plan.batch, plan.length)
-    shrunk = "" if batch == plan.batch else f" (the text is too short for a batch of {plan.batch})"
+    batch, shrunk = widest(data, plan.batch, plan.length), ""
+    if batch < plan.batch:
+        shrunk = f" (the text is too short for a batch of {plan.batch})"
+    elif data.mode == "lines":  # one batch holds lines of like length only
+        batch = max(group.x.shape[1] for group in batches.lines(data.training, plan.batch, plan.length, None))
+        shrunk = f" (too few lines of like length for a batch of {plan.batch})" if batch < plan.batch else ""
     return "\n".join(
         [
             f"text   {data.name}: {learn:,} {unit}{'s' * (learn != 1)} to learn from, {measured}, {symbols}",
@@ -46,9 +53,9 @@ def line(now: LanguageModel, plan: Plan, seconds: float) -> str:
     )
 
 
-def interrupted(step: int) -> str:
+def interrupted(kept: LanguageModel) -> str:
     """Ctrl-C was pressed."""
-    return f"interrupted after step {step}: keeping the best model so far"
+    return f"interrupted: keeping the best model so far, of step {kept.record['step']}"
 
 
 def diverged(step: int, loss: float, plan: Plan) -> str:
@@ -58,13 +65,9 @@ def diverged(step: int, loss: float, plan: Plan) -> str:
 
 def ending(trained: LanguageModel, data: Data, out: Path | None) -> str:
     """New texts, how good the model is, where it is, and how to get more."""
-    if trained.mode == "lines":
-        new = trained.sample(NEW, temperature=0.8, without=lines(data) | {""})
-        news = [f"{len(new)} new ones, none of them in the text:", *(f"  {printable(text)}" for text in new)]
-        if not new:
-            news = ["nothing new: what it writes is in the text"]
-    else:
-        news = ["new text:", printable(trained.sample(1, temperature=0.8, length=300)[0], "\n\t")]
+    news = []
+    with contextlib.suppress(KeyboardInterrupt):  # in a hurry: the texts can be missed, the rest cannot
+        news = _new(trained, data)
     held_out = trained.record["held_out"]
     if held_out is not None:
         bits = held_out / math.log(2)
@@ -72,6 +75,21 @@ def ending(trained: LanguageModel, data: Data, out: Path | None) -> str:
     if out is not None:
         news += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))} --count 10 --seed 1"]
     return "\n".join(news)
+
+
+def _new(trained: LanguageModel, data: Data) -> list[str]:
+    if trained.mode == "stream":
+        return ["new text:", printable(trained.sample(1, temperature=0.8, length=300)[0], "\n\t")]
+    new = trained.sample(NEW, temperature=0.8, without=lines(data) | {""})
+    if not new:
+        return ["nothing new: what it writes is in the text"]
+    return [f"{len(new)} new ones, none of them in the text:", *(f"  {printable(text)}" for text in new)]
+
+
+def say(news: str) -> None:
+    """Print at once, with ? for each character that standard output cannot encode."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(news.encode(encoding, "replace").decode(encoding), flush=True)
 
 
 def printable(text: str, fine: str = "") -> str:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,7 @@ from bptt.run.settings import Plan, Settings, choose, from_flags
 
 WARM_UP = 200  # steps in which the rate rises, or a tenth of a shorter run
 MEASUREMENTS = 10  # of the held-out part, in a run
-BYTES = 24  # a parameter, at least: float32 weights, gradient, its two means, and what replaces them
+BYTES_PER_PARAMETER = 24  # at least: float32 weights, gradient, its two means, and what replaces them
 
 UPDATES: dict[str, Callable[..., tuple[Array, optimizers.State]]] = {
     "adam": optimizers.adam,
@@ -40,7 +41,7 @@ class Diverged(ArithmeticError):
 
 
 class TrainingWarning(UserWarning):
-    """A run that ended before its time."""
+    """A run that ended before its time, or a model that could not be saved where it should be."""
 
 
 class Snapshot(NamedTuple):
@@ -48,19 +49,21 @@ class Snapshot(NamedTuple):
 
     step: int
     theta: Array  # (P,) parameters
-    memory: optimizers.State
-    states: tuple[Any, ...]  # what the next window of the same texts begins with
     loss: Array  # () of the batch, nats per character
 
 
 def train(
-    text: str | os.PathLike[str] | Iterable[str] = "dinosaurs", *, report: Callable[[str], None] = print, **flags: Any
+    text: str | os.PathLike[str] | Iterable[str] = "dinosaurs",
+    *,
+    report: Callable[[str], None] = progress.say,
+    **flags: Any,
 ) -> LanguageModel:
     """Train a model on a path, a text, lines, or a built-in text; the keywords are the command line's flags.
 
     `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`. The fields of `bptt.run.settings.Settings` say what each
     flag means; `report` gets each piece of news as a string. Ctrl-C ends the run early, with what it has learnt, and so
-    does, with a TrainingWarning, a loss that is not finite any more.
+    does, with a TrainingWarning, a loss that is not finite any more. Any other exception leaves the best model so far in `out`
+    and goes on. A model that cannot be saved is returned all the same, with a TrainingWarning and the reason in its record.
 
     Raises:
         InputError: a text that cannot be read or learnt from, or a flag that is unknown or out of its range.
@@ -71,7 +74,11 @@ def train(
 
 @np.errstate(all="ignore")  # a loss that is not finite is told in words, once
 def fit(text: Any, settings: Settings, report: Callable[[str], None], runs: Path | None = None) -> LanguageModel:
-    """Train as the settings say and save the model in `out`, else in a folder of its own below `runs` if there is one."""
+    """Train as the settings say and save the model in `out`.
+
+    The command line gives `runs`: there the model gets a folder of its own if there is no `out`, and one among the system's
+    temporary files if it cannot be saved.
+    """
 
     def tell(news: Callable[..., str], *about: Any) -> None:
         if not settings.quiet:
@@ -96,10 +103,22 @@ def fit(text: Any, settings: Settings, report: Callable[[str], None], runs: Path
     }
     untrained = LanguageModel(config, data.vocabulary, data.mode, params, where, record)
     tell(progress.heading, untrained, data, settings, plan)
-    trained = _watch(untrained, data, plan, _updates(untrained, data, settings, plan, order_rng, dropout_rng), tell)
-    if out is not None:
-        out = _save(trained, out)
-    tell(progress.ending, trained, data, out)
+    updates = _updates(untrained, data, settings, plan, order_rng, dropout_rng)
+    trained, end = _watch(untrained, data, plan, updates, tell)
+    saved, problem = _save(trained, out, spare=runs is not None) if out else (None, "")  # first of all: what follows may fail
+    if problem:
+        trained = dataclasses.replace(trained, record={**trained.record, "unsaved": problem})
+        warnings.warn(problem, TrainingWarning, stacklevel=1)
+    if isinstance(end, Diverged):
+        warnings.warn(f"{end}; the best model before is kept", TrainingWarning, stacklevel=1)
+    elif isinstance(end, KeyboardInterrupt):
+        tell(progress.interrupted, trained)
+    elif end is not None:
+        if saved:
+            why = f"the run failed ({type(end).__name__}): the best model before is saved in {saved}"
+            warnings.warn(why, TrainingWarning, stacklevel=1)
+        raise end
+    tell(progress.ending, trained, data, saved)
     return trained
 
 
@@ -107,10 +126,10 @@ def _refuse_too_large(config: model.Config) -> None:
     """Raise an InputError for a model that this machine cannot train, before the system kills the process for it."""
     parameters = packing.count(model.shapes(config))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
-    if BYTES * parameters > memory:
+    if BYTES_PER_PARAMETER * parameters > memory:
         raise InputError(
             f"--hidden {config.hidden} --layers {config.layers}: {parameters:,} parameters want at least "
-            f"{BYTES * parameters / 1e9:,.0f} GB of memory, this machine has {memory / 1e9:,.0f} GB: choose fewer of them"
+            f"{BYTES_PER_PARAMETER * parameters / 1e9:,.0f} GB of memory, this machine has {memory / 1e9:,.0f} GB: choose fewer"
         )
 
 
@@ -143,44 +162,59 @@ def _updates(
             d, _ = optimizers.clip_by_norm(d, settings.clip_norm)
         rate = optimizers.warmup_cosine(step, plan.learning_rate, warmup=min(WARM_UP, plan.steps // 10), total=plan.steps)
         theta, memory = UPDATES[settings.optimizer](theta, d, memory, rate)
-        yield Snapshot(step + 1, theta, memory, states, loss)
+        yield Snapshot(step + 1, theta, loss)
 
 
 def _watch(
     untrained: LanguageModel, data: Data, plan: Plan, updates: Iterator[Snapshot], tell: Callable[..., None]
-) -> LanguageModel:
-    """The model where it was best on the held-out part, or last if nothing is held out; Ctrl-C ends the run early."""
+) -> tuple[LanguageModel, BaseException | None]:
+    """The model where it was best on the held-out part, or last if nothing is held out; and what ended the run early.
+
+    What ended it is raised only where there is no model to keep.
+    """
     best: LanguageModel | None = None
     last: Snapshot | None = None
+    end: BaseException | None = None
     every = max(1, plan.steps // MEASUREMENTS)
-    began, stopped = time.perf_counter(), ""
+    began = time.perf_counter()
     try:
         for last in updates:
             if last.step % every and last.step < plan.steps:
                 continue
             now = _measure(untrained, last, data)
             if now is None:
-                stopped = "diverged"
-                break
+                raise Diverged(progress.diverged(last.step, float(untrained.backend.get(last.loss)), plan))
+            best = _better(best, now)  # before it is told, which may fail
             tell(progress.line, now, plan, time.perf_counter() - began)
-            best = _better(best, now)
-    except KeyboardInterrupt:
-        stopped = "interrupted"
-        if last is not None:
+    except BaseException as error:
+        end = error
+    if end is not None and last is not None and (best is None or not data.held_out):
+        with contextlib.suppress(Exception, KeyboardInterrupt):  # Ctrl-C again: what there is will do
             best = _better(best, _measure(untrained, last, data))
-            tell(progress.interrupted, last.step)
-    if stopped == "diverged" and last is not None:
-        why = progress.diverged(last.step, float(untrained.backend.get(last.loss)), plan)
-        if best is None:
-            raise Diverged(f"{why}; nothing was learnt, nothing is saved")
-        warnings.warn(f"{why}; the best model before is kept", TrainingWarning, stacklevel=5)
     if best is None:
-        raise KeyboardInterrupt("interrupted before anything was learnt: nothing is saved")
-    return dataclasses.replace(best, record={**best.record, "stopped": stopped, "seconds": time.perf_counter() - began})
+        if isinstance(end, Diverged | KeyboardInterrupt):
+            raise type(end)(f"{str(end) or 'interrupted'}; nothing was learnt, nothing is saved")
+        raise end or RuntimeError("there was no step")
+    stopped = {type(None): "", KeyboardInterrupt: "interrupted", Diverged: "diverged"}.get(type(end), "failed")
+    record = {**best.record, "stopped": stopped, "seconds": time.perf_counter() - began}
+    return dataclasses.replace(best, record=record), end
 
 
-def _save(trained: LanguageModel, out: Path) -> Path:
-    """Where the model now is: in `out`, or out-2, out-3 ... where another run has taken the name in the meantime."""
+def _save(trained: LanguageModel, out: Path, spare: bool) -> tuple[Path | None, str]:
+    """Where the model now is, if anywhere, and why it is not in `out`; `spare`: then try among the temporary files."""
+    try:
+        return _write(trained, out), ""
+    except (Exception, KeyboardInterrupt) as error:  # hours of work may be in it
+        problem = str(error) or type(error).__name__
+    if spare:
+        with contextlib.suppress(Exception, KeyboardInterrupt):
+            folder = _write(trained, Path(tempfile.gettempdir()) / f"bptt-{out.name}")
+            return folder, f"{problem}; it is saved in {folder} instead"
+    return None, f"{problem}; it is not saved"
+
+
+def _write(trained: LanguageModel, out: Path) -> Path:
+    """Save the model in `out`, or out-2, out-3 ... where another run has taken the name in the meantime."""
     while True:
         folder = checkpoint.free(out)
         with contextlib.suppress(checkpoint.Taken):

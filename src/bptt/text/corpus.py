@@ -4,7 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ class Corpus:
 
     name: str  # a built-in name, the stem of a file, "stdin" or "text"
     text: str | bytes  # bytes only where it was read for the byte vocabulary
+    shown: str = field(default="the text", compare=False)  # what an error message calls it
 
 
 def dinosaurs() -> str:
@@ -39,6 +40,7 @@ def python_help() -> str:
 
 
 BUILT_IN: dict[str, Callable[[], str]] = {"dinosaurs": dinosaurs, "python-help": python_help}
+EXPECTED = f"expected text of at least two different characters, or a built-in text ({', '.join(BUILT_IN)})"
 
 
 def read(source: str | os.PathLike[str] | Iterable[str], vocabulary: Literal["characters", "bytes"] = "characters") -> Corpus:
@@ -46,7 +48,7 @@ def read(source: str | os.PathLike[str] | Iterable[str], vocabulary: Literal["ch
 
     A str with a newline in it is the text itself, "-" is standard input, a name in `BUILT_IN` that text (write ./dinosaurs
     for a file of that name), and any other str a path. An iterable gives lines. For the byte vocabulary the bytes are taken
-    as they are; otherwise they must be UTF-8, a byte order mark is dropped, and "\r\n" and "\r" become "\n".
+    as they are; otherwise they must be UTF-8 without NULs, a byte order mark is dropped, and "\r\n" and "\r" become "\n".
 
     Raises:
         InputError: a source that cannot be read, is not UTF-8, or holds nothing but white space.
@@ -61,15 +63,15 @@ def read(source: str | os.PathLike[str] | Iterable[str], vocabulary: Literal["ch
         text = _decode(content, shown) if isinstance(content, bytes) else content
         text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
-        raise InputError(f"{shown} holds {'nothing but white space' if text else 'nothing'}: expected text")
-    return Corpus(name, text)
+        raise InputError(f"{shown} holds {'nothing but white space' if text else 'nothing'}: {EXPECTED}")
+    return Corpus(name, text, shown)
 
 
 def check_learnable(source: Corpus) -> None:
     """Raise an InputError for a text in which there is nothing to learn: fewer than two different symbols and the newline."""
     distinct: set[str | int] = set(source.text)
     if len(distinct - {"\n", ord("\n")}) < 2:
-        raise InputError(f"{source.name} holds one character only: expected text of at least two different characters")
+        raise InputError(f"{source.shown} holds one character only: {EXPECTED}")
 
 
 def choose_mode(text: str | bytes) -> Mode:
@@ -199,19 +201,28 @@ def _hint(path: str) -> str:
 
 
 def _decode(raw: bytes, shown: str) -> str:
+    def refuse(problem: str, offset: int, reason: str, remedy: str) -> InputError:
+        place = f"byte 0x{raw[offset]:02x} at offset {offset}, line {raw.count(10, 0, offset) + 1}{reason}"
+        return InputError(f"{shown} {problem}: {place}: {remedy}, or use --vocabulary bytes")
+
     if encoding := _wide_encoding(raw):
-        raise InputError(
-            f"{shown} looks like {encoding}, expected UTF-8: "
-            f"convert it with iconv -f {encoding} -t UTF-8 OLD > NEW, or use --vocabulary bytes"
-        )
+        offset = 0 if raw[0] > 0xF0 else raw.index(0)  # of the byte order mark, or of a NUL
+        raise refuse(f"looks like {encoding}, expected UTF-8", offset, "", _convert(encoding))
+    if 0 in raw:
+        offset = raw.index(0)
+        encoding = "UTF-16LE" if offset % 2 else "UTF-16BE"  # where Cyrillic, say, has a NUL: in spaces and newlines
+        raise refuse(f"looks like {encoding} or a binary file, expected UTF-8", offset, "", _convert(encoding))
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{shown} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}, line {line} ({error.reason}): "
-            "convert it with iconv -f LATIN1 -t UTF-8 OLD > NEW, or use --vocabulary bytes"
-        ) from None
+        problem, remedy = "is not UTF-8", _convert("LATIN1")
+        if error.reason == "unexpected end of data":
+            problem, remedy = "is not UTF-8 to its end, but cut off in the middle of a character", "get the whole file"
+        raise refuse(problem, error.start, f" ({error.reason})", remedy) from None
+
+
+def _convert(encoding: str) -> str:
+    return f"convert it with iconv -f {encoding} -t UTF-8 OLD > NEW"
 
 
 def _wide_encoding(raw: bytes) -> str:
