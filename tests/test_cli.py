@@ -96,8 +96,8 @@ def test_train_then_sample_then_evaluate(run):
 
 
 def test_each_run_has_a_folder_of_its_own(run):
-    for _ in range(3):
-        run("train", "names.txt", *SMALL, "--quiet")
+    for number in ("", "-2", "-3"):
+        assert run("train", "names.txt", *SMALL, "--quiet") == (0, f"runs/names{number}\n", "")
     assert sorted(path.name for path in Path("runs").iterdir()) == ["names", "names-2", "names-3"]
 
 
@@ -163,6 +163,14 @@ def test_sample_passes_on_what_was_asked(run):
     assert (code, out.splitlines()) == (0, m.sample(3, temperature=0.5, seed=4, prompt="ba", length=6))
     code, out, _ = run("sample", "s", "--count", "2", "--length", "30")
     assert out == "\n\n".join(s.sample(2, length=30)) + "\n"
+
+
+def test_control_characters_are_for_files_not_for_terminals(run, monkeypatch):
+    raw = "a\x1b[2J\u200db\n"
+    monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: [raw])
+    assert run("sample", "s")[1] == raw + "\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("sample", "s")[1] == "a [2J\u200db\n\n"
 
 
 def test_a_type_of_choice_for_sampling_and_measuring(run, monkeypatch):
@@ -244,20 +252,27 @@ def refused(run, *arguments, code=2, words=()):
         ("train --hiden 5", ["--hiden", "Did you mean --hidden?"]),
         ("train --hiden=5", ["--hiden=5", "Did you mean --hidden?"]),
         ("train -x", ["-x", "--help"]),
-        ("train names.txt more.txt", ["more.txt"]),
+        ("train names.txt --lr 1", ["--lr", "Did you mean --learning-rate?"]),
+        ("evaluate m --hidden 3", ["Unknown option: --hidden. Ask --help for all."]),
+        ("evaluate m names.txt --hidden 3", ["Unknown option: --hidden. Ask --help for all."]),
+        ("textbook --iteration 3", ["--iteration.", "Did you mean --iterations?"]),
+        ("textbook --data --iteration", ["--iteration.", "Did you mean --iterations?"]),
+        ("--verison", ["Unknown option: --verison. Did you mean --version?"]),
+        ("train names.txt -", ["unexpected '-': one text"]),
+        ("train names.txt more.txt", ["unexpected 'more.txt': one text at a time (cat a b | bptt train -)"]),
         ("evaluate m --bakend numpy names.txt", ["Did you mean --backend?"]),
         ("sample", ["RUN"]),
-        ("sample m names.txt", ["names.txt"]),
+        ("sample m names.txt", ["unexpected 'names.txt'"]),
         ("evaluate m", ["TEXT"]),
-        ("train names.txt --hidden", ["--hidden"]),
+        ("train names.txt --hidden", ["--hidden", "requires an argument"]),
         ("train names.txt --hidden many", ["--hidden", "'many' is not a whole number"]),
         ("train names.txt --hidden 4.5", ["--hidden", "'4.5' is not a whole number"]),
         ("train names.txt --hidden 0", ["--hidden 0: expected a whole number, at least 1"]),
         ("train names.txt --hidden -4", ["--hidden -4: expected"]),
         ("train names.txt --hidden 1000000", ["1000000", "GB of memory", "fewer"]),
         ("train names.txt --layers 1001", ["--layers 1001: expected a whole number from 1 to 1000"]),
-        ("train names.txt --learning-rate nan", ["--learning-rate nan: expected a number above 0"]),
-        ("train names.txt --learning-rate inf", ["--learning-rate inf: expected"]),
+        ("train names.txt --learning-rate nan", ["--learning-rate nan: expected a finite number above 0"]),
+        ("train names.txt --learning-rate inf", ["--learning-rate inf: expected a finite number above 0"]),
         ("train names.txt --learning-rate fast", ["--learning-rate", "fast"]),
         ("train names.txt --dropout 1", ["--dropout 1.0: expected a share"]),
         ("train names.txt --validation 1", ["--validation 1.0: expected a share"]),
@@ -265,7 +280,7 @@ def refused(run, *arguments, code=2, words=()):
         ("train names.txt --steps 2 --epochs 3", ["--steps 2 and --epochs 3.0: give one of the two"]),
         ("train names.txt --cell grru", ["grru", "vanilla", "Did you mean"]),
         ("train names.txt --backend numpie", ["numpie", "numpy"]),
-        ("train nmaes.txt", ["'nmaes.txt' does not exist", "did you mean 'names.txt'?"]),
+        ("train nmaes.txt", ["'nmaes.txt' does not exist", "did you mean 'names.txt'?", "- for standard input"]),
         ("train m", ["'m' is a folder"]),
         ("train m --out new", ["'m' is a folder"]),
         ("train empty", ["'empty' holds nothing"]),
@@ -273,19 +288,21 @@ def refused(run, *arguments, code=2, words=()):
         ("train same", ["'same' holds one character only"]),
         ("train utf16", ["looks like UTF-16", "iconv"]),
         ("train cut", ["is not UTF-8", "--vocabulary bytes"]),
-        ("train binary", ["--vocabulary bytes"]),
+        ("train binary", ["looks like a binary file", ": train with --vocabulary bytes"]),
         ("train names.txt --out m", ["m: something is there already: name a new folder"]),
         ("train names.txt --out names.txt", ["names.txt: something is there already"]),
         ("train names.txt --out names.txt/new", ["no folder can be made there", "names.txt"]),
         ("sample nowhere", ["nowhere: no such folder", "bptt train"]),
-        ("sample names.txt", ["names.txt: no such folder"]),
-        ("sample .", ["manifest.json: no such file"]),
-        ("sample m --count 0", ["count 0: expected at least 1"]),
+        ("sample names.txt", ["names.txt: is a file, expected a folder that bptt train"]),
+        ("sample .", ["name one of them, as m, s"]),
+        ("sample mm", ["mm: no such folder (did you mean m?)"]),
+        ("sample none", ["manifest.json: no such file"]),
+        ("sample m --count 0", ["count 0: expected a whole number, at least 1"]),
         ("sample m --count 2.0", ["'2.0' is not a whole number"]),
-        ("sample m --temperature -1", ["temperature -1.0: expected a number, at least 0"]),
+        ("sample m --temperature -1", ["temperature -1.0: expected a finite number, at least 0"]),
         ("sample m --temperature nan", ["temperature nan: expected"]),
         ("sample m --seed -1", ["seed -1: expected"]),
-        ("sample m --length 0", ["length 0: expected at least 1"]),
+        ("sample m --length 0", ["length 0: expected a whole number, at least 1"]),
         ("sample m --prompt xyz", ["not in the vocabulary: 'x' (U+0078), 'y' (U+0079), 'z' (U+007A)", "--vocabulary bytes"]),
         ("evaluate m empty", ["'empty' holds nothing"]),
         ("evaluate m unknown", ["'unknown': not in the vocabulary: 'z' (U+007A), first at line 2, column 1"]),
@@ -303,11 +320,12 @@ def test_bad_input_is_one_line_and_changes_nothing(run, arguments, words):
         "blank": b" \n",
         "same": b"aa\na\n",
         "cut": "né".encode()[:-1],
-        "binary": b"\x80\xff\x81",
+        "binary": b"\x80\xff\x81\x01\x02",
         "unknown": b"ban\nzz",
     }
     for name, raw in {**files, "utf16": NAMES.encode("utf-16")}.items():
         Path(name).write_bytes(raw)
+    Path("none").mkdir()
     assert refused(run, *arguments.split(), words=words) == ""
 
 
@@ -404,7 +422,7 @@ def test_a_run_that_diverges_later_saves_the_model_before(run, monkeypatch):
     rates = iter([0.01] * 25 + [math.nan] * 75)
     monkeypatch.setitem(UPDATES, "adam", lambda theta, d, memory, rate: optimizers.sgd(theta, d, memory, next(rates)))
     code, out, err = run("train", "names.txt", "--hidden", "4", "--steps", "100", "--quiet")
-    assert (code, out, len(err.splitlines())) == (3, "", 1)
+    assert (code, out, len(err.splitlines())) == (3, "runs/names\n", 1)
     assert "warning: step 30: " in err
     assert "the best model before is kept" in err
     record = bptt.load("runs/names").record

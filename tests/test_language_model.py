@@ -133,13 +133,19 @@ def test_known_texts_are_left_out_and_none_comes_twice():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"count": 0}, "count 0: expected at least 1"),
+        ({"count": 0}, "count 0: expected a whole number, at least 1"),
         ({"count": -1}, "count -1"),
-        ({"temperature": -0.1}, "temperature -0.1: expected a number, at least 0"),
+        ({"temperature": -0.1}, "temperature -0.1: expected a finite number, at least 0"),
         ({"temperature": math.nan}, "temperature nan"),
         ({"temperature": math.inf}, "temperature inf"),
-        ({"seed": -1}, "seed -1: expected at least 0"),
-        ({"length": 0}, "length 0: expected at least 1"),
+        ({"seed": -1}, "seed -1: expected a whole number, at least 0"),
+        ({"length": 0}, "length 0: expected a whole number, at least 1"),
+        ({"count": "10"}, "count '10': expected a whole number"),
+        ({"count": 2.5}, "count 2.5: expected a whole number"),
+        ({"temperature": "a"}, "temperature 'a': expected a finite number"),
+        ({"prompt": 3}, "prompt 3: expected str"),
+        ({"seed": None}, "seed None: expected a whole number"),
+        ({"length": 3.5}, "length 3.5: expected a whole number"),
         ({"length": -5}, "length -5"),
         ({"prompt": "an\nbo"}, "'an\\nbo': expected the beginning of one line"),
         ({"prompt": "xenia"}, "'x' (U+0078), 'e' (U+0065), 'i' (U+0069), first at line 1, column 1"),
@@ -147,6 +153,11 @@ def test_known_texts_are_left_out_and_none_comes_twice():
 )
 def test_a_bad_argument_is_one_line_of_complaint(arguments, words):
     assert words in refusal(make().sample, **arguments)
+
+
+def test_whole_numbers_of_any_type_are_taken():
+    m = make("stream")
+    assert m.sample(2.0, length=np.int64(5), seed=3.0, temperature=1) == m.sample(2, length=5, seed=3)
 
 
 # Scores
@@ -188,6 +199,7 @@ def test_nothing_to_score(mode, text):
 def test_unknown_characters_are_not_scored():
     assert "'x' (U+0078), first at line 2, column 3" in refusal(make().score, "anna\nboxx\n")
     assert "got bytes, expected str" in refusal(make().evaluate, b"anna")
+    assert "got int, expected the text itself, as str" in refusal(make().score, 3)
 
 
 # Files
@@ -214,6 +226,11 @@ def test_a_type_of_choice(tmp_path):
     assert half.score(TEXT) == pytest.approx(m.score(TEXT), rel=1e-5)
     half.save(tmp_path / "half")
     assert bptt.load(tmp_path / "half").backend.dtype == "float32"
+
+
+def test_what_is_no_path_is_refused():
+    assert "folder 5: expected a path" in refusal(bptt.load, 5)
+    assert "folder None: expected a path" in refusal(make().save, None)
 
 
 def test_a_model_is_saved_once(tmp_path):

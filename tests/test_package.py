@@ -78,7 +78,16 @@ def test_public_name_has_a_docstring(name, thing):
 
 
 def test_there_are_public_names_to_look_at():
-    assert {"train", "load", "LanguageModel", "LanguageModel.sample", "InputError"} <= {name for name, _ in documented()}
+    assert {
+        "train",
+        "load",
+        "LanguageModel",
+        "LanguageModel.sample",
+        "InputError",
+        "TrainingWarning",
+        "Diverged",
+        "CheckpointError",
+    } <= {name for name, _ in documented()}
 
 
 def test_help_lists_the_commands():

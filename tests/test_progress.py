@@ -2,11 +2,12 @@
 
 import io
 import sys
+import time
 
 import pytest
 
 import bptt
-from bptt.run import progress
+from bptt.run import progress, training
 
 NAMES = [a + b for a in "bdklm" for b in "aeio"]
 
@@ -57,7 +58,7 @@ def test_a_measurement_has_its_loss_in_nats_and_bits_and_some_names():
         f"step 1  loss {trained.record['loss']:.4f}  held out {held_out:.4f} nats/char ({held_out / 0.6931472:.4f} bits)  "
     )
     assert expected in lines[1]
-    assert lines[1].endswith(", ".join(trained.sample(3, temperature=0.8, seed=1)))
+    assert lines[1].endswith("  " + ", ".join(trained.sample(3, temperature=0.8, seed=1))[:60])
     _, lines = news(NAMES, steps=1, validation=0)
     assert "held out" not in lines[1]
 
@@ -68,6 +69,26 @@ def test_the_ending_has_ten_names_that_are_new():
     head, *names = lines[-1].splitlines()[:11]
     assert head == "10 new ones, none of them in the text:"
     assert len({name.strip() for name in names} - {*NAMES, ""}) == 10
+
+
+def test_a_taste_of_names_is_short_and_has_no_empty_ones(monkeypatch):
+    names = ["ba", "", " ", "x" * 80]
+    monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: names)
+    _, lines = news(NAMES, steps=1)
+    assert lines[1].endswith("  " + f"ba, {'x' * 56}")
+    assert lines[-1].splitlines()[:3] == ["2 new ones, none of them in the text:", "  ba", f"  {'x' * 80}"]
+
+
+@pytest.mark.parametrize(
+    ("per_step", "words"), [(0.01, []), (0.1, ["about 98 s to go"]), (3, ["about 5 min to go"]), (300, ["about 8 h to go"])]
+)
+def test_a_run_that_is_silent_says_once_how_long_it_takes(monkeypatch, per_step, words):
+    real, done = training._updates, []
+    monkeypatch.setattr(training, "_updates", lambda *a: (done.append(s) or s for s in real(*a)))
+    monkeypatch.setattr(time, "perf_counter", lambda: per_step * len(done))
+    _, lines = news(NAMES, steps=100 if per_step != 0.1 else 1000)
+    assert [line for line in lines if "to go" in line] == words
+    assert not words or lines[1] == words[0]
 
 
 def test_the_ending_says_so_where_nothing_is_new(monkeypatch):
@@ -112,4 +133,5 @@ def test_ctrl_c_in_the_last_words_cuts_them_short(monkeypatch, tmp_path):
 
 def test_printable():
     assert progress.printable("é日 \x1b[m\t\n\u2028\x9b.") == "é日  [m    ."
+    assert progress.printable("👩\u200d🚀 \u200c.\u202a\u202e\u2066\u2069.") == "👩\u200d🚀 \u200c.    ."
     assert progress.printable("a\tb\nc\r", "\n\t") == "a\tb\nc "

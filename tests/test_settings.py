@@ -102,10 +102,13 @@ def test_none_is_refused_where_nothing_would_be_chosen(name):
         ({"mode": "line"}, ["--mode 'line'", "lines, stream"]),
         ({"quiet": "yes"}, ["--quiet 'yes'", "False, True"]),
         ({"require_backend": 2}, ["--require-backend 2", "False, True"]),
+        ({"learning_rate": math.inf}, ["--learning-rate inf: expected a finite number above 0"]),
+        ({"clip_norm": math.inf}, ["--clip-norm inf: expected a finite number, at least 0"]),
         ({"out": 5}, ["--out 5", "expected a path"]),
         ({"steps": 5, "epochs": 1.5}, ["--steps 5 and --epochs 1.5", "one of the two"]),
         ({"hiden": 5}, ["'hiden' is unknown", "did you mean 'hidden'?"]),
         ({"learningrate": 5}, ["did you mean 'learning_rate'?"]),
+        ({"lr": 5}, ["'lr' is unknown", "did you mean 'learning_rate'?"]),
         ({"zzz": 5}, ["'zzz' is unknown", "out, backend, require_backend"]),
     ],
 )

@@ -494,6 +494,7 @@ def test_the_record_holds_every_setting_and_what_was_chosen(tmp_path):
     assert record["plan"] | {"hidden": 5, "steps": 4, "batch": 6, "length": 9, "dropout": 0.0} == record["plan"]
     assert (record["text"], record["backend"], record["stopped"]) == ("text", {"asked": "numpy", "ran": "numpy"}, "")
     assert record["seconds"] > 0
+    assert train().record["settings"]["out"] is None
 
 
 def test_a_model_too_large_for_the_machine_is_refused_at_once():
@@ -551,8 +552,16 @@ def test_any_file_trains_as_bytes(tmp_path):
     assert trained.evaluate(path.read_bytes()).characters == 500
 
 
-def test_quiet_says_nothing_and_writes_nothing_to_say(monkeypatch):
+def test_quiet_says_nothing_and_writes_nothing_to_say(monkeypatch, tmp_path):
     monkeypatch.delattr(bptt.LanguageModel, "sample")
     news = []
     train(news=news, quiet=True)
     assert news == []
+    train(news=news, quiet=True, out=tmp_path / "m")
+    assert news == []
+
+
+def test_no_report_is_silence(capsys, monkeypatch):
+    monkeypatch.delattr(bptt.LanguageModel, "sample")
+    bptt.train(NAMES, report=None, hidden=4, steps=2, backend="numpy")
+    assert capsys.readouterr() == ("", "")

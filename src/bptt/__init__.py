@@ -7,8 +7,18 @@ model.save("names-model")
 """
 
 from bptt.errors import InputError
+from bptt.run.checkpoint import CheckpointError
 from bptt.run.language_model import LanguageModel, load
-from bptt.run.training import train
+from bptt.run.training import Diverged, TrainingWarning, train
 
-__all__ = ["InputError", "LanguageModel", "__version__", "load", "train"]
+__all__ = [
+    "CheckpointError",
+    "Diverged",
+    "InputError",
+    "LanguageModel",
+    "TrainingWarning",
+    "__version__",
+    "load",
+    "train",
+]
 __version__ = "0.1.0"

@@ -1,8 +1,6 @@
 """The command line: a thin shell over the package; bad input is one line on standard error and exit code 2."""
 
 import contextlib
-import dataclasses
-import difflib
 import io
 import json
 import os
@@ -14,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import cyclopts
-from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts import App, CycloptsError, Parameter, Token, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
 from bptt import __version__, textbook
 from bptt import backend as backends
 from bptt.errors import InputError
 from bptt.run.language_model import load
-from bptt.run.settings import Settings, check, flag
+from bptt.run.progress import printable
+from bptt.run.settings import Settings, check, flag, nearest
 from bptt.run.training import Diverged, fit
 from bptt.text import corpus, vocabulary
 
@@ -35,12 +34,14 @@ def converted(kind: Any, tokens: Sequence[Token]) -> Any:
         raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
 
 
+class MistakenFlag(CycloptsError):
+    """A flag that the command does not have, in the place of a text; `explain` has the words for it."""
+
+
 def refuse_flag(kind: Any, text: str) -> None:
     """Raise an error for a misspelt flag in the place of a text: of words that begin with a hyphen, only - is a text."""
     if text.startswith("-") and text != "-":
-        flags = [flag(field.name) for field in dataclasses.fields(Settings)]
-        near = difflib.get_close_matches(text.partition("=")[0], flags, 1)
-        raise CycloptsError(msg=f"Unknown option: {text}. " + (f"Did you mean {near[0]}?" if near else "Ask --help for all."))
+        raise MistakenFlag(msg=text)
 
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def train(text: Text = "dinosaurs", /, *, settings: Annotated[Settings, Paramete
     text
         A file, - for standard input, or a built-in text: dinosaurs or python-help.
     settings
-        One flag each.
+        One flag for each.
     """
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # keeps the best model, too
@@ -115,7 +116,8 @@ def sample(  # noqa: D417  # BackendName and the like bring their help
     """
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
     texts = model.sample(count, temperature=temperature, seed=seed, prompt=prompt, length=length)
-    say(("\n" if model.mode == "lines" else "\n\n").join(texts))
+    text = ("\n" if model.mode == "lines" else "\n\n").join(texts)
+    say(printable(text, "\n\t") if sys.stdout and sys.stdout.isatty() else text)
     return 0
 
 
@@ -159,7 +161,7 @@ def run_textbook(  # noqa: D417
     Parameters
     ----------
     data
-        A file of names, one a line, - for standard input, or a built-in text.
+        A file of names, one per line, - for standard input, or a built-in text.
     iterations
         Names to learn from, one at a time.
     """
@@ -202,8 +204,10 @@ def attempt(arguments: list[str] | None) -> int:
     """The exit code of a command, with one line for whatever goes wrong."""
     try:
         return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
-    except (InputError, CycloptsError) as error:
+    except InputError as error:
         return complain(str(error), 2)
+    except CycloptsError as error:
+        return complain(explain(error), 2)
     except Diverged as error:
         return complain(str(error), 3)
     except MemoryError as error:
@@ -214,6 +218,32 @@ def attempt(arguments: list[str] | None) -> int:
         with printing():
             print(end="", flush=True)  # fails again if it was the help that could not be printed
         return 0 if unwritten else complain(str(error), 2)
+
+
+def explain(error: CycloptsError) -> str:
+    """What is wrong with the words that were typed."""
+    if isinstance(error, UnknownOptionError):
+        word = error.token.keyword or error.token.value
+    elif isinstance(error, MistakenFlag):
+        word = str(error)
+    elif isinstance(error, UnknownCommandError | UnusedCliTokensError):
+        word = (error.unused_tokens or [""])[0]
+    else:
+        return str(error)
+    command = (error.command_chain or [""])[0]
+    if word.startswith("-") and word != "-":
+        arguments = app[command].assemble_argument_collection() if command else []
+        flags = ["--help", "--version", *(name for argument in arguments for name in argument.names)]
+        near = nearest(plain(word), [plain(name) for name in flags if name.startswith("--")])
+        return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
+    if command and word:
+        return f"unexpected {word!r}" + ": one text at a time (cat a b | bptt train -)" * (command == "train")
+    return str(error)
+
+
+def plain(typed: str) -> str:
+    """The name of the setting that a flag stands for."""
+    return typed.partition("=")[0].lstrip("-").replace("-", "_")
 
 
 unwritten: list[OSError] = []  # why standard output was given up

@@ -4,6 +4,7 @@ The folder appears by one rename after all its files are on the disk, and an exi
 """
 
 import contextlib
+import difflib
 import hashlib
 import itertools
 import json
@@ -21,6 +22,7 @@ from bptt.errors import InputError
 
 FORMAT = 1
 MANIFEST, CONFIG, VOCABULARY, WEIGHTS = "manifest.json", "config.json", "vocabulary.json", "model.safetensors"
+MADE = "expected a folder that bptt train or model.save made"
 DAMAGED = "the file is damaged, use another copy"
 LARGEST_HEADER = 1 << 20  # bytes; a forged header of 76 MB would cost seconds and a gigabyte
 
@@ -96,12 +98,22 @@ def read(folder: Path) -> tuple[Any, Any, dict[str, HostArray]]:
     Raises:
         CheckpointError: no such folder, a file that is missing or changed, or a format of the future.
     """
+    if os.path.isfile(folder):
+        raise CheckpointError(f"{folder}: is a file, {MADE}")
     if not os.path.isdir(folder):
-        raise CheckpointError(f"{folder}: no such folder: expected one that bptt train or model.save made")
-    raw = _bytes(folder, MANIFEST, LARGEST_HEADER)
+        near = difflib.get_close_matches(folder.name, [path.name for path in _models(folder.parent)], 1)
+        hint = f" (did you mean {folder.with_name(near[0])}?)" if near else ""
+        raise CheckpointError(f"{folder}: no such folder{hint}: {MADE}")
+    if not os.path.lexists(folder / MANIFEST) and (models := _models(folder)):
+        raise CheckpointError(
+            f"{folder}: is not a model but holds some: name one of them, as {', '.join(map(str, models[:5]))}"
+        )
+    raw = _bytes(folder, MANIFEST)
     manifest = _parse(folder, MANIFEST, raw)
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise CheckpointError(f"{folder / MANIFEST}: not as it was written: {DAMAGED}")
+    if manifest["format"] != FORMAT:
+        found = manifest["format"]
         raise CheckpointError(f"{folder / MANIFEST}: format {found!r}, expected {FORMAT}: use the bptt version that wrote it")
     if _json(manifest) != raw:  # it has no checksum, but one way only to be written
         raise CheckpointError(f"{folder / MANIFEST}: not as it was written: {DAMAGED}")
@@ -135,14 +147,25 @@ def _temporary_name() -> str:
     return f".bptt-{secrets.token_hex(8)}"
 
 
-def _bytes(folder: Path, name: str, most: int) -> bytes:
-    """A file's content; nothing is read of one larger than `most`."""
+def _models(folder: Path) -> list[Path]:
+    """The models in a folder."""
+    try:
+        return sorted(path for path in folder.iterdir() if os.path.isfile(path / MANIFEST))
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return []
+
+
+def _bytes(folder: Path, name: str, size: int | None = None) -> bytes:
+    """A file's content; nothing is read of one that has not this size, or is too large for a manifest."""
     path = folder / name
     try:
         if not path.is_file():
-            raise CheckpointError(f"{path}: no such file: expected a folder that bptt train or model.save made")
-        if path.stat().st_size > most:
-            raise CheckpointError(f"{path}: larger than {most} bytes: {DAMAGED}")
+            raise CheckpointError(f"{path}: no such file: {MADE}")
+        found = path.stat().st_size
+        if size is None and found > LARGEST_HEADER:
+            raise CheckpointError(f"{path}: larger than any manifest: {DAMAGED}")
+        if size is not None and found != size:
+            raise CheckpointError(f"{path}: does not have the size its manifest says: {DAMAGED}")
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from None

@@ -1,11 +1,9 @@
 """A trained model as people use it: sample from it, score with it, save it."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +12,9 @@ from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.errors import InputError
 from bptt.nn import model, packing
-from bptt.run import checkpoint, sampling
+from bptt.run import checkpoint, sampling, settings
 from bptt.run.checkpoint import CheckpointError
 from bptt.run.evaluation import Evaluation, evaluate
-from bptt.run.settings import RULES
 from bptt.text import batches, corpus
 from bptt.text.vocabulary import Vocabulary
 
@@ -58,16 +55,14 @@ class LanguageModel:
         Raises:
             InputError: an argument out of its range, or a prompt with characters the model does not know.
         """
-        if count < 1:
-            raise InputError(f"count {count}: expected at least 1")
-        if not (0 <= temperature < math.inf):
-            raise InputError(f"temperature {temperature}: expected a number, at least 0")
-        if seed < 0:
-            raise InputError(f"seed {seed}: expected at least 0")
         if length is None:
             length = LONGEST_LINE if self.mode == "lines" else LONGEST_STREAM
-        if length < 1:
-            raise InputError(f"length {length}: expected at least 1")
+        count = settings.number("count", settings.COUNT, count)
+        length = settings.number("length", settings.COUNT, length)
+        temperature = settings.number("temperature", settings.NOT_BELOW_ZERO, temperature)
+        seed = settings.number("seed", settings.SEED, seed)
+        if not isinstance(prompt, str):
+            raise InputError(f"prompt {prompt!r}: expected str")
         if self.mode == "lines" and "\n" in prompt:
             raise InputError(f"prompt {prompt!r}: expected the beginning of one line, for the model writes lines")
         start = np.array([self.vocabulary.start], np.int64)
@@ -109,17 +104,23 @@ class LanguageModel:
     def score(self, text: str) -> float:
         """The nats of a text, -log p: of every character and, in lines mode, of the end of each line.
 
+        `text` is the text itself, not a path.
+
         Raises:
-            InputError: characters the model does not know.
+            InputError: characters the model does not know, or nothing to score.
         """
         return self.evaluate(text).nats
 
     def evaluate(self, text: str | bytes) -> Evaluation:
         """The cross-entropy of a text, read as the model was trained: each line by itself, or as one stream.
 
+        `text` is the text itself, not a path; bytes are for a model of bytes.
+
         Raises:
             InputError: characters the model does not know, or nothing to evaluate.
         """
+        if not isinstance(text, str | bytes):
+            raise InputError(f"got {type(text).__name__}, expected the text itself, as str")
         sequences = [s for s in corpus.sequences(text, self.vocabulary, self.mode) if len(s) > 1]
         if not sequences:
             raise InputError("nothing to evaluate: expected text that is more than white space")
@@ -131,9 +132,10 @@ class LanguageModel:
         Raises:
             InputError: the folder exists already or cannot be written.
         """
+        path = settings.path("folder", folder)
         weights = {name: self.backend.get(array) for name, array in packing.leaves(self.params)}
         config = {"model": dataclasses.asdict(self.config), "mode": self.mode, "record": self.record}
-        checkpoint.write(Path(folder), config, self.vocabulary.to_json(), weights)
+        checkpoint.write(path, config, self.vocabulary.to_json(), weights)
 
     def __repr__(self) -> str:
         """What it is, in one line."""
@@ -159,7 +161,7 @@ def load(
         CheckpointError: a folder that holds no model, or a damaged one.
         InputError: an unknown backend or dtype.
     """
-    path = Path(folder)
+    path = settings.path("folder", folder)
     fields, symbols, weights = checkpoint.read(path)
     try:
         vocabulary = Vocabulary.from_json(symbols)
@@ -192,7 +194,7 @@ def _problem(config: model.Config, vocabulary: Vocabulary, mode: str) -> str:
     if config.vocabulary != len(vocabulary):
         return f"{config.vocabulary} symbols, but the vocabulary has {len(vocabulary)}"
     for name in ("hidden", "layers"):
-        expected, kind, fine = RULES[name]
+        expected, kind, fine = settings.RULES[name]
         number = getattr(config, name)
         if type(number) is not kind or not fine(number):
             return f"{name} {number!r}: expected {expected}"

@@ -44,13 +44,20 @@ def line(now: LanguageModel, plan: Plan, seconds: float) -> str:
     held_out = now.record["held_out"]
     measured = "" if held_out is None else f"  held out {held_out:.4f} nats/char ({held_out / math.log(2):.4f} bits)"
     if now.mode == "lines":
-        taste = ", ".join(now.sample(3, temperature=0.8, seed=now.record["step"]))
+        taste = ", ".join(filter(str.strip, now.sample(3, temperature=0.8, seed=now.record["step"])))[:60]
     else:
         taste = now.sample(1, temperature=0.8, seed=now.record["step"], length=60)[0]
     return (
         f"{seconds:6.1f} s  step {now.record['step']:>{len(str(plan.steps))}}  loss {now.record['loss']:.4f}{measured}  "
         f"{printable(taste)}"
     )
+
+
+def remaining(step: int, plan: Plan, seconds: float) -> str:
+    """How long the rest of a run will take, from the seconds of its first steps."""
+    left = seconds * (plan.steps - step) / step
+    number, unit = (left, "s") if left < 120 else (left / 60, "min") if left < 7200 else (left / 3600, "h")
+    return f"about {number:.0f} {unit} to go"
 
 
 def interrupted(kept: LanguageModel) -> str:
@@ -80,7 +87,7 @@ def ending(trained: LanguageModel, data: Data, out: Path | None) -> str:
 def _new(trained: LanguageModel, data: Data) -> list[str]:
     if trained.mode == "stream":
         return ["new text:", printable(trained.sample(1, temperature=0.8, length=300)[0], "\n\t")]
-    new = trained.sample(NEW, temperature=0.8, without=lines(data) | {""})
+    new = [text for text in trained.sample(NEW, temperature=0.8, without=lines(data) | {""}) if text.strip()]
     if not new:
         return ["nothing new: what it writes is in the text"]
     return [f"{len(new)} new ones, none of them in the text:", *(f"  {printable(text)}" for text in new)]
@@ -94,4 +101,5 @@ def say(news: str) -> None:
 
 def printable(text: str, fine: str = "") -> str:
     """The text with a space for each character that could move the cursor or worse, but for those in `fine`."""
+    fine += "\u200c\u200d"  # joiners, which scripts and emoji need
     return "".join(character if character.isprintable() or character in fine else " " for character in text)

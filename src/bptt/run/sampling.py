@@ -1,4 +1,4 @@
-"""New text from a model: one forward step a character, for many texts at once."""
+"""New text from a model: one forward step per character, for many texts at once."""
 
 from collections.abc import Iterator
 

@@ -14,7 +14,7 @@ from bptt.errors import InputError
 
 @dataclass(frozen=True)
 class Settings:
-    """One field a flag; None means: chosen from the text."""
+    """One field per flag; None means: chosen from the text."""
 
     out: Path | None = None
     """Folder to save the model in, which must not exist yet; the command line's default is runs/NAME, then NAME-2 and so on."""
@@ -57,7 +57,7 @@ class Settings:
     validation: float | None = None
     """Share of the text held out to measure the model on, 0 for nothing; by default a tenth, or less of a long text."""
     quiet: bool = False
-    """Print nothing but warnings and errors."""
+    """Print only warnings, errors and, if it was not given, the folder that the model is saved in."""
 
 
 RATES = {"rmsprop": 2e-3, "adagrad": 3e-2, "momentum": 1e-1, "sgd": 1.0}  # adam's depends on the size of the text
@@ -68,8 +68,8 @@ LAYERS: Rule = ("a whole number from 1 to 1000", int, lambda value: 1 <= value <
 SEED: Rule = ("a whole number, at least 0", int, lambda value: value >= 0)
 SHARE: Rule = ("a share, at least 0 and below 1", float, lambda value: 0 <= value < 1)
 PASSES: Rule = ("a number above 0, at most 1e9", float, lambda value: 0 < value <= 1e9)
-ABOVE_ZERO: Rule = ("a number above 0", float, lambda value: 0 < value < math.inf)
-NOT_BELOW_ZERO: Rule = ("a number, at least 0", float, lambda value: 0 <= value < math.inf)
+ABOVE_ZERO: Rule = ("a finite number above 0", float, lambda value: 0 < value < math.inf)
+NOT_BELOW_ZERO: Rule = ("a finite number, at least 0", float, lambda value: 0 <= value < math.inf)
 RULES = {
     "hidden": COUNT,
     "layers": LAYERS,
@@ -90,13 +90,18 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def nearest(name: str, names: list[str]) -> str:
+    """The name that was probably meant, or nothing."""
+    return "".join(difflib.get_close_matches({"lr": "learning_rate"}.get(name, name), names, 1))
+
+
 def from_flags(flags: dict[str, Any]) -> Settings:
     """Settings from keyword arguments that bear the flags' names; an unknown one is an InputError with the nearest name."""
     names = [field.name for field in dataclasses.fields(Settings)]
     for name in flags:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(names)}"
+            near = nearest(name, names)
+            hint = f"did you mean {near!r}?" if near else f"the settings are {', '.join(names)}"
             raise InputError(f"setting {name!r} is unknown: {hint}")
     return check(Settings(**flags))
 
@@ -111,28 +116,34 @@ def check(settings: Settings) -> Settings:
     for field in dataclasses.fields(Settings):
         name, value = field.name, getattr(settings, field.name)
         if value is not None or field.default is not None:
-            plain[name] = _number(name, value) if name in RULES else _choice(name, hints[name], value)
+            plain[name] = number(flag(name), RULES[name], value) if name in RULES else _choice(name, hints[name], value)
     if settings.steps is not None and settings.epochs is not None:
         raise InputError(f"--steps {settings.steps} and --epochs {settings.epochs}: give one of the two")
     return dataclasses.replace(settings, **plain)
 
 
-def _number(name: str, value: Any) -> Any:
-    expected, kind, fine = RULES[name]
+def number(name: str, rule: Rule, value: Any) -> Any:
+    """The value as a plain number, or an InputError where it does not keep to the rule."""
+    expected, kind, fine = rule
     try:
-        number = kind(value)
-        if not isinstance(value, bool) and number == value and fine(number):  # a str equals no number, a NaN not even itself
-            return number
+        plain = kind(value)
+        if not isinstance(value, bool) and plain == value and fine(plain):  # a str equals no number, a NaN not even itself
+            return plain
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InputError(f"{flag(name)} {value!r}: expected {expected}")
+    raise InputError(f"{name} {value!r}: expected {expected}")
+
+
+def path(name: str, value: Any) -> Path:
+    """The value as a path, or an InputError where it is none."""
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise InputError(f"{name} {value!r}: expected a path")
 
 
 def _choice(name: str, kind: Any, value: Any) -> Any:
     if name == "out":
-        if isinstance(value, str | os.PathLike):
-            return Path(value)
-        raise InputError(f"{flag(name)} {value!r}: expected a path")
+        return path(flag(name), value)
     words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
     choices = [False, True] if kind is bool else words
     if value in choices:

@@ -25,6 +25,7 @@ from bptt.run.settings import Plan, Settings, choose, from_flags
 
 WARM_UP = 200  # steps in which the rate rises, or a tenth of a shorter run
 MEASUREMENTS = 10  # of the held-out part, in a run
+PATIENCE = 2.0  # seconds without news, after which a run says how long it will take
 BYTES_PER_PARAMETER = 24  # at least: float32 weights, gradient, its two means, and what replaces them
 
 UPDATES: dict[str, Callable[..., tuple[Array, optimizers.State]]] = {
@@ -55,15 +56,21 @@ class Snapshot(NamedTuple):
 def train(
     text: str | os.PathLike[str] | Iterable[str] = "dinosaurs",
     *,
-    report: Callable[[str], None] = progress.say,
+    report: Callable[[str], None] | None = progress.say,
     **flags: Any,
 ) -> LanguageModel:
-    """Train a model on a path, a text, lines, or a built-in text; the keywords are the command line's flags.
+    """Train a model on a text, as in `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`.
 
-    `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`. The fields of `bptt.run.settings.Settings` say what each
-    flag means; `report` gets each piece of news as a string. Ctrl-C ends the run early, with what it has learnt, and so
-    does, with a TrainingWarning, a loss that is not finite any more. Any other exception leaves the best model so far in `out`
-    and goes on. A model that cannot be saved is returned all the same, with a TrainingWarning and the reason in its record.
+    A str with a newline in it is the text itself, "-" is standard input, and any other str is a built-in name (dinosaurs,
+    python-help) or a path. An iterable gives lines.
+
+    The keywords are the flags of `bptt train`: out, backend, require_backend, dtype, cell, hidden, layers, dropout, init,
+    batch, length, mode, vocabulary, steps, epochs, optimizer, learning_rate, clip_norm, seed, validation and quiet;
+    `bptt.run.settings.Settings` says what each one means. `report` gets each piece of news as a string; None is silence.
+
+    Ctrl-C stops the run and returns the best model so far; so does a loss that becomes NaN or infinite, with a
+    TrainingWarning. After any other exception the best model so far is saved in `out`, and the exception goes on. A model that
+    cannot be saved is returned all the same, with a TrainingWarning and the reason in its record.
 
     Raises:
         InputError: a text that cannot be read or learnt from, or a flag that is unknown or out of its range.
@@ -73,7 +80,7 @@ def train(
 
 
 @np.errstate(all="ignore")  # a loss that is not finite is told in words, once
-def fit(text: Any, settings: Settings, report: Callable[[str], None], runs: Path | None = None) -> LanguageModel:
+def fit(text: Any, settings: Settings, report: Callable[[str], None] | None, runs: Path | None = None) -> LanguageModel:
     """Train as the settings say and save the model in `out`.
 
     The command line gives `runs`: there the model gets a folder of its own if there is no `out`, and one among the system's
@@ -81,7 +88,7 @@ def fit(text: Any, settings: Settings, report: Callable[[str], None], runs: Path
     """
 
     def tell(news: Callable[..., str], *about: Any) -> None:
-        if not settings.quiet:
+        if report and not settings.quiet:
             report(news(*about))
 
     # one generator for each use, so that dropout, say, does not change the order of the batches
@@ -97,7 +104,7 @@ def fit(text: Any, settings: Settings, report: Callable[[str], None], runs: Path
     params = packing.transform(where.put, model.init(config, weights_rng, settings.init))
     record = {
         "text": data.name,
-        "settings": {name: str(value) if name == "out" else value for name, value in vars(settings).items()},
+        "settings": {**vars(settings), "out": None if settings.out is None else str(settings.out)},
         "plan": plan._asdict(),
         "backend": {"asked": where.asked, "ran": where.name},
     }
@@ -119,6 +126,8 @@ def fit(text: Any, settings: Settings, report: Callable[[str], None], runs: Path
             warnings.warn(why, TrainingWarning, stacklevel=1)
         raise end
     tell(progress.ending, trained, data, saved)
+    if report and settings.quiet and saved and saved != settings.out:  # nobody could know where
+        report(str(saved))
     return trained
 
 
@@ -176,11 +185,16 @@ def _watch(
     last: Snapshot | None = None
     end: BaseException | None = None
     every = max(1, plan.steps // MEASUREMENTS)
-    began = time.perf_counter()
+    began, silent = time.perf_counter(), True
     try:
         for last in updates:
             if last.step % every and last.step < plan.steps:
+                if silent and time.perf_counter() - began > PATIENCE:
+                    untrained.backend.get(last.loss)  # wait for a device that is behind
+                    tell(progress.remaining, last.step, plan, time.perf_counter() - began)
+                    silent = False
                 continue
+            silent = False
             now = _measure(untrained, last, data)
             if now is None:
                 raise Diverged(progress.diverged(last.step, float(untrained.backend.get(last.loss)), plan))

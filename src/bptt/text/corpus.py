@@ -28,7 +28,7 @@ class Corpus:
 
 
 def dinosaurs() -> str:
-    """Names of dinosaurs, a to z, one a line."""
+    """Names of dinosaurs, a to z, one per line."""
     return resources.files("bptt.text").joinpath("data", "dinosaurs.txt").read_text("utf-8")
 
 
@@ -40,6 +40,8 @@ def python_help() -> str:
 
 
 BUILT_IN: dict[str, Callable[[], str]] = {"dinosaurs": dinosaurs, "python-help": python_help}
+AS_BYTES = "train with --vocabulary bytes"
+CONTROLS = bytes({*range(32), 127} - {*b"\t\n\v\f\r\x1b"})  # that texts do not have
 EXPECTED = f"expected text of at least two different characters, or a built-in text ({', '.join(BUILT_IN)})"
 
 
@@ -158,9 +160,11 @@ def _fetch(source: str | os.PathLike[str] | Iterable[str]) -> tuple[str, str, st
             return source, source, BUILT_IN[source]()
         return _stdin() if source == "-" else _open(source)
     try:
-        items = list(source)
+        items = None if isinstance(source, bytes | bytearray) else list(source)
     except TypeError:
-        raise InputError(f"got {type(source).__name__}, expected a path, a text or lines of text") from None
+        items = None
+    if items is None:
+        raise InputError(f"got {type(source).__name__}, expected a path, a text or lines of text, as str")
     for number, item in enumerate(items, 1):
         if not isinstance(item, str):
             raise InputError(f"line {number} of the text is {type(item).__name__}, expected str")
@@ -186,7 +190,8 @@ def _open(path: str) -> tuple[str, str, bytes]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
     raise InputError(
-        f"{shown} {reason}: expected a file, a built-in text ({', '.join(BUILT_IN)}), or text with a newline in it"
+        f"{shown} {reason}: expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
+        "or in Python a text with a newline in it"
     )
 
 
@@ -196,28 +201,30 @@ def _hint(path: str) -> str:
         names = os.listdir(folder or ".") + ([] if folder else list(BUILT_IN))
     except OSError:
         return ""
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name, names, 1, 0.75)
     return f" (did you mean {os.path.join(folder, close[0])!r}?)" if close else ""
 
 
 def _decode(raw: bytes, shown: str) -> str:
     def refuse(problem: str, offset: int, reason: str, remedy: str) -> InputError:
         place = f"byte 0x{raw[offset]:02x} at offset {offset}, line {raw.count(10, 0, offset) + 1}{reason}"
-        return InputError(f"{shown} {problem}: {place}: {remedy}, or use --vocabulary bytes")
+        return InputError(f"{shown} {problem}: {place}: {remedy}")
 
-    if encoding := _wide_encoding(raw):
+    encoding = _wide_encoding(raw)
+    if encoding and _is_text(raw, encoding) and not _is_text(raw, "utf-8"):  # ASCII in pairs can look like Chinese
         offset = 0 if raw[0] > 0xF0 else raw.index(0)  # of the byte order mark, or of a NUL
         raise refuse(f"looks like {encoding}, expected UTF-8", offset, "", _convert(encoding))
     if 0 in raw:
-        offset = raw.index(0)
-        encoding = "UTF-16LE" if offset % 2 else "UTF-16BE"  # where Cyrillic, say, has a NUL: in spaces and newlines
-        raise refuse(f"looks like {encoding} or a binary file, expected UTF-8", offset, "", _convert(encoding))
+        raise refuse("looks like a binary file, expected UTF-8", raw.index(0), "", AS_BYTES)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        problem, remedy = "is not UTF-8", _convert("LATIN1")
-        if error.reason == "unexpected end of data":
-            problem, remedy = "is not UTF-8 to its end, but cut off in the middle of a character", "get the whole file"
+        problem, remedy = "is not UTF-8", f"{_convert('LATIN1')}, or {AS_BYTES}"
+        if len(raw.translate(None, CONTROLS)) < 0.98 * len(raw):
+            problem, remedy = "looks like a binary file, expected UTF-8", AS_BYTES
+        elif error.reason == "unexpected end of data":
+            problem = "is not UTF-8 to its end, but cut off in the middle of a character"
+            remedy = f"get the whole file, or {AS_BYTES}"
         raise refuse(problem, error.start, f" ({error.reason})", remedy) from None
 
 
@@ -225,12 +232,20 @@ def _convert(encoding: str) -> str:
     return f"convert it with iconv -f {encoding} -t UTF-8 OLD > NEW"
 
 
+def _is_text(raw: bytes, encoding: str) -> bool:
+    """Whether bytes make sense in an encoding: hardly a character that is not printable."""
+    text = raw[:100_000].decode(encoding, "replace")
+    return sum(not (c.isprintable() or c.isspace()) or c == "\ufffd" for c in text) <= 0.02 * len(text)
+
+
 def _wide_encoding(raw: bytes) -> str:
-    """UTF-16 or UTF-32 by its byte order mark or its many NULs, as iconv calls it; else nothing."""
+    """UTF-16 or UTF-32 by its byte order mark or its NULs, as iconv calls it; nothing for a file without them."""
     if raw.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         return "UTF-32"
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "UTF-16"
-    if 5 * raw.count(0) < len(raw) or not raw:
+    if 0 not in raw:
         return ""
+    if 5 * raw.count(0) < len(raw):  # Cyrillic, say, has NULs in its spaces and newlines only
+        return "UTF-16LE" if raw.index(0) % 2 else "UTF-16BE"
     return ("UTF-32" if 5 * raw.count(0) > 3 * len(raw) else "UTF-16") + ("BE" if raw[0] == 0 else "LE")
