@@ -43,7 +43,8 @@ class Backend:
     def get(self, array: Array) -> HostArray:
         """A copy of a device array on the host; waits for the device."""
         if self.name == "cupy":
-            return array.get()  # type: ignore[no-any-return]  # CuPy refuses implicit transfers
+            copy: HostArray = array.get()  # CuPy refuses implicit transfers
+            return copy
         if self.name == "strict":
             array = array.to_device(self.xp.Device("CPU_DEVICE"))
         elif self.name == "torch":
