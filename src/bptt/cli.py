@@ -215,9 +215,12 @@ def attempt(arguments: list[str] | None) -> int:
     except KeyboardInterrupt as error:
         return complain(str(error) or "interrupted", 130)
     except OSError as error:
-        with printing():
-            print(end="", flush=True)  # fails again if it was the help that could not be printed
-        return 0 if unwritten else complain(str(error), 2)
+        words = sys.argv[1:] if arguments is None else arguments
+        if words and not {"--help", "-h", "--version"} & set(words):
+            return complain(str(error), 2)
+        with printing():  # the help could not be printed
+            raise
+        return 0
 
 
 def explain(error: CycloptsError) -> str:
