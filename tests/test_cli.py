@@ -180,7 +180,7 @@ def test_a_type_of_choice_for_sampling_and_measuring(run, monkeypatch):
         asked.append(flags["dtype"])
         return bptt.load(folder, **flags)
 
-    monkeypatch.setattr(cli, "load", load)
+    monkeypatch.setattr(cli.use, "load", load)
     for command in (["sample", "m"], ["evaluate", "m", "names.txt"]):
         double, single, same = (run(*command, *more) for more in (["--dtype", "float64"], ["--dtype", "float32"], []))
         assert double == same

@@ -1,0 +1,58 @@
+"""The command line: a thin shell over the package; bad input is one line on standard error and exit code 2."""
+
+import io
+import sys
+import warnings
+
+from cyclopts import CycloptsError
+
+from bptt.cli import textbook, training, use  # noqa: F401  # they add their commands to the app
+from bptt.cli.console import complain, printing, unwritten, warn
+from bptt.cli.parser import app, explain
+from bptt.errors import InputError
+from bptt.run.training import Diverged
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0, 2 for bad input or output that cannot be written, 3 for a diverged run, 5 for a model that could not be saved where it
+    should be, 130 after Ctrl-C.
+    """
+    unwritten.clear()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that cannot print a character shows ? in its place
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = warn
+        code = attempt(arguments)
+    with printing():
+        print(end="", flush=True)
+    for error in unwritten:
+        if not isinstance(error, BrokenPipeError):
+            code = complain(f"cannot write to standard output: {error.strerror or error}", code or 2)
+    return code
+
+
+def attempt(arguments: list[str] | None) -> int:
+    """The exit code of a command, with one line for whatever goes wrong."""
+    try:
+        return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+    except InputError as error:
+        return complain(str(error), 2)
+    except CycloptsError as error:
+        return complain(explain(error), 2)
+    except Diverged as error:
+        return complain(str(error), 3)
+    except MemoryError as error:
+        return complain(f"out of memory: {error}: try a smaller --hidden, --layers, --batch, --length or --count", 2)
+    except KeyboardInterrupt as error:
+        return complain(str(error) or "interrupted", 130)
+    except OSError as error:
+        words = sys.argv[1:] if arguments is None else arguments
+        if words and not {"--help", "-h", "--version"} & set(words):
+            return complain(str(error), 2)
+        with printing():  # the help could not be printed
+            raise
+        return 0

@@ -1,0 +1,76 @@
+"""The words of the command line: flags and their types, and what is said of words that it does not have."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import cyclopts
+from cyclopts import App, CycloptsError, Parameter, Token, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+
+from bptt import __version__
+from bptt.run.settings import Settings, flag, nearest
+
+
+def converted(kind: Any, tokens: Sequence[Token]) -> Any:
+    """The value of what was typed after a flag; cyclopts alone would round 8.5 to a whole number."""
+    if kind not in (int, int | None):
+        return cyclopts.convert(kind, tokens)
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
+
+
+class MistakenFlag(CycloptsError):
+    """A flag that the command does not have, in the place of a text; `explain` has the words for it."""
+
+
+def refuse_flag(kind: Any, text: str) -> None:
+    """Raise an error for a misspelt flag in the place of a text: of words that begin with a hyphen, only - is a text."""
+    if text.startswith("-") and text != "-":
+        raise MistakenFlag(msg=text)
+
+
+if TYPE_CHECKING:
+    Name = str
+    Type = str
+else:  # the words that the settings take
+    Name, Type = (get_type_hints(Settings)[name] for name in ("backend", "dtype"))
+
+BackendName = Annotated[Name, Parameter(help="Array library; auto is CuPy where a CUDA device answers, else NumPy.")]
+Require = Annotated[bool, Parameter(help="Fail, rather than fall back to NumPy, where the backend cannot run.")]
+Dtype = Annotated[Type | None, Parameter(help="Floating-point type of the arithmetic; by default as the model was trained.")]
+Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
+
+app = App(
+    name="bptt",
+    version=__version__,
+    help="Train small recurrent language models on text, one character at a time, and write with them.",
+    default_parameter=Parameter(converter=converted, negative=()),
+    suppress_keyboard_interrupt=False,
+)
+
+
+def explain(error: CycloptsError) -> str:
+    """What is wrong with the words that were typed."""
+    if isinstance(error, UnknownOptionError):
+        word = error.token.keyword or error.token.value
+    elif isinstance(error, MistakenFlag):
+        word = str(error)
+    elif isinstance(error, UnknownCommandError | UnusedCliTokensError):
+        word = (error.unused_tokens or [""])[0]
+    else:
+        return str(error)
+    command = (error.command_chain or [""])[0]
+    if word.startswith("-") and word != "-":
+        arguments = app[command].assemble_argument_collection() if command else []
+        flags = ["--help", "--version", *(name for argument in arguments for name in argument.names)]
+        near = nearest(plain(word), [plain(name) for name in flags if name.startswith("--")])
+        return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
+    if command and word:
+        return f"unexpected {word!r}" + ": one text at a time (cat a b | bptt train -)" * (command == "train")
+    return str(error)
+
+
+def plain(typed: str) -> str:
+    """The name of the setting that a flag stands for."""
+    return typed.partition("=")[0].lstrip("-").replace("-", "_")

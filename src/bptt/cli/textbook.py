@@ -1,0 +1,34 @@
+"""`bptt textbook`."""
+
+from bptt import backend as backends
+from bptt import textbook
+from bptt.cli.console import printing
+from bptt.cli.parser import BackendName, Require, Text, app
+from bptt.errors import InputError
+from bptt.text import corpus, vocabulary
+
+
+@app.command(name="textbook")
+def run_textbook(  # noqa: D417
+    *, data: Text = "dinosaurs", iterations: int = 35000, backend: BackendName = "numpy", require_backend: Require = False
+) -> int:
+    """Train as the course does, by the functions of bptt.textbook, and print what the course prints.
+
+    Parameters
+    ----------
+    data
+        A file of names, one per line, - for standard input, or a built-in text.
+    iterations
+        Names to learn from, one at a time.
+    """
+    if iterations < 1:
+        raise InputError(f"--iterations {iterations}: expected at least 1")
+    if require_backend:
+        backends.select(backend, "float64", require=True)
+    text = str(corpus.read(data).text).lower()
+    symbols = vocabulary.characters(text).symbols or ()
+    ix_to_char = dict(enumerate(symbols))
+    char_to_ix = {character: ix for ix, character in ix_to_char.items()}
+    with printing():
+        textbook.model(text, ix_to_char, char_to_ix, num_iterations=iterations, vocab_size=len(symbols), backend=backend)
+    return 0
