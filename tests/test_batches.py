@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bptt.errors import InputError
-from bptt.text import batches
+from bptt.text import batches, tokens
+from bptt.text.sequences import Sequences
 
 quick = settings(deadline=None, max_examples=100)
 lengths = st.lists(st.integers(0, 60), max_size=60)
@@ -25,6 +26,17 @@ def make(targets):
     """Sequences in which every symbol occurs once in the whole corpus, from 1 upwards (0 is the padding)."""
     ends = np.cumsum([0, *(n + 1 for n in targets)]) + 1
     return [np.arange(a, b, dtype=np.uint16) for a, b in pairwise(ends)]
+
+
+def pack(sequences):
+    """The same sequences in one array."""
+    lengths = np.array([len(s) - 1 for s in sequences], np.uint8)
+    starts = np.cumsum([0, *(len(s) for s in sequences)])[:-1].astype(np.uint16)
+    return Sequences(np.concatenate([*sequences, np.zeros(0, np.uint16)]), starts, lengths)
+
+
+def values(epoch):
+    return [(b.x.tolist(), b.y.tolist(), b.mask.tolist(), b.start) for b in epoch]
 
 
 def groups(epoch):
@@ -74,6 +86,77 @@ def test_lines_give_every_sequence_once_with_little_padding(targets, width, leng
     found = sorted(column for group in groups(epoch) for column in columns(group) if len(column) > 1)
     assert found == sorted(s.tolist() for s in sequences if len(s) > 1)
     assert batches.lines_count(sequences, width, length) == len(epoch)
+
+
+@quick
+@given(lengths, sizes, sizes, seeds, st.integers(1, 20))
+def test_lines_in_one_array_are_lines_in_many(targets, width, length, seed, piece):
+    with pytest.MonkeyPatch.context() as patch:
+        expected = values(batches.lines(make(targets), width, length, generator(seed)))
+        patch.setattr(tokens, "PIECE", piece)
+        patch.setattr(batches, "_READ", piece)
+        assert values(batches.lines(pack(make(targets)), width, length, generator(seed))) == expected
+
+
+@quick
+@given(lengths, sizes, sizes, seeds, st.integers(1, 20))
+def test_an_epoch_of_lines_can_begin_anywhere(targets, width, length, seed, piece):
+    sequences = pack(make(targets))
+    epoch = values(batches.lines(sequences, width, length, generator(seed)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "PIECE", piece)
+        for first in range(len(epoch) + 2):
+            assert values(batches.lines(sequences, width, length, generator(seed), first)) == epoch[first:]
+
+
+@quick
+@given(st.integers(0, 300), sizes, sizes)
+def test_an_epoch_of_a_stream_can_begin_anywhere(targets, width, length):
+    (sequence,) = make([targets])
+    epoch = values(batches.stream(sequence, width, length))
+    for first in range(len(epoch) + 2):
+        assert values(batches.stream(sequence, width, length, first)) == epoch[first:]
+
+
+@pytest.mark.parametrize("start", [batches.lines, batches.stream])
+def test_what_is_left_out_is_not_built(monkeypatch, start):
+    rows, built = pack(make([9] * 1000)), []
+    monkeypatch.setattr(batches, "Batch", lambda *_, **__: built.append(None))
+    batch, length = (10, 3) if start is batches.lines else (10, 9)
+    arguments = (rows, batch, length, generator(0)) if start is batches.lines else (rows.ids, batch, length)
+    with pytest.raises(AttributeError):  # None has no x
+        list(start(*arguments, 100))
+    assert len(built) == 1
+
+
+@quick
+@given(lengths, sizes)
+def test_the_most_lines_in_a_batch_are_known_beforehand(targets, width):
+    epoch = list(batches.lines(make(targets), width, 100, None))
+    found = batches.lines_width(make(targets), width)
+    assert found == max((b.x.shape[1] for b in epoch), default=found)
+
+
+@quick
+@given(lengths, sizes)
+def test_groups_are_those_of_a_walk_from_the_longest_to_the_shortest(targets, width):
+    descending, first, padding, borders = sorted(targets, reverse=True), 0, 0, [0]
+    for i, n in enumerate(descending):
+        padding += descending[first] - n
+        if i - first == width or (i > first and 20 * padding >= descending[first] * (i - first + 1)):
+            borders.append(i)
+            first, padding = i, 0
+    expected = [*borders, len(descending)] if targets else [0]
+    if 0 not in targets:
+        assert batches._borders(np.array(descending, np.uint8), width).tolist() == expected
+
+
+def test_each_order_of_lines_of_one_length_is_as_likely_as_any_other():
+    rng = np.random.default_rng(0)
+    counts = Counter(tuple(batches._order(np.array([1, 2, 1, 2, 1]), rng).tolist()) for _ in range(1200))
+    assert len(counts) == 12
+    assert all(60 < count < 140 for count in counts.values())
+    assert {order[:2] for order in counts} == {(1, 3), (3, 1)}
 
 
 @pytest.mark.parametrize(
@@ -142,12 +225,16 @@ def test_without_a_generator_the_order_is_by_length():
     assert [b.y.shape[0] for b in epoch] == [9, 5, 3]
 
 
-def test_an_epoch_may_come_from_a_memory_map(tmp_path):
-    (sequence,) = make([100])
-    stored = np.memmap(tmp_path / "ids", sequence.dtype, "w+", shape=sequence.shape)
-    stored[:] = sequence
-    for a, b in zip(batches.stream(stored, 4, 7), batches.stream(sequence, 4, 7), strict=True):
-        assert a.x.tolist() == b.x.tolist()
+@pytest.mark.parametrize("short", [0, 1000])
+def test_an_epoch_may_come_from_a_file(tmp_path, monkeypatch, short):
+    monkeypatch.setattr(tokens, "_SHORT", short)
+    monkeypatch.setattr(batches, "_READ", 3)
+    sequences = pack(make([5, 9, 9, 30, 2, 5]))
+    (tmp_path / "ids").write_bytes(sequences.ids.tobytes())
+    with (tmp_path / "ids").open("rb") as file:
+        stored = Sequences(tokens.mapped(file, sequences.ids.dtype), sequences.starts, sequences.lengths)
+    for some in (lambda s: batches.stream(s.ids, 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
+        assert values(some(stored)) == values(some(sequences))
 
 
 @pytest.mark.parametrize(("width", "length"), [(0, 5), (5, 0), (-1, 5)])
@@ -158,6 +245,7 @@ def test_a_batch_of_nothing_is_refused(width, length):
         lambda: list(batches.stream(sequences[0], width, length)),
         lambda: batches.lines_count(sequences, width, length),
         lambda: batches.stream_count(sequences[0], width, length),
+        lambda: batches.lines_width(sequences, min(width, length)),
     ]
     for call in calls:
         with pytest.raises(InputError, match="at least 1"):

@@ -5,8 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
+from bptt.errors import InputError
 from bptt.run import data
+from bptt.run.data import Position
 from bptt.run.settings import Settings
+from bptt.text import batches as batches_room
+from bptt.text import source, tokens
+from bptt.text.vocabulary import BYTES, characters
 
 NAMES = "".join(f"{a}{b}o\n" for a in "abcd" for b in "aeiou")  # 20 lines of 3 characters and their end
 PROSE = "the cat sat on the mat, and the dog did not. " * 20
@@ -22,10 +27,9 @@ def decoded(ready, sequences):
 
 def test_lines_are_whole_lines_and_a_tenth_of_them_is_held_out():
     ready = prepare(NAMES)
-    assert (ready.mode, ready.name) == ("lines", "text")
-    assert sorted(decoded(ready, ready.training + ready.held_out)) == [f"\n{line}\n" for line in NAMES.split()]
+    assert (ready.mode, ready.name, ready.source) == ("lines", "text", "")
+    assert sorted(decoded(ready, [*ready.training, *ready.held_out])) == [f"\n{line}\n" for line in NAMES.split()]
     assert (len(ready.training), len(ready.held_out)) == (18, 2)
-    assert data.lines(ready) == set(NAMES.split())
     assert data.targets(ready.training) == 18 * 4
 
 
@@ -34,7 +38,7 @@ def test_a_stream_is_cut_once():
     assert ready.mode == "stream"
     assert data.targets(ready.training) + data.targets(ready.held_out) == len(PROSE) + 1
     assert data.targets(ready.held_out) == round(0.1 * (len(PROSE) + 1))
-    assert decoded(ready, ready.held_out)[0] in PROSE
+    assert decoded(ready, ready.training)[0] + decoded(ready, ready.held_out)[0][1:] == "\n" + PROSE + "\n"
 
 
 def test_the_seed_draws_what_is_held_out():
@@ -44,7 +48,7 @@ def test_the_seed_draws_what_is_held_out():
 
 def test_the_settings_choose_mode_share_and_vocabulary(tmp_path):
     assert prepare(NAMES, mode="stream").mode == "stream"
-    assert prepare(NAMES, validation=0.0).held_out == []
+    assert len(prepare(NAMES, validation=0.0).held_out) == 0
     assert len(prepare(NAMES, validation=0.5).held_out) == 10
     path = tmp_path / "any.bin"
     path.write_bytes(bytes(range(256)) * 4)
@@ -57,7 +61,7 @@ def test_the_settings_choose_mode_share_and_vocabulary(tmp_path):
 def test_a_line_is_never_cut(validation):
     ready = prepare("the only line\n", mode="lines", validation=validation)
     assert decoded(ready, ready.training) == ["\nthe only line\n"]
-    assert ready.held_out == []
+    assert len(ready.held_out) == 0
     assert len(prepare("one\ntwo\n", mode="lines", validation=validation).training) > 0
 
 
@@ -66,7 +70,7 @@ def test_a_line_is_never_cut(validation):
 def test_a_pass_holds_every_target_in_the_number_of_batches_that_was_told(text, mode, batch, length):
     ready = prepare(text, mode=mode)
     count = data.batches_in_epoch(ready, batch, length)
-    passes = list(itertools.islice(data.epochs(ready, batch, length, np.random.default_rng(0)), 2 * count))
+    passes = [one for _, one in itertools.islice(data.epochs(ready, batch, length, 0), 2 * count)]
     for one in (passes[:count], passes[count:]):
         assert sum(part.mask.sum() for part in one) == data.targets(ready.training)
         assert one[0].start
@@ -77,9 +81,76 @@ def test_a_pass_holds_every_target_in_the_number_of_batches_that_was_told(text, 
 
 def test_the_order_of_lines_is_drawn_anew_for_each_pass():
     ready = prepare(NAMES)
-    batches = data.epochs(ready, 18, 10, np.random.default_rng(0))
-    first, second = next(batches), next(batches)
-    assert (first.x != second.x).any()
+
+    def first_epochs(seed):
+        return [one.x.tolist() for _, one in itertools.islice(data.epochs(ready, 18, 10, seed), 3)]
+
+    orders = [*first_epochs(0), *first_epochs(1)]
+    assert all(a != b for a, b in itertools.combinations(orders, 2))
+    assert first_epochs(0) == orders[:3]
+
+
+@pytest.mark.parametrize(("text", "mode"), [(NAMES + "a longer one\n", "lines"), (PROSE + "\n", "stream")])
+@pytest.mark.parametrize(("batch", "length"), [(4, 2), (7, 100), (3, 5)])
+def test_a_run_goes_on_from_any_position(text, mode, batch, length):
+    ready = prepare(text, mode=mode)
+    count = data.batches_in_epoch(ready, batch, length)
+    run = list(itertools.islice(data.epochs(ready, batch, length, 5), 3 * count))
+    assert [position for position, _ in run] == [Position(k // count, k % count) for k in range(1, 3 * count + 1)]
+
+    def values(part):
+        return [(position, one.x.tolist(), one.y.tolist(), one.mask.tolist(), one.start) for position, one in part]
+
+    for k, (position, _) in enumerate(run, 1):
+        again = data.epochs(ready, batch, length, 5, position)
+        assert values(itertools.islice(again, min(4, 3 * count - k))) == values(run[k : k + 4])
+    assert (
+        next(data.epochs(ready, batch, length, 5, Position(0, count)))[0]
+        == next(data.epochs(ready, batch, length, 5, Position(1, 0)))[0]
+    )
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_a_vocabulary_that_is_given_wins(mode):
+    known = characters(NAMES + "xyz")
+    ready = data.prepare(NAMES, Settings(mode=mode, vocabulary="bytes"), np.random.default_rng(0), known)
+    assert ready.vocabulary == known
+    assert ready.sha256 != prepare(NAMES, mode=mode).sha256
+    assert data.prepare(NAMES, Settings(mode=mode), np.random.default_rng(0), BYTES).vocabulary == BYTES
+    with pytest.raises(InputError, match="line 1, column 1"):
+        data.prepare(NAMES, Settings(mode=mode), np.random.default_rng(0), characters("bo"))
+
+
+def test_where_a_text_is_from(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text(NAMES)
+    ready = prepare(path)
+    assert (ready.name, ready.source, ready.sha256) == ("names", str(path), prepare(NAMES).sha256)
+    assert prepare("dinosaurs").source == "dinosaurs"
+
+
+def test_what_of_some_texts_is_in_the_text():
+    assert data.contained(prepare(NAMES), ["aao", "aa", "", "duo", "zzz"]) == {"aao", "duo"}
+    ready = prepare(PROSE + "\n", validation=0.5)
+    border = PROSE[len(PROSE) // 2 - 10 : len(PROSE) // 2 + 10]
+    assert data.contained(ready, ["the cat", border, PROSE, "the dog sat"]) == {"the cat", border, PROSE}
+
+
+@pytest.mark.parametrize(("text", "mode"), [(NAMES, "lines"), (PROSE + "é\n", "stream")])
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_a_large_text_is_trained_on_as_a_small_one(tmp_path, monkeypatch, text, mode, vocabulary):
+    path = tmp_path / "text.txt"
+    path.write_text(text, "utf-8")
+    small = prepare(path, vocabulary=vocabulary)
+    monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
+    for room, name, value in [(source, "LARGE", 9), (source, "CHUNK", 5), (tokens, "PIECE", 3), (batches_room, "_READ", 2)]:
+        monkeypatch.setattr(room, name, value)
+    large = prepare(path, vocabulary=vocabulary)
+    assert large[:5] == small[:5]
+    assert large.mode == mode
+    assert decoded(large, [*large.training, *large.held_out]) == decoded(small, [*small.training, *small.held_out])
+    for (there, a), (here, b) in itertools.islice(zip(data.epochs(large, 4, 3, 0), data.epochs(small, 4, 3, 0)), 50):
+        assert (there, a.x.tolist(), a.mask.tolist()) == (here, b.x.tolist(), b.mask.tolist())
 
 
 @pytest.mark.parametrize(("text", "mode"), [(NAMES, "lines"), (PROSE + "\n", "stream")])

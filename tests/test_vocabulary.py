@@ -82,6 +82,7 @@ def test_a_long_text_is_encoded_in_pieces(monkeypatch):
         ("\n\n\nab😀", ["'😀' (U+1F600)", "line 4, column 3"]),
         ("a\ud800b", ["'\\ud800' (U+D800)", "line 1, column 2"]),
         ("a\0\u2028", ["'\\x00' (U+0000), '\\u2028' (U+2028)", "line 1, column 2"]),
+        ("zyxb", ["'z' (U+007A), 'y' (U+0079), 'x' (U+0078), first"]),
         ("ae\u0301", ["'e' (U+0065)", "(U+0301)"]),  # no normalisation
         ("".join(map(chr, range(100, 200))), ["'\xc7' (U+00C7), first"]),
         ("".join(map(chr, range(100, 203))), ["'\xc7' (U+00C7) and 3 more, first"]),
@@ -94,6 +95,14 @@ def test_unknown_characters_are_named_with_their_place_and_a_remedy(text, expect
     for words in [*expected, "training text", "--vocabulary bytes"]:
         assert words in message
     assert len(message.splitlines()) == 1
+
+
+def test_a_text_in_pieces_is_complained_about_like_a_whole_one():
+    known, text = characters("abc "), "ab\ncab\n  zab\nyaz\nx"
+    for size in range(1, len(text) + 1):
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        assert known.complaint(pieces) == known.complaint([text])
+    assert "'z' (U+007A), 'y' (U+0079), 'x' (U+0078), first at line 3, column 3:" in known.complaint([text])
 
 
 def test_unknown_lists_each_once_in_order_of_appearance():

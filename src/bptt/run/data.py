@@ -1,58 +1,72 @@
-"""A text made ready for a training run: its vocabulary, its sequences, a share of them held out."""
+"""A text made ready for a training run: its vocabulary, its sequences, a share of them held out, batches in an order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt.backend import HostArray
 from bptt.run.evaluation import WINDOW
 from bptt.run.settings import Settings
-from bptt.text import batches, corpus, vocabulary
+from bptt.text import batches, corpus
 from bptt.text.batches import Batch
+from bptt.text.sequences import Sequences
 from bptt.text.vocabulary import Vocabulary
 
+HELD_OUT_LINES = 64  # measured side by side
+HELD_OUT_STREAMS = 16  # that a stream is cut into to be measured
 MOST_HELD_OUT = 100_000  # characters, where the share is not given: measuring them ten times takes some seconds
+ORDER = 2  # the stream of random numbers that orders the lines
 
 
 class Data(NamedTuple):
     """Sequences of ids (n + 1,), to learn from and to measure on."""
 
     name: str
+    source: str  # what finds the text again, empty where it was given in Python
+    sha256: str  # of the whole text and its vocabulary
     vocabulary: Vocabulary
     mode: corpus.Mode
-    training: list[HostArray]
-    held_out: list[HostArray]
+    training: Sequences
+    held_out: Sequences
 
 
-def prepare(text: Any, settings: Settings, rng: np.random.Generator) -> Data:
-    """The text of a source that `corpus.read` understands, split by `rng`."""
-    source = corpus.read(text, settings.vocabulary)
+class Position(NamedTuple):
+    """Where in an endless row of epochs a batch stands."""
+
+    epoch: int
+    batch: int
+
+
+def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary: Vocabulary | None = None) -> Data:
+    """The text of a source that `corpus.read` understands, split by `rng`; a vocabulary that is given is kept to."""
+    source = corpus.read(text, vocabulary or settings.vocabulary)
     corpus.check_learnable(source)
-    mode = settings.mode or corpus.choose_mode(source.text)
-    symbols = vocabulary.characters(source.text) if isinstance(source.text, str) else vocabulary.BYTES
-    sequences = corpus.sequences(source.text, symbols, mode)
+    mode = settings.mode or corpus.choose_mode(source)
+    sequences = corpus.sequences(source, mode)
     share = settings.validation
     if share is None:
         share = min(0.1, MOST_HELD_OUT / targets(sequences))
     if mode == "lines" and len(sequences) == 1:  # part of a line is not a line
         share = 0.0
-    return Data(source.name, symbols, mode, *corpus.split(sequences, share, rng))
+    parts = corpus.split(sequences, share, rng)
+    return Data(source.name, source.source, source.sha256, source.vocabulary, mode, *parts)
 
 
-def targets(sequences: list[HostArray]) -> int:
+def targets(sequences: Sequences) -> int:
     """The number of characters to predict: those of a stream, or those and the end of each line."""
-    return sum(len(sequence) - 1 for sequence in sequences)
+    return int(sequences.lengths.sum(dtype=np.int64))
 
 
-def lines(data: Data) -> frozenset[str]:
-    """Every line of the text, held out or not."""
-    return frozenset(data.vocabulary.decode(sequence[1:-1]) for sequence in data.training + data.held_out)
+def contained(data: Data, texts: Iterable[str]) -> set[str]:
+    """Those of some texts that are lines of the text, held out or not, or in mode "stream" are anywhere in it."""
+    return corpus.contained(data.training.ids, data.vocabulary, data.mode, texts)
 
 
 def widest(data: Data, batch: int, length: int) -> int:
     """How many sequences a batch can hold: `batch`, or fewer where the text is too short for so many."""
-    return min(batch, len(data.training) if data.mode == "lines" else max(1, targets(data.training) // length))
+    if data.mode == "lines":  # a batch holds lines of like length only
+        return batches.lines_width(data.training, batch)
+    return min(batch, max(1, targets(data.training) // length))
 
 
 def batches_in_epoch(data: Data, batch: int, length: int) -> int:
@@ -62,17 +76,29 @@ def batches_in_epoch(data: Data, batch: int, length: int) -> int:
     return batches.stream_count(data.training[0], batch, length)
 
 
-def epochs(data: Data, batch: int, length: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """The batches of one pass over the training part after the other, for ever."""
+def epochs(
+    data: Data, batch: int, length: int, seed: int, position: Position = Position(0, 0)
+) -> Iterator[tuple[Position, Batch]]:
+    """The batches from a position on, one pass over the training part after the other, for ever.
+
+    With each comes the position of the batch after it. The lines of an epoch are in an order that only the seed and the
+    number of the epoch decide, so that a position is all it takes to go on.
+    """
+    count = batches_in_epoch(data, batch, length)
+    epoch, first = position
     while True:
         if data.mode == "lines":
-            yield from batches.lines(data.training, batch, length, rng)
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(ORDER, epoch)))
+            part = batches.lines(data.training, batch, length, rng, first)
         else:
-            yield from batches.stream(data.training[0], batch, length)
+            part = batches.stream(data.training[0], batch, length, first)
+        for after, one in enumerate(part, first + 1):
+            yield Position(epoch, after) if after < count else Position(epoch + 1, 0), one
+        epoch, first = epoch + 1, 0
 
 
 def held_out_batches(data: Data) -> Iterator[Batch]:
     """The held-out part; a stream is cut into 16, which costs 15 beginnings and saves most of the time."""
     if data.mode == "lines":
-        return batches.lines(data.held_out, 64, WINDOW, None)
-    return batches.stream(data.held_out[0], 16, WINDOW)
+        return batches.lines(data.held_out, HELD_OUT_LINES, WINDOW, None)
+    return batches.stream(data.held_out[0], HELD_OUT_STREAMS, WINDOW)

@@ -1,6 +1,8 @@
 """Text to token ids and back: the characters of a training text, or the 256 bytes of UTF-8."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,12 +43,17 @@ class Vocabulary:
         return 256 if self.symbols is None else len(self.symbols)
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest unsigned type that holds the ids."""
+        return np.min_scalar_type(len(self) - 1)
+
+    @property
     def start(self) -> int:
         """The id of the newline, which stands before every text and after every line."""
         return ord(START) if self.symbols is None else self.symbols.index(START)
 
     def encode(self, text: str | bytes) -> HostArray:
-        """The ids (n,) of a text, in the smallest unsigned type that holds the vocabulary.
+        """The ids (n,) of a text, in `dtype`.
 
         The byte vocabulary takes anything: a str as its UTF-8, bytes as they are.
 
@@ -58,14 +65,11 @@ class Vocabulary:
             return np.frombuffer(raw, np.uint8)
         if not isinstance(text, str):
             raise InputError(f"got {type(text).__name__}, expected str: a vocabulary of characters does not encode bytes")
-        known = _code_points("".join(self.symbols))
-        table = np.full(int(known[-1]) + 2, -1, np.int32)  # code point -> id; everything beyond the last one: unknown
-        table[known] = np.arange(len(self))
-        ids = np.empty(len(text), np.min_scalar_type(len(self) - 1))
+        ids = np.empty(len(text), self.dtype)
         for i in range(0, len(text), _PIECE):
-            piece = table.take(_code_points(text[i : i + _PIECE]), mode="clip")
+            piece = self._table.take(code_points(text[i : i + _PIECE]), mode="clip")
             if piece.min() < 0:
-                raise InputError(self._complaint(text))
+                raise InputError(self.complaint([text]))
             ids[i : i + _PIECE] = piece
         return ids
 
@@ -75,14 +79,17 @@ class Vocabulary:
         Raises:
             InputError: an id outside the vocabulary.
         """
-        ids = np.asarray(ids, np.int64)
-        if ids.size and not (ids.min() >= 0 and ids.max() < len(self)):
+        ids = np.asarray(ids)
+        if not ids.size:
+            return ""
+        if not (ids.min() >= 0 and ids.max() < len(self)):
             raise InputError(
                 f"ids run from {ids.min()} to {ids.max()}, expected 0 to {len(self) - 1}: is it another vocabulary?"
             )
         if self.symbols is None:
             return ids.astype(np.uint8).tobytes().decode("utf-8", "replace")
-        return "".join(self.symbols[i] for i in ids.tolist())
+        codes: HostArray = code_points("".join(self.symbols))[ids]
+        return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
     def unknown(self, text: str) -> list[str]:
         """The characters of a text that the vocabulary does not have, each once, in order of appearance."""
@@ -90,6 +97,14 @@ class Vocabulary:
             return []
         known = set(self.symbols)
         return [character for character in dict.fromkeys(text) if character not in known]
+
+    @cached_property
+    def _table(self) -> HostArray:
+        """The id of each code point, -1 of those that are unknown; the last one stands for all beyond."""
+        known = code_points("".join(self.symbols or ()))
+        table = np.full(int(known[-1]) + 2, -1, np.int32)
+        table[known] = np.arange(len(self))
+        return table
 
     def to_json(self) -> list[str] | None:
         """A value for `json.dumps` (whose default ASCII output keeps lone surrogates); `from_json` takes it back."""
@@ -108,12 +123,20 @@ class Vocabulary:
             )
         return cls(None if value is None else tuple(value))
 
-    def _complaint(self, text: str) -> str:
-        unknown = self.unknown(text)
+    def complaint(self, pieces: Iterable[str]) -> str:
+        """What `encode` has to say about a text that comes in pieces and has characters that the vocabulary does not have."""
+        known, found = frozenset(self.symbols or ()), dict[str, None]()
+        line = column = 1  # of the first unknown one, in the end
+        for piece in pieces:
+            new = sorted(set(piece) - known - found.keys(), key=piece.index)
+            if not found:
+                before = piece[: piece.index(new[0])] if new else piece
+                line += before.count("\n")
+                column = len(before) - before.rfind("\n") if "\n" in before else column + len(before)
+            found.update(dict.fromkeys(new))
+        unknown = list(found)
         shown = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:_SHOWN])
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        first = text.index(unknown[0])
-        line, column = text.count("\n", 0, first) + 1, first - text.rfind("\n", 0, first)
         return (
             f"not in the vocabulary: {shown}{more}, first at line {line}, column {column}: "
             "use characters of the training text, or train with --vocabulary bytes"
@@ -123,10 +146,11 @@ class Vocabulary:
 BYTES = Vocabulary(None)
 
 
-def characters(text: str) -> Vocabulary:
-    """The vocabulary of the characters of a text, and of the newline."""
+def characters(text: Iterable[str]) -> Vocabulary:
+    """The vocabulary of the characters of a text, or of some characters, and of the newline."""
     return Vocabulary(tuple(sorted({START, *text})))
 
 
-def _code_points(text: str) -> HostArray:
+def code_points(text: str) -> HostArray:
+    """The numbers (n,) of the characters of a text."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

@@ -1,0 +1,72 @@
+"""Sequences: an array of ids behaves like a list of arrays, wherever it is."""
+
+import numpy as np
+import pytest
+
+from bptt.text import sequences, tokens
+from bptt.text.sequences import Sequences
+from bptt.text.vocabulary import BYTES
+
+
+@pytest.fixture(params=["memory", "map"])
+def whole(request, tmp_path):
+    """Five sequences of which the third begins beyond what a byte can hold, and only the sum with its length would not fit."""
+    ids = np.arange(600, dtype="<u2")
+    if request.param == "map":
+        (tmp_path / "ids").write_bytes(ids.tobytes())
+        with (tmp_path / "ids").open("rb") as file:
+            ids = tokens.mapped(file, ids.dtype)
+    return Sequences(ids, np.array([0, 5, 9, 250, 251], np.uint8), np.array([4, 2, 255, 0, 200], np.uint8))
+
+
+EXPECTED = [range(5), range(5, 8), range(9, 265), range(250, 251), range(251, 452)]
+
+
+def plain(some):
+    return [s.tolist() for s in some]
+
+
+def test_each_is_a_part_of_the_ids(whole):
+    expected = [list(one) for one in EXPECTED]
+    assert len(whole) == 5
+    assert plain(whole) == expected
+    assert whole[-1].tolist() == expected[-1]
+    assert (whole.lengths.tolist(), whole[0].dtype) == ([4, 2, 255, 0, 200], "uint16")
+    with pytest.raises(IndexError):
+        whole[5]
+
+
+def test_some_of_them(whole):
+    expected = [list(one) for one in EXPECTED]
+    assert plain(whole[1:4:2]) == expected[1:4:2]
+    assert plain(whole.take(np.array([4, 0, 0]))) == [expected[4], expected[0], expected[0]]
+    assert plain(whole.take(np.array([True, False, False, True, False]))) == [expected[0], expected[3]]
+    assert len(whole[:0]) == 0
+    assert whole[1:].ids is whole.ids
+
+
+def test_short_ones_of_a_file_do_not_bring_its_pages_in(tmp_path, monkeypatch):
+    (tmp_path / "ids").write_bytes(bytes(range(200)))
+    with (tmp_path / "ids").open("rb") as file:
+        ids = tokens.mapped(file, np.dtype(np.uint8))
+    monkeypatch.setattr(tokens, "_SHORT", 10)
+    some = Sequences(ids, np.array([0, 20]), np.array([9, 10]))
+    short, long = some
+    assert not np.may_share_memory(short, ids)
+    assert np.may_share_memory(long, ids)
+
+
+@pytest.mark.parametrize(("longest", "dtype"), [(254, "uint8"), (255, "uint16"), (70_000, "uint32")])
+def test_places_and_lengths_have_the_smallest_type(longest, dtype):
+    raw = b"a\n" + b"b" * longest
+    found = sequences.lines(tokens.together([BYTES.encode(raw)], BYTES))
+    assert (found.starts.tolist(), found.lengths.tolist()) == ([0, 2], [2, longest + 1])
+    assert found.lengths.dtype == dtype
+    assert found.starts.dtype == np.min_scalar_type(len(raw) + 2)
+
+
+def test_the_order_is_that_of_a_permutation():
+    for count in (0, 1, 255, 256, 1000):
+        order = sequences.shuffled(count, np.random.default_rng(7))
+        assert order.tolist() == np.random.default_rng(7).permutation(count).tolist()
+        assert sequences.shuffled(count, None).tolist() == list(range(count))

@@ -1,0 +1,415 @@
+"""Tokens: a large text is encoded a piece at a time as it would be at once, kept on the disk, verified and found again."""
+
+import gc
+import io
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bptt.errors import InputError
+from bptt.text import corpus, source, tokens
+from bptt.text.vocabulary import BYTES, Vocabulary, characters
+
+TEXT = "the cat\nsat on\nthe mät 😀\n" * 3
+quick = settings(deadline=None, max_examples=200)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Where every file of more than a byte is kept as a large text."""
+    monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(source, "LARGE", 1)
+    monkeypatch.setattr(source, "CHUNK", 7)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, "utf-8")
+    return path
+
+
+@pytest.fixture
+def encodings(monkeypatch):
+    """The texts that are written into the cache folder, counted."""
+    calls, keep = [], tokens.keep
+
+    def spy(key, *arguments):
+        calls.append(key)
+        return keep(key, *arguments)
+
+    monkeypatch.setattr(tokens, "keep", spy)
+    return calls
+
+
+def mapped(read):
+    return not read.tokens.ids.flags.writeable and read.tokens.ids.base is not None
+
+
+# Streamed as in memory
+
+LETTERS = st.text(
+    st.sampled_from("ab \n\r\té\u0301\u3000😀\ufeff\u2028\x85") | st.characters(exclude_categories=["Cs"]),
+    min_size=1,
+    max_size=60,
+)
+
+
+@quick
+@given(st.booleans(), LETTERS, st.integers(1, 12), st.sampled_from(["characters", "bytes", "given"]))
+@example(True, "\ufeffa\r\n\rb", 1, "characters")
+@example(False, "a\r\nb\r", 2, "characters")
+@example(False, "a\r", 1, "characters")
+def test_a_text_is_encoded_in_pieces_as_it_is_at_once(tmp_path_factory, mark, text, chunk, kind):
+    folder = tmp_path_factory.mktemp("streamed")
+    path = folder / "text.txt"
+    path.write_bytes(b"\xef\xbb\xbf" * mark + text.encode())
+    vocabulary = characters(text + "xyz") if kind == "given" else kind
+    try:
+        expected = corpus.read(path, vocabulary)
+    except InputError:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BPTT_CACHE", str(folder / "cache"))
+        patch.setattr(source, "LARGE", 0)
+        patch.setattr(source, "CHUNK", chunk)
+        for _ in ("encoded", "found"):
+            read = corpus.read(path, vocabulary)
+            assert mapped(read)
+            assert (read.name, read.source, read.shown) == (expected.name, expected.source, expected.shown)
+            assert read.tokens.ids.dtype == expected.tokens.ids.dtype
+            assert read.tokens.ids.tolist() == expected.tokens.ids.tolist()
+            assert read.tokens[1:] == expected.tokens[1:]
+            assert corpus.choose_mode(read) == corpus.choose_mode(expected)
+
+
+def test_ids_are_as_wide_as_the_vocabulary(cache, tmp_path):
+    path = tmp_path / "wide.txt"
+    for count, dtype in [(200, "uint8"), (300, "uint16"), (70_000, "uint32")]:
+        text = "".join(map(chr, range(0x10000, 0x10000 + count)))
+        path.write_text(text, "utf-8")
+        read = corpus.read(path)
+        assert (mapped(read), read.ids.dtype, read.text) == (True, dtype, text)
+
+
+def test_a_text_that_fits_stays_in_memory(cache, path, monkeypatch):
+    monkeypatch.setattr(source, "LARGE", path.stat().st_size)
+    assert not mapped(corpus.read(path))
+    assert not cache.exists()
+    monkeypatch.setattr(source, "LARGE", path.stat().st_size - 1)
+    assert mapped(corpus.read(path))
+
+
+# The cache
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes", characters(TEXT + "xyz")])
+def test_a_text_is_encoded_once(cache, path, encodings, vocabulary):
+    one, two = corpus.read(path, vocabulary), corpus.read(path, vocabulary)
+    assert len(encodings) == 1
+    assert one.ids.tolist() == two.ids.tolist()
+    assert one.tokens[1:] == two.tokens[1:]
+    assert sorted(file.suffix for file in cache.iterdir()) == [".ids", ".json"]
+    fields = json.loads(next(cache.glob("*.json")).read_bytes())
+    assert (fields["sha256"], fields["dtype"], fields["count"]) == (one.sha256, "uint8", len(one.tokens.ids))
+    assert Vocabulary.from_json(fields["symbols"]) == one.vocabulary
+    assert next(cache.glob("*.ids")).read_bytes() == one.tokens.ids.tobytes()
+
+
+def test_a_copy_of_a_file_is_the_same_text(cache, path, encodings):
+    corpus.read(path)
+    copy = path.with_name("copy.txt")
+    copy.write_bytes(path.read_bytes())
+    assert corpus.read(copy).name == "copy"
+    assert len(encodings) == 1
+
+
+def test_every_vocabulary_has_its_own_ids(cache, path, encodings):
+    kinds = ["characters", "bytes", characters(TEXT + "x"), characters(TEXT + "y")]
+    digests = [corpus.read(path, kind).sha256 for kind in kinds]
+    assert digests == [corpus.read(path, kind).sha256 for kind in kinds]
+    assert (len(set(digests)), len(encodings)) == (4, 4)
+
+
+def test_the_vocabulary_of_a_model_of_this_text_finds_its_ids(cache, path, encodings):
+    corpus.read(path)
+    corpus.read(path, characters(TEXT))
+    corpus.read(path, "bytes")
+    corpus.read(path, BYTES)
+    assert len(encodings) == 2
+    for file in cache.iterdir():
+        file.unlink()
+    corpus.read(path, characters(TEXT))
+    corpus.read(path)
+    assert len(encodings) == 3
+
+
+def test_another_text_in_the_same_file_is_noticed(cache, path):
+    corpus.read(path)
+    path.write_text(TEXT.replace("cat", "tac"), "utf-8")
+    assert corpus.read(path).text == TEXT.replace("cat", "tac")
+
+
+def flip(file):
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+
+
+DAMAGE = {
+    "a bit of the ids": (".ids", flip),
+    "ids cut off": (".ids", lambda file: file.write_bytes(file.read_bytes()[:-1])),
+    "ids continued": (".ids", lambda file: file.write_bytes(file.read_bytes() + b"\0")),
+    "no ids": (".ids", lambda file: file.write_bytes(b"")),
+    "ids gone": (".ids", Path.unlink),
+    "fields gone": (".json", Path.unlink),
+    "no fields": (".json", lambda file: file.write_bytes(b"")),
+    "other fields": (".json", lambda file: file.write_text("[]")),
+    "another format": (".json", lambda file: file.write_text(file.read_text().replace('"format": 1', '"format": 2'))),
+    "another type": (".json", lambda file: file.write_text(file.read_text().replace("uint8", "uint16"))),
+    "another count": (".json", lambda file: file.write_text(file.read_text().replace('"count": 7', '"count": 1'))),
+    "other symbols": (".json", lambda file: file.write_text(file.read_text().replace('"a"', '"b"'))),
+}
+
+
+@pytest.mark.parametrize(("suffix", "damage"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_what_is_damaged_is_made_anew(cache, path, encodings, suffix, damage):
+    read = corpus.read(path).tokens
+    expected = (read.ids.tolist(), *read[1:])
+    del read  # it is a map of the file
+    (file,) = cache.glob(f"*{suffix}")
+    whole = file.read_bytes()
+    damage(file)
+    assert not file.exists() or file.read_bytes() != whole
+    found = corpus.read(path).tokens
+    assert (found.ids.tolist(), *found[1:]) == expected
+    assert len(encodings) == 2
+    assert file.read_bytes() == whole
+    corpus.read(path)
+    assert len(encodings) == 2
+
+
+def test_many_at_once_get_the_same_ids(cache, path):
+    found, barrier = [], threading.Barrier(8)
+
+    def read():
+        barrier.wait()
+        found.append(corpus.read(path).ids.tolist())
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [characters(TEXT).encode("\n" + TEXT).tolist()] * 8
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_file_in_use_is_not_replaced_where_that_is_refused(cache, path, monkeypatch):
+    def refuse(*_):
+        corpus_of_another_process()
+        raise PermissionError(13, "Access is denied")
+
+    def corpus_of_another_process():
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            corpus.read(path)
+
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert corpus.read(path).text == TEXT
+    assert len(list(cache.iterdir())) == 2
+
+
+# What can go wrong
+
+
+def complaint(*arguments):
+    with pytest.raises(InputError) as error:
+        corpus.read(*arguments)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_a_folder_that_cannot_be_written(cache, path, monkeypatch, vocabulary):
+    monkeypatch.setenv("BPTT_CACHE", str(path / "cache"))
+    size = 2 + (len(TEXT) if vocabulary == "characters" else len(TEXT.encode()))
+    message = complaint(path, vocabulary)
+    assert message.startswith(f"{str(path)!r}: {size} bytes cannot be written into {str(path / 'cache')!r} (Not a directory): ")
+    assert message.endswith("set BPTT_CACHE to a folder that has room for them")
+
+
+def test_a_folder_for_standard_input_that_cannot_be_written(cache, path, monkeypatch):
+    monkeypatch.setenv("BPTT_CACHE", str(path / "cache"))
+    with path.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", os.fdopen(os.dup(file.fileno())))
+        message = complaint("-")
+        sys.stdin.close()
+    assert message.startswith("standard input: 2 bytes cannot be written into")
+    assert "(Not a directory): set BPTT_CACHE" in message
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_half_written_is_left_behind(cache, path, monkeypatch, error):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises((InputError, KeyboardInterrupt)) as raised:
+        corpus.read(path)
+    assert list(cache.iterdir()) == []
+    if isinstance(error, OSError):
+        assert "(No space left on device): set BPTT_CACHE" in str(raised.value)
+
+
+def test_ctrl_c_while_a_text_is_encoded(cache, path, monkeypatch):
+    encode, calls = Vocabulary.encode, []
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(*arguments)
+
+    monkeypatch.setattr(Vocabulary, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        corpus.read(path)
+    assert len(calls) == 3
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_a_text_that_changes_while_it_is_read(cache, path, monkeypatch, vocabulary):
+    keep = tokens.keep
+
+    def change(*arguments):
+        path.write_text(TEXT.replace("cat", "tac"), "utf-8")
+        return keep(*arguments)
+
+    monkeypatch.setattr(tokens, "keep", change)
+    assert complaint(path, vocabulary) == f"{str(path)!r} changed while it was read: try again"
+    assert list(cache.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_to_its_end(cache, path, monkeypatch):
+    class Broken(io.BytesIO):
+        def seek(self, *_):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(source, "_content", lambda *_, **__: Broken())
+    assert complaint(path) == f"{str(path)!r} cannot be read (Input/output error)"
+
+
+# Standard input and pipes
+
+
+def test_a_large_standard_input_is_kept_like_a_file(cache, path, monkeypatch, encodings):
+    expected = corpus.read(path)
+    with path.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", os.fdopen(os.dup(file.fileno())))
+        read = corpus.read("-")
+        sys.stdin.close()
+    assert (read.name, read.source, read.sha256) == ("stdin", "-", expected.sha256)
+    assert mapped(read)
+    assert len(encodings) == 1
+    assert len(list(cache.iterdir())) == 2  # and no copy of standard input
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_can_be_read_once_and_that_is_enough(cache, path, tmp_path):
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[path.read_bytes()])
+    writer.start()
+    read = corpus.read(pipe)
+    writer.join()
+    assert (read.name, read.source, read.text) == ("pipe", str(pipe), TEXT)
+    assert mapped(read)
+
+
+# Where
+
+
+def test_the_folder_is_chosen_by_the_user_or_the_system(monkeypatch, tmp_path):
+    for name in ("BPTT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert tokens.folder() == tmp_path / ".cache" / "bptt"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert tokens.folder() == tmp_path / ".cache" / "bptt"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert tokens.folder() == tmp_path / "xdg" / "bptt"
+    monkeypatch.setenv("BPTT_CACHE", "here")
+    assert tokens.folder() == Path("here")
+
+
+def test_no_home_to_keep_anything_in(monkeypatch, cache, path):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("BPTT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    assert "set BPTT_CACHE" in complaint(path)
+
+
+# Maps
+
+
+def test_a_map_is_what_is_in_the_file_looked_at_or_read(tmp_path, monkeypatch):
+    ids = np.arange(1000, dtype="<u2")
+    (tmp_path / "ids").write_bytes(ids.tobytes())
+    with (tmp_path / "ids").open("rb") as file:
+        whole = tokens.mapped(file, ids.dtype)
+    monkeypatch.setattr(tokens, "_SHORT", 10)
+    for part, expected in [(whole, ids), (whole[3:-2], ids[3:-2]), (ids, ids)]:
+        read = tokens.reader(part)
+        for start, stop in [(0, 5), (7, 17), (7, 18), (100, 900), (990, 995)]:
+            assert read(start, stop).tolist() == expected[start:stop].tolist()
+            assert read(start, stop).dtype == ids.dtype
+            tokens.let_go(part)
+    with pytest.raises(ValueError, match="read-only"):
+        whole[0] = 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="counts pages in /proc")
+def test_pages_are_let_go(tmp_path):
+    path = tmp_path / "a file with its own name.ids"
+    path.write_bytes(bytes(3 << 20))
+    with path.open("rb") as file:
+        ids = tokens.mapped(file, np.dtype(np.uint8))
+
+    def resident():
+        maps = Path("/proc/self/smaps").read_text().partition(path.name)[2]
+        return int(maps.partition("\nRss:")[2].split()[0])
+
+    assert ids.sum() == 0
+    assert resident() == 3 << 10
+    tokens.let_go(ids[5:])
+    assert resident() == 0
+    assert sum(int(piece.sum()) for piece in tokens.pieces(ids[7:])) == 0
+    assert resident() == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_a_map_that_is_not_needed_any_more_holds_no_file_open(cache, path):
+    def count():
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    corpus.read(path)
+    before = count()
+    read = [corpus.read(path) for _ in range(5)]
+    assert count() > before
+    del read
+    assert count() == before
