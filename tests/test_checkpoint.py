@@ -1,89 +1,115 @@
 """Checkpoints: what was saved comes back exactly, what was damaged is refused, and nothing is ever there by halves."""
 
-import builtins
-import hashlib
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
+import bptt
 from bptt.errors import InputError
-from bptt.run import checkpoint
+from bptt.nn import model, packing
+from bptt.run import checkpoint, contents, files
 from bptt.run.checkpoint import CheckpointError
+from bptt.run.contents import Checkpoint, Progress
+from bptt.text.vocabulary import BYTES, Vocabulary
+from failing import ERRORS, Failing
+from forging import ALL, MODEL, NAMES, RUN, content, forge, refusal, restore, same, tensors, train
 
-FILES = ["manifest.json", "config.json", "vocabulary.json", "model.safetensors"]
-CONFIG = {"mode": "lines", "model": {"hidden": 3}, "record": {"text": "naïve", "held_out": 1 / 3, "none": None}}
-SYMBOLS = ["\n", "a", "é", "\ud800", "😀"]
+GOLDEN = Path(__file__).parent / "golden"
+SYMBOLS = Vocabulary(("\n", "[", "a", "é", "\ud800", "😀"))
+RECORD = {"text": "naïve", "held_out": 1 / 3, "none": None, "deep": [{"a": [1e-300, True]}]}
+ROW = {"step": 2, "loss": 1 / 3, "rate": 0.1, "norm": 1.0, "characters": 9, "seconds": 0.5}
+PROGRESS = Progress(
+    2, 1, 3, 9, 0.25, (1, 0.5), 1, (0.5,), (0.1,), (ROW, {**ROW, "held_out": 2.0, "sample": ["[{é\ud800\n", ""]})
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes and pipes of POSIX")
 
 
-def arrays():
-    rng = np.random.default_rng(0)
-    big = rng.normal(size=(6, 8))
-    return {
-        "plain": big.copy(),
-        "fortran": np.asfortranarray(big),
-        "transposed": big.T,
-        "strided": big[::2, 1::3],
-        "reversed": big[::-1],
-        "broadcast": np.broadcast_to(big[0], (4, 8)),
-        "read-only float32": big.astype(np.float32),
-        "ids": np.arange(5),
-        "scalar": np.asarray(7.5),
-        "empty": np.zeros((0, 3), np.float32),
-        "layers.0.Waa é": np.full((1, 1), np.nan),
+def layouts():
+    """Arrays (4, 4) in every order that memory can have."""
+    big = np.random.default_rng(0).normal(size=(8, 8))
+    yield "plain", big[:4, :4].copy()
+    yield "Fortran", np.asfortranarray(big[:4, :4])
+    yield "transposed", big[:4, :4].copy().T
+    yield "strided", big[::2, 1::2]
+    yield "reversed", big[:4, :4].copy()[::-1]
+    yield "broadcast", np.broadcast_to(big[0, :4], (4, 4))
+    yield "read-only", np.frombuffer(big[:2].tobytes()).reshape(4, 4)
+    yield "tiny and large", np.reshape([5e-324, -0.0, 1.7e308, -1.7e308] * 4, (4, 4))
+
+
+def example(array=None, dtype="float64", **changes):
+    """A checkpoint of a run, one of whose weights is the array (4, 4); with `progress` None, of a model."""
+    config = model.Config("vanilla", vocabulary=6, hidden=4)
+    weights = {
+        "layers.0.Wax": np.arange(24.0).reshape(6, 4).T,
+        "layers.0.Waa": np.eye(4) if array is None else array,
+        "layers.0.b": np.arange(8.0)[::2],
+        "initial.0.a": np.zeros(4),
+        "Wya": np.ones((6, 4)),
+        "by": np.arange(6.0),
     }
+    memory = {"t": np.asarray(2.0), "m": np.arange(78.0)[::-1], "v": np.zeros(78), "states.0.a": np.ones((4, 3)).T}
+    weights, memory = ({name: a.astype(dtype) if dtype != a.dtype else a for name, a in d.items()} for d in (weights, memory))
+    saved = Checkpoint(config, "lines", SYMBOLS, RECORD, weights, PROGRESS, memory)
+    return saved._replace(**changes)
 
 
-def saved(folder, weights=None):
-    checkpoint.write(folder, CONFIG, SYMBOLS, arrays() if weights is None else weights)
+def write(folder, saved=None):
+    checkpoint.write(folder, example() if saved is None else saved)
     return folder
-
-
-def content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def forge(folder, **files):
-    """Replace files of a model, and say so in the manifest as if they had been saved like that."""
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    for name, data in files.items():
-        name = {"config": "config.json", "vocabulary": "vocabulary.json", "model": "model.safetensors"}[name]
-        (folder / name).write_bytes(data)
-        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-
-
-def refusal(folder):
-    with pytest.raises(CheckpointError) as error:
-        checkpoint.read(folder)
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 # What was saved comes back
 
 
-def test_every_layout_of_an_array_comes_back_exactly(tmp_path):
-    config, symbols, weights = checkpoint.read(saved(tmp_path / "model"))
-    assert (config, symbols) == (CONFIG, SYMBOLS)
-    assert weights.keys() == arrays().keys()
-    for name, expected in arrays().items():
-        assert weights[name].dtype == expected.dtype, name
-        assert weights[name].shape == expected.shape, name
-        np.testing.assert_array_equal(weights[name], expected, err_msg=name)
+@pytest.mark.parametrize("run", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_was_saved_comes_back(tmp_path, dtype, run):
+    saved = example(dtype=dtype)
+    back = checkpoint.read(write(tmp_path / "new", saved), run=run)
+    assert same(back, saved if run else saved._replace(progress=None, memory=None))
+    assert {str(array.dtype) for array in back.weights.values()} == {dtype}
+
+
+@pytest.mark.parametrize(("name", "array"), list(layouts()), ids=[name for name, _ in layouts()])
+def test_every_layout_of_an_array_comes_back_exactly(tmp_path, name, array):
+    back = checkpoint.read(write(tmp_path / "new", example(array))).weights["layers.0.Waa"]
+    np.testing.assert_array_equal(back, array)
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, (4, 4), array.tobytes())
+
+
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+def test_every_kind_of_model_comes_back(tmp_path, cell):
+    for config in [model.Config(cell, 256, 3, layers=2), model.Config(cell, 256, 1, initial="zero")]:
+        params = model.init(config, np.random.default_rng(0))
+        saved = Checkpoint(config, "stream", BYTES, {}, dict(packing.leaves(params)))
+        assert same(checkpoint.read(write(tmp_path / config.initial, saved)), saved)
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
-    first = content(saved(tmp_path / "first"))
-    assert sorted(first) == sorted(FILES)
-    checkpoint.write(tmp_path / "second", dict(reversed(CONFIG.items())), SYMBOLS, dict(reversed(arrays().items())))
-    assert content(tmp_path / "second") == first
+    saved = example()
+    backwards = {name: dict(reversed(getattr(saved, name).items())) for name in ("record", "weights", "memory")}
+    first = content(write(tmp_path / "first", saved))
+    assert sorted(first) == sorted(ALL)
+    assert content(write(tmp_path / "second", saved._replace(**backwards))) == first
+
+
+def test_a_model_alone_is_no_run(tmp_path):
+    alone = write(tmp_path / "alone", example(progress=None, memory=None))
+    assert sorted(content(alone)) == sorted([*MODEL, "manifest.json"])
+    assert "lists a model alone and no run to go on with: begin a new run with --from" in refusal(alone)
+    whole = write(tmp_path / "whole")
+    for name in RUN[3:]:
+        (whole / name).unlink()
+    assert checkpoint.read(whole).config == example().config  # what it does not need it does not look at
+    assert "training.json: no such file" in refusal(whole)
 
 
 @posix
@@ -93,7 +119,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
 def test_modes_follow_the_umask(tmp_path, umask, folder_mode, file_mode):
     before = os.umask(umask)
     try:
-        folder = saved(tmp_path / "above" / "model")
+        folder = write(tmp_path / "above" / "new")
         assert os.umask(umask) == umask
     finally:
         os.umask(before)
@@ -104,86 +130,33 @@ def test_modes_follow_the_umask(tmp_path, umask, folder_mode, file_mode):
 # Nothing by halves
 
 
-class Failing:
-    """Counts the calls that touch the disk, and lets one of them fail."""
-
-    def __init__(self, patch, error):
-        self.calls, self.fail_at, self.error = [], None, error
-        for owner, name in [
-            (os, "mkdir"),
-            (os, "fsync"),
-            (os, "rename"),
-            (os, "open"),
-        ]:
-            patch.setattr(owner, name, self.counted(name, getattr(owner, name)))
-        patch.setattr(checkpoint, "open", self.opened, raising=False)
-
-    def counted(self, name, function):
-        def call(*arguments, **keywords):
-            self.calls.append(name)
-            if len(self.calls) == self.fail_at:
-                raise self.error
-            return function(*arguments, **keywords)
-
-        return call
-
-    def opened(self, *arguments, **keywords):
-        file = self.counted("open", builtins.open)(*arguments, **keywords)
-        outer = self
-
-        class File:
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                file.close()
-
-            def write(self, data):
-                file.write(data[: len(data) // 2])
-                file.flush()
-                return outer.counted("write", file.write)(data[len(data) // 2 :])
-
-            def flush(self):
-                return outer.counted("flush", file.flush)()
-
-            def fileno(self):
-                return file.fileno()
-
-        return File()
-
-
 @posix
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full disk", "Ctrl-C"])
-def test_a_failure_at_any_call_leaves_nothing_or_all_of_it(tmp_path, monkeypatch, error):
-    small = {"W": np.arange(6.0).reshape(2, 3)}
-    with monkeypatch.context() as patch:
-        watch = Failing(patch, error)
-        saved(tmp_path / "whole", small)
-        calls = watch.calls
-    shutil.rmtree(tmp_path / "whole")
-    assert [calls.count(name) for name in ("mkdir", "open", "write", "rename")] == [2, 6, 4, 1]
-    assert calls.count("fsync") == 6
-    assert calls.index("rename") > max(i for i, name in enumerate(calls) if name == "write")
-    for place, name in enumerate(calls, 1):
-        folder = tmp_path / "model"
-        with monkeypatch.context() as patch:
-            watch = Failing(patch, error)
-            watch.fail_at = place
-            failure = ""
-            try:
-                saved(folder, small)
-            except (InputError, KeyboardInterrupt) as raised:
-                failure = str(raised) or "Ctrl-C"
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_a_failure_at_any_call_leaves_nothing_or_all_of_it(tmp_path, error):
+    folder = tmp_path / "new"
+    with Failing() as calls:
+        write(folder)
+    assert [calls.made.count(name) for name in ("mkdir", "open", "write", "rename")] == [2, 8, 6, 1]
+    assert calls.made.count("fsync") == 8
+    renamed = calls.made.index("rename")
+    assert renamed > max(i for i, name in enumerate(calls.made) if name == "write")
+    shutil.rmtree(folder)
+    for place in range(len(calls.made)):
+        failure = ""
+        try:
+            with Failing(place, error):
+                write(folder)
+        except (checkpoint.Unsaved, KeyboardInterrupt) as raised:
+            failure = str(raised) or "Ctrl-C"
         left = [path.name for path in tmp_path.iterdir()]
-        assert failure in ("", "Ctrl-C", f"cannot save the model in {folder}: No space left on device")
         if folder.exists():  # whole: the failing call could be done without, or came after the rename
-            assert not failure or place > calls.index("rename") + 1, name
-            assert checkpoint.read(folder)[0] == CONFIG
+            assert left == ["new"]
+            assert not failure or place > renamed
+            assert same(checkpoint.read(folder, run=True), example())
             shutil.rmtree(folder)
-            assert left == ["model"]
         else:
-            assert failure, name
             assert left == []
+            assert failure == "Ctrl-C" or f"cannot save the model in {folder}: {error.strerror}: " in failure
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc to name descriptors with")
@@ -198,17 +171,17 @@ def test_the_files_are_on_the_disk_before_the_folder_appears(tmp_path, monkeypat
             return real(*arguments)
 
         monkeypatch.setattr(os, name, call)
-    saved(tmp_path / "model")
+    write(tmp_path / "new")
     renamed = next(i for i, event in enumerate(events) if event[0] == "rename")
     temporary, final = events[renamed][1:]
-    assert final == str(tmp_path / "model")
-    assert {event[1] for event in events[:renamed]} == {temporary, *(f"{temporary}/{name}" for name in FILES)}
+    assert final == str(tmp_path / "new")
+    assert [event[1] for event in events[:renamed]] == [*(f"{temporary}/{name}" for name in ALL), temporary]  # manifest last
     assert events[renamed + 1 :] == [("fsync", str(tmp_path))]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "full folder", "dangling link", "link to a folder"])
 def test_what_is_there_already_is_refused_and_left_alone(tmp_path, kind):
-    path, other = tmp_path / "model", tmp_path / "other"
+    path, other = tmp_path / "new", tmp_path / "other"
     other.mkdir()
     if kind == "file":
         path.write_text("mine")
@@ -219,23 +192,39 @@ def test_what_is_there_already_is_refused_and_left_alone(tmp_path, kind):
     if kind == "full folder":
         (path / "mine").write_text("mine")
     before = sorted(map(str, tmp_path.rglob("*")))
-    for refuse in (checkpoint.refuse_unusable, saved):
+    for refuse in (checkpoint.refuse_unusable, write):
         with pytest.raises(checkpoint.Taken, match="something is there already: name a new folder"):
             refuse(path)
     assert sorted(map(str, tmp_path.rglob("*"))) == before
 
 
+def test_a_run_that_is_there_already_can_be_gone_on_with(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(
+        checkpoint.Taken, match=r"run: something is there already: go on with bptt train --resume .*run, or name"
+    ):
+        checkpoint.refuse_unusable(tmp_path / "run")
+
+
 def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("mine")
     null = "null (byte|character in path)"  # until Python 3.12, and since
-    for bad, reason in [("file/model", "Not a directory"), ("a/b/" + "c" * 300 + "/d", "too long"), ("a/\0", null)]:
+    for bad, reason in [("file/new", "Not a directory"), ("a/b/" + "c" * 300 + "/d", "too long"), ("a/\0", null)]:
         with pytest.raises(InputError, match=rf"no folder can be made there \(.*{reason}\): name another one"):
             checkpoint.refuse_unusable(tmp_path / bad)
-        with pytest.raises(InputError, match="cannot save the model"):
-            saved(tmp_path / bad)
+        with pytest.raises(checkpoint.Unsaved, match="cannot save the model"):
+            write(tmp_path / bad)
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
     checkpoint.refuse_unusable(tmp_path / "a" / "b" / "c")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_told_with_numbers(tmp_path):
+    size = sum(map(len, content(write(tmp_path / "first")).values()))
+    with Failing(2, OSError(28, "No space left on device")), pytest.raises(checkpoint.Unsaved) as error:
+        write(tmp_path / "second")
+    assert f"No space left on device: {size:,} bytes are needed, " in str(error.value)
+    assert str(error.value).endswith(" are free")
 
 
 def test_a_name_taken_between_the_look_and_the_rename(tmp_path, monkeypatch):
@@ -248,8 +237,8 @@ def test_a_name_taken_between_the_look_and_the_rename(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "rename", rename)
     with pytest.raises(checkpoint.Taken):
-        saved(tmp_path / "model")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["model", "theirs"]
+        write(tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "theirs"]
 
 
 def test_the_first_free_name(tmp_path):
@@ -261,42 +250,61 @@ def test_the_first_free_name(tmp_path):
     assert checkpoint.free(path) == path.with_name("names-3")
 
 
+def test_the_parent_folders_are_made(tmp_path):
+    assert same(checkpoint.read(write(tmp_path / "a" / "b" / "new"), run=True), example())
+
+
 # Damage
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_flipped_bit_is_noticed(tmp_path, name):
-    path = saved(tmp_path / "model", {"W": np.arange(6.0)}) / name
+    path = write(tmp_path / "new") / name
     whole = path.read_bytes()
-    places = np.random.default_rng(0).choice(len(whole), min(30, len(whole)), replace=False)
-    for place in {0, len(whole) - 1, *places.tolist()}:
+    for place in range(len(whole)):
+        bit = 1 << place % 8
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        refusal(path.parent)
+    for place in range(0, len(whole), 40):
         for bit in range(8):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
-            assert str(path.parent) in refusal(path.parent)
+            refusal(path.parent)
     path.write_bytes(whole)
-    assert checkpoint.read(path.parent)[0] == CONFIG
+    assert same(checkpoint.read(path.parent, run=True), example())
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_cut_and_every_addition_is_noticed(tmp_path, name):
-    path = saved(tmp_path / "model", {"W": np.arange(6.0)}) / name
+    path = write(tmp_path / "new") / name
     whole = path.read_bytes()
     for damaged in (*(whole[:n] for n in range(0, len(whole), 7)), whole[:-1], whole + b"\n", whole + b"\0"):
         path.write_bytes(damaged)
         assert f"{path}: " in refusal(path.parent)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(tmp_path, name):
-    path = saved(tmp_path / "model", {"W": np.arange(6.0)}) / name
-    path.unlink()
-    assert f"{path}: no such file: expected a folder that bptt train or model.save made" in refusal(path.parent)
-    path.mkdir()
+@pytest.mark.parametrize("name", ALL)
+def test_a_file_that_is_none_is_named(tmp_path, name):
+    path = write(tmp_path / "new") / name
+    path.rename(tmp_path / name)
     assert f"{path}: no such file" in refusal(path.parent)
+    path.mkdir()
+    assert f"{path}: is not a regular file" in refusal(path.parent)
     path.rmdir()
+    path.symlink_to(tmp_path / name)
+    assert f"{path}: is not a regular file" in refusal(path.parent)
+    path.unlink()
     if hasattr(os, "mkfifo"):
         os.mkfifo(path)  # to open it would wait for ever
-        assert f"{path}: no such file" in refusal(path.parent)
+        assert f"{path}: is not a regular file" in refusal(path.parent)
+
+
+@posix
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.parametrize("name", ALL)
+def test_a_file_that_may_not_be_read(tmp_path, name):
+    path = write(tmp_path / "new") / name
+    path.chmod(0)
+    assert f"{path}: cannot be read: Permission denied" in refusal(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -304,74 +312,271 @@ def test_a_missing_file_is_named(tmp_path, name):
     [
         ("nowhere", "no such folder: expected a folder that bptt train or model.save made"),
         ("a" * 300, "no such folder: expected"),
-        ("a\0b", "no such folder: expected"),
         ("file", "file: is a file, expected a folder that bptt train or model.save made"),
         ("modle", "model?): expected"),
+        ("", "is not a model but holds some: name one of them, as "),
     ],
 )
-def test_what_is_no_folder_is_refused(tmp_path, path, words):
+def test_what_is_no_folder_of_a_checkpoint_is_refused(tmp_path, path, words):
     (tmp_path / "file").write_text("mine")
-    saved(tmp_path / "model")
+    write(tmp_path / "model")
     assert words in refusal(tmp_path / path)
+    with pytest.raises(CheckpointError, match="no such folder: expected"):
+        checkpoint.read(tmp_path / "a\0b")
 
 
-def test_a_format_of_the_future_is_told_before_anything_else(tmp_path):
-    folder = saved(tmp_path / "model")
-    (folder / "manifest.json").write_text('{"format": 2, "pieces": []}')
-    assert "format 2, expected 1" in refusal(folder)
+# Forgery: the checksums are right, what they stand for is not
 
 
 @pytest.mark.parametrize(
     ("manifest", "words"),
     [
-        ("[]", "not as it was written: the file is damaged"),
-        ("{}", "not as it was written: the file is damaged"),
-        ('{"format": "1"}', "format '1'"),
-        ('{"format": 1}', "not as it was written"),
+        (b"[]", "is not as it was written: the file is damaged"),
+        (b"{}", "is not as it was written: the file is damaged"),
+        (b'{"format": "1"}', "format '1'"),
+        (b'{"format": 1}', "is not as it was written"),
         ({"format": 1}, "has no checksum and size of config.json"),
         ({"format": 1, "files": []}, "has no checksum and size of config.json"),
-        ({"format": 1, "files": {"config.json": 5}}, "has no checksum and size of config.json"),
-        ({"format": 1, "files": {"config.json": {"sha256": "", "bytes": "x"}}}, "has no checksum and size of config.json"),
-        ({"format": 1, "files": {"config.json": {"sha256": "", "bytes": float("inf")}}}, "no checksum and size"),
-        ({"format": 1, "files": {"config.json": {"sha256": "", "bytes": 10**18}}}, "does not have the size its manifest says"),
-        ({"format": 1, "files": {"config.json": {"sha256": "", "bytes": -1}}}, "does not have the size its manifest says"),
-        ("[" * 100_000, "not JSON"),
-        (" " * (checkpoint.LARGEST_HEADER + 1), "larger than any manifest"),
+        ({"format": 1, "files": dict.fromkeys(MODEL, 5)}, "has no checksum and size of config.json"),
+        (b"[" * 100_000, "holds 100,000 lists and objects"),
+        (b"[" * 400, "is not JSON"),
+        ('{"format": 1}'.encode("utf-16"), "is not JSON"),
+        (b" " * (contents.LARGEST_JSON + 1), "has 1,048,577 bytes, expected at most 1,048,576"),
     ],
 )
 def test_a_forged_manifest(tmp_path, manifest, words):
-    folder = saved(tmp_path / "model", {"W": np.arange(6.0)})
-    text = manifest if isinstance(manifest, str) else json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    (folder / "manifest.json").write_text(text)
-    assert words in refusal(folder)
+    raw = files.to_json(manifest) if isinstance(manifest, dict) else manifest
+    (write(tmp_path / "new") / "manifest.json").write_bytes(raw)
+    assert f"manifest.json: {words}" in refusal(tmp_path / "new")
 
 
-def test_forged_weights(tmp_path):
-    folder = saved(tmp_path / "model")
-    whole = (folder / "model.safetensors").read_bytes()
-    size = (checkpoint.LARGEST_HEADER + 1).to_bytes(8, "little")
-    for data, words in [
-        (size + b" " * (checkpoint.LARGEST_HEADER + 1), "header is larger than"),
-        (b"", "not a safetensors file"),
-        (b"\0" * 8, "not a safetensors file"),
-        (whole[:-1], "not a safetensors file"),
-        (whole.replace(b'"F64"', b'"X64"', 1), "not a safetensors file"),
+@pytest.mark.parametrize("field", ["sha256", "bytes"])
+@pytest.mark.parametrize("value", ["", None, [], 0.5, float("inf"), -1, 10**400, "x", "g" * 64])
+def test_a_forged_entry_of_the_manifest(tmp_path, field, value):
+    path = write(tmp_path / "new") / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["files"]["vocabulary.json"][field] = value
+    path.write_bytes(files.to_json(manifest))
+    assert "json: has no checksum and size of vocabulary.json" in refusal(path.parent)
+
+
+def test_a_forged_size_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    folder = write(tmp_path / "new")
+    for name, size, words in [
+        ("config.json", 2 << 20, "config.json: has 2,097,152 bytes, expected at most 1,048,576"),
+        ("vocabulary.json", 10**6, "vocabulary.json: has 1,000,000 bytes, expected at most 184"),
+        ("model.safetensors", 10**9, "model.safetensors: has 1,000,000,000 bytes, expected those of 78 numbers"),
+        ("model.safetensors", 300, "model.safetensors: has 300 bytes, expected those of 78 numbers"),
+        ("training.json", 10**9, "training.json: has 1,000,000,000 bytes, expected at most 16,777,216"),
+        ("optimizer.safetensors", 10**9, "optimizer.safetensors: has 1,000,000,000 bytes, expected those of 156 numbers"),
     ]:
-        forge(folder, model=data)
+        before = content(folder)
+        forge(folder, name, before[name], size)
         assert words in refusal(folder)
-    forge(folder, model=whole)
-    checkpoint.read(folder)
+        restore(folder, before)
+    monkeypatch.setattr(contents, "LARGEST_HEADER", 10**9)
+    monkeypatch.setattr(checkpoint.memory, "physical", lambda: 1e6)
+    forge(folder, "model.safetensors", b"", 2 * 10**6)
+    assert "model.safetensors: has 2,000,000 bytes, more than this machine has memory" in refusal(folder)
+
+
+def test_a_machine_without_memory(tmp_path, monkeypatch):
+    def none(*_):
+        raise MemoryError
+
+    folder = write(tmp_path / "new")
+    monkeypatch.setattr(safetensors.numpy, "load", none)
+    monkeypatch.setattr(contents, "Exception", ValueError, raising=False)
+    assert "model.safetensors: there is no memory for it" in refusal(folder)
+
+
+def test_forged_tensors(tmp_path):
+    folder = write(tmp_path / "new")
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        whole = (folder / name).read_bytes()
+        size = len(whole)
+        for data, words in [
+            ((contents.LARGEST_HEADER + 1).to_bytes(8, "little").ljust(size), "header is larger than"),
+            (b"\0" * size, "is not a safetensors file"),
+            (whole[:-8] + b"\0" * 9, "is not a safetensors file"),
+            (whole.replace(b'"F64"', b'"X64"', 1), "is not a safetensors file"),
+            (tensors(b"[" * 500, bytes(size)), "is not a safetensors file"),
+        ]:
+            forge(folder, name, data)
+            assert f"{name}: " in refusal(folder)
+            assert words in refusal(folder)
+        forge(folder, name, whole)
+    assert same(checkpoint.read(folder, run=True), example())
+
+
+def without(arrays, name):
+    return {key: array for key, array in arrays.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "array", "words"),
+    [
+        ("weights", "by", None, "by is nothing, expected floats [6]"),
+        ("weights", "more\n", np.zeros(1), "'more\\n' is too many"),
+        ("weights", "by", np.zeros((1, 6)), "by is float64 [1, 6], expected floats [6], all of one type"),
+        ("weights", "by", np.zeros(6, np.float32), "layers.0.Wax is float64 [4, 6], expected floats [4, 6], all of one type"),
+        ("weights", "by", np.zeros(6, np.int64), "layers.0.Wax is float64 [4, 6], expected floats [4, 6], all of one type"),
+        ("weights", "by", np.full(6, np.nan), "by holds numbers that are not finite"),
+        ("weights", "Wya", np.full((6, 4), -np.inf), "Wya holds numbers that are not finite"),
+        ("memory", "t", None, "t is nothing, expected floats []"),
+        ("memory", "m", np.zeros(77), "m is float64 [77], expected floats [78]"),
+        ("memory", "v", np.zeros(78, np.float32), "v is float32 [78], expected floats [78], all of one type"),
+        ("memory", "v", np.full(78, np.inf), "v holds numbers that are not finite"),
+        ("memory", "states.0.a", np.zeros((3, 5)), "states.0.a is float64 [3, 5], expected floats [3, 4]"),
+        ("memory", "states.0.a", np.zeros(()), "states.0.a is float64 [], expected floats [0, 4]"),
+        ("memory", "states.0.c", np.zeros((3, 4)), "'states.0.c' is too many"),
+    ],
+)
+def test_tensors_of_another_model(tmp_path, part, name, array, words):
+    saved = example()
+    arrays = without(getattr(saved, part), name) | ({} if array is None else {name: array})
+    file = "model" if part == "weights" else "optimizer"
+    assert f"{file}.safetensors: {words}" in refusal(write(tmp_path / "new", saved._replace(**{part: arrays})))
 
 
 def test_forged_json(tmp_path):
-    folder = saved(tmp_path / "model")
-    for name in ("config", "vocabulary"):
-        whole = (folder / f"{name}.json").read_bytes()
-        for data in (b"", b"{", b"\xff", b"9" * 5000, b"[" * 100_000):
-            forge(folder, **{name: data})
-            assert f"{name}.json: not JSON" in refusal(folder)
-        forge(folder, **{name: whole})
+    folder = write(tmp_path / "new")
+    for name in ("config.json", "vocabulary.json", "training.json"):
+        whole = (folder / name).read_bytes()
+        for data in (b"", b"{", b"\xff", b"9" * 150, b"1e999", b"NaN", whole[:-3], whole.decode().encode("utf-16")[:150]):
+            forge(folder, name, data)
+            assert f"{name}: " in refusal(folder)
+        forge(folder, name, whole)
+    assert same(checkpoint.read(folder, run=True), example())
 
 
-def test_the_parent_folders_are_made(tmp_path):
-    assert checkpoint.read(saved(Path(tmp_path, "a", "b", "model")))[0] == CONFIG
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": None}, "is not the configuration of a model"),
+        ({"model": {"cell": "gru"}}, "is not the configuration of a model (Config.__init__() missing"),
+        ({"model": {"a\nb": 1}}, "is not the configuration of a model"),
+        ({"cell": "rnn"}, "cell 'rnn' is unknown"),
+        ({"cell": ["gru"]}, "cell ['gru'] is unknown"),
+        ({"initial": 5}, "initial state 5 is unknown"),
+        ({"mode": {}}, "mode {} is unknown"),
+        ({"hidden": 0}, "hidden 0: expected a whole number from 1 to 1000000"),
+        ({"hidden": True}, "hidden True: expected"),
+        ({"hidden": 4.0}, "hidden 4.0: expected"),
+        ({"hidden": "4"}, "hidden '4': expected"),
+        ({"hidden": 10**4000}, "hidden 1000000000000000000000000000000000000000: expected"),
+        ({"layers": 1001}, "layers 1001: expected a whole number from 1 to 1000"),
+        ({"vocabulary": 0x110001}, "vocabulary 1114113: expected a whole number from 1 to 1114112"),
+        ({"record": []}, "the record of its training is none"),
+        ({"record": {"text": 5}}, "the record of its training is none"),
+        ({"record": {"held_out": "low"}}, "held_out 'low': expected a number"),
+        ({"record": {"loss": float("nan")}}, "loss nan: expected a number"),
+        ({"record": {"targets": "many"}}, "targets 'many': expected a number"),
+        ({"record": {"held_out": 10**400}}, "held_out 1000000000000000000000000000000000000000: expected a number"),
+    ],
+)
+def test_a_forged_configuration(tmp_path, changes, words):
+    folder = write(tmp_path / "new")
+    value = json.loads((folder / "config.json").read_bytes())
+    whole = {name: changes.pop(name) for name in ("model", "mode", "record") if name in changes}
+    value["model"] |= changes
+    forge(folder, "config.json", files.to_json(value | whole))
+    assert f"config.json: {words}" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "words"),
+    [
+        (["\n"], "has 1 symbols, the model has 6"),
+        (None, "has 256 symbols, the model has 6"),
+        ("abcdef", "vocabulary is str, expected a list"),
+        ([*"\nabcd", 5], "vocabulary holds 5, expected single characters"),
+        ([*"\nabcd", "ef"], "vocabulary holds 'ef', expected single characters"),
+        ([*"a\nbcde"], "vocabulary is out of order"),
+        ([*"\naabcd"], "vocabulary is out of order"),
+        ([*"abcdef"], "vocabulary is out of order"),
+        ([[]] * 6, "holds 7 lists and objects, expected at most 1"),
+    ],
+)
+def test_a_forged_vocabulary(tmp_path, symbols, words):
+    folder = write(tmp_path / "new")
+    forge(folder, "vocabulary.json", files.to_json(symbols))
+    assert f"vocabulary.json: {words}" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"a\nb": 1}, "is not the progress of a run"),
+        ({"step": -1}, "holds a count or a number that is none"),
+        ({"step": True}, "holds a count or a number that is none"),
+        ({"epoch": 1 << 62}, "holds a count or a number that is none"),
+        ({"batch": 1.0}, "holds a count or a number that is none"),
+        ({"seconds": float("inf")}, "holds a count or a number that is none"),
+        ({"best": 5}, "is not the progress of a run"),
+        ({"best": [1]}, "is not the progress of a run"),
+        ({"best": [1.5, 1.0]}, "holds a count or a number that is none"),
+        ({"losses": 5}, "is not the progress of a run"),
+        ({"losses": ["1"]}, "holds a count or a number that is none"),
+        ({"norms": [None]}, "holds a count or a number that is none"),
+        ({"history": [5]}, "5 is no entry of a history"),
+        ({"history": [{}]}, "{} is no entry of a history"),
+        ({"history": [{**ROW, "loss": "1"}]}, "is no entry of a history"),
+        ({"history": [{**ROW, "held_out": None}]}, "is no entry of a history"),
+        ({"history": [{**ROW, "more": [[]]}]}, "is no entry of a history"),
+        ({"history": [{**ROW, "sample": "text"}]}, "'text' is no sample"),
+        ({"history": [{**ROW, "sample": [5]}]}, "[5] is no sample"),
+    ],
+)
+def test_a_forged_progress(tmp_path, changes, words):
+    folder = write(tmp_path / "new")
+    forge(folder, "training.json", files.to_json(json.loads((folder / "training.json").read_bytes()) | changes))
+    message = refusal(folder)
+    assert "training.json: " in message
+    assert words in message
+
+
+def test_brackets_in_texts_are_no_lists(tmp_path):
+    row = {**ROW, "sample": ['[{"\\' * 100] * 9}
+    saved = example(progress=PROGRESS._replace(history=(row,)), record={"text": "[{" * 500 + '"', "source": "\\"})
+    assert same(checkpoint.read(write(tmp_path / "new", saved), run=True), saved)
+
+
+# Formats: each version that was ever released can be read, and those to come are told apart
+
+
+def make_golden(folder: Path) -> None:
+    """How the golden checkpoint of a format is made, once, before it is released: python tests/test_checkpoint.py."""
+    with tempfile.TemporaryDirectory() as place:
+        run = train(Path(place, "run"), cell="vanilla", hidden=3, dtype="float64", steps=6, stop_after=4, seed=1)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(run / "checkpoints" / "step-00000004", folder)
+
+
+def test_the_golden_checkpoint_of_format_1_means_what_it_meant():
+    folder = GOLDEN / "format-1"
+    saved = checkpoint.read(folder, run=True)
+    assert saved.config == model.Config("vanilla", vocabulary=11, hidden=3)
+    assert saved.vocabulary.symbols == tuple("\nabcdelnorv")
+    assert (saved.progress.step, len(saved.progress.history), saved.memory["t"]) == (4, 4, 4.0)
+    m = bptt.load(folder, backend="numpy")
+    assert m.score("anna") == pytest.approx(12.124338243409913, rel=0, abs=1e-12)  # as NumPy gives them without bptt
+    assert m.score("bob\neve") == pytest.approx(19.387897405441173, rel=0, abs=1e-12)
+
+
+def test_the_golden_checkpoint_of_format_1_can_be_gone_on_with(tmp_path):
+    bptt.train(NAMES, resume=GOLDEN / "format-1", steps=9, out=tmp_path / "on", backend="numpy", report=None)
+    progress = checkpoint.read(tmp_path / "on" / "checkpoints" / "step-00000009", run=True).progress
+    assert [row["step"] for row in progress.history] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("found", [2, 0, "1", None, 1.5, [1], 10**400])
+def test_another_format_is_told_before_anything_else(tmp_path, found):
+    path = write(tmp_path / "new") / "manifest.json"
+    path.write_text(json.dumps({"format": found, "pieces": [[]]}))
+    assert refusal(path.parent).startswith(f"{path}: format {found!r:.40}, expected 1: use the bptt version that wrote it")
+
+
+if __name__ == "__main__":
+    make_golden(made := GOLDEN / f"format-{contents.FORMAT}")
+    print({text: bptt.load(made, backend="numpy").score(text) for text in ("anna", "bob\neve")})

@@ -1,15 +1,12 @@
-"""A model in a folder: configuration, vocabulary and weights, and a manifest that says what belongs to it.
+"""A checkpoint: a folder with a model and, of a run, all that going on needs, and a manifest that says what belongs to it.
 
-The folder appears by one rename after all its files are on the disk, and an existing one is never written over.
+The folder appears by one rename after all its files are on the disk, and an existing one is never written over. Reading one
+never executes anything, and takes no memory for what its manifest and its configuration do not bear out.
 """
 
-import contextlib
 import difflib
-import hashlib
 import itertools
-import json
 import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,12 +16,12 @@ import safetensors.numpy
 
 from bptt.backend import HostArray
 from bptt.errors import InputError
+from bptt.nn import model, packing
+from bptt.run import contents, files, memory
+from bptt.run.contents import CONFIG, MANIFEST, OPTIMIZER, TRAINING, VOCABULARY, WEIGHTS, Checkpoint
+from bptt.run.files import Unusable
 
-FORMAT = 1
-MANIFEST, CONFIG, VOCABULARY, WEIGHTS = "manifest.json", "config.json", "vocabulary.json", "model.safetensors"
 MADE = "expected a folder that bptt train or model.save made"
-DAMAGED = "the file is damaged, use another copy"
-LARGEST_HEADER = 1 << 20  # bytes; a forged header of 76 MB would cost seconds and a gigabyte
 
 
 class CheckpointError(InputError):
@@ -32,169 +29,159 @@ class CheckpointError(InputError):
 
 
 class Taken(InputError):
-    """A path that a model is to be saved at, where something is already."""
+    """A path that something is to be saved at, where something is already."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"{folder}: something is there already: name a new folder, or move the old one away")
+        goes_on = f": go on with bptt train --resume {folder}, or name" if os.path.isdir(folder / "checkpoints") else ": name"
+        super().__init__(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
+
+
+class Unsaved(InputError):
+    """A checkpoint that could not be written, as on a full disk."""
 
 
 def refuse_unusable(folder: Path) -> None:
-    """Raise an InputError where a model cannot be saved: something is there already, or no folder can be made there."""
+    """Raise an InputError where nothing can be saved: something is there already, or no folder can be made there."""
     if os.path.lexists(folder):
         raise Taken(folder)
     trial = None
     try:  # to make it is the only sure test; to make it elsewhere leaves alone what other runs are about to make
         around = next(path for path in folder.parents if path.exists())
-        trial = around / _temporary_name()
+        trial = files.temporary(around / "trial")
         (trial / folder.relative_to(around)).mkdir(parents=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"{folder}: no folder can be made there ({_reason(error)}): name another one") from None
+        raise InputError(f"{folder}: no folder can be made there ({files.reason(error)}): name another one") from None
     finally:
         if trial is not None:
             shutil.rmtree(trial, ignore_errors=True)
+
+
+def write(folder: Path, saved: Checkpoint) -> None:
+    """Save a checkpoint in a new folder.
+
+    Raises:
+        Taken: something is there already.
+        Unsaved: the folder cannot be written; nothing of it is left.
+    """
+    content = {
+        CONFIG: files.to_json({"model": vars(saved.config), "mode": saved.mode, "record": saved.record}),
+        VOCABULARY: files.to_json(saved.vocabulary.to_json()),
+        WEIGHTS: _tensors(saved.weights),
+    }
+    if saved.progress is not None and saved.memory is not None:
+        content |= {TRAINING: _training(saved.progress), OPTIMIZER: _tensors(saved.memory)}
+    content[MANIFEST] = contents.describe(content)
+    try:
+        files.write_folder(folder, content)
+    except FileExistsError:
+        raise Taken(folder) from None
+    except (OSError, ValueError) as error:
+        needed = sum(map(len, content.values()))
+        raise Unsaved(
+            f"cannot save the model in {folder}: {files.reason(error)}: {needed:,} bytes are needed{_free(folder)}"
+        ) from error
+
+
+def read(folder: Path, *, run: bool = False) -> Checkpoint:
+    """What `write` saved, every file checked against the manifest; with `run`, what going on needs as well.
+
+    Raises:
+        CheckpointError: no such folder, a file that is missing, changed or forged, or a format of the future.
+    """
+    refuse_other(folder)
+    name = MANIFEST
+    listed: dict[str, Any] = {}
+
+    def content() -> bytes:
+        size = listed[name]["bytes"]
+        if size > memory.physical():
+            raise Unusable(f"has {size:,} bytes, more than this machine has memory")
+        data = files.read(folder / name, size, size)
+        if files.fingerprint(data) != listed[name]:
+            raise Unusable(f"does not match its checksum: {contents.DAMAGED}")
+        return data
+
+    def json(most: int, nested: int = contents.MOST_NESTED) -> Any:
+        if listed[name]["bytes"] > most:
+            raise Unusable(f"has {listed[name]['bytes']:,} bytes, expected at most {most:,}")
+        return files.parse(content(), nested)
+
+    try:
+        raw = files.read(folder / name, contents.LARGEST_JSON)
+        listed = contents.manifest(files.parse(raw, contents.MOST_NESTED), raw)
+        if run and not listed.keys() >= set(contents.RUN):
+            raise Unusable("lists a model alone and no run to go on with: begin a new run with --from")
+        name = CONFIG
+        config, mode, record = contents.configuration(json(contents.LARGEST_JSON))
+        parameters = packing.count(model.shapes(config))
+        name = WEIGHTS
+        contents.check_size(listed[name]["bytes"], parameters)
+        name = VOCABULARY
+        symbols = contents.vocabulary(json(64 + 20 * config.vocabulary, 1), config)
+        name = WEIGHTS
+        weights = contents.tensors(content())
+        contents.weights(weights, config)
+        if not run:
+            return Checkpoint(config, mode, symbols, record, weights)
+        name = TRAINING
+        entries = listed[name]["bytes"] // 40  # each takes more than twice that, and is one object and perhaps one list
+        progress = contents.progress(json(contents.LARGEST_HISTORY, 16 + entries))
+        name = OPTIMIZER
+        more = 1 + contents.MOST_ROWS * sum(shape[1] for shape in contents.states(config, 1).values())
+        contents.check_size(listed[name]["bytes"], 2 * parameters, more)
+        remembered = contents.tensors(content())
+        contents.memory(remembered, parameters, config, next(iter(weights.values())).dtype)
+        return Checkpoint(config, mode, symbols, record, weights, progress, remembered)
+    except Unusable as problem:
+        raise CheckpointError(f"{folder / name}: {problem}") from None
+    except MemoryError:
+        raise CheckpointError(f"{folder / name}: there is no memory for it") from None
+    except RecursionError:
+        raise CheckpointError(f"{folder / name}: is nested too deeply") from None
+
+
+def refuse_other(folder: Path) -> None:
+    """Raise a CheckpointError where there is no folder, or one that is no checkpoint but holds some."""
+    if os.path.isfile(folder):
+        raise CheckpointError(f"{folder}: is a file, {MADE}")
+    if not os.path.isdir(folder):
+        near = difflib.get_close_matches(folder.name, [path.name for path in models(folder.parent)], 1)
+        hint = f" (did you mean {folder.with_name(near[0])}?)" if near else ""
+        raise CheckpointError(f"{folder}: no such folder{hint}: {MADE}")
+    if not os.path.lexists(folder / MANIFEST) and (found := models(folder)):
+        raise CheckpointError(f"{folder}: is not a model but holds some: name one of them, as {', '.join(map(str, found[:5]))}")
+
+
+def models(folder: Path) -> list[Path]:
+    """The checkpoints and the runs in a folder."""
+    try:
+        return sorted(p for p in folder.iterdir() if os.path.isfile(p / MANIFEST) or os.path.isdir(p / "checkpoints"))
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return []
+
+
+def _training(progress: contents.Progress) -> bytes:
+    """The progress as JSON; of a history that is too long to be read again, every second row goes."""
+    while len(data := files.to_json(progress._asdict())) > contents.LARGEST_HISTORY:
+        progress = progress._replace(history=progress.history[::2])
+    return data
+
+
+def _tensors(arrays: dict[str, HostArray]) -> bytes:
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # safetensors scrambles others
+    size = sum(array.nbytes for array in contiguous.values())
+    np.empty(3 * size, np.uint8)  # a MemoryError, where safetensors would end the process
+    return bytes(safetensors.numpy.save(contiguous))
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f", {shutil.disk_usage(next(path for path in folder.parents if path.exists())).free:,} are free"
+    except (OSError, ValueError, StopIteration):
+        return ""
 
 
 def free(folder: Path) -> Path:
     """The folder, or where something is there already the first of folder-2, folder-3 ... where nothing is."""
     numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([folder], numbered) if not os.path.lexists(path))
-
-
-def write(folder: Path, config: dict[str, Any], vocabulary: Any, weights: dict[str, HostArray]) -> None:
-    """Save a model; `config` and `vocabulary` are JSON values, `weights` host arrays by name.
-
-    Raises:
-        Taken: something is there already.
-        InputError: the folder cannot be written.
-    """
-    if os.path.lexists(folder):
-        raise Taken(folder)
-    contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}  # safetensors scrambles others
-    files = {CONFIG: _json(config), VOCABULARY: _json(vocabulary), WEIGHTS: safetensors.numpy.save(contiguous)}
-    files[MANIFEST] = _json({"format": FORMAT, "files": {name: _fingerprint(data) for name, data in files.items()}})
-    temporary = folder.with_name(_temporary_name())
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        for name, data in files.items():
-            with open(temporary / name, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        _fsync_folder(temporary)
-        temporary.rename(folder)
-        _fsync_folder(folder.parent)
-    except (OSError, ValueError) as error:
-        if os.path.lexists(folder):  # since a moment ago
-            raise Taken(folder) from None
-        raise InputError(f"cannot save the model in {folder}: {_reason(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # nothing is there after the rename
-
-
-def read(folder: Path) -> tuple[Any, Any, dict[str, HostArray]]:
-    """The configuration, the vocabulary and the weights that `write` saved, every file checked against the manifest.
-
-    Raises:
-        CheckpointError: no such folder, a file that is missing or changed, or a format of the future.
-    """
-    if os.path.isfile(folder):
-        raise CheckpointError(f"{folder}: is a file, {MADE}")
-    if not os.path.isdir(folder):
-        near = difflib.get_close_matches(folder.name, [path.name for path in _models(folder.parent)], 1)
-        hint = f" (did you mean {folder.with_name(near[0])}?)" if near else ""
-        raise CheckpointError(f"{folder}: no such folder{hint}: {MADE}")
-    if not os.path.lexists(folder / MANIFEST) and (models := _models(folder)):
-        raise CheckpointError(
-            f"{folder}: is not a model but holds some: name one of them, as {', '.join(map(str, models[:5]))}"
-        )
-    raw = _bytes(folder, MANIFEST)
-    manifest = _parse(folder, MANIFEST, raw)
-    if not isinstance(manifest, dict) or "format" not in manifest:
-        raise CheckpointError(f"{folder / MANIFEST}: not as it was written: {DAMAGED}")
-    if manifest["format"] != FORMAT:
-        found = manifest["format"]
-        raise CheckpointError(f"{folder / MANIFEST}: format {found!r}, expected {FORMAT}: use the bptt version that wrote it")
-    if _json(manifest) != raw:  # it has no checksum, but one way only to be written
-        raise CheckpointError(f"{folder / MANIFEST}: not as it was written: {DAMAGED}")
-    files = {}
-    for name in (CONFIG, VOCABULARY, WEIGHTS):
-        try:
-            expected = manifest["files"][name]
-            size = int(expected["bytes"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise CheckpointError(f"{folder / MANIFEST}: has no checksum and size of {name}") from None
-        files[name] = _bytes(folder, name, size)
-        if _fingerprint(files[name]) != expected:
-            raise CheckpointError(f"{folder / name}: does not match its checksum: {DAMAGED}")
-    return (
-        _parse(folder, CONFIG, files[CONFIG]),
-        _parse(folder, VOCABULARY, files[VOCABULARY]),
-        _tensors(folder, files[WEIGHTS]),
-    )
-
-
-def _tensors(folder: Path, data: bytes) -> dict[str, HostArray]:
-    if int.from_bytes(data[:8], "little") > LARGEST_HEADER:
-        raise CheckpointError(f"{folder / WEIGHTS}: its header is larger than {LARGEST_HEADER} bytes")
-    try:
-        return dict(safetensors.numpy.load(data))
-    except Exception as error:  # half a dozen types, depending on what is wrong with the header
-        raise CheckpointError(f"{folder / WEIGHTS}: not a safetensors file ({error})") from None
-
-
-def _temporary_name() -> str:
-    return f".bptt-{secrets.token_hex(8)}"
-
-
-def _models(folder: Path) -> list[Path]:
-    """The models in a folder."""
-    try:
-        return sorted(path for path in folder.iterdir() if os.path.isfile(path / MANIFEST))
-    except (OSError, ValueError):  # ValueError: a NUL in the path
-        return []
-
-
-def _bytes(folder: Path, name: str, size: int | None = None) -> bytes:
-    """A file's content; nothing is read of one that has not this size, or is too large for a manifest."""
-    path = folder / name
-    try:
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file: {MADE}")
-        found = path.stat().st_size
-        if size is None and found > LARGEST_HEADER:
-            raise CheckpointError(f"{path}: larger than any manifest: {DAMAGED}")
-        if size is not None and found != size:
-            raise CheckpointError(f"{path}: does not have the size its manifest says: {DAMAGED}")
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from None
-
-
-def _parse(folder: Path, name: str, data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{folder / name}: not JSON: {DAMAGED}") from None
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
-
-
-def _fingerprint(data: bytes) -> dict[str, Any]:
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Ask for the folder's entries to be on the disk; systems that cannot do that do without."""
-    with contextlib.suppress(OSError):  # Windows cannot open a folder, some network disks cannot sync one
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,0 +1,167 @@
+"""Files that are there whole or not at all, and files from strangers: nothing is read that is not what it is said to be."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".bptt-"  # what is being written begins with this; after a crash it may be left behind
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # of JSON
+
+
+class Unusable(Exception):
+    """A file that cannot be used; says why, in one short line whatever the file holds."""
+
+    def __str__(self) -> str:
+        """The reason, without what could move a cursor."""
+        text = super().__str__()
+        text = text if len(text) <= 300 else f"{text[:300]}..."
+        return "".join(character if character.isprintable() else " " for character in text)
+
+
+def temporary(beside: Path) -> Path:
+    """A name in the same folder that nobody else uses."""
+    return beside.with_name(TEMPORARY + secrets.token_hex(8))
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Make a folder with files, which appears by one rename after all of it is on the disk; the last file is written last.
+
+    Raises:
+        FileExistsError: something is there already.
+        OSError, ValueError: it cannot be written; nothing is left behind.
+    """
+    if os.path.lexists(folder):
+        raise FileExistsError(folder)
+    partial = temporary(folder)
+    try:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # it, and not the folder, is there and is none
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        partial.mkdir()
+        for name, data in files.items():
+            _write(partial / name, data)
+        _fsync_folder(partial)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if os.path.lexists(folder):  # since a moment ago
+                raise FileExistsError(folder) from None
+            raise
+        _fsync_folder(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # nothing is there after the rename
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file, or write it anew: a reader sees the old content or the new one, whole.
+
+    Raises:
+        OSError: it cannot be written; what was there still is.
+    """
+    partial = temporary(path)
+    try:
+        _write(partial, data)
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()  # nothing is there after the replacement
+    _fsync_folder(path.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file, if nothing is in the way in one write, flushed to the system."""
+    data = text.encode("utf-8", "surrogatepass")
+    with open(path, "ab", buffering=0) as file:
+        while data:
+            data = data[file.write(data) :]  # a disk that becomes full takes a part
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that are no more have left in a folder."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def read(path: Path, most: int, least: int = 0) -> bytes:
+    """The bytes of a regular file of `least` to `most` bytes; of any other, nothing is read.
+
+    Raises:
+        Unusable: no such file, a link, a pipe, another size, or unreadable.
+    """
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise Unusable("is not a regular file")
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not least <= size <= most:
+                raise Unusable(f"has {size:,} bytes, expected {_range(least, most)}")
+            return file.read(most + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Unusable("no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise Unusable(f"cannot be read: {reason(error)}") from None
+
+
+def parse(data: bytes, most: int) -> Any:
+    """The value of JSON with at most so many lists and objects: each takes seventy bytes, and deep ones the stack.
+
+    Raises:
+        Unusable: it is not JSON, or has more of them.
+    """
+    bare = _STRING.sub(b"", data)
+    if (found := bare.count(b"[") + bare.count(b"{")) > most:
+        raise Unusable(f"holds {found:,} lists and objects, expected at most {most:,}")
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise Unusable("is not JSON") from None
+
+
+def to_json(value: Any) -> bytes:
+    """JSON in the one way that it is written here."""
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def fingerprint(data: bytes) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in the words of the system where it has some."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _range(least: int, most: int) -> str:
+    if least == most:
+        return f"{most:,}"
+    return f"at most {most:,}" if least == 0 else f"{least:,} to {most:,}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Ask for the folder's entries to be on the disk; systems that cannot do that do without."""
+    with contextlib.suppress(OSError):  # Windows cannot open a folder, some network disks cannot sync one
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

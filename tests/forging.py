@@ -1,0 +1,85 @@
+"""Checkpoints of real runs, small ones, and ways to forge them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bptt
+from bptt.run import checkpoint, plots
+from bptt.run.checkpoint import CheckpointError
+from bptt.run.contents import Checkpoint
+from bptt.run.files import to_json
+
+MODEL = ["config.json", "vocabulary.json", "model.safetensors"]
+RUN = [*MODEL, "training.json", "optimizer.safetensors"]
+ALL = [*RUN, "manifest.json"]
+NAMES = ["anna", "bob", "carol", "dave", "eve"] * 4
+STREAM = "the cat sat on the mat and the dog sat on the cat\n" * 3
+FLAGS: dict[str, Any] = {
+    "lines": {"hidden": 5},
+    "stream": {"hidden": 4, "layers": 2, "cell": "lstm", "mode": "stream", "batch": 3, "length": 6},
+}
+
+
+def text(mode: str) -> Any:
+    """What the run of a mode learns."""
+    return NAMES if mode == "lines" else STREAM
+
+
+def train(folder: Path, mode: str = "lines", **flags: Any) -> Path:
+    """A run in a new folder, a short one unless the flags say otherwise, without its curve."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "available", lambda: False)  # a second, the first time
+        bptt.train(text(mode), **{"steps": 9, "out": folder, "backend": "numpy", "report": None, **FLAGS[mode], **flags})
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def restore(folder: Path, files: dict[str, bytes]) -> None:
+    """A folder of these files."""
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def forge(folder: Path, name: str, data: bytes, size: int | None = None) -> None:
+    """Replace a file of a checkpoint, and say so in the manifest as if it had been saved like that, or of another size."""
+    (folder / name).write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    digest = hashlib.sha256(data).hexdigest()
+    manifest["files"][name] = {"sha256": digest, "bytes": len(data) if size is None else size}
+    (folder / "manifest.json").write_bytes(to_json(manifest))
+
+
+def tensors(header: Any, data: bytes = b"") -> bytes:
+    """A file of tensors with any header, an object or as it is."""
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(raw).to_bytes(8, "little") + raw + data
+
+
+def refusal(folder: Path, *, run: bool = True) -> str:
+    """Why a checkpoint is refused."""
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.read(folder, run=run)
+    message = str(error.value)
+    assert message.startswith(str(folder))
+    assert message.isprintable()
+    return message
+
+
+def same(first: Checkpoint, second: Checkpoint) -> bool:
+    """Whether two checkpoints hold the same, array by array and bit by bit."""
+
+    def plain(saved: Checkpoint) -> list[Any]:
+        arrays = [*saved.weights.items(), *(saved.memory or {}).items()]
+        numbers = [(name, array.dtype, array.shape, array.tobytes()) for name, array in arrays]
+        return [saved._replace(weights={}, memory=None), sorted(numbers)]
+
+    return plain(first) == plain(second)

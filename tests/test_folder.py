@@ -1,0 +1,414 @@
+"""The folder of a run: one that writes, checkpoints that come and go whole, and always one to go on from."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import bptt
+from bptt.errors import InputError
+from bptt.run import checkpoint, files, folder
+from bptt.run.checkpoint import CheckpointError, Unsaved
+from bptt.run.folder import CheckpointWarning
+from failing import ERRORS, Failing
+from forging import NAMES, content, same, train
+
+posix = pytest.mark.skipif(os.name != "posix", reason="links and signals of POSIX")
+ROW = {"step": 1, "loss": 0.5, "rate": 0.1, "norm": 1.0, "characters": 9, "seconds": 0.5}
+MEASURED = {**ROW, "step": 2, "held_out": 1.25, "sample": ["anna", "é\ud800"]}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A run of six steps with its last three checkpoints, the last of them the best."""
+    return train(tmp_path_factory.mktemp("runs") / "run", steps=9, stop_after=6)
+
+
+@pytest.fixture
+def run(original, tmp_path):
+    return Path(shutil.copytree(original, tmp_path / "run", symlinks=True))
+
+
+@pytest.fixture(scope="module")
+def saved(original):
+    return folder.read(original, run=True)[1]
+
+
+def stored(run, step):
+    return run / "checkpoints" / folder.name(step)
+
+
+def listed(run):
+    return [int(path.name.removeprefix("step-")) for path in folder.steps(run)]
+
+
+def led(run, link):
+    return os.path.realpath(run / "checkpoints" / link).rpartition("step-")[2].lstrip("0")
+
+
+def damage(path):
+    (path / "config.json").write_bytes(b"{}")
+
+
+# Beginning
+
+
+def test_a_new_run(tmp_path):
+    run = tmp_path / "above" / "run"
+    folder.create(run, "hidden = 5\n", {"sessions": []})
+    assert folder.is_run(run)
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.toml", "env.json"]
+    with pytest.raises(checkpoint.Taken, match="go on with bptt train --resume"):
+        folder.create(run, "", {})
+    with pytest.raises(Unsaved, match="cannot be made: Not a directory"):
+        folder.create(run / "env.json" / "run", "", {})
+    with pytest.raises(CheckpointError, match="the run has saved nothing yet: go on with bptt train --resume"):
+        folder.read(run)
+
+
+@posix
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_a_new_run_on_a_bad_disk(tmp_path, error):
+    run = tmp_path / "run"
+    with Failing() as calls:
+        folder.create(run, "", {})
+    for place in range(len(calls.made)):
+        shutil.rmtree(run, ignore_errors=True)
+        with Failing(place, error), contextlib.suppress(Unsaved, KeyboardInterrupt):
+            folder.create(run, "", {})
+        assert [path.name for path in tmp_path.iterdir()] in ([], ["run"])
+        assert not run.exists() or (folder.is_run(run) and listed(run) == [])
+
+
+def test_what_is_a_run(run):
+    assert folder.is_run(run)
+    assert not folder.is_run(run / "checkpoints")
+    assert not folder.is_run(stored(run, 6))
+    assert not folder.is_run(run / "nowhere")
+
+
+# The lock
+
+
+OWNER = """
+import pathlib, sys
+from bptt.run import folder
+with folder.locked(pathlib.Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def owner(run):
+    """Another process that has locked a run, until its standard input is closed."""
+    other = subprocess.Popen([sys.executable, "-c", OWNER, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "locked\n"
+    return other
+
+
+def test_a_second_writer_is_kept_out(run):
+    with owner(run) as other:
+        last = folder.environment(run)["sessions"][-1]
+        with pytest.raises(InputError, match=rf"run: process {last['pid']} on {last['host']} is writing there: wait for it"):
+            folder.locked(run).__enter__()
+        with pytest.raises(InputError, match="is writing there"):
+            bptt.train(NAMES, resume=run, report=None)
+        other.stdin.close()
+        assert other.wait(30) == 0
+    with folder.locked(run), pytest.raises(InputError, match="is writing there"):  # in one process, too
+        folder.locked(run).__enter__()
+    with folder.locked(run):
+        pass
+
+
+@posix
+def test_the_lock_of_a_process_that_was_killed_is_free_at_once(run):
+    with owner(run) as other:
+        other.send_signal(signal.SIGKILL)
+        assert other.wait(30) == -signal.SIGKILL
+        assert (run / ".lock").exists()
+        with folder.locked(run):
+            assert listed(run) == [6, 5, 4]
+
+
+@pytest.mark.parametrize("environment", [b"", b"[]", b'{"sessions": [5]}', b'{"sessions": {}}', b"[" * 10**6])
+def test_the_owner_of_a_lock_may_be_unknown(run, environment):
+    (run / "env.json").write_bytes(environment)
+    with folder.locked(run), pytest.raises(InputError, match=r"run: .*process .*is writing there"):
+        folder.locked(run).__enter__()
+
+
+def test_a_disk_that_knows_no_locks(run, monkeypatch):
+    def none(*_, **__):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(folder.filelock.FileLock, "acquire", none)
+    with pytest.raises(InputError, match=r"cannot be locked \(Function not implemented\): copy it to another disk"):
+        folder.locked(run).__enter__()
+
+
+# Which checkpoint is read
+
+
+def test_of_a_run_the_best_is_read_and_to_go_on_the_newest(run):
+    folder.point(run, folder.name(6), folder.name(4))
+    assert folder.read(run)[0] == stored(run, 4)
+    assert folder.read(run, run=True)[0] == stored(run, 6)
+    assert folder.read(run / "checkpoints" / "best", run=True)[0] == stored(run, 4)
+    assert folder.read(run / "checkpoints" / "latest")[0] == stored(run, 6)
+    assert folder.read(stored(run, 5), run=True)[0] == stored(run, 5)
+
+
+@pytest.mark.parametrize("alone", ["best", "latest", "step-00000005"])
+def test_one_folder_alone_is_enough(run, tmp_path, alone):
+    shutil.copytree(run / "checkpoints" / alone, tmp_path / "alone")
+    shutil.rmtree(run)
+    m = bptt.load(tmp_path / "alone", backend="numpy")
+    assert len(m.sample(2, length=5)) == 2
+    assert m.score("anna") > 0
+    on = bptt.train(NAMES, resume=tmp_path / "alone", report=None)
+    assert on.config == m.config
+
+
+def test_a_link_that_was_copied_as_a_folder_is_read(run):
+    best = run / "checkpoints" / "best"
+    best.unlink()
+    shutil.copytree(stored(run, 5), best)
+    assert folder.read(best)[0] == best
+    assert folder.read(run)[0] == stored(run, 6)
+
+
+def test_what_does_not_verify_is_passed_over_with_a_warning(run):
+    damage(stored(run, 6))
+    for go_on in (False, True):
+        with pytest.warns(CheckpointWarning, match=r"step-00000006.config.json: .*; step-00000005 is used instead") as said:
+            assert folder.read(run, run=go_on)[0] == stored(run, 5)
+        assert len(said) == 1
+    damage(stored(run, 5))
+    with pytest.warns(CheckpointWarning, match=r"step-0000000[56].*; step-00000004 is used instead") as said:
+        assert folder.read(run)[0] == stored(run, 4)
+    assert len(said) == 2
+    shutil.rmtree(stored(run, 4))
+    stored(run, 4).write_text("a file")
+    with pytest.raises(CheckpointError, match=r"step-00000006.config\.json: has 2 bytes"):
+        folder.read(run)
+    with pytest.raises(CheckpointError, match=r"step-00000006.config\.json: has 2 bytes"):
+        folder.read(run / "checkpoints" / "best")  # named, so nothing else will do
+
+
+def test_an_optimizer_that_does_not_verify_matters_to_go_on_only(run):
+    (stored(run, 6) / "optimizer.safetensors").write_bytes(b"")
+    assert folder.read(run)[0] == stored(run, 6)
+    with pytest.warns(CheckpointWarning, match=r"step-00000006.optimizer.safetensors: has 0 bytes"):
+        assert folder.read(run, run=True)[0] == stored(run, 5)
+
+
+@posix
+@pytest.mark.parametrize("kind", ["upwards", "absolute", "through a link", "to the other link", "to itself", "to nothing"])
+def test_links_that_lead_elsewhere_are_not_followed(run, kind, tmp_path):
+    link, elsewhere = run / "checkpoints" / "best", tmp_path / "step-00000099"
+    shutil.copytree(stored(run, 4), elsewhere)
+    stored(run, 98).symlink_to(elsewhere)
+    stored(run, 5).rename(stored(run, 5).with_name("step-5"))
+    target = {"upwards": "../../step-00000099", "absolute": elsewhere, "through a link": "step-00000098"}
+    target |= {"to the other link": "latest", "to itself": "best", "to nothing": "step-00000003"}
+    link.unlink()
+    link.symlink_to(target[kind])
+    assert listed(run) == [6, 4]
+    assert folder.read(run)[0] == stored(run, 6)
+    with pytest.raises(CheckpointError, match=rf"best: names no checkpoint: name another one, or the run {run}"):
+        folder.read(link)
+
+
+@pytest.mark.parametrize("words", ["../../elsewhere", "/etc", "", "step-00000003", "step-1", "x" * 65, "\0"])
+def test_files_in_place_of_links_lead_nowhere_else(run, words):
+    link = run / "checkpoints" / "best"
+    link.unlink()
+    link.write_text(words)
+    assert folder.read(run)[0] == stored(run, 6)
+    with pytest.raises(CheckpointError, match="names no checkpoint"):
+        folder.read(link)
+    link.write_text("step-00000004")
+    assert folder.read(run)[0] == folder.read(link)[0] == stored(run, 4)
+
+
+# Saving
+
+
+def test_the_newest_and_the_best_stay(run, saved):
+    for step in range(7, 12):
+        assert folder.keep(run, saved, step, best=5, most=2) == stored(run, step)
+        assert listed(run) == sorted({step, step - 1, 5}, reverse=True)
+        assert (led(run, "latest"), led(run, "best")) == (str(step), "5")
+    folder.keep(run, saved, 12, best=12, most=1)
+    assert listed(run) == [12]
+    assert (led(run, "latest"), led(run, "best")) == ("12", "12")
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best", "latest", "step-00000012"]
+    assert same(folder.read(run, run=True)[1], saved)
+
+
+def test_numbers_and_not_letters_decide_what_is_newest(run, saved):
+    folder.keep(run, saved, 10**9, best=6, most=2)
+    folder.keep(run, saved, 10**8 - 1, best=6, most=2)
+    assert listed(run) == [10**9, 10**8 - 1, 6]
+
+
+def test_what_is_no_checkpoint_stays(run, saved):
+    for name in ("step-1", "step-00000001.damaged", "step-0000000x", "mine"):
+        (run / "checkpoints" / name).mkdir()
+    folder.keep(run, saved, 7, best=7, most=1)
+    assert listed(run) == [7]
+    assert len(list((run / "checkpoints").iterdir())) == 7
+
+
+def test_nothing_is_written_over(run, saved):
+    before = content(stored(run, 6))
+    with pytest.raises(checkpoint.Taken):
+        folder.keep(run, saved, 6, best=6, most=3)
+    assert content(stored(run, 6)) == before
+    assert listed(run) == [6, 5, 4]
+
+
+@posix
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("best", [4, 7])
+def test_a_failure_at_any_call_leaves_a_checkpoint_to_go_on_from(original, saved, tmp_path, best, error):
+    def fresh(name):
+        run = Path(shutil.copytree(original, tmp_path / name, symlinks=True))
+        folder.point(run, folder.name(6), folder.name(4))
+        return run
+
+    with Failing() as calls:
+        folder.keep(fresh("whole"), saved, 7, best=best, most=2)
+    assert {"mkdir", "open", "write", "fsync", "rename", "symlink", "replace", "rmdir"} <= set(calls.made)
+    for place, name in enumerate(calls.made):
+        run = fresh(f"{place}")
+        with Failing(place, error), contextlib.suppress(Unsaved, KeyboardInterrupt):
+            folder.keep(run, saved, 7, best=best, most=2)
+        steps = listed(run)
+        assert steps in ([6, 5, 4], [7, 6, 5, 4], [7, 6, 5], [7, 6, 4], [7, 6]), (place, name)
+        for step in steps:  # no partial one
+            checkpoint.read(stored(run, step), run=True)
+        with warnings.catch_warnings(action="error"):
+            assert folder.read(run, run=True)[0] == stored(run, steps[0])
+            assert folder.read(run)[0] in (stored(run, 4), stored(run, 7))
+        folder.mend(run, stored(run, steps[0]), ())
+        assert not list(run.rglob(f"{files.TEMPORARY}*"))
+        shutil.rmtree(run)
+
+
+@posix
+def test_nothing_goes_before_the_new_one_stands(run, saved, monkeypatch):
+    real, gone = shutil.rmtree, []
+
+    def rmtree(path, *arguments, **keywords):
+        if Path(path).exists():
+            assert same(folder.read(run, run=True)[1], saved)
+            assert folder.read(run, run=True)[0] == stored(run, 7)
+            gone.append(path)
+        real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    folder.keep(run, saved, 7, best=7, most=1)
+    assert len(gone) == 3
+
+
+def test_systems_without_links_have_files(run, saved, monkeypatch):
+    def none(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(Path, "symlink_to", none)
+    folder.keep(run, saved, 7, best=5, most=1)
+    checkpoints = run / "checkpoints"
+    assert not (checkpoints / "latest").is_symlink()
+    assert ((checkpoints / "latest").read_text(), (checkpoints / "best").read_text()) == ("step-00000007", "step-00000005")
+    assert (folder.read(run)[0], folder.read(run, run=True)[0]) == (stored(run, 5), stored(run, 7))
+    assert folder.read(checkpoints / "best")[0] == stored(run, 5)
+    monkeypatch.undo()
+    folder.keep(run, saved, 8, best=8, most=1)
+    assert (led(run, "latest"), led(run, "best")) == ("8", "8")
+
+
+def test_links_to_what_is_not_there_stay_as_they_are(run):
+    folder.point(run, folder.name(5), folder.name(99))
+    assert (led(run, "latest"), led(run, "best")) == ("5", "6")
+
+
+# After a session that was killed
+
+
+def test_what_was_half_written_goes_and_what_does_not_verify_is_moved_aside(run, saved):
+    files.temporary(run / "x").write_text("half")
+    files.temporary(run / "checkpoints" / "x").mkdir()
+    damage(stored(run, 6))
+    for expected in (["step-00000006.damaged"], ["step-00000006.damaged", "step-00000006.damaged1"]):
+        folder.mend(run, stored(run, 5), [ROW])
+        assert json.loads((run / "metrics.jsonl").read_text()) == ROW
+        assert listed(run) == [5, 4]
+        assert not list(run.rglob(f"{files.TEMPORARY}*"))
+        assert sorted(path.name for path in run.glob("checkpoints/*.damaged*")) == expected
+        folder.keep(run, saved, 6, best=6, most=3)  # its place is free again
+    folder.mend(run, None, ())
+    assert listed(run) == []
+
+
+def test_a_run_without_its_folder_of_checkpoints_is_mended(run):
+    shutil.rmtree(run / "checkpoints")
+    assert listed(run) == []
+    folder.mend(run, None, ())
+    assert (run / "checkpoints").is_dir()
+
+
+# What people and programs read
+
+
+def test_the_history_in_two_files(run):
+    folder.rewrite(run, [ROW])
+    folder.extend(run, MEASURED)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [ROW, MEASURED]
+    written = (run / "samples.txt").read_bytes().decode("utf-8", "surrogatepass")
+    assert written == "step 2, 1.2500 nats per held-out character\nanna\né\ud800\n\n"
+
+
+def test_a_torn_last_line_is_gone_after_the_next_beginning(run):
+    names = ("metrics.jsonl", "samples.txt")
+    whole = {name: (run / name).read_bytes() for name in names}
+    for name in names:
+        files.append(run / name, '{"step": 7, "lo')
+    folder.rewrite(run, folder.read(run, run=True)[1].progress.history)
+    assert {name: (run / name).read_bytes() for name in names} == whole
+
+
+@posix
+@pytest.mark.parametrize("write", [folder.rewrite, folder.extend])
+def test_a_history_on_a_full_disk(run, write):
+    what = [ROW, MEASURED] if write is folder.rewrite else MEASURED
+    folder.rewrite(run, [])
+    with Failing() as calls:
+        write(run, what)
+    for place, name in enumerate(calls.made):
+        with Failing(place, ERRORS[0]), contextlib.suppress(Unsaved):
+            write(run, what)
+        if name in ("write", "replace"):
+            with Failing(place, ERRORS[0]), pytest.raises(Unsaved, match=r"cannot write in .*run: No space left on device"):
+                write(run, what)
+        folder.rewrite(run, [ROW])
+        assert json.loads((run / "metrics.jsonl").read_text()) == ROW
+
+
+def test_sessions_are_noted(run):
+    before = folder.environment(run)["sessions"]
+    folder.record_session(run, {"pid": 1}, new=True)
+    folder.record_session(run, {"pid": 1, "ended": "done"}, new=False)
+    assert folder.environment(run)["sessions"] == [*before, {"pid": 1, "ended": "done"}]
+    (run / "env.json").write_bytes(b"{")
+    folder.record_session(run, {"pid": 2}, new=True)
+    assert folder.environment(run) == {"sessions": [{"pid": 2}]}
