@@ -150,6 +150,14 @@ def lab(request: pytest.FixtureRequest) -> Lab:
     return make(request.param)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the ids of large texts out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BPTT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

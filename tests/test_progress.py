@@ -2,12 +2,11 @@
 
 import io
 import sys
-import time
 
 import pytest
 
 import bptt
-from bptt.run import progress, training
+from bptt.run import progress
 
 NAMES = [a + b for a in "bdklm" for b in "aeio"]
 
@@ -77,18 +76,6 @@ def test_a_taste_of_names_is_short_and_has_no_empty_ones(monkeypatch):
     _, lines = news(NAMES, steps=1)
     assert lines[1].endswith("  " + f"ba, {'x' * 56}")
     assert lines[-1].splitlines()[:3] == ["2 new ones, none of them in the text:", "  ba", f"  {'x' * 80}"]
-
-
-@pytest.mark.parametrize(
-    ("per_step", "words"), [(0.01, []), (0.1, ["about 98 s to go"]), (3, ["about 5 min to go"]), (300, ["about 8 h to go"])]
-)
-def test_a_run_that_is_silent_says_once_how_long_it_takes(monkeypatch, per_step, words):
-    real, done = training._updates, []
-    monkeypatch.setattr(training, "_updates", lambda *a: (done.append(s) or s for s in real(*a)))
-    monkeypatch.setattr(time, "perf_counter", lambda: per_step * len(done))
-    _, lines = news(NAMES, steps=100 if per_step != 0.1 else 1000)
-    assert [line for line in lines if "to go" in line] == words
-    assert not words or lines[1] == words[0]
 
 
 def test_the_ending_says_so_where_nothing_is_new(monkeypatch):

@@ -11,9 +11,22 @@ import pytest
 
 from bptt.errors import InputError
 from bptt.run import settings
-from bptt.run.settings import Settings, check, choose, from_flags
+from bptt.run.plans import choose
+from bptt.run.settings import Settings, check, from_flags
 
-WHOLE = ["hidden", "layers", "batch", "length", "steps", "seed"]
+WHOLE = [
+    "hidden",
+    "layers",
+    "batch",
+    "length",
+    "steps",
+    "seed",
+    "evaluate_every",
+    "patience",
+    "checkpoint_every",
+    "keep",
+    "stop_after",
+]
 REAL = ["dropout", "validation", "epochs", "learning_rate", "clip_norm"]
 
 
@@ -71,7 +84,8 @@ def test_what_is_no_number_or_below_zero_is_refused(name, value):
 @pytest.mark.parametrize(
     ("name", "fine", "bad"),
     [
-        *[(name, [1], [0, 1.5]) for name in ("hidden", "layers", "batch", "length", "steps")],
+        *[(name, [1], [0, 1.5]) for name in ("hidden", "layers", "batch", "length", "steps", "keep")],
+        *[(name, [1], [0, 1.5]) for name in ("evaluate_every", "patience", "checkpoint_every", "stop_after")],
         ("layers", [1000], [1001, 10**400]),
         ("seed", [0, 10**400], [0.5]),
         ("dropout", [0, 0.99], [1, 10**400]),
@@ -109,7 +123,8 @@ def test_none_is_refused_where_nothing_would_be_chosen(name):
         ({"hiden": 5}, ["'hiden' is unknown", "did you mean 'hidden'?"]),
         ({"learningrate": 5}, ["did you mean 'learning_rate'?"]),
         ({"lr": 5}, ["'lr' is unknown", "did you mean 'learning_rate'?"]),
-        ({"zzz": 5}, ["'zzz' is unknown", "out, backend, require_backend"]),
+        ({"zzz": 5}, ["'zzz' is unknown", "out, from_, backend, require_backend"]),
+        ({"from_": 5}, ["--from 5", "expected a path"]),
     ],
 )
 def test_a_refusal_says_what_was_got_and_what_is_expected(flags, words):
@@ -122,6 +137,7 @@ def test_a_refusal_says_what_was_got_and_what_is_expected(flags, words):
 @pytest.mark.parametrize("targets", [1, 10_000, 10**9])
 def test_the_plan_is_what_the_user_chose(mode, targets):
     chosen = {"hidden": 5, "dropout": 0.0, "batch": 3, "length": 2, "steps": 11, "learning_rate": 0.125}
+    chosen |= {"evaluate_every": 4, "checkpoint_every": 6}
     assert choose(from_flags(chosen), mode, targets, lambda batch, length: 1)._asdict() == chosen
 
 

@@ -6,19 +6,41 @@ model.sample(10, temperature=0.8, seed=0)
 model.save("names-model")
 """
 
-from bptt.errors import InputError
-from bptt.run.checkpoint import CheckpointError
-from bptt.run.language_model import LanguageModel, load
-from bptt.run.training import Diverged, TrainingWarning, train
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bptt.errors import InputError
+    from bptt.run.checkpoint import CheckpointError
+    from bptt.run.language_model import LanguageModel, load
+    from bptt.run.memory import OutOfMemory
+    from bptt.run.session import Diverged, TrainingWarning
+    from bptt.run.trainer import train
 
 __all__ = [
     "CheckpointError",
     "Diverged",
     "InputError",
     "LanguageModel",
+    "OutOfMemory",
     "TrainingWarning",
     "__version__",
     "load",
     "train",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when one is first asked for: so `bptt --version` and an early Ctrl-C need not wait for NumPy."""
+    if name not in __all__:
+        raise AttributeError(f"module 'bptt' has no attribute {name!r}")
+    from bptt.errors import InputError
+    from bptt.run.checkpoint import CheckpointError
+    from bptt.run.language_model import LanguageModel, load
+    from bptt.run.memory import OutOfMemory
+    from bptt.run.session import Diverged, TrainingWarning
+    from bptt.run.trainer import train
+
+    public = (CheckpointError, Diverged, InputError, LanguageModel, OutOfMemory, TrainingWarning, load, train)
+    globals().update({thing.__name__: thing for thing in public})  # the next time, nothing has to be asked
+    return globals()[name]

@@ -134,6 +134,19 @@ def cupy_obstacle() -> str:
     return ""
 
 
+def cuda() -> dict[str, str]:
+    """The CUDA device that CuPy uses, where one answers, and its versions."""
+    import cupy
+
+    properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+    return {
+        "device": properties["name"].decode(),
+        "memory": f"{properties['totalGlobalMem'] / 1e9:.1f} GB",
+        "driver": str(cupy.cuda.runtime.driverGetVersion()),
+        "cupy": str(cupy.__version__),
+    }
+
+
 def _reason(error: BaseException) -> str:
     """The first line of what an exception says."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

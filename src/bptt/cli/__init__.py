@@ -6,11 +6,13 @@ import warnings
 
 from cyclopts import CycloptsError
 
-from bptt.cli import textbook, training, use  # noqa: F401  # they add their commands to the app
+from bptt.cli import info, textbook, training, use  # noqa: F401  # they add their commands to the app
 from bptt.cli.console import complain, printing, unwritten, warn
 from bptt.cli.parser import app, explain
 from bptt.errors import InputError
-from bptt.run.training import Diverged
+from bptt.run.checkpoint import Unsaved
+from bptt.run.memory import OutOfMemory
+from bptt.run.session import Diverged
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,13 +42,14 @@ def attempt(arguments: list[str] | None) -> int:
     try:
         return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
     except InputError as error:
-        return complain(str(error), 2)
+        return complain(str(error), 5 if isinstance(error, Unsaved) else 2)
     except CycloptsError as error:
         return complain(explain(error), 2)
     except Diverged as error:
         return complain(str(error), 3)
     except MemoryError as error:
-        return complain(f"out of memory: {error}: try a smaller --hidden, --layers, --batch, --length or --count", 2)
+        lower = "try a smaller --hidden, --layers, --batch, --length or --count"
+        return complain(str(error) if isinstance(error, OutOfMemory) else f"out of memory: {error}: {lower}", 4)
     except KeyboardInterrupt as error:
         return complain(str(error) or "interrupted", 130)
     except OSError as error:

@@ -4,9 +4,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import cyclopts
-from cyclopts import App, CycloptsError, Parameter, Token, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    ArgumentCollection,
+    CycloptsError,
+    Parameter,
+    Token,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from bptt import __version__
+from bptt.run import configuration
 from bptt.run.settings import Settings, flag, nearest
 
 
@@ -24,9 +34,9 @@ class MistakenFlag(CycloptsError):
     """A flag that the command does not have, in the place of a text; `explain` has the words for it."""
 
 
-def refuse_flag(kind: Any, text: str) -> None:
+def refuse_flag(kind: Any, text: str | None) -> None:
     """Raise an error for a misspelt flag in the place of a text: of words that begin with a hyphen, only - is a text."""
-    if text.startswith("-") and text != "-":
+    if text and text.startswith("-") and text != "-":
         raise MistakenFlag(msg=text)
 
 
@@ -41,8 +51,25 @@ Require = Annotated[bool, Parameter(help="Fail, rather than fall back to NumPy, 
 Dtype = Annotated[Type | None, Parameter(help="Floating-point type of the arithmetic; by default as the model was trained.")]
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
 
+given: set[str] = set()  # the settings that were typed
+
+
+def configure(app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Let `bptt train` take from a TOML file what was not typed."""
+    given.clear()
+    if command != ("train",):
+        return
+    typed = {argument.field_info.name: argument.tokens[0].value for argument in arguments if argument.tokens}
+    given.update(typed)
+    path = configuration.chosen(typed.get("config"), new="resume" not in typed)
+    if path is not None:
+        table = {flag(name).removeprefix("--"): value for name, value in configuration.read(path).items() if name != "text"}
+        cyclopts.config.Dict(table, use_commands_as_keys=False, source=str(path))(app, command, arguments)
+
+
 app = App(
     name="bptt",
+    config=configure,
     version=__version__,
     help="Train small recurrent language models on text, one character at a time, and write with them.",
     default_parameter=Parameter(converter=converted, negative=()),

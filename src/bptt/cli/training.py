@@ -1,32 +1,102 @@
 """`bptt train`."""
 
 import contextlib
-import signal
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from bptt.cli.console import say
-from bptt.cli.parser import Text, app
+from bptt.cli.console import printing, say
+from bptt.cli.parser import Text, app, given
+from bptt.errors import InputError
+from bptt.run import configuration, panel, progress, trainer
+from bptt.run import dry_run as dry
+from bptt.run.language_model import LanguageModel
+from bptt.run.session import Tell
 from bptt.run.settings import Settings, check
-from bptt.run.training import fit
+from bptt.run.signals import ALL, exit_code
+
+RUNS = Path("runs")
 
 
 @app.command
-def train(text: Text = "dinosaurs", /, *, settings: Annotated[Settings, Parameter(name="*")] = Settings()) -> int:
-    """Train a model on a text and save it.
+def train(
+    text: Text | None = None,
+    /,
+    *,
+    resume: Path | None = None,
+    changed_text: bool = False,
+    config: Path | None = None,
+    dry_run: bool = False,
+    settings: Annotated[Settings, Parameter(name="*")] = Settings(),
+) -> int:
+    """Train a model on a text, in a folder of its own; or go on with a run.
 
     Parameters
     ----------
     text
-        A file, - for standard input, or a built-in text: dinosaurs or python-help.
+        A file, - for standard input, or a built-in text: dinosaurs (the default) or python-help.
+    resume
+        A run to go on with, as if it had never stopped; or one checkpoint alone, to go on with in a new run.
+    changed_text
+        Go on even though the text is not the same any more.
+    config
+        A TOML file with settings; flags come first. By default bptt.toml, where the current folder has one.
+    dry_run
+        Say what would be done, and what memory and time it would take, and do nothing.
     settings
         One flag for each.
     """
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # keeps the best model, too
-    trained = fit(text, check(settings), say, Path("runs"))
+    settings = check(settings)
+    if changed_text and resume is None:
+        raise InputError("--changed-text is for --resume: give both, or neither")
+    if dry_run and resume is not None:
+        raise InputError("--dry-run is for a new run: leave out --resume")
+    file = configuration.chosen(config, new=resume is None)
+    text = text or (configuration.read(file).get("text") if file else None)
+    if dry_run:
+        dry.explain(text or "dinosaurs", settings, progress.plain(settings, say))
+        return 0
+    with telling(settings) as tell:
+        if resume is None:
+            return code(trainer.begin(text or "dinosaurs", settings, tell, runs=RUNS, caught=ALL))
+        told = {name: getattr(settings, name) for name in given if hasattr(settings, name)}
+        return code(trainer.go_on(resume, text, told, tell, changed_text=changed_text, runs=RUNS, caught=ALL))
+
+
+@contextlib.contextmanager
+def telling(settings: Settings) -> Iterator[Tell]:
+    """How news is told: in a live panel on a terminal, else in lines, of JSON if so asked."""
+    console = None if settings.quiet or settings.json else panel.terminal()
+    if console is None:
+        yield progress.plain(settings, say)
+        return
+    with contextlib.ExitStack() as stack:
+        live: list[panel.Panel] = []
+
+        def tell(words: str, row: dict[str, Any]) -> None:
+            with printing():  # a terminal that goes away does not end the training
+                event = row.get("event")
+                if event in ("start", "resume"):
+                    live.append(stack.enter_context(panel.Panel(console, row["record"]["plan"]["steps"])))
+                    live[0].heading(words)
+                    for earlier in row.get("history", ()):
+                        live[0].show(earlier)
+                elif event in ("log", "measurement"):
+                    live[0].show(row)
+                elif event == "end":
+                    stack.close()
+                    say(words)
+
+        yield tell
+
+
+def code(trained: LanguageModel) -> int:
+    """The exit code of a run."""
+    ended = trained.record["stopped"]
     if "unsaved" in trained.record:
         return 5
-    return {"interrupted": 130, "diverged": 3}.get(trained.record["stopped"], 0)
+    if ended == "diverged":
+        return 3
+    return exit_code(ended) if ended.startswith("SIG") else 0

@@ -29,11 +29,16 @@ def clip_by_value(d: Array, limit: float) -> Array:
     return xp.minimum(xp.maximum(d, -limit), limit)
 
 
+def norm(d: Array) -> Array:
+    """The Euclidean norm of a vector."""
+    xp = namespace(d)
+    return xp.sqrt(xp.sum(d * d))
+
+
 def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
     """The vector scaled down to norm `limit` where it is longer, and its norm before (Pascanu et al. 2013, algorithm 1)."""
-    xp = namespace(d)
-    norm = xp.sqrt(xp.sum(d * d))
-    return d * (limit / xp.maximum(norm, limit)), norm
+    length = norm(d)
+    return d * (limit / namespace(d).maximum(length, limit)), length
 
 
 def sgd(theta: Array, d: Array, state: State, rate: Array | float) -> tuple[Array, State]:

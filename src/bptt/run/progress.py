@@ -1,96 +1,154 @@
 """What a training run says on its way: plain lines for people."""
 
 import contextlib
+import json
 import math
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bptt.nn import model, packing
-from bptt.run.data import Data, lines, targets, widest
+from bptt.run.data import contained, targets, widest
 from bptt.run.language_model import LanguageModel
-from bptt.run.settings import Plan, Settings
-from bptt.text import batches
+from bptt.run.settings import Settings
+from bptt.run.training import Task
 
 NEW = 10  # texts at the end that the training text does not contain
+TASTE = 10  # lines at a measurement
 
 
-def heading(untrained: LanguageModel, data: Data, settings: Settings, plan: Plan) -> str:
+def heading(untrained: LanguageModel, task: Task) -> str:
     """What is going to be trained, on what, and how."""
-    symbols = f"{len(data.vocabulary)} symbols"
+    data, settings, plan = task.data, task.settings, task.plan
     unit = "line" if data.mode == "lines" else "character"
     learn, held_out = (len(part) if data.mode == "lines" else targets(part) for part in (data.training, data.held_out))
     nothing = "as asked" if settings.validation == 0 else "the text is too short to spare any"
     measured = f"{held_out:,} held out" if held_out else f"nothing held out ({nothing})"
-    parameters = packing.count(model.shapes(untrained.config))
     batch, shrunk = widest(data, plan.batch, plan.length), ""
     if batch < plan.batch:
-        shrunk = f" (the text is too short for a batch of {plan.batch})"
-    elif data.mode == "lines":  # one batch holds lines of like length only
-        batch = max(group.x.shape[1] for group in batches.lines(data.training, plan.batch, plan.length, None))
-        shrunk = f" (too few lines of like length for a batch of {plan.batch})" if batch < plan.batch else ""
+        short = data.mode == "stream" or len(data.training) < plan.batch
+        shrunk = f" ({'the text is too short' if short else 'too few lines of like length'} for a batch of {plan.batch})"
     return "\n".join(
         [
-            f"text   {data.name}: {learn:,} {unit}{'s' * (learn != 1)} to learn from, {measured}, {symbols}",
-            f"model  {settings.cell}, {settings.layers} x {plan.hidden} units, {parameters:,} parameters, {untrained.backend}",
+            f"text   {data.name}: {learn:,} {unit}{'s' * (learn != 1)} to learn from, {measured}, "
+            f"{len(data.vocabulary)} symbols",
+            f"model  {title(untrained)}",
             f"run    {plan.steps:,} steps of {batch} x {plan.length} at most{shrunk}, {settings.optimizer} at "
             f"{plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
         ]
     )
 
 
-def line(now: LanguageModel, plan: Plan, seconds: float) -> str:
-    """One measurement: step, loss of the batch, loss on the held-out part, and a taste of what the model writes."""
-    held_out = now.record["held_out"]
+def title(model_of: LanguageModel) -> str:
+    """A model in a line: cell, size and where it runs."""
+    c = model_of.config
+    return f"{c.cell}, {c.layers} x {c.hidden} units, {packing.count(model.shapes(c)):,} parameters, {model_of.backend}"
+
+
+def going_on(untrained: LanguageModel, task: Task, place: Path, step: int) -> str:
+    """The heading of a run that goes on."""
+    return f"{heading(untrained, task)}\ngoing on with {place} after step {step:,}"
+
+
+def taste(now: LanguageModel) -> list[str]:
+    """What the model writes at the moment."""
+    seed = now.record["step"]
+    if now.mode == "stream":
+        return now.sample(1, temperature=0.8, seed=seed, length=200)
+    return now.sample(TASTE, temperature=0.8, seed=seed)
+
+
+def line(row: dict[str, Any], task: Task) -> str:
+    """One measurement: step, loss, loss on the held-out part, and a taste of what the model writes."""
+    held_out = row.get("held_out")
     measured = "" if held_out is None else f"  held out {held_out:.4f} nats/char ({held_out / math.log(2):.4f} bits)"
-    if now.mode == "lines":
-        taste = ", ".join(filter(str.strip, now.sample(3, temperature=0.8, seed=now.record["step"])))[:60]
+    texts = [text for text in row["sample"] if text.strip()]
+    words = texts[0] if task.data.mode == "stream" and texts else ", ".join(texts[:3])
+    return f"{_place(row, task)}  loss {row['loss']:.4f}{measured}  {printable(words[:60])}"
+
+
+def status(row: dict[str, Any], task: Task, rate: float) -> str:
+    """How far a run is between two measurements; `rate` in characters per second."""
+    left = duration((task.plan.steps - row["step"]) * row["seconds"] / max(1, row["step"]))
+    return f"{_place(row, task)}  loss {row['loss']:.4f}  {rate:,.0f} characters/s, about {left} to go"
+
+
+def _place(row: dict[str, Any], task: Task) -> str:
+    return f"{row['seconds']:6.1f} s  step {row['step']:>{len(str(task.plan.steps))}}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that suits them."""
+    number, unit = (seconds, "s") if seconds < 120 else (seconds / 60, "min") if seconds < 7200 else (seconds / 3600, "h")
+    return f"{number:.0f} {unit}"
+
+
+def diverged(step: int, what: str, task: Task) -> str:
+    """Something is not a number any more."""
+    return f"step {step}: NaN or infinity in {what}: try --learning-rate {task.plan.learning_rate / 10:g}"
+
+
+def kept(error: Exception, trained: LanguageModel, out: Path | None) -> str:
+    """A run has diverged; what is there of it."""
+    where = f" in {out}" if out else ""
+    return f"{error}; the best model before, of step {trained.record.get('step')}, is kept{where}"
+
+
+def failed(error: BaseException, out: Path) -> str:
+    """A run has failed; what is there of it."""
+    return f"the run failed ({type(error).__name__}): go on with it: bptt train --resume {shlex.quote(str(out))}"
+
+
+def ending(trained: LanguageModel, task: Task, out: Path | None, ended: str, step: int) -> tuple[str, dict[str, Any]]:
+    """How a run ended, new texts, how good the model is, where it is, and how to get more or to go on."""
+    news: list[str] = []
+    again = f"bptt train --resume {shlex.quote(str(out))}"
+    if ended == "patience":
+        news.append(f"stopped at step {step:,}: {task.settings.patience} measurements without a new best one")
+    elif ended:
+        why = "paused" if ended == "paused" else f"interrupted ({ended})"
+        news.append(f"{why} at step {step:,}" + (f": saved in {out}: go on with" if out else ": keeping the best model so far"))
+        if out:
+            news.append(f"  {again}")
     else:
-        taste = now.sample(1, temperature=0.8, seed=now.record["step"], length=60)[0]
-    return (
-        f"{seconds:6.1f} s  step {now.record['step']:>{len(str(plan.steps))}}  loss {now.record['loss']:.4f}{measured}  "
-        f"{printable(taste)}"
-    )
-
-
-def remaining(step: int, plan: Plan, seconds: float) -> str:
-    """How long the rest of a run will take, from the seconds of its first steps."""
-    left = seconds * (plan.steps - step) / step
-    number, unit = (left, "s") if left < 120 else (left / 60, "min") if left < 7200 else (left / 3600, "h")
-    return f"about {number:.0f} {unit} to go"
-
-
-def interrupted(kept: LanguageModel) -> str:
-    """Ctrl-C was pressed."""
-    return f"interrupted: keeping the best model so far, of step {kept.record['step']}"
-
-
-def diverged(step: int, loss: float, plan: Plan) -> str:
-    """The loss, or a weight, is not a number any more."""
-    return f"step {step}: the loss ({loss:g}) or a weight is not finite: try --learning-rate {plan.learning_rate / 10:g}"
-
-
-def ending(trained: LanguageModel, data: Data, out: Path | None) -> str:
-    """New texts, how good the model is, where it is, and how to get more."""
-    news = []
-    with contextlib.suppress(KeyboardInterrupt):  # in a hurry: the texts can be missed, the rest cannot
-        news = _new(trained, data)
-    held_out = trained.record["held_out"]
+        with contextlib.suppress(KeyboardInterrupt):  # in a hurry: the texts can be missed, the rest cannot
+            news += _new(trained, task)
+    held_out = trained.record.get("held_out")
     if held_out is not None:
         bits = held_out / math.log(2)
-        news.append(f"best at step {trained.record['step']}: {held_out:.4f} nats per held-out character ({bits:.4f} bits)")
-    if out is not None:
+        news.append(f"best at step {trained.record.get('step')}: {held_out:.4f} nats per held-out character ({bits:.4f} bits)")
+    if out is not None and not ended:
         news += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))} --count 10 --seed 1"]
-    return "\n".join(news)
+    row = {"event": "end", "ended": ended or "done", "step": step, "best": trained.record.get("step"), "held_out": held_out}
+    return "\n".join(news), {**row, "out": None if out is None else str(out)}
 
 
-def _new(trained: LanguageModel, data: Data) -> list[str]:
+def _new(trained: LanguageModel, task: Task) -> list[str]:
     if trained.mode == "stream":
         return ["new text:", printable(trained.sample(1, temperature=0.8, length=300)[0], "\n\t")]
-    new = [text for text in trained.sample(NEW, temperature=0.8, without=lines(data) | {""}) if text.strip()]
+
+    def known(texts: list[str]) -> set[str]:
+        return contained(task.data, texts) | {""}
+
+    new = [text for text in trained.sample(NEW, temperature=0.8, without=known) if text.strip()]
     if not new:
         return ["nothing new: what it writes is in the text"]
     return [f"{len(new)} new ones, none of them in the text:", *(f"  {printable(text)}" for text in new)]
+
+
+def plain(settings: Settings, report: Callable[[str], None] | None) -> Callable[[str, dict[str, Any]], None]:
+    """News as words, or as JSON if the settings say so, or none but the folder of a run that nobody could know."""
+
+    def tell(words: str, row: dict[str, Any]) -> None:
+        news = (json.dumps(row) if row else "") if settings.json else words
+        if settings.quiet:
+            news = row.get("out", "") if settings.out is None and row.get("event") == "end" else ""
+        if report and news:
+            report(news)
+
+    return tell
 
 
 def say(news: str) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from bptt.errors import InputError
 
@@ -17,7 +17,9 @@ class Settings:
     """One field per flag; None means: chosen from the text."""
 
     out: Path | None = None
-    """Folder to save the model in, which must not exist yet; the command line's default is runs/NAME, then NAME-2 and so on."""
+    """Folder of the run, which must not exist yet; the command line's default is runs/NAME, then NAME-2 and so on."""
+    from_: Path | None = None
+    """A run or checkpoint whose weights and symbols to begin from, in a new run."""
     backend: Literal["auto", "numpy", "cupy", "torch", "jax", "strict"] = "auto"
     """Array library; auto is CuPy if it finds a CUDA device, else NumPy; strict is array-api-strict, for tests."""
     require_backend: bool = False
@@ -56,14 +58,26 @@ class Settings:
     """Seed of everything random: the split, the first weights, the order, dropout."""
     validation: float | None = None
     """Share of the text held out to measure the model on, 0 for nothing; by default a tenth, or less of a long text."""
+    evaluate_every: int | None = None
+    """Steps from one measurement of the held-out part to the next; by default a tenth of the run."""
+    patience: int | None = None
+    """Measurements in a row without a new best after which the run ends; by default it never ends early."""
+    checkpoint_every: int | None = None
+    """Steps from one checkpoint to the next; by default from one measurement to the next. A new best is always saved."""
+    keep: int = 3
+    """Newest checkpoints that stay; the best one stays, too."""
+    stop_after: int | None = None
+    """Pause after so many steps of this session; the run, of which all steps make up the schedule, can be resumed."""
     quiet: bool = False
-    """Print only warnings, errors and, if it was not given, the folder that the model is saved in."""
+    """Print only warnings, errors and, if it was not given, the folder of the run."""
+    json: bool = False
+    """Print a line of JSON for each piece of news, for programs."""
 
 
-RATES = {"rmsprop": 2e-3, "adagrad": 3e-2, "momentum": 1e-1, "sgd": 1.0}  # adam's depends on the size of the text
+NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 
 Rule = tuple[str, type, Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
-COUNT: Rule = ("a whole number, at least 1", int, lambda value: value >= 1)
+COUNT: Rule = ("a whole number from 1 to 1,000,000,000", int, lambda value: 1 <= value <= 1_000_000_000)
 LAYERS: Rule = ("a whole number from 1 to 1000", int, lambda value: 1 <= value <= 1000)
 SEED: Rule = ("a whole number, at least 0", int, lambda value: value >= 0)
 SHARE: Rule = ("a share, at least 0 and below 1", float, lambda value: 0 <= value < 1)
@@ -76,6 +90,11 @@ RULES = {
     "batch": COUNT,
     "length": COUNT,
     "steps": COUNT,
+    "evaluate_every": COUNT,
+    "patience": COUNT,
+    "checkpoint_every": COUNT,
+    "keep": COUNT,
+    "stop_after": COUNT,
     "seed": SEED,
     "dropout": SHARE,
     "validation": SHARE,
@@ -87,7 +106,7 @@ RULES = {
 
 def flag(name: str) -> str:
     """The flag of a field on the command line."""
-    return "--" + name.replace("_", "-")
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -97,17 +116,16 @@ def nearest(name: str, names: list[str]) -> str:
 
 def from_flags(flags: dict[str, Any]) -> Settings:
     """Settings from keyword arguments that bear the flags' names; an unknown one is an InputError with the nearest name."""
-    names = [field.name for field in dataclasses.fields(Settings)]
     for name in flags:
-        if name not in names:
-            near = nearest(name, names)
-            hint = f"did you mean {near!r}?" if near else f"the settings are {', '.join(names)}"
+        if name not in NAMES:
+            near = nearest(name, list(NAMES))
+            hint = f"did you mean {near!r}?" if near else f"the settings are {', '.join(NAMES)}"
             raise InputError(f"setting {name!r} is unknown: {hint}")
     return check(Settings(**flags))
 
 
-def check(settings: Settings) -> Settings:
-    """The same settings in plain Python types, or an InputError that names the first one out of its range.
+def check(settings: Settings, called: Callable[[str], str] = flag) -> Settings:
+    """The same settings in plain Python types, or an InputError that names the first one out of its range as it is `called`.
 
     Plain, because a NumPy float64 would turn float32 weights into float64, and JSON has no word for it.
     """
@@ -116,9 +134,11 @@ def check(settings: Settings) -> Settings:
     for field in dataclasses.fields(Settings):
         name, value = field.name, getattr(settings, field.name)
         if value is not None or field.default is not None:
-            plain[name] = number(flag(name), RULES[name], value) if name in RULES else _choice(name, hints[name], value)
+            plain[name] = (
+                number(called(name), RULES[name], value) if name in RULES else _choice(called(name), name, hints[name], value)
+            )
     if settings.steps is not None and settings.epochs is not None:
-        raise InputError(f"--steps {settings.steps} and --epochs {settings.epochs}: give one of the two")
+        raise InputError(f"{called('steps')} {settings.steps} and {called('epochs')} {settings.epochs}: give one of the two")
     return dataclasses.replace(settings, **plain)
 
 
@@ -141,57 +161,11 @@ def path(name: str, value: Any) -> Path:
     raise InputError(f"{name} {value!r}: expected a path")
 
 
-def _choice(name: str, kind: Any, value: Any) -> Any:
-    if name == "out":
-        return path(flag(name), value)
+def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
+    if name in ("out", "from_"):
+        return path(called, value)
     words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
     choices = [False, True] if kind is bool else words
     if value in choices:
         return choices[choices.index(value)]
-    raise InputError(f"{flag(name)} {value!r}: expected one of {', '.join(map(str, choices))}")
-
-
-class Plan(NamedTuple):
-    """The settings that suit a text, where the user did not choose."""
-
-    hidden: int
-    dropout: float
-    batch: int
-    length: int
-    steps: int
-    learning_rate: float
-
-
-class Size(NamedTuple):
-    """What suits texts of up to `targets` characters."""
-
-    targets: float
-    hidden: int
-    dropout: float
-    batch: dict[str, int]  # by mode
-    steps: int
-    rate: float  # of adam
-
-
-# short texts want noise: small batches, high rates, half of the units dropped
-SIZES = (
-    Size(2_000, 64, 0.5, {"lines": 8, "stream": 8}, 500, 8e-3),
-    Size(20_000, 128, 0.5, {"lines": 8, "stream": 8}, 2000, 8e-3),
-    Size(150_000, 128, 0.3, {"lines": 32, "stream": 16}, 3000, 4e-3),
-    Size(math.inf, 256, 0.3, {"lines": 128, "stream": 32}, 4000, 4e-3),
-)
-
-
-def choose(settings: Settings, mode: str, targets: int, batches: Callable[[int, int], int]) -> Plan:
-    """The plan for a text of so many targets; `batches(batch, length)` counts the batches of one pass."""
-    size = next(size for size in SIZES if targets <= size.targets)
-    batch = settings.batch or size.batch[mode]
-    length = settings.length or (256 if mode == "lines" else 64)
-    return Plan(
-        hidden=settings.hidden or size.hidden,
-        dropout=size.dropout if settings.dropout is None else settings.dropout,
-        batch=batch,
-        length=length,
-        steps=math.ceil(settings.epochs * batches(batch, length)) if settings.epochs else settings.steps or size.steps,
-        learning_rate=settings.learning_rate or RATES.get(settings.optimizer, size.rate),
-    )
+    raise InputError(f"{called} {value!r}: expected one of {', '.join(map(str, choices))}")

@@ -1,0 +1,80 @@
+"""`bptt info`."""
+
+import json as json_
+from collections.abc import Callable
+from typing import Any
+
+from bptt import backend as backends
+from bptt.cli.console import say
+from bptt.cli.parser import app
+from bptt.run import environment, memory
+from bptt.text import tokens
+
+EXTRAS = {
+    "cupy": "backend cupy: a GPU",
+    "matplotlib": "curve.png",
+    "torch": "backend torch",
+    "jax": "backend jax",
+    "array-api-strict": "backend strict",
+}
+
+
+@app.command
+def info(*, json: bool = False) -> int:
+    """Say what bptt runs on: versions, libraries, devices; it never fails.
+
+    Parameters
+    ----------
+    json
+        One line of JSON, for programs and bug reports.
+    """
+    found = {name: guarded(part) for name, part in PARTS.items()}
+    if json:
+        say(json_.dumps(found))
+        return 0
+    for name, value in found.items():
+        values = value.items() if isinstance(value, dict) else [("", value)]
+        for number, (key, each) in enumerate(values):
+            say(f"{name if number == 0 else '':<10} {key + ' ' if key else ''}{each}")
+    return 0
+
+
+def guarded(part: Callable[[], Any]) -> Any:
+    """What a part says, or why it cannot."""
+    try:
+        return part()
+    except Exception as error:
+        return f"not known: {type(error).__name__}: {error}"
+
+
+def cupy() -> dict[str, str]:
+    """CuPy and its devices, or what is in the way."""
+    obstacle = backends.cupy_obstacle()
+    if obstacle:
+        return {"usable": "no", "why": obstacle}
+    return {"usable": "yes", **backends.cuda()}
+
+
+def extras() -> dict[str, str]:
+    """Optional packages, their versions, and what they are for."""
+    found = environment.installed(*EXTRAS)
+    for wheel in ("cupy-cuda12x", "cupy-cuda13x"):  # one of these brings the package cupy
+        found["cupy"] = environment.installed(wheel).get(wheel, found.get("cupy", "not installed"))
+    return {name: f"{found.get(name, 'not installed')} ({use})" for name, use in EXTRAS.items()}
+
+
+def cache() -> str:
+    """Where the ids of large texts are kept, and how much room they take."""
+    folder = tokens.folder()
+    size = sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+    return f"{folder} ({size / 1e6:,.1f} MB; may be removed at any time)"
+
+
+PARTS: dict[str, Callable[[], Any]] = {
+    "versions": environment.versions,
+    "machine": lambda: {**environment.machine(), "memory": f"{memory.physical() / 1e9:.1f} GB"},
+    "blas": environment.blas,
+    "cupy": cupy,
+    "extras": extras,
+    "cache": cache,
+}

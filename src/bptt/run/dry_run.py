@@ -1,0 +1,64 @@
+"""What a run would do, and what it would take: `bptt train --dry-run`."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from bptt.nn import model, packing
+from bptt.run import folder, memory, plots, preparation, progress
+from bptt.run.data import held_out_batches, targets
+from bptt.run.evaluation import evaluate
+from bptt.run.plans import Plan, size_of
+from bptt.run.preparation import Ready
+from bptt.run.session import Tell
+from bptt.run.settings import Settings
+from bptt.run.training import updates
+
+TRIAL = 1.5  # seconds of updates, from which the time of all is told
+
+
+def explain(text: Any, settings: Settings, tell: Tell) -> None:
+    """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
+    ready = preparation.from_scratch(text, settings, folder.read(settings.from_) if settings.from_ else None)
+    parameters = packing.count(model.shapes(ready.task.config))
+    needed = memory.needed(ready.task, plotting=plots.available())
+    seconds = _seconds(ready)
+    words = [
+        progress.heading(ready.model, ready.task),
+        f"chosen {_chosen(ready)}",
+        f"memory about {needed / 1e6:,.0f} MB, this machine has {memory.physical() / 1e6:,.0f} MB",
+        f"time   about {progress.duration(seconds)}, by a trial of {TRIAL:g} s",
+    ]
+    row = {"event": "dry_run", "parameters": parameters, "memory_bytes": round(needed), "seconds": round(seconds, 1)}
+    tell("\n".join(words), {**row, "plan": ready.task.plan._asdict(), "record": ready.model.record})
+
+
+def _chosen(ready: Ready) -> str:
+    """Which settings were chosen, and why."""
+    task = ready.task
+    count, size = targets(task.data.training), size_of(targets(task.data.training))
+    names = [name for name in Plan._fields if getattr(task.settings, name) is None]
+    values = ", ".join(f"{name.replace('_', ' ')} {getattr(task.plan, name):g}" for name in names) or "nothing, all is given"
+    bound = f"up to {size.targets:,.0f}" if size.targets < float("inf") else "many"
+    return f"{values}; for a text of {bound} characters to learn from (here {count:,}), read as {task.data.mode}"
+
+
+@np.errstate(all="ignore")
+def _seconds(ready: Ready) -> float:
+    """How long a run will take, from a few updates and one measurement, of which nothing is kept."""
+    task = ready.task
+    began, done = time.perf_counter(), 0
+    for state, _ in updates(task, ready.now.state):
+        task.backend.get(state.theta[:1])  # wait for a device that is behind
+        done += 1
+        if done == 1:  # what the first one alone has to do does not count
+            began = time.perf_counter()
+        elif time.perf_counter() - began > TRIAL:
+            break
+    each = (time.perf_counter() - began) / max(1, done - 1)
+    began = time.perf_counter()
+    if task.data.held_out:
+        evaluate(task.config, ready.model.params, task.backend, held_out_batches(task.data))
+    measuring = time.perf_counter() - began
+    return each * task.plan.steps + measuring * -(-task.plan.steps // task.plan.evaluate_every)

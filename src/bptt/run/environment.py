@@ -1,0 +1,69 @@
+"""What a run runs on: versions, libraries, machine."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import platform
+import socket
+import sys
+from typing import Any
+
+import numpy as np
+
+from bptt.backend import Backend
+
+PACKAGES = ("bptt", "numpy", "array-api-compat", "safetensors")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide the numbers, by name."""
+    return {"python": platform.python_version(), **installed(*PACKAGES)}
+
+
+def installed(*names: str) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The processor and the system, as far as they tell."""
+    return {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()}
+
+
+def processor() -> str:
+    """The processor's name where Linux tells it, else what Python knows."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def blas() -> dict[str, str]:
+    """The library of NumPy's matrix products, and how many threads the environment gives it."""
+    with contextlib.suppress(Exception):  # the form of this has changed before
+        found: Any = np.show_config(mode="dicts")
+        library = found["Build Dependencies"]["blas"]
+        names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        threads = next((f"{os.environ[name]} by {name}" for name in names if os.environ.get(name)), f"up to {os.cpu_count()}")
+        return {"name": str(library["name"]), "version": str(library["version"]), "threads": threads}
+    return {}
+
+
+def session(backend: Backend) -> dict[str, Any]:
+    """What env.json says of a session that begins."""
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "versions": versions(),
+        "machine": machine(),
+        "blas": blas(),
+        "backend": str(backend),
+    }

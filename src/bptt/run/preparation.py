@@ -1,0 +1,148 @@
+"""What a run needs before its first update: a text made ready, a plan, a model; from the start, or as a checkpoint has it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bptt import backend as backends
+from bptt.errors import InputError
+from bptt.nn import model, packing
+from bptt.run import memory
+from bptt.run.checkpoint import CheckpointError
+from bptt.run.contents import CONFIG, OPTIMIZER, Checkpoint, Progress
+from bptt.run.data import Data, Position, batches_in_epoch, epochs, prepare, targets
+from bptt.run.language_model import LanguageModel, restored
+from bptt.run.plans import Plan, choose
+from bptt.run.session import Standing
+from bptt.run.settings import Settings, flag, from_flags
+from bptt.run.training import State, Task, from_host, generator, start
+
+BEGINNING = Progress(0, 0, 0, 0, 0.0, None, 0, (), (), ())
+
+
+class Ready(NamedTuple):
+    """A task, the model as it is now, and where its training stands."""
+
+    task: Task
+    model: LanguageModel
+    now: Standing
+
+
+def from_scratch(text: Any, settings: Settings, source: tuple[Path, Checkpoint] | None = None) -> Ready:
+    """A run before its first update, its weights drawn, or taken from a checkpoint."""
+    backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
+    if source is not None:
+        settings = _as_in(settings, *source)
+    data = prepare(text, settings, generator(settings.seed, 0), source[1].vocabulary if source else None)
+    plan = choose(settings, data.mode, targets(data.training), lambda batch, length: batches_in_epoch(data, batch, length))
+    config = source[1].config if source else model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
+    task = Task(config, backend, data, settings, plan)
+    memory.refuse_too_large(task)
+    if source:
+        untrained = dataclasses.replace(restored(source[1], backend), record=_record(task))
+    else:
+        params = packing.transform(backend.put, model.init(config, generator(settings.seed, 1), settings.init))
+        untrained = LanguageModel(config, data.vocabulary, data.mode, params, backend, _record(task))
+    return Ready(task, untrained, Standing(start(untrained.params), BEGINNING))
+
+
+def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], *, changed_text: bool) -> Ready:
+    """A run as a checkpoint has it; `told` replaces what it was told before.
+
+    Raises:
+        CheckpointError: a checkpoint that is forged, or damaged in a way that no checksum shows.
+        InputError: a text that is not the same any more, unless `changed_text`; a run that has ended.
+    """
+    settings, plan, source = _settings(where, saved, told)
+    if text is None and source in ("", "-"):
+        came = "came from standard input" if source else "was given in Python"
+        raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
+    backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
+    try:
+        data = prepare(source if text is None else text, settings, generator(settings.seed, 0), saved.vocabulary)
+    except InputError as error:
+        raise InputError(f"{where}: the run cannot go on with its text: {error}") from None
+    task = Task(saved.config, backend, data, settings, plan)
+    memory.refuse_too_large(task)
+    now = saved.progress or BEGINNING
+    if now.step >= plan.steps:
+        raise InputError(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or begin a new run with --from")
+    if data.sha256 != saved.record.get("sha256"):
+        if not changed_text:
+            difference = _difference(saved.record, data)
+            raise InputError(f"{where}: {difference}: give the text as it was, or --changed-text to go on all the same")
+        now = now._replace(epoch=now.epoch + 1, batch=0, best=None, waited=0)  # what was best on the text before is not now
+    elif now.batch >= batches_in_epoch(data, plan.batch, plan.length):
+        raise CheckpointError(f"{where}: batch {now.batch} is beyond the end of an epoch: use another checkpoint")
+    before = restored(saved, backend)
+    state = from_host(task, packing.pack(before.params), saved.memory or {}, now.step, Position(now.epoch, now.batch))
+    if now.batch == 0:
+        state = state._replace(states=None)
+    elif not _fit(task, state):
+        raise CheckpointError(f"{where / OPTIMIZER}: batch {now.batch} cannot go on from its states: use another checkpoint")
+    record = {**saved.record, **_record(task)}
+    return Ready(task, dataclasses.replace(before, record=record), Standing(state, now))
+
+
+def _record(task: Task) -> dict[str, Any]:
+    """What every checkpoint of a run says of it."""
+    data = task.data
+    told = vars(task.settings)
+    return {
+        "text": data.name,
+        "source": data.source,
+        "sha256": data.sha256,
+        "targets": targets(data.training) + targets(data.held_out),
+        "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in told.items()},
+        "plan": task.plan._asdict(),
+        "backend": {"asked": task.backend.asked, "ran": task.backend.name},
+    }
+
+
+def _as_in(settings: Settings, place: Path, source: Checkpoint) -> Settings:
+    """The settings with the shape of the model to begin from, which they must not contradict."""
+    config, defaults = source.config, Settings()
+    symbols = "bytes" if source.vocabulary.symbols is None else "characters"
+    shape: dict[str, Any] = {
+        "cell": config.cell,
+        "hidden": config.hidden,
+        "layers": config.layers,
+        "mode": source.mode,
+        "vocabulary": symbols,
+    }
+    for name, value in shape.items():
+        asked = getattr(settings, name)
+        if asked not in (value, getattr(defaults, name)):
+            raise InputError(f"{flag(name)} {asked}: the model in {place} has {value}: leave it out, or begin without --from")
+    return dataclasses.replace(settings, **shape, from_=place)
+
+
+def _settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Settings, Plan, str]:
+    """The settings and the plan of a run, and where its text is, from a record that may hold anything."""
+    config, record = saved.config, saved.record
+    try:
+        once = {"epochs": None, "out": None, "from_": None, "stop_after": None}  # of the session before
+        before = {name: value for name, value in {**record["settings"], **record["plan"], **once}.items() if value is not None}
+        settings = from_flags({**before, "mode": saved.mode, **told})
+        plan = Plan(**{name: getattr(settings, name) for name in Plan._fields})
+        source = record["source"]
+    except (KeyError, TypeError, InputError) as error:
+        raise CheckpointError(f"{where / CONFIG}: is not the record of a run ({error!s:.200})") from None
+    shape = (config.cell, config.hidden, config.layers)
+    if not isinstance(source, str) or None in plan or shape != (settings.cell, settings.hidden, settings.layers):
+        raise CheckpointError(f"{where / CONFIG}: is not the record of this model's run")
+    return settings, plan, source
+
+
+def _fit(task: Task, state: State) -> bool:
+    """Whether the next batch can go on from the states that there are; only those of a forged checkpoint do not fit."""
+    _, batch = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position))
+    return batch.start or (state.states is not None and state.states[0].a.shape[0] == batch.x.shape[1])
+
+
+def _difference(record: dict[str, Any], data: Data) -> str:
+    """In what a text differs from the one of a run."""
+    now, before = targets(data.training) + targets(data.held_out), record.get("targets") or 0
+    if now == before:
+        return "its text has changed: it is as long as before, but not the same"
+    return f"its text has changed: {now:,} characters to learn and to measure now, {before:,} before"

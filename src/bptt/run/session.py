@@ -1,0 +1,280 @@
+"""A session of a run: updates, and what is measured, saved and told on the way, until the run ends or is ended."""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt.backend import HostArray
+from bptt.nn import model, packing
+from bptt.run import checkpoint, contents, folder, plots, progress
+from bptt.run.checkpoint import CheckpointError, Unsaved
+from bptt.run.contents import Progress
+from bptt.run.data import held_out_batches
+from bptt.run.evaluation import evaluate
+from bptt.run.language_model import LanguageModel, restored
+from bptt.run.training import State, Task, Trace, culprit, to_host, updates
+
+LOOK = 16  # updates from one look at the device to the next
+ROWS = 100  # of the history of a run, besides its measurements
+SILENCE = 5.0  # seconds without news, after which a run says how far it is
+DRAWING = 0.1  # share of a run's time that drawing its curve may take
+
+Tell = Callable[[str, dict[str, Any]], None]  # words for people, if there are any, and the same for programs
+
+
+class Diverged(ArithmeticError):
+    """A loss, a gradient or a weight that is not finite; the last good checkpoint is kept."""
+
+
+class TrainingWarning(UserWarning):
+    """A run that ended before its time, or a model that could not be saved where it should be."""
+
+
+class Run(NamedTuple):
+    """What stays the same in a session."""
+
+    task: Task
+    untrained: LanguageModel  # the record of every model to come is this one's, and where it stood
+    folder: Path | None
+    tell: Tell
+
+
+class Standing(NamedTuple):
+    """Where a session stands, and why it ended."""
+
+    state: State
+    progress: Progress
+    best: LanguageModel | None = None  # of this session
+    ended: str = ""  # nothing: by itself; "patience", "paused", the name of a signal, "diverged", "unsaved" or "failed"
+    error: BaseException | None = None
+
+
+class Due(NamedTuple):
+    """What there is to do after an update."""
+
+    ended: str  # why the session ends here; nothing: it does not
+    measured: bool  # on what is held out
+    logged: bool  # a row of the history is complete
+    saved: bool
+
+
+def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
+    """Train until the run ends, or is ended; what was learnt is safe before anything is told.
+
+    An exception ends the session, too, and is found in the result: whatever happens, nothing that can be kept is lost.
+    """
+    task, first = run.task, now.progress
+    pending: list[Trace] = []
+    began = told = time.perf_counter()
+    drawing = 1.0  # seconds, the first time with the import of what draws
+
+    def look() -> Standing:
+        seconds = first.seconds + time.perf_counter() - began
+        return now._replace(progress=_look(task, now, pending, seconds))
+
+    try:
+        for state, trace in updates(task, now.state):
+            pending.append(trace)
+            now = now._replace(state=state)
+            due = _due(task, now, first.step, signals)
+            silent = time.perf_counter() - told > SILENCE
+            if any(due) or silent or len(pending) == LOOK:
+                now = look()
+                pending.clear()
+            words: str = ""
+            row: dict[str, Any] = {}
+            if due.logged:
+                now, row = _enter(run, now, trace.rate, measured=due.measured)
+            ended = due.ended or (_impatient(task, now) if due.measured else "")
+            is_best = now.progress.best is not None and now.progress.best[0] == state.step
+            if due.saved or ended or is_best:
+                save(run, now)
+            if row and run.folder:
+                folder.extend(run.folder, row)
+            if due.measured:
+                words = progress.line(row, task)
+            elif silent:
+                rate = (now.progress.characters - first.characters) / (time.perf_counter() - began)
+                words = progress.status(row or _row(now.progress, trace.rate), task, rate)
+            if words or row:
+                told = time.perf_counter() if words else told
+                run.tell(words, row and {"event": "measurement" if due.measured else "log", **row})
+            last = state.step == task.plan.steps
+            if due.measured and (last or ended or drawing < DRAWING * (time.perf_counter() - began)):
+                drawing += _draw(run, now)
+            if ended:
+                return now._replace(ended=ended)
+    except Diverged as error:
+        return now._replace(ended="diverged", error=error)
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # what there is will do
+            now = look()
+        if isinstance(error, KeyboardInterrupt) and len(signals) < 2:  # nobody was there to note it
+            return now._replace(ended="SIGINT")
+        return now._replace(ended="unsaved" if isinstance(error, Unsaved) else "failed", error=error)
+    return now
+
+
+def snapshot(run: Run, now: Standing) -> contents.Checkpoint:
+    """All that a session can go on from."""
+    weights, untrained = _weights(run, now), run.untrained
+    memory = to_host(run.task.backend, now.state)
+    return contents.Checkpoint(
+        untrained.config, untrained.mode, untrained.vocabulary, _record(run, now), weights, now.progress, memory
+    )
+
+
+def _weights(run: Run, now: Standing) -> dict[str, HostArray]:
+    """The weights by name on the host; Diverged, where one is not finite."""
+    theta = run.task.backend.get(now.state.theta)
+    weights = dict(packing.leaves(packing.unpack(theta, model.shapes(run.task.config))))
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            raise Diverged(progress.diverged(now.state.step, f"the weights {name}", run.task))
+    return weights
+
+
+def save(run: Run, now: Standing) -> Path | None:
+    """Save where a session stands in the folder of its run, if there is one and it is not there already."""
+    if run.folder is None:
+        return None
+    target = run.folder / folder.CHECKPOINTS / folder.name(now.state.step)
+    if not target.exists():
+        best = now.progress.best[0] if now.progress.best else now.state.step
+        folder.keep(run.folder, snapshot(run, now), now.state.step, best, run.task.settings.keep)
+    return target
+
+
+def save_elsewhere(run: Run, now: Standing) -> Path | None:
+    """Save it among the system's temporary files, where the run's own disk is full; None where that fails, too."""
+    if run.folder is None:
+        return None
+    with contextlib.suppress(Exception, KeyboardInterrupt):
+        target = checkpoint.free(Path(tempfile.gettempdir()) / f"bptt-{run.folder.name}")
+        checkpoint.write(target, snapshot(run, now))
+        return target
+    return None
+
+
+def current(run: Run, now: Standing) -> LanguageModel:
+    """The model as it is at the moment."""
+    params = packing.unpack(now.state.theta, model.shapes(run.task.config))
+    return dataclasses.replace(run.untrained, params=params, record=_record(run, now))
+
+
+def best(run: Run, now: Standing) -> LanguageModel | None:
+    """The best model of a run: by what is held out, or else the last one; None where nothing good was learnt."""
+    found = now.best if run.task.data.held_out or now.ended == "diverged" else current(run, now)
+    if found is None and run.folder:  # of a session before
+        with contextlib.suppress(CheckpointError):
+            found = restored(folder.read(run.folder)[1], run.task.backend)
+    if found is None and now.ended != "diverged" and now.state.step:
+        found = current(run, now)
+    ending = {"stopped": now.ended, "seconds": now.progress.seconds}
+    return found and dataclasses.replace(found, record={**found.record, **ending})
+
+
+def _record(run: Run, now: Standing) -> dict[str, Any]:
+    """The record of a run with the numbers of its last step, where they were measured there."""
+    row = now.progress.history[-1] if now.progress.history else {}
+    here = row if row.get("step") == now.state.step else {}
+    return {**run.untrained.record, "step": now.state.step, "loss": here.get("loss"), "held_out": here.get("held_out")}
+
+
+def _due(task: Task, now: Standing, first: int, signals: list[str]) -> Due:
+    """What there is to do after the update that led here, in a session that began after `first` updates."""
+    plan, step = task.plan, now.state.step
+    last = step == plan.steps
+    ended = "" if last else signals[0] if signals else "paused" if step - first == task.settings.stop_after else ""
+    measured = last or step % plan.evaluate_every == 0
+    return Due(
+        ended,
+        measured,
+        logged=measured or step % max(1, plan.steps // ROWS) == 0,
+        saved=last or step % plan.checkpoint_every == 0,
+    )
+
+
+def _impatient(task: Task, now: Standing) -> str:
+    patience, last = task.settings.patience, now.state.step == task.plan.steps
+    return "patience" if patience and now.progress.waited >= patience and not last else ""
+
+
+def _enter(run: Run, now: Standing, rate: float, *, measured: bool) -> tuple[Standing, dict[str, Any]]:
+    """The standing with one more row in its history, and that row."""
+    row = _row(now.progress, rate)
+    if measured:
+        now, row = _measure(run, now, row)
+    entered = now.progress._replace(losses=(), norms=(), history=(*now.progress.history, row))
+    return now._replace(progress=entered), row
+
+
+def _look(task: Task, now: Standing, pending: list[Trace], seconds: float) -> Progress:
+    """The progress after the pending updates, whose numbers are read off the device at once."""
+    was, state = now.progress, now.state
+    xp, numbers = task.backend.xp, np.zeros(0)
+    if pending:
+        numbers = task.backend.get(xp.stack([number for trace in pending for number in (trace.loss, trace.norm)]))
+    losses, norms = numbers[::2].tolist(), numbers[1::2].tolist()
+    for trace, loss, norm, step in zip(pending, losses, norms, range(state.step - len(pending), state.step)):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            bad = culprit(task, state.theta, step, trace.before, trace.states)
+            raise Diverged(progress.diverged(step + 1, bad, task))
+    return was._replace(
+        step=state.step,
+        epoch=state.position.epoch,
+        batch=state.position.batch,
+        characters=was.characters + sum(trace.targets for trace in pending),
+        seconds=round(seconds, 3),
+        losses=(*was.losses, *losses),
+        norms=(*was.norms, *norms),
+    )
+
+
+def _row(now: Progress, rate: float) -> dict[str, Any]:
+    """An entry of the history: means and maxima since the entry before."""
+    return {
+        "step": now.step,
+        "loss": math.fsum(now.losses) / max(1, len(now.losses)),
+        "rate": rate,
+        "norm": max(now.norms, default=0.0),
+        "characters": now.characters,
+        "seconds": now.seconds,
+    }
+
+
+def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, dict[str, Any]]:
+    """Measure the held-out part and let the model write; the best model so far is the one with the lowest loss there."""
+    task, was = run.task, now.progress
+    _weights(run, now)
+    here = current(run, now)
+    if not task.data.held_out:
+        return now._replace(best=here), {**row, "sample": progress.taste(here)}
+    held_out = evaluate(task.config, here.params, task.backend, held_out_batches(task.data)).nats_per_char
+    if not math.isfinite(held_out):
+        raise Diverged(progress.diverged(now.state.step, "the loss of the held-out part", task))
+    row = {**row, "held_out": held_out, "sample": progress.taste(here)}
+    if was.best is not None and was.best[1] <= held_out:
+        return now._replace(progress=was._replace(waited=was.waited + 1)), row
+    here = dataclasses.replace(here, record={**here.record, "loss": row["loss"], "held_out": held_out})
+    return now._replace(best=here, progress=was._replace(best=(now.state.step, held_out), waited=0)), row
+
+
+def _draw(run: Run, now: Standing) -> float:
+    """Draw the curve of the run; the seconds that it took."""
+    began = time.perf_counter()
+    if run.folder and plots.available():
+        try:
+            title = f"{run.task.data.name}: {progress.title(run.untrained)}"
+            plots.curve(list(now.progress.history), run.folder / folder.CURVE, title, run.task.settings.clip_norm or None)
+        except OSError as error:
+            warnings.warn(f"{run.folder / folder.CURVE} could not be drawn: {error}", TrainingWarning, stacklevel=2)
+    return time.perf_counter() - began

@@ -1,0 +1,42 @@
+"""Signals that ask a run to end: the first one is noted, so that the run can save its work; the second one ends it at once."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+INTERRUPT = ("SIGINT",)
+ALL = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, what ends a process politely, and what clusters send before they do
+
+
+@contextlib.contextmanager
+def noted(names: tuple[str, ...]) -> Iterator[list[str]]:
+    """A list that gets the name of the signal that arrives; another one after it raises KeyboardInterrupt.
+
+    A signal that this system does not have, that is ignored (as in a shell's background) or that the program around has a
+    handler of its own for is left alone, and so are all where this is not the main thread.
+    """
+    arrived: list[str] = []
+    before = {}
+
+    def note(number: int, _: FrameType | None) -> None:
+        arrived.append(signal.Signals(number).name)
+        if len(arrived) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for name in names:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                before[number] = signal.signal(number, note)
+    try:
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_code(name: str) -> int:
+    """What a shell calls the end by a signal of that name: 128 and its number."""
+    return 128 + int(getattr(signal, name))

@@ -1,0 +1,98 @@
+"""The folder of a run, as tests compare it, and a run in a process of its own."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
+PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
+MAIN = "import sys; from bptt.__main__ import main; sys.exit(main())"
+NO_PICTURES = "from bptt.run import plots; plots.available = lambda: False\n"  # drawing takes longer than all the rest
+PLAIN = NO_PICTURES + MAIN
+
+
+def steps(run: Path) -> list[int]:
+    """The steps of the checkpoints of a run, in order."""
+    return sorted(int(path.name.removeprefix("step-")) for path in run.glob("checkpoints/step-????????"))
+
+
+def newest(run: Path) -> Path:
+    """The newest checkpoint."""
+    return run / "checkpoints" / f"step-{steps(run)[-1]:08d}"
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """What a run has come to, and how, but for the seconds: it must not depend on where the run was stopped."""
+    here = newest(run)
+    progress = json.loads((here / "training.json").read_text())
+    return {
+        **{name: digest(here / f"{name}.safetensors") for name in ("model", "optimizer")},
+        "latest": (run / "checkpoints" / "latest").resolve().name,
+        "best": (run / "checkpoints" / "best").resolve().name,
+        "progress": untimed(progress) | {"history": [untimed(row) for row in progress["history"]]},
+        "metrics": [untimed(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()],
+        "samples": (run / "samples.txt").read_text(),
+        "left behind": [path.name for path in run.rglob(".bptt-*")],
+    }
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def untimed(row: dict[str, Any]) -> dict[str, Any]:
+    """The same without the seconds, which are never the same."""
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def damage(file: Path) -> None:
+    """Flip the last bit of a file."""
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+@contextlib.contextmanager
+def process(
+    *arguments: Any, code: str = PLAIN, options: tuple[str, ...] = (), **keywords: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """`bptt` with these arguments, or other code, with one thread of BLAS; it does not outlive the block."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **keywords.pop("env", {})}
+    command = [sys.executable, *options, "-c", code, *map(str, arguments)]
+    # a shell that runs the tests in the background has them ignore SIGINT, and so would this process
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **keywords}
+        running = subprocess.Popen(command, env=environment, text=True, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def bptt(*arguments: Any, code: str = PLAIN, **keywords: Any) -> tuple[int, str, str]:
+    """Exit code, output and errors of `bptt` with these arguments."""
+    with process(*arguments, code=code, **keywords) as running:
+        out, err = running.communicate(timeout=120)
+        return running.returncode, out, err
+
+
+def wait(running: subprocess.Popen[str], condition: Callable[[], bool]) -> bool:
+    """Whether something comes true before a process ends by itself."""
+    while running.poll() is None:
+        if condition():
+            return True
+        time.sleep(0.002)
+    return False

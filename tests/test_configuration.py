@@ -1,0 +1,113 @@
+"""One configuration in three places: flags, keywords of Python and TOML mean the same, and mistakes are named."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as quickly
+from hypothesis import strategies as st
+
+import bptt
+from bptt import cli
+from bptt.errors import InputError
+from bptt.run import configuration
+from bptt.run.plans import choose
+from bptt.run.settings import Settings
+
+NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
+TABLE = 'hidden = 3\nlearning-rate = 0.01\nsteps = 2\nbackend = "numpy"\nquiet = true\n'
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text(NAMES)
+    return tmp_path
+
+
+def told(name="new"):
+    return bptt.load(name).record["settings"]
+
+
+def test_flags_keywords_and_toml_mean_the_same(here, capsys):
+    Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
+    flags = "train names.txt --hidden 3 --learning-rate 0.01 --steps 2 --backend numpy --quiet --out a"
+    assert cli.main(flags.split()) == 0
+    assert cli.main(["train", "--config", "mine.toml", "--out", "b"]) == 0
+    bptt.train("names.txt", hidden=3, learning_rate=0.01, steps=2, backend="numpy", quiet=True, out="c")
+    bptt.train(config="mine.toml", out="d")
+    assert capsys.readouterr() == ("", "")
+    assert all({**told(name), "out": ""} == {**told("a"), "out": ""} for name in "bcd")
+    assert all(bptt.load(name).score("ban") == bptt.load("a").score("ban") for name in "bcd")
+
+
+def test_what_is_typed_comes_before_what_is_in_the_file(here):
+    Path("mine.toml").write_text('text = "nowhere"\n' + TABLE)
+    assert cli.main(["train", "names.txt", "--config", "mine.toml", "--hidden", "4", "--out", "new"]) == 0
+    assert (told()["hidden"], told()["steps"]) == (4, 2)
+    bptt.train("names.txt", config="mine.toml", hidden=5, out="other")
+    assert (told("other")["hidden"], told("other")["steps"]) == (5, 2)
+
+
+def test_a_file_of_the_usual_name_is_read(here):
+    Path("bptt.toml").write_text(TABLE)
+    assert cli.main(["train", "names.txt", "--out", "new"]) == 0
+    assert told()["hidden"] == 3
+    Path("other.toml").write_text("hidden = 4\nsteps = 1\nquiet = true")
+    assert cli.main(["train", "names.txt", "--config", "other.toml", "--out", "other"]) == 0
+    assert told("other")["hidden"] == 4
+    assert cli.main(["train", "--resume", "new", "--stop-after", "1", "--steps", "4"]) == 0  # a run goes on as it was begun
+    assert told()["hidden"] == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("hiden = 3", "m.toml: 'hiden' is unknown: did you mean 'hidden'?"),
+        ("learningrate = 3", "did you mean 'learning_rate'?"),
+        ("zzz = 3", "m.toml: 'zzz' is unknown: the keys are text, out, from_, backend"),
+        ("hidden = 0", "m.toml: hidden = 0: expected a whole number from 1 to 1,000,000,000"),
+        ("hidden = 'many'", "m.toml: hidden = 'many': expected a whole number"),
+        ("cell = 'grru'", "m.toml: cell = 'grru': expected one of vanilla, gru, lstm"),
+        ("steps = 2\nepochs = 3", "m.toml: steps = 2 and m.toml: epochs = 3: give one of the two"),
+        ("text = 5", "m.toml: text = 5: expected a path, - or the name of a built-in text"),
+        ("text = ''", "m.toml: text = '': expected"),
+        ("hidden = [3]", "m.toml: hidden = [3]: expected a whole number"),
+        ("[train]\nhidden = 3", "m.toml: 'train' is unknown"),
+        ("hidden", "m.toml: Expected '=' after a key"),
+        ("a = " + "[" * 5000, "m.toml: "),
+    ],
+)
+def test_a_mistake_names_the_file_the_key_and_what_is_near(here, capsys, table, words):
+    Path("m.toml").write_text(table)
+    with pytest.raises(InputError) as error:
+        bptt.train(config="m.toml")
+    assert words in str(error.value)
+    assert cli.main(["train", "names.txt", "--config", "m.toml"]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, len(captured.err.splitlines())) == ("", 1)
+    assert words.split(" = ")[0] in captured.err
+    assert not Path("runs").exists()
+
+
+def test_a_file_that_is_not_there_or_no_text(here):
+    Path("raw.toml").write_bytes(b"\xff\xfe")
+    for name, words in [("nowhere.toml", "no such file"), ("raw.toml", "utf-8"), (".", "is not a regular file")]:
+        with pytest.raises(InputError, match=rf"{name}: .*{words}.*: expected settings in TOML"):
+            configuration.read(Path(name))
+
+
+@quickly(deadline=None, max_examples=200)
+@given(st.text(st.characters(codec="utf-8"), min_size=1), st.floats(1e-300, 1e300), st.integers(1, 10**9))
+def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
+    settings = Settings(learning_rate=rate, steps=steps, dropout=0.25, quiet=True, from_=Path("/a b/\"c'"))
+    plan = choose(settings, "lines", 100, lambda batch, length: 1)
+    text = configuration.write(source, settings, plan, mode="lines")
+    assert tomllib.loads(text)["text"] == source
+    path = tmp_path_factory.getbasetemp() / "written.toml"
+    path.write_bytes(text.encode("utf-8"))
+    table = configuration.read(path)
+    expected = {"learning_rate": rate, "steps": steps, "dropout": 0.25, "quiet": True, "text": source, "mode": "lines"}
+    assert table | expected == table
+    assert table["from_"] == settings.from_

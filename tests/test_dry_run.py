@@ -1,0 +1,56 @@
+"""A dry run: says what would be done, in the words of the run itself, and does nothing."""
+
+import json
+import os
+
+import pytest
+
+from bptt import cli
+from bptt.run import dry_run
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(dry_run, "TRIAL", 0.05)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_it_explains_what_was_chosen_and_what_it_takes(capsys, tmp_path):
+    assert cli.main(["train", "--dry-run", "--backend", "numpy", "--dropout", "0.1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["text", "model", "run", "chosen", "memory", "time"]
+    chosen = (
+        "chosen hidden 128, batch 8, length 256, steps 2000, learning rate 0.008, evaluate every 200, checkpoint every 200; "
+    )
+    assert lines[3].startswith(chosen + "for a text of up to 20,000 characters to learn from (here 16,")
+    assert "MB, this machine has" in lines[4]
+    assert os.listdir(tmp_path) == []
+
+
+def test_everything_given(capsys):
+    flags = "--hidden 3 --dropout 0 --batch 2 --length 5 --steps 7 --learning-rate 0.1 --evaluate-every 2 --checkpoint-every 3"
+    assert cli.main(f"train --dry-run {flags}".split()) == 0
+    assert "\nchosen nothing, all is given; " in capsys.readouterr().out
+
+
+def test_it_is_told_to_programs_too(capsys):
+    assert cli.main(["train", "python-help", "--dry-run", "--json", "--backend", "numpy", "--hidden", "8"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["event"] == "dry_run"
+    assert (told["plan"]["hidden"], told["plan"]["steps"]) == (8, 4000)
+    assert told["memory_bytes"] > 1e7
+    assert told["seconds"] > 0.05
+    assert told["parameters"] > 1000
+
+
+def test_a_longer_run_takes_longer(capsys):
+    seconds = []
+    for steps in (100, 10_000):
+        assert cli.main(f"train --dry-run --json --backend numpy --hidden 8 --steps {steps} --validation 0".split()) == 0
+        seconds.append(json.loads(capsys.readouterr().out)["seconds"])
+    assert seconds[1] > 10 * seconds[0]
+
+
+def test_it_is_for_new_runs(capsys):
+    assert cli.main(["train", "--dry-run", "--resume", "nowhere"]) == 2
+    assert "--dry-run is for a new run" in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""`bptt info`: says what there is, as words and as JSON, and never fails."""
+
+import json
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import backend, cli
+from bptt.cli import info
+from bptt.run import environment
+
+
+def test_it_says_what_bptt_runs_on(capsys):
+    assert cli.main(["info"]) == 0
+    captured = capsys.readouterr()
+    for words in (
+        f"numpy {np.__version__}",
+        f"bptt {bptt.__version__}",
+        "array-api-compat",
+        "blas",
+        "threads",
+        "cache",
+        "cores",
+    ):
+        assert words in captured.out
+    assert captured.err == ""
+
+
+def test_the_same_for_programs(capsys):
+    assert cli.main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["versions", "machine", "blas", "cupy", "extras", "cache"]
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["extras"].keys() == info.EXTRAS.keys()
+    assert found["cupy"]["usable"] in ("yes", "no")
+
+
+@pytest.mark.parametrize("error", [OSError("no"), RuntimeError("no"), KeyError("no"), ImportError("no"), AttributeError("no")])
+def test_it_never_fails(capsys, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    for owner, name in [(environment, "versions"), (environment, "machine"), (environment, "installed"), (environment, "blas")]:
+        monkeypatch.setattr(owner, name, fails)
+    monkeypatch.setattr(info, "PARTS", {name: getattr(environment, name, part) for name, part in info.PARTS.items()})
+    monkeypatch.setattr(backend, "cupy_obstacle", fails)
+    monkeypatch.setattr(info.tokens, "folder", fails)
+    for arguments in (["info"], ["info", "--json"]):
+        assert cli.main(arguments) == 0
+        out = capsys.readouterr().out
+        assert out.count(f"not known: {type(error).__name__}: ") == 6
+
+
+def test_a_usable_device_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(backend, "cupy_obstacle", lambda: "")
+    monkeypatch.setattr(backend, "cuda", lambda: {"device": "a GPU", "memory": "80.0 GB"})
+    assert cli.main(["info"]) == 0
+    assert "cupy       usable yes\n           device a GPU\n           memory 80.0 GB\n" in capsys.readouterr().out

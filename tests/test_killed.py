@@ -1,0 +1,160 @@
+"""Runs that are killed, by SIGKILL, at any moment: what is there loads, and goes on to the bits of a run that never was."""
+
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt.run import checkpoint
+from runs import NAMES, PLAIN, outcome, process, steps, wait
+from runs import bptt as run
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
+
+FLAGS = ["--cell", "lstm", "--layers", "2", "--hidden", "6", "--dropout", "0.3", "--batch", "6", "--length", "3"]
+FLAGS += ["--evaluate-every", "24", "--checkpoint-every", "4", "--backend", "numpy", "--quiet"]
+# before the call of that number that changes something on the disk the process kills itself
+DEADLY = """
+import os, signal, sys
+left = int(sys.argv.pop(1))
+def deadly(call):
+    def wrapped(*arguments, **keywords):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **keywords)
+    return wrapped
+for name in ("fsync", "rename", "replace", "symlink", "mkdir", "rmdir", "unlink"):
+    setattr(os, name, deadly(getattr(os, name)))
+"""
+# the same before a sync of that number in which a checkpoint is half written
+TEARING = """
+import glob, os, signal, sys
+left = int(sys.argv.pop(1))
+fsync = os.fsync
+def deadly(descriptor):
+    global left
+    left -= bool(glob.glob(f"{sys.argv[-1]}/checkpoints/.bptt-*"))
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(descriptor)
+os.fsync = deadly
+"""
+SESSION = 16  # calls until a session has begun, about
+SAVE = 14  # calls for a checkpoint, about
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a text."""
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(out, count):
+    """Begin a run, or go on with it once there is something of it."""
+    if (out / "config.toml").exists():
+        return ["train", "--resume", out]
+    return ["train", "names.txt", *FLAGS, "--steps", count, "--out", out]
+
+
+def killed_from_outside(chance, out, count):
+    """Whether a run could be killed at a random moment of its next steps."""
+    target = (steps(out) or [0])[-1] + chance.randrange(4, 13)
+    with process(*command(out, count)) as running:
+        wait(running, lambda: (steps(out) or [0])[-1] >= target)
+        time.sleep(chance.uniform(0, 0.03))
+        running.kill()
+        return running.wait() == -signal.SIGKILL
+
+
+def killed_from_inside(chance, out, count):
+    """Whether a run killed itself before a random one of its next calls that write, sync, name or remove something."""
+    left = chance.randrange(1, SESSION + 3 * SAVE)
+    code, _, errors = run(left, *command(out, count), code=DEADLY + PLAIN)
+    assert errors == ""
+    return code == -signal.SIGKILL
+
+
+def killed_in_a_save(chance, out, count):
+    """Whether a run killed itself while one of its next checkpoints was half written."""
+    code, _, errors = run(chance.randrange(1, 22), *command(out, count), code=TEARING + PLAIN)
+    assert errors == ""
+    assert code == 0 or list(out.glob("checkpoints/.bptt-*"))
+    return code == -signal.SIGKILL
+
+
+WAYS = [killed_from_outside, killed_from_inside, killed_in_a_save]
+
+
+def check(out):
+    """Whatever has a name is whole."""
+    for step in steps(out):
+        checkpoint.read(out / "checkpoints" / f"step-{step:08d}", run=True)
+    if steps(out):
+        assert np.isfinite(bptt.load(out, backend="numpy").score("ban"))
+
+
+def killed(here, out, count, ways, seed):
+    """What a run is like after a kill in each of these ways, as far as it lasts; and what it comes to in the end."""
+    chance, torn = random.Random(seed), []
+    for way in ways:
+        if not way(chance, out, count):
+            break
+        check(out)
+        torn.append(bool(list(out.rglob(".bptt-*"))))
+    code, _, errors = run(*command(out, count))
+    assert (code, errors) == (0, "") or (code == 2 and "steps are done" in errors)  # killed after its last checkpoint
+    return torn, outcome(out)
+
+
+def whole(here, count):
+    assert run(*command(here / "whole", count))[0] == 0
+    return outcome(here / "whole")
+
+
+def test_three_kills(here):
+    torn, came_to = killed(here, here / "run", 96, WAYS, seed=0)
+    assert len(torn) == 3
+    assert any(torn)
+    assert came_to == whole(here, 96)
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_25_kills(here, seed):
+    """At random moments, and before random ones of the calls that save; some of them tear a save apart."""
+    expected, torn, runs = whole(here, 400), [], 0
+    while len(torn) < 25:
+        ways = [random.Random(seed + kill).choice(WAYS) for kill in range(len(torn), 25)]
+        kills, came_to = killed(here, here / f"run-{runs}", 400, ways, seed=100 * seed + runs)
+        torn, runs = torn + kills, runs + 1
+        assert came_to == expected
+    assert len(torn) == 25
+    assert 5 < sum(torn) < 25
+
+
+@pytest.mark.endurance
+def test_a_kill_before_every_call_of_a_session(here):
+    """From the first file to the last link: of a run that begins, and of one that goes on."""
+    expected = whole(here, 8)
+    for left in range(1, 200):
+        out = here / f"run-{left}"
+        code, _, errors = run(left, *command(out, 8), code=DEADLY + PLAIN)
+        assert errors == ""
+        check(out)
+        again = run(left, *command(out, 8), code=DEADLY + PLAIN)[0]
+        check(out)
+        if again != 0:
+            code_of_end, _, errors = run(*command(out, 8))
+            assert (code_of_end, errors) == (0, "") or "steps are done" in errors
+        assert outcome(out) == expected
+        if code == 0:
+            break
+    assert SESSION + SAVE < left < 199

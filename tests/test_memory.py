@@ -1,0 +1,90 @@
+"""Memory: the estimate is near the truth, of the numbers in a step and of the peak of a whole run."""
+
+import os
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt.nn import model
+from bptt.run import memory, preparation
+from bptt.run.settings import from_flags
+from bptt.run.training import updates
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of a process is read from Linux")
+
+
+def ready(**flags):
+    return preparation.from_scratch("python-help", from_flags({"backend": "numpy", "validation": 0, **flags}))
+
+
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden": 64, "batch": 64, "length": 64, "layers": 1},
+        {"hidden": 160, "batch": 32, "length": 128, "layers": 3},
+        {"hidden": 400, "batch": 2, "length": 4, "layers": 2},  # where the weights are what counts
+    ],
+)
+def test_the_numbers_of_an_update(cell, sizes):
+    run = ready(cell=cell, dropout=0.3, **sizes)
+    following = updates(run.task, run.now.state)
+    next(following)
+    held = 4 * 3 * np.size(run.now.state.theta)  # the state before, which was there before the trace began
+    tracemalloc.start()
+    try:
+        next(following)
+        next(following)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 4 * memory.updating(run.task) == pytest.approx(peak + held, rel=0.15)
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "dinosaurs --steps 60",
+        "python-help --validation 0 --steps 40",
+        *(
+            pytest.param(f"python-help --validation 0.01 --steps 30 {flags}", marks=pytest.mark.endurance)
+            for flags in (
+                "--hidden 384 --batch 64",
+                "--cell vanilla --hidden 300 --batch 300 --dtype float64",
+                "--cell lstm --hidden 256 --layers 2 --batch 64",
+            )
+        ),
+    ],
+)
+def test_the_estimate_is_within_a_fifth_of_the_peak(tmp_path, flags):
+    """Both in processes of their own, as a user would see it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLCONFIGDIR": str(tmp_path)}
+
+    def run(code):
+        main = f"import sys; sys.argv = ['bptt', 'train', *'{flags} --backend numpy --json'.split(), *sys.argv[1:]]; {code}"
+        command = [sys.executable, "-c", main, *(["--dry-run"] if "peak" not in code else [])]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    told = run("from bptt.cli import main; main()")
+    estimate = float(told.split('"memory_bytes": ')[1].split(",")[0])
+    peak = run("from bptt.cli import main; main(); print('peak', open('/proc/self/status').read().split('VmHWM:')[1])")
+    measured = 1024 * float(peak.split("peak ")[-1].split()[0])  # ru_maxrss would begin with the memory of pytest
+    assert estimate == pytest.approx(measured, rel=0.2)
+
+
+def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
+    for hidden in (10**6, 10**8, 10**9):
+        with pytest.raises(memory.OutOfMemory, match=rf"^out of memory: --hidden {hidden} --layers 3: [\d,]+ parameters need"):
+            ready(hidden=hidden, layers=3)
+    monkeypatch.setattr(memory, "physical", lambda: 1e6)
+    monkeypatch.setattr(model, "init", lambda *_: pytest.fail("memory was taken"))
+    words = r"--batch 32 --length 64 need about .* GB, this machine has 0.0 GB: choose a smaller --batch or --length"
+    with pytest.raises(bptt.OutOfMemory, match=words):
+        ready()
+    with pytest.raises(bptt.OutOfMemory, match="choose fewer units or layers"):
+        ready(hidden=2000, batch=1)

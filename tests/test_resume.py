@@ -1,0 +1,611 @@
+"""Going on: a run that is stopped and resumed, wherever and however often, ends in the bits of one that never was."""
+
+import io
+import json
+import shutil
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt.errors import InputError
+from bptt.nn import packing
+from bptt.run import folder, plots, session
+from bptt.run.checkpoint import CheckpointError
+from bptt.run.evaluation import Evaluation
+from bptt.run.folder import CheckpointWarning
+from bptt.run.settings import NAMES as SETTINGS
+from bptt.run.training import UPDATES
+from runs import NAMES, PROSE, damage, newest, outcome, steps
+
+LONG = [name * 3 for name in NAMES]  # lines of 9 or 12 characters: four windows or five, of three steps each
+TEXTS = {"lines": "\n".join(LONG) + "\n", "stream": PROSE}
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+MODES = pytest.mark.parametrize("mode", ["lines", "stream"])
+STEPS = 12
+
+# what a session that goes on may choose for itself; the other settings are the run's
+ANEW = {"backend", "require_backend", "steps", "evaluate_every", "patience", "checkpoint_every", "keep"}
+ANEW |= {"stop_after", "quiet", "json"}
+OTHERS = {
+    "out": "elsewhere",
+    "from_": "elsewhere",
+    "dtype": "float64",
+    "cell": "lstm",
+    "hidden": 7,
+    "layers": 3,
+    "dropout": 0.1,
+    "init": "orthogonal",
+    "batch": 5,
+    "length": 9,
+    "mode": "stream",
+    "vocabulary": "bytes",
+    "epochs": 3,
+    "optimizer": "sgd",
+    "learning_rate": 0.5,
+    "clip_norm": 2.0,
+    "seed": 4,
+    "validation": 0.3,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """Drawing the curve takes longer than all the rest."""
+    monkeypatch.setattr(plots, "available", lambda: False)
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A file of lines."""
+    path = tmp_path / "text.txt"
+    path.write_text(TEXTS["lines"])
+    return path
+
+
+@pytest.fixture
+def held_out(monkeypatch):
+    """Let the measurements of the held-out part give these numbers."""
+
+    def give(*numbers):
+        left = list(numbers)
+        monkeypatch.setattr(session, "evaluate", lambda *_: Evaluation(left.pop(0), 1))
+
+    return give
+
+
+def train(text: Any, **flags: Any) -> bptt.LanguageModel:
+    small = {"hidden": 3, "layers": 2, "dropout": 0.3, "steps": STEPS, "batch": 4, "length": 3, "evaluate_every": 4}
+    if flags.get("config"):
+        small = {}
+    return bptt.train(text, report=None, **{"backend": "numpy", **small, **flags})
+
+
+def go_on(place: Any, text: Any = None, **flags: Any) -> bptt.LanguageModel:
+    return bptt.train(text, report=None, resume=place, **flags)
+
+
+def in_sessions(text: Any, out: Any, *stops: int, **flags: Any) -> bptt.LanguageModel:
+    """A run that is stopped after so many steps of its first session, of its second and so on, and then goes on to its end."""
+    train(text, out=out, stop_after=stops[0], **flags)
+    for count in stops[1:]:
+        go_on(out, stop_after=count)
+    return go_on(out)
+
+
+def theta(trained: bptt.LanguageModel) -> Any:
+    return packing.pack(trained.params)
+
+
+def progress(run: Any) -> dict[str, Any]:
+    return json.loads((newest(run) / "training.json").read_text())
+
+
+# The same bits
+
+
+@CELLS
+@MODES
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_run_in_sessions_ends_in_the_bits_of_one_in_one_go(tmp_path, cell, mode, dtype):
+    (tmp_path / "text").write_text(TEXTS[mode])
+    flags = {"cell": cell, "mode": mode, "dtype": dtype}
+    whole = train(tmp_path / "text", out=tmp_path / "whole", **flags)
+    parts = in_sessions(tmp_path / "text", tmp_path / "parts", 5, 4, **flags)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    assert theta(whole).dtype == dtype
+    np.testing.assert_array_equal(theta(parts), theta(whole))
+
+
+@MODES
+def test_a_run_can_be_stopped_after_any_step(tmp_path, mode):
+    """Of twelve steps some are inside an epoch, some at its end, some where the next batch goes on from states."""
+    (tmp_path / "text").write_text(TEXTS[mode])
+    flags = {"mode": mode, "batch": 16, "length": 6}
+    train(tmp_path / "text", out=tmp_path / "whole", **flags)
+    places = []
+    for step in range(1, STEPS):
+        out = tmp_path / str(step)
+        train(tmp_path / "text", out=out, stop_after=step, **flags)
+        assert (steps(out)[-1], progress(out)["step"]) == (step, step)
+        places.append(progress(out)["batch"])
+        go_on(out)
+        assert outcome(out) == outcome(tmp_path / "whole")
+    assert {0, 1, 2, 3} <= set(places)
+
+
+@CELLS
+def test_a_run_can_be_stopped_after_every_step(tmp_path, text, cell):
+    train(text, out=tmp_path / "whole", cell=cell)
+    in_sessions(text, tmp_path / "parts", *[1] * (STEPS - 1), cell=cell)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    sessions = json.loads((tmp_path / "parts" / "env.json").read_text())["sessions"]
+    assert [(one["ended"], one["step"]) for one in sessions] == [("paused", n) for n in range(1, STEPS)] + [("done", STEPS)]
+
+
+@pytest.mark.parametrize("optimizer", list(UPDATES))
+def test_what_an_optimizer_remembers_goes_on_too(tmp_path, text, optimizer):
+    train(text, out=tmp_path / "whole", optimizer=optimizer)
+    in_sessions(text, tmp_path / "parts", 3, 5, optimizer=optimizer)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stop", [100, 101, 119, 120])  # a row of the history every second step, a measurement at step 120
+def test_the_numbers_between_two_rows_of_the_history_are_not_forgotten(tmp_path, text, stop):
+    flags = {"steps": 240, "evaluate_every": 60, "layers": 1}
+    train(text, out=tmp_path / "whole", **flags)
+    in_sessions(text, tmp_path / "parts", stop, **flags)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    assert len(outcome(tmp_path / "whole")["metrics"]) == 120
+
+
+def test_what_is_measured_and_saved_on_the_way_makes_no_difference_to_the_weights(tmp_path, text):
+    train(text, out=tmp_path / "whole", validation=0)
+    train(text, out=tmp_path / "parts", validation=0, stop_after=4, checkpoint_every=1, keep=1)
+    go_on(tmp_path / "parts", evaluate_every=1, checkpoint_every=5, keep=2, stop_after=5)
+    trained = go_on(tmp_path / "parts")
+    ends = [outcome(tmp_path / name) for name in ("whole", "parts")]
+    assert ends[0]["model"] == ends[1]["model"]
+    assert ends[0]["optimizer"] == ends[1]["optimizer"]
+    assert trained.record["held_out"] is None
+    assert trained.record["step"] == STEPS
+
+
+@MODES
+def test_a_run_without_a_held_out_part_goes_on(tmp_path, mode):
+    (tmp_path / "text").write_text(TEXTS[mode])
+    train(tmp_path / "text", out=tmp_path / "whole", validation=0)
+    in_sessions(tmp_path / "text", tmp_path / "parts", 7, validation=0)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_a_run_of_bytes_goes_on(tmp_path):
+    (tmp_path / "any").write_bytes(np.random.default_rng(0).bytes(300))
+    train(tmp_path / "any", out=tmp_path / "whole", vocabulary="bytes")
+    in_sessions(tmp_path / "any", tmp_path / "parts", 5, vocabulary="bytes")
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_the_settings_that_a_run_wrote_down_repeat_it(tmp_path, text):
+    whole = train(text, out=tmp_path / "whole", cell="lstm", seed=3, optimizer="rmsprop")
+    again = bptt.train(report=None, config=tmp_path / "whole" / "config.toml", out=tmp_path / "again")
+    assert outcome(tmp_path / "again") == outcome(tmp_path / "whole")
+    np.testing.assert_array_equal(theta(again), theta(whole))
+
+
+def test_a_run_on_one_backend_goes_on_on_another(tmp_path):
+    text = "\n".join(LONG[:8])
+    flags = {"backend": "strict", "dtype": "float64", "steps": 6, "hidden": 2, "validation": 0}
+    whole = train(text, **flags)
+    train(text, out=tmp_path / "run", stop_after=3, **flags)
+    moved = go_on(tmp_path / "run", text, backend="numpy")
+    assert moved.record["backend"] == {"asked": "numpy", "ran": "numpy"}
+    np.testing.assert_allclose(theta(moved), whole.backend.get(theta(whole)), rtol=0, atol=1e-6)
+
+
+# The best model, and when to give up
+
+
+def test_the_best_model_of_a_session_before_is_the_best_of_the_run(tmp_path, text, held_out):
+    for out, stops in [("whole", ()), ("parts", (6,))]:
+        held_out(3.0, 1.0, 2.0, 2.5, 2.6, 2.7)
+        flags = {"evaluate_every": 2, "keep": 1}
+        trained = in_sessions(text, tmp_path / out, *stops, **flags) if stops else train(text, out=tmp_path / out, **flags)
+        assert (trained.record["step"], trained.record["held_out"], trained.record["stopped"]) == (4, 1.0, "")
+    np.testing.assert_array_equal(theta(trained), theta(bptt.load(tmp_path / "whole", backend="numpy")))
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    assert steps(tmp_path / "parts") == [4, 12]
+
+
+def test_patience_does_not_begin_anew_with_a_session(tmp_path, text, held_out):
+    for out, stops in [("whole", ()), ("parts", (3, 2, 2))]:
+        held_out(*[3.0, 1.0] + [2.0] * 9)
+        flags = {"evaluate_every": 1, "patience": 6}
+        trained = in_sessions(text, tmp_path / out, *stops, **flags) if stops else train(text, out=tmp_path / out, **flags)
+        assert (trained.record["step"], trained.record["stopped"], steps(tmp_path / out)[-1]) == (2, "patience", 8)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_lost_patience_goes_on_to_its_next_measurement(tmp_path, text, held_out):
+    held_out(1.0, 2.0, 0.5, 0.7, 0.4)
+    assert train(text, out=tmp_path / "run", evaluate_every=2, patience=1).record["stopped"] == "patience"
+    assert progress(tmp_path / "run")["step"] == 4
+    trained = go_on(tmp_path / "run")  # to a new best one, and to one that is not
+    assert (trained.record["stopped"], progress(tmp_path / "run")["step"], trained.record["step"]) == ("patience", 8, 6)
+    assert go_on(tmp_path / "run", patience=9, stop_after=3).record["step"] == 10
+
+
+# More of the same
+
+
+def test_a_run_that_is_done_takes_more_steps_and_nothing_else(tmp_path, text):
+    train(text, out=tmp_path / "run")
+    done = outcome(tmp_path / "run")
+    for flags in ({}, {"steps": STEPS}, {"steps": 3}):
+        with pytest.raises(
+            InputError, match=r"its [\d,]+ steps are done: give more with --steps, or begin a new run with --from"
+        ):
+            go_on(tmp_path / "run", **flags)
+    assert outcome(tmp_path / "run") == done
+    assert go_on(tmp_path / "run", steps=20).record["stopped"] == ""
+    assert steps(tmp_path / "run")[-1] == 20
+    assert [row["step"] for row in outcome(tmp_path / "run")["metrics"]] == list(range(1, 21))
+
+
+def test_a_run_with_more_steps_has_their_schedule_from_there_on(tmp_path, text):
+    train(text, out=tmp_path / "run", stop_after=6)
+    go_on(tmp_path / "run", steps=24)
+    train(text, out=tmp_path / "long", steps=24)
+    rates = [[row["rate"] for row in outcome(tmp_path / name)["metrics"]] for name in ("run", "long")]
+    assert rates[0][6:] == rates[1][6:]
+    assert rates[0][5] != rates[1][5]
+
+
+def test_a_run_goes_on_as_it_was_begun(tmp_path, text):
+    train(text, out=tmp_path / "run", stop_after=4)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert set(SETTINGS) - ANEW == OTHERS.keys()
+    for name, value in OTHERS.items():
+        flag = "--" + name.rstrip("_").replace("_", "-")
+        with pytest.raises(
+            InputError, match=f"^{flag} {value}: a run goes on as it was begun: leave it out, or begin a new run"
+        ):
+            go_on(tmp_path / "run", **{name: value})
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_what_a_session_chose_holds_for_the_next_one_too_but_for_where_it_stopped(tmp_path, text):
+    train(text, out=tmp_path / "run", stop_after=2)
+    go_on(tmp_path / "run", stop_after=2, evaluate_every=3, checkpoint_every=1, keep=5, patience=9)
+    trained = go_on(tmp_path / "run")
+    settings = trained.record["settings"] | trained.record["plan"]
+    assert [settings[name] for name in ("evaluate_every", "checkpoint_every", "keep", "patience")] == [3, 1, 5, 9]
+    assert [row["step"] for row in outcome(tmp_path / "run")["metrics"] if "held_out" in row] == [3, 6, 9, 12]
+    assert steps(tmp_path / "run")[-5:] == [8, 9, 10, 11, 12]
+
+
+# The text
+
+
+def test_a_text_from_python_has_to_be_given_again(tmp_path):
+    whole = train(LONG)
+    train(LONG, out=tmp_path / "run", stop_after=5)
+    with pytest.raises(InputError, match=r"the text of this run was given in Python: give it again, beside --resume$"):
+        go_on(tmp_path / "run")
+    np.testing.assert_array_equal(theta(go_on(tmp_path / "run", LONG)), theta(whole))
+
+
+def test_a_text_from_standard_input_has_to_be_given_again(tmp_path, text, monkeypatch):
+    whole = train(text)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
+    train("-", out=tmp_path / "run", stop_after=5)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    with pytest.raises(InputError, match=r"the text of this run came from standard input: give it again, beside --resume$"):
+        go_on(tmp_path / "run")
+    np.testing.assert_array_equal(theta(go_on(tmp_path / "run", text)), theta(whole))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
+    np.testing.assert_array_equal(theta(go_on(tmp_path / "copy", "-")), theta(whole))
+
+
+def test_a_text_in_another_place_is_the_same_text(tmp_path, text):
+    train(text, out=tmp_path / "run", stop_after=5)
+    whole = train(text)
+    text.rename(tmp_path / "moved.txt")
+    with pytest.raises(InputError, match=r"text\.txt"):
+        go_on(tmp_path / "run")
+    np.testing.assert_array_equal(theta(go_on(tmp_path / "run", tmp_path / "moved.txt")), theta(whole))
+
+
+@MODES
+def test_a_text_that_changed_is_refused_unless_that_is_meant(tmp_path, text, mode):
+    text.write_text(TEXTS[mode])
+    train(text, out=tmp_path / "run", stop_after=5, mode=mode)
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    learnt = len(TEXTS[mode])  # of lines, each one's end as well
+    now = TEXTS[mode][:-1] * 2 + "\n"
+    text.write_text(now)
+    with pytest.raises(
+        InputError,
+        match=rf"its text has changed: {len(now):,} characters to learn and to measure now, {learnt:,} before: "
+        "give the text as it was, or --changed-text to go on all the same$",
+    ):
+        go_on(tmp_path / "run")
+    text.write_text(TEXTS[mode].replace("a", "~").replace("e", "a").replace("~", "e"))
+    with pytest.raises(InputError, match="its text has changed: it is as long as before, but not the same: give"):
+        go_on(tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+    trained = go_on(tmp_path / "run", changed_text=True)
+    assert trained.record["stopped"] == ""
+    assert progress(tmp_path / "run")["step"] == STEPS
+    text.write_text(TEXTS[mode])
+    with pytest.raises(InputError, match="its text has changed"):  # what the run learns from now is the other one
+        go_on(tmp_path / "run", steps=20)
+
+
+def test_what_was_best_on_another_text_is_not_the_best_any_more(tmp_path, text, held_out):
+    held_out(1.0, 8.0, 9.0)
+    train(text, out=tmp_path / "run", stop_after=5)
+    text.write_text(TEXTS["lines"] * 2)
+    trained = go_on(tmp_path / "run", changed_text=True)
+    assert (trained.record["step"], trained.record["held_out"]) == (8, 8.0)
+    assert (tmp_path / "run" / "checkpoints" / "best").resolve().name == "step-00000008"
+
+
+def test_a_text_with_new_characters_is_refused_with_the_list_of_them(tmp_path, text):
+    train(text, out=tmp_path / "run", stop_after=5)
+    text.write_text(TEXTS["lines"] + "büß\n")
+    for flags in ({}, {"changed_text": True}):
+        with pytest.raises(InputError, match=r"step-00000005: the run cannot go on with its text: .*'ü'.*'ß'"):
+            go_on(tmp_path / "run", **flags)
+
+
+# Checkpoints that are damaged or alone
+
+
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.safetensors", "training.json", "manifest.json", "config.json"]
+)
+def test_a_damaged_checkpoint_is_passed_over_for_the_newest_one_that_is_not(tmp_path, text, file):
+    train(text, out=tmp_path / "whole", checkpoint_every=1)
+    train(text, out=tmp_path / "run", checkpoint_every=1, stop_after=7)
+    damage(newest(tmp_path / "run") / file)
+    (tmp_path / "run" / "checkpoints" / "step-00000006" / file).unlink()
+    with pytest.warns(CheckpointWarning, match=r"step-0000000[76].*; step-00000005 is used instead$") as warned:
+        go_on(tmp_path / "run")
+    assert len(warned) == 2
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    aside = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("*.damaged"))
+    assert aside == ["step-00000006.damaged", "step-00000007.damaged"]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_with_what_is_wrong(tmp_path, text):
+    train(text, out=tmp_path / "run", checkpoint_every=1, stop_after=2)
+    for step in (1, 2):
+        damage(tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"step-00000002/model\.safetensors: does not match its checksum: the file is damaged"
+    ):
+        go_on(tmp_path / "run")
+
+
+def test_a_best_checkpoint_that_is_damaged_is_forgotten_and_the_weights_are_the_same(tmp_path, text, held_out):
+    numbers = [1.0, 4.0, 3.0, 3.5, 2.0, 2.5]
+    held_out(*numbers)
+    train(text, out=tmp_path / "whole", evaluate_every=2)
+    held_out(*numbers)
+    train(text, out=tmp_path / "run", evaluate_every=2, stop_after=5)
+    damage(tmp_path / "run" / "checkpoints" / "step-00000002" / "model.safetensors")
+    with pytest.warns(CheckpointWarning, match="does not match its checksum.*; the best from here on takes its place$"):
+        trained = go_on(tmp_path / "run")
+    assert (trained.record["step"], trained.record["held_out"]) == (10, 2.0)
+    run, whole = outcome(tmp_path / "run"), outcome(tmp_path / "whole")
+    assert all(run[name] == whole[name] for name in ("model", "optimizer", "metrics", "samples"))
+    assert (run["best"], whole["best"]) == ("step-00000010", "step-00000002")
+
+
+@pytest.mark.parametrize("place", ["folder", "memory"])
+def test_a_lone_checkpoint_goes_on_in_a_new_run(tmp_path, text, place):
+    train(text, out=tmp_path / "whole")
+    train(text, out=tmp_path / "run", stop_after=7)
+    shutil.move(newest(tmp_path / "run"), tmp_path / "alone")
+    shutil.rmtree(tmp_path / "run")
+    whole = outcome(tmp_path / "whole")
+    if place == "memory":
+        trained = go_on(tmp_path / "alone")
+        assert trained.record["stopped"] == ""
+    else:
+        trained = go_on(tmp_path / "alone", out=tmp_path / "new")
+        new = outcome(tmp_path / "new")
+        assert all(new[name] == whole[name] for name in ("model", "optimizer", "metrics", "samples"))
+    np.testing.assert_array_equal(theta(trained), theta(bptt.load(newest(tmp_path / "whole"), backend="numpy")))
+    assert trained.record["step"] == STEPS
+    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == sorted(
+        path.name for path in newest(tmp_path / "whole").iterdir()
+    )
+
+
+def test_the_best_one_of_a_run_that_is_not_there_is_not_what_a_lone_checkpoint_is_measured_by(tmp_path, text, held_out):
+    held_out(1.0, 3.0, 4.0)
+    train(text, out=tmp_path / "run", stop_after=7)
+    shutil.move(newest(tmp_path / "run"), tmp_path / "alone")
+    trained = go_on(tmp_path / "alone", out=tmp_path / "new")
+    assert (trained.record["step"], trained.record["held_out"]) == (8, 3.0)
+    assert outcome(tmp_path / "new")["best"] == "step-00000008"
+    assert bptt.load(tmp_path / "new", backend="numpy").record["step"] == 8
+
+
+def test_a_new_run_from_a_lone_checkpoint_that_was_killed_at_once_goes_on(tmp_path, text):
+    """The checkpoint is the first one of the new run, too: without it the run would begin again with other weights."""
+
+    def report(news):
+        raise RuntimeError("killed")
+
+    train(text, out=tmp_path / "whole")
+    train(text, out=tmp_path / "run", stop_after=7)
+    shutil.move(newest(tmp_path / "run"), tmp_path / "alone")
+    with pytest.raises(RuntimeError, match="killed"):
+        bptt.train(report=report, resume=tmp_path / "alone", out=tmp_path / "new")
+    assert steps(tmp_path / "new") == [7]
+    go_on(tmp_path / "new")
+    ends = [outcome(tmp_path / name) for name in ("whole", "new")]
+    assert all(ends[0][name] == ends[1][name] for name in ("model", "optimizer", "metrics", "samples"))
+
+
+def test_the_best_checkpoint_of_a_run_stays_the_best_one_in_a_new_run(tmp_path, text, held_out):
+    held_out(1.0, 3.0, 4.0)
+    train(text, out=tmp_path / "run")
+    alone = tmp_path / "run" / "checkpoints" / "best"
+    for flags in ({}, {"out": tmp_path / "new"}):
+        held_out(3.0, 4.0)
+        trained = go_on(alone, **flags)
+        assert (trained.record["step"], trained.record["held_out"]) == (4, 1.0)
+    assert bptt.load(tmp_path / "new", backend="numpy").record["step"] == 4
+
+
+def test_an_older_checkpoint_of_a_run_goes_on_in_a_new_run_and_leaves_the_old_one_alone(tmp_path, text):
+    train(text, out=tmp_path / "run", checkpoint_every=1)
+    before = outcome(tmp_path / "run")
+    go_on(tmp_path / "run" / "checkpoints" / "step-00000010", out=tmp_path / "new")
+    after = outcome(tmp_path / "new")
+    assert all(after[name] == before[name] for name in ("model", "optimizer", "metrics", "samples"))
+    assert outcome(tmp_path / "run") == before
+
+
+def test_a_model_alone_is_nothing_to_go_on_from(tmp_path, text):
+    train(text).save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"lists a model alone and no run to go on with: begin a new run with --from$"):
+        go_on(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        go_on(tmp_path / "nothing")
+
+
+# What a kill leaves behind
+
+
+@pytest.mark.parametrize("given", ["file", "Python"])
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path, text, given):
+    source = text if given == "file" else LONG
+    train(source, out=tmp_path / "whole", seed=5)
+    train(source, out=tmp_path / "run", seed=5, stop_after=1)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    if given == "Python":
+        with pytest.raises(
+            InputError, match="the run has no checkpoint yet and no file of text: give the text beside --resume"
+        ):
+            go_on(tmp_path / "run")
+        go_on(tmp_path / "run", LONG)
+    else:
+        go_on(tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_run_from_the_weights_of_another_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path, text):
+    train(text, out=tmp_path / "old")
+    train(text, out=tmp_path / "whole", from_=tmp_path / "old", seed=1)
+    train(text, out=tmp_path / "run", from_=tmp_path / "old", seed=1, stop_after=1)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    go_on(tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_was_killed_after_its_last_checkpoint_is_made_whole(tmp_path, text, held_out):
+    """Its links and its history are written after the checkpoint: a run that is done does not go on, but gets them."""
+    held_out(3.0, 2.0, 1.0)
+    train(text, out=tmp_path / "run", checkpoint_every=1)
+    before = outcome(tmp_path / "run")
+    folder.point(tmp_path / "run", "step-00000011", "step-00000008")
+    for name in ("metrics.jsonl", "samples.txt"):
+        (tmp_path / "run" / name).write_bytes((tmp_path / "run" / name).read_bytes()[:-40])
+    (tmp_path / "run" / "checkpoints" / ".bptt-half-written").mkdir()
+    with pytest.raises(InputError, match="steps are done"):
+        go_on(tmp_path / "run")
+    assert outcome(tmp_path / "run") == before
+
+
+def test_a_half_written_history_is_written_anew(tmp_path, text):
+    train(text, out=tmp_path / "whole")
+    train(text, out=tmp_path / "run", stop_after=7)
+    for name in ("metrics.jsonl", "samples.txt"):
+        with open(tmp_path / "run" / name, "a") as file:
+            file.write('{"step": 8, "loss": 2.')
+    go_on(tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+# One at a time
+
+
+def test_a_lock_keeps_a_second_writer_out(tmp_path, text):
+    train(text, out=tmp_path / "run", stop_after=5)
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with (
+        folder.locked(tmp_path / "run"),
+        pytest.raises(InputError, match=r"run: process \d+ on .* is writing there: wait for it, or end it$"),
+    ):
+        go_on(tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+    go_on(tmp_path / "run")
+
+
+def test_a_run_is_locked_while_it_trains(tmp_path, text):
+    refused = []
+
+    def report(news):
+        with pytest.raises(InputError, match="is writing there") as problem:
+            go_on(tmp_path / "run")
+        refused.append(str(problem.value))
+
+    bptt.train(text, report=report, out=tmp_path / "run", hidden=3, steps=4, stop_after=3, backend="numpy")
+    first = len(refused)
+    bptt.train(report=report, resume=tmp_path / "run")
+    assert len(refused) > first > 1
+
+
+# --from is something else
+
+
+def test_a_new_run_from_the_weights_of_another(tmp_path, text):
+    """Its first batch is the whole text, and so its first loss is what the old model makes of that."""
+    old = train(text, out=tmp_path / "old", dtype="float64", validation=0, cell="lstm")
+    flags = {"dtype": "float64", "validation": 0, "dropout": 0.0, "batch": 100, "length": 100, "mode": "lines", "seed": 9}
+    for source in (tmp_path / "old", newest(tmp_path / "old")):
+        new = tmp_path / f"from-{source.name}"
+        bptt.train(["dab", "bad", "ban"], report=None, from_=source, out=new, steps=3, backend="numpy", **flags)
+        rows = outcome(new)["metrics"]
+        assert [row["step"] for row in rows] == [1, 2, 3]
+        assert rows[0]["loss"] == pytest.approx(old.evaluate("dab\nbad\nban").nats_per_char, rel=1e-12)
+        assert bptt.load(new).vocabulary == old.vocabulary
+    assert steps(tmp_path / "old")[-1] == STEPS
+
+
+def test_a_new_run_from_saved_weights_alone(tmp_path, text):
+    train(text, cell="vanilla").save(tmp_path / "model")
+    trained = bptt.train(text, report=None, from_=tmp_path / "model", steps=2, backend="numpy")
+    assert (trained.config.cell, trained.config.hidden, trained.config.layers) == ("vanilla", 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "has"),
+    [
+        ("cell", "vanilla", "lstm"),
+        ("hidden", 4, "3"),
+        ("layers", 3, "2"),
+        ("mode", "stream", "lines"),
+        ("vocabulary", "bytes", "characters"),
+    ],
+)
+def test_a_new_run_from_weights_cannot_have_another_shape(tmp_path, text, name, value, has):
+    train(text, out=tmp_path / "old", cell="lstm")
+    with pytest.raises(
+        InputError, match=rf"^--{name} {value}: the model in .*step-\d+ has {has}: leave it out, or begin without --from$"
+    ):
+        bptt.train(text, report=None, from_=tmp_path / "old", backend="numpy", out=tmp_path / "new", **{name: value})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_new_run_from_weights_cannot_have_other_characters(tmp_path, text):
+    train(text, out=tmp_path / "old")
+    with pytest.raises(InputError, match="'ü'"):
+        bptt.train(["bün", "dar"], report=None, from_=tmp_path / "old", backend="numpy")

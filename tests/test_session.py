@@ -1,0 +1,441 @@
+"""A session: what is measured, kept and told on the way, what lies in the folder, and how a run ends."""
+
+import io
+import json
+import math
+import os
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt.errors import InputError
+from bptt.nn import model, optimizers, packing
+from bptt.run import folder, memory, plots, session
+from bptt.run.evaluation import Evaluation
+from bptt.run.settings import Settings
+from bptt.run.training import UPDATES
+
+NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
+PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
+
+
+def train(text: Any = NAMES, news: Any = None, **flags: Any) -> bptt.LanguageModel:
+    small = {"hidden": 5, "steps": 4, "batch": 6, "backend": "numpy", **flags}
+    return bptt.train(text, report=[].append if news is None else news.append, **small)
+
+
+def theta(trained: bptt.LanguageModel) -> Any:
+    return packing.pack(trained.params)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved_steps(out: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.steps(out))
+
+
+@pytest.fixture
+def at_update(monkeypatch):
+    """Let something happen in place of update number n; adam otherwise."""
+
+    def do(n, what):
+        calls = []
+
+        def update(*arguments):
+            calls.append(None)
+            return what(*arguments) if len(calls) == n else optimizers.adam(*arguments)
+
+        monkeypatch.setitem(UPDATES, "adam", update)
+
+    return do
+
+
+def raises(error):
+    def update(*_):
+        raise error
+
+    return update
+
+
+@pytest.fixture
+def held_out(monkeypatch):
+    """Let the measurements of the held-out part give these numbers, and see what was measured."""
+
+    def give(*numbers):
+        seen, left = [], list(numbers)
+
+        def evaluate(config, params, backend, batches):
+            seen.append(packing.pack(params))
+            return Evaluation(left.pop(0), 1)
+
+        monkeypatch.setattr(session, "evaluate", evaluate)
+        return seen
+
+    return give
+
+
+# What is kept
+
+
+def test_the_best_model_is_kept(held_out):
+    seen = held_out(3.0, 1.0, 2.0, 1.0)
+    trained = train(steps=4)
+    assert (trained.record["step"], trained.record["held_out"], trained.record["stopped"]) == (2, 1.0, "")
+    np.testing.assert_array_equal(theta(trained), seen[1])
+
+
+def test_the_best_and_the_newest_checkpoints_stay(held_out, tmp_path):
+    held_out(4.0, 1.0, *[2.0] * 8)
+    trained = train(steps=10, out=tmp_path / "m", keep=2)
+    assert saved_steps(tmp_path / "m") == [2, 9, 10]
+    links = {name: os.readlink(tmp_path / "m" / "checkpoints" / name) for name in ("latest", "best")}
+    assert links == {"latest": "step-00000010", "best": "step-00000002"}
+    for place in ("m", "m/checkpoints/best", "m/checkpoints/step-00000002"):
+        np.testing.assert_array_equal(theta(bptt.load(tmp_path / place, backend="numpy")), theta(trained))
+    assert bptt.load(tmp_path / "m").record["held_out"] == 1.0
+
+
+def test_a_new_best_is_saved_between_two_checkpoints(held_out, tmp_path):
+    held_out(3.0, 2.0, 1.0, 5.0)
+    train(steps=40, checkpoint_every=16, out=tmp_path / "m", evaluate_every=10, keep=9)
+    assert saved_steps(tmp_path / "m") == [10, 16, 20, 30, 32, 40]
+    assert folder.read(tmp_path / "m")[0].name == "step-00000030"
+
+
+def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
+    held_out(3.0, 2.0, 2.5, 2.4, 2.3)
+    news = []
+    trained = train(steps=100, patience=3, out=tmp_path / "m", news=news)
+    assert (trained.record["step"], trained.record["stopped"]) == (20, "patience")
+    assert saved_steps(tmp_path / "m") == [20, 30, 40, 50]
+    assert "stopped at step 50: 3 measurements without a new best one" in news[-1]
+
+
+def test_the_last_model_is_kept_where_nothing_is_held_out(tmp_path):
+    trained = train(steps=4, validation=0, out=tmp_path / "m")
+    assert (trained.record["step"], trained.record["held_out"]) == (4, None)
+    assert folder.read(tmp_path / "m")[0].name == "step-00000004"
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    news = []
+    train(news=news)
+    assert os.listdir(tmp_path) == []
+    assert "saved" not in news[-1]
+
+
+# What lies in the folder
+
+
+@pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
+def test_the_folder_of_a_run(tmp_path, text):
+    out = tmp_path / "m"
+    train(text, steps=30, out=out, evaluate_every=7)
+    names = {"config.toml", "env.json", "metrics.jsonl", "samples.txt", "checkpoints", ".lock"}
+    assert {path.name for path in out.iterdir()} == names | ({"curve.png"} if plots.available() else set())
+    history = rows(out)
+    assert [row["step"] for row in history] == list(range(1, 31))
+    assert [row["step"] for row in history if "held_out" in row] == [7, 14, 21, 28, 30]
+    assert all(list(row)[:6] == ["step", "loss", "rate", "norm", "characters", "seconds"] for row in history)
+    assert [len(row["sample"]) for row in history if "sample" in row] == [10 if text is NAMES else 1] * 5
+    assert (out / "samples.txt").read_text().startswith(f"step 7, {history[6]['held_out']:.4f} nats per held-out character\n")
+    (only,) = json.loads((out / "env.json").read_text())["sessions"]
+    assert (only["pid"], only["ended"], only["step"], only["backend"]) == (os.getpid(), "done", 30, "numpy float32")
+    assert only["versions"]["numpy"] == np.__version__
+
+
+def test_a_row_is_the_mean_of_its_steps(tmp_path, monkeypatch):
+    seen = []
+    real = model.loss_and_gradient
+
+    def spy(*arguments):
+        result = real(*arguments)
+        seen.append((float(result[0]), float(np.linalg.norm(packing.pack(result[1]))), arguments[4].sum()))
+        return result
+
+    monkeypatch.setattr(model, "loss_and_gradient", spy)
+    train(PROSE, steps=250, out=tmp_path / "m", length=5, dtype="float64")
+    history = rows(tmp_path / "m")
+    assert [row["step"] for row in history][:4] == [2, 4, 6, 8]
+    for n, row in enumerate(history[:12]):
+        losses, norms, _ = zip(*seen[2 * n : 2 * n + 2])
+        assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-12)
+        assert row["norm"] == pytest.approx(max(norms), rel=1e-9)
+        assert row["characters"] == sum(targets for _, _, targets in seen[: 2 * n + 2])
+
+
+def test_the_configuration_says_all_that_was_chosen(tmp_path):
+    train("dinosaurs", steps=3, out=tmp_path / "m", learning_rate=0.01, layers=2)
+    table = tomllib.loads((tmp_path / "m" / "config.toml").read_text())
+    assert table["text"] == "dinosaurs"
+    assert table | {"hidden": 5, "layers": 2, "learning_rate": 0.01, "mode": "lines", "dropout": 0.5, "length": 256} == table
+    assert table.keys() - {"text"} <= {name.rstrip("_") for name in vars(Settings())}
+    assert not table.keys() & {"out", "epochs"}
+
+
+def test_the_configuration_of_a_run_repeats_it(tmp_path):
+    path = tmp_path / 'the "names" \\ é.txt'
+    path.write_text("\n".join(NAMES))
+    first = train(path, out=tmp_path / "m", cell="lstm", dropout=0.2, steps=7)
+    again = bptt.train(config=tmp_path / "m" / "config.toml", report=None)
+    np.testing.assert_array_equal(theta(first), theta(again))
+
+
+def test_the_record_holds_every_setting_and_what_was_chosen(tmp_path):
+    trained = train(PROSE, out=tmp_path / "m", layers=2, validation=0, dropout=0.0, length=9)
+    record = json.loads(json.dumps(trained.record))
+    assert record == trained.record
+    assert record["settings"].keys() == vars(Settings()).keys()
+    told = {"hidden": 5, "steps": 4, "batch": 6, "layers": 2, "out": str(tmp_path / "m")}
+    assert record["settings"] | told == record["settings"]
+    assert record["plan"] | {"hidden": 5, "steps": 4, "batch": 6, "length": 9, "dropout": 0.0} == record["plan"]
+    assert (record["text"], record["source"], record["targets"]) == ("text", "", 361)
+    assert record["backend"] == {"asked": "numpy", "ran": "numpy"}
+    assert train().record["settings"]["out"] is None
+
+
+@pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed")
+def test_a_curve_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
+    def curve(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plots, "curve", curve)
+    with pytest.warns(session.TrainingWarning, match=r"curve.png could not be drawn: .*No space left"):
+        assert train(out=tmp_path / "m").record["stopped"] == ""
+
+
+def test_drawing_takes_a_small_share_of_a_run(tmp_path, monkeypatch):
+    drawn, now = [], [0.0]
+    monkeypatch.setattr(plots, "available", lambda: True)
+
+    def curve(history, *_):
+        drawn.append(len(history))
+        now[0] += 1.0
+
+    def clock():
+        now[0] += 0.05  # some are asked for in each step
+        return now[0]
+
+    monkeypatch.setattr(plots, "curve", curve)
+    monkeypatch.setattr(session.time, "perf_counter", clock)
+    train(steps=100, evaluate_every=1, out=tmp_path / "m")
+    assert 1 < len(drawn) < 15
+    assert drawn[-1] == 100
+
+
+# What is told
+
+
+def test_measurements_are_about_ten_and_the_last_step_is_one():
+    for count, lines in [(1, 1), (4, 4), (25, 13), (40, 10)]:
+        news = []
+        train(steps=count, news=news)
+        measured = [line for line in news if " s  step" in line]
+        assert len(measured) == lines
+        assert f"step {count}  loss" in measured[-1]
+
+
+def test_news_as_json(tmp_path):
+    news = []
+    trained = train(steps=8, json=True, news=news, out=tmp_path / "m", evaluate_every=4)
+    told = [json.loads(line) for line in news]
+    assert [row["event"] for row in told] == ["start", *["log"] * 3, "measurement", *["log"] * 3, "measurement", "end"]
+    assert told[0]["record"]["plan"]["steps"] == 8
+    assert [row["step"] for row in told[1:-1]] == list(range(1, 9))
+    end = {"ended": "done", "step": 8, "best": trained.record["step"], "out": str(tmp_path / "m")}
+    assert told[-1] | end == told[-1]
+
+
+def test_a_run_says_every_few_seconds_how_far_it_is(monkeypatch):
+    now = [0.0]
+
+    def clock():
+        now[0] += 0.3
+        return now[0]
+
+    monkeypatch.setattr(session.time, "perf_counter", clock)
+    news = []
+    train(steps=300, news=news, validation=0)
+    told = [line for line in news if "to go" in line]
+    assert len(told) > 5
+    assert all("characters/s, about " in line for line in told)
+
+
+def test_quiet_says_nothing(tmp_path):
+    news = []
+    train(news=news, quiet=True)
+    train(news=news, quiet=True, out=tmp_path / "m")
+    assert news == []
+
+
+def test_no_report_is_silence(capsys):
+    bptt.train(NAMES, report=None, hidden=4, steps=2, backend="numpy")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_console_that_knows_ascii_only_does_not_end_a_run(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    bptt.train(["привет", "мир"] * 9, hidden=4, steps=3, backend="numpy")
+    assert b"??" in console.buffer.getvalue()
+
+
+# How a run ends
+
+
+def test_ctrl_c_keeps_the_best_model(at_update, held_out):
+    at_update(28, raises(KeyboardInterrupt()))
+    seen = held_out(1.0, 2.0)
+    news = []
+    trained = train(steps=100, news=news)
+    assert (trained.record["step"], trained.record["stopped"]) == (10, "SIGINT")
+    np.testing.assert_array_equal(theta(trained), seen[0])
+    assert "interrupted (SIGINT) at step 27: keeping the best model so far" in news[-1]
+
+
+def test_ctrl_c_before_the_first_measurement_keeps_the_last_step(at_update, tmp_path):
+    at_update(4, raises(KeyboardInterrupt()))
+    trained = train(steps=1000, out=tmp_path / "m")
+    assert trained.record["step"] == 3
+    assert saved_steps(tmp_path / "m") == [3]
+    np.testing.assert_array_equal(theta(bptt.load(tmp_path / "m", backend="numpy")), theta(trained))
+
+
+def test_ctrl_c_before_the_first_step_is_ctrl_c(at_update):
+    at_update(1, raises(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt, match="interrupted; nothing was learnt, nothing is saved"):
+        train()
+
+
+@pytest.mark.parametrize("failure", [MemoryError("no room"), OSError(28, "No space left on device"), SystemExit(1)])
+def test_whatever_ends_a_run_it_is_saved_and_goes_on(at_update, monkeypatch, tmp_path, failure):
+    whole = train(steps=50, out=tmp_path / "whole")
+    at_update(28, raises(failure))
+    with (
+        pytest.warns(session.TrainingWarning, match=r"the run failed \(\w+\): go on with it: bptt train --resume .*m$"),
+        pytest.raises(memory.OutOfMemory if isinstance(failure, MemoryError) else type(failure)),
+    ):
+        train(steps=50, out=tmp_path / "m")
+    assert saved_steps(tmp_path / "m")[-1] == 27
+    monkeypatch.undo()
+    np.testing.assert_array_equal(theta(bptt.train(resume=tmp_path / "m", text=NAMES, report=None)), theta(whole))
+
+
+def test_a_report_that_fails_loses_nothing(tmp_path):
+    def report(line):
+        if " s  step" in line:
+            raise RuntimeError("no listener")
+
+    with pytest.warns(session.TrainingWarning, match="RuntimeError"), pytest.raises(RuntimeError, match="no listener"):
+        bptt.train(NAMES, report=report, hidden=5, steps=100, backend="numpy", out=tmp_path / "m")
+    assert bptt.load(tmp_path / "m").record["step"] == 10
+
+
+def spoilt(part):
+    """A spy of loss_and_gradient whose 27th gradient, or loss, is not a number in one place."""
+    calls = []
+    real = model.loss_and_gradient
+
+    def spy(config, params, *rest):
+        loss, gradient, states = real(config, params, *rest)
+        calls.append(packing.pack(params))
+        if len(calls) < 27:
+            return loss, gradient, states
+        if part == "loss":
+            return loss * math.nan, gradient, states
+        bad = gradient.layers[0]._replace(Waa=gradient.layers[0].Waa * math.inf)
+        return loss, gradient._replace(layers=(bad,)), states
+
+    return spy, calls
+
+
+@pytest.mark.parametrize("validation", [0, 0.2])
+@pytest.mark.parametrize(("part", "words"), [("loss", "the loss"), ("gradient", "the gradient of layers.0.Waa")])
+def test_what_is_not_finite_ends_the_run_before_the_update(monkeypatch, tmp_path, part, words, validation):
+    spy, calls = spoilt(part)
+    monkeypatch.setattr(model, "loss_and_gradient", spy)
+    expected = rf"^step 27: NaN or infinity in {words}: try --learning-rate 0.001; the best model before, of step"
+    with pytest.warns(session.TrainingWarning, match=expected):
+        trained = train(steps=100, validation=validation, learning_rate=0.01, out=tmp_path / "m")
+    assert (trained.record["step"] in (10, 20), trained.record["stopped"]) == (True, "diverged")
+    assert all((before == calls[26]).all() for before in calls[27:])  # frozen from the bad one on
+    assert saved_steps(tmp_path / "m") == [10, 20]
+    assert np.isfinite(theta(bptt.load(tmp_path / "m"))).all()
+
+
+def test_weights_that_are_not_finite_are_not_saved(at_update, tmp_path):
+    at_update(20, lambda theta, d, memory, rate: (theta * math.inf, memory))
+    with pytest.warns(
+        session.TrainingWarning, match=r"^step 20: NaN or infinity in the weights layers.0.Wax: .* of step 10, is kept in .*m$"
+    ):
+        train(steps=100, validation=0, out=tmp_path / "m")
+    assert saved_steps(tmp_path / "m") == [10]
+
+
+def test_a_run_that_was_never_finite_saves_nothing(tmp_path):
+    with pytest.raises(bptt.Diverged, match=r"try --learning-rate 100000; nothing was learnt, nothing is saved"):
+        train(optimizer="sgd", learning_rate=1e6, clip_norm=0, steps=100, out=tmp_path / "m")
+    assert saved_steps(tmp_path / "m") == []
+
+
+# Where it is saved
+
+
+def test_what_is_there_already_is_refused_before_training(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "file").write_text("mine")
+    for out, words in [("m", "something is there already"), ("file/m", "no folder can be made there")]:
+        news = []
+        with pytest.raises(InputError, match=words):
+            train(out=str(tmp_path / out), news=news)
+        assert news == []
+
+
+def test_a_run_that_is_there_already_says_how_to_go_on(tmp_path):
+    train(out=tmp_path / "m")
+    with pytest.raises(InputError, match=r"something is there already: go on with bptt train --resume .*m, or name a new"):
+        train(out=tmp_path / "m")
+
+
+def test_a_model_that_cannot_be_saved_is_returned(tmp_path, monkeypatch):
+    real = folder.keep
+
+    def keep(out, saved, step, *rest):
+        if step == 3:
+            raise folder.Unsaved("cannot save the model: No space left on device")
+        return real(out, saved, step, *rest)
+
+    monkeypatch.setattr(folder, "keep", keep)
+    monkeypatch.setattr(session, "save_elsewhere", lambda *_: None)
+    with pytest.warns(session.TrainingWarning, match="No space left on device; it is not saved"):
+        trained = train(out=tmp_path / "m", validation=0)
+    assert trained.record["unsaved"].endswith("it is not saved")
+    assert trained.record["step"] == 3
+    assert saved_steps(tmp_path / "m") == [1, 2]
+
+
+def test_where_the_disk_is_full_it_is_saved_elsewhere(tmp_path, monkeypatch):
+    whole = train(steps=6)
+    real = folder.keep
+
+    def keep(out, saved, step, *rest):
+        if step == 3:
+            raise folder.Unsaved("full")
+        return real(out, saved, step, *rest)
+
+    monkeypatch.setattr(folder, "keep", keep)
+    monkeypatch.setattr(session.tempfile, "tempdir", str(tmp_path))
+    with pytest.warns(session.TrainingWarning, match=r"full; where the run stands is saved in .*bptt-m instead"):
+        train(steps=6, out=tmp_path / "m")
+    shutil.rmtree(tmp_path / "m")
+    again = bptt.train(NAMES, resume=tmp_path / "bptt-m", report=None)
+    np.testing.assert_array_equal(theta(again), theta(whole))
