@@ -1,0 +1,341 @@
+"""The panel: what a person should see of a run is on the screen, whatever the terminal, and the terminal is left as it was."""
+
+import io
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from bptt.run import panel
+from bptt.run.panel import Panel
+
+HEADING = "text   names\nmodel  gru\nrun    [bold]2,000 steps"
+CONTROL = r"\x1b\[[?\d;]*[A-Za-z]"
+
+
+class Tty(io.StringIO):
+    """A file that says that it is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(panel, "OFTEN", 0)
+
+
+def row(n, **more):
+    made = {"step": 10 * n, "loss": 3.0 / n + 1, "rate": 0.00125, "norm": 0.75, "seconds": 2.0 * n, "characters": 3000 * n}
+    return made | more
+
+
+def console(width=80, height=24, file=None):
+    return Console(file=file or io.StringIO(), force_terminal=True, width=width, height=height, legacy_windows=False)
+
+
+def screen(output):
+    """The lines that a terminal shows after this output."""
+    lines, at = [""], 0
+    for token in re.findall(rf"{CONTROL}|[\r\n]|[^\x1b\r\n]+", output):
+        if token == "\n":
+            at += 1
+            lines += [""] * (at == len(lines))
+        elif token == "\x1b[1A":
+            at -= 1
+            assert at >= 0
+        elif token == "\x1b[2K":
+            lines[at] = ""
+        elif token[0] not in "\r\x1b":
+            lines[at] += token
+    return lines
+
+
+def run(rows, steps=2000, where=None, heading=HEADING):
+    """What is on the screen after a run."""
+    where = where or console()
+    with Panel(where, steps) as live:
+        live.heading(heading)
+        for one in rows:
+            live.show(one)
+    return screen(where.file.getvalue())
+
+
+def test_everything_is_on_the_screen():
+    rows = [row(n) for n in range(1, 61)]
+    rows[29] |= {"held_out": 1.5, "sample": ["old"]}
+    rows[39] |= {"held_out": 1.625, "sample": ["aba", " ", "cde fg"]}
+    lines = run(rows)
+    assert lines[:3] == HEADING.splitlines()
+    assert lines[3] == "4.00│⡇"
+    assert lines[14].startswith("1.05│")
+    assert lines[15] == "nats per character, steps 10 to 600, o: held out"
+    assert "".join(lines[3:15]).count("o") == 2
+    assert lines[16].startswith("step 600/2,000  30 %  ██")
+    assert (lines[16].count("█"), len(lines[16])) == (17, 80)
+    assert lines[17:] == [
+        "loss 1.0500  held out 1.6250  best 1.5000 (2.1640 bits) at step 300",
+        "rate 0.00125  gradient norm 0.75  1,500 characters/s  0:04:40 left",
+        "aba  cde fg",
+        "",
+    ]
+
+
+def test_it_is_redrawn_in_place_below_what_is_said():
+    where = console()
+    with Panel(where, 2000) as live:
+        live.say("[b]first[/b] :smile:")
+        live.heading(HEADING)
+        for n in range(1, 20):
+            live.show(row(n))
+            if n == 10:
+                live.say("x" * 200 + "\n\tand \x1b[2J more")
+    lines = screen(where.file.getvalue())
+    assert lines[:4] == ["[b]first[/b] :smile:", "x" * 200, "        and  [2J more", "text   names"]
+    assert sum("text   names" in line for line in lines) == sum("step 190/" in line for line in lines) == 1
+
+
+def test_the_heading_alone_says_that_a_run_begins():
+    where = console()
+    with Panel(where, 2000) as live:
+        live.heading(HEADING)
+        lines = screen(where.file.getvalue())
+    assert lines[:3] == HEADING.splitlines()
+    assert lines[3].startswith("step 0/2,000  0 %  ░")
+
+
+def test_nothing_shown_is_nothing_printed():
+    where = console()
+    with Panel(where, 2000):
+        pass
+    assert where.file.getvalue() == ""
+
+
+def test_it_is_drawn_eight_times_a_second_at_most_and_at_the_end(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("TERM", "xterm")
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    where = console()
+    with Panel(where, 2000) as live:
+        for n in range(1, 102):
+            live.show(row(n))
+            clock[0] += 0.01
+        shown = re.findall(r"step ([\d,]+)/", where.file.getvalue())
+    assert shown == [f"{10 * n:,}" for n in range(1, 102, 13)]
+    assert "step 1,010/2,000" in "".join(screen(where.file.getvalue()))
+
+
+def test_the_speed_is_that_of_the_last_rows():
+    rows = [row(n) for n in range(1, 12)]
+    rows.append(row(12, seconds=22.5, characters=33100))
+    text = "".join(run(rows))
+    assert f"{(33100 - 6000) / (22.5 - 4):,.0f} characters/s" in text
+    assert "characters/s" not in "".join(run([row(1, seconds=0.0)]))
+
+
+@pytest.mark.parametrize(("steps", "words"), [(10, "step 10/10  100 %"), (5, "step 10/5  100 %"), (0, "step 10/0  100 %")])
+def test_a_run_at_its_end_has_no_time_left(steps, words):
+    text = "".join(run([row(1)], steps))
+    assert words in text
+    assert "left" not in text
+    assert "held out" not in text.replace("o: held out", "")
+
+
+def test_text_of_a_model_is_only_text():
+    evil = ["\x1b[2J\x1b]0;title\x07", "[red]x[/red] [/] [link=http://a.b]", "\x9b1m\u202e\x00\r\n.", ":smile:", "\ud800"]
+    where = console()
+    lines = run([row(1, held_out=1.0, sample=evil)], where=where, heading="\x1b[3J[b]\x07")
+    assert lines[0] == " [3J[b] "
+    assert lines[-2].split() == ["[2J", "]0;title", "[red]x[/red]", "[/]", "[link=http://a.b]", "1m", ".", ":smile:"]
+    rest = re.sub(r"\x1b\[(\?25[lh]|[\d;]*m|1A|2K)|[\r\n]", "", where.file.getvalue())
+    assert rest.isprintable()
+
+
+def test_where_there_are_no_block_characters_it_is_plain():
+    file = io.TextIOWrapper(io.BytesIO(), "ascii", newline="")
+    with Panel(console(file=file), 2000) as live:
+        live.heading("text   日本")
+        live.say("日")
+        live.show(row(1))
+        live.show(row(2, held_out=2.0, sample=["aé\u200db"]))
+    lines = screen(file.buffer.getvalue().decode("ascii"))
+    assert lines[:2] == ["?", "text   ??"]
+    assert lines[2].startswith("4.00|**")
+    assert lines[13].endswith("o")
+    assert lines[15].startswith("step 20/2,000  1 %  ......")
+    assert lines[-2] == "a??b"
+
+
+@pytest.mark.parametrize("width", [1, 2, 11, 20, 40, 200])
+@pytest.mark.parametrize("height", [1, 2, 4, 7, 12, 60])
+def test_it_fits_every_terminal(width, height):
+    texts = ["日本語" * 30, "abc " * 50]
+    rows = [row(1), row(2, held_out=1.0, sample=texts), row(3, loss=1e30)]
+    lines = run(rows, where=console(width, height), heading="日" * 90)
+    assert lines.pop() == ""
+    assert len(lines) <= max(1, height - 1)
+    assert max(map(cell_len, lines)) <= width
+    assert lines[0]
+
+
+@pytest.mark.parametrize(
+    ("height", "shown"),
+    [
+        (24, "heading curve step sample"),
+        (10, "heading curve step sample"),
+        (9, "curve step sample"),
+        (8, "step sample"),
+        (3, "step"),
+    ],
+)
+def test_without_room_the_progress_is_kept_longest(height, shown):
+    text = "\n".join(run([row(1), row(2, held_out=2.0, sample=["zzz"])], where=console(100, height), heading="text"))
+    parts = {"heading": "text", "curve": "4.00│", "step": "step 20/", "sample": "zzz"}
+    assert [name for name, part in parts.items() if part in text] == shown.split()
+
+
+@pytest.mark.parametrize(
+    ("height", "headings", "samples"), [(40, 2, 4), (13, 2, 4), (12, 0, 4), (11, 0, 4), (10, 0, 1), (8, 0, 1), (7, 0, 4)]
+)
+def test_long_texts_are_wrapped_and_samples_take_four_lines_at_most(height, headings, samples):
+    lines = run([row(1, sample=["z " * 300])], where=console(100, height), heading="q" * 150)
+    assert [line for line in lines if "q" in line] == ["q" * 100, "q" * 50][:headings]
+    assert sum(line.startswith("z z") for line in lines) == samples
+
+
+def test_a_narrow_terminal_cuts_no_number_in_two():
+    rows = [row(n, held_out=1.5) for n in range(1, 5)]
+    lines = run(rows, where=console(20, 40))
+    assert {"loss 1.7500", "held out 1.5000", "rate 0.00125", "gradient norm 0.75", "1,500 characters/s"} <= {*lines}
+
+
+def test_it_follows_the_size_of_the_terminal():
+    where = console(80, 24)
+    with Panel(where, 2000) as live:
+        live.show(row(1))
+        where.size = (30, 8)
+        before = len(where.file.getvalue())
+        live.show(row(2))
+        frame = [re.sub(rf"{CONTROL}|\r", "", line) for line in where.file.getvalue()[before:].splitlines()]
+    assert len(frame) <= 7
+    assert max(map(len, frame)) == 30
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), SystemExit(3)])
+def test_whatever_ends_it_the_cursor_is_back_and_the_last_panel_stays(error):
+    where = console()
+    with pytest.raises(type(error)), Panel(where, 2000) as live:  # noqa: PT012
+        live.show(row(1))
+        live.show(row(2))
+        raise error
+    output = where.file.getvalue()
+    assert re.findall(r"\x1b\[\?25[lh]", output) == ["\x1b[?25l", "\x1b[?25h"]
+    assert "step 20/2,000" in "\n".join(screen(output))
+    assert output.removesuffix("\x1b[?25h").endswith("\n")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "broken pipe"), OSError(5, "gone")])
+def test_a_terminal_that_is_gone_is_an_oserror_and_leaving_is_quiet(error, capfd):
+    file = Tty()
+    heard = []
+
+    def write(_):
+        raise error
+
+    with Panel(panel.terminal(file), 2000) as live:
+        live.show(row(1))
+        file.write = write
+        for method, argument in ((live.show, row(2)), (live.say, "x"), (live.heading, "y")):
+            try:
+                method(argument)
+            except OSError as problem:
+                heard.append(problem)
+    assert heard == [error] * 3
+    print("still here")
+    assert capfd.readouterr() == ("still here\n", "")
+
+
+def test_an_error_is_not_hidden_by_a_terminal_that_is_gone():
+    def write(_):
+        raise OSError(5, "gone")
+
+    file = Tty()
+    with pytest.raises(KeyboardInterrupt), Panel(panel.terminal(file), 2000) as live:  # noqa: PT012
+        live.show(row(1))
+        file.write = write
+        raise KeyboardInterrupt
+
+
+def test_it_has_no_thread():
+    before = threading.active_count()
+    with Panel(console(), 2000) as live:
+        live.show(row(1))
+        assert threading.active_count() == before
+
+
+def test_what_others_print_goes_above_it_or_into_their_file(monkeypatch):
+    out, err = Tty(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    with Panel(panel.terminal(), 2000) as live:
+        live.heading(HEADING)
+        live.show(row(1))
+        print("printed")
+        print("logged", file=sys.stderr)
+        live.show(row(2))
+    assert (sys.stdout, sys.stderr) == (out, err)
+    assert screen(out.getvalue())[:2] == ["printed", "text   names"]
+    assert err.getvalue() == "logged\n"
+
+
+def test_no_color():
+    colored = r"\x1b\[[\d;]*3\d"
+    where = console()
+    run([row(1), row(2, held_out=2.0)], where=where)
+    assert re.search(colored, where.file.getvalue())
+    assert "\x1b[1;33mo" in where.file.getvalue()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_COLOR", "1")
+        where = console()
+        run([row(1), row(2, held_out=2.0)], where=where)
+    assert not re.search(colored, where.file.getvalue())
+
+
+def test_a_dumb_terminal_gets_the_last_panel_only(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    where = console()
+    run([row(1), row(2)], where=where)
+    output = where.file.getvalue()
+    assert "\x1b" not in output
+    assert re.findall(r"step (\d+)/", output) == ["20"]
+
+
+def test_a_panel_needs_a_terminal(monkeypatch):
+    assert panel.terminal(Tty()).file.isatty()
+    monkeypatch.setattr(sys, "stdout", Tty())
+    assert panel.terminal().file is sys.stdout
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert panel.terminal(io.StringIO()) is None
+    monkeypatch.setattr(sys, "stdout", None)
+    assert panel.terminal() is None
+    monkeypatch.setenv("TERM", "dumb")
+    assert panel.terminal(Tty()) is None
+
+
+def test_rich_comes_late():
+    code = (
+        "import sys; from bptt.run import panel; print('rich' in sys.modules); panel.terminal(); print('rich' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("False\nFalse\n", "")

@@ -1,0 +1,259 @@
+"""Plots: the picture holds the numbers of the run, whatever they and the title are, and appears whole or not at all."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bptt.run import plots
+
+needs_matplotlib = pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed: the extra plot brings it")
+
+
+def history(rows, every=10):
+    """A run of a measurement in every third row, its held-out loss least in the middle."""
+    made = []
+    for n in range(1, rows + 1):
+        row = {"step": n * every, "loss": 1.7 + 1.6 / n + 0.1 * (n % 2), "rate": 0.004 / n, "norm": 0.5 + 3 / n}
+        row |= {"seconds": 0.1 * n, "characters": 1000 * n}
+        if n % 3 == 0:
+            row |= {"held_out": 1.8 + abs(2 * n / rows - 1), "sample": ["aba"]}
+        made.append(row)
+    return made
+
+
+def without(rows, *keys):
+    return [{key: value for key, value in row.items() if key not in keys} for row in rows]
+
+
+@pytest.fixture
+def figure(monkeypatch, tmp_path):
+    """What `curve` draws, before it is a picture."""
+
+    def draw(*arguments):
+        from matplotlib.figure import Figure
+
+        drawn = []
+        save = Figure.savefig
+        monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k)))
+        plots.curve(arguments[0], tmp_path / "curve.png", *arguments[1:])
+        return drawn[0]
+
+    return draw
+
+
+def lines(axes):
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()}
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(
+    ("rows", "clip"),
+    [
+        ([], None),
+        ([], 5.0),
+        (history(1), None),
+        (history(3), 5.0),
+        (without(history(40), "held_out", "sample"), None),
+        ([row | {"held_out": None} for row in history(3)], None),
+        ([row | {"loss": 0.0, "held_out": 0.0, "norm": 0.0, "rate": 0.0} for row in history(3)], None),
+        ([row | {"loss": 3e38, "norm": 1e-30} for row in history(3)], 1e30),
+    ],
+)
+def test_every_history_makes_a_picture_of_the_stated_size(tmp_path, rows, clip):
+    from matplotlib import image
+
+    plots.curve(rows, tmp_path / "curve.png", "title", clip)
+    pixels = image.imread(tmp_path / "curve.png")
+    assert pixels.shape == (900, 900, 4)
+    assert pixels.min() < 0.5  # something is drawn
+    assert os.listdir(tmp_path) == ["curve.png"]
+
+
+@needs_matplotlib
+def test_the_losses_are_drawn_as_they_are(figure):
+    rows = history(30)
+    losses, rates, norms = figure(rows, "").axes
+    measured = [row for row in rows if "held_out" in row]
+    best = "best: 1.8000 nats (2.5969 bits) at step 150"
+    assert lines(losses) == {
+        "training": ([row["step"] for row in rows], [row["loss"] for row in rows]),
+        "held out": ([row["step"] for row in measured], [row["held_out"] for row in measured]),
+        best: ([150], [1.8]),
+    }
+    assert [text.get_text() for text in losses.texts] == ["1.8000"]
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["training", "held out", best]
+    assert [*lines(rates).values()] == [([row["step"] for row in rows], [row["rate"] for row in rows])]
+    assert [*lines(norms).values()] == [([row["step"] for row in rows], [row["norm"] for row in rows])]
+
+
+@needs_matplotlib
+def test_the_axes_have_units(figure):
+    losses, rates, norms = figure(history(30), "").axes
+    (bits,) = losses.child_axes
+    names = ["loss (nats per character)", "bits per character", "learning rate", "gradient norm"]
+    assert [axes.get_ylabel() for axes in (losses, bits, rates, norms)] == names
+    assert norms.get_xlabel() == "step"
+    assert norms.get_yscale() == "log"
+    assert bits.get_ylim() == pytest.approx([nats / math.log(2) for nats in losses.get_ylim()])
+    assert all(losses.get_shared_x_axes().joined(losses, axes) for axes in (rates, norms))
+
+
+@needs_matplotlib
+def test_many_rows_get_a_running_median_that_says_so(figure):
+    rows = history(31)
+    rows[15]["loss"], rows[-1]["loss"] = 100.0, 50.0
+    drawn = lines(figure(rows, "").axes[0])
+    assert max(drawn["training"][1]) == 100.0
+    steps, median = drawn["training, running median of 5 rows"]
+    loss = [row["loss"] for row in rows]
+    assert steps == [row["step"] for row in rows]
+    assert (median[0], median[1], median[-1]) == (loss[0], sorted(loss[:3])[1], loss[-1])
+    assert median[15] == sorted(loss[13:18])[2]
+    assert len(lines(figure(history(30), "").axes[0])) == 3
+
+
+@needs_matplotlib
+def test_the_running_median_is_of_a_tenth_of_all_rows_and_51_at_most(figure):
+    assert "training, running median of 21 rows" in lines(figure(history(200), "").axes[0])
+    assert "training, running median of 51 rows" in lines(figure(history(900), "").axes[0])
+
+
+@needs_matplotlib
+def test_the_clipping_threshold_is_a_line(figure):
+    norms = figure(history(30), "", 0.25).axes[2]
+    assert lines(norms)["clipped to 0.25"][1] == [0.25, 0.25]
+    assert norms.get_ylim()[0] < 0.25
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        (r"$x_1$ _b_ % $\frac{$", r"$x_1$ _b_ % $\frac{$"),
+        ("日本語 ไทย עברית \U0001f995", "日本語 ไทย עברית \U0001f995"),
+        ("a\nb\r\nc\nd", "a\nb\nc"),
+        ("\x1b[2J\x00\t.", " [2J  ."),
+        ("x" * 500, "x" * 80),
+        ("", ""),
+    ],
+)
+def test_a_title_is_only_text(figure, capfd, recwarn, title, shown):
+    assert figure(history(3), title).get_suptitle() == shown
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+@needs_matplotlib
+def test_equal_input_gives_equal_bytes_whatever_the_user_has_set(tmp_path):
+    import matplotlib
+
+    plots.curve(history(50), tmp_path / "1.png", "title", 5.0)
+    with matplotlib.rc_context({"savefig.dpi": 50, "savefig.bbox": "tight", "lines.linewidth": 7, "font.size": 20}):
+        before = dict(matplotlib.rcParams)
+        plots.curve(history(50), tmp_path / "2.png", "title", 5.0)
+        assert dict(matplotlib.rcParams) == before
+    plots.curve(history(50), tmp_path / "3.png", "another title", 5.0)
+    first, second, third = ((tmp_path / f"{n}.png").read_bytes() for n in (1, 2, 3))
+    assert first == second != third
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("where", ["savefig", "replace"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failure_leaves_what_was_there(monkeypatch, tmp_path, where, error):
+    from matplotlib.figure import Figure
+
+    def savefig(_, path, **__):
+        path.write_bytes(b"half")
+        raise error
+
+    def replace(temporary, path):
+        assert temporary.parent == path.parent
+        assert temporary.stat().st_size > 1000
+        raise error
+
+    (tmp_path / "curve.png").write_bytes(b"old")
+    monkeypatch.setattr(*{"savefig": (Figure, "savefig", savefig), "replace": (os, "replace", replace)}[where])
+    with pytest.raises(type(error)):
+        plots.curve(history(3), tmp_path / "curve.png", "")
+    assert os.listdir(tmp_path) == ["curve.png"]
+    assert (tmp_path / "curve.png").read_bytes() == b"old"
+
+
+@needs_matplotlib
+def test_a_folder_that_is_not_there_is_an_oserror(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        plots.curve(history(3), tmp_path / "no" / "curve.png", "")
+
+
+@needs_matplotlib
+def test_matplotlib_comes_late_and_without_pyplot(tmp_path):
+    code = (
+        "import pathlib, sys; from bptt.run import plots; print('matplotlib' in sys.modules);"
+        f"plots.curve([], pathlib.Path({str(tmp_path / 'curve.png')!r}), ''); print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("False\nFalse\n", "")
+
+
+def test_without_matplotlib_it_is_not_available(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert not plots.available()
+    with pytest.raises(ImportError):
+        plots.curve([], tmp_path / "curve.png", "")
+
+
+def points(*losses):
+    return [{"step": n, "loss": loss} for n, loss in enumerate(losses)]
+
+
+def test_a_chart_goes_from_the_first_step_to_the_last_and_from_the_least_loss_to_the_largest():
+    assert plots.chart(points(3.5, 1.25), 9, 2) == ["3.50│⠳⣄  ", "1.25│ ⠈⠙⢦"]
+    assert plots.chart(points(3.5, 1.25), 9, 2, plain=True) == ["3.50|**  ", "1.25| ***"]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("width", "height"), [(9, 2), (20, 3), (80, 12)])
+@pytest.mark.parametrize("rows", [1, 2, 3, 500])
+def test_a_chart_has_the_size_asked_for(rows, width, height, plain):
+    drawn = plots.chart(history(rows), width, height, plain)
+    assert [len(line) for line in drawn] == [width] * height
+    assert all(line.isascii() for line in drawn) == plain
+    assert any(line[5:].strip() for line in drawn)
+
+
+@pytest.mark.parametrize("spike", [9.0, -9.0])
+def test_a_chart_has_every_spike(spike):
+    losses = [1.0] * 5000
+    losses[2600] = spike
+    drawn = plots.chart(points(*losses), 46, 6)
+    margin = drawn[0].index("│") + 1
+    spiked = [line[margin:].split() for line in drawn][:: 1 if spike > 0 else -1]
+    assert all(len(line) == 1 for line in spiked)  # from the spike to the others
+    assert [len(line[0]) for line in spiked[:5]] == [1] * 5
+
+
+def test_a_chart_marks_what_was_measured():
+    rows = points(3.0, 3.0, 3.0, 3.0, 1.0)
+    rows[0]["held_out"], rows[2]["held_out"], rows[4]["held_out"] = 5.0, None, 1.0
+    drawn = plots.chart(rows, 24, 5)
+    assert drawn[0] == "5.00│o" + " " * 18
+    assert drawn[-1].startswith("1.00│")
+    assert drawn[-1].endswith("o")
+    assert "".join(drawn).count("o") == 2
+
+
+def test_a_chart_of_one_loss_is_flat():
+    assert plots.chart(points(2.0), 9, 2) == ["2.00│⠁   ", "2.00│    "]
+    assert plots.chart(points(2.0, 2.0), 9, 2) == ["2.00│⠉⠉⠉⠉", "2.00│    "]
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "height"),
+    [([], 80, 10), (history(5), 8, 10), (history(5), 0, 10), (history(5), 80, 1), (history(5), 80, -3)],
+)
+def test_a_chart_of_nothing_or_without_room_has_no_lines(rows, width, height):
+    assert plots.chart(rows, width, height) == []
