@@ -11,8 +11,7 @@ import bptt
 from bptt import backend as backends
 from bptt.errors import InputError
 from bptt.nn import model, packing
-from bptt.run import checkpoint, language_model
-from bptt.run.checkpoint import CheckpointError
+from bptt.run import language_model, sampling
 from bptt.run.language_model import LanguageModel
 from bptt.text.vocabulary import BYTES, characters
 
@@ -108,14 +107,26 @@ def test_a_prompt_of_bytes_may_be_any_text():
 
 
 def test_more_texts_than_are_written_at_a_time(monkeypatch):
+    m = make()
+    whole = m.sample(150)
     monkeypatch.setattr(language_model, "BATCH", 4)
     sizes = []
-    real = LanguageModel._texts
-    monkeypatch.setattr(LanguageModel, "_texts", lambda self, ids, n, *rest: sizes.append(n) or real(self, ids, n, *rest))
-    texts = make().sample(10)
-    assert sizes == [4, 4, 2]
-    assert len(texts) == 10
-    assert len(set(texts)) > 8
+    real = sampling.texts
+    monkeypatch.setattr(sampling, "texts", lambda *a: sizes.append(a[-1]) or real(*a))
+    assert m.sample(150) == whole
+    assert sizes == [4] * 37 + [2]
+    assert len(set(whole)) > 100
+
+
+def test_a_text_depends_on_the_seed_and_its_place():
+    m = make()
+    many = m.sample(200, seed=3)
+    for count in (1, 10, 65):
+        assert m.sample(count, seed=3) == many[:count]
+    known = set(many[::2])
+    new = m.sample(40, seed=3, without=known)
+    assert m.sample(7, seed=3, without=known) == new[:7]
+    assert new == list(dict.fromkeys(text for text in many if text not in known))[:40]
 
 
 def test_known_texts_are_left_out_and_none_comes_twice():
@@ -125,21 +136,83 @@ def test_known_texts_are_left_out_and_none_comes_twice():
     assert len(new) == len(set(new)) == 20
     assert not known & set(new)
     assert m.sample(20, without=list(known)) == new
+    assert m.sample(20, without=lambda texts: [text for text in texts if text in known]) == new
     assert len(m.sample(200, without={"no such"}, length=2)) <= 2 + 4 + 8  # all there are, and then no more
     greedy = m.sample(1, temperature=0)[0]
     assert m.sample(5, temperature=0, without={greedy}) == []
+    assert m.sample(3, without=lambda texts: texts) == []
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+@pytest.mark.parametrize(
+    "how", [{}, {"prompt": "carl", "temperature": 0.7, "seed": 4}, {"stop": "a"}, {"length": 3, "top_k": 3}]
+)
+def test_a_stream_is_the_first_text(mode, how):
+    m = make(mode)
+    assert "".join(m.stream(**how)) == m.sample(3, **how)[0]
+
+
+def test_a_stream_is_written_while_it_is_read(monkeypatch):
+    steps = []
+    real = model.forward
+    monkeypatch.setattr(model, "forward", lambda *a: steps.append(1) or real(*a))
+    pieces = make("stream").stream(length=100)
+    assert not steps
+    for n in range(1, 5):
+        next(pieces)
+        assert len(steps) == n
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_a_stop_string_ends_a_text(mode):
+    m = make(mode)
+    whole, cut = m.sample(60, length=40), m.sample(60, length=40, stop="ar")
+    assert cut == [text.partition("ar")[0] for text in whole]
+    assert cut != whole
+    assert m.sample(60, length=40, stop="a", prompt="anna") == [
+        "anna" + text[4:].partition("a")[0] for text in m.sample(60, length=40, prompt="anna")
+    ]
+
+
+def test_a_stop_string_of_bytes():
+    m = make("stream", BYTES, scale=0.0)
+    whole, cut = m.sample(20, length=3000), m.sample(20, length=3000, stop="ab")
+    assert all("ab" not in text for text in cut)
+    assert all(text.startswith(short) for text, short in zip(whole, cut))
+    assert sum(text != short for text, short in zip(whole, cut)) == sum("ab" in text for text in whole)
+
+
+def test_only_the_most_likely_are_written():
+    m = make("stream")
+    greedy = m.sample(2, temperature=0, length=40)
+    assert m.sample(2, top_k=1, length=40) == m.sample(2, top_p=1e-6, length=40) == greedy
+    for how in ({"top_k": 8}, {"top_p": 1.0}, {"top_k": 1000, "top_p": 1.0}):
+        assert m.sample(20, length=40, **how) == m.sample(20, length=40)
+    first = [symbol for symbol, _ in m.next()]
+    assert {text[0] for text in m.sample(300, top_k=3, length=1)} == set(first[:3])
+    for top_p in (0.2, 0.5, 0.9):
+        kept = len({text[0] for text in m.sample(500, top_p=top_p, length=1)})
+        p = np.cumsum([p for _, p in m.next()])
+        assert kept == np.searchsorted(p, top_p) + 1
+
+
+def test_what_a_model_does_not_know_can_be_skipped():
+    m = make()
+    assert m.sample(5, prompt="xaxnn", unknown="skip") == m.sample(5, prompt="ann")
+    assert "".join(m.stream(prompt="xaxnn", unknown="skip")) == m.sample(prompt="ann")[0]
+    assert m.next("xaxnn", unknown="skip") == m.next("ann")
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"count": 0}, "count 0: expected a whole number, at least 1"),
+        ({"count": 0}, "count 0: expected a whole number from 1 to 1,000,000,000"),
         ({"count": -1}, "count -1"),
         ({"temperature": -0.1}, "temperature -0.1: expected a finite number, at least 0"),
         ({"temperature": math.nan}, "temperature nan"),
         ({"temperature": math.inf}, "temperature inf"),
         ({"seed": -1}, "seed -1: expected a whole number, at least 0"),
-        ({"length": 0}, "length 0: expected a whole number, at least 1"),
+        ({"length": 0}, "length 0: expected a whole number from 1 to 1,000,000,000"),
         ({"count": "10"}, "count '10': expected a whole number"),
         ({"count": 2.5}, "count 2.5: expected a whole number"),
         ({"temperature": "a"}, "temperature 'a': expected a finite number"),
@@ -149,10 +222,24 @@ def test_known_texts_are_left_out_and_none_comes_twice():
         ({"length": -5}, "length -5"),
         ({"prompt": "an\nbo"}, "'an\\nbo': expected the beginning of one line"),
         ({"prompt": "xenia"}, "'x' (U+0078), 'e' (U+0065), 'i' (U+0069), first at line 1, column 1"),
+        ({"prompt": "xenia"}, "leave them out with --unknown skip"),
+        ({"unknown": "ignore"}, "unknown 'ignore': expected one of error, skip"),
+        ({"top_k": 0}, "top_k 0: expected a whole number from 1 to 1,000,000,000"),
+        ({"top_k": 2.5}, "top_k 2.5"),
+        ({"top_p": 0}, "top_p 0: expected a number above 0, at most 1"),
+        ({"top_p": 1.1}, "top_p 1.1"),
+        ({"top_p": math.nan}, "top_p nan"),
+        ({"stop": ""}, "stop '': expected at least one character"),
+        ({"stop": 3}, "stop 3: expected at least one character, as str"),
+        ({"stop": "ax"}, "stop 'ax': not in the vocabulary: 'x' (U+0078)"),
     ],
 )
 def test_a_bad_argument_is_one_line_of_complaint(arguments, words):
     assert words in refusal(make().sample, **arguments)
+    if "count" not in arguments:
+        assert words in refusal(make().stream, **arguments)
+    if arguments.keys() <= {"temperature", "prompt", "unknown"}:
+        assert words in refusal(make().next, **arguments)
 
 
 def test_whole_numbers_of_any_type_are_taken():
@@ -161,6 +248,35 @@ def test_whole_numbers_of_any_type_are_taken():
 
 
 # Scores
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+@pytest.mark.parametrize("prompt", ["", "b", "carl"])
+def test_what_comes_next_is_as_likely_as_its_score_says(mode, prompt):
+    m = make(mode)
+    after = m.next(prompt)
+    assert math.fsum(p for _, p in after) == pytest.approx(1, abs=1e-14)
+    assert sorted(symbol for symbol, _ in after) == list(m.vocabulary.symbols)
+    assert [p for _, p in after] == sorted((p for _, p in after), reverse=True)
+    so_far = math.fsum(next(m.scores([prompt])).each[: len(prompt)]) if prompt else 0.0
+    for symbol, p in after:
+        if mode == "stream":
+            assert m.score(prompt + symbol) - so_far == pytest.approx(-math.log(p), rel=1e-12)
+        elif symbol == "\n" and prompt:
+            assert m.score(prompt) - so_far == pytest.approx(-math.log(p), rel=1e-12)
+    assert after[0][0] == (m.sample(1, prompt=prompt, temperature=0, length=1)[0][len(prompt) :] or "\n")
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_each_line_has_a_score_of_its_own(mode):
+    m = make(mode, layers=2)
+    got = list(m.scores("anna\n\nbo\ncarla\n"))
+    assert [(score.number, score.text) for score in got] == [(1, "anna"), (3, "bo"), (4, "carla")]
+    for score in got:
+        assert "".join(score.symbols) == score.text + "\n" * (mode == "lines")
+        assert math.fsum(score.each) == score.nats == pytest.approx(m.score(score.text), rel=1e-12)
+        assert score.nats_per_char == pytest.approx(m.evaluate(score.text).nats_per_char, rel=1e-12)
+    assert list(m.scores(["anna", "", "bo", "carla"])) == got
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -239,73 +355,6 @@ def test_a_model_is_saved_once(tmp_path):
     assert "something is there already" in refusal(m.save, tmp_path / "model")
 
 
-def damaged(tmp_path, config=(), symbols=None, weights=()):
-    """A model saved with some of its parts replaced, all checksums right."""
-    m = make()
-    m.save(tmp_path / "whole")
-    fields, listed, arrays = checkpoint.read(tmp_path / "whole")
-    fields = {**fields, "model": {**fields["model"], **dict(config)}} if isinstance(config, dict) else config or fields
-    arrays = {name: array for name, array in {**arrays, **dict(weights)}.items() if array is not None}
-    checkpoint.write(tmp_path / "damaged", fields, listed if symbols is None else symbols, arrays)
-    with pytest.raises(CheckpointError) as error:
-        bptt.load(tmp_path / "damaged")
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    return message
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"hidden": 10**9}, "expected floats [3000000000, 8]"),
-        ({"hidden": 7}, "layers.0.Wax is float64 [18, 8], expected floats [21, 8]"),
-        ({"hidden": 0}, "hidden 0: expected a whole number, at least 1"),
-        ({"hidden": 6.0}, "hidden 6.0: expected a whole number"),
-        ({"hidden": True}, "hidden True"),
-        ({"hidden": None}, "hidden None"),
-        ({"layers": 10**9}, "layers 1000000000: expected a whole number from 1 to 1000"),
-        ({"layers": 2}, "layers.1.Wax is nothing"),
-        ({"layers": "1"}, "layers '1'"),
-        ({"cell": "lstm"}, "expected floats [24, 8]"),
-        ({"cell": "elman"}, "cell 'elman' is unknown"),
-        ({"cell": ["gru"]}, "not the configuration of a model"),
-        ({"vocabulary": 11}, "11 symbols, but the vocabulary has 8"),
-        ({"initial": "one"}, "initial state 'one'"),
-        ({"colour": "red"}, "not the configuration of a model"),
-        ([1, 2], "not the configuration of a model"),
-        ({"": 1}, "not the configuration of a model"),
-    ],
-)
-def test_a_wrong_configuration(tmp_path, config, words):
-    assert words in damaged(tmp_path, config)
-
-
-@pytest.mark.parametrize("missing", ["model", "mode", "record"])
-def test_an_incomplete_configuration(tmp_path, missing):
-    fields = {"model": dataclasses.asdict(make().config), "mode": "lines", "record": {}}
-    del fields[missing]
-    m = make()
-    checkpoint.write(tmp_path / "m", fields, m.vocabulary.to_json(), {"W": np.zeros(1)})
-    assert "config.json: not the configuration of a model" in refusal(bptt.load, tmp_path / "m")
-
-
-@pytest.mark.parametrize("symbols", [{}, "abc", ["a", "b"], ["\n", "ab"], ["\n", 5], ["b", "\n"], []])
-def test_a_wrong_vocabulary(tmp_path, symbols):
-    assert "vocabulary.json: vocabulary" in damaged(tmp_path, symbols=symbols)
-
-
-def test_wrong_weights(tmp_path):
-    for number, (weights, words) in enumerate(
-        [
-            ({"by": None}, "by is nothing, expected floats [8]"),
-            ({"by": np.zeros(9)}, "by is float64 [9], expected floats [8]"),
-            ({"by": np.zeros(8, np.int64)}, "by is int64 [8], expected floats [8]"),
-            ({"Wya": np.zeros((6, 8))}, "Wya is float64 [6, 8], expected floats [8, 6]"),
-        ]
-    ):
-        assert words in damaged(tmp_path / str(number), weights=weights)
-
-
 def test_an_unknown_backend_or_type(tmp_path):
     make().save(tmp_path / "model")
     assert "backend 'numpie' is unknown" in refusal(bptt.load, tmp_path / "model", backend="numpie")
@@ -319,10 +368,10 @@ def test_a_model_says_what_it_is():
     parameters = 3 * 6 * (8 + 6) + 3 * 6 + 6 + 3 * 6 * (6 + 6) + 3 * 6 + 6 + 2 * 6 + 8 * 6 + 8
     assert str(make(layers=2)) == repr(make(layers=2))
     assert repr(make(layers=2)) == (
-        f"<bptt.LanguageModel: gru, 2 x 6 units, {parameters} parameters, 8 symbols, trained on names (lines), "
+        f"<bptt.LanguageModel: gru, 2 x 6 units, {parameters} parameters, 8 symbols, trained on 'names' (lines), "
         "1.2500 nats per held-out character; numpy float64>"
     )
-    assert repr(dataclasses.replace(make(), record={})).endswith("trained on ? (lines); numpy float64>")
+    assert repr(dataclasses.replace(make(), record={})).endswith("trained on '?' (lines); numpy float64>")
 
 
 def test_models_can_be_compared_and_collected():

@@ -5,8 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from bptt.nn import model, packing
+from bptt import backend as backends
+from bptt.nn import arrays, model, packing
 from bptt.run import sampling
+from bptt.run.sampling import Choice, Ending, Task
+from bptt.text.vocabulary import BYTES, characters
+
+HERE = backends.select("numpy", "float64")
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+NONE = np.empty(0, np.int64)
 
 
 def softmax(u):
@@ -18,78 +25,297 @@ def generator(seed=0):
     return np.random.default_rng(seed)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def probabilities(logits, *choice):
+    w = sampling.weights(np.asarray(logits), Choice(*choice))
+    return w / w.sum(axis=-1, keepdims=True)
+
+
+def case(cell="gru", vocabulary=7, layers=1, seed=3):
+    config = model.Config(cell, vocabulary, 5, layers)
+    rng = generator(seed)
+    return config, packing.transform(lambda a: 2 * a + 0.5 * rng.normal(size=a.shape), model.init(config, rng))
+
+
+def written(config, params, backend, prompt, choice, ending, seed=0, first=0, count=1):
+    """The ids of texts, one list each, those after the end left out."""
+    numbers = sampling.uniforms(seed, first, count)
+    steps = list(sampling.generate(config, params, backend, np.array(prompt), choice, ending, numbers))
+    return [[i for i in ids if i >= 0] for ids in np.array(steps).T.tolist()]
+
+
+# What one character is drawn from
+
+
+@pytest.mark.parametrize("choice", [(0.5,), (1.0,), (3.0,), (1.0, 3), (1.0, None, 0.8), (2.0, 4, 0.9)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_frequencies_are_the_softmax_of_logits_over_temperature(temperature, dtype):
+def test_characters_are_as_frequent_as_they_are_probable(choice, dtype):
     logits = np.array([0.3, -1.0, 2.0, 0.0, 1.1, -4.0], dtype)
     count = 200_000
-    drawn = sampling.draw(np.tile(logits, (count, 1)), temperature, generator())
-    expected = count * softmax(logits.astype(float) / temperature)
-    chi_square = ((np.bincount(drawn, minlength=6) - expected) ** 2 / expected).sum()
+    p = probabilities(logits[None], *choice)[0]
+    drawn = sampling.draw(sampling.weights(np.tile(logits, (count, 1)), Choice(*choice)), generator().random(count))
+    counts = np.bincount(drawn, minlength=6)
+    assert not counts[p == 0].any()
+    chi_square = ((counts - count * p)[p > 0] ** 2 / (count * p[p > 0])).sum()
     assert chi_square < 25.7  # 5 degrees of freedom: one in ten thousand
     assert drawn.dtype.kind == "i"
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_divides_the_logits(temperature):
+    logits = generator().normal(size=(4, 9))
+    np.testing.assert_allclose(probabilities(logits, temperature), softmax(logits / temperature), rtol=1e-13)
+
+
+def test_top_k_keeps_the_most_likely_in_their_proportions():
+    logits = np.log([[0.1, 0.4, 0.2, 0.3], [0.4, 0.3, 0.2, 0.1]])
+    np.testing.assert_allclose(probabilities(logits, 1.0, 2), [[0, 4 / 7, 0, 3 / 7], [4 / 7, 3 / 7, 0, 0]], rtol=1e-13)
+    np.testing.assert_allclose(probabilities(logits, 1.0, 4), softmax(logits), rtol=1e-13)
+    np.testing.assert_allclose(probabilities(logits, 1.0, 100), softmax(logits), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [(1e-9, [1]), (0.39, [1]), (0.41, [1, 3]), (0.69, [1, 3]), (0.71, [1, 2, 3]), (0.91, [0, 1, 2, 3]), (1.0, [0, 1, 2, 3])],
+)
+def test_top_p_keeps_the_fewest_whose_probability_reaches_it(top_p, kept):
+    p = np.array([0.1, 0.4, 0.2, 0.3])
+    expected = np.where(np.isin(np.arange(4), kept), p, 0.0)
+    np.testing.assert_allclose(probabilities(np.log(p)[None], 1.0, None, top_p)[0], expected / expected.sum(), rtol=1e-13)
+
+
+def test_top_p_is_reached_where_the_sum_is_exactly_that():
+    halves = np.log([[0.5, 0.25, 0.125, 0.125]])
+    assert np.count_nonzero(probabilities(halves, 1.0, None, 0.5)) == 1
+    assert np.count_nonzero(probabilities(halves, 1.0, None, 0.75)) == 2
+
+
+def test_of_equals_the_first_stay():
+    logits = np.zeros((1, 5))
+    assert np.flatnonzero(probabilities(logits, 1.0, 2)).tolist() == [0, 1]
+    assert np.flatnonzero(probabilities(logits, 1.0, None, 0.5)).tolist() == [0, 1, 2]
+    assert np.flatnonzero(probabilities(np.array([[0.0, 1.0, 0.0, 1.0]]), 1.0, 3)).tolist() == [0, 1, 3]
+
+
+def test_the_temperature_comes_first_then_top_k_then_top_p():
+    logits = np.log([[0.4, 0.3, 0.2, 0.1]])
+    hot = softmax(logits / 2)[0]  # 0.325, 0.282, 0.230, 0.163
+    assert np.flatnonzero(probabilities(logits, 2.0, None, 0.65)).tolist() == [0, 1, 2]  # 0.4 + 0.3 > 0.65 without it
+    assert np.flatnonzero(probabilities(logits, 2.0, 2, 0.65)).tolist() == [0, 1]
+    assert np.flatnonzero(probabilities(logits, 2.0, 2, 0.5)).tolist() == [0]  # of what top_k leaves, the first is 0.535
+    np.testing.assert_allclose(probabilities(logits, 2.0, 2, 1.0)[0, :2], hot[:2] / hot[:2].sum(), rtol=1e-13)
+
+
 def test_each_row_has_its_own_distribution():
     logits = np.where(np.eye(5, dtype=bool)[[3, 0, 4]], 0.0, -100.0)
-    for temperature in (0.0, 0.5, 1.0):
-        assert sampling.draw(logits, temperature, generator()).tolist() == [3, 0, 4]
+    for choice in (Choice(0.0), Choice(0.5), Choice(1.0), Choice(1.0, 2, 0.9)):
+        assert sampling.draw(sampling.weights(logits, choice), generator().random(3)).tolist() == [3, 0, 4]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1e-3, 1e-320])
-def test_no_temperature_is_the_most_likely_character_the_first_of_equals(temperature):
+@pytest.mark.parametrize("choice", [Choice(0.0), Choice(1e-3), Choice(1e-320), Choice(1.0, 1), Choice(1.0, None, 1e-9)])
+def test_the_most_likely_character_the_first_of_equals(choice):
     logits = generator().normal(size=(50, 9)).astype(np.float32)
-    np.testing.assert_array_equal(sampling.draw(logits, temperature, generator()), logits.argmax(axis=1))
-    assert sampling.draw(np.zeros((1, 4)), 0.0, generator()).tolist() == [0]
+    drawn = sampling.draw(sampling.weights(logits, choice), generator().random(50))
+    np.testing.assert_array_equal(drawn, logits.argmax(axis=1))
+    if choice.temperature in (0.0, 1.0):
+        assert sampling.draw(sampling.weights(np.zeros((1, 4)), choice), np.array([0.99])).tolist() == [0]
 
 
 def test_a_high_temperature_makes_all_characters_alike():
-    drawn = sampling.draw(np.tile(generator().normal(size=8), (80_000, 1)), 1e300, generator())
+    w = sampling.weights(np.tile(generator().normal(size=8), (80_000, 1)), Choice(1e300))
+    drawn = sampling.draw(w, generator().random(80_000))
     np.testing.assert_allclose(np.bincount(drawn, minlength=8), 10_000, rtol=0.04)
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e30, 1e300])
 def test_logits_of_any_size_and_the_ends_of_the_unit_interval(scale):
-    class Ends:
-        def random(self, shape):
-            return np.resize([0.0, 1.0 - 2.0**-53], shape)
-
+    ends = np.array([0.0, 1.0 - 2.0**-53])
     logits = np.array([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]) * scale
-    assert sampling.draw(logits, 1.0, Ends()).tolist() == [2, 2]
-    assert sampling.draw(np.zeros((2, 3)), 1.0, Ends()).tolist() == [0, 2]
+    assert sampling.draw(sampling.weights(logits, Choice()), ends).tolist() == [2, 2]
+    assert sampling.draw(sampling.weights(np.zeros((2, 3)), Choice()), ends).tolist() == [0, 2]
+    assert sampling.draw(np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), ends).tolist() == [1, 1]
 
 
-def test_one_uniform_number_a_row_in_their_order():
+def test_the_number_picks_by_the_distribution_function():
     logits = generator(1).normal(size=(4, 6))
-    rng = generator()
-    u = rng.random(4)
+    u = generator().random(4)
     expected = [int(np.searchsorted(np.cumsum(p), x)) for p, x in zip(softmax(logits), u)]
-    again = generator()
-    assert sampling.draw(logits, 1.0, again).tolist() == expected
-    assert again.random() == rng.random()
+    assert sampling.draw(sampling.weights(logits, Choice()), u).tolist() == expected
 
 
-def test_each_character_is_fed_back_and_the_state_carried(lab):
+@pytest.mark.parametrize("first", [0, 1, 63, 64, 100])
+@pytest.mark.parametrize("count", [1, 64, 65, 200])
+def test_the_numbers_of_a_text_are_its_own(first, count):
+    whole = np.array(list(itertools.islice(sampling.uniforms(7, 0, 400), 3)))
+    assert len(np.unique(whole)) == whole.size
+    some = np.array(list(itertools.islice(sampling.uniforms(7, first, count), 3)))
+    np.testing.assert_array_equal(some, whole[:, first : first + count])
+    assert not np.isin(next(sampling.uniforms(8, 0, 400)), whole).any()
+
+
+# Texts
+
+
+@CELLS
+def test_weights_laid_out_by_columns_are_the_same_weights(lab, cell):
+    _, params = case(cell)
+    lab.close(lab.call(lambda tree: packing.transform(arrays.by_columns, tree), params), params, 1e-7)
+    if lab.name == "numpy":
+        assert all(W.T.flags.c_contiguous for _, W in packing.leaves(packing.transform(arrays.by_columns, params)))
+
+
+@CELLS
+@pytest.mark.parametrize("choice", [Choice(0.0), Choice(1.0, 1), Choice(1.0, None, 1e-9)])
+def test_each_character_is_fed_back_and_the_state_carried(lab, cell, choice):
     """Greedy generation equals the whole text so far through `forward`, its most likely next character appended."""
-    config = model.Config("vanilla", 7, 5, 2)
-    params = packing.transform(lambda array: 3 * array, model.init(config, generator(3)))
-    steps = sampling.generate(config, lab.put(params), lab.backend, np.array([2, 6, 1]), 3, 0.0, generator())
-    drawn = np.array(list(itertools.islice(steps, 6)))  # (6, 3)
+    config, params = case(cell, layers=2, seed=2)
+    drawn = written(config, lab.put(params), lab.backend, [2, 6, 1], choice, Ending(6), count=3)
     text = [2, 6, 1]
     for _ in range(6):
         logits, _, _ = model.forward(config, params, np.array(text)[:, None])
         text.append(int(logits[-1, 0, :].argmax()))
-    assert drawn.T.tolist() == [text[3:]] * 3
+    assert drawn == [text[3:]] * 3
     assert len(set(text[3:])) > 1
 
 
-def test_texts_side_by_side_differ_and_a_seed_repeats_them(lab):
-    config = model.Config("vanilla", 7, 5)
-    params = lab.put(model.init(config, generator(3)))
+@CELLS
+def test_equal_seeds_give_equal_text_on_every_backend(lab, cell):
+    config, params = case(cell)
+    how = Choice(0.9, 6, 0.95), Ending(20, stop=np.array([2, 3])), 5
+    expected = written(config, params, HERE, [0, 4], *how, count=70)
+    got = written(config, lab.put(params), lab.backend, [0, 4], *how, count=70)
+    if lab.backend.dtype == "float64":
+        assert got == expected
+    else:  # a number may fall between two rounded sums
+        assert sum(map(list.__eq__, got, expected)) >= 69
+    assert len(set(map(tuple, got))) > 60
+
+
+def test_texts_side_by_side_differ_and_a_seed_repeats_them():
+    config, params = case()
 
     def texts(seed):
-        steps = sampling.generate(config, params, lab.backend, np.array([0]), 4, 1.0, generator(seed))
-        return np.array(list(itertools.islice(steps, 12))).T.tolist()
+        return written(config, params, HERE, [0], Choice(), Ending(12), seed, count=4)
 
     assert texts(0) == texts(0) != texts(1)
-    assert len({tuple(text) for text in texts(0)}) == 4
+    assert len(set(map(tuple, texts(0)))) == 4
+
+
+@CELLS
+def test_a_text_depends_on_the_seed_and_its_number_only(cell):
+    """Neither on how many are written beside it, nor on which of these have ended."""
+    config, params = case(cell)
+    how = Choice(), Ending(40, newline=0), 2
+    whole = written(config, params, HERE, [0], *how, count=150)
+    assert len({len(text) for text in whole}) > 10  # they end one by one
+    for first, count in [(0, 1), (5, 1), (60, 10), (64, 64), (149, 1)]:
+        assert written(config, params, HERE, [0], *how, first=first, count=count) == whole[first : first + count]
+
+
+def test_texts_that_have_ended_are_not_worked_on(monkeypatch):
+    config, params = case()
+    real, sizes = model.forward, []
+    monkeypatch.setattr(model, "forward", lambda c, p, x, s=None: sizes.append(x.shape[1]) or real(c, p, x, s))
+    texts = written(config, params, HERE, [0, 3], Choice(), Ending(1000, newline=0), count=100)
+    assert all(text[-1] == 0 and 0 not in text[:-1] for text in texts)
+    longest = max(map(len, texts))
+    assert len(sizes) == longest  # the prompt, for all of them at once, and a step for each but the last character
+    assert sizes[0] == 1
+    for t, size in enumerate(sizes[1:], 1):
+        going = sum(len(text) > t for text in texts)
+        assert going <= size <= max(2 * going, 1)
+
+
+def test_a_long_prompt_is_read_in_windows(monkeypatch):
+    config, params = case("lstm")
+    prompt = generator().integers(0, 7, 50)
+    whole = written(config, params, HERE, prompt, Choice(), Ending(9), count=2)
+    monkeypatch.setattr(sampling, "WINDOW", 7)
+    assert written(config, params, HERE, prompt, Choice(), Ending(9), count=2) == whole
+
+
+@pytest.mark.parametrize("stop", [[3], [1, 1], [1, 2, 1], [2, 1, 2, 1], [0, 1]])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_text_ends_with_the_first_stop_string(stop, seed):
+    config, params = case(vocabulary=4)
+    prompt = [0, *stop[:-1]]
+    free = written(config, params, HERE, prompt, Choice(3.0), Ending(200), seed, count=300)
+    cut = written(config, params, HERE, prompt, Choice(3.0), Ending(200, stop=np.array(stop)), seed, count=300)
+    n = len(stop)
+    for whole, text in zip(free, cut):
+        ends = [t + n for t in range(len(whole) - n + 1) if whole[t : t + n] == stop]  # not with a part in the prompt
+        assert text == whole[: ends[0] if ends else 200]
+    assert len({len(text) for text in cut}) > 10
+
+
+def hold_back(ids, stop, newline=None):
+    return list(sampling.certain(ids, Ending(99, newline, np.array(stop, np.int64))))
+
+
+def test_what_is_certain_to_stay():
+    assert hold_back([1, 2, 3], []) == [1, 2, 3]
+    assert hold_back([1, 2, 0, 3], [], newline=0) == [1, 2]
+    assert hold_back([1, 2, 3], [3]) == [1, 2]
+    assert hold_back([1, 1, 1, 2], [1, 1, 2]) == [1]
+    assert hold_back([1, 2, 1, 2, 1, 3], [1, 2, 1, 3]) == [1, 2]
+    assert hold_back([1, 2, 0], [1, 2, 3], newline=0) == [1, 2]
+    assert hold_back([1, 2], [1, 2, 3]) == [1, 2]
+    assert hold_back([5, 1, 2, 3, 4], [1, 2, 3]) == [5]
+
+
+def test_a_character_comes_as_soon_as_it_is_certain():
+    seen = []
+
+    def draw():
+        for i in [4, 1, 1, 5, 1, 2, 6]:
+            seen.append(i)
+            yield i
+
+    pieces = sampling.certain(draw(), Ending(99, None, np.array([1, 2, 3])))
+    assert next(pieces) == 4
+    assert seen == [4]
+    assert [next(pieces), len(seen)] == [1, 3]  # the second 1 may begin the stop string, the first cannot any more
+    assert [next(pieces), next(pieces), len(seen)] == [1, 5, 4]
+    assert list(pieces) == [1, 2, 6]
+
+
+def test_bytes_come_out_as_whole_characters():
+    text = "aé日🦖\n"
+    assert list(sampling.decode(list(text.encode()), BYTES)) == list(text)
+    assert "".join(sampling.decode([0xE6, 0x97, 0x41, 0xFF, 0xF0, 0x9F], BYTES)) == b"\xe6\x97A\xff\xf0\x9f".decode(
+        "utf-8", "replace"
+    )
+    assert list(sampling.decode([1, 0, 2], characters("ab"))) == ["a", "\n", "b"]
+
+
+@pytest.mark.parametrize("vocabulary", [characters("abcdef"), BYTES])
+@pytest.mark.parametrize("stop", ["", "ab", "é"])
+def test_piece_by_piece_is_the_same_text(vocabulary, stop):
+    config, params = case(vocabulary=len(vocabulary))
+    if not vocabulary.unknown(stop):
+        ending = Ending(400, None, vocabulary.encode(stop))
+        task = Task(np.concatenate([[vocabulary.start], vocabulary.encode("abc")]), Choice(), ending, 3)
+        pieces = list(sampling.characters(config, params, HERE, vocabulary, task))
+        assert ["".join(pieces)] == sampling.texts(config, params, HERE, vocabulary, task, 0, 1)
+        assert pieces[0] == "abc"
+        assert {len(piece) for piece in pieces[1:]} <= {1, 2}  # two where bytes are no character, and the next one is
+
+
+@CELLS
+def test_what_comes_next_is_the_softmax_of_the_logits(lab, cell):
+    vocabulary = characters("abcdef")
+    config, params = case(cell)
+    ids = np.array([vocabulary.start, 3, 1])
+    got = sampling.following(config, lab.put(params), lab.backend, vocabulary, ids, 0.7)
+    logits, _, _ = model.forward(config, params, ids[:, None])
+    expected = dict(zip(vocabulary.symbols, softmax(logits[-1, 0] / 0.7).tolist()))
+    assert dict(got) == pytest.approx(expected, rel=10 * lab.tolerance)
+    assert sum(p for _, p in got) == pytest.approx(1, abs=1e-12)
+    assert [p for _, p in got] == sorted((p for _, p in got), reverse=True)
+    greedy = sampling.following(config, lab.put(params), lab.backend, vocabulary, ids, 0.0)
+    assert greedy[0] == (got[0][0], 1.0)
+    assert {p for _, p in greedy[1:]} == {0.0}
+
+
+def test_the_names_of_symbols():
+    assert sampling.names(characters("ab")) == ["\n", "a", "b"]
+    assert [sampling.names(BYTES)[i] for i in (10, 65, 0xE9)] == ["\n", "A", "\\xe9"]

@@ -16,6 +16,11 @@ def transposed(W: Array, uses: int) -> Array:
     return xp.reshape(xp.reshape(W.T, (-1,)), (W.shape[1], W.shape[0]))
 
 
+def by_columns(W: Array) -> Array:
+    """The same matrix laid out column by column, so that W.T and its rows are read in order; a vector as it is."""
+    return transposed(W, 2).T if W.ndim == 2 else W
+
+
 def one_hot(ids: Array, size: int, like: Array) -> Array:
     """Rows (n, size) with a one at each of n ids, of the type of `like`.
 

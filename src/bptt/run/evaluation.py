@@ -47,7 +47,8 @@ def evaluate(config: model.Config, params: model.Params, backend: Backend, batch
     sums: list[Array] = []
     characters = 0
     for batch in batches:
-        logits, states, _ = model.forward(config, params, backend.put(batch.x), None if batch.start else states)
+        start = None if batch.start else states
+        logits, states = model.forward(config, params, backend.put(batch.x), start)[:2]  # the Cache would take memory
         nats = loss.nats(logits, backend.put(batch.y)) * backend.put(batch.mask)
         sums.append(namespace(nats).sum(nats))
         characters += int(batch.mask.sum())

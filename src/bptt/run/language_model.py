@@ -1,27 +1,27 @@
 """A trained model as people use it: sample from it, score with it, save it."""
 
-import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.errors import InputError
 from bptt.nn import model, packing
-from bptt.run import checkpoint, sampling, settings
-from bptt.run.checkpoint import CheckpointError
+from bptt.run import checkpoint, sampling, scoring, settings
+from bptt.run import folder as folders
+from bptt.run.contents import Checkpoint
 from bptt.run.evaluation import Evaluation, evaluate
+from bptt.run.sampling import Unknown
+from bptt.run.scoring import MANY, Score
 from bptt.text import batches, corpus
+from bptt.text.corpus import Corpus
+from bptt.text.sequences import Sequences
 from bptt.text.vocabulary import Vocabulary
 
-LONGEST_LINE = 200  # characters, where a sampled line does not end by itself
-LONGEST_STREAM = 500
 WINDOW = 256  # steps evaluated at a time: bounds the memory, does not change the numbers
-BATCH = 1000  # texts written at a time: bounds the memory
+BATCH = 1024  # texts written at a time: bounds the memory
 ROUNDS = 50  # batches drawn in search of texts that are new
 
 
@@ -41,65 +41,105 @@ class LanguageModel:
         count: int = 1,
         *,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
         seed: int = 0,
         prompt: str = "",
         length: int | None = None,
-        without: Collection[str] = (),
+        stop: str | None = None,
+        unknown: Unknown = "error",
+        without: Collection[str] | Callable[[list[str]], Collection[str]] = (),
     ) -> list[str]:
         """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
 
-        `length` is 200 characters at most for lines and 500 for a stream unless given. `temperature` 0 takes the most likely
-        character each time. Texts in `without` are drawn anew, and so are repeated ones where it is not empty; there may
-        be fewer than `count` in the end.
+        `length` is 200 characters at most for lines and 500 for a stream unless given; a text ends before the first `stop`
+        that is newly written, too. `temperature` 0 takes the most likely character each time; `top_k` keeps the most likely
+        ones only, and `top_p` the fewest whose probability reaches it, of what the temperature and `top_k` leave. `unknown`
+        "skip" leaves out of the prompt what the model does not know.
+
+        The texts of a seed come in one order: a text depends on the seed and its place, not on how many are written.
+        Texts in `without`, or those among a list of texts that it returns as known, are left out, and so are repeated ones
+        where it is not empty; the next ones take their place, but there may be fewer than `count` in the end.
 
         Raises:
             InputError: an argument out of its range, or a prompt with characters the model does not know.
         """
-        if length is None:
-            length = LONGEST_LINE if self.mode == "lines" else LONGEST_STREAM
         count = settings.number("count", settings.COUNT, count)
-        length = settings.number("length", settings.COUNT, length)
-        temperature = settings.number("temperature", settings.NOT_BELOW_ZERO, temperature)
-        seed = settings.number("seed", settings.SEED, seed)
-        if not isinstance(prompt, str):
-            raise InputError(f"prompt {prompt!r}: expected str")
-        if self.mode == "lines" and "\n" in prompt:
-            raise InputError(f"prompt {prompt!r}: expected the beginning of one line, for the model writes lines")
-        start = np.array([self.vocabulary.start], np.int64)
-        ids = np.concatenate([start, self.vocabulary.encode(prompt)])
-        rng = np.random.default_rng(seed)
+        task = sampling.task(
+            self.vocabulary,
+            self.mode,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            prompt=prompt,
+            length=length,
+            stop=stop,
+            unknown=unknown,
+        )
 
-        def draw() -> list[str]:
-            sizes = [min(BATCH, count - done) for done in range(0, count, BATCH)]
-            return [text for size in sizes for text in self._texts(ids, size, temperature, length, rng)]
+        parts = (self.config, self.params, self.backend, self.vocabulary)
 
-        if not without:
-            return draw()
+        def texts(first: int) -> list[str]:
+            pieces = [(place, min(BATCH, first + count - place)) for place in range(first, first + count, BATCH)]
+            return [text for piece in pieces for text in sampling.texts(*parts, task, *piece)]
+
+        if not callable(without):
+            known = frozenset(without)
+            if not known:
+                return texts(0)
+            without = known.intersection
         found: dict[str, None] = {}  # in order, each once
-        for _ in range(ROUNDS):
-            found.update(dict.fromkeys(text for text in draw() if text not in without))
+        for first in range(0, ROUNDS * count, count):
+            drawn = texts(first)
+            leave = set(without(drawn))
+            found.update(dict.fromkeys(text for text in drawn if text not in leave))
             if len(found) >= count or temperature == 0:
                 break
         return list(found)[:count]
 
-    def _texts(self, prompt: Any, count: int, temperature: float, length: int, rng: np.random.Generator) -> list[str]:
-        """`count` texts, the ids of the prompt's characters first, each up to its newline in lines mode."""
-        newline = self.vocabulary.start if self.mode == "lines" else -1
-        columns = [np.repeat(prompt[1:, None], count, axis=1)]
-        ended = np.zeros(count, bool)
-        steps = sampling.generate(self.config, self.params, self.backend, prompt, count, temperature, rng)
-        for _, ids in zip(range(length), steps):
-            columns.append(ids[None, :])
-            ended |= ids == newline
-            if ended.all():
-                break
-        texts = np.concatenate(columns).T  # (count, prompt + steps)
-        if self.mode == "stream":
-            return [self.vocabulary.decode(text) for text in texts]
-        ends = [np.flatnonzero(text[len(prompt) - 1 :] == newline) for text in texts]
-        return [
-            self.vocabulary.decode(text[: len(prompt) - 1 + end[0]] if len(end) else text) for text, end in zip(texts, ends)
-        ]
+    def stream(
+        self,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        prompt: str = "",
+        length: int | None = None,
+        stop: str | None = None,
+        unknown: Unknown = "error",
+    ) -> Iterator[str]:
+        """The first text that `sample` gives, piece by piece: its prompt, then each character as it is drawn.
+
+        Raises:
+            InputError: as `sample` does, at once.
+        """
+        task = sampling.task(
+            self.vocabulary,
+            self.mode,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            prompt=prompt,
+            length=length,
+            stop=stop,
+            unknown=unknown,
+        )
+        return sampling.characters(self.config, self.params, self.backend, self.vocabulary, task)
+
+    def next(self, prompt: str = "", *, temperature: float = 1.0, unknown: Unknown = "error") -> list[tuple[str, float]]:
+        r"""Every character with its probability of coming next after `prompt`, the most likely first.
+
+        In lines mode the newline stands for the end of the line. A model of bytes gives those beyond ASCII as \xe9.
+
+        Raises:
+            InputError: an argument out of its range, or a prompt with characters the model does not know.
+        """
+        temperature = settings.number("temperature", settings.NOT_BELOW_ZERO, temperature)
+        ids = sampling.beginning(self.vocabulary, self.mode, prompt, unknown)
+        return sampling.following(self.config, self.params, self.backend, self.vocabulary, ids, temperature)
 
     def score(self, text: str) -> float:
         """The nats of a text, -log p: of every character and, in lines mode, of the end of each line.
@@ -111,17 +151,45 @@ class LanguageModel:
         """
         return self.evaluate(text).nats
 
-    def evaluate(self, text: str | bytes) -> Evaluation:
+    def scores(
+        self,
+        lines: str | bytes | Iterable[str | bytes],
+        *,
+        unknown: Unknown = "error",
+        together: int = MANY,
+    ) -> Iterator[Score]:
+        """The score of each line of a text, or of an iterable, by itself: as `score` of that line, and of each character.
+
+        A line is a text of its own, in stream mode, too, where it has no end to be predicted. Lines of nothing but white
+        space are left out. Lines are taken, and their scores given, up to `together` at a time.
+
+        Raises:
+            InputError: a line with characters the model does not know, unless `unknown` is "skip", which leaves it out.
+        """
+        sampling.check_unknown(unknown)
+        together = settings.number("together", settings.COUNT, together)
+        if isinstance(lines, str | bytes):
+            lines = lines.split("\n") if isinstance(lines, str) else lines.split(b"\n")
+        parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)
+        return scoring.scores(*parts, lines, unknown, together)
+
+    def evaluate(self, text: str | bytes | Corpus) -> Evaluation:
         """The cross-entropy of a text, read as the model was trained: each line by itself, or as one stream.
 
-        `text` is the text itself, not a path; bytes are for a model of bytes.
+        `text` is the text itself, not a path, or what `corpus.read` made of one with the vocabulary of the model; bytes are
+        for a model of bytes.
 
         Raises:
             InputError: characters the model does not know, or nothing to evaluate.
         """
-        if not isinstance(text, str | bytes):
+        if not isinstance(text, str | bytes | Corpus):
             raise InputError(f"got {type(text).__name__}, expected the text itself, as str")
-        sequences = [s for s in corpus.sequences(text, self.vocabulary, self.mode) if len(s) > 1]
+        source = text if isinstance(text, Corpus) else corpus.from_text(text, self.vocabulary)
+        return self._evaluate(corpus.sequences(source, self.mode))
+
+    def _evaluate(self, sequences: Sequences) -> Evaluation:
+        """The cross-entropy of sequences of ids (n + 1,), the start symbol first."""
+        sequences = sequences.take(sequences.lengths > 0)
         if not sequences:
             raise InputError("nothing to evaluate: expected text that is more than white space")
         return evaluate(self.config, self.params, self.backend, batches.lines(sequences, 64, WINDOW, None))
@@ -134,8 +202,7 @@ class LanguageModel:
         """
         path = settings.path("folder", folder)
         weights = {name: self.backend.get(array) for name, array in packing.leaves(self.params)}
-        config = {"model": dataclasses.asdict(self.config), "mode": self.mode, "record": self.record}
-        checkpoint.write(path, config, self.vocabulary.to_json(), weights)
+        checkpoint.write(path, Checkpoint(self.config, self.mode, self.vocabulary, self.record, weights))
 
     def __repr__(self) -> str:
         """What it is, in one line."""
@@ -144,7 +211,7 @@ class LanguageModel:
         measured = "" if held_out is None else f", {held_out:.4f} nats per held-out character"
         return (
             f"<bptt.LanguageModel: {c.cell}, {c.layers} x {c.hidden} units, {packing.count(model.shapes(c)):,} parameters, "
-            f"{len(self.vocabulary)} symbols, trained on {text} ({self.mode}){measured}; {self.backend}>"
+            f"{len(self.vocabulary)} symbols, trained on {text!r} ({self.mode}){measured}; {self.backend}>"
         )
 
 
@@ -155,47 +222,21 @@ def load(
     dtype: str | None = None,
     require_backend: bool | None = None,
 ) -> LanguageModel:
-    """The model that was saved in a folder, on a backend of choice; dtype by default as it was trained.
+    """The model in a folder, on a backend of choice; dtype by default as it was trained.
+
+    The folder is a run, of which the best checkpoint is taken, or a checkpoint, or what `save` made.
 
     Raises:
         CheckpointError: a folder that holds no model, or a damaged one.
         InputError: an unknown backend or dtype.
     """
-    path = settings.path("folder", folder)
-    fields, symbols, weights = checkpoint.read(path)
-    try:
-        vocabulary = Vocabulary.from_json(symbols)
-    except InputError as error:
-        raise CheckpointError(f"{path / checkpoint.VOCABULARY}: {error}") from None
-    try:
-        config, mode, record = model.Config(**fields["model"]), fields["mode"], dict(fields["record"])
-        problem = _problem(config, vocabulary, mode)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path / checkpoint.CONFIG}: not the configuration of a model ({error})") from None
-    if problem:
-        raise CheckpointError(f"{path / checkpoint.CONFIG}: {problem}")
-    expected = packing.leaves(model.shapes(config))
-    for name, shape in expected:
-        if name not in weights or list(weights[name].shape) != shape or weights[name].dtype.kind != "f":
-            found = f"{weights[name].dtype} {list(weights[name].shape)}" if name in weights else "nothing"
-            raise CheckpointError(f"{path / checkpoint.WEIGHTS}: {name} is {found}, expected floats {shape}")
-    stored = str(weights[expected[0][0]].dtype)
-    where = backends.select(backend, dtype or stored, require=require_backend)
-    params = packing.rebuild(model.shapes(config), iter([where.put(weights[name]) for name, _ in expected]))
-    return LanguageModel(config, vocabulary, mode, params, where, record)
+    _, saved = folders.read(settings.path("folder", folder))
+    stored = str(next(iter(saved.weights.values())).dtype)
+    return restored(saved, backends.select(backend, dtype or stored, require=require_backend))
 
 
-def _problem(config: model.Config, vocabulary: Vocabulary, mode: str) -> str:
-    """What is wrong with a configuration read from a file; empty where nothing is."""
-    if config.cell not in model.CELLS:
-        return f"cell {config.cell!r} is unknown"
-    if mode not in ("lines", "stream") or config.initial not in ("learned", "zero"):
-        return f"mode {mode!r} or initial state {config.initial!r} is unknown"
-    if config.vocabulary != len(vocabulary):
-        return f"{config.vocabulary} symbols, but the vocabulary has {len(vocabulary)}"
-    for name in ("hidden", "layers"):
-        expected, kind, fine = settings.RULES[name]
-        number = getattr(config, name)
-        if type(number) is not kind or not fine(number):
-            return f"{name} {number!r}: expected {expected}"
-    return ""
+def restored(saved: Checkpoint, backend: Backend) -> LanguageModel:
+    """The model of a checkpoint."""
+    shapes = model.shapes(saved.config)
+    params = packing.rebuild(shapes, iter([backend.put(saved.weights[name]) for name, _ in packing.leaves(shapes)]))
+    return LanguageModel(saved.config, saved.vocabulary, saved.mode, params, backend, saved.record)

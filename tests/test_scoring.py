@@ -1,0 +1,128 @@
+"""Scores of single lines: the model's own probabilities, whatever is scored beside them, and taken as they come."""
+
+import numpy as np
+import pytest
+
+from bptt import backend as backends
+from bptt.errors import InputError
+from bptt.nn import model, packing
+from bptt.run import scoring
+from bptt.text.vocabulary import BYTES, characters
+
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+HERE = backends.select("numpy", "float64")
+LETTERS = characters("abcd")
+
+
+def case(cell="gru", vocabulary=5, layers=2):
+    rng = np.random.default_rng(0)
+    config = model.Config(cell, vocabulary, 4, layers)
+    return config, packing.transform(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
+
+
+def by_hand(config, params, sequence):
+    """The nats of every target of one sequence, straight from the definition."""
+    logits, _, _ = model.forward(config, params, np.asarray(sequence[:-1], np.int64)[:, None])
+    u = logits[:, 0, :]
+    return [float(np.log(np.exp(u[t]).sum()) - u[t, y]) for t, y in enumerate(sequence[1:])]
+
+
+def scores(lines, vocabulary=LETTERS, mode="lines", unknown="error", together=100):
+    config, params, _ = case(vocabulary=len(vocabulary))
+    return scoring.scores(config, params, HERE, vocabulary, mode, lines, unknown, together)
+
+
+@CELLS
+def test_every_target_by_itself(lab, cell, monkeypatch):
+    config, params, rng = case(cell)
+    sequences = [rng.integers(0, 5, n) for n in (3, 12, 2, 9, 9, 5)]
+    expected = [by_hand(config, params, s) for s in sequences]
+    for batch, window in [(64, 256), (2, 4), (1, 1)]:
+        monkeypatch.setattr(scoring, "BATCH", batch)
+        monkeypatch.setattr(scoring, "WINDOW", window)
+        got = scoring.each(config, lab.put(params), lab.backend, sequences)
+        assert [len(nats) for nats in got] == [2, 11, 1, 8, 8, 4]
+        for nats, own in zip(got, expected):
+            np.testing.assert_allclose(nats, own, rtol=10 * lab.tolerance)
+
+
+def test_nothing_to_score():
+    config, params, _ = case()
+    assert scoring.each(config, params, HERE, []) == []
+    assert list(scores([])) == []
+    assert list(scores(["", "  "], characters("ab "))) == []
+
+
+def test_lines_keep_their_order_and_number_however_many_are_taken():
+    lines = ["abca", "", "d", "ab" * 30, "c", "\t", "dd"]
+    vocabulary = characters("abcd\t")
+    whole = list(scores(lines, vocabulary))
+    assert [(score.number, score.text) for score in whole] == [(1, "abca"), (3, "d"), (4, "ab" * 30), (5, "c"), (7, "dd")]
+    for together in (1, 2, 3):
+        few = list(scores(lines, vocabulary, together=together))
+        assert [score[:3] for score in few] == [score[:3] for score in whole]
+        for one, other in zip(few, whole):
+            np.testing.assert_allclose(one.each, other.each, rtol=1e-12)
+
+
+def test_lines_are_taken_as_they_are_needed():
+    taken = []
+
+    def lines():
+        for line in ["ab", "cd", "a", "b", "c"]:
+            taken.append(line)
+            yield line
+
+    first = scores(lines(), together=2)
+    next(first)
+    assert taken == ["ab", "cd"]
+    assert len(list(first)) == 4
+
+
+def test_the_end_of_a_line_counts_where_a_model_writes_lines():
+    (line,), (stream,) = scores(["ab"]), scores(["ab"], mode="stream")
+    assert line.symbols == ["a", "b", "\n"]
+    assert stream.symbols == ["a", "b"]
+    assert line.each[:2] == pytest.approx(stream.each, rel=1e-12)
+    assert line.nats == pytest.approx(sum(line.each))
+    assert line.nats_per_char == pytest.approx(sum(line.each) / 3)
+
+
+def test_bytes():
+    (text,), (raw,) = scores(["é"], BYTES), scores([b"\xc3\xa9"], BYTES)
+    assert text == raw._replace(text="é")
+    assert (raw.symbols, raw.text) == (["\\xc3", "\\xa9", "\n"], "é")
+    assert next(scores([b"a\xff"], BYTES)).text == "a\\xff"
+
+
+def refusal(lines, **keywords):
+    with pytest.raises(InputError) as error:
+        list(scores(lines, **keywords))
+    return str(error.value)
+
+
+def test_a_line_that_the_model_does_not_know():
+    assert "line 3: not in the vocabulary: 'é' (U+00E9), 'x' (U+0078): leave such lines out" in refusal(["a", "", "béxé"])
+    assert refusal(["".join(map(chr, range(0x100, 0x120)))]).count("U+") == 10
+    assert "and 22 more" in refusal(["".join(map(chr, range(0x100, 0x120)))])
+    assert [score.number for score in scores(["a", "béx", "c"], unknown="skip")] == [1, 3]
+
+
+def test_what_is_no_line():
+    assert "line 2 is int, expected str" in refusal(["a", 5])
+    assert "line 1 is bytes, expected str" in refusal([b"a"])
+    assert "line 1 is 'a\\nb', expected one line" in refusal(["a\nb"])
+
+
+def test_the_lines_of_a_file(tmp_path, monkeypatch):
+    file = tmp_path / "text"
+    file.write_bytes("\ufeffanna\r\nbö\n\nend".encode())
+    for size in (1, 2, 3, 1 << 20):
+        monkeypatch.setattr("bptt.text.source.CHUNK", size)
+        assert list(scoring.lines(str(file), LETTERS)) == ["anna", "bö", "", "end"]
+        assert list(scoring.lines(str(file), BYTES)) == [b"\xef\xbb\xbfanna\r", "bö".encode(), b"", b"end"]
+    file.write_bytes(b"a\n\n")
+    assert list(scoring.lines(str(file), LETTERS)) == ["a", ""]
+    file.write_bytes(b"ab\xff\n")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        list(scoring.lines(str(file), LETTERS))

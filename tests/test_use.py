@@ -1,0 +1,373 @@
+"""The commands that use a saved model: sample, next and score, as they are typed."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from ast import literal_eval
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import backend as backends
+from bptt import cli
+from bptt.nn import model, packing
+from bptt.run.language_model import LanguageModel
+from bptt.text import corpus
+from bptt.text.vocabulary import BYTES, characters
+
+TEXT = "anna\nbo\ncarla\n"
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+
+
+def make(mode="lines", vocabulary=None, scale=2.0):
+    vocabulary = vocabulary or characters(TEXT + " ")
+    backend = backends.select("numpy", "float64")
+    config = model.Config("gru", len(vocabulary), 6)
+    params = packing.transform(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(0)))
+    record = {"text": "names", "held_out": 1.25}
+    return LanguageModel(config, vocabulary, mode, params, backend, record)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to work in, with a model of lines, one of a stream and one of bytes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
+    Path("names.txt").write_text(TEXT)
+    make().save("m")
+    make("stream").save("s")
+    make("stream", BYTES).save("b")
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, capsys):
+    """Run the command line here: its exit code, standard output and standard error."""
+
+    def call(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def feed(monkeypatch, raw):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+
+
+def table(out):
+    return [line.split("\t") for line in out.splitlines()]
+
+
+# sample
+
+
+def test_sample_passes_on_what_was_asked(run):
+    m, s = bptt.load("m"), bptt.load("s")
+    flags = ["--temperature", "0.8", "--top-k", "6", "--top-p", "0.9", "--seed", "4", "--prompt", "xan", "--unknown", "skip"]
+    how = {"temperature": 0.8, "top_k": 6, "top_p": 0.9, "seed": 4, "prompt": "xan", "unknown": "skip"}
+    for count in (1, 3):
+        expected = "\n".join(m.sample(count, length=30, **how)) + "\n"
+        assert run("sample", "m", "--count", count, "--length", 30, *flags) == (0, expected, "")
+        expected = "\n\n".join(s.sample(count, stop="la", **how)) + "\n"
+        assert run("sample", "s", "--count", count, "--stop", "la", *flags) == (0, expected, "")
+
+
+def test_one_text_is_shown_while_it_is_written(run, monkeypatch):
+    shown = []
+
+    class Terminal(io.StringIO):
+        def flush(self):
+            shown.append(self.getvalue())
+
+    drawn = []
+    real = model.forward
+
+    def forward(*arguments):
+        drawn.append(shown[-1] if shown else "")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Terminal())
+        patch.setattr(model, "forward", forward)
+        assert cli.main(["sample", "s", "--length", "20", "--prompt", "an"]) == 0
+    text = bptt.load("s").sample(length=20, prompt="an")[0]
+    assert shown[-1] == text + "\n"
+    assert drawn[:5] == ["an" * (n > 0) + text[2 : n + 2] if n else "an" for n in range(5)]
+
+
+def test_control_characters_are_for_files_not_for_terminals(run, monkeypatch):
+    raw = ["a\x1b[2J\u200db\n", "\x9bc"]
+    monkeypatch.setattr(LanguageModel, "stream", lambda *_, **__: iter(raw))
+    monkeypatch.setattr(LanguageModel, "sample", lambda *_, **__: raw)
+    assert run("sample", "s")[1] == "".join(raw) + "\n"
+    assert run("sample", "s", "--count", "2")[1] == "\n\n".join(raw) + "\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("sample", "s")[1] == "a [2J\u200db\n c\n"
+    assert run("sample", "s", "--count", "2")[1] == "a [2J\u200db\n\n\n c\n"
+
+
+def novel(source, mode="lines", **record):
+    m = make(mode)
+    m.record.update(source=str(source), **record)
+    m.save("n")
+    return m
+
+
+def test_novel_texts_are_not_in_the_training_text(run, here):
+    m = make()
+    known = [text for text in m.sample(20) if text.strip()][::2]
+    file = here / "known.txt"
+    file.write_text("\n".join(known))
+    novel(file, sha256=corpus.read(str(file), m.vocabulary).sha256)
+    code, out, err = run("sample", "n", "--count", 20, "--novel")
+    assert (code, err) == (0, "")
+    new = out.splitlines()
+    assert len(new) == len(set(new)) == 20
+    assert not set(known) & set(new)
+    assert all(text.strip() for text in new)
+    assert set(new) <= set(m.sample(1000))
+    assert run("sample", "n", "--novel")[1].splitlines() == new[:1]
+
+
+def test_novel_texts_can_run_out(run, here):
+    m = novel("dinosaurs")
+    assert m.sample(temperature=0)[0].strip()
+    code, out, err = run("sample", "n", "--novel", "--count", 3, "--temperature", 0)
+    assert (code, out) == (2, "")  # the dinosaurs have letters that the model does not know
+    assert err.startswith("bptt: --novel needs the training text: ")
+    file = here / "all.txt"
+    file.write_text(m.sample(temperature=0)[0])
+    m = dataclasses.replace(m, record={"source": str(file), "sha256": "of another text"})
+    m.save("o")
+    code, out, err = run("sample", "o", "--novel", "--count", 3, "--temperature", 0)
+    assert (code, out) == (0, "")
+    assert "is not what it was when the model was trained" in err.splitlines()[0]
+    assert err.splitlines()[1] == "bptt: 0 of 3 texts are new: try a higher --temperature"
+
+
+# next
+
+
+def test_next_shows_what_may_come(run):
+    m = bptt.load("m")
+    for words, keywords in [((), {}), (("an",), {}), (("an", "--temperature", "0.5"), {"temperature": 0.5})]:
+        code, out, err = run("next", "m", *words)
+        assert (code, err) == (0, "")
+        expected = m.next(*words[:1], **keywords)
+        assert [literal_eval(symbol) for symbol, _, _ in table(out)] == [symbol for symbol, _ in expected]
+        np.testing.assert_allclose([float(p) for _, p, _ in table(out)], [p for _, p in expected], atol=1e-6)
+        np.testing.assert_allclose([float(n) for _, _, n in table(out)], [-math.log(p) for _, p in expected], atol=1e-4)
+    assert "'\\n'\t" in out
+    assert "' '\t" in out
+    assert run("next", "m", "an", "--top", 3)[1].splitlines() == run("next", "m", "an")[1].splitlines()[:3]
+    assert run("next", "m", "xan", "--unknown", "skip") == run("next", "m", "an")
+
+
+def test_next_of_a_model_without_doubt(run):
+    assert table(run("next", "m", "--temperature", 0, "--top", 2)[1])[0][1:] == ["1.000000", "0.0000"]
+    assert table(run("next", "m", "--temperature", 0, "--top", 2)[1])[1][1:] == ["0.000000", "inf"]
+    rows = [json.loads(line) for line in run("next", "m", "--temperature", 0, "--top", 2, "--json")[1].splitlines()]
+    assert [(row["probability"], row["nats"]) for row in rows] == [(1.0, 0.0), (0.0, None)]
+
+
+def test_next_for_programs_and_of_bytes(run):
+    rows = [json.loads(line) for line in run("next", "b", "é", "--json", "--top", 300)[1].splitlines()]
+    assert [(row["character"], row["probability"]) for row in rows] == bptt.load("b").next("é")
+    out = run("next", "b", "é", "--top", 300)[1]
+    assert "\n'\\xe9'\t" in out
+    assert "\n'A'\t" in out
+
+
+# score
+
+
+def test_score_shows_each_line(run, monkeypatch):
+    m = bptt.load("m")
+    code, out, err = run("score", "m", "names.txt")
+    assert code == 0
+    for (nats, mean, text), expected in zip(table(out), ["anna", "bo", "carla"], strict=True):
+        assert text == expected
+        assert float(nats) == pytest.approx(m.score(text), abs=1e-4)
+        assert float(mean) == pytest.approx(m.evaluate(text).nats_per_char, abs=1e-4)
+    total = m.evaluate(TEXT)
+    assert err == f"bptt: 3 lines, 14 characters, {total.nats:.4f} nats, {total.nats_per_char:.4f} per character\n"
+    feed(monkeypatch, TEXT.encode())
+    assert run("score", "m") == (0, out, err)
+    feed(monkeypatch, b"bo")
+    assert run("score", "m", "-")[1] == out.splitlines()[1] + "\n"
+
+
+@pytest.mark.parametrize(("run_", "characters_"), [("m", "anna\nbo\ncarla\n"), ("s", "annabocarla")])
+def test_score_shows_each_character(run, run_, characters_):
+    rows = table(run("score", run_, "names.txt", "--per-char")[1])
+    assert "".join(literal_eval(symbol) for *_, symbol in rows) == characters_
+    for number, text in enumerate(["anna", "bo", "carla"], 1):
+        own = [row for row in rows if int(row[1]) == number]
+        assert [int(row[2]) for row in own] == list(range(1, len(own) + 1))
+        assert sum(float(row[0]) for row in own) == pytest.approx(bptt.load(run_).score(text), abs=1e-3)
+
+
+def test_score_for_programs(run):
+    rows = [json.loads(line) for line in run("score", "m", "names.txt", "--json")[1].splitlines()]
+    assert [row.keys() for row in rows] == [{"line", "text", "nats", "nats_per_char"}] * 3
+    assert [(row["line"], row["text"]) for row in rows] == [(1, "anna"), (2, "bo"), (3, "carla")]
+    more = [json.loads(line) for line in run("score", "m", "names.txt", "--json", "--per-char")[1].splitlines()]
+    for row, each in zip(rows, more, strict=True):
+        assert "".join(symbol for symbol, _ in each["each"]) == row["text"] + "\n"
+        assert math.fsum(nats for _, nats in each.pop("each")) == row["nats"]
+        assert each == row
+
+
+def test_score_of_what_the_model_does_not_know(run):
+    Path("some.txt").write_text("bo\n\nx-é\nanna\n")
+    code, out, err = run("score", "m", "some.txt")
+    assert (code, out) == (2, "")
+    assert err.startswith("bptt: line 3: not in the vocabulary: 'x' (U+0078), '-' (U+002D), 'é' (U+00E9): ")
+    assert len(err.splitlines()) == 1
+    code, out, err = run("score", "m", "some.txt", "--unknown", "skip")
+    assert (code, [text for _, _, text in table(out)]) == (0, ["bo", "anna"])
+    assert err.startswith("bptt: 2 lines, 8 characters, ")
+
+
+def test_score_of_any_bytes(run):
+    Path("any.bin").write_bytes(b"\xff\r\na\x1b\n")
+    assert [text for *_, text in table(run("score", "b", "any.bin")[1].replace("\r", "R"))] == ["\\xffR", "a\x1b"]
+
+
+def test_score_on_a_terminal(run, monkeypatch):
+    Path("any.bin").write_bytes(b"a\x1b[2J\tb\n")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("score", "b", "any.bin")[1].endswith("\ta [2J\tb\n")
+    assert "'\\x1b'" in run("score", "b", "any.bin", "--per-char")[1]
+
+
+def test_score_of_nothing(run, monkeypatch):
+    feed(monkeypatch, b"\n \n")
+    assert run("score", "m") == (0, "", "bptt: 0 lines, 0 characters, 0.0000 nats\n")
+
+
+# What is common to all
+
+
+@pytest.mark.parametrize("command", ["sample", "next", "score"])
+def test_help_has_a_sentence_for_every_flag(run, command):
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    shown = " ".join(out.replace("│", " ").replace("|", " ").split())
+    assert "--no-" not in shown
+    assert "{" not in shown
+    own = {
+        "sample": ["count", "temperature", "top-k", "top-p", "seed", "prompt", "unknown", "length", "stop", "novel"],
+        "next": ["top", "temperature", "unknown", "json"],
+        "score": ["per-char", "unknown", "json"],
+    }
+    for name in [*own[command], "backend", "require-backend", "dtype"]:
+        after = shown.split(f"--{name} ", 1)[1].split(" --", 1)[0]
+        assert ". " in after or after.endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("sample m --top-k 0", "top_k 0: expected a whole number from 1 to 1,000,000,000"),
+        ("sample m --top-p 0", "top_p 0.0: expected a number above 0, at most 1"),
+        ("sample m --top-p 1.5 --count 3", "top_p 1.5: expected"),
+        ("sample m --stop x", "stop 'x': not in the vocabulary"),
+        ("sample m --unknown drop", "drop"),
+        ("sample m --novel", "--novel: the training text was no file"),
+        ("sample m --prompt xo", "leave them out with --unknown skip"),
+        ("next", "RUN"),
+        ("next m --top 0", "--top 0: expected a whole number from 1 to 1,000,000,000"),
+        ("next m --topp 3", "Did you mean --top?"),
+        ("next m a b", "unexpected 'b'"),
+        ("next m xo", "not in the vocabulary: 'x' (U+0078)"),
+        ("next m --temperature -1", "temperature -1.0: expected"),
+        ("next nowhere", "nowhere: no such folder"),
+        ("score", "RUN"),
+        ("score m nowhere", "'nowhere' does not exist"),
+        ("score m s", "'s' is a folder"),
+        ("score m names.txt --per-chr", "Did you mean --per-char?"),
+        ("score nowhere", "nowhere: no such folder"),
+        ("score m binary", "looks like a binary file"),
+        ("score m --dtype float16", "float16"),
+    ],
+)
+def test_bad_input_is_one_line(run, arguments, words):
+    Path("binary").write_bytes(b"\x80\xff\x81\x01\x02")
+    code, out, err = run(*arguments.split())
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("bptt: ")
+    assert words in err
+
+
+@pytest.mark.parametrize("command", [["sample", "m"], ["next", "m"], ["score", "m", "names.txt"]])
+def test_backend_and_type_are_passed_on(run, monkeypatch, command):
+    asked = []
+
+    def load(folder, **flags):
+        asked.append(flags)
+        return bptt.load(folder)
+
+    monkeypatch.setattr(cli.use, "load", load)
+    assert run(*command, "--backend", "strict", "--dtype", "float32", "--require-backend")[0] == 0
+    assert run(*command)[0] == 0
+    assert asked == [
+        {"backend": "strict", "dtype": "float32", "require_backend": True},
+        {"backend": "auto", "dtype": None, "require_backend": None},
+    ]
+
+
+def process(*arguments, **keywords):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **keywords.pop("env", {})}
+    main = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from bptt.cli import main"
+    command = [sys.executable, "-c", f"{main}; sys.exit(main())", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords)
+
+
+@posix
+def test_ctrl_c_ends_a_text_with_its_line(here):
+    with process("sample", "s", "--length", 10_000_000) as running:
+        begun = running.stdout.read(50)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (130, b"bptt: interrupted\n")
+    out = begun + out
+    assert out.endswith(b"\n")
+    assert "".join(bptt.load("s").stream(length=len(out) - 1)) == out[:-1].decode()
+
+
+@posix
+@pytest.mark.parametrize("command", [["sample", "s", "--length", 10_000_000], ["score", "m", "many.txt", "--per-char"]])
+def test_a_reader_that_leaves_ends_the_work(here, command):
+    Path("many.txt").write_text(TEXT * 200_000)
+    with process(*command) as running:
+        running.stdout.read(50)
+        running.stdout.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(60)
+        running.kill()
+        assert (running.returncode, running.stderr.read()) == (0, b"")
+
+
+def test_a_console_that_knows_ascii_only(here):
+    make(vocabulary=characters("日本é")).save("j")
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    for command in (["sample", "j", "--prompt", "日"], ["next", "j"], ["score", "j", "lines.txt"]):
+        Path("lines.txt").write_text("日é\n", encoding="utf-8")
+        with process(*command, env=environment) as running:
+            out, err = running.communicate(timeout=60)
+        assert running.returncode == 0
+        assert b"?" in out
+        assert out.isascii()
+        assert err.isascii()
