@@ -14,9 +14,9 @@ PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that 
 
 
 def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
-    # One BLAS thread: the tests' matrices are tiny, and handing them to a second thread costs more than it saves.
+    # One BLAS thread: the tests' matrices are tiny, and the cores are busy with other tests.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    session.run("pytest", *arguments, *session.posargs, env={**threads, **env})
+    session.run("pytest", "--numprocesses=auto", *arguments, *session.posargs, env={**threads, **env})
 
 
 @nox.session
@@ -40,7 +40,7 @@ def tests(session: nox.Session) -> None:
 def torch(session: nox.Session) -> None:
     """The tests on PyTorch, and PyTorch as a witness."""
     session.install(".", "torch", "--group", "test")
-    pytest(session, "--backend=torch")
+    pytest(session, "-k", "torch", "--backend=torch")
 
 
 @nox.session(default=False)
@@ -48,7 +48,7 @@ def jax(session: nox.Session) -> None:
     """The tests on JAX, eager and compiled, and JAX as a witness."""
     session.install(".", "jax", "--group", "test")
     fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # nearly all of the time goes into compiling
-    pytest(session, "--backend=jax", "--backend=jax-jit", **fast)
+    pytest(session, "-k", "jax", "--backend=jax", "--backend=jax-jit", **fast)
 
 
 @nox.session(default=False)
@@ -56,6 +56,13 @@ def cupy_without_gpu(session: nox.Session) -> None:
     """The CuPy wheel where no GPU is: detection, fall-back and refusal; a GPU that is there is hidden."""
     session.install(".", "cupy-cuda13x>=14", "--group", "test")  # without the gigabyte of CUDA libraries that only a GPU needs
     pytest(session, "-m", "cupy_without_gpu", CUDA_VISIBLE_DEVICES="-1")
+
+
+@nox.session(default=False)
+def endurance(session: nox.Session) -> None:
+    """What takes minutes: 25 runs killed and resumed, 100,000 forged files, 100 MB of text."""
+    session.install(".", "--group", "test")
+    pytest(session, "-m", "endurance", "--backend=numpy", BPTT_MUTATIONS="100000")
 
 
 @nox.session(default=False)

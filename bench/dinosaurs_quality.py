@@ -22,6 +22,7 @@ import bptt
 from bptt import textbook
 from bptt.run.data import prepare
 from bptt.run.settings import Settings
+from bptt.run.training import generator
 
 WHO = ("course", "bptt")
 
@@ -55,8 +56,7 @@ def main() -> None:
     rows = []
     print(f"{'seed':>4}  {'course':>14}  {'bptt train':>14}   nats per held-out character, seconds")
     for seed in arguments.seeds:
-        split_rng = np.random.default_rng(seed).spawn(4)[0]
-        data = prepare("dinosaurs", Settings(seed=seed), split_rng)
+        data = prepare("dinosaurs", Settings(seed=seed), generator(seed, 0))
         training, held_out = ([data.vocabulary.decode(s[1:-1]) for s in part] for part in (data.training, data.held_out))
         theirs = course(training, held_out, arguments.iterations)
         began = time.perf_counter()
