@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from bptt.cli.console import printing, say
 from bptt.cli.parser import Text, app, given
 from bptt.errors import InputError
-from bptt.run import configuration, panel, progress, trainer
+from bptt.run import configuration, folder, panel, progress, trainer
 from bptt.run import dry_run as dry
 from bptt.run.language_model import LanguageModel
 from bptt.run.session import Tell
@@ -58,7 +58,8 @@ def train(
     if dry_run:
         dry.explain(text or "dinosaurs", settings, progress.plain(settings, say))
         return 0
-    with telling(settings) as tell:
+    named = settings.out is not None or (resume is not None and folder.is_run(resume))
+    with telling(settings, named=named) as tell:
         if resume is None:
             return code(trainer.begin(text or "dinosaurs", settings, tell, runs=RUNS, caught=ALL))
         told = {name: getattr(settings, name) for name in given if hasattr(settings, name)}
@@ -66,11 +67,11 @@ def train(
 
 
 @contextlib.contextmanager
-def telling(settings: Settings) -> Iterator[Tell]:
-    """How news is told: in a live panel on a terminal, else in lines, of JSON if so asked."""
+def telling(settings: Settings, *, named: bool) -> Iterator[Tell]:
+    """How news is told: in a live panel on a terminal, else in lines, of JSON if so asked; `named` as `progress.plain`."""
     console = None if settings.quiet or settings.json else panel.terminal()
     if console is None:
-        yield progress.plain(settings, say)
+        yield progress.plain(settings, say, named=named)
         return
     with contextlib.ExitStack() as stack:
         live: list[panel.Panel] = []

@@ -138,13 +138,15 @@ def _new(trained: LanguageModel, task: Task) -> list[str]:
     return [f"{len(new)} new ones, none of them in the text:", *(f"  {printable(text)}" for text in new)]
 
 
-def plain(settings: Settings, report: Callable[[str], None] | None) -> Callable[[str, dict[str, Any]], None]:
-    """News as words, or as JSON if the settings say so, or none but the folder of a run that nobody could know."""
+def plain(
+    settings: Settings, report: Callable[[str], None] | None, *, named: bool = True
+) -> Callable[[str, dict[str, Any]], None]:
+    """News as words, or as JSON if the settings say so, or none but the folder of the run if it was not `named`."""
 
     def tell(words: str, row: dict[str, Any]) -> None:
         news = (json.dumps(row) if row else "") if settings.json else words
         if settings.quiet:
-            news = row.get("out", "") if settings.out is None and row.get("event") == "end" else ""
+            news = row["out"] if row.get("event") == "end" and not named else ""
         if report and news:
             report(news)
 
