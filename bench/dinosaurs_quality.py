@@ -20,9 +20,8 @@ from machine import report
 
 import bptt
 from bptt import textbook
-from bptt.run.data import prepare
+from bptt.run.data import generator, prepare
 from bptt.run.settings import Settings
-from bptt.run.training import generator
 
 WHO = ("course", "bptt")
 

@@ -214,7 +214,7 @@ MUTATIONS = [
         "run/training.py",
         "best if before is not None and before <= after else now",
         "now",
-        "test_training.py::test_the_best_model_is_kept",
+        "test_session.py::test_the_best_model_is_kept",
     ),
     Mutation(
         "state not carried in evaluation",
@@ -352,7 +352,7 @@ MUTATIONS = [
     Mutation(
         "more than there is memory read",
         "run/checkpoint.py",
-        "if size > memory.physical():",
+        "if size > environment.physical():",
         "if False:",
         "test_checkpoint.py::test_a_forged_size",
     ),

@@ -375,7 +375,7 @@ def test_a_forged_size_is_refused_before_anything_is_read(tmp_path, monkeypatch)
         assert words in refusal(folder)
         restore(folder, before)
     monkeypatch.setattr(contents, "LARGEST_HEADER", 10**9)
-    monkeypatch.setattr(checkpoint.memory, "physical", lambda: 1e6)
+    monkeypatch.setattr(checkpoint.environment, "physical", lambda: 1e6)
     forge(folder, "model.safetensors", b"", 2 * 10**6)
     assert "model.safetensors: has 2,000,000 bytes, more than this machine has memory" in refusal(folder)
 

@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -93,7 +94,7 @@ def test_a_mistake_names_the_file_the_key_and_what_is_near(here, capsys, table, 
 
 def test_a_file_that_is_not_there_or_no_text(here):
     Path("raw.toml").write_bytes(b"\xff\xfe")
-    for name, words in [("nowhere.toml", "no such file"), ("raw.toml", "utf-8"), (".", "is not a regular file")]:
+    for name, words in [("nowhere.toml", "No such file"), ("raw.toml", "utf-8"), (".", "Is a directory")]:
         with pytest.raises(InputError, match=rf"{name}: .*{words}.*: expected settings in TOML"):
             configuration.read(Path(name))
 
@@ -103,7 +104,8 @@ def test_a_file_that_is_not_there_or_no_text(here):
 def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
     settings = Settings(learning_rate=rate, steps=steps, dropout=0.25, quiet=True, from_=Path("/a b/\"c'"))
     plan = choose(settings, "lines", 100, lambda batch, length: 1)
-    text = configuration.write(source, settings, plan, mode="lines")
+    data = SimpleNamespace(source=source, mode="lines")
+    text = configuration.to_toml(SimpleNamespace(data=data, settings=settings, plan=plan))
     assert tomllib.loads(text)["text"] == source
     path = tmp_path_factory.getbasetemp() / "written.toml"
     path.write_bytes(text.encode("utf-8"))
@@ -111,3 +113,13 @@ def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
     expected = {"learning_rate": rate, "steps": steps, "dropout": 0.25, "quiet": True, "text": source, "mode": "lines"}
     assert table | expected == table
     assert table["from_"] == settings.from_
+
+
+def test_a_file_beside_resume_is_heeded(here, capsys):
+    assert cli.main(["train", "names.txt", "--hidden=3", "--steps=4", "--stop-after=2", "--quiet", "--out=new"]) == 0
+    Path("other.toml").write_text("cell = 'lstm'")
+    assert cli.main(["train", "--resume", "new", "--config", "other.toml"]) == 2
+    assert "--cell lstm: a run goes on as it was begun" in capsys.readouterr().err
+    Path("more.toml").write_text("steps = 6")
+    assert cli.main(["train", "--resume", "new", "--config", "more.toml", "--quiet"]) == 0
+    assert bptt.load("new/checkpoints/latest").record["step"] == 6

@@ -67,13 +67,13 @@ def test_shapes_cost_nothing():
 def test_weights_are_those_of_the_model():
     params = model.init(CONFIG, np.random.default_rng(0))
     arrays = {name: array.astype(np.float32) for name, array in packing.leaves(params)}
-    contents.weights(arrays, CONFIG)
+    contents.check_weights(arrays, CONFIG)
     for name in arrays:
         for wrong in (arrays[name].astype(np.float64), arrays[name][None], arrays[name] * np.float32("nan")):
             with pytest.raises(Unusable):
-                contents.weights({**arrays, name: wrong}, CONFIG)
+                contents.check_weights({**arrays, name: wrong}, CONFIG)
         with pytest.raises(Unusable, match=rf"^{name} is nothing, expected floats \["):
-            contents.weights({other: arrays[other] for other in arrays if other != name}, CONFIG)
+            contents.check_weights({other: arrays[other] for other in arrays if other != name}, CONFIG)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
@@ -82,15 +82,15 @@ def test_the_memory_of_an_optimizer_may_hold_states(rows):
     memory = {"t": np.asarray(3.0), "m": np.zeros(P), "v": np.zeros(P)}
     states = {name: np.zeros(shape) for name, shape in contents.states(CONFIG, rows).items()}
     assert list(states) == ["states.0.a", "states.0.c", "states.1.a", "states.1.c"]
-    contents.memory(memory, P, CONFIG, np.dtype(np.float64))
-    contents.memory(memory | states, P, CONFIG, np.dtype(np.float64))
+    contents.check_memory(memory, P, CONFIG, np.dtype(np.float64))
+    contents.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
     with pytest.raises(Unusable, match=r"^'states.2.a' is too many"):
-        contents.memory(memory | states | {"states.2.a": np.zeros((1, 4))}, P, CONFIG, np.dtype(np.float64))
+        contents.check_memory(memory | states | {"states.2.a": np.zeros((1, 4))}, P, CONFIG, np.dtype(np.float64))
     del states["states.1.c"]
     with pytest.raises(Unusable, match=r"^states.1.c is nothing"):
-        contents.memory(memory | states, P, CONFIG, np.dtype(np.float64))
+        contents.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
     with pytest.raises(Unusable, match=r"all of one type"):
-        contents.memory(memory, P, CONFIG, np.dtype(np.float32))
+        contents.check_memory(memory, P, CONFIG, np.dtype(np.float32))
 
 
 def test_tensors_are_looked_at_before_their_numbers_are():

@@ -316,6 +316,6 @@ def test_the_first_gradient_that_is_no_number_is_named(tmp_path, monkeypatch, nu
         trained = bptt.train(
             NAMES, report=None, hidden=4, steps=100, out=tmp_path / "run", backend="numpy", validation=0, checkpoint_every=2
         )
-    assert trained.record["stopped"] == "diverged"
+    assert trained.record["ended"] == "diverged"
     assert steps(tmp_path / "run") == [2, 4]
     assert '"ended": "diverged"' in (tmp_path / "run" / "env.json").read_text()

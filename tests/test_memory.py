@@ -10,7 +10,7 @@ import pytest
 
 import bptt
 from bptt.nn import model
-from bptt.run import memory, preparation
+from bptt.run import environment, memory, preparation
 from bptt.run.settings import from_flags
 from bptt.run.training import updates
 
@@ -46,19 +46,15 @@ def test_the_numbers_of_an_update(cell, sizes):
 
 
 @LINUX
+@pytest.mark.endurance
 @pytest.mark.parametrize(
     "flags",
     [
         "dinosaurs --steps 60",
         "python-help --validation 0 --steps 40",
-        *(
-            pytest.param(f"python-help --validation 0.01 --steps 30 {flags}", marks=pytest.mark.endurance)
-            for flags in (
-                "--hidden 384 --batch 64",
-                "--cell vanilla --hidden 300 --batch 300 --dtype float64",
-                "--cell lstm --hidden 256 --layers 2 --batch 64",
-            )
-        ),
+        "python-help --validation 0.01 --steps 30 --hidden 384 --batch 64",
+        "python-help --validation 0.01 --steps 30 --cell vanilla --hidden 300 --batch 300 --dtype float64",
+        "python-help --validation 0.01 --steps 30 --cell lstm --hidden 256 --layers 2 --batch 64",
     ],
 )
 def test_the_estimate_is_within_a_fifth_of_the_peak(tmp_path, flags):
@@ -81,7 +77,7 @@ def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
     for hidden in (10**6, 10**8, 10**9):
         with pytest.raises(memory.OutOfMemory, match=rf"^out of memory: --hidden {hidden} --layers 3: [\d,]+ parameters need"):
             ready(hidden=hidden, layers=3)
-    monkeypatch.setattr(memory, "physical", lambda: 1e6)
+    monkeypatch.setattr(environment, "physical", lambda: 1e6)
     monkeypatch.setattr(model, "init", lambda *_: pytest.fail("memory was taken"))
     words = r"--batch 32 --length 64 need about .* GB, this machine has 0.0 GB: choose a smaller --batch or --length"
     with pytest.raises(bptt.OutOfMemory, match=words):

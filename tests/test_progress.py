@@ -114,7 +114,7 @@ def test_ctrl_c_in_the_last_words_cuts_them_short(monkeypatch, tmp_path):
 
     monkeypatch.setattr(bptt.LanguageModel, "sample", sample)
     trained, lines = news(NAMES, out=tmp_path / "m")
-    assert trained.record["stopped"] == ""
+    assert trained.record["ended"] == ""
     assert f"saved in {tmp_path / 'm'}" in lines[-1]
 
 

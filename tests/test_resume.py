@@ -213,7 +213,7 @@ def test_the_best_model_of_a_session_before_is_the_best_of_the_run(tmp_path, tex
         held_out(3.0, 1.0, 2.0, 2.5, 2.6, 2.7)
         flags = {"evaluate_every": 2, "keep": 1}
         trained = in_sessions(text, tmp_path / out, *stops, **flags) if stops else train(text, out=tmp_path / out, **flags)
-        assert (trained.record["step"], trained.record["held_out"], trained.record["stopped"]) == (4, 1.0, "")
+        assert (trained.record["step"], trained.record["held_out"], trained.record["ended"]) == (4, 1.0, "")
     np.testing.assert_array_equal(theta(trained), theta(bptt.load(tmp_path / "whole", backend="numpy")))
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     assert steps(tmp_path / "parts") == [4, 12]
@@ -224,16 +224,16 @@ def test_patience_does_not_begin_anew_with_a_session(tmp_path, text, held_out):
         held_out(*[3.0, 1.0] + [2.0] * 9)
         flags = {"evaluate_every": 1, "patience": 6}
         trained = in_sessions(text, tmp_path / out, *stops, **flags) if stops else train(text, out=tmp_path / out, **flags)
-        assert (trained.record["step"], trained.record["stopped"], steps(tmp_path / out)[-1]) == (2, "patience", 8)
+        assert (trained.record["step"], trained.record["ended"], steps(tmp_path / out)[-1]) == (2, "patience", 8)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
 def test_a_run_that_lost_patience_goes_on_to_its_next_measurement(tmp_path, text, held_out):
     held_out(1.0, 2.0, 0.5, 0.7, 0.4)
-    assert train(text, out=tmp_path / "run", evaluate_every=2, patience=1).record["stopped"] == "patience"
+    assert train(text, out=tmp_path / "run", evaluate_every=2, patience=1).record["ended"] == "patience"
     assert progress(tmp_path / "run")["step"] == 4
     trained = go_on(tmp_path / "run")  # to a new best one, and to one that is not
-    assert (trained.record["stopped"], progress(tmp_path / "run")["step"], trained.record["step"]) == ("patience", 8, 6)
+    assert (trained.record["ended"], progress(tmp_path / "run")["step"], trained.record["step"]) == ("patience", 8, 6)
     assert go_on(tmp_path / "run", patience=9, stop_after=3).record["step"] == 10
 
 
@@ -249,7 +249,7 @@ def test_a_run_that_is_done_takes_more_steps_and_nothing_else(tmp_path, text):
         ):
             go_on(tmp_path / "run", **flags)
     assert outcome(tmp_path / "run") == done
-    assert go_on(tmp_path / "run", steps=20).record["stopped"] == ""
+    assert go_on(tmp_path / "run", steps=20).record["ended"] == ""
     assert steps(tmp_path / "run")[-1] == 20
     assert [row["step"] for row in outcome(tmp_path / "run")["metrics"]] == list(range(1, 21))
 
@@ -337,7 +337,7 @@ def test_a_text_that_changed_is_refused_unless_that_is_meant(tmp_path, text, mod
         go_on(tmp_path / "run")
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
     trained = go_on(tmp_path / "run", changed_text=True)
-    assert trained.record["stopped"] == ""
+    assert trained.record["ended"] == ""
     assert progress(tmp_path / "run")["step"] == STEPS
     text.write_text(TEXTS[mode])
     with pytest.raises(InputError, match="its text has changed"):  # what the run learns from now is the other one
@@ -414,7 +414,7 @@ def test_a_lone_checkpoint_goes_on_in_a_new_run(tmp_path, text, place):
     whole = outcome(tmp_path / "whole")
     if place == "memory":
         trained = go_on(tmp_path / "alone")
-        assert trained.record["stopped"] == ""
+        assert trained.record["ended"] == ""
     else:
         trained = go_on(tmp_path / "alone", out=tmp_path / "new")
         new = outcome(tmp_path / "new")

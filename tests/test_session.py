@@ -88,7 +88,7 @@ def held_out(monkeypatch):
 def test_the_best_model_is_kept(held_out):
     seen = held_out(3.0, 1.0, 2.0, 1.0)
     trained = train(steps=4)
-    assert (trained.record["step"], trained.record["held_out"], trained.record["stopped"]) == (2, 1.0, "")
+    assert (trained.record["step"], trained.record["held_out"], trained.record["ended"]) == (2, 1.0, "")
     np.testing.assert_array_equal(theta(trained), seen[1])
 
 
@@ -114,7 +114,7 @@ def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
     held_out(3.0, 2.0, 2.5, 2.4, 2.3)
     news = []
     trained = train(steps=100, patience=3, out=tmp_path / "m", news=news)
-    assert (trained.record["step"], trained.record["stopped"]) == (20, "patience")
+    assert (trained.record["step"], trained.record["ended"]) == (20, "patience")
     assert saved_steps(tmp_path / "m") == [20, 30, 40, 50]
     assert "stopped at step 50: 3 measurements without a new best one" in news[-1]
 
@@ -210,7 +210,7 @@ def test_a_curve_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
 
     monkeypatch.setattr(plots, "curve", curve)
     with pytest.warns(session.TrainingWarning, match=r"curve.png could not be drawn: .*No space left"):
-        assert train(out=tmp_path / "m").record["stopped"] == ""
+        assert train(out=tmp_path / "m").record["ended"] == ""
 
 
 def test_drawing_takes_a_small_share_of_a_run(tmp_path, monkeypatch):
@@ -297,7 +297,7 @@ def test_ctrl_c_keeps_the_best_model(at_update, held_out):
     seen = held_out(1.0, 2.0)
     news = []
     trained = train(steps=100, news=news)
-    assert (trained.record["step"], trained.record["stopped"]) == (10, "SIGINT")
+    assert (trained.record["step"], trained.record["ended"]) == (10, "SIGINT")
     np.testing.assert_array_equal(theta(trained), seen[0])
     assert "interrupted (SIGINT) at step 27: keeping the best model so far" in news[-1]
 
@@ -366,7 +366,7 @@ def test_what_is_not_finite_ends_the_run_before_the_update(monkeypatch, tmp_path
     expected = rf"^step 27: NaN or infinity in {words}: try --learning-rate 0.001; the best model before, of step"
     with pytest.warns(session.TrainingWarning, match=expected):
         trained = train(steps=100, validation=validation, learning_rate=0.01, out=tmp_path / "m")
-    assert (trained.record["step"] in (10, 20), trained.record["stopped"]) == (True, "diverged")
+    assert (trained.record["step"] in (10, 20), trained.record["ended"]) == (True, "diverged")
     assert all((before == calls[26]).all() for before in calls[27:])  # frozen from the bad one on
     assert saved_steps(tmp_path / "m") == [10, 20]
     assert np.isfinite(theta(bptt.load(tmp_path / "m"))).all()
@@ -439,3 +439,71 @@ def test_where_the_disk_is_full_it_is_saved_elsewhere(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "m")
     again = bptt.train(NAMES, resume=tmp_path / "bptt-m", report=None)
     np.testing.assert_array_equal(theta(again), theta(whole))
+
+
+def test_numbers_that_cannot_be_read_are_not_saved_as_if_they_had_been(at_update, monkeypatch, tmp_path):
+    """The weights would be newer than what is said of them, and a run that goes on would make some steps twice."""
+    at_update(28, raises(RuntimeError("lost")))
+    real = session._look
+
+    def look(*arguments):
+        if arguments[1].state.step == 27:
+            raise OSError("the device is gone")
+        return real(*arguments)
+
+    monkeypatch.setattr(session, "_look", look)
+    with pytest.warns(session.TrainingWarning, match="go on with it"), pytest.raises(RuntimeError, match="lost"):
+        train(steps=1000, evaluate_every=10, out=tmp_path / "m")
+    assert saved_steps(tmp_path / "m")[-1] == 20
+
+
+def test_a_loss_that_was_not_seen_yet_ends_the_run_whatever_ends_it(at_update, monkeypatch, tmp_path):
+    spy, _ = spoilt("gradient")
+    monkeypatch.setattr(model, "loss_and_gradient", spy)
+    at_update(29, raises(RuntimeError("lost")))
+    with pytest.warns(session.TrainingWarning, match=r"^step 27: NaN or infinity in the gradient of layers.0.Waa"):
+        trained = train(steps=1000, evaluate_every=10, keep=1, out=tmp_path / "m")
+    assert trained.record["ended"] == "diverged"
+    assert saved_steps(tmp_path / "m")[-1] == 20
+    monkeypatch.undo()
+    assert bptt.train(NAMES, resume=tmp_path / "m", stop_after=1, report=None).record["ended"] == "paused"
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_ends_nothing(monkeypatch, tmp_path):
+    real = Path.rename
+
+    def rename(path, target):
+        if folder.STEP.fullmatch(path.name):
+            raise PermissionError(13, "Permission denied")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert train(steps=6, keep=1, out=tmp_path / "m").record["ended"] == ""
+    assert saved_steps(tmp_path / "m") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_failure_in_the_first_update_leaves_nothing(at_update, tmp_path):
+    at_update(1, raises(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        train(out=tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_refused_resume_changes_nothing(tmp_path):
+    out = tmp_path / "m"
+    train(steps=20, stop_after=9, out=out, evaluate_every=20)
+    (out / "metrics.jsonl").write_bytes((out / "metrics.jsonl").read_bytes() + b'{"step": 10')
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="its text has changed"):
+        bptt.train([*NAMES, "bann"], resume=out, report=None)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_program_is_told_how_a_run_ended(monkeypatch, tmp_path):
+    spy, _ = spoilt("loss")
+    monkeypatch.setattr(model, "loss_and_gradient", spy)
+    news = []
+    with pytest.warns(session.TrainingWarning):
+        train(steps=100, json=True, news=news, out=tmp_path / "m")
+    last = json.loads(news[-1])
+    assert (last["event"], last["ended"], last["out"]) == ("end", "diverged", str(tmp_path / "m"))

@@ -147,7 +147,7 @@ def test_ctrl_c_in_a_program_returns_the_best_model(tmp_path, ctrl_c, validation
     ctrl_c(28)
     news = []
     trained = train(steps=100, validation=validation, out=tmp_path / "run", report=news.append)
-    assert trained.record["stopped"] == "SIGINT"
+    assert trained.record["ended"] == "SIGINT"
     assert trained.record["step"] in ((10, 20) if validation else (28,))
     assert steps(tmp_path / "run")[-1] == 28
     assert f"interrupted (SIGINT) at step 28: saved in {tmp_path / 'run'}: go on with" in news[-1]
@@ -174,7 +174,7 @@ def test_ctrl_c_without_a_folder_keeps_the_best_model_in_memory(ctrl_c):
 
 def test_ctrl_c_in_the_last_update_of_a_run_does_not_make_it_less_done(tmp_path, ctrl_c):
     ctrl_c(30)
-    assert train(steps=30, out=tmp_path / "run").record["stopped"] == ""
+    assert train(steps=30, out=tmp_path / "run").record["ended"] == ""
     assert '"ended": "done"' in (tmp_path / "run" / "env.json").read_text()
 
 
@@ -203,7 +203,7 @@ def test_a_handler_of_the_program_that_raises_ends_the_run_as_ctrl_c_does(tmp_pa
     ctrl_c(7)
     signal.signal(signal.SIGINT, handler)
     trained = train(steps=30, out=tmp_path / "run")
-    assert (trained.record["stopped"], steps(tmp_path / "run")[-1]) == ("SIGINT", 6)  # the update was not finished
+    assert (trained.record["ended"], steps(tmp_path / "run")[-1]) == ("SIGINT", 6)  # the update was not finished
     assert signal.getsignal(signal.SIGINT) is handler
     bptt.train(NAMES, report=None, resume=tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
@@ -219,6 +219,6 @@ def test_training_in_another_thread_touches_no_signals(tmp_path, ctrl_c):
     thread.start()
     thread.join()
     assert set(seen) == {before}
-    assert models[0].record["stopped"] == ""
+    assert models[0].record["ended"] == ""
     train(steps=30, out=tmp_path / "whole")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")

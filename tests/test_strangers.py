@@ -184,7 +184,7 @@ def use(where: Path, saved: Checkpoint, source: Any, *, changed_text: bool) -> N
     model.sample(1, length=5)
     ready = preparation.from_checkpoint(where, saved, source, {}, changed_text=changed_text)
     next(training.updates(ready.task, ready.now.state))
-    files.to_json([ready.model.record, ready.now.progress._asdict()])
+    files.to_json([ready.record, ready.now.progress._asdict()])
 
 
 def refusal(where: Path, source: Any, *, changed_text: bool) -> str:

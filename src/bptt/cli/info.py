@@ -7,7 +7,7 @@ from typing import Any
 from bptt import backend as backends
 from bptt.cli.console import say
 from bptt.cli.parser import app
-from bptt.run import environment, memory
+from bptt.run import environment
 from bptt.text import tokens
 
 EXTRAS = {
@@ -72,7 +72,7 @@ def cache() -> str:
 
 PARTS: dict[str, Callable[[], Any]] = {
     "versions": environment.versions,
-    "machine": lambda: {**environment.machine(), "memory": f"{memory.physical() / 1e9:.1f} GB"},
+    "machine": lambda: {**environment.machine(), "memory": f"{environment.physical() / 1e9:.1f} GB"},
     "blas": environment.blas,
     "cupy": cupy,
     "extras": extras,

@@ -95,7 +95,7 @@ def telling(settings: Settings, *, named: bool) -> Iterator[Tell]:
 
 def code(trained: LanguageModel) -> int:
     """The exit code of a run."""
-    ended = trained.record["stopped"]
+    ended = trained.record["ended"]
     if "unsaved" in trained.record:
         return 5
     if ended == "diverged":

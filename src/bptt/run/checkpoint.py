@@ -17,7 +17,7 @@ import safetensors.numpy
 from bptt.backend import HostArray
 from bptt.errors import InputError
 from bptt.nn import model, packing
-from bptt.run import contents, files, memory
+from bptt.run import contents, environment, files
 from bptt.run.contents import CONFIG, MANIFEST, OPTIMIZER, TRAINING, VOCABULARY, WEIGHTS, Checkpoint
 from bptt.run.files import Unusable
 
@@ -94,7 +94,7 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
 
     def content() -> bytes:
         size = listed[name]["bytes"]
-        if size > memory.physical():
+        if size > environment.physical():
             raise Unusable(f"has {size:,} bytes, more than this machine has memory")
         data = files.read(folder / name, size, size)
         if files.fingerprint(data) != listed[name]:
@@ -120,7 +120,7 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
         symbols = contents.vocabulary(json(64 + 20 * config.vocabulary, 1), config)
         name = WEIGHTS
         weights = contents.tensors(content())
-        contents.weights(weights, config)
+        contents.check_weights(weights, config)
         if not run:
             return Checkpoint(config, mode, symbols, record, weights)
         name = TRAINING
@@ -130,7 +130,7 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
         more = 1 + contents.MOST_ROWS * sum(shape[1] for shape in contents.states(config, 1).values())
         contents.check_size(listed[name]["bytes"], 2 * parameters, more)
         remembered = contents.tensors(content())
-        contents.memory(remembered, parameters, config, next(iter(weights.values())).dtype)
+        contents.check_memory(remembered, parameters, config, next(iter(weights.values())).dtype)
         return Checkpoint(config, mode, symbols, record, weights, progress, remembered)
     except Unusable as problem:
         raise CheckpointError(f"{folder / name}: {problem}") from None

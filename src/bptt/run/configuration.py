@@ -1,6 +1,5 @@
 """Settings in a file: `bptt.toml`, as people write it, and `config.toml`, as a run writes it."""
 
-import dataclasses
 import json
 import tomllib
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 from bptt.errors import InputError
 from bptt.run import files
-from bptt.run.plans import Plan
 from bptt.run.settings import NAMES, Settings, check, flag, nearest
+from bptt.run.training import Task
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
 NOT_REPEATED = ("out", "epochs", "stop_after")  # of one session, or said in other words
@@ -27,9 +26,9 @@ def read(path: Path) -> dict[str, Any]:
         InputError: no such file, not TOML, a key that is unknown or a value out of its range; names the file and the key.
     """
     try:
-        table = tomllib.loads(files.read(path, most=1 << 20).decode("utf-8"))
-    except (files.Unusable, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: {error}: expected settings in TOML, as in: hidden = 128") from None
+        table = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
+        raise InputError(f"{path}: {files.reason(error)}: expected settings in TOML, as in: hidden = 128") from None
     names = {"text": "text", **{flag(name).removeprefix("--"): name for name in NAMES}, **{name: name for name in NAMES}}
     settings = {}
     for key, value in table.items():
@@ -45,15 +44,16 @@ def read(path: Path) -> dict[str, Any]:
     return {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
 
 
-def write(source: str, settings: Settings, plan: Plan, **chosen: Any) -> str:
-    """The TOML from which a run can be repeated: what was told and what was chosen for a text from `source`."""
+def to_toml(task: Task) -> str:
+    """The TOML from which a run can be repeated: what was told, and what was chosen."""
+    source = task.data.source
     lines = ["# the settings of this run; bptt train --config with the path of this file repeats it"]
     if source:
         lines.append(f"text = {_value(source)}")
     else:
         lines.append("# the text was given in Python and has to be named: bptt train TEXT --config ...")
-    resolved = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Settings)}
-    for name, value in (resolved | plan._asdict() | chosen).items():
+    resolved = vars(task.settings) | task.plan._asdict() | {"mode": task.data.mode}
+    for name, value in resolved.items():
         if value is not None and name not in NOT_REPEATED:
             lines.append(f"{name.rstrip('_')} = {_value(value)}")
     return "\n".join(lines) + "\n"

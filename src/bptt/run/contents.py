@@ -142,7 +142,7 @@ def tensors(data: bytes) -> dict[str, HostArray]:
         raise Unusable(f"is not a safetensors file ({reason(error)})") from None
 
 
-def weights(arrays: dict[str, HostArray], config: model.Config) -> None:
+def check_weights(arrays: dict[str, HostArray], config: model.Config) -> None:
     """Refuse arrays that are not the parameters of such a model."""
     expected = {name: tuple(shape) for name, shape in packing.leaves(model.shapes(config))}
     _check_arrays(arrays, expected, {array.dtype for array in arrays.values()})
@@ -154,7 +154,7 @@ def states(config: model.Config, rows: int) -> dict[str, tuple[int, ...]]:
     return {f"states.{layer}.{field}": (rows, config.hidden) for layer in range(config.layers) for field in fields}
 
 
-def memory(arrays: dict[str, HostArray], parameters: int, config: model.Config, dtype: np.dtype[Any]) -> None:
+def check_memory(arrays: dict[str, HostArray], parameters: int, config: model.Config, dtype: np.dtype[Any]) -> None:
     """Refuse arrays that are not t (), m and v (P,) and, where the next batch goes on from the one before, its states."""
     expected: dict[str, tuple[int, ...]] = {"t": (), "m": (parameters,), "v": (parameters,)}
     if arrays.keys() - expected.keys():

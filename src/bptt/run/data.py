@@ -15,7 +15,6 @@ from bptt.text.vocabulary import Vocabulary
 HELD_OUT_LINES = 64  # measured side by side
 HELD_OUT_STREAMS = 16  # that a stream is cut into to be measured
 MOST_HELD_OUT = 100_000  # characters, where the share is not given: measuring them ten times takes some seconds
-ORDER = 2  # the stream of random numbers that orders the lines
 
 
 class Data(NamedTuple):
@@ -50,6 +49,11 @@ def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary:
         share = 0.0
     parts = corpus.split(sequences, share, rng)
     return Data(source.name, source.source, source.sha256, source.vocabulary, mode, *parts)
+
+
+def generator(seed: int, *use: int) -> np.random.Generator:
+    """Random numbers for one use: 0 the split, 1 the first weights, 2 and an epoch its order, 3 and a step its dropout."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=use))
 
 
 def targets(sequences: Sequences) -> int:
@@ -88,7 +92,7 @@ def epochs(
     epoch, first = position
     while True:
         if data.mode == "lines":
-            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(ORDER, epoch)))
+            rng = generator(seed, 2, epoch)
             part = batches.lines(data.training, batch, length, rng, first)
         else:
             part = batches.stream(data.training[0], batch, length, first)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bptt.nn import model, packing
-from bptt.run import folder, memory, plots, preparation, progress
+from bptt.run import checkpoint, environment, memory, plots, preparation, progress
 from bptt.run.data import held_out_batches, targets
 from bptt.run.evaluation import evaluate
 from bptt.run.plans import Plan, size_of
@@ -20,18 +20,20 @@ TRIAL = 1.5  # seconds of updates, from which the time of all is told
 
 def explain(text: Any, settings: Settings, tell: Tell) -> None:
     """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
-    ready = preparation.from_scratch(text, settings, folder.read(settings.from_) if settings.from_ else None)
+    if settings.out:
+        checkpoint.refuse_unusable(settings.out)
+    ready = preparation.from_scratch(text, settings)
     parameters = packing.count(model.shapes(ready.task.config))
     needed = memory.needed(ready.task, plotting=plots.available())
     seconds = _seconds(ready)
     words = [
-        progress.heading(ready.model, ready.task),
+        progress.heading(ready.task),
         f"chosen {_chosen(ready)}",
-        f"memory about {needed / 1e6:,.0f} MB, this machine has {memory.physical() / 1e6:,.0f} MB",
+        f"memory about {needed / 1e6:,.0f} MB, this machine has {environment.physical() / 1e6:,.0f} MB",
         f"time   about {progress.duration(seconds)}, by a trial of {TRIAL:g} s",
     ]
     row = {"event": "dry_run", "parameters": parameters, "memory_bytes": round(needed), "seconds": round(seconds, 1)}
-    tell("\n".join(words), {**row, "plan": ready.task.plan._asdict(), "record": ready.model.record})
+    tell("\n".join(words), {**row, "plan": ready.task.plan._asdict(), "record": ready.record})
 
 
 def _chosen(ready: Ready) -> str:
@@ -59,6 +61,11 @@ def _seconds(ready: Ready) -> float:
     each = (time.perf_counter() - began) / max(1, done - 1)
     began = time.perf_counter()
     if task.data.held_out:
-        evaluate(task.config, ready.model.params, task.backend, held_out_batches(task.data))
+        evaluate(
+            task.config,
+            packing.unpack(ready.now.state.theta, model.shapes(task.config)),
+            task.backend,
+            held_out_batches(task.data),
+        )
     measuring = time.perf_counter() - began
     return each * task.plan.steps + measuring * -(-task.plan.steps // task.plan.evaluate_every)

@@ -3,10 +3,12 @@
 import contextlib
 import datetime
 import importlib.metadata
+import math
 import os
 import platform
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,3 +69,22 @@ def session(backend: Backend) -> dict[str, Any]:
         "blas": blas(),
         "backend": str(backend),
     }
+
+
+def physical() -> float:
+    """Bytes of memory that this machine has, or lends to a container; infinite where it does not say."""
+    limits = [math.inf]
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows has no sysconf
+        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    for path in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container, by either version of cgroups
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+            limits.append(float(int(Path("/sys/fs/cgroup", path).read_text())))
+    return min(limits)
+
+
+def resident() -> float:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    try:
+        return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0.0

@@ -5,6 +5,7 @@ checkpoints/step-00000200/ ..., and the links latest and best to two of them
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -138,15 +139,14 @@ def keep(folder: Path, saved: Checkpoint, step: int, best: int, most: int) -> Pa
     """
     target = folder / CHECKPOINTS / name(step)
     checkpoint.write(target, saved)
-    try:
+    with _writing(folder / CHECKPOINTS):
         point(folder, target.name, name(best))
-        for path in steps(folder)[most:]:
-            if path.name != name(best):
+    for path in steps(folder)[most:]:
+        if path.name != name(best):
+            with contextlib.suppress(OSError):  # it goes the next time
                 aside = files.temporary(path)  # gone in one moment, too
                 path.rename(aside)
                 shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise Unsaved(f"cannot write in {folder / CHECKPOINTS}: {files.reason(error)}") from error
     return target
 
 
@@ -167,6 +167,8 @@ def point(folder: Path, latest: str, best: str) -> None:
             path.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
         try:
+            if os.name == "nt":  # where a link to a folder cannot be replaced
+                raise OSError
             partial.symlink_to(target, target_is_directory=True)
         except (OSError, NotImplementedError):
             files.replace(path, target.encode())
@@ -179,14 +181,15 @@ def mend(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) ->
 
     What was half written goes; newer checkpoints, which do not verify, are moved aside.
     """
-    for path in (folder, folder / CHECKPOINTS):
-        path.mkdir(exist_ok=True)
-        files.sweep(path)
-    for path in steps(folder):
-        if path == start:
-            break
-        aside = (path.with_name(f"{path.name}.damaged{number or ''}") for number in range(1_000_000))
-        path.rename(next(other for other in aside if not os.path.lexists(other)))
+    with _writing(folder):
+        for path in (folder, folder / CHECKPOINTS):
+            path.mkdir(exist_ok=True)
+            files.sweep(path)
+        for path in steps(folder):
+            if path == start:
+                break
+            aside = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
+            path.rename(next(other for other in aside if not os.path.lexists(other)))
     rewrite(folder, history)
 
 

@@ -12,7 +12,7 @@ from bptt.nn import model, packing
 from bptt.run import checkpoint, sampling, scoring, settings
 from bptt.run import folder as folders
 from bptt.run.contents import Checkpoint
-from bptt.run.evaluation import Evaluation, evaluate
+from bptt.run.evaluation import WINDOW, Evaluation, evaluate
 from bptt.run.sampling import Unknown
 from bptt.run.scoring import MANY, Score
 from bptt.text import batches, corpus
@@ -20,7 +20,6 @@ from bptt.text.corpus import Corpus
 from bptt.text.sequences import Sequences
 from bptt.text.vocabulary import Vocabulary
 
-WINDOW = 256  # steps evaluated at a time: bounds the memory, does not change the numbers
 BATCH = 1024  # texts written at a time: bounds the memory
 ROUNDS = 50  # batches drawn in search of texts that are new
 

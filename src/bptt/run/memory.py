@@ -1,11 +1,7 @@
 """How much memory a run takes, and how much there is."""
 
-import contextlib
-import math
-import os
-from pathlib import Path
-
 from bptt.nn import model, packing
+from bptt.run import environment
 from bptt.run.data import HELD_OUT_LINES, HELD_OUT_STREAMS, widest
 from bptt.run.evaluation import WINDOW
 from bptt.run.training import Task
@@ -53,12 +49,12 @@ def needed(task: Task, *, plotting: bool) -> float:
     """Bytes of memory that a run takes at most, what the process holds already included."""
     width = 8 if task.backend.dtype == "float64" else 4
     low, high = sorted([width * updating(task), width * measuring(task)])
-    return resident() + max(high + NOT_REUSED * low, PLOTTING * plotting + min(high, SMALL))
+    return environment.resident() + max(high + NOT_REUSED * low, PLOTTING * plotting + min(high, SMALL))
 
 
 def refuse_too_large(task: Task) -> None:
     """Raise OutOfMemory for a run that this machine has no memory for, before the system kills the process for it."""
-    if task.backend.name != "cupy" and needed(task, plotting=False) > physical():
+    if task.backend.name != "cupy" and needed(task, plotting=False) > environment.physical():
         raise OutOfMemory(advice(task))
 
 
@@ -70,26 +66,5 @@ def advice(task: Task) -> str:
     size = f"--hidden {config.hidden} --layers {config.layers}: {parameters:,} parameters"
     lower = "choose fewer units or layers" if weights else "choose a smaller --batch or --length, or fewer --hidden"
     batch = "" if weights else f" at --batch {plan.batch} --length {plan.length}"
-    return (
-        f"out of memory: {size}{batch} need about {needed(task, plotting=False) / 1e9:,.1f} GB, "
-        f"this machine has {physical() / 1e9:,.1f} GB: {lower}"
-    )
-
-
-def physical() -> float:
-    """Bytes of memory that this machine has, or lends to a container; infinite where it does not say."""
-    limits = [math.inf]
-    if hasattr(os, "sysconf"):
-        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    for path in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container, by either version of cgroups
-        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
-            limits.append(float(int(Path("/sys/fs/cgroup", path).read_text())))
-    return min(limits)
-
-
-def resident() -> float:
-    """Bytes of memory that this process holds; 0 where the system does not say."""
-    try:
-        return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0.0
+    has = "" if task.backend.name == "cupy" else f", this machine has {environment.physical() / 1e9:,.1f} GB"
+    return f"out of memory: {size}{batch} need about {needed(task, plotting=False) / 1e9:,.1f} GB{has}: {lower}"

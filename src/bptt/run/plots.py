@@ -3,7 +3,6 @@
 import importlib.util
 import math
 import os
-import secrets
 import statistics
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bptt.run import files
 from bptt.run.progress import printable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def curve(history: list[dict[str, Any]], path: Path, title: str, clip: float | N
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    temporary = path.with_name(f".bptt-{secrets.token_hex(8)}")
+    temporary = files.temporary(path)
     try:
         with style.context("default"), warnings.catch_warnings():  # not what a user's matplotlibrc says
             warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # the title may be in any script

@@ -7,29 +7,34 @@ from typing import Any, NamedTuple
 from bptt import backend as backends
 from bptt.errors import InputError
 from bptt.nn import model, packing
-from bptt.run import memory
+from bptt.run import folder, memory
 from bptt.run.checkpoint import CheckpointError
 from bptt.run.contents import CONFIG, OPTIMIZER, Checkpoint, Progress
-from bptt.run.data import Data, Position, batches_in_epoch, epochs, prepare, targets
-from bptt.run.language_model import LanguageModel, restored
+from bptt.run.data import Data, Position, batches_in_epoch, epochs, generator, prepare, targets
+from bptt.run.language_model import restored
 from bptt.run.plans import Plan, choose
 from bptt.run.session import Standing
 from bptt.run.settings import Settings, flag, from_flags
-from bptt.run.training import State, Task, from_host, generator, start
+from bptt.run.training import State, Task, from_host, start
 
 BEGINNING = Progress(0, 0, 0, 0, 0.0, None, 0, (), (), ())
 
 
 class Ready(NamedTuple):
-    """A task, the model as it is now, and where its training stands."""
+    """A task, what every checkpoint of the run says of it, and where its training stands."""
 
     task: Task
-    model: LanguageModel
+    record: dict[str, Any]
     now: Standing
 
 
-def from_scratch(text: Any, settings: Settings, source: tuple[Path, Checkpoint] | None = None) -> Ready:
-    """A run before its first update, its weights drawn, or taken from a checkpoint."""
+class Done(InputError):
+    """A run that has made all its steps."""
+
+
+def from_scratch(text: Any, settings: Settings) -> Ready:
+    """A run before its first update, its weights drawn, or taken from the checkpoint that the settings name."""
+    source = folder.read(settings.from_) if settings.from_ else None
     backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
     if source is not None:
         settings = _as_in(settings, *source)
@@ -39,11 +44,10 @@ def from_scratch(text: Any, settings: Settings, source: tuple[Path, Checkpoint] 
     task = Task(config, backend, data, settings, plan)
     memory.refuse_too_large(task)
     if source:
-        untrained = dataclasses.replace(restored(source[1], backend), record=_record(task))
+        params = restored(source[1], backend).params
     else:
         params = packing.transform(backend.put, model.init(config, generator(settings.seed, 1), settings.init))
-        untrained = LanguageModel(config, data.vocabulary, data.mode, params, backend, _record(task))
-    return Ready(task, untrained, Standing(start(untrained.params), BEGINNING))
+    return Ready(task, _record(task), Standing(start(params), BEGINNING))
 
 
 def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], *, changed_text: bool) -> Ready:
@@ -66,7 +70,7 @@ def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, A
     memory.refuse_too_large(task)
     now = saved.progress or BEGINNING
     if now.step >= plan.steps:
-        raise InputError(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or begin a new run with --from")
+        raise Done(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or begin a new run with --from")
     if data.sha256 != saved.record.get("sha256"):
         if not changed_text:
             difference = _difference(saved.record, data)
@@ -74,14 +78,13 @@ def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, A
         now = now._replace(epoch=now.epoch + 1, batch=0, best=None, waited=0)  # what was best on the text before is not now
     elif now.batch >= batches_in_epoch(data, plan.batch, plan.length):
         raise CheckpointError(f"{where}: batch {now.batch} is beyond the end of an epoch: use another checkpoint")
-    before = restored(saved, backend)
-    state = from_host(task, packing.pack(before.params), saved.memory or {}, now.step, Position(now.epoch, now.batch))
+    params = restored(saved, backend).params
+    state = from_host(task, packing.pack(params), saved.memory or {}, now.step, Position(now.epoch, now.batch))
     if now.batch == 0:
         state = state._replace(states=None)
     elif not _fit(task, state):
         raise CheckpointError(f"{where / OPTIMIZER}: batch {now.batch} cannot go on from its states: use another checkpoint")
-    record = {**saved.record, **_record(task)}
-    return Ready(task, dataclasses.replace(before, record=record), Standing(state, now))
+    return Ready(task, {**saved.record, **_record(task)}, Standing(state, now))
 
 
 def _record(task: Task) -> dict[str, Any]:
@@ -123,7 +126,8 @@ def _settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Set
     try:
         once = {"epochs": None, "out": None, "from_": None, "stop_after": None}  # of the session before
         before = {name: value for name, value in {**record["settings"], **record["plan"], **once}.items() if value is not None}
-        settings = from_flags({**before, "mode": saved.mode, **told})
+        given = {name: value for name, value in told.items() if value is not None or name not in Plan._fields}
+        settings = from_flags({**before, "mode": saved.mode, **given})
         plan = Plan(**{name: getattr(settings, name) for name in Plan._fields})
         source = record["source"]
     except (KeyError, TypeError, InputError) as error:

@@ -19,7 +19,7 @@ NEW = 10  # texts at the end that the training text does not contain
 TASTE = 10  # lines at a measurement
 
 
-def heading(untrained: LanguageModel, task: Task) -> str:
+def heading(task: Task) -> str:
     """What is going to be trained, on what, and how."""
     data, settings, plan = task.data, task.settings, task.plan
     unit = "line" if data.mode == "lines" else "character"
@@ -34,22 +34,22 @@ def heading(untrained: LanguageModel, task: Task) -> str:
         [
             f"text   {data.name}: {learn:,} {unit}{'s' * (learn != 1)} to learn from, {measured}, "
             f"{len(data.vocabulary)} symbols",
-            f"model  {title(untrained)}",
+            f"model  {title(task)}",
             f"run    {plan.steps:,} steps of {batch} x {plan.length} at most{shrunk}, {settings.optimizer} at "
             f"{plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
         ]
     )
 
 
-def title(model_of: LanguageModel) -> str:
+def title(task: Task) -> str:
     """A model in a line: cell, size and where it runs."""
-    c = model_of.config
-    return f"{c.cell}, {c.layers} x {c.hidden} units, {packing.count(model.shapes(c)):,} parameters, {model_of.backend}"
+    c = task.config
+    return f"{c.cell}, {c.layers} x {c.hidden} units, {packing.count(model.shapes(c)):,} parameters, {task.backend}"
 
 
-def going_on(untrained: LanguageModel, task: Task, place: Path, step: int) -> str:
+def going_on(task: Task, place: Path, step: int) -> str:
     """The heading of a run that goes on."""
-    return f"{heading(untrained, task)}\ngoing on with {place} after step {step:,}"
+    return f"{heading(task)}\ngoing on with {place} after step {step:,}"
 
 
 def taste(now: LanguageModel) -> list[str]:
@@ -103,6 +103,11 @@ def failed(error: BaseException, out: Path) -> str:
 
 def ending(trained: LanguageModel, task: Task, out: Path | None, ended: str, step: int) -> tuple[str, dict[str, Any]]:
     """How a run ended, new texts, how good the model is, where it is, and how to get more or to go on."""
+    held_out = trained.record.get("held_out")
+    row = {"event": "end", "ended": ended or "done", "step": step, "best": trained.record.get("step"), "held_out": held_out}
+    row["out"] = None if out is None else str(out)
+    if ended in ("diverged", "unsaved"):  # a warning has the words
+        return "", row
     news: list[str] = []
     again = f"bptt train --resume {shlex.quote(str(out))}"
     if ended == "patience":
@@ -115,14 +120,12 @@ def ending(trained: LanguageModel, task: Task, out: Path | None, ended: str, ste
     else:
         with contextlib.suppress(KeyboardInterrupt):  # in a hurry: the texts can be missed, the rest cannot
             news += _new(trained, task)
-    held_out = trained.record.get("held_out")
     if held_out is not None:
         bits = held_out / math.log(2)
         news.append(f"best at step {trained.record.get('step')}: {held_out:.4f} nats per held-out character ({bits:.4f} bits)")
     if out is not None and not ended:
         news += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))} --count 10 --seed 1"]
-    row = {"event": "end", "ended": ended or "done", "step": step, "best": trained.record.get("step"), "held_out": held_out}
-    return "\n".join(news), {**row, "out": None if out is None else str(out)}
+    return "\n".join(news), row
 
 
 def _new(trained: LanguageModel, task: Task) -> list[str]:

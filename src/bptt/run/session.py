@@ -42,7 +42,7 @@ class Run(NamedTuple):
     """What stays the same in a session."""
 
     task: Task
-    untrained: LanguageModel  # the record of every model to come is this one's, and where it stood
+    record: dict[str, Any]  # of every model to come, besides where it stood
     folder: Path | None
     tell: Tell
 
@@ -82,54 +82,58 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
 
     try:
         for state, trace in updates(task, now.state):
-            pending.append(trace)
-            now = now._replace(state=state)
+            now, pending = now._replace(state=state), [*pending, trace]
             due = _due(task, now, first.step, signals)
             silent = time.perf_counter() - told > SILENCE
             if any(due) or silent or len(pending) == LOOK:
-                now = look()
-                pending.clear()
-            words: str = ""
-            row: dict[str, Any] = {}
-            if due.logged:
-                now, row = _enter(run, now, trace.rate, measured=due.measured)
-            ended = due.ended or (_impatient(task, now) if due.measured else "")
-            is_best = now.progress.best is not None and now.progress.best[0] == state.step
-            if due.saved or ended or is_best:
-                save(run, now)
-            if row and run.folder:
-                folder.extend(run.folder, row)
-            if due.measured:
-                words = progress.line(row, task)
-            elif silent:
-                rate = (now.progress.characters - first.characters) / (time.perf_counter() - began)
-                words = progress.status(row or _row(now.progress, trace.rate), task, rate)
+                now, pending = look(), []
+            now, row = _enter(run, now, due, trace.rate)
+            _keep(run, now, due, row)
+            words = progress.line(row, task) if due.measured else ""
+            if silent and not words:
+                speed = (now.progress.characters - first.characters) / (time.perf_counter() - began)
+                words = progress.status(row or _row(now.progress, trace.rate), task, speed)
             if words or row:
                 told = time.perf_counter() if words else told
-                run.tell(words, row and {"event": "measurement" if due.measured else "log", **row})
-            last = state.step == task.plan.steps
-            if due.measured and (last or ended or drawing < DRAWING * (time.perf_counter() - began)):
+                run.tell(words, {"event": "measurement" if due.measured else "log", **row} if row else {})
+            last = now.ended or state.step == task.plan.steps
+            if due.measured and (last or drawing < DRAWING * (time.perf_counter() - began)):
                 drawing += _draw(run, now)
-            if ended:
-                return now._replace(ended=ended)
+            if now.ended:
+                return now
     except Diverged as error:
         return now._replace(ended="diverged", error=error)
     except BaseException as error:
-        with contextlib.suppress(Exception):  # what there is will do
+        try:
             now = look()
+        except Diverged as earlier:  # unseen until now
+            return now._replace(ended="diverged", error=earlier)
+        except Exception:  # the numbers stay behind the state, which `save` refuses then
+            return now._replace(ended="failed", error=error)
         if isinstance(error, KeyboardInterrupt) and len(signals) < 2:  # nobody was there to note it
             return now._replace(ended="SIGINT")
         return now._replace(ended="unsaved" if isinstance(error, Unsaved) else "failed", error=error)
     return now
 
 
+def _keep(run: Run, now: Standing, due: Due, row: dict[str, Any]) -> None:
+    """Save where the session stands, if that is due or the best so far, and the row of the history, if there is one."""
+    is_best = now.progress.best is not None and now.progress.best[0] == now.state.step
+    if due.saved or now.ended or is_best:
+        save(run, now)
+    if row and run.folder:
+        folder.extend(run.folder, row)
+
+
 def snapshot(run: Run, now: Standing) -> contents.Checkpoint:
     """All that a session can go on from."""
-    weights, untrained = _weights(run, now), run.untrained
-    memory = to_host(run.task.backend, now.state)
-    return contents.Checkpoint(
-        untrained.config, untrained.mode, untrained.vocabulary, _record(run, now), weights, now.progress, memory
-    )
+    task = run.task
+    memory = to_host(task.backend, now.state)
+    for name, array in memory.items():
+        if not np.isfinite(array).all():
+            raise Diverged(progress.diverged(now.state.step, f"{name} of the optimizer", task))
+    weights, record = _weights(run, now), _record(run, now)
+    return contents.Checkpoint(task.config, task.data.mode, task.data.vocabulary, record, weights, now.progress, memory)
 
 
 def _weights(run: Run, now: Standing) -> dict[str, HostArray]:
@@ -144,7 +148,7 @@ def _weights(run: Run, now: Standing) -> dict[str, HostArray]:
 
 def save(run: Run, now: Standing) -> Path | None:
     """Save where a session stands in the folder of its run, if there is one and it is not there already."""
-    if run.folder is None:
+    if run.folder is None or now.progress.step != now.state.step:
         return None
     target = run.folder / folder.CHECKPOINTS / folder.name(now.state.step)
     if not target.exists():
@@ -166,8 +170,9 @@ def save_elsewhere(run: Run, now: Standing) -> Path | None:
 
 def current(run: Run, now: Standing) -> LanguageModel:
     """The model as it is at the moment."""
-    params = packing.unpack(now.state.theta, model.shapes(run.task.config))
-    return dataclasses.replace(run.untrained, params=params, record=_record(run, now))
+    task, record = run.task, _record(run, now)
+    params = packing.unpack(now.state.theta, model.shapes(task.config))
+    return LanguageModel(task.config, task.data.vocabulary, task.data.mode, params, task.backend, record)
 
 
 def best(run: Run, now: Standing) -> LanguageModel | None:
@@ -178,7 +183,7 @@ def best(run: Run, now: Standing) -> LanguageModel | None:
             found = restored(folder.read(run.folder)[1], run.task.backend)
     if found is None and now.ended != "diverged" and now.state.step:
         found = current(run, now)
-    ending = {"stopped": now.ended, "seconds": now.progress.seconds}
+    ending = {"ended": now.ended, "seconds": now.progress.seconds}
     return found and dataclasses.replace(found, record={**found.record, **ending})
 
 
@@ -186,7 +191,7 @@ def _record(run: Run, now: Standing) -> dict[str, Any]:
     """The record of a run with the numbers of its last step, where they were measured there."""
     row = now.progress.history[-1] if now.progress.history else {}
     here = row if row.get("step") == now.state.step else {}
-    return {**run.untrained.record, "step": now.state.step, "loss": here.get("loss"), "held_out": here.get("held_out")}
+    return {**run.record, "step": now.state.step, "loss": here.get("loss"), "held_out": here.get("held_out")}
 
 
 def _due(task: Task, now: Standing, first: int, signals: list[str]) -> Due:
@@ -208,11 +213,15 @@ def _impatient(task: Task, now: Standing) -> str:
     return "patience" if patience and now.progress.waited >= patience and not last else ""
 
 
-def _enter(run: Run, now: Standing, rate: float, *, measured: bool) -> tuple[Standing, dict[str, Any]]:
-    """The standing with one more row in its history, and that row."""
+def _enter(run: Run, now: Standing, due: Due, rate: float) -> tuple[Standing, dict[str, Any]]:
+    """The standing with one more row in its history, measured or not, if one is due; and that row, or nothing."""
+    now = now._replace(ended=due.ended)
+    if not due.logged:
+        return now, {}
     row = _row(now.progress, rate)
-    if measured:
+    if due.measured:
         now, row = _measure(run, now, row)
+        now = now._replace(ended=due.ended or _impatient(run.task, now))
     entered = now.progress._replace(losses=(), norms=(), history=(*now.progress.history, row))
     return now._replace(progress=entered), row
 
@@ -253,8 +262,9 @@ def _row(now: Progress, rate: float) -> dict[str, Any]:
 
 def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, dict[str, Any]]:
     """Measure the held-out part and let the model write; the best model so far is the one with the lowest loss there."""
-    task, was = run.task, now.progress
-    _weights(run, now)
+    task, was, xp = run.task, now.progress, run.task.backend.xp
+    if not bool(xp.all(xp.isfinite(now.state.theta))):
+        _weights(run, now)  # names the first one that is not
     here = current(run, now)
     if not task.data.held_out:
         return now._replace(best=here), {**row, "sample": progress.taste(here)}
@@ -273,8 +283,8 @@ def _draw(run: Run, now: Standing) -> float:
     began = time.perf_counter()
     if run.folder and plots.available():
         try:
-            title = f"{run.task.data.name}: {progress.title(run.untrained)}"
+            title = f"{run.task.data.name}: {progress.title(run.task)}"
             plots.curve(list(now.progress.history), run.folder / folder.CURVE, title, run.task.settings.clip_norm or None)
-        except OSError as error:
+        except Exception as error:  # a picture ends nothing
             warnings.warn(f"{run.folder / folder.CURVE} could not be drawn: {error}", TrainingWarning, stacklevel=2)
     return time.perf_counter() - began

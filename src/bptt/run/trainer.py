@@ -13,10 +13,11 @@ import numpy as np
 from bptt.errors import InputError
 from bptt.run import checkpoint, configuration, environment, folder, memory, preparation, progress, session, signals
 from bptt.run.contents import Checkpoint
-from bptt.run.language_model import LanguageModel
+from bptt.run.language_model import LanguageModel, restored
 from bptt.run.preparation import Ready
 from bptt.run.session import Diverged, Run, Standing, Tell, TrainingWarning
 from bptt.run.settings import Settings, flag, from_flags, path
+from bptt.run.training import Task
 
 # what a session that goes on may be told anew
 ANEW = (
@@ -80,11 +81,13 @@ def begin(
     text: Any, settings: Settings, tell: Tell, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
 ) -> LanguageModel:
     """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
-    ready = preparation.from_scratch(text, settings, folder.read(settings.from_) if settings.from_ else None)
+    if settings.out:
+        checkpoint.refuse_unusable(settings.out)  # before hours are spent on a large text
+    ready = preparation.from_scratch(text, settings)
     with contextlib.ExitStack() as stack:
-        out = _new_folder(ready, settings.out, runs, stack)
-        tell(progress.heading(ready.model, ready.task), {"event": "start", "record": ready.model.record})
+        out = _new_folder(ready.task, settings.out, runs, stack)
         try:
+            tell(progress.heading(ready.task), {"event": "start", "record": ready.record})
             return carry_out(ready, out, tell, caught)
         except BaseException:
             if out:
@@ -109,40 +112,29 @@ def go_on(
             beginning = f"leave it out, or begin a new run with --from {place}"
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
     with contextlib.ExitStack() as stack:
+        out: Path | None = place
         if in_place:
             stack.enter_context(folder.locked(place))
-        if in_place and not folder.steps(place):  # ended before its first checkpoint
-            first = {**configuration.read(place / folder.CONFIG), **told}
-            named = first.pop("text", None)
-            if text is None and named in (None, "-"):
-                raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
-            source = Path(first["from_"]) if first.get("from_") else None
-            read = folder.read(source) if source else None
-            folder.mend(place, None, [])
-            ready = preparation.from_scratch(named if text is None else text, from_flags(first), read)
+            ready = _from_run(place, text, told, changed_text=changed_text)
         else:
-            where, saved = folder.read(place, run=True)
-            saved = _mended(place, where, saved) if in_place else _alone(saved)
-            ready = preparation.from_checkpoint(where, saved, text, told, changed_text=changed_text)
-        out: Path | None = place
-        if not in_place:
-            out = _new_folder(ready, path("out", told["out"]) if "out" in told else None, runs, stack)
-            ready = _settled(ready, out, tell)
+            ready = _from_lone(place, text, told, changed_text=changed_text)
+            out = _new_folder(ready.task, path("out", told["out"]) if "out" in told else None, runs, stack)
+            if out:  # that is its first checkpoint, then
+                folder.rewrite(out, ready.now.progress.history)
+                session.save(Run(ready.task, ready.record, out, tell), ready.now)
         step = ready.now.progress.step
-        heading = progress.going_on(ready.model, ready.task, place, step)
-        row = {"event": "resume", "step": step, "record": ready.model.record}
-        tell(heading, {**row, "history": list(ready.now.progress.history)})
+        row = {"event": "resume", "step": step, "record": ready.record, "history": list(ready.now.progress.history)}
+        tell(progress.going_on(ready.task, place, step), row)
         return carry_out(ready, out, tell, caught)
 
 
-@np.errstate(all="ignore")  # a loss that is not finite is told in words, once
 def carry_out(ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...]) -> LanguageModel:
     """Train to the end, whatever it is, save, and say what there is now."""
     here = environment.session(ready.task.backend)
     if out:
         folder.record_session(out, here, new=True)
-    run = Run(ready.task, ready.model, out, tell)
-    with signals.noted(caught) as arrived:
+    run = Run(ready.task, ready.record, out, tell)
+    with np.errstate(all="ignore"), signals.noted(caught) as arrived:  # a loss that is not finite is told in words, once
         now = session.go_on(run, ready.now, arrived)
     if now.state.step == 0 and now.error is None:
         raise KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
@@ -150,7 +142,7 @@ def carry_out(ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...
     failed = now.error is not None and not isinstance(now.error, Diverged | checkpoint.Unsaved)
     if isinstance(now.error, MemoryError):
         traceback.clear_frames(now.error.__traceback__)  # the arrays of the update that failed make room for a save
-    if failed and not hurried:
+    if failed and not hurried and now.state.step:
         with contextlib.suppress(Exception):  # what comes to light is the first error
             session.save(run, now)
     elif now.ended == "SIGINT":
@@ -189,28 +181,22 @@ def _ending(run: Run, now: Standing, trained: LanguageModel | None) -> LanguageM
         if isinstance(error, Diverged):
             raise Diverged(f"{error}; nothing was learnt, nothing is saved")
         raise error or KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
+    run.tell(*progress.ending(trained, run.task, run.folder, now.ended, now.state.step))
     if isinstance(error, checkpoint.Unsaved):
         elsewhere = session.save_elsewhere(run, now)
         problem = f"{error}; " + (f"where the run stands is saved in {elsewhere} instead" if elsewhere else "it is not saved")
         trained.record["unsaved"] = problem
         warnings.warn(problem, TrainingWarning, stacklevel=4)
-        return trained
-    if isinstance(error, Diverged):
+    elif isinstance(error, Diverged):
         warnings.warn(progress.kept(error, trained, run.folder), TrainingWarning, stacklevel=4)
-        return trained
-    words, row = progress.ending(trained, run.task, run.folder, now.ended, now.state.step)
-    run.tell(words, row)
     return trained
 
 
-def _new_folder(ready: Ready, named: Path | None, runs: Path | None, stack: contextlib.ExitStack) -> Path | None:
+def _new_folder(task: Task, named: Path | None, runs: Path | None, stack: contextlib.ExitStack) -> Path | None:
     """Make and lock the folder of a run: the one that was named, or a free name in `runs`, or none."""
-    while (out := named or (runs and checkpoint.free(runs / ready.task.data.name))) is not None:
-        checkpoint.refuse_unusable(out)
-        task = ready.task
-        text = configuration.write(task.data.source, task.settings, task.plan, mode=task.data.mode)
+    while (out := named or (runs and checkpoint.free(runs / task.data.name))) is not None:
         try:
-            folder.create(out, text, {"sessions": []})
+            folder.create(out, configuration.to_toml(task), {"sessions": []})
         except checkpoint.Taken:
             if named:
                 raise
@@ -220,31 +206,51 @@ def _new_folder(ready: Ready, named: Path | None, runs: Path | None, stack: cont
     return None
 
 
-def _mended(out: Path, where: Path, saved: Checkpoint) -> Checkpoint:
-    """Tidy up the folder of a run to go on in, and forget a best checkpoint that is not there any more."""
+def _from_run(place: Path, text: Any, told: dict[str, Any], *, changed_text: bool) -> Ready:
+    """What a run needs to go on in its own folder, which is tidied up where nothing is in the way."""
+    if not folder.steps(place):  # ended before its first checkpoint
+        first = {**configuration.read(place / folder.CONFIG), **told}
+        named = first.pop("text", None)
+        if text is None and named in (None, "-"):
+            raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
+        ready = preparation.from_scratch(named if text is None else text, from_flags(first))
+        folder.mend(place, None, [])
+        return ready
+    where, saved = folder.read(place, run=True)
+    saved = _with_best(place, saved)
+    try:
+        ready = preparation.from_checkpoint(where, saved, text, told, changed_text=changed_text)
+    except preparation.Done:  # it may have been killed after its last checkpoint
+        _mend(place, where, saved)
+        raise
+    _mend(place, where, saved)
+    return ready
+
+
+def _mend(place: Path, where: Path, saved: Checkpoint) -> None:
     now = saved.progress or preparation.BEGINNING
-    folder.mend(out, where, now.history)
+    folder.mend(place, where, now.history)
+    folder.point(place, where.name, folder.name(now.best[0]) if now.best else where.name)
+
+
+def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
+    """A checkpoint of a run, which forgets a best one that is not there any more."""
+    now = saved.progress or preparation.BEGINNING
     if now.best and now.best[0] != now.step:
-        best = out / folder.CHECKPOINTS / folder.name(now.best[0])
         try:
-            checkpoint.read(best)
+            checkpoint.read(place / folder.CHECKPOINTS / folder.name(now.best[0]))
         except checkpoint.CheckpointError as problem:
-            warnings.warn(f"{problem}; the best from here on takes its place", folder.CheckpointWarning, stacklevel=4)
+            warnings.warn(f"{problem}; the best from here on takes its place", folder.CheckpointWarning, stacklevel=6)
             now = now._replace(best=None, waited=0)
-    folder.point(out, where.name, folder.name(now.best[0]) if now.best else where.name)
     return saved._replace(progress=now)
 
 
-def _alone(saved: Checkpoint) -> Checkpoint:
-    """A checkpoint that leaves its run, and with it the best one."""
+def _from_lone(place: Path, text: Any, told: dict[str, Any], *, changed_text: bool) -> Ready:
+    """What a new run needs to go on from a checkpoint that leaves its own run, and with it the best one."""
+    where, saved = folder.read(place, run=True)
     now = saved.progress or preparation.BEGINNING
-    return saved if now.best and now.best[0] == now.step else saved._replace(progress=now._replace(best=None, waited=0))
-
-
-def _settled(ready: Ready, out: Path | None, tell: Tell) -> Ready:
-    """A run that goes on with a lone checkpoint: that is its first one, and the best so far if it was before."""
-    now = ready.now._replace(best=ready.model if ready.now.progress.best else None)
-    if out:
-        folder.rewrite(out, now.progress.history)
-        session.save(Run(ready.task, ready.model, out, tell), now)
-    return ready._replace(now=now)
+    if now.best and now.best[0] != now.step:
+        saved = saved._replace(progress=now._replace(best=None, waited=0))
+    ready = preparation.from_checkpoint(where, saved, text, told, changed_text=changed_text)
+    best = restored(saved, ready.task.backend) if ready.now.progress.best else None
+    return ready._replace(now=ready.now._replace(best=best))

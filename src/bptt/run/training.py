@@ -7,7 +7,7 @@ import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
 from bptt.nn import model, optimizers, packing
-from bptt.run.data import Data, Position, epochs
+from bptt.run.data import Data, Position, epochs, generator
 from bptt.run.plans import Plan
 from bptt.run.settings import Settings
 from bptt.text.batches import Batch
@@ -153,8 +153,3 @@ def _dropout(task: Task, batch: Batch, step: int) -> tuple[Array, ...]:
     rng = generator(task.settings.seed, 3, step)
     masks = model.dropout_masks(task.config, rng, task.plan.dropout, batch.x.shape[1])
     return tuple(task.backend.put(mask) for mask in masks)
-
-
-def generator(seed: int, *use: int) -> np.random.Generator:
-    """Random numbers for one use: 0 the split, 1 the first weights, 2 and an epoch its order, 3 and a step its dropout."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=use))
