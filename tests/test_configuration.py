@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as quickly
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 import bptt
 from bptt import cli
 from bptt.errors import InputError
-from bptt.run import configuration
+from bptt.run import configuration, data
 from bptt.run.plans import choose
 from bptt.run.settings import Settings
 
 NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
+DINOSAURS = data.prepare("dinosaurs", Settings(), np.random.default_rng(0))
 TABLE = 'hidden = 3\nlearning-rate = 0.01\nsteps = 2\nbackend = "numpy"\nquiet = true\n'
 
 
@@ -104,13 +106,20 @@ def test_a_file_that_is_not_there_or_no_text(here):
 def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
     settings = Settings(learning_rate=rate, steps=steps, dropout=0.25, quiet=True, from_=Path("/a b/\"c'"))
     plan = choose(settings, "lines", 100, lambda batch, length: 1)
-    data = SimpleNamespace(source=source, mode="lines")
-    text = configuration.to_toml(SimpleNamespace(data=data, settings=settings, plan=plan))
+    text = configuration.to_toml(SimpleNamespace(data=DINOSAURS._replace(source=source), settings=settings, plan=plan))
     assert tomllib.loads(text)["text"] == source
     path = tmp_path_factory.getbasetemp() / "written.toml"
     path.write_bytes(text.encode("utf-8"))
     table = configuration.read(path)
-    expected = {"learning_rate": rate, "steps": steps, "dropout": 0.25, "quiet": True, "text": source, "mode": "lines"}
+    expected = {
+        "learning_rate": rate,
+        "steps": steps,
+        "dropout": 0.25,
+        "quiet": True,
+        "text": source,
+        "mode": "lines",
+        "validation": 0.1,
+    }
     assert table | expected == table
     assert table["from_"] == settings.from_
 

@@ -116,7 +116,7 @@ def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
     trained = train(steps=100, patience=3, out=tmp_path / "m", news=news)
     assert (trained.record["step"], trained.record["ended"]) == (20, "patience")
     assert saved_steps(tmp_path / "m") == [20, 30, 40, 50]
-    assert "stopped at step 50: 3 measurements without a new best one" in news[-1]
+    assert "stopped at step 50: no new best one in 3 measurements" in news[-1]
 
 
 def test_the_last_model_is_kept_where_nothing_is_held_out(tmp_path):
@@ -321,7 +321,9 @@ def test_whatever_ends_a_run_it_is_saved_and_goes_on(at_update, monkeypatch, tmp
     whole = train(steps=50, out=tmp_path / "whole")
     at_update(28, raises(failure))
     with (
-        pytest.warns(session.TrainingWarning, match=r"the run failed \(\w+\): go on with it: bptt train --resume .*m$"),
+        pytest.warns(
+            session.TrainingWarning, match=r"the run failed \(\w+\): go on with it: bptt.train\(TEXT, resume='.*m'\)$"
+        ),
         pytest.raises(memory.OutOfMemory if isinstance(failure, MemoryError) else type(failure)),
     ):
         train(steps=50, out=tmp_path / "m")
@@ -507,3 +509,45 @@ def test_a_program_is_told_how_a_run_ended(monkeypatch, tmp_path):
         train(steps=100, json=True, news=news, out=tmp_path / "m")
     last = json.loads(news[-1])
     assert (last["event"], last["ended"], last["out"]) == ("end", "diverged", str(tmp_path / "m"))
+
+
+def test_a_checkpoint_is_saved_where_none_has_been_due_for_long(tmp_path, monkeypatch):
+    now = [0.0]
+
+    def clock():
+        now[0] += 20.0
+        return now[0]
+
+    monkeypatch.setattr(session.time, "perf_counter", clock)
+    seen = []
+    real = session.save
+    monkeypatch.setattr(session, "save", lambda run, now: seen.append(now.state.step) or real(run, now))
+    train(steps=300, validation=0, evaluate_every=300, out=tmp_path / "m", keep=99)
+    assert 3 < len(seen) < 60
+    assert seen[-1] == 300
+
+
+@pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed")
+def test_a_run_that_is_paused_has_its_picture(tmp_path):
+    train(steps=100, stop_after=5, out=tmp_path / "m")
+    assert (tmp_path / "m" / "curve.png").exists()
+
+
+def test_the_configuration_follows_a_run_that_is_told_more(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(NAMES))
+    train(path, steps=4, out=tmp_path / "m")
+    bptt.train(resume=tmp_path / "m", steps=6, report=None)
+    table = tomllib.loads((tmp_path / "m" / "config.toml").read_text())
+    assert (table["steps"], table["validation"]) == (6, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"), [("", "bptt.train(TEXT, resume='{out}')"), ("-", "bptt train - --resume {out} < TEXT")]
+)
+def test_how_to_go_on_depends_on_where_the_text_came_from(tmp_path, monkeypatch, source, words):
+    if source:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(NAMES).encode())))
+    news = []
+    train("-" if source else NAMES, steps=20, stop_after=3, news=news, out=tmp_path / "m")
+    assert words.format(out=tmp_path / "m") in news[-1]

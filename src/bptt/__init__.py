@@ -6,9 +6,10 @@ model.sample(10, temperature=0.8, seed=0)
 model.save("names-model")
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in typing, whose import would take time in which Ctrl-C is not told in words
 if TYPE_CHECKING:
+    from typing import Any
+
     from bptt.errors import InputError
     from bptt.run.checkpoint import CheckpointError
     from bptt.run.language_model import LanguageModel, load
@@ -30,7 +31,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import the public names when one is first asked for: so `bptt --version` and an early Ctrl-C need not wait for NumPy."""
     if name not in __all__:
         raise AttributeError(f"module 'bptt' has no attribute {name!r}")

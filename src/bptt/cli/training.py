@@ -1,6 +1,7 @@
 """`bptt train`."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,14 +55,17 @@ def train(
     if dry_run and resume is not None:
         raise InputError("--dry-run is for a new run: leave out --resume")
     file = configuration.chosen(config, new=resume is None)
-    text = text or (configuration.read(file).get("text") if file else None)
+    if text is None and file:
+        text = configuration.read(file).get("text")
+    if text is None and resume is None:
+        text = "dinosaurs"
     if dry_run:
-        dry.explain(text or "dinosaurs", settings, progress.plain(settings, say))
+        dry.explain(text, settings, progress.plain(dataclasses.replace(settings, quiet=False), say))
         return 0
     named = settings.out is not None or (resume is not None and folder.is_run(resume))
     with telling(settings, named=named) as tell:
         if resume is None:
-            return code(trainer.begin(text or "dinosaurs", settings, tell, runs=RUNS, caught=ALL))
+            return code(trainer.begin(text, settings, tell, runs=RUNS, caught=ALL))
         told = {name: getattr(settings, name) for name in given if hasattr(settings, name)}
         return code(trainer.go_on(resume, text, told, tell, changed_text=changed_text, runs=RUNS, caught=ALL))
 

@@ -45,7 +45,7 @@ def sample(  # noqa: D417  # BackendName and the like bring their help
     Parameters
     ----------
     run
-        The folder of the model.
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
     count
         How many texts.
     temperature
@@ -102,7 +102,7 @@ def following(  # noqa: D417
     Parameters
     ----------
     run
-        The folder of the model.
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
     prompt
         The text so far; none for the beginning of a text.
     top
@@ -144,7 +144,7 @@ def score(  # noqa: D417
     Parameters
     ----------
     run
-        The folder of the model.
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
     text
         A file, - for standard input, or a built-in text: dinosaurs or python-help.
     per_char
@@ -187,7 +187,7 @@ def evaluate(  # noqa: D417
     Parameters
     ----------
     run
-        The folder of the model.
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
     text
         A file, - for standard input, or a built-in text: dinosaurs or python-help.
     """

@@ -7,6 +7,7 @@ from typing import Any
 
 from bptt.errors import InputError
 from bptt.run import files
+from bptt.run.data import share_held_out, targets
 from bptt.run.settings import NAMES, Settings, check, flag, nearest
 from bptt.run.training import Task
 
@@ -52,7 +53,9 @@ def to_toml(task: Task) -> str:
         lines.append(f"text = {_value(source)}")
     else:
         lines.append("# the text was given in Python and has to be named: bptt train TEXT --config ...")
-    resolved = vars(task.settings) | task.plan._asdict() | {"mode": task.data.mode}
+    data = task.data
+    share = share_held_out(task.settings, targets(data.training) + targets(data.held_out))
+    resolved = vars(task.settings) | task.plan._asdict() | {"mode": data.mode, "validation": share}
     for name, value in resolved.items():
         if value is not None and name not in NOT_REPEATED:
             lines.append(f"{name.rstrip('_')} = {_value(value)}")

@@ -42,13 +42,16 @@ def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary:
     corpus.check_learnable(source)
     mode = settings.mode or corpus.choose_mode(source)
     sequences = corpus.sequences(source, mode)
-    share = settings.validation
-    if share is None:
-        share = min(0.1, MOST_HELD_OUT / targets(sequences))
+    share = share_held_out(settings, targets(sequences))
     if mode == "lines" and len(sequences) == 1:  # part of a line is not a line
         share = 0.0
     parts = corpus.split(sequences, share, rng)
     return Data(source.name, source.source, source.sha256, source.vocabulary, mode, *parts)
+
+
+def share_held_out(settings: Settings, targets: int) -> float:
+    """The share of a text of so many targets that is held out."""
+    return min(0.1, MOST_HELD_OUT / targets) if settings.validation is None else settings.validation
 
 
 def generator(seed: int, *use: int) -> np.random.Generator:

@@ -48,6 +48,12 @@ def create(folder: Path, config: str, environment: dict[str, Any]) -> None:
         raise Unsaved(f"{folder}: cannot be made: {files.reason(error)}") from error
 
 
+def reconfigure(folder: Path, config: str) -> None:
+    """Let `config.toml` say what the run is told from here on."""
+    with _writing(folder):
+        files.replace(folder / CONFIG, config.encode("utf-8", "surrogateescape"))
+
+
 def discard(folder: Path) -> None:
     """Remove the folder of a run that has saved nothing."""
     if not steps(folder):
@@ -56,7 +62,8 @@ def discard(folder: Path) -> None:
 
 def is_run(folder: Path) -> bool:
     """Whether this is the folder of a run, and not a checkpoint or something else."""
-    return os.path.isfile(folder / CONFIG) and not os.path.lexists(folder / MANIFEST)
+    found = os.path.isfile(folder / CONFIG) or os.path.isdir(folder / CHECKPOINTS)
+    return found and not os.path.lexists(folder / MANIFEST)
 
 
 @contextlib.contextmanager

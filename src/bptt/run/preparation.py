@@ -65,7 +65,8 @@ def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, A
     try:
         data = prepare(source if text is None else text, settings, generator(settings.seed, 0), saved.vocabulary)
     except InputError as error:
-        raise InputError(f"{where}: the run cannot go on with its text: {error}") from None
+        elsewhere = "give the path of the text beside --resume if it is elsewhere now"
+        raise InputError(f"{where}: the run cannot go on with its text: {error}; {elsewhere}") from None
     task = Task(saved.config, backend, data, settings, plan)
     memory.refuse_too_large(task)
     now = saved.progress or BEGINNING

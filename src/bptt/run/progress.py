@@ -96,9 +96,17 @@ def kept(error: Exception, trained: LanguageModel, out: Path | None) -> str:
     return f"{error}; the best model before, of step {trained.record.get('step')}, is kept{where}"
 
 
-def failed(error: BaseException, out: Path) -> str:
-    """A run has failed; what is there of it."""
-    return f"the run failed ({type(error).__name__}): go on with it: bptt train --resume {shlex.quote(str(out))}"
+def failed(error: BaseException, task: Task, out: Path) -> str:
+    """A run has failed; how to go on with it."""
+    return f"the run failed ({type(error).__name__}): go on with it: {again(task, out)}"
+
+
+def again(task: Task, out: Path) -> str:
+    """The command that goes on with a run, in Python where its text was given there."""
+    if not task.data.source:
+        return f"bptt.train(TEXT, resume={str(out)!r})"
+    folder = shlex.quote(str(out))
+    return f"bptt train - --resume {folder} < TEXT" if task.data.source == "-" else f"bptt train --resume {folder}"
 
 
 def ending(trained: LanguageModel, task: Task, out: Path | None, ended: str, step: int) -> tuple[str, dict[str, Any]]:
@@ -109,14 +117,13 @@ def ending(trained: LanguageModel, task: Task, out: Path | None, ended: str, ste
     if ended in ("diverged", "unsaved"):  # a warning has the words
         return "", row
     news: list[str] = []
-    again = f"bptt train --resume {shlex.quote(str(out))}"
     if ended == "patience":
-        news.append(f"stopped at step {step:,}: {task.settings.patience} measurements without a new best one")
+        news.append(f"stopped at step {step:,}: no new best one in {task.settings.patience} measurements")
     elif ended:
         why = "paused" if ended == "paused" else f"interrupted ({ended})"
         news.append(f"{why} at step {step:,}" + (f": saved in {out}: go on with" if out else ": keeping the best model so far"))
         if out:
-            news.append(f"  {again}")
+            news.append(f"  {again(task, out)}")
     else:
         with contextlib.suppress(KeyboardInterrupt):  # in a hurry: the texts can be missed, the rest cannot
             news += _new(trained, task)
@@ -149,7 +156,7 @@ def plain(
     def tell(words: str, row: dict[str, Any]) -> None:
         news = (json.dumps(row) if row else "") if settings.json else words
         if settings.quiet:
-            news = row["out"] if row.get("event") == "end" and not named else ""
+            news = row["out"] if row.get("event") == "end" and not named and not settings.json else ""
         if report and news:
             report(news)
 

@@ -25,6 +25,7 @@ from bptt.run.training import State, Task, Trace, culprit, to_host, updates
 LOOK = 16  # updates from one look at the device to the next
 ROWS = 100  # of the history of a run, besides its measurements
 SILENCE = 5.0  # seconds without news, after which a run says how far it is
+STALE = 600.0  # seconds after which a checkpoint is saved between two that are due
 DRAWING = 0.1  # share of a run's time that drawing its curve may take
 
 Tell = Callable[[str, dict[str, Any]], None]  # words for people, if there are any, and the same for programs
@@ -73,7 +74,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     """
     task, first = run.task, now.progress
     pending: list[Trace] = []
-    began = told = time.perf_counter()
+    began = told = saved = time.perf_counter()
     drawing = 1.0  # seconds, the first time with the import of what draws
 
     def look() -> Standing:
@@ -84,11 +85,13 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
         for state, trace in updates(task, now.state):
             now, pending = now._replace(state=state), [*pending, trace]
             due = _due(task, now, first.step, signals)
+            due = due._replace(saved=due.saved or time.perf_counter() - saved > STALE)
             silent = time.perf_counter() - told > SILENCE
             if any(due) or silent or len(pending) == LOOK:
                 now, pending = look(), []
             now, row = _enter(run, now, due, trace.rate)
-            _keep(run, now, due, row)
+            if _keep(run, now, due, row):
+                saved = time.perf_counter()
             words = progress.line(row, task) if due.measured else ""
             if silent and not words:
                 speed = (now.progress.characters - first.characters) / (time.perf_counter() - began)
@@ -97,7 +100,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
                 told = time.perf_counter() if words else told
                 run.tell(words, {"event": "measurement" if due.measured else "log", **row} if row else {})
             last = now.ended or state.step == task.plan.steps
-            if due.measured and (last or drawing < DRAWING * (time.perf_counter() - began)):
+            if last or (due.measured and drawing < DRAWING * (time.perf_counter() - began)):
                 drawing += _draw(run, now)
             if now.ended:
                 return now
@@ -116,13 +119,15 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     return now
 
 
-def _keep(run: Run, now: Standing, due: Due, row: dict[str, Any]) -> None:
-    """Save where the session stands, if that is due or the best so far, and the row of the history, if there is one."""
+def _keep(run: Run, now: Standing, due: Due, row: dict[str, Any]) -> bool:
+    """Save where the session stands, if that is due or the best so far, and the row of the history; whether it was due."""
     is_best = now.progress.best is not None and now.progress.best[0] == now.state.step
-    if due.saved or now.ended or is_best:
+    saving = due.saved or bool(now.ended) or is_best
+    if saving:
         save(run, now)
     if row and run.folder:
         folder.extend(run.folder, row)
+    return saving
 
 
 def snapshot(run: Run, now: Standing) -> contents.Checkpoint:
@@ -281,7 +286,7 @@ def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, di
 def _draw(run: Run, now: Standing) -> float:
     """Draw the curve of the run; the seconds that it took."""
     began = time.perf_counter()
-    if run.folder and plots.available():
+    if run.folder and now.progress.history and plots.available():
         try:
             title = f"{run.task.data.name}: {progress.title(run.task)}"
             plots.curve(list(now.progress.history), run.folder / folder.CURVE, title, run.task.settings.clip_norm or None)

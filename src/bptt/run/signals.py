@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 INTERRUPT = ("SIGINT",)
-ALL = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, what ends a process politely, and what clusters send before they do
+ALL = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Ctrl-C, a polite end, a terminal that goes, what clusters send before an end
 
 
 @contextlib.contextmanager

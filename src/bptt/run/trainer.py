@@ -34,6 +34,10 @@ ANEW = (
 )
 
 
+class Hurried(KeyboardInterrupt):
+    """A second Ctrl-C: the run leaves without a save, and its folder as it is."""
+
+
 def train(
     text: str | os.PathLike[str] | Iterable[str] | None = None,
     *,
@@ -89,8 +93,8 @@ def begin(
         try:
             tell(progress.heading(ready.task), {"event": "start", "record": ready.record})
             return carry_out(ready, out, tell, caught)
-        except BaseException:
-            if out:
+        except BaseException as error:
+            if out and not isinstance(error, Hurried):
                 folder.discard(out)
             raise
 
@@ -116,6 +120,7 @@ def go_on(
         if in_place:
             stack.enter_context(folder.locked(place))
             ready = _from_run(place, text, told, changed_text=changed_text)
+            folder.reconfigure(place, configuration.to_toml(ready.task))
         else:
             ready = _from_lone(place, text, told, changed_text=changed_text)
             out = _new_folder(ready.task, path("out", told["out"]) if "out" in told else None, runs, stack)
@@ -167,10 +172,12 @@ def _saved(run: Run, now: Standing) -> Standing:
 
 def _fail(run: Run, error: BaseException) -> NoReturn:
     """Raise what a run ends with, after the news of how to go on."""
-    if run.folder and folder.steps(run.folder):
-        warnings.warn(progress.failed(error, run.folder), TrainingWarning, stacklevel=4)
+    if run.folder and folder.steps(run.folder) and not isinstance(error, KeyboardInterrupt):
+        warnings.warn(progress.failed(error, run.task, run.folder), TrainingWarning, stacklevel=4)
     if isinstance(error, MemoryError):
         raise memory.OutOfMemory(memory.advice(run.task)) from error
+    if isinstance(error, KeyboardInterrupt) and run.folder:
+        raise Hurried(f"interrupted; what was saved before is in {run.folder}: {progress.again(run.task, run.folder)}")
     raise error
 
 
