@@ -177,8 +177,8 @@ MUTATIONS = [
     Mutation(
         "held-out part measured on what was trained on",
         "run/data.py",
-        "batches.stream(data.held_out[0], 16",
-        "batches.stream(data.training[0], 16",
+        "batches.stream(data.held_out[0], HELD_OUT_STREAMS",
+        "batches.stream(data.training[0], HELD_OUT_STREAMS",
         "test_data.py::test_what_is_measured_is_what_is_held_out",
     ),
     Mutation(
@@ -205,15 +205,15 @@ MUTATIONS = [
     Mutation(
         "state not carried in training",
         "run/training.py",
-        "None if batch.start else states",
-        "None",
+        "        None if batch.start else states,\n",
+        "        None,\n",
         "test_training.py::test_the_state_is_carried_to_the_next_window",
     ),
     Mutation(
         "the last model kept instead of the best",
-        "run/training.py",
-        "best if before is not None and before <= after else now",
-        "now",
+        "run/session.py",
+        "if was.best is not None and was.best[1] <= held_out:",
+        "if False:",
         "test_session.py::test_the_best_model_is_kept",
     ),
     Mutation(
@@ -493,8 +493,8 @@ MUTATIONS = [
     Mutation(
         "old ones removed file by file",
         "run/folder.py",
-        "path.rename(aside)\n                shutil.rmtree(aside, ignore_errors=True)\n    except",
-        "shutil.rmtree(path)\n    except",
+        "path.rename(aside)\n                shutil.rmtree(aside, ignore_errors=True)\n    return",
+        "shutil.rmtree(path)\n    return",
         "test_folder.py::test_a_failure_at_any_call",
     ),
     Mutation(
@@ -636,8 +636,8 @@ MUTATIONS = [
     Mutation(
         "a signal that is not saved at",
         "run/session.py",
-        "if due.saved or ended or is_best:",
-        "if due.saved or is_best:",
+        "saving = due.saved or bool(now.ended) or is_best",
+        "saving = due.saved or is_best",
         "test_signals.py::test_a_signal_saves",
     ),
     Mutation(
