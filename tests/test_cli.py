@@ -439,6 +439,14 @@ def test_a_reader_that_leaves_is_no_error(here):
         assert running.wait(60) == 0
 
 
+@posix
+def test_a_reader_that_leaves_the_help_is_no_error(here):
+    with process("train", "--help") as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait(60) == 0
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full to write to")
 @pytest.mark.parametrize(
     "arguments",

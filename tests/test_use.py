@@ -253,7 +253,8 @@ def test_score_on_a_terminal(run, monkeypatch):
 
 def test_score_of_nothing(run, monkeypatch):
     feed(monkeypatch, b"\n \n")
-    assert run("score", "m") == (0, "", "bptt: 0 lines, 0 characters, 0.0000 nats\n")
+    expected = "nothing to score: expected lines that are more than white space, of characters that the model knows"
+    assert run("score", "m") == (2, "", f"bptt: {expected}\n")
 
 
 # What is common to all

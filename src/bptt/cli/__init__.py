@@ -52,6 +52,8 @@ def attempt(arguments: list[str] | None) -> int:
         return complain(str(error) if isinstance(error, OutOfMemory) else f"out of memory: {error}: {lower}", 4)
     except KeyboardInterrupt as error:
         return complain(str(error) or "interrupted", 130)
+    except SystemExit:  # of rich, which prints the help, where its reader leaves
+        return 0
     except OSError as error:
         words = sys.argv[1:] if arguments is None else arguments
         if words and not {"--help", "-h", "--version"} & set(words):

@@ -167,8 +167,10 @@ def score(  # noqa: D417
             say(f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{fit(line.text)}")
         if unwritten:
             return 0
-    mean = f", {nats / characters:.4f} per character" if characters else ""
-    complain(f"{lines:,} line{'s' * (lines != 1)}, {characters:,} characters, {nats:.4f} nats{mean}")
+    if not characters:
+        raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
+    mean = nats / characters
+    complain(f"{lines:,} line{'s' * (lines != 1)}, {characters:,} characters, {nats:.4f} nats, {mean:.4f} per character")
     return 0
 
 
