@@ -107,7 +107,7 @@ def test_training_goes_on_with_numpy_and_records_it(cupy, tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("bptt: warning: backend 'cupy' is not usable: ")
     assert cause(cupy) in done.stderr
-    record = json.loads((tmp_path / "model" / "config.json").read_text("utf-8"))["record"]
+    record = json.loads((tmp_path / "model" / "checkpoints" / "best" / "config.json").read_text("utf-8"))["record"]
     assert record["backend"] == {"asked": "cupy", "ran": "numpy"}
 
     sampled = bptt("sample", "model", "--backend", "cupy", folder=tmp_path)
@@ -131,6 +131,15 @@ def test_training_that_requires_the_device_is_refused(cupy, tmp_path, flags, env
     assert "backend 'cupy' is required but no CUDA device answers" in done.stderr
     assert cause(cupy) in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_info_says_what_is_in_the_way(cupy, tmp_path):
+    done = bptt("info", "--json", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["cupy"]["usable"] == "no"
+    assert cause(cupy) in found["cupy"]["why"]
+    assert found["extras"]["cupy"].startswith(cupy.__version__)
 
 
 def test_environment_that_says_no_requires_nothing(tmp_path):
