@@ -546,9 +546,7 @@ MUTATIONS = [
         "        (next(other",
         "test_folder.py::test_what_was_half_written",
     ),
-    Mutation(
-        "left-overs left", "run/folder.py", "        files.sweep(path)\n", "", "test_folder.py::test_what_was_half_written"
-    ),
+    Mutation("left-overs left", "run/folder.py", "files.sweep(path)", "pass", "test_folder.py::test_what_was_half_written"),
     Mutation(
         "the optimizer's memory begins anew",
         "run/training.py",
@@ -629,8 +627,8 @@ MUTATIONS = [
     Mutation(
         "left-overs of a killed session kept",
         "run/folder.py",
-        "        files.sweep(path)\n",
-        "",
+        "files.sweep(path)",
+        "pass",
         "test_killed.py::test_three_kills",
     ),
     Mutation(
