@@ -322,7 +322,7 @@ def test_nothing_goes_before_the_new_one_stands(run, saved, monkeypatch):
 
 def test_systems_without_links_have_files(run, saved, monkeypatch):
     def none(*_, **__):
-        raise NotImplementedError
+        raise NotImplementedError  # as pathlib does on a system that knows no links
 
     monkeypatch.setattr(Path, "symlink_to", none)
     folder.keep(run, saved, 7, best=5, most=1)

@@ -73,9 +73,9 @@ def disk(here):
             ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
-        pytest.skip("there is no command mount")
+        pytest.skip("there is no command mount")  # a small disk to fill cannot be had without it
     if done.returncode:
-        pytest.skip(f"no disk can be mounted: {done.stderr.strip()}")
+        pytest.skip(f"no disk can be mounted: {done.stderr.strip()}")  # only root may; the limits below stand in
     try:
         yield path
     finally:

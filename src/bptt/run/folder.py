@@ -80,7 +80,7 @@ def locked(folder: Path) -> Iterator[None]:
         last = environment(folder).get("sessions", [{}])[-1]
         who = f"process {last.get('pid', '?')} on {last.get('host', '?')}" if isinstance(last, dict) else "another process"
         raise InputError(f"{folder}: {who} is writing there: wait for it, or end it") from None
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # the latter from filelock, on a disk that knows no locks
         raise InputError(f"{folder}: cannot be locked ({files.reason(error)}): copy it to another disk") from None
     try:
         yield
@@ -177,7 +177,7 @@ def point(folder: Path, latest: str, best: str) -> None:
             if os.name == "nt":  # where a link to a folder cannot be replaced
                 raise OSError
             partial.symlink_to(target, target_is_directory=True)
-        except (OSError, NotImplementedError):
+        except (OSError, NotImplementedError):  # the latter from pathlib, on a system that knows no links
             files.replace(path, target.encode())
         else:
             os.replace(partial, path)
