@@ -46,10 +46,10 @@ NN = {
 }
 
 # Array libraries: the backend chooses one, the maths names none, and the rest may use NumPy as what it is on the host.
-ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "numba", "scipy", "array_api_compat", "array_api_strict"}
+ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "numba", "llvmlite", "scipy", "array_api_compat", "array_api_strict"}
 MAY_NAME = {
     "backend": ARRAY_LIBRARIES,
-    "fused": {"numpy", "numba", "cupy", "cupyx"},
+    "fused": {"numpy", "numba", "llvmlite", "cupy", "cupyx"},
     "textbook": {"numpy"},
     "text": {"numpy"},
     "run": {"numpy"},

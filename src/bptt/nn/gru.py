@@ -12,8 +12,9 @@ p = q_n + ban, what the reset gate multiplies; `ru` holds both gates.
 from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
+from bptt.fused import twinned
 from bptt.nn import initialisation, linear
-from bptt.nn.arrays import rows, sigmoid, transposed
+from bptt.nn.arrays import outer, rows, sigmoid, transposed
 
 GATES = 3  # blocks of H rows in Wax, Waa and b
 
@@ -53,21 +54,31 @@ def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "unifor
 
 def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache]:
     """States a_1 .. a_T (T, B, H), the last one as the next State, and the Cache."""
-    Wax, Waa, b, ban = params
-    a, ru, n, p = recurrence(linear.forward(Wax, x, b), Waa, ban, state.a)
+    a, ru, n, p = run(*params, x, state.a)
     return a[1:, ...], State(a[-1, ...]), Cache(x, a, ru, n, p)
 
 
 def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, State, Params]:
     """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
-    Wax, Waa, _, _ = params
-    x, a, ru, n, p = cache
+    dx, da0, *dparams = run_backward(*params, *cache, da)
+    return dx, State(da0), Params(*dparams)
+
+
+@twinned
+def run(Wax: Array, Waa: Array, b: Array, ban: Array, x: Array, a0: Array) -> tuple[Array, ...]:
+    """States a_0 .. a_T (T+1, B, H), the gates r, u (T, B, 2H), n and p (T, B, H)."""
+    return recurrence(linear.forward(Wax, x, b), Waa, ban, a0)
+
+
+@twinned
+def run_backward(
+    Wax: Array, Waa: Array, b: Array, ban: Array, x: Array, a: Array, ru: Array, n: Array, p: Array, da: Array
+) -> tuple[Array | None, ...]:
+    """Gradients with respect to x, a0, Wax, Waa, b and ban, given da (T, B, H)."""
     dz, dq, da0 = recurrence_backward(da, a, ru, n, p, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
-    xp, H = namespace(da), n.shape[2]
-    dWaa = xp.matmul(rows(dq).T, rows(a[:-1, ...]))
-    dban = xp.sum(rows(dq)[:, 2 * H :], axis=0)
-    return dx, State(da0), Params(dWax, dWaa, db, dban)
+    dban = namespace(da).sum(rows(dq)[:, 2 * n.shape[2] :], axis=0)
+    return dx, da0, dWax, outer(dq, a[:-1, ...]), db, dban
 
 
 def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Array, Array, Array]:

@@ -1,25 +1,36 @@
 """W x + b for every step of every sequence: columns of W where x is tokens, one matrix product where it is vectors."""
 
 from bptt.backend import Array, namespace
-from bptt.nn.arrays import one_hot, rows
+from bptt.fused import twinned
+from bptt.nn.arrays import one_hot, outer, rows
 
 
 def forward(W: Array, x: Array, b: Array) -> Array:
     """z = W x + b, (T, B, N), for W (N, I), b (N,) and x: token ids (T, B) below I, or vectors (T, B, I)."""
-    xp = namespace(W)
-    if x.ndim == 2:  # W times a one-hot vector is a column of W
-        z = xp.take(W.T, xp.reshape(x, (-1,)), axis=0)
-    else:
-        z = xp.matmul(rows(x), W.T)
-    return xp.reshape(z + b, (x.shape[0], x.shape[1], W.shape[0]))
+    if x.ndim == 3:
+        return affine(W, x, b)
+    z = namespace(W).take(W.T, namespace(W).reshape(x, (-1,)), axis=0)  # W times a one-hot vector is a column of W
+    return namespace(W).reshape(z + b, (x.shape[0], x.shape[1], W.shape[0]))
 
 
 def backward(W: Array, x: Array, dz: Array) -> tuple[Array | None, Array, Array]:
     """Gradients with respect to x (None for tokens), W and b, given dz (T, B, N)."""
-    xp = namespace(W)
+    if x.ndim == 3:
+        return affine_backward(W, x, dz)
     d = rows(dz)
-    db = xp.sum(d, axis=0)
-    if x.ndim == 2:
-        return None, xp.matmul(d.T, one_hot(x, W.shape[1], W)), db
-    dx = xp.reshape(xp.matmul(d, W), x.shape)
-    return dx, xp.matmul(d.T, rows(x)), db
+    return None, namespace(W).matmul(d.T, one_hot(x, W.shape[1], W)), namespace(W).sum(d, axis=0)
+
+
+@twinned
+def affine(W: Array, x: Array, b: Array) -> Array:
+    """W x + b for vectors x."""
+    xp = namespace(W)
+    return xp.reshape(xp.matmul(rows(x), W.T) + b, (x.shape[0], x.shape[1], W.shape[0]))
+
+
+@twinned
+def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]:
+    """Gradients with respect to x, W and b for vectors x."""
+    xp = namespace(W)
+    dx = xp.reshape(xp.matmul(rows(dz), W), x.shape)
+    return dx, outer(dz, x), xp.sum(rows(dz), axis=0)

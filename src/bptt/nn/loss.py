@@ -2,47 +2,61 @@
 
 from typing import NamedTuple
 
-from bptt.backend import Array, namespace
+from bptt.backend import Array, device, namespace
+from bptt.fused import twinned
 from bptt.nn.arrays import one_hot, rows
 
 
 class Cache(NamedTuple):
     """What backward needs from forward."""
 
-    p: Array  # (T*B, V): softmax of the logits
-    target: Array  # (T*B, V): one-hot
-    weight: Array  # (T*B, 1): 1 / number of targets, 0 in the padding
+    p: Array  # (T, B, V): softmax of the logits
+    y: Array  # (T, B)
+    weight: Array  # (T, B): 1 / number of targets, 0 in the padding
 
 
 def nats(logits: Array, y: Array) -> Array:
     """-log p(y) for every target, (T, B), given logits (T, B, V) and y (T, B)."""
-    return namespace(logits).reshape(_terms(logits, y)[0], y.shape)
+    return _softmax(logits, y)[0]
 
 
 def forward(logits: Array, y: Array, mask: Array) -> tuple[Array, Cache]:
     """The mean of -log p(y) over the targets that count: logits (T, B, V), ids y (T, B), mask (T, B) of ones and zeros."""
-    xp = namespace(logits)
-    each, e, total, target = _terms(logits, y)
-    weight = xp.reshape(mask, (-1, 1)) / xp.sum(mask)
-    return xp.sum(each * weight), Cache(e / total, target, weight)
+    mean, p, weight = cross_entropy(logits, y, mask)
+    return mean, Cache(p, y, weight)
 
 
-def backward(cache: Cache, shape: tuple[int, int, int]) -> Array:
+def backward(cache: Cache) -> Array:
     """The gradient with respect to the logits, (T, B, V): (p - one_hot(y)) / number of targets."""
-    p, target, weight = cache
-    return namespace(p).reshape((p - target) * weight, shape)
+    return cross_entropy_backward(*cache)
 
 
-def _terms(logits: Array, y: Array) -> tuple[Array, Array, Array, Array]:
-    """-log p(y) (T*B, 1), the terms of the softmax (T*B, V) and their sum (T*B, 1), and y one-hot (T*B, V).
+@twinned
+def cross_entropy(logits: Array, y: Array, mask: Array) -> tuple[Array, Array, Array]:
+    """The mean of -log p(y), p (T, B, V), and the weight of each target (T, B)."""
+    xp = namespace(logits)
+    each, p = _softmax(logits, y)
+    weight = mask / xp.sum(mask)
+    return xp.sum(each * weight), p, weight
+
+
+@twinned
+def cross_entropy_backward(p: Array, y: Array, weight: Array) -> Array:
+    """(p - one_hot(y)) times the weight of each target, (T, B, V)."""
+    xp = namespace(p)
+    d = (rows(p) - one_hot(y, p.shape[2], p)) * xp.reshape(weight, (-1, 1))
+    return xp.reshape(d, p.shape)
+
+
+def _softmax(logits: Array, y: Array) -> tuple[Array, Array]:
+    """-log p(y) for every target (T, B), and p (T, B, V).
 
     The maximum of each row is taken off first, so that no exp overflows.
     """
     xp = namespace(logits)
-    u = rows(logits)
-    u = u - xp.max(u, axis=1, keepdims=True)
+    u = logits - xp.max(logits, axis=2, keepdims=True)
     e = xp.exp(u)
-    total = xp.sum(e, axis=1, keepdims=True)
-    target = one_hot(y, u.shape[1], u)
-    each = xp.log(total) - xp.sum(u * target, axis=1, keepdims=True)  # -log(exp(u_y) / total)
-    return each, e, total, target
+    total = xp.sum(e, axis=2, keepdims=True)
+    targets = xp.reshape(y, (-1,)) + u.shape[2] * xp.arange(y.shape[0] * y.shape[1], dtype=y.dtype, device=device(y))
+    u_y = xp.reshape(xp.take(xp.reshape(u, (-1,)), targets), y.shape)
+    return xp.log(total[:, :, 0]) - u_y, e / total  # -log(exp(u_y) / total)

@@ -8,8 +8,9 @@ a_t = o_t tanh(c_t)
 from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
+from bptt.fused import twinned
 from bptt.nn import initialisation, linear
-from bptt.nn.arrays import rows, sigmoid, transposed
+from bptt.nn.arrays import outer, sigmoid, transposed
 
 GATES = 4  # blocks of H rows in Wax, Waa and b
 
@@ -52,19 +53,30 @@ def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "unifor
 
 def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache]:
     """States a_1 .. a_T (T, B, H), the last ones as the next State, and the Cache."""
-    Wax, Waa, b = params
-    a, c, gates = recurrence(linear.forward(Wax, x, b), Waa, state.a, state.c)
+    a, c, gates = run(*params, x, *state)
     return a[1:, ...], State(a[-1, ...], c[-1, ...]), Cache(x, a, c, gates)
 
 
 def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, State, Params]:
     """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
-    Wax, Waa, _ = params
-    x, a, c, gates = cache
+    dx, da0, dc0, *dparams = run_backward(*params, *cache, da)
+    return dx, State(da0, dc0), Params(*dparams)
+
+
+@twinned
+def run(Wax: Array, Waa: Array, b: Array, x: Array, a0: Array, c0: Array) -> tuple[Array, ...]:
+    """a and c (T+1, B, H) and the gates i, f, g, o (T, B, 4H)."""
+    return recurrence(linear.forward(Wax, x, b), Waa, a0, c0)
+
+
+@twinned
+def run_backward(
+    Wax: Array, Waa: Array, b: Array, x: Array, a: Array, c: Array, gates: Array, da: Array
+) -> tuple[Array | None, ...]:
+    """Gradients with respect to x, a0, c0, Wax, Waa and b, given da (T, B, H)."""
     dz, da0, dc0 = recurrence_backward(da, c, gates, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
-    dWaa = namespace(da).matmul(rows(dz).T, rows(a[:-1, ...]))
-    return dx, State(da0, dc0), Params(dWax, dWaa, db)
+    return dx, da0, dc0, dWax, outer(dz, a[:-1, ...]), db
 
 
 def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array, Array]:

@@ -132,4 +132,4 @@ def loss_and_gradient(
     """The mean of -log p(y) in nats, its gradient with respect to every parameter, and the next states."""
     logits, after, cache = forward(config, params, x, states, keep)
     mean, loss_cache = loss.forward(logits, y, mask)
-    return mean, backward(config, params, cache, loss.backward(loss_cache, logits.shape)), after
+    return mean, backward(config, params, cache, loss.backward(loss_cache)), after

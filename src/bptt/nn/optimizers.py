@@ -7,6 +7,7 @@ import math
 from typing import NamedTuple
 
 from bptt.backend import Array, namespace
+from bptt.fused import twinned
 
 
 class State(NamedTuple):
@@ -35,6 +36,7 @@ def norm(d: Array) -> Array:
     return xp.sqrt(xp.sum(d * d))
 
 
+@twinned
 def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
     """The vector scaled down to norm `limit` where it is longer, and its norm before (Pascanu et al. 2013, algorithm 1)."""
     length = norm(d)
@@ -78,13 +80,31 @@ def adam(
     weight_decay: float = 0.0,
 ) -> tuple[Array, State]:
     """Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
-    xp = namespace(d)
     t = state.t + 1.0
-    m = beta1 * state.m + (1.0 - beta1) * d
-    v = beta2 * state.v + (1.0 - beta2) * (d * d)
+    theta, m, v = moments(theta, d, state.m, state.v, t, rate, beta1, beta2, eps, weight_decay)
+    return theta, State(t, m, v)
+
+
+@twinned
+def moments(
+    theta: Array,
+    d: Array,
+    m: Array,
+    v: Array,
+    t: Array,
+    rate: Array | float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> tuple[Array, Array, Array]:
+    """The parameters and both running means after update t of Adam."""
+    xp = namespace(d)
+    m = beta1 * m + (1.0 - beta1) * d
+    v = beta2 * v + (1.0 - beta2) * (d * d)
     m_hat = m / -xp.expm1(t * math.log(beta1))  # 1 - beta**t without cancellation in float32
     v_hat = v / -xp.expm1(t * math.log(beta2))
-    return theta * (1.0 - rate * weight_decay) - rate * m_hat / (xp.sqrt(v_hat) + eps), State(t, m, v)
+    return theta * (1.0 - rate * weight_decay) - rate * m_hat / (xp.sqrt(v_hat) + eps), m, v
 
 
 def constant(step: int, peak: float) -> float:

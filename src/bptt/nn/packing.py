@@ -15,22 +15,29 @@ def leaves(tree: Any, name: str = "") -> list[tuple[str, Array]]:
     return [leaf for key, branch in zip(keys, tree) for leaf in leaves(branch, f"{name}.{key}" if name else str(key))]
 
 
+def flat(tree: Any) -> list[Array]:
+    """Every array of nested tuples, in their order."""
+    if not isinstance(tree, tuple):
+        return [tree]
+    return [array for branch in tree for array in flat(branch)]
+
+
 def rebuild(tree: Any, arrays: Any) -> Any:
     """A tree of the same build whose arrays are the next ones of the iterator `arrays`."""
     if not isinstance(tree, tuple):
         return next(arrays)
     branches = [rebuild(branch, arrays) for branch in tree]
-    return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
+    return tree._make(branches) if hasattr(tree, "_make") else tuple(branches)
 
 
 def transform(function: Callable[[Array], Array], tree: Any) -> Any:
     """The tree with `function` applied to every array."""
-    return rebuild(tree, iter([function(array) for _, array in leaves(tree)]))
+    return rebuild(tree, map(function, flat(tree)))
 
 
 def pack(tree: Any) -> Array:
     """All arrays of a tree as one vector (P,)."""
-    arrays = [array for _, array in leaves(tree)]
+    arrays = flat(tree)
     xp = namespace(arrays[0])
     return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
 
@@ -38,7 +45,7 @@ def pack(tree: Any) -> Array:
 def unpack(vector: Array, shapes: Any) -> Any:
     """The tree whose arrays are the pieces of the vector (P,), given the tree of their shapes (lists)."""
     xp, start, pieces = namespace(vector), 0, []
-    for _, shape in leaves(shapes):
+    for shape in flat(shapes):
         stop = start + math.prod(shape)
         pieces.append(xp.reshape(vector[start:stop], tuple(shape)))
         start = stop
@@ -47,4 +54,4 @@ def unpack(vector: Array, shapes: Any) -> Any:
 
 def count(shapes: Any) -> int:
     """The number of elements of all arrays, given the tree of their shapes (lists)."""
-    return sum(math.prod(shape) for _, shape in leaves(shapes))
+    return sum(math.prod(shape) for shape in flat(shapes))

@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
+from bptt.fused import twinned
 from bptt.nn import initialisation, linear
-from bptt.nn.arrays import rows, transposed
+from bptt.nn.arrays import outer, transposed
 
 GATES = 1  # blocks of H rows in Wax, Waa and b
 
@@ -39,19 +40,28 @@ def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "unifor
 
 def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache]:
     """States a_1 .. a_T (T, B, H), the last one as the next State, and the Cache."""
-    Wax, Waa, b = params
-    a = recurrence(linear.forward(Wax, x, b), Waa, state.a)  # (T+1, B, H)
+    a = run(*params, x, state.a)
     return a[1:, ...], State(a[-1, ...]), Cache(x, a)
 
 
 def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, State, Params]:
     """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
-    Wax, Waa, _ = params
-    x, a = cache
+    dx, da0, *dparams = run_backward(*params, *cache, da)
+    return dx, State(da0), Params(*dparams)
+
+
+@twinned
+def run(Wax: Array, Waa: Array, b: Array, x: Array, a0: Array) -> Array:
+    """States a_0 .. a_T (T+1, B, H)."""
+    return recurrence(linear.forward(Wax, x, b), Waa, a0)
+
+
+@twinned
+def run_backward(Wax: Array, Waa: Array, b: Array, x: Array, a: Array, da: Array) -> tuple[Array | None, ...]:
+    """Gradients with respect to x, a0, Wax, Waa and b, given da (T, B, H)."""
     dz, da0 = recurrence_backward(da, a, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
-    dWaa = namespace(da).matmul(rows(dz).T, rows(a[:-1, ...]))
-    return dx, State(da0), Params(dWax, dWaa, db)
+    return dx, da0, dWax, outer(dz, a[:-1, ...]), db
 
 
 def recurrence(z: Array, Waa: Array, a0: Array) -> Array:

@@ -1,0 +1,115 @@
+"""The training step of bench/train_step.py in PyTorch and in JAX, each in its best honest setting for one core of a CPU.
+
+A peer is made from host weights and a batch, and is a pair of functions without arguments: one computes the loss and the
+gradient, the other makes a whole step (loss, gradient, norm clip at 1, Adam at 0.001); both return the loss before the update.
+Both peers get the tokens in the form that suits them best, made before the clock runs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bptt.backend import HostArray
+from bptt.nn import model
+
+Peer = tuple[Callable[[], float], Callable[[], float]]
+
+
+def torch(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Peer:
+    """`torch.nn.RNN`, `GRU` or `LSTM` on one-hot vectors, its fused Adam, and oneDNN where PyTorch has it (LSTM)."""
+    import torch
+    from torch.nn.utils import clip_grad_norm_
+
+    torch.set_num_threads(1)
+    kind = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[config.cell]
+    rnn = kind(config.vocabulary, config.hidden)
+    readout = torch.nn.Linear(config.hidden, config.vocabulary)
+    layer = params.layers[0]
+    hidden_bias = np.zeros_like(layer.b)
+    if config.cell == "gru":
+        hidden_bias[2 * config.hidden :] = layer.ban
+    own = (rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0, readout.weight, readout.bias)
+    with torch.no_grad():
+        for to, array in zip(own, (layer.Wax, layer.Waa, layer.b, hidden_bias, params.Wya, params.by)):
+            to.copy_(torch.from_numpy(array))
+    adam = torch.optim.Adam(own, lr=1e-3, fused=True)
+    inputs = torch.eye(config.vocabulary)[torch.from_numpy(x)]
+    targets = torch.from_numpy(y).reshape(-1)
+
+    def gradient() -> float:
+        adam.zero_grad()
+        logits = readout(rnn(inputs)[0])
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, config.vocabulary), targets)
+        loss.backward()
+        return float(loss)
+
+    def step() -> float:
+        loss = gradient()
+        clip_grad_norm_(own, 1.0)
+        adam.step()
+        return loss
+
+    return gradient, step
+
+
+def jax(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Peer:
+    """One program compiled by `jit`: a `scan` over time of what depends on the state, all else before and after it; buffers are donated."""
+    import jax
+    import jax.numpy as jnp
+
+    H = config.hidden
+
+    def vanilla(layer: Any, state: Any, z: Any) -> Any:
+        a = jnp.tanh(z + state[0] @ layer.Waa.T)
+        return (a,), a
+
+    def gru(layer: Any, state: Any, z: Any) -> Any:
+        q = state[0] @ layer.Waa.T
+        ru = jax.nn.sigmoid(z[:, : 2 * H] + q[:, : 2 * H])
+        n = jnp.tanh(z[:, 2 * H :] + ru[:, :H] * (q[:, 2 * H :] + layer.ban))
+        a = n + ru[:, H:] * (state[0] - n)
+        return (a,), a
+
+    def lstm(layer: Any, state: Any, z: Any) -> Any:
+        q = z + state[0] @ layer.Waa.T
+        i, f, o = jax.nn.sigmoid(q[:, :H]), jax.nn.sigmoid(q[:, H : 2 * H]), jax.nn.sigmoid(q[:, 3 * H :])
+        c = f * state[1] + i * jnp.tanh(q[:, 2 * H : 3 * H])
+        a = o * jnp.tanh(c)
+        return (a, c), a
+
+    cell = {"vanilla": vanilla, "gru": gru, "lstm": lstm}[config.cell]
+
+    def mean(params: Any, x: Any, y: Any) -> Any:
+        layer = params.layers[0]
+        start = (jnp.zeros((x.shape[1], H), jnp.float32),) * (2 if config.cell == "lstm" else 1)
+        _, a = jax.lax.scan(lambda state, z: cell(layer, state, z), start, layer.Wax.T[x] + layer.b)
+        logits = jax.nn.log_softmax(a @ params.Wya.T + params.by)
+        return -jnp.mean(jnp.take_along_axis(logits, y[:, :, None], axis=2))
+
+    def update(state: Any, x: Any, y: Any) -> Any:
+        params, m, v, t = state
+        loss, d = jax.value_and_grad(mean)(params, x, y)
+        norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(d)))
+        t = t + 1
+        scale, fix_m, fix_v = 1.0 / jnp.maximum(norm, 1.0), 1 / (1 - 0.9**t), 1 / (1 - 0.999**t)
+        m = jax.tree.map(lambda m, d: 0.9 * m + 0.1 * scale * d, m, d)
+        v = jax.tree.map(lambda v, d: 0.999 * v + 0.001 * (scale * d) ** 2, v, d)
+        params = jax.tree.map(lambda p, m, v: p - 1e-3 * fix_m * m / (jnp.sqrt(fix_v * v) + 1e-8), params, m, v)
+        return (params, m, v, t), loss
+
+    compiled, compiled_gradient = jax.jit(update, donate_argnums=0), jax.jit(jax.value_and_grad(mean))
+    params = jax.tree.map(lambda a: jnp.array(a, jnp.float32), params)
+    tokens, targets = jnp.array(x, jnp.int32), jnp.array(y, jnp.int32)
+    state = (jax.tree.map(jnp.copy, params), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)), jnp.float32(0))
+
+    def gradient() -> float:
+        return float(jax.block_until_ready(compiled_gradient(params, tokens, targets))[0])
+
+    def step() -> float:
+        nonlocal state
+        state, loss = compiled(state, tokens, targets)
+        jax.block_until_ready(state)
+        return float(loss)
+
+    return gradient, step

@@ -1,0 +1,192 @@
+"""The twins on a CPU, compiled by Numba when they are first called, and then kept on disk."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+from bptt.fused import cells
+from bptt.fused.product import compiled, multiply, outer, pack, pack_transposed, padded, space, trimmed
+from bptt.fused.vectors import exp
+
+NAME = f"numba {numba.__version__}"
+
+
+def _inputs(x: Any, W: Any) -> tuple[Any, Any]:
+    """The ids (T, B) and the vectors (T, B, I) that a layer reads, one of which says nothing."""
+    if x.ndim == 2:
+        return x, np.empty((*x.shape, 0), W.dtype)
+    return np.zeros(x.shape[:2], np.int64), x
+
+
+def vanilla_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any) -> Any:
+    return cells.vanilla(Wax, Waa, b, *_inputs(x, Wax), a0)
+
+
+def vanilla_run_backward(Wax: Any, Waa: Any, b: Any, x: Any, a: Any, da: Any) -> Any:
+    da0, (dx, dWax, dWaa, db) = cells.vanilla_backward(Wax, Waa, *_inputs(x, Wax), a, da)
+    return None if x.ndim == 2 else dx, da0, dWax, dWaa, db
+
+
+def gru_run(Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a0: Any) -> Any:
+    return cells.gru(Wax, Waa, b, ban, *_inputs(x, Wax), a0)
+
+
+def gru_run_backward(Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a: Any, ru: Any, n: Any, p: Any, da: Any) -> Any:
+    da0, dban, (dx, dWax, dWaa, db) = cells.gru_backward(Wax, Waa, *_inputs(x, Wax), a, ru, n, p, da)
+    return None if x.ndim == 2 else dx, da0, dWax, dWaa, db, dban
+
+
+def lstm_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any, c0: Any) -> Any:
+    return cells.lstm(Wax, Waa, b, *_inputs(x, Wax), a0, c0)
+
+
+def lstm_run_backward(Wax: Any, Waa: Any, b: Any, x: Any, a: Any, c: Any, gates: Any, da: Any) -> Any:
+    da0, dc0, (dx, dWax, dWaa, db) = cells.lstm_backward(Wax, Waa, *_inputs(x, Wax), a, c, gates, da)
+    return None if x.ndim == 2 else dx, da0, dc0, dWax, dWaa, db
+
+
+@compiled
+def linear_affine(W: Any, x: Any, b: Any) -> Any:
+    T, B, I = x.shape
+    N = W.shape[0]
+    panels = pack_transposed(W)
+    z = np.empty((T, B, N), W.dtype)
+    flat, some = z.reshape(T * B, N), np.empty((64, padded(N, W)), W.dtype)
+    for first in range(0, T * B, 64):
+        count = min(64, T * B - first)
+        multiply(x, first * I, count, I, panels, some, False)
+        for i in range(count):
+            for j in range(N):
+                flat[first + i, j] = some[i, j] + b[j]
+    return z
+
+
+@compiled
+def linear_affine_backward(W: Any, x: Any, dz: Any) -> Any:
+    T, B, I = x.shape
+    N = W.shape[0]
+    panels = pack(W)
+    dx = np.empty((T, B, I), W.dtype)
+    flat, d = dx.reshape(T * B, I), dz.reshape(T * B, N)
+    if padded(I, W) == I:
+        multiply(dz, 0, T * B, N, panels, flat, False)
+    else:
+        some = np.empty((64, padded(I, W)), W.dtype)
+        for first in range(0, T * B, 64):
+            count = min(64, T * B - first)
+            multiply(dz, first * N, count, N, panels, some, False)
+            for i in range(count):
+                flat[first + i] = some[i, :I]
+    db = np.zeros(N, W.dtype)
+    for i in range(T * B):
+        db += d[i]
+    dW = space(N, I, W)
+    outer(d, x.reshape(T * B, I), 0, T * B, dW, False)
+    return dx, trimmed(dW, N, I), db
+
+
+@compiled
+def loss_cross_entropy(logits: Any, y: Any, mask: Any) -> Any:
+    T, B, V = logits.shape
+    p, weight, mean = np.empty_like(logits), np.empty_like(mask), np.empty((), logits.dtype)
+    count = loss = 0.0
+    for t in range(T):
+        for b in range(B):
+            count += mask[t, b]
+            row, largest = p[t, b], logits[t, b, 0]
+            for v in range(1, V):
+                largest = max(largest, logits[t, b, v])
+            for v in range(V):
+                row[v] = logits[t, b, v] - largest
+            weight[t, b] = row[y[t, b]]
+    flat = p.reshape(-1)
+    for i in range(flat.size):  # whole vectors
+        flat[i] = exp(flat[i])
+    for t in range(T):
+        for b in range(B):
+            row, total = p[t, b], logits.dtype.type(0)
+            for v in range(V):
+                total += row[v]
+            for v in range(V):
+                row[v] /= total
+            loss += (math.log(total) - weight[t, b]) * mask[t, b]
+            weight[t, b] = mask[t, b] / count
+    mean[()] = loss / count
+    return mean, p, weight
+
+
+@compiled
+def loss_cross_entropy_backward(p: Any, y: Any, weight: Any) -> Any:
+    T, B, V = p.shape
+    d = np.empty_like(p)
+    for t in range(T):
+        for b in range(B):
+            for v in range(V):
+                d[t, b, v] = p[t, b, v] * weight[t, b]
+            d[t, b, y[t, b]] -= weight[t, b]
+    return d
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def squares(d: Any) -> Any:
+    """The sum of the squares of some elements."""
+    total = d.dtype.type(0)
+    for i in range(d.size):
+        total += d[i] * d[i]
+    return total
+
+
+@compiled
+def clipped(d: Any, limit: float) -> Any:
+    total = 0.0
+    for first in range(0, d.size, 1024):
+        total += squares(d[first : first + 1024])
+    norm = np.empty((), d.dtype)
+    norm[()] = math.sqrt(total)
+    return (d * d.dtype.type(limit / norm[()]) if norm[()] > limit else d), norm
+
+
+def optimizers_clip_by_norm(d: Any, limit: float) -> Any:
+    return clipped(d, float(limit))
+
+
+@compiled
+def adam(theta: Any, d: Any, m: Any, v: Any, rate: float, beta1: float, rest1: float, beta2: float, rest2: float, fix: float, eps: float, keep: float) -> Any:
+    number = theta.dtype.type
+    rate, beta1, rest1, beta2, rest2, fix, eps, keep = (
+        number(rate), number(beta1), number(rest1), number(beta2), number(rest2), number(fix), number(eps), number(keep)
+    )
+    new, m_new, v_new = np.empty_like(theta), np.empty_like(theta), np.empty_like(theta)
+    for i in range(theta.size):
+        m_new[i] = beta1 * m[i] + rest1 * d[i]
+        v_new[i] = beta2 * v[i] + rest2 * (d[i] * d[i])
+        new[i] = keep * theta[i] - rate * m_new[i] / (np.sqrt(v_new[i] * fix) + eps)
+    return new, m_new, v_new
+
+
+def optimizers_moments(
+    theta: Any, d: Any, m: Any, v: Any, t: Any, rate: Any, beta1: float, beta2: float, eps: float, weight_decay: float
+) -> Any:
+    t, rate = float(t), float(rate)
+    m_fix, v_fix = -math.expm1(t * math.log(beta1)), -math.expm1(t * math.log(beta2))
+    return adam(
+        theta, d, m, v, rate / m_fix, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps, 1.0 - rate * weight_decay
+    )
+
+
+def owned(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its arrays copied where they are not contiguous and writable: Numba would compile for each kind of array."""
+
+    def twin(*arguments: Any) -> Any:
+        return function(*[a.copy() if isinstance(a, np.ndarray) and not a.flags.carray else a for a in arguments])
+
+    return twin
+
+
+ROOMS = ("arrays_", "linear_", "vanilla_", "gru_", "lstm_", "loss_", "optimizers_")
+TWINS: dict[str, Callable[..., Any]] = {
+    name: owned(function) for name, function in globals().items() if name.startswith(ROOMS)
+}

@@ -1,0 +1,180 @@
+"""What Numba cannot say by itself, as LLVM instructions on whole vector registers; all work on float32 and on float64."""
+
+import math
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)  # 32 registers of 64 bytes, or 16 of 32
+VECTOR = 64 if WIDE else 32  # bytes
+
+
+def _vector(number: Any) -> tuple[Any, int, int]:
+    """The vector type of numbers, how many are in it, and the bytes of one."""
+    size = 8 if isinstance(number, ir.DoubleType) else 4
+    return ir.VectorType(number, VECTOR // size), VECTOR // size, size
+
+
+def _load(b: Any, pointer: Any, index: Any) -> Any:
+    vector, _, size = _vector(pointer.type.pointee)
+    return b.load(b.bitcast(b.gep(pointer, [index]), vector.as_pointer()), align=size)
+
+
+def _store(b: Any, value: Any, pointer: Any, index: Any) -> None:
+    size = _vector(pointer.type.pointee)[2]
+    b.store(value, b.bitcast(b.gep(pointer, [index]), value.type.as_pointer()), align=size)
+
+
+@intrinsic
+def at(context: Any, array: Any, index: Any) -> Any:
+    """A pointer to an element of a contiguous array, counted from its beginning."""
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, b, arguments[0]).data
+        return b.gep(data, [arguments[1]])
+
+    return types.CPointer(array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def copy(context: Any, source: Any, target: Any) -> Any:
+    """Copy one vector from a pointer to another."""
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        zero = ir.IntType(64)(0)
+        _store(b, _load(b, arguments[0], zero), arguments[1], zero)
+        return context.get_dummy_value()
+
+    return types.void(source, target), generate
+
+
+@intrinsic
+def transpose(context: Any, source: Any, row: Any, target: Any, target_row: Any) -> Any:
+    """Transpose a square of as many rows as a vector has numbers, from a pointer to another.
+
+    `row` and `target_row` are the elements from one row to the next. Each round is a perfect shuffle of all elements.
+    """
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        source, row, target, target_row = arguments
+        n = _vector(source.type.pointee)[1]
+        order = [place for pair in zip(range(n), range(n, 2 * n)) for place in pair]  # one from each of two vectors in turn
+        low, high = (ir.Constant(ir.VectorType(ir.IntType(32), n), half) for half in (order[:n], order[n:]))
+        rows = [_load(b, source, b.mul(row, row.type(i))) for i in range(n)]
+        for _ in range(n.bit_length() - 1):
+            pairs = [(rows[i], rows[i + n // 2]) for i in range(n // 2)]
+            rows = [b.shuffle_vector(*pair, half) for pair in pairs for half in (low, high)]
+        for i, value in enumerate(rows):
+            _store(b, value, target, b.mul(target_row, target_row.type(i)))
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), generate
+
+
+def _exp(b: Any, x: Any) -> Any:
+    """e**x for one number, 0 < x excepted: 2**n times the Taylor series of the rest, which is at most ln(2) / 2.
+
+    Below the smallest normal number's logarithm it stays at that number. LLVM makes vectors of it where it stands in a loop.
+    """
+    number, double = x.type, isinstance(x.type, ir.DoubleType)
+    bits, mantissa, bias, terms, least = (64, 52, 1023, 13, -708.0) if double else (32, 23, 127, 7, -87.0)
+    whole = ir.IntType(bits)
+    fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(number, [number] * 3), f"llvm.fma.{number.intrinsic_name}")
+    x = b.select(b.fcmp_ordered("<", x, number(least)), number(least), x)  # not a number stays that
+    shift = number(1.5 * 2**mantissa)  # added to a number, it leaves the nearest integer in the lowest bits
+    shifted = b.call(fma, [x, number(1 / math.log(2)), shift])
+    n = b.fsub(shifted, shift)
+    high = math.ldexp(round(math.ldexp(math.log(2), mantissa // 2)), -(mantissa // 2))  # n times this is exact
+    r = b.call(fma, [n, number(-high), x])
+    r = b.call(fma, [n, number(high - math.log(2)), r])
+    total = number(1 / math.factorial(terms))
+    for k in reversed(range(terms)):
+        total = b.call(fma, [total, r, number(1 / math.factorial(k))])
+    power = b.add(b.shl(b.bitcast(shifted, whole), whole(mantissa)), whole(bias << mantissa))
+    return b.fmul(total, b.bitcast(power, number))
+
+
+@intrinsic
+def exp(context: Any, x: Any) -> Any:
+    """e**x for x up to 0; never less than 1e-38 in float32, 1e-308 in float64."""
+    return x(x), lambda context, b, signature, arguments: _exp(b, arguments[0])
+
+
+@intrinsic
+def tanh(context: Any, x: Any) -> Any:
+    """The hyperbolic tangent, (1 - e**-2|x|) / (1 + e**-2|x|) with the sign of x."""
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        (x,) = arguments
+        number, kind = x.type, x.type.intrinsic_name
+        fabs = cgutils.get_or_insert_function(b.module, ir.FunctionType(number, [number]), f"llvm.fabs.{kind}")
+        sign = cgutils.get_or_insert_function(b.module, ir.FunctionType(number, [number] * 2), f"llvm.copysign.{kind}")
+        e = _exp(b, b.fmul(number(-2.0), b.call(fabs, [x])))
+        return b.call(sign, [b.fdiv(b.fsub(number(1.0), e), b.fadd(number(1.0), e)), x])
+
+    return x(x), generate
+
+
+def kernel(rows: int, panels: int) -> Any:
+    """Code for a block of a product, C (rows, panels * N) = A (rows, K) W or C += A W, whose sums stay in registers for all K.
+
+    A panel of W is two vectors wide and has K rows. Arguments: K; a pointer to A, the elements from one row of it to the next and
+    from one k to the next; a pointer to the first panel, which the others follow; a pointer to C, the elements from one row of
+    it to the next; whether to add to C.
+    """
+    block = [(i, p, v) for i in range(rows) for p in range(panels) for v in range(2)]
+
+    @intrinsic
+    def multiply(context: Any, K: Any, A: Any, row: Any, column: Any, W: Any, C: Any, ldc: Any, add: Any) -> Any:
+        def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            K, A, row, column, W, C, ldc, add = arguments
+            size = K.type
+            vector, n, _ = _vector(A.type.pointee)
+            zero, undefined = ir.Constant(vector, [0.0] * n), ir.Constant(vector, ir.Undefined)
+            everywhere = ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n)
+            name = f"llvm.fma.v{n}{vector.element.intrinsic_name}"
+            fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(vector, [vector] * 3), name)
+            firsts = [b.gep(A, [b.mul(row, size(i))]) for i in range(rows)]
+            streams = [b.gep(W, [b.mul(K, size(p * 2 * n))]) for p in range(panels)]
+            outs = [b.add(b.mul(ldc, size(i)), size((2 * p + v) * n)) for i, p, v in block]
+
+            before = b.block
+            with b.if_then(add):
+                old = [_load(b, C, out) for out in outs]
+                adding = b.block
+            begin = [b.phi(vector) for _ in block]
+            for phi, value in zip(begin, old):
+                phi.add_incoming(zero, before)
+                phi.add_incoming(value, adding)
+            entry, loop, done = b.block, b.append_basic_block("multiply"), b.append_basic_block("store")
+            b.branch(loop)
+
+            b.position_at_end(loop)
+            k, sums = b.phi(size), [b.phi(vector) for _ in block]
+            weights = {
+                (p, v): _load(b, streams[p], b.add(b.mul(k, size(2 * n)), size(v * n))) for p in range(panels) for v in range(2)
+            }
+            states = []
+            for first in firsts:
+                number = b.load(b.gep(first, [b.mul(k, column)]))
+                one = b.insert_element(undefined, number, ir.IntType(32)(0))
+                states.append(b.shuffle_vector(one, undefined, everywhere))
+            new = [b.call(fma, [states[i], weights[p, v], total]) for (i, p, v), total in zip(block, sums)]
+            following = b.add(k, size(1))
+            for phi, first, last in zip([k, *sums], [size(0), *begin], [following, *new]):
+                phi.add_incoming(first, entry)
+                phi.add_incoming(last, loop)
+            b.cbranch(b.icmp_signed("<", following, K), loop, done)
+
+            b.position_at_end(done)
+            for out, total in zip(outs, new):
+                _store(b, total, C, out)
+            return context.get_dummy_value()
+
+        arguments = (types.intp, A, types.intp, types.intp, W, C, types.intp, types.boolean)
+        return types.void(*arguments), generate
+
+    return multiply
