@@ -18,6 +18,7 @@ import pytest
 from bptt import backend as backends
 from bptt.errors import InputError
 from bptt.nn import packing
+from bptt.text.sequences import Sequences
 
 ALWAYS = ("numpy", "numpy-readonly", "strict", "strict-f32")
 WHERE_INSTALLED = ("torch", "jax", "jax-jit", "cupy")
@@ -84,6 +85,14 @@ class Lab:
                 assert np.shape(a) == np.shape(b), name
                 scale = max(1.0, float(np.max(np.abs(b), initial=0.0)))
                 np.testing.assert_allclose(a, b, rtol=0, atol=scale * (tolerance or self.tolerance), err_msg=name)
+
+
+def pack(sequences: list[np.ndarray]) -> Sequences:
+    """Sequences of ids (n + 1,) one after the other in one array, places and lengths in the smallest type."""
+    lengths = np.array([len(one) - 1 for one in sequences], np.int64)
+    starts = np.cumsum(lengths + 1) - lengths - 1
+    small = [numbers.astype(np.min_scalar_type(numbers.max(initial=0))) for numbers in (starts, lengths)]
+    return Sequences(np.concatenate([np.zeros(0, np.uint8), *sequences]), *small)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ STACK = "test_model.py::test_every_gradient_of_a_new_text"
 PADDED = "test_model.py::test_a_padded_batch_is_its_lines_one_at_a_time"
 
 MUTATIONS = [
-    *in_every_cell("unshifted a_prev in dWaa", "rows(a[:-1, ...])", "rows(a[1:, ...])", DIFFERENCES),
+    *in_every_cell("unshifted a_prev in dWaa", ", a[:-1, ...])", ", a[1:, ...])", DIFFERENCES),
     *in_every_cell("dropped da0", "State(da0", "State(0.0 * da0", DIFFERENCES),
     *in_every_cell("missing + da_next from the step after", "da[t, ...] + da_next", "da[t, ...]", DIFFERENCES),
     Mutation("vanilla: first step skipped", "nn/vanilla.py", "* slope[t, ...])", "* slope[t, ...] * (t > 0))", DIFFERENCES),
@@ -62,7 +62,7 @@ MUTATIONS = [
     Mutation(
         "gru: bias inside the reset product without gradient",
         "nn/gru.py",
-        "dban = xp.sum(rows(dq)[:, 2 * H :], axis=0)",
+        "dban = namespace(da).sum(rows(dq)[:, 2 * n.shape[2] :], axis=0)",
         "dban = 0.0 * p[0, 0, :]",
         DIFFERENCES,
     ),
@@ -86,33 +86,37 @@ MUTATIONS = [
     Mutation(
         "bias gradient summed over one axis",
         "nn/linear.py",
-        "xp.sum(d, axis=0)",
-        "xp.sum(dz[0, ...], axis=0)",
+        "namespace(W).sum(d, axis=0)",
+        "namespace(W).sum(dz[0, ...], axis=0)",
         "test_linear.py",
     ),
     Mutation(
         "bias left out for tokens",
         "nn/linear.py",
-        "xp.reshape(z + b,",
-        "xp.reshape(z if x.ndim == 2 else z + b,",
+        "namespace(W).reshape(z + b,",
+        "namespace(W).reshape(z,",
         "test_linear.py::test_tokens_pick_columns",
     ),
     Mutation(
-        "mask ignored", "nn/loss.py", "xp.reshape(mask, (-1, 1)) / xp.sum(mask)", "xp.ones_like(each) / each.shape[0]", PADDED
+        "mask ignored",
+        "nn/loss.py",
+        "weight = mask / (xp.sum(mask) if count is None else count)",
+        "weight = xp.ones_like(each) / (y.shape[0] * y.shape[1])",
+        PADDED,
     ),
-    Mutation("mean over all steps, padding included", "nn/loss.py", "/ xp.sum(mask)", "/ each.shape[0]", PADDED),
+    Mutation("mean over all steps, padding included", "nn/loss.py", "xp.sum(mask) if", "y.shape[0] * y.shape[1] if", PADDED),
     Mutation(
         "gradient of the loss without its target",
         "nn/loss.py",
-        "(p - target)",
-        "p",
+        "(rows(p) - one_hot(y, p.shape[2], p))",
+        "rows(p)",
         "test_loss.py::test_gradient_equals_central_differences",
     ),
     Mutation(
         "no maximum taken off",
         "nn/loss.py",
-        "    u = u - xp.max(u, axis=1, keepdims=True)\n",
-        "",
+        "logits - xp.max(logits, axis=2, keepdims=True)",
+        "logits",
         "test_loss.py::test_large_logits",
     ),
     Mutation(
@@ -177,8 +181,8 @@ MUTATIONS = [
     Mutation(
         "held-out part measured on what was trained on",
         "run/data.py",
-        "batches.stream(data.held_out[0], HELD_OUT_STREAMS",
-        "batches.stream(data.training[0], HELD_OUT_STREAMS",
+        "batches.stream(data.held_out, HELD_OUT_STREAMS",
+        "batches.stream(data.training, HELD_OUT_STREAMS",
         "test_data.py::test_what_is_measured_is_what_is_held_out",
     ),
     Mutation(
@@ -205,8 +209,8 @@ MUTATIONS = [
     Mutation(
         "state not carried in training",
         "run/training.py",
-        "        None if batch.start else states,\n",
-        "        None,\n",
+        "    start = None if batch.start else states\n",
+        "    start = None\n",
         "test_training.py::test_the_state_is_carried_to_the_next_window",
     ),
     Mutation(
@@ -223,7 +227,7 @@ MUTATIONS = [
         "None",
         "test_evaluation.py::test_a_stream_in_windows",
     ),
-    Mutation("padding measured, too", "run/evaluation.py", " * backend.put(batch.mask)", "", "test_evaluation.py"),
+    Mutation("padding measured, too", "run/evaluation.py", " * batch.mask", "", "test_evaluation.py"),
     Mutation(
         "state lost while sampling",
         "run/sampling.py",
@@ -277,22 +281,58 @@ MUTATIONS = [
         "test_scoring.py::test_every_target_by_itself",
     ),
     Mutation(
-        "integers put on the device as floats", "backend.py", 'if host.dtype.kind == "f" else "int64"', "", "test_backend.py"
+        "integers put on the device as floats", "backend.py", 'if host.dtype.kind == "f" else integers', "", "test_backend.py"
     ),
     Mutation(
         "last target wrapped to the front",
         "text/batches.py",
-        "sequence[a : b + 1] for a, b",
-        "np.roll(sequence, -1)[a : b + 1] for a, b",
+        "found = ids[xp.minimum(places, ends)]",
+        "found = ids[xp.minimum(places, ends) % (ids.shape[0] - 1)]",
         "test_batches.py",
     ),
     Mutation(
         "tail of the text dropped",
         "text/batches.py",
-        "cuts = [targets * b // streams",
-        "cuts = [targets // streams * b",
+        "start + targets * b // streams",
+        "start + targets // streams * b",
         "test_batches.py",
     ),
+    Mutation(
+        "a sequence read beyond its end",
+        "text/batches.py",
+        "xp.where(inside, xp.astype(found, xp.int64), 0)",
+        "xp.astype(ids[places % ids.shape[0]], xp.int64)",
+        "test_batches.py::test_windows_are_what_a_loop_over_the_columns_gives",
+    ),
+    Mutation(
+        "mask a step late",
+        "text/batches.py",
+        "xp.astype(inside[1:, :], dtype)",
+        "xp.astype(inside[:-1, :], dtype)",
+        "test_batches.py::test_windows_are_what_a_loop_over_the_columns_gives",
+    ),
+    Mutation(
+        "the whole text put on the device for each batch",
+        "text/batches.py",
+        "gather(held, put(w.columns)",
+        "gather(put(ids, small.name), put(w.columns)",
+        "test_training.py::test_a_text_that_fits_travels_once",
+    ),
+    Mutation(
+        "a text put on a device that has no room for it",
+        "text/batches.py",
+        "if len(ids) * small.itemsize <= backend.room():",
+        "if True:",
+        "test_training.py::test_a_text_that_fits_travels_once",
+    ),
+    Mutation(
+        "columns that are read from a file taken for each other",
+        "text/batches.py",
+        "+ np.cumsum(counts) - counts",
+        "+ np.cumsum(counts) - counts[0]",
+        "test_batches.py::test_an_epoch_may_come_from_a_file",
+    ),
+    Mutation("a text that takes the whole device", "backend.py", "int(free) // 4", "int(free)", "test_backend.py::test_room"),
     Mutation(
         "checksums not looked at",
         "run/checkpoint.py",
@@ -658,6 +698,48 @@ MUTATIONS = [
         "xp.where(alive, theta, state.theta)",
         "theta",
         "test_full_disk.py::test_the_first_gradient",
+    ),
+    Mutation(
+        "no gradient handed to the piece of steps before",
+        "nn/recomputation.py",
+        "backward(piece, start, dstart)",
+        "backward(piece, start, None)",
+        "test_recomputation.py::test_loss_gradient_and_states",
+    ),
+    Mutation(
+        "lstm: no gradient from the cell state after",
+        "nn/lstm.py",
+        "*(dafter or State(zero, zero))",
+        "*(dafter._replace(c=zero) if dafter else State(zero, zero))",
+        "test_cells.py::test_backward_from_the_state_after",
+    ),
+    Mutation(
+        "a mean of each piece of steps",
+        "nn/recomputation.py",
+        "mask[piece, ...], count)",
+        "mask[piece, ...])",
+        "test_recomputation.py::test_loss_gradient_and_states",
+    ),
+    Mutation(
+        "initial states forgotten by the first piece of steps",
+        "nn/recomputation.py",
+        "starts = [states]",
+        "starts = [states or model.initial_states(config, params, x.shape[1])]",
+        "test_recomputation.py::test_two_layers_of_new_texts",
+    ),
+    Mutation(
+        "all states kept behind the last one",
+        "nn/recomputation.py",
+        "namespace(a).asarray(a, copy=True)",
+        "a",
+        "test_recomputation.py::test_memory_grows_with_the_root",
+    ),
+    Mutation(
+        "every state stored in training",
+        "run/training.py",
+        "    if task.settings.recompute_every is None:\n",
+        "    if True:\n",
+        "test_recomputation.py::test_a_run_that_recomputes",
     ),
     Mutation(
         "a gradient not looked at",

@@ -42,7 +42,8 @@ def cupy(monkeypatch):
         fake.waited += 1
 
     stream = types.SimpleNamespace(synchronize=synchronize)
-    fake.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=count), get_current_stream=lambda: stream)
+    runtime = types.SimpleNamespace(getDeviceCount=count, memGetInfo=lambda: (400, 1000))
+    fake.cuda = types.SimpleNamespace(runtime=runtime, get_current_stream=lambda: stream)
     fake.ones = np.ones
     fake.asarray = lambda host, *, device: DeviceArray(host)
     monkeypatch.setitem(sys.modules, "cupy", fake)
@@ -262,6 +263,19 @@ def test_integers_become_int64(lab, kind):
     got = lab.backend.get(array)
     assert got.dtype == np.int64
     np.testing.assert_array_equal(got, host.astype(np.int64))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int32"])
+def test_integers_become_what_is_told(lab, kind):
+    host = np.array([0, 1, 255], "<u4")
+    array = lab.backend.put(host, kind)
+    assert dtype_of(array) == kind
+    np.testing.assert_array_equal(lab.backend.get(array), host)
+
+
+def test_room_for_a_text(cupy):
+    assert select("cupy").room() == 100  # a quarter of what is free
+    assert select("numpy").room() == select("strict").room() == 2**30
 
 
 @pytest.mark.parametrize(

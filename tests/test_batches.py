@@ -1,4 +1,4 @@
-"""Batches: every target exactly once, true contexts, little padding, and the count known beforehand."""
+"""Batches: every target exactly once, true contexts, little padding, and the count known beforehand; the same on any device."""
 
 from collections import Counter
 from itertools import pairwise
@@ -8,14 +8,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bptt import backend as backends
+from bptt.backend import Backend
 from bptt.errors import InputError
 from bptt.text import batches, tokens
-from bptt.text.sequences import Sequences
+from bptt.text.sequences import Sequences, one
+from conftest import no_host_looks, pack
 
 quick = settings(deadline=None, max_examples=100)
 lengths = st.lists(st.integers(0, 60), max_size=60)
 sizes = st.integers(1, 9)
 seeds = st.none() | st.integers(0, 99)
+HERE = backends.select("numpy", "float64")
 
 
 def generator(seed):
@@ -25,18 +29,16 @@ def generator(seed):
 def make(targets):
     """Sequences in which every symbol occurs once in the whole corpus, from 1 upwards (0 is the padding)."""
     ends = np.cumsum([0, *(n + 1 for n in targets)]) + 1
-    return [np.arange(a, b, dtype=np.uint16) for a, b in pairwise(ends)]
+    return pack([np.arange(a, b, dtype=np.uint16) for a, b in pairwise(ends)])
 
 
-def pack(sequences):
-    """The same sequences in one array."""
-    lengths = np.array([len(s) - 1 for s in sequences], np.uint8)
-    starts = np.cumsum([0, *(len(s) for s in sequences)])[:-1].astype(np.uint16)
-    return Sequences(np.concatenate([*sequences, np.zeros(0, np.uint16)]), starts, lengths)
+def read(sequences, epoch, backend=HERE):
+    """The batches of the windows of an epoch."""
+    return list(map(batches.reader(sequences.ids, backend), epoch))
 
 
-def values(epoch):
-    return [(b.x.tolist(), b.y.tolist(), b.mask.tolist(), b.start) for b in epoch]
+def values(sequences, epoch):
+    return [(b.x.tolist(), b.y.tolist(), b.mask.tolist(), b.targets, b.start) for b in read(sequences, epoch)]
 
 
 def groups(epoch):
@@ -68,6 +70,9 @@ def check_form(batch, width, length):
     assert (batch.x.dtype, batch.y.dtype, batch.mask.dtype) == (np.int64, np.int64, np.float64)
     assert batch.x.flags.c_contiguous
     assert batch.y.flags.c_contiguous
+    assert batch.targets == batch.mask.sum()
+    assert (batch.y[batch.mask == 0] == 0).all()
+    assert (batch.x[1:][batch.mask[:-1] == 0] == 0).all()
 
 
 @quick
@@ -76,7 +81,7 @@ def check_form(batch, width, length):
 @example([10, 9], 2, 100, None)  # 1 of 20, just 5 %: apart
 def test_lines_give_every_sequence_once_with_little_padding(targets, width, length, seed):
     sequences = make(targets)
-    epoch = list(batches.lines(sequences, width, length, generator(seed)))
+    epoch = read(sequences, batches.lines(sequences, width, length, generator(seed)))
     for batch in epoch:
         check_form(batch, width, length)
     for group in groups(epoch):
@@ -90,42 +95,41 @@ def test_lines_give_every_sequence_once_with_little_padding(targets, width, leng
 
 @quick
 @given(lengths, sizes, sizes, seeds, st.integers(1, 20))
-def test_lines_in_one_array_are_lines_in_many(targets, width, length, seed, piece):
+def test_lines_do_not_depend_on_how_many_are_worked_on_at_a_time(targets, width, length, seed, piece):
+    sequences = make(targets)
     with pytest.MonkeyPatch.context() as patch:
-        expected = values(batches.lines(make(targets), width, length, generator(seed)))
+        expected = values(sequences, batches.lines(sequences, width, length, generator(seed)))
         patch.setattr(tokens, "PIECE", piece)
-        patch.setattr(batches, "_READ", piece)
-        assert values(batches.lines(pack(make(targets)), width, length, generator(seed))) == expected
+        assert values(sequences, batches.lines(sequences, width, length, generator(seed))) == expected
 
 
 @quick
 @given(lengths, sizes, sizes, seeds, st.integers(1, 20))
 def test_an_epoch_of_lines_can_begin_anywhere(targets, width, length, seed, piece):
-    sequences = pack(make(targets))
-    epoch = values(batches.lines(sequences, width, length, generator(seed)))
+    sequences = make(targets)
+    epoch = values(sequences, batches.lines(sequences, width, length, generator(seed)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokens, "PIECE", piece)
         for first in range(len(epoch) + 2):
-            assert values(batches.lines(sequences, width, length, generator(seed), first)) == epoch[first:]
+            assert values(sequences, batches.lines(sequences, width, length, generator(seed), first)) == epoch[first:]
 
 
 @quick
 @given(st.integers(0, 300), sizes, sizes)
 def test_an_epoch_of_a_stream_can_begin_anywhere(targets, width, length):
-    (sequence,) = make([targets])
-    epoch = values(batches.stream(sequence, width, length))
+    text = make([targets])
+    epoch = values(text, batches.stream(text, width, length))
     for first in range(len(epoch) + 2):
-        assert values(batches.stream(sequence, width, length, first)) == epoch[first:]
+        assert values(text, batches.stream(text, width, length, first)) == epoch[first:]
 
 
 @pytest.mark.parametrize("start", [batches.lines, batches.stream])
 def test_what_is_left_out_is_not_built(monkeypatch, start):
-    rows, built = pack(make([9] * 1000)), []
-    monkeypatch.setattr(batches, "Batch", lambda *_, **__: built.append(None))
+    rows, built = make([9] * 1000 if start is batches.lines else [9999]), []
+    monkeypatch.setattr(batches, "Window", lambda *_: built.append(None))
     batch, length = (10, 3) if start is batches.lines else (10, 9)
-    arguments = (rows, batch, length, generator(0)) if start is batches.lines else (rows.ids, batch, length)
-    with pytest.raises(AttributeError):  # None has no x
-        list(start(*arguments, 100))
+    arguments = (rows, batch, length, generator(0)) if start is batches.lines else (rows, batch, length)
+    next(start(*arguments, 100))
     assert len(built) == 1
 
 
@@ -134,7 +138,7 @@ def test_what_is_left_out_is_not_built(monkeypatch, start):
 def test_the_most_lines_in_a_batch_are_known_beforehand(targets, width):
     epoch = list(batches.lines(make(targets), width, 100, None))
     found = batches.lines_width(make(targets), width)
-    assert found == max((b.x.shape[1] for b in epoch), default=found)
+    assert found == max((window.columns.shape[1] for window in epoch), default=found)
 
 
 @quick
@@ -163,14 +167,15 @@ def test_each_order_of_lines_of_one_length_is_as_likely_as_any_other():
     ("targets", "widths"), [([20, 19], [2]), ([10, 9], [1, 1]), ([7] * 5, [2, 2, 1]), ([1, 9, 1, 9], [2, 2])]
 )
 def test_lines_share_a_batch_until_it_is_full_or_unlike(targets, widths):
-    assert [batch.x.shape[1] for batch in batches.lines(make(targets), 2, 100, None)] == widths
+    assert [window.columns.shape[1] for window in batches.lines(make(targets), 2, 100, None)] == widths
 
 
 @quick
 @given(st.integers(0, 300), sizes, sizes)
 def test_a_stream_gives_every_target_once_after_its_true_character(targets, width, length):
-    (sequence,) = make([targets])
-    epoch = list(batches.stream(sequence, width, length))
+    text = make([targets])
+    (sequence,) = text
+    epoch = read(text, batches.stream(text, width, length))
     for batch in epoch:
         check_form(batch, width, length)
         counts = batch.mask == 1
@@ -178,7 +183,7 @@ def test_a_stream_gives_every_target_once_after_its_true_character(targets, widt
     found = Counter(int(y) for batch in epoch for y in batch.y[batch.mask == 1])
     assert found == Counter(sequence[1:].tolist())
     assert [batch.start for batch in epoch] == [True] * (targets > 0) + [False] * (len(epoch) - 1)
-    assert batches.stream_count(sequence, width, length) == len(epoch)
+    assert batches.stream_count(text, width, length) == len(epoch)
     if epoch:
         streams = columns(epoch)
         assert len(streams) == min(width, max(1, targets // length))
@@ -187,19 +192,116 @@ def test_a_stream_gives_every_target_once_after_its_true_character(targets, widt
 
 
 def test_one_window_after_the_other():
-    epoch = list(batches.windows([np.array([1, 2, 3, 4, 5, 6]), np.array([7, 8, 9])], 3))
-    assert [(b.x.tolist(), b.y.tolist(), b.mask.tolist(), b.start) for b in epoch] == [
-        ([[1, 7], [2, 8], [3, 9]], [[2, 8], [3, 9], [4, 0]], [[1, 1], [1, 1], [1, 0]], True),
-        ([[4, 0], [5, 0]], [[5, 0], [6, 0]], [[1, 0], [1, 0]], False),
+    sequences = pack([np.array([1, 2, 3, 4, 5, 6]), np.array([7, 8, 9])])
+    assert values(sequences, batches.windows(sequences, 3)) == [
+        ([[1, 7], [2, 8], [3, 9]], [[2, 8], [3, 9], [4, 0]], [[1, 1], [1, 1], [1, 0]], 5, True),
+        ([[4, 0], [5, 0]], [[5, 0], [6, 0]], [[1, 0], [1, 0]], 2, False),
     ]
+
+
+def column_by_column(sequences, length):
+    """What `windows` and `gather` come to, by a loop over the columns that knows nothing of places."""
+    targets = [len(sequence) - 1 for sequence in sequences]
+    for t in range(0, max(targets), length):
+        steps = min(length, max(targets) - t)
+        ids, mask = np.zeros((steps + 1, len(sequences)), np.int64), np.zeros((steps, len(sequences)))
+        for b, sequence in enumerate(sequences):
+            window = sequence[t : t + steps + 1]
+            ids[: len(window), b] = window
+            mask[: max(0, len(window) - 1), b] = 1
+        yield ids[:-1].tolist(), ids[1:].tolist(), mask.tolist(), int(mask.sum()), t == 0
+
+
+@quick
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=20), sizes, st.integers(0, 10), st.randoms())
+def test_windows_are_what_a_loop_over_the_columns_gives(targets, length, first, random):
+    sequences = make(targets).take(np.array(random.sample(range(len(targets)), len(targets))))
+    assert values(sequences, batches.windows(sequences, length, first)) == list(column_by_column(sequences, length))[first:]
+
+
+KINDS = pytest.mark.parametrize("dtype", ["uint8", "<u2", "<u4"])
+
+
+def mixed(dtype):
+    """Sequences of all lengths, ids up to the largest that the type can hold in a vocabulary, and the windows of an epoch."""
+    rng = np.random.default_rng(0)
+    largest = min(np.iinfo(dtype).max, 0x10FFFF)
+    sequences = pack([rng.integers(largest - 9, largest + 1, n, dtype) for n in (5, 1, 9, 3, 30, 8)])
+    return sequences, list(batches.windows(sequences, 7))
+
+
+@KINDS
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("large", [True, False])
+def test_a_batch_is_the_same_wherever_the_ids_are(lab, tmp_path, monkeypatch, dtype, fits, large):
+    sequences, epoch = mixed(dtype)
+    expected = list(column_by_column(sequences, 7))
+    if not fits:
+        monkeypatch.setattr(Backend, "room", lambda _: 0)
+    if large:
+        sequences = stored(tmp_path, sequences)
+    got = read(sequences, epoch, lab.backend)
+    for batch, (x, y, mask, targets, start) in zip(got, expected, strict=True):
+        arrays = lab.get((batch.x, batch.y, batch.mask))  # checks type and device, too
+        assert [a.tolist() for a in arrays] == [x, y, mask]
+        assert [str(a.dtype) for a in arrays] == ["int64", "int64", lab.backend.dtype]
+        assert (batch.targets, batch.start) == (targets, start)
+
+
+@pytest.fixture
+def transfers(monkeypatch):
+    """The shape and type of everything that is put on a device."""
+    seen = []
+    real = Backend.put
+
+    def spy(self, host, *integers):
+        array = real(self, host, *integers)
+        seen.append((host.shape, str(array.dtype).rpartition(".")[2]))
+        return array
+
+    monkeypatch.setattr(Backend, "put", spy)
+    return seen
+
+
+@KINDS
+def test_the_ids_travel_once_and_of_each_batch_two_numbers_for_a_column(monkeypatch, transfers, dtype):
+    monkeypatch.setattr(tokens, "PIECE", 20)
+    sequences, epoch = mixed(dtype)
+    small = "uint8" if dtype == "uint8" else "int32"
+    make_batch = batches.reader(sequences.ids, backends.select("strict"))
+    assert transfers == [((20,), small), ((20,), small), ((16,), small)]
+    transfers.clear()
+    with no_host_looks():
+        for window in epoch:
+            make_batch(window)
+    assert transfers == [((2, 6), "int64")] * 5
+
+
+@pytest.mark.parametrize(("room", "fit"), [(56, True), (55, False)])
+def test_ids_that_do_not_fit_stay_on_the_host(monkeypatch, transfers, room, fit):
+    monkeypatch.setattr(Backend, "room", lambda _: room)
+    sequences, epoch = mixed("uint8")
+    read(sequences, epoch[:1], backends.select("strict"))
+    floats = backends.select("strict").dtype
+    here = [((7, 6), "int64"), ((7, 6), "int64"), ((7, 6), floats)]
+    assert transfers == ([((56,), "uint8"), ((2, 6), "int64")] if fit else here)
+
+
+def test_numpy_needs_no_copy(transfers):
+    sequences, epoch = mixed("uint8")
+    make_batch = batches.reader(sequences.ids, HERE)
+    before = make_batch(epoch[0]).x.copy()
+    sequences.ids[:] = 1
+    assert (make_batch(epoch[0]).x != before).any()
+    assert not transfers
 
 
 @quick
 @given(lengths, sizes, sizes, st.integers(0, 99))
 def test_the_seed_decides_the_epoch(targets, width, length, seed):
     sequences = make(targets)
-    one, two = (list(batches.lines(sequences, width, length, generator(seed))) for _ in range(2))
-    assert [b.x.tolist() for b in one] == [b.x.tolist() for b in two]
+    once, again = (values(sequences, batches.lines(sequences, width, length, generator(seed))) for _ in range(2))
+    assert once == again
 
 
 def test_epochs_of_one_generator_differ_in_order_and_company():
@@ -207,34 +309,36 @@ def test_epochs_of_one_generator_differ_in_order_and_company():
     rng = np.random.default_rng(0)
 
     def epoch():
-        return [frozenset(b.x[0].tolist()) for b in batches.lines(sequences, 8, 20, rng)]
+        return [frozenset(window.columns[0].tolist()) for window in batches.lines(sequences, 8, 20, rng)]
 
-    one, two = epoch(), epoch()
-    assert one != two
-    assert set(one) != set(two)
+    once, again = epoch(), epoch()
+    assert once != again
+    assert set(once) != set(again)
 
 
 def test_a_generator_mixes_long_and_short_batches():
-    steps = [b.x.shape[0] for b in batches.lines(make(list(range(1, 31))), 1, 99, generator(0))]
+    steps = [window.steps for window in batches.lines(make(list(range(1, 31))), 1, 99, generator(0))]
     assert sorted(steps) == list(range(1, 31))
     assert steps not in (sorted(steps), sorted(steps, reverse=True))
 
 
 def test_without_a_generator_the_order_is_by_length():
     epoch = list(batches.lines(make([3, 9, 5, 9]), 2, 100, None))
-    assert [b.y.shape[0] for b in epoch] == [9, 5, 3]
+    assert [window.steps for window in epoch] == [9, 5, 3]
 
 
-@pytest.mark.parametrize("short", [0, 1000])
-def test_an_epoch_may_come_from_a_file(tmp_path, monkeypatch, short):
-    monkeypatch.setattr(tokens, "_SHORT", short)
-    monkeypatch.setattr(batches, "_READ", 3)
-    sequences = pack(make([5, 9, 9, 30, 2, 5]))
-    (tmp_path / "ids").write_bytes(sequences.ids.tobytes())
-    with (tmp_path / "ids").open("rb") as file:
-        stored = Sequences(tokens.mapped(file, sequences.ids.dtype), sequences.starts, sequences.lengths)
-    for some in (lambda s: batches.stream(s.ids, 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
-        assert values(some(stored)) == values(some(sequences))
+def stored(folder, sequences):
+    """The same sequences in a memory map of a file."""
+    (folder / "ids").write_bytes(sequences.ids.tobytes())
+    with (folder / "ids").open("rb") as file:
+        return Sequences(tokens.mapped(file, sequences.ids.dtype), sequences.starts, sequences.lengths)
+
+
+def test_an_epoch_may_come_from_a_file(tmp_path):
+    sequences = make([5, 9, 9, 30, 2, 5])
+    large = stored(tmp_path, sequences)
+    for some in (lambda s: batches.stream(one(s.ids, 3, 50), 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
+        assert values(large, some(large)) == values(sequences, some(sequences))
 
 
 @pytest.mark.parametrize(("width", "length"), [(0, 5), (5, 0), (-1, 5)])
@@ -242,9 +346,9 @@ def test_a_batch_of_nothing_is_refused(width, length):
     sequences = make([3, 4])
     calls = [
         lambda: list(batches.lines(sequences, width, length, None)),
-        lambda: list(batches.stream(sequences[0], width, length)),
+        lambda: list(batches.stream(sequences, width, length)),
         lambda: batches.lines_count(sequences, width, length),
-        lambda: batches.stream_count(sequences[0], width, length),
+        lambda: batches.stream_count(sequences, width, length),
         lambda: batches.lines_width(sequences, min(width, length)),
     ]
     for call in calls:

@@ -78,6 +78,31 @@ def test_backward_equals_central_differences(lab, cell, T, B, I, H, tokens):
 
 
 @CELLS
+@SIZES
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "vectors"])
+def test_backward_from_the_state_after_equals_central_differences(lab, cell, T, B, I, H, tokens):
+    """Where the loss depends on the state after the last step as well: that is what pieces of a sequence hand over."""
+    params, x, state, weight = case(cell, T, B, I, H, tokens)
+    rng = np.random.default_rng(1)
+    dafter = cell.State(*[rng.normal(size=(B, H)) for _ in cell.State._fields])
+
+    def run(params: Any, x: Any, state: Any, weight: Any, dafter: Any) -> Any:
+        return cell.backward(params, cell.forward(params, x, state)[2], weight, dafter)
+
+    dx, dstate, dparams = lab.call(run, params, x, state, weight, dafter)
+    tree = (params, state, () if tokens else x)
+    shapes = packing.transform(lambda array: list(array.shape), tree)
+
+    def loss(theta: np.ndarray) -> float:
+        p, s, v = packing.unpack(theta, shapes)
+        a, after, _ = cell.forward(p, x if tokens else v, s)
+        return float(np.sum(a * weight) + sum(np.sum(e * d) for e, d in zip(after, dafter)))
+
+    expected = packing.unpack(central_differences(loss, packing.pack(tree)), shapes)
+    lab.close((dparams, dstate, () if tokens else dx), expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
+
+
+@CELLS
 def test_backward_of_a_large_cell_along_random_directions(lab, cell):
     params, x, state, weight = case(cell, 30, 8, 27, 40, tokens=True)
     _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)

@@ -72,6 +72,10 @@ def test_a_file_of_the_usual_name_is_read(here):
         ("zzz = 3", "m.toml: 'zzz' is unknown: the keys are text, out, from_, backend"),
         ("hidden = 0", "m.toml: hidden = 0: expected a whole number from 1 to 1,000,000,000"),
         ("hidden = 'many'", "m.toml: hidden = 'many': expected a whole number"),
+        (
+            "recompute-every = 'root'",
+            "m.toml: recompute_every = 'root': expected a whole number from 1 to 1,000,000,000, or sqrt",
+        ),
         ("cell = 'grru'", "m.toml: cell = 'grru': expected one of vanilla, gru, lstm"),
         ("steps = 2\nepochs = 3", "m.toml: steps = 2 and m.toml: epochs = 3: give one of the two"),
         ("text = 5", "m.toml: text = 5: expected a path, - or the name of a built-in text"),
@@ -104,7 +108,8 @@ def test_a_file_that_is_not_there_or_no_text(here):
 @quickly(deadline=None, max_examples=200)
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.floats(1e-300, 1e300), st.integers(1, 10**9))
 def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
-    settings = Settings(learning_rate=rate, steps=steps, dropout=0.25, quiet=True, from_=Path("/a b/\"c'"))
+    flags = {"dropout": 0.25, "recompute_every": "sqrt", "quiet": True, "from_": Path("/a b/\"c'")}
+    settings = Settings(learning_rate=rate, steps=steps, **flags)
     plan = choose(settings, "lines", 100, lambda batch, length: 1)
     text = configuration.to_toml(SimpleNamespace(data=DINOSAURS._replace(source=source), settings=settings, plan=plan))
     assert tomllib.loads(text)["text"] == source
@@ -115,6 +120,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
         "learning_rate": rate,
         "steps": steps,
         "dropout": 0.25,
+        "recompute_every": "sqrt",
         "quiet": True,
         "text": source,
         "mode": "lines",

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from bptt import backend as backends
 from bptt.errors import InputError
 from bptt.run import data
 from bptt.run.data import Position
@@ -14,11 +15,23 @@ from bptt.text import source, tokens
 from bptt.text.vocabulary import BYTES, characters
 
 NAMES = "".join(f"{a}{b}o\n" for a in "abcd" for b in "aeiou")  # 20 lines of 3 characters and their end
+HERE = backends.select("numpy", "float64")
 PROSE = "the cat sat on the mat, and the dog did not. " * 20
 
 
 def prepare(text, seed=0, **flags):
     return data.prepare(text, Settings(**flags), np.random.default_rng(seed))
+
+
+def passes(ready, batch, length, seed, position=Position(0, 0)):
+    """What `data.epochs` gives, with the batches instead of their windows."""
+    read = batches_room.reader(ready.training.ids, HERE)
+    return ((after, read(window)) for after, window in data.epochs(ready, batch, length, seed, position))
+
+
+def measured(ready):
+    """The batches of the held-out part."""
+    return list(map(batches_room.reader(ready.held_out.ids, HERE), data.held_out_windows(ready)))
 
 
 def decoded(ready, sequences):
@@ -70,20 +83,20 @@ def test_a_line_is_never_cut(validation):
 def test_a_pass_holds_every_target_in_the_number_of_batches_that_was_told(text, mode, batch, length):
     ready = prepare(text, mode=mode)
     count = data.batches_in_epoch(ready, batch, length)
-    passes = [one for _, one in itertools.islice(data.epochs(ready, batch, length, 0), 2 * count)]
-    for one in (passes[:count], passes[count:]):
+    two = [one for _, one in itertools.islice(passes(ready, batch, length, 0), 2 * count)]
+    for one in (two[:count], two[count:]):
         assert sum(part.mask.sum() for part in one) == data.targets(ready.training)
         assert one[0].start
-    widths = {part.x.shape[1] for part in passes}
+    widths = {part.x.shape[1] for part in two}
     assert max(widths) == data.widest(ready, batch, length) <= batch
-    assert max(part.x.shape[0] for part in passes) <= length
+    assert max(part.x.shape[0] for part in two) <= length
 
 
 def test_the_order_of_lines_is_drawn_anew_for_each_pass():
     ready = prepare(NAMES)
 
     def first_epochs(seed):
-        return [one.x.tolist() for _, one in itertools.islice(data.epochs(ready, 18, 10, seed), 3)]
+        return [one.x.tolist() for _, one in itertools.islice(passes(ready, 18, 10, seed), 3)]
 
     orders = [*first_epochs(0), *first_epochs(1)]
     assert all(a != b for a, b in itertools.combinations(orders, 2))
@@ -95,14 +108,14 @@ def test_the_order_of_lines_is_drawn_anew_for_each_pass():
 def test_a_run_goes_on_from_any_position(text, mode, batch, length):
     ready = prepare(text, mode=mode)
     count = data.batches_in_epoch(ready, batch, length)
-    run = list(itertools.islice(data.epochs(ready, batch, length, 5), 3 * count))
+    run = list(itertools.islice(passes(ready, batch, length, 5), 3 * count))
     assert [position for position, _ in run] == [Position(k // count, k % count) for k in range(1, 3 * count + 1)]
 
     def values(part):
         return [(position, one.x.tolist(), one.y.tolist(), one.mask.tolist(), one.start) for position, one in part]
 
     for k, (position, _) in enumerate(run, 1):
-        again = data.epochs(ready, batch, length, 5, position)
+        again = passes(ready, batch, length, 5, position)
         assert values(itertools.islice(again, min(4, 3 * count - k))) == values(run[k : k + 4])
     assert (
         next(data.epochs(ready, batch, length, 5, Position(0, count)))[0]
@@ -143,20 +156,20 @@ def test_a_large_text_is_trained_on_as_a_small_one(tmp_path, monkeypatch, text, 
     path.write_text(text, "utf-8")
     small = prepare(path, vocabulary=vocabulary)
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-    for room, name, value in [(source, "LARGE", 9), (source, "CHUNK", 5), (tokens, "PIECE", 3), (batches_room, "_READ", 2)]:
+    for room, name, value in [(source, "LARGE", 9), (source, "CHUNK", 5), (tokens, "PIECE", 3)]:
         monkeypatch.setattr(room, name, value)
     large = prepare(path, vocabulary=vocabulary)
     assert large[:5] == small[:5]
     assert large.mode == mode
     assert decoded(large, [*large.training, *large.held_out]) == decoded(small, [*small.training, *small.held_out])
-    for (there, a), (here, b) in itertools.islice(zip(data.epochs(large, 4, 3, 0), data.epochs(small, 4, 3, 0)), 50):
+    for (there, a), (here, b) in itertools.islice(zip(passes(large, 4, 3, 0), passes(small, 4, 3, 0)), 50):
         assert (there, a.x.tolist(), a.mask.tolist()) == (here, b.x.tolist(), b.mask.tolist())
 
 
 @pytest.mark.parametrize(("text", "mode"), [(NAMES, "lines"), (PROSE + "\n", "stream")])
 def test_the_held_out_part_is_measured_whole(text, mode):
     ready = prepare(text, mode=mode)
-    batches = list(data.held_out_batches(ready))
+    batches = measured(ready)
     assert sum(part.mask.sum() for part in batches) == data.targets(ready.held_out)
     first = batches[0]
     if mode == "lines":
@@ -179,11 +192,10 @@ def test_a_short_text_narrows_the_batch(text, mode, batch, length, widest):
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_what_is_measured_is_what_is_held_out(mode):
     ready = prepare(NAMES, mode=mode, validation=0.5)
-    batches = list(data.held_out_batches(ready))
-    measured = np.concatenate([batch.y.T[batch.mask.T == 1.0] for batch in batches])
+    got = np.concatenate([batch.y.T[batch.mask.T == 1.0] for batch in measured(ready)])
     held_out = np.concatenate([sequence[1:] for sequence in ready.held_out])
-    assert sorted(measured) == sorted(held_out)
-    assert sorted(measured) != sorted(np.concatenate([sequence[1:] for sequence in ready.training]))
+    assert sorted(got) == sorted(held_out)
+    assert sorted(got) != sorted(np.concatenate([sequence[1:] for sequence in ready.training]))
 
 
 def test_a_tenth_is_held_out_but_of_a_long_text_less(monkeypatch):

@@ -10,6 +10,7 @@ from bptt import backend as backends
 from bptt.nn import model, packing
 from bptt.run.evaluation import Evaluation, evaluate
 from bptt.text import batches
+from conftest import pack
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 V = 5
@@ -32,10 +33,11 @@ def by_hand(config, params, sequence):
 @CELLS
 def test_lines_in_batches_of_any_size_are_the_sum_of_the_lines(cell):
     config, params, rng = case(cell)
-    lines = [rng.integers(0, V, n) for n in (2, 9, 3, 3, 14, 5)]
+    lines = pack([rng.integers(0, V, n) for n in (2, 9, 3, 3, 14, 5)])
+    read = batches.reader(lines.ids, HERE)
     expected = sum(by_hand(config, params, line) for line in lines)
     for batch, length in [(1, 100), (6, 4), (2, 1)]:
-        got = evaluate(config, params, HERE, batches.lines(lines, batch, length, None))
+        got = evaluate(config, params, HERE, map(read, batches.lines(lines, batch, length, None)))
         assert got.characters == sum(len(line) - 1 for line in lines)
         assert got.nats == pytest.approx(expected, rel=1e-12)
 
@@ -43,18 +45,20 @@ def test_lines_in_batches_of_any_size_are_the_sum_of_the_lines(cell):
 @CELLS
 def test_a_stream_in_windows_of_any_length_is_the_whole_stream(cell):
     config, params, rng = case(cell)
-    stream = rng.integers(0, V, 101)
-    expected = by_hand(config, params, stream)
+    text = pack([rng.integers(0, V, 101)])
+    read = batches.reader(text.ids, HERE)
+    expected = by_hand(config, params, text[0])
     for length in (3, 7, 1000):
-        got = evaluate(config, params, HERE, batches.stream(stream, 1, length))
+        got = evaluate(config, params, HERE, map(read, batches.stream(text, 1, length)))
         assert got.characters == 100
         assert got.nats == pytest.approx(expected, rel=1e-12)
 
 
 def test_every_backend_measures_the_same(lab):
     config, params, rng = case("vanilla", 1)
-    lines = [rng.integers(0, V, n) for n in (9, 9, 8, 5)]  # two windows, the second one padded
-    got = evaluate(config, lab.put(params), lab.backend, batches.windows(lines, 4))
+    lines = pack([rng.integers(0, V, n) for n in (9, 9, 8, 5)])  # two windows, the second one padded
+    read = batches.reader(lines.ids, lab.backend)
+    got = evaluate(config, lab.put(params), lab.backend, map(read, batches.windows(lines, 4)))
     assert got.characters == 8 + 8 + 7 + 4
     assert got.nats == pytest.approx(sum(by_hand(config, params, line) for line in lines), rel=lab.tolerance)
 
@@ -62,7 +66,8 @@ def test_every_backend_measures_the_same(lab):
 def test_a_model_of_zeros_gives_every_character_the_same_chance():
     config, params, rng = case()
     zeros = packing.transform(np.zeros_like, params)
-    got = evaluate(config, zeros, HERE, batches.lines([rng.integers(0, V, 9), rng.integers(0, V, 4)], 2, 3, None))
+    lines = pack([rng.integers(0, V, 9), rng.integers(0, V, 4)])
+    got = evaluate(config, zeros, HERE, map(batches.reader(lines.ids, HERE), batches.lines(lines, 2, 3, None)))
     assert got.characters == 11
     assert got.nats_per_char == pytest.approx(math.log(V), rel=1e-14)
     assert got.bits_per_char == pytest.approx(math.log2(V), rel=1e-14)
@@ -72,8 +77,9 @@ def test_a_model_of_zeros_gives_every_character_the_same_chance():
 @CELLS
 def test_the_probabilities_of_all_texts_of_a_length_add_up_to_one(cell):
     config, params, _ = case(cell)
-    texts = [batches.windows([np.array([0, *text])], 2) for text in itertools.product(range(V), repeat=3)]
-    assert math.fsum(math.exp(-evaluate(config, params, HERE, text).nats) for text in texts) == pytest.approx(1, rel=1e-12)
+    texts = [pack([np.array([0, *text])]) for text in itertools.product(range(V), repeat=3)]
+    each = [map(batches.reader(text.ids, HERE), batches.windows(text, 2)) for text in texts]
+    assert math.fsum(math.exp(-evaluate(config, params, HERE, text).nats) for text in each) == pytest.approx(1, rel=1e-12)
 
 
 def test_the_measures_of_a_sum():

@@ -42,11 +42,23 @@ NN = {
     "gru": TOOLS | PARTS,
     "lstm": TOOLS | PARTS,
     "model": TOOLS | PARTS | CELLS,
+    "recomputation": TOOLS | PARTS | {"model"},
     "optimizers": {"arrays"},
 }
 
 # Array libraries: the backend chooses one, the maths names none, and the rest may use NumPy as what it is on the host.
-ARRAY_LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "numba", "llvmlite", "scipy", "array_api_compat", "array_api_strict"}
+ARRAY_LIBRARIES = {
+    "numpy",
+    "cupy",
+    "cupyx",
+    "torch",
+    "jax",
+    "numba",
+    "llvmlite",
+    "scipy",
+    "array_api_compat",
+    "array_api_strict",
+}
 MAY_NAME = {
     "backend": ARRAY_LIBRARIES,
     "fused": {"numpy", "numba", "llvmlite", "cupy", "cupyx"},

@@ -32,18 +32,22 @@ SCRIPT = """
 import itertools, json, resource, sys
 import numpy as np
 import bptt.run.training
+from bptt import backend
 from bptt.run import data
 from bptt.run.settings import Settings
+from bptt.text import batches
 
 path, mode, vocabulary = sys.argv[1:]
 ready = data.prepare(path, Settings(mode=mode, vocabulary=vocabulary), np.random.default_rng(0))
+read = batches.reader(ready.training.ids, backend.select("numpy"))
 batch, length = (128, 256) if mode == "lines" else (32, 64)
 count = data.batches_in_epoch(ready, batch, length)
-seen = sum(one.x.shape[1] for _, one in itertools.islice(data.epochs(ready, batch, length, 0), 1000))
+for _, window in itertools.islice(data.epochs(ready, batch, length, 0), 1000):
+    read(window)
 for position in (data.Position(0, count // 2), data.Position(1, count - 1)):
-    for _ in itertools.islice(data.epochs(ready, batch, length, 0, position), 30):
-        pass
-held_out = sum(float(one.mask.sum()) for one in data.held_out_batches(ready)) if len(ready.held_out) else 0
+    for _, window in itertools.islice(data.epochs(ready, batch, length, 0, position), 30):
+        read(window)
+held_out = sum(float(read(window).mask.sum()) for window in data.held_out_windows(ready)) if len(ready.held_out) else 0
 data.contained(ready, ["bailana", "the cat sat on the dog"])
 try:  # on Linux ru_maxrss begins with the peak of the process that started this one
     peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -28,6 +28,8 @@ def ready(**flags):
         {"hidden": 64, "batch": 64, "length": 64, "layers": 1},
         {"hidden": 160, "batch": 32, "length": 128, "layers": 3},
         {"hidden": 400, "batch": 2, "length": 4, "layers": 2},  # where the weights are what counts
+        {"hidden": 64, "batch": 8, "length": 1024, "layers": 1, "recompute_every": "sqrt"},
+        {"hidden": 160, "batch": 32, "length": 128, "layers": 3, "recompute_every": 64},
     ],
 )
 def test_the_numbers_of_an_update(cell, sizes):

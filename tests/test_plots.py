@@ -48,20 +48,20 @@ def lines(axes):
     return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()}
 
 
+RUNS = [  # history, clip
+    ([], None),
+    ([], 5.0),
+    (history(1), None),
+    (history(3), 5.0),
+    (without(history(40), "held_out", "sample"), None),
+    ([row | {"held_out": None} for row in history(3)], None),
+    ([row | {"loss": 0.0, "held_out": 0.0, "norm": 0.0, "rate": 0.0} for row in history(3)], None),
+    ([row | {"loss": 3e38, "norm": 1e-30} for row in history(3)], 1e30),
+]
+
+
 @needs_matplotlib
-@pytest.mark.parametrize(
-    ("rows", "clip"),
-    [
-        ([], None),
-        ([], 5.0),
-        (history(1), None),
-        (history(3), 5.0),
-        (without(history(40), "held_out", "sample"), None),
-        ([row | {"held_out": None} for row in history(3)], None),
-        ([row | {"loss": 0.0, "held_out": 0.0, "norm": 0.0, "rate": 0.0} for row in history(3)], None),
-        ([row | {"loss": 3e38, "norm": 1e-30} for row in history(3)], 1e30),
-    ],
-)
+@pytest.mark.parametrize(("rows", "clip"), RUNS)
 def test_every_history_makes_a_picture_of_the_stated_size(tmp_path, rows, clip):
     from matplotlib import image
 
@@ -158,6 +158,29 @@ def test_equal_input_gives_equal_bytes_whatever_the_user_has_set(tmp_path):
     plots.curve(history(50), tmp_path / "3.png", "another title", 5.0)
     first, second, third = ((tmp_path / f"{n}.png").read_bytes() for n in (1, 2, 3))
     assert first == second != third
+
+
+@needs_matplotlib
+def test_a_curve_is_the_same_on_the_figure_of_another_one(tmp_path):
+    figure = plots.curve(history(50), tmp_path / "again.png", "one\ntwo", 0.5)
+    for rows, clip in [*RUNS[2:], *[(history(rows), 5.0) for rows in (1, 10, 29, 31, 60, 100)]]:
+        plots.curve(rows, tmp_path / "new.png", "title", clip)
+        assert plots.curve(rows, tmp_path / "again.png", "title", clip, figure) is figure
+        assert (tmp_path / "again.png").read_bytes() == (tmp_path / "new.png").read_bytes()
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("title", ["", "x" * 80, "Åg\nb\nc"])
+@pytest.mark.parametrize("scale", [3e-7, 0.000025, 0.00025, 1.0, 3e4, 1e5, 1e30])
+def test_all_names_and_numbers_find_room(figure, scale, title):
+    rows = [row | {key: scale * row[key] for key in ("loss", "rate", "norm")} for row in history(30)]
+    drawn = figure(rows, title, scale)
+    losses, rates, norms = drawn.axes
+    assert drawn.bbox.padded(-1).count_contains(drawn.get_tightbbox().transformed(drawn.dpi_scale_trans).corners()) == 4
+    assert all(text.get_window_extent().y0 > losses.bbox.y1 for text in drawn.texts)
+    for axes in (losses, rates, norms, *losses.child_axes):
+        name = axes.yaxis.label.get_window_extent()
+        assert not name.count_overlaps([label.get_window_extent() for label in axes.get_yticklabels() if label.get_text()])
 
 
 @needs_matplotlib

@@ -8,6 +8,7 @@ from bptt.errors import InputError
 from bptt.nn import model, packing
 from bptt.run import scoring
 from bptt.text.vocabulary import BYTES, characters
+from conftest import pack
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 HERE = backends.select("numpy", "float64")
@@ -40,7 +41,7 @@ def test_every_target_by_itself(lab, cell, monkeypatch):
     for batch, window in [(64, 256), (2, 4), (1, 1)]:
         monkeypatch.setattr(scoring, "BATCH", batch)
         monkeypatch.setattr(scoring, "WINDOW", window)
-        got = scoring.each(config, lab.put(params), lab.backend, sequences)
+        got = scoring.each(config, lab.put(params), lab.backend, pack(sequences))
         assert [len(nats) for nats in got] == [2, 11, 1, 8, 8, 4]
         for nats, own in zip(got, expected):
             np.testing.assert_allclose(nats, own, rtol=10 * lab.tolerance)
@@ -48,7 +49,7 @@ def test_every_target_by_itself(lab, cell, monkeypatch):
 
 def test_nothing_to_score():
     config, params, _ = case()
-    assert scoring.each(config, params, HERE, []) == []
+    assert scoring.each(config, params, HERE, pack([])) == []
     assert list(scores([])) == []
     assert list(scores(["", "  "], characters("ab "))) == []
 

@@ -45,17 +45,6 @@ def test_some_of_them(whole):
     assert whole[1:].ids is whole.ids
 
 
-def test_short_ones_of_a_file_do_not_bring_its_pages_in(tmp_path, monkeypatch):
-    (tmp_path / "ids").write_bytes(bytes(range(200)))
-    with (tmp_path / "ids").open("rb") as file:
-        ids = tokens.mapped(file, np.dtype(np.uint8))
-    monkeypatch.setattr(tokens, "_SHORT", 10)
-    some = Sequences(ids, np.array([0, 20]), np.array([9, 10]))
-    short, long = some
-    assert not np.may_share_memory(short, ids)
-    assert np.may_share_memory(long, ids)
-
-
 @pytest.mark.parametrize(("longest", "dtype"), [(254, "uint8"), (255, "uint16"), (70_000, "uint32")])
 def test_places_and_lengths_have_the_smallest_type(longest, dtype):
     raw = b"a\n" + b"b" * longest

@@ -213,23 +213,14 @@ def test_a_curve_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
         assert train(out=tmp_path / "m").record["ended"] == ""
 
 
-def test_drawing_takes_a_small_share_of_a_run(tmp_path, monkeypatch):
-    drawn, now = [], [0.0]
+def test_the_curve_is_drawn_at_each_measurement_and_where_a_run_ends(tmp_path, monkeypatch):
+    drawn = []
     monkeypatch.setattr(plots, "available", lambda: True)
-
-    def curve(history, *_):
-        drawn.append(len(history))
-        now[0] += 1.0
-
-    def clock():
-        now[0] += 0.05  # some are asked for in each step
-        return now[0]
-
-    monkeypatch.setattr(plots, "curve", curve)
-    monkeypatch.setattr(session.time, "perf_counter", clock)
-    train(steps=100, evaluate_every=1, out=tmp_path / "m")
-    assert 1 < len(drawn) < 15
-    assert drawn[-1] == 100
+    monkeypatch.setattr(plots, "curve", lambda history, *_: drawn.append(history[-1]["step"]))
+    train(steps=100, evaluate_every=30, stop_after=70, out=tmp_path / "m")
+    assert drawn == [30, 60, 70]
+    bptt.train(NAMES, resume=tmp_path / "m", report=None)
+    assert drawn[3:] == [90, 100]
 
 
 # What is told

@@ -10,7 +10,7 @@ import pytest
 
 import bptt
 from bptt import backend as backends
-from bptt.backend import BackendWarning
+from bptt.backend import Backend, BackendWarning
 from bptt.errors import InputError
 from bptt.nn import model, optimizers, packing
 from bptt.run import session
@@ -104,6 +104,36 @@ def test_the_trainer_does_not_look_either(monkeypatch):
     monkeypatch.setattr(session, "updates", guarded)
     train(backend="strict", hidden=2, layers=2, steps=4)
     assert looked == [2, 3, 4]
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_a_text_that_fits_travels_once_and_each_batch_by_its_places(monkeypatch, mode):
+    put = []
+    real = Backend.put
+
+    def spy(self, host, *integers):
+        array = real(self, host, *integers)
+        put.append((host.shape, str(array.dtype)))
+        return array
+
+    monkeypatch.setattr(Backend, "put", spy)
+    monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: ["new"])  # would put what it writes on the device
+    text = "\n".join(NAMES) if mode == "lines" else PROSE
+    flags = {"mode": mode, "steps": 9, "batch": 3, "evaluate_every": 3, "validation": 0.3, "dropout": 0.0, "quiet": True}
+    strict = backends.select("strict")
+    there = strict.get(theta(train(text, backend="strict", length=3, **flags)))
+    integers = [(shape, dtype.rpartition(".")[2]) for shape, dtype in put if "int" in dtype]
+    size = len(text) + 1 + (mode == "lines")  # both its ends
+    assert integers[0] == ((size,), "uint8")  # also for what is held out
+    assert {(shape[0], len(shape), dtype) for shape, dtype in integers[1:]} == {(2, 2, "int64")}
+    assert len(integers) >= 1 + 9 + 3  # the updates and the measurements
+    first = next(i for i, (_, dtype) in enumerate(put) if "int64" in dtype)
+    assert not any("float" in dtype for _, dtype in put[first:])  # no masks: the weights come before
+    put.clear()
+    monkeypatch.setattr(Backend, "room", lambda _: 0)
+    here = strict.get(theta(train(text, backend="strict", length=3, **flags)))
+    assert not any("uint8" in dtype for _, dtype in put)
+    np.testing.assert_array_equal(there, here)
 
 
 def test_a_step_is_as_long_as_the_schedule_and_the_clip_say(steps):

@@ -35,9 +35,9 @@ class Backend:
     device: Any  # None: the library's default
     dtype: str
 
-    def put(self, host: HostArray) -> Array:
-        """A copy of a host array on the device: floats as `dtype`, integers as int64."""
-        dtype = self.dtype if host.dtype.kind == "f" else "int64"
+    def put(self, host: HostArray, integers: str = "int64") -> Array:
+        """A copy of a host array on the device: floats as `dtype`, integers as int64 or what is told."""
+        dtype = self.dtype if host.dtype.kind == "f" else integers
         return self.xp.asarray(np.array(host, dtype=dtype, order="C"), device=self.device)
 
     def get(self, array: Array) -> HostArray:
@@ -50,6 +50,13 @@ class Backend:
         elif self.name == "torch":
             array = array.detach().cpu().numpy()
         return np.array(array)
+
+    def room(self) -> int:
+        """Bytes of the device that a text may take for the length of a run: a quarter of what is free on a GPU, else 1 GiB."""
+        if self.name == "cupy":
+            free, _ = self.xp.cuda.runtime.memGetInfo()
+            return int(free) // 4
+        return 1 << 30
 
     def synchronise(self) -> None:
         """Wait until the device has done all that was asked of it."""

@@ -1,7 +1,7 @@
 """The words of the command line: flags and their types, and what is said of words that it does not have."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import cyclopts
 from cyclopts import (
@@ -22,12 +22,13 @@ from bptt.run.settings import Settings, flag, nearest
 
 def converted(kind: Any, tokens: Sequence[Token]) -> Any:
     """The value of what was typed after a flag; cyclopts alone would round 8.5 to a whole number."""
-    if kind not in (int, int | None):
+    if int not in (kind, *get_args(kind)):
         return cyclopts.convert(kind, tokens)
+    typed, words = tokens[0].value, [word for part in get_args(kind) for word in get_args(part)]
     try:
-        return int(tokens[0].value)
+        return typed if typed in words else int(typed)
     except ValueError:
-        raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
+        raise ValueError(" or ".join([f"{typed!r} is not a whole number", *words])) from None
 
 
 class MistakenFlag(CycloptsError):

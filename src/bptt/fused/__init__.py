@@ -3,9 +3,10 @@
 Twins exist for NumPy arrays on a CPU, where Numba is installed, and are used from `start` on.
 """
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,17 +29,50 @@ def twinned(pure: Function) -> Function:
 
 
 def start() -> str:
-    """Load the twins, unless BPTT_FUSED is 0 or there is no Numba; what is used from now on, in words, or nothing."""
-    if os.environ.get("BPTT_FUSED", "1") in ("0", ""):
-        return ""
-    try:
+    """Load the twins, unless something is in the way; what is used from now on, in words, or nothing."""
+    stop()
+    if not obstacle():
         from bptt.fused import cpu
-    except ImportError:
-        return ""
-    _twins.update(cpu.TWINS)
-    return str(cpu.NAME)
+
+        _twins.update(cpu.TWINS)
+    return name()
 
 
 def stop() -> None:
     """Use the pure functions from now on."""
     _twins.clear()
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Use afterwards what was used before."""
+    before = dict(_twins)
+    try:
+        yield
+    finally:
+        stop()
+        _twins.update(before)
+
+
+def name() -> str:
+    """What compiled the twins that are used, with its version; nothing where none are."""
+    if not _twins:
+        return ""
+    from bptt.fused import cpu
+
+    return cpu.NAME
+
+
+def obstacle() -> str:
+    """Why there are no twins here, with the remedy; empty where there are."""
+    if os.environ.get("BPTT_FUSED", "1") in ("0", ""):
+        return "BPTT_FUSED=0 switches them off"
+    try:
+        import bptt.fused.cpu  # noqa: F401
+    except ImportError as error:
+        if error.name == "numba":
+            return "Numba is not installed (remedy: pip install numba)"
+        return f"Numba cannot be imported: {error} (remedy: upgrade it)"
+    except Exception as error:  # a Numba that this was not written for, or half of one
+        return f"Numba cannot be used: {type(error).__name__}: {error} (remedy: another version of it)"
+    return ""

@@ -1,15 +1,16 @@
 """The twins of the cells: a whole layer forward and backward, without an array of pre-activations or of their gradients.
 
-A layer reads tokens, `ids` (T, B), or vectors (T, B, I), which are empty where it reads tokens. A row of pre-activations is a row
-of Waa a_{t-1}, plus one of Wax x_t for vectors, plus one of a table (V, G*H): the columns of Wax for tokens, with the bias in each,
-or the bias alone for vectors, whose ids are all zero.
+A layer reads tokens, `ids` (T, B), or vectors (T, B, I), which are empty where it reads tokens. A row of pre-activations is a
+row of Waa a_{t-1}, plus one of Wax x_t for vectors, plus one of a table (V, G*H): the columns of Wax for tokens, with the bias
+in each, or the bias alone for vectors, whose ids are all zero.
 """
 
 from typing import Any
 
 import numpy as np
 
-from bptt.fused.product import BLOCK, compiled, multiply, outer, pack, pack_transposed, padded, space, trimmed
+from bptt.fused.compiling import compiled
+from bptt.fused.product import BLOCK, fill, multiply, outer, pack, pack_transposed, padded, space, trimmed
 from bptt.fused.vectors import tanh
 
 
@@ -32,7 +33,7 @@ def vanilla(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any) -> Any:
     T, (B, H), I = ids.shape[0], a0.shape, vectors.shape[2]
     panels, inputs, added = pack_transposed(Waa), pack_transposed(Wax[:, :I]), table(Wax, b, vectors)
     a, z = np.empty((T + 1, B, H), Waa.dtype), np.empty((B, padded(H, Waa)), Waa.dtype)
-    a[0] = a0
+    fill(a[0], a0)
     for t in range(T):
         multiply(a, t * B * H, B, H, panels, z, False)
         if I:
@@ -43,7 +44,8 @@ def vanilla(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any) -> Any:
                 row[h] += start[h]
             for h in range(row.size):  # whole vectors
                 row[h] = tanh(row[h])
-            a[t + 1, k] = row[:H]
+            for h in range(H):
+                a[t + 1, k, h] = row[h]
     return a
 
 
@@ -57,7 +59,7 @@ def gru(Wax: Any, Waa: Any, b: Any, ban: Any, ids: Any, vectors: Any, a0: Any) -
     n, p = np.empty((T, B, H), a0.dtype), np.empty((T, B, H), a0.dtype)
     q, z = np.empty((B, padded(3 * H, a0)), a0.dtype), np.zeros((B, padded(3 * H, a0)), a0.dtype)
     new = np.zeros(padded(H, a0), a0.dtype)
-    a[0] = a0
+    fill(a[0], a0)
     for t in range(T):
         multiply(a, t * B * H, B, H, panels, q, False)
         if I:
@@ -81,7 +83,8 @@ def gru(Wax: Any, Waa: Any, b: Any, ban: Any, ids: Any, vectors: Any, a0: Any) -
                 new[h] = x[2 * H + h] + gates[h] * reset[h]
             for h in range(new.size):
                 new[h] = tanh(new[h])
-            n[t, k] = new[:H]
+            for h in range(H):
+                n[t, k, h] = new[h]
             for h in range(H):
                 a[t + 1, k, h] = new[h] + gates[H + h] * (a[t, k, h] - new[h])
     return a, ru, n, p
@@ -96,7 +99,8 @@ def lstm(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any, c0: Any) -
     a, c = np.empty((T + 1, B, H), a0.dtype), np.empty((T + 1, B, H), a0.dtype)
     gates = np.empty((T, B, 4 * H), a0.dtype)
     z, out = np.empty((B, padded(4 * H, a0)), a0.dtype), np.zeros(padded(H, a0), a0.dtype)
-    a[0], c[0] = a0, c0
+    fill(a[0], a0)
+    fill(c[0], c0)
     for t in range(T):
         multiply(a, t * B * H, B, H, panels, z, False)
         if I:
@@ -113,13 +117,15 @@ def lstm(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any, c0: Any) -
                 row[h] = tanh(row[h])
             for h in range(2 * H):
                 gate[h] = half * row[h] + half
-            gate[2 * H : 3 * H] = row[2 * H : 3 * H]
+            for h in range(2 * H, 3 * H):
+                gate[h] = row[h]
             for h in range(3 * H, 4 * H):
                 gate[h] = half * row[h] + half
             old, following = c[t, k], c[t + 1, k]
             for h in range(H):
                 out[h] = gate[H + h] * old[h] + gate[h] * gate[2 * H + h]
-            following[:] = out[:H]
+            for h in range(H):
+                following[h] = out[h]
             for h in range(out.size):
                 out[h] = tanh(out[h])
             for h in range(H):
@@ -168,13 +174,14 @@ def finish(dx: Any, sums: Any, Wax: Any, Waa: Any, ids: Any, vectors: Any) -> An
 
 
 @compiled
-def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any) -> Any:
+def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any, da_after: Any) -> Any:
     """da0 (B, H), dx, dWax, dWaa, db."""
     T, B, H = da.shape
     one = da.dtype.type(1)
     panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
     S, dx, sums = prepare(Wax, Waa, ids, vectors)
     dz, da_next = np.empty((S, B, H), da.dtype), np.zeros((B, padded(H, da)), da.dtype)
+    fill(da_next, da_after)
     end = T
     while end > 0:
         begin = max(0, end - S)
@@ -190,7 +197,7 @@ def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any
 
 
 @compiled
-def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n: Any, p: Any, da: Any) -> Any:
+def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_after: Any) -> Any:
     """da0 (B, H), dban, and dx, dWax, dWaa, db."""
     T, B, H = da.shape
     one = da.dtype.type(1)
@@ -198,6 +205,7 @@ def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n:
     S, dx, sums = prepare(Wax, Waa, ids, vectors)
     dz, dq = np.empty((S, B, 3 * H), da.dtype), np.empty((S, B, 3 * H), da.dtype)
     direct, through, dban = np.zeros((B, H), da.dtype), np.zeros((B, padded(H, da)), da.dtype), np.zeros(H, da.dtype)
+    fill(through, da_after)
     end = T
     while end > 0:
         begin = max(0, end - S)
@@ -213,7 +221,8 @@ def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n:
                     z[h] = z[2 * H + h] * reset[h] * gates[h] * (one - gates[h])
                 for h in range(H):
                     z[H + h] = straight[h] * (old[h] - new[h]) * gates[H + h] * (one - gates[H + h])
-                q[: 2 * H] = z[: 2 * H]
+                for h in range(2 * H):
+                    q[h] = z[h]
                 for h in range(H):
                     q[2 * H + h] = z[2 * H + h] * gates[h]
                 for h in range(H):
@@ -227,14 +236,17 @@ def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n:
 
 
 @compiled
-def lstm_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, c: Any, gates: Any, da: Any) -> Any:
+def lstm_backward(
+    Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, c: Any, gates: Any, da: Any, da_after: Any, dc_after: Any
+) -> Any:
     """da0 and dc0 (B, H), and dx, dWax, dWaa, db."""
     T, B, H = da.shape
     one = da.dtype.type(1)
     panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
     S, dx, sums = prepare(Wax, Waa, ids, vectors)
     dz, tanh_c = np.empty((S, B, 4 * H), da.dtype), np.zeros(padded(H, da), da.dtype)
-    da_next, dc = np.zeros((B, padded(H, da)), da.dtype), np.zeros((B, H), da.dtype)
+    da_next, dc = np.zeros((B, padded(H, da)), da.dtype), dc_after.copy()
+    fill(da_next, da_after)
     end = T
     while end > 0:
         begin = max(0, end - S)
@@ -242,7 +254,8 @@ def lstm_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, c: Any, ga
             for k in range(B):
                 z, gate, d, whole = dz[t - begin, k], gates[t, k], da_next[k], dc[k]
                 old, above = c[t, k], da[t, k]
-                tanh_c[:H] = c[t + 1, k]
+                for h in range(H):
+                    tanh_c[h] = c[t + 1, k, h]
                 for h in range(tanh_c.size):
                     tanh_c[h] = tanh(tanh_c[h])
                 for h in range(H):

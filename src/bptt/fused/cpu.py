@@ -1,5 +1,6 @@
 """The twins on a CPU, compiled by Numba when they are first called, and then kept on disk."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +9,11 @@ import numba
 import numpy as np
 
 from bptt.fused import cells
-from bptt.fused.product import compiled, multiply, outer, pack, pack_transposed, padded, space, trimmed
+from bptt.fused.compiling import compiled
+from bptt.fused.product import multiply, outer, pack, pack_transposed, padded, space, trimmed
 from bptt.fused.vectors import exp
 
-NAME = f"numba {numba.__version__}"
+NAME: str = f"numba {numba.__version__}"
 
 
 def _inputs(x: Any, W: Any) -> tuple[Any, Any]:
@@ -25,8 +27,8 @@ def vanilla_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any) -> Any:
     return cells.vanilla(Wax, Waa, b, *_inputs(x, Wax), a0)
 
 
-def vanilla_run_backward(Wax: Any, Waa: Any, b: Any, x: Any, a: Any, da: Any) -> Any:
-    da0, (dx, dWax, dWaa, db) = cells.vanilla_backward(Wax, Waa, *_inputs(x, Wax), a, da)
+def vanilla_run_backward(Wax: Any, Waa: Any, b: Any, x: Any, a: Any, da: Any, da_next: Any) -> Any:
+    da0, (dx, dWax, dWaa, db) = cells.vanilla_backward(Wax, Waa, *_inputs(x, Wax), a, da, da_next)
     return None if x.ndim == 2 else dx, da0, dWax, dWaa, db
 
 
@@ -34,8 +36,10 @@ def gru_run(Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a0: Any) -> Any:
     return cells.gru(Wax, Waa, b, ban, *_inputs(x, Wax), a0)
 
 
-def gru_run_backward(Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a: Any, ru: Any, n: Any, p: Any, da: Any) -> Any:
-    da0, dban, (dx, dWax, dWaa, db) = cells.gru_backward(Wax, Waa, *_inputs(x, Wax), a, ru, n, p, da)
+def gru_run_backward(
+    Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_next: Any
+) -> Any:
+    da0, dban, (dx, dWax, dWaa, db) = cells.gru_backward(Wax, Waa, *_inputs(x, Wax), a, ru, n, p, da, da_next)
     return None if x.ndim == 2 else dx, da0, dWax, dWaa, db, dban
 
 
@@ -43,8 +47,11 @@ def lstm_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any, c0: Any) -> Any:
     return cells.lstm(Wax, Waa, b, *_inputs(x, Wax), a0, c0)
 
 
-def lstm_run_backward(Wax: Any, Waa: Any, b: Any, x: Any, a: Any, c: Any, gates: Any, da: Any) -> Any:
-    da0, dc0, (dx, dWax, dWaa, db) = cells.lstm_backward(Wax, Waa, *_inputs(x, Wax), a, c, gates, da)
+def lstm_run_backward(
+    Wax: Any, Waa: Any, b: Any, x: Any, a: Any, c: Any, gates: Any, da: Any, da_next: Any, dc_next: Any
+) -> Any:
+    after = da, da_next, dc_next
+    da0, dc0, (dx, dWax, dWaa, db) = cells.lstm_backward(Wax, Waa, *_inputs(x, Wax), a, c, gates, *after)
     return None if x.ndim == 2 else dx, da0, dc0, dWax, dWaa, db
 
 
@@ -79,7 +86,8 @@ def linear_affine_backward(W: Any, x: Any, dz: Any) -> Any:
             count = min(64, T * B - first)
             multiply(dz, first * N, count, N, panels, some, False)
             for i in range(count):
-                flat[first + i] = some[i, :I]
+                for j in range(I):
+                    flat[first + i, j] = some[i, j]
     db = np.zeros(N, W.dtype)
     for i in range(T * B):
         db += d[i]
@@ -88,8 +96,12 @@ def linear_affine_backward(W: Any, x: Any, dz: Any) -> Any:
     return dx, trimmed(dW, N, I), db
 
 
+def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
+    return cross_entropy(logits, y, mask, 0.0 if count is None else float(count))
+
+
 @compiled
-def loss_cross_entropy(logits: Any, y: Any, mask: Any) -> Any:
+def cross_entropy(logits: Any, y: Any, mask: Any, of: float) -> Any:
     T, B, V = logits.shape
     p, weight, mean = np.empty_like(logits), np.empty_like(mask), np.empty((), logits.dtype)
     count = loss = 0.0
@@ -102,6 +114,8 @@ def loss_cross_entropy(logits: Any, y: Any, mask: Any) -> Any:
             for v in range(V):
                 row[v] = logits[t, b, v] - largest
             weight[t, b] = row[y[t, b]]
+    if of:  # the targets here are not all
+        count = of
     flat = p.reshape(-1)
     for i in range(flat.size):  # whole vectors
         flat[i] = exp(flat[i])
@@ -130,7 +144,7 @@ def loss_cross_entropy_backward(p: Any, y: Any, weight: Any) -> Any:
     return d
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+@functools.partial(compiled, fastmath=frozenset({"contract", "reassoc"}))
 def squares(d: Any) -> Any:
     """The sum of the squares of some elements."""
     total = d.dtype.type(0)
@@ -146,7 +160,7 @@ def clipped(d: Any, limit: float) -> Any:
         total += squares(d[first : first + 1024])
     norm = np.empty((), d.dtype)
     norm[()] = math.sqrt(total)
-    return (d * d.dtype.type(limit / norm[()]) if norm[()] > limit else d), norm
+    return (d if norm[()] <= limit else d * d.dtype.type(limit / norm[()])), norm
 
 
 def optimizers_clip_by_norm(d: Any, limit: float) -> Any:
@@ -154,11 +168,8 @@ def optimizers_clip_by_norm(d: Any, limit: float) -> Any:
 
 
 @compiled
-def adam(theta: Any, d: Any, m: Any, v: Any, rate: float, beta1: float, rest1: float, beta2: float, rest2: float, fix: float, eps: float, keep: float) -> Any:
-    number = theta.dtype.type
-    rate, beta1, rest1, beta2, rest2, fix, eps, keep = (
-        number(rate), number(beta1), number(rest1), number(beta2), number(rest2), number(fix), number(eps), number(keep)
-    )
+def adam(theta: Any, d: Any, m: Any, v: Any, numbers: Any) -> Any:
+    rate, beta1, rest1, beta2, rest2, fix, eps, keep = numbers
     new, m_new, v_new = np.empty_like(theta), np.empty_like(theta), np.empty_like(theta)
     for i in range(theta.size):
         m_new[i] = beta1 * m[i] + rest1 * d[i]
@@ -172,14 +183,14 @@ def optimizers_moments(
 ) -> Any:
     t, rate = float(t), float(rate)
     m_fix, v_fix = -math.expm1(t * math.log(beta1)), -math.expm1(t * math.log(beta2))
-    return adam(
-        theta, d, m, v, rate / m_fix, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps, 1.0 - rate * weight_decay
-    )
+    numbers = rate / m_fix, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps, 1.0 - rate * weight_decay
+    return adam(theta, d, m, v, tuple(map(theta.dtype.type, numbers)))
 
 
 def owned(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, its arrays copied where they are not contiguous and writable: Numba would compile for each kind of array."""
+    """The function, its arrays copied where they are not contiguous and writable: Numba would compile for each kind of them."""
 
+    @functools.wraps(function)
     def twin(*arguments: Any) -> Any:
         return function(*[a.copy() if isinstance(a, np.ndarray) and not a.flags.carray else a for a in arguments])
 
@@ -187,6 +198,4 @@ def owned(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 ROOMS = ("arrays_", "linear_", "vanilla_", "gru_", "lstm_", "loss_", "optimizers_")
-TWINS: dict[str, Callable[..., Any]] = {
-    name: owned(function) for name, function in globals().items() if name.startswith(ROOMS)
-}
+TWINS: dict[str, Callable[..., Any]] = {name: owned(function) for name, function in globals().items() if name.startswith(ROOMS)}

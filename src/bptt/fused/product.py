@@ -6,15 +6,14 @@ last panel is filled up with zeros. After Goto and van de Geijn, "Anatomy of hig
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from bptt.fused.compiling import compiled
 from bptt.fused.vectors import VECTOR, WIDE, at, copy, kernel, transpose
 
 BLOCK = 256  # rows that `outer` multiplies at a time: their panels stay in the second cache
 ROWS = 8 if WIDE else 4  # of a block: 8 x 2 sums; 12 x 2 ran at half the speed on Zen 4
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 _full, _four, _two, _two_by_two, _one, _one_by_four = (
     kernel(rows, panels) for rows, panels in [(ROWS, 1), (4, 1), (2, 1), (2, 2), (1, 1), (1, 4)]
 )
@@ -25,6 +24,14 @@ def padded(columns: int, like: Any) -> Any:
     """So many columns, rounded up to whole panels of the type of an array."""
     n = 2 * VECTOR // like.itemsize
     return (columns + n - 1) // n * n
+
+
+@compiled
+def fill(C: Any, A: Any) -> None:
+    """Copy A (M, N) into C from its beginning; to compile `C[:M, :N] = A` takes seconds, for the words of an error."""
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            C[i, j] = A[i, j]
 
 
 @compiled
@@ -40,10 +47,9 @@ def pack(W: Any) -> Any:
             copy(at(W, k * N + p * n + lanes), at(panels, (p * K + k) * n + lanes))
     if N % n:
         last, begin = panels[N // n], N // n * n
-        last[:] = 0
         for k in range(K):
-            for j in range(N - begin):
-                last[k, j] = W[k, begin + j]
+            for j in range(n):
+                last[k, j] = W[k, begin + j] if begin + j < N else 0
     return panels
 
 
@@ -67,7 +73,7 @@ def pack_transposed(W: Any) -> Any:
 
 @compiled
 def multiply(A: Any, first: int, rows: int, K: int, panels: Any, C: Any, add: bool) -> None:
-    """C = A W, or C += A W, for the panels of W (K, N) and `rows` rows of K elements, from element `first` of A on; C is padded."""
+    """C = A W, or C += A W, for the panels of W (K, N) and rows of K elements, from element `first` of A on; C is padded."""
     P, n, ldc = panels.shape[0], panels.shape[2], C.shape[1]
     whole = rows // ROWS * ROWS
     for p in range(P):
@@ -93,11 +99,11 @@ def multiply(A: Any, first: int, rows: int, K: int, panels: Any, C: Any, add: bo
 
 @compiled
 def outer(D: Any, X: Any, first: int, rows: int, C: Any, add: bool) -> None:
-    """C = D.T X, or C += D.T X: the sum of the outer products of rows of D (K, M), from the first on, and X (K, N), from `first` on.
+    """C = D.T X, or C += D.T X: the sum of the outer products of rows of D (K, M), from 0 on, and of X (K, N), from `first` on.
 
     C (M, N) is padded to whole vectors below and whole panels to the right, and what stands there means nothing.
     """
-    M, N, ldc = D.shape[1], X.shape[1], C.shape[1]
+    M, ldc = D.shape[1], C.shape[1]
     lanes, block = VECTOR // X.itemsize, min(rows, BLOCK)
     some = np.zeros((block, lanes), X.dtype)  # columns of D
     for start in range(0, rows, block):

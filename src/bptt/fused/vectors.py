@@ -3,12 +3,13 @@
 import math
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)  # 32 registers of 64 bytes, or 16 of 32
+FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")  # of the processor that Numba compiles for
+WIDE = "+avx512f" in FEATURES  # 32 registers of 64 bytes, or 16 of 32; elsewhere LLVM makes several of one
 VECTOR = 64 if WIDE else 32  # bytes
 
 
@@ -82,7 +83,8 @@ def _exp(b: Any, x: Any) -> Any:
     number, double = x.type, isinstance(x.type, ir.DoubleType)
     bits, mantissa, bias, terms, least = (64, 52, 1023, 13, -708.0) if double else (32, 23, 127, 7, -87.0)
     whole = ir.IntType(bits)
-    fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(number, [number] * 3), f"llvm.fma.{number.intrinsic_name}")
+    name = f"llvm.fmuladd.{number.intrinsic_name}"
+    fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(number, [number] * 3), name)
     x = b.select(b.fcmp_ordered("<", x, number(least)), number(least), x)  # not a number stays that
     shift = number(1.5 * 2**mantissa)  # added to a number, it leaves the nearest integer in the lowest bits
     shifted = b.call(fma, [x, number(1 / math.log(2)), shift])
@@ -121,9 +123,9 @@ def tanh(context: Any, x: Any) -> Any:
 def kernel(rows: int, panels: int) -> Any:
     """Code for a block of a product, C (rows, panels * N) = A (rows, K) W or C += A W, whose sums stay in registers for all K.
 
-    A panel of W is two vectors wide and has K rows. Arguments: K; a pointer to A, the elements from one row of it to the next and
-    from one k to the next; a pointer to the first panel, which the others follow; a pointer to C, the elements from one row of
-    it to the next; whether to add to C.
+    A panel of W is two vectors wide and has K rows. Arguments: K; a pointer to A, the elements from one row of it to the next
+    and from one k to the next; a pointer to the first panel, which the others follow; a pointer to C, the elements from one
+    row of it to the next; whether to add to C.
     """
     block = [(i, p, v) for i in range(rows) for p in range(panels) for v in range(2)]
 
@@ -135,7 +137,7 @@ def kernel(rows: int, panels: int) -> Any:
             vector, n, _ = _vector(A.type.pointee)
             zero, undefined = ir.Constant(vector, [0.0] * n), ir.Constant(vector, ir.Undefined)
             everywhere = ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n)
-            name = f"llvm.fma.v{n}{vector.element.intrinsic_name}"
+            name = f"llvm.fmuladd.v{n}{vector.element.intrinsic_name}"
             fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(vector, [vector] * 3), name)
             firsts = [b.gep(A, [b.mul(row, size(i))]) for i in range(rows)]
             streams = [b.gep(W, [b.mul(K, size(p * 2 * n))]) for p in range(panels)]

@@ -58,9 +58,13 @@ def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache
     return a[1:, ...], State(a[-1, ...]), Cache(x, a, ru, n, p)
 
 
-def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, State, Params]:
-    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
-    dx, da0, *dparams = run_backward(*params, *cache, da)
+def backward(params: Params, cache: Cache, da: Array, dafter: State | None = None) -> tuple[Array | None, State, Params]:
+    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H).
+
+    `dafter` is the gradient with respect to the state after the last step; without it the gradient is truncated there.
+    """
+    zero = namespace(da).zeros_like(cache.a[0, ...])
+    dx, da0, *dparams = run_backward(*params, *cache, da, *(dafter or State(zero)))
     return dx, State(da0), Params(*dparams)
 
 
@@ -72,10 +76,10 @@ def run(Wax: Array, Waa: Array, b: Array, ban: Array, x: Array, a0: Array) -> tu
 
 @twinned
 def run_backward(
-    Wax: Array, Waa: Array, b: Array, ban: Array, x: Array, a: Array, ru: Array, n: Array, p: Array, da: Array
+    Wax: Array, Waa: Array, b: Array, ban: Array, x: Array, a: Array, ru: Array, n: Array, p: Array, da: Array, da_next: Array
 ) -> tuple[Array | None, ...]:
-    """Gradients with respect to x, a0, Wax, Waa, b and ban, given da (T, B, H)."""
-    dz, dq, da0 = recurrence_backward(da, a, ru, n, p, Waa)  # the only sequential part
+    """Gradients with respect to x, a0, Wax, Waa, b and ban, given da (T, B, H) and, from after T, da_next (B, H)."""
+    dz, dq, da0 = recurrence_backward(da, a, ru, n, p, da_next, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
     dban = namespace(da).sum(rows(dq)[:, 2 * n.shape[2] :], axis=0)
     return dx, da0, dWax, outer(dq, a[:-1, ...]), db, dban
@@ -99,8 +103,13 @@ def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Arra
     return xp.stack(a), xp.stack(ru), xp.stack(n), xp.stack(p)
 
 
-def recurrence_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, Waa: Array) -> tuple[Array, Array, Array]:
-    """Gradients with respect to z and to q = Waa a_{t-1} (T, B, 3H), and to a0 (B, H), given da (T, B, H) from above."""
+def recurrence_backward(
+    da: Array, a: Array, ru: Array, n: Array, p: Array, da_next: Array, Waa: Array
+) -> tuple[Array, Array, Array]:
+    """Gradients with respect to z and to q = Waa a_{t-1} (T, B, 3H), and to a0 (B, H).
+
+    Given are da (T, B, H) from above and da_next (B, H) from after the last step.
+    """
     xp, (T, B, H) = namespace(da), n.shape
     r, u = ru[:, :, :H], ru[:, :, H:]
     # da_t times these is dz_n, dz_r and dz_u, for all steps at once; q_n reaches a_t through the reset gate, z_n does not
@@ -110,7 +119,6 @@ def recurrence_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, Waa:
     slope_q = xp.stack([slope_r, slope_u, slope_n * r], axis=2)  # (T, B, 3, H)
     d: list[Array] = []  # the whole gradient of a_t: from above and from the step after
     dq: list[Array] = []
-    da_next = xp.zeros_like(a[0, ...])
     for t in reversed(range(T)):
         d.append(da[t, ...] + da_next)
         dq.append(xp.reshape(d[-1][:, None, :] * slope_q[t, ...], (B, 3 * H)))

@@ -20,9 +20,12 @@ def nats(logits: Array, y: Array) -> Array:
     return _softmax(logits, y)[0]
 
 
-def forward(logits: Array, y: Array, mask: Array) -> tuple[Array, Cache]:
-    """The mean of -log p(y) over the targets that count: logits (T, B, V), ids y (T, B), mask (T, B) of ones and zeros."""
-    mean, p, weight = cross_entropy(logits, y, mask)
+def forward(logits: Array, y: Array, mask: Array, count: Array | None = None) -> tuple[Array, Cache]:
+    """The mean of -log p(y) over the targets that count: logits (T, B, V), ids y (T, B), mask (T, B) of ones and zeros.
+
+    `count` () is the number of all targets, where these are some of them: the result is then their share of the mean.
+    """
+    mean, p, weight = cross_entropy(logits, y, mask, count)
     return mean, Cache(p, y, weight)
 
 
@@ -32,11 +35,11 @@ def backward(cache: Cache) -> Array:
 
 
 @twinned
-def cross_entropy(logits: Array, y: Array, mask: Array) -> tuple[Array, Array, Array]:
-    """The mean of -log p(y), p (T, B, V), and the weight of each target (T, B)."""
+def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> tuple[Array, Array, Array]:
+    """The mean of -log p(y), or the share in it, p (T, B, V), and the weight of each target (T, B)."""
     xp = namespace(logits)
     each, p = _softmax(logits, y)
-    weight = mask / xp.sum(mask)
+    weight = mask / (xp.sum(mask) if count is None else count)
     return xp.sum(each * weight), p, weight
 
 

@@ -57,9 +57,13 @@ def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache
     return a[1:, ...], State(a[-1, ...], c[-1, ...]), Cache(x, a, c, gates)
 
 
-def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, State, Params]:
-    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
-    dx, da0, dc0, *dparams = run_backward(*params, *cache, da)
+def backward(params: Params, cache: Cache, da: Array, dafter: State | None = None) -> tuple[Array | None, State, Params]:
+    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H).
+
+    `dafter` is the gradient with respect to the state after the last step; without it the gradient is truncated there.
+    """
+    zero = namespace(da).zeros_like(cache.a[0, ...])
+    dx, da0, dc0, *dparams = run_backward(*params, *cache, da, *(dafter or State(zero, zero)))
     return dx, State(da0, dc0), Params(*dparams)
 
 
@@ -71,10 +75,10 @@ def run(Wax: Array, Waa: Array, b: Array, x: Array, a0: Array, c0: Array) -> tup
 
 @twinned
 def run_backward(
-    Wax: Array, Waa: Array, b: Array, x: Array, a: Array, c: Array, gates: Array, da: Array
+    Wax: Array, Waa: Array, b: Array, x: Array, a: Array, c: Array, gates: Array, da: Array, da_next: Array, dc_next: Array
 ) -> tuple[Array | None, ...]:
-    """Gradients with respect to x, a0, c0, Wax, Waa and b, given da (T, B, H)."""
-    dz, da0, dc0 = recurrence_backward(da, c, gates, Waa)  # the only sequential part
+    """Gradients with respect to x, a0, c0, Wax, Waa and b, given da (T, B, H) and, from after T, da_next, dc_next (B, H)."""
+    dz, da0, dc0 = recurrence_backward(da, c, gates, da_next, dc_next, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
     return dx, da0, dc0, dWax, outer(dz, a[:-1, ...]), db
 
@@ -95,8 +99,13 @@ def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array
     return xp.stack(a), xp.stack(c), xp.stack(gates)
 
 
-def recurrence_backward(da: Array, c: Array, gates: Array, Waa: Array) -> tuple[Array, Array, Array]:
-    """Gradients with respect to z (T, B, 4H), a0 and c0 (B, H), given da (T, B, H) from above."""
+def recurrence_backward(
+    da: Array, c: Array, gates: Array, da_next: Array, dc_next: Array, Waa: Array
+) -> tuple[Array, Array, Array]:
+    """Gradients with respect to z (T, B, 4H), a0 and c0 (B, H).
+
+    Given are da (T, B, H) from above and da_next, dc_next (B, H) from after the last step.
+    """
     xp, (T, B, H) = namespace(da), da.shape
     i, f, g, o = (gates[:, :, k * H : (k + 1) * H] for k in range(4))
     tanh_c = xp.tanh(c[1:, ...])
@@ -105,7 +114,6 @@ def recurrence_backward(da: Array, c: Array, gates: Array, Waa: Array) -> tuple[
     slope_o = tanh_c * o * (1.0 - o)
     slope_c = o * (1.0 - tanh_c * tanh_c)
     dz: list[Array] = []
-    da_next = dc_next = xp.zeros_like(c[0, ...])
     for t in reversed(range(T)):
         d = da[t, ...] + da_next
         dc = dc_next + d * slope_c[t, ...]

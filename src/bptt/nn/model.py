@@ -88,6 +88,14 @@ def forward(
 
     `states` None begins a text. `keep` holds the dropout masks (B, H), one per layer, applied to what leaves the layer.
     """
+    a, after, cache = run(config, params, x, states, keep)
+    return linear.forward(params.Wya, a, params.by), after, cache
+
+
+def run(
+    config: Config, params: Params, x: Array, states: tuple[Any, ...] | None, keep: tuple[Array, ...]
+) -> tuple[Array, tuple[Any, ...], Cache]:
+    """The layers without the read-out: what it sees (T, B, H), the next states, and the Cache."""
     cell = CELLS[config.cell]
     fresh = states is None
     states = initial_states(config, params, x.shape[1]) if states is None else states
@@ -97,27 +105,31 @@ def forward(
         a = a * keep[layer] if keep else a
         caches.append(cache)
         after.append(state)
-    return linear.forward(params.Wya, a, params.by), tuple(after), Cache(tuple(caches), keep, a, fresh)
+    return a, tuple(after), Cache(tuple(caches), keep, a, fresh)
 
 
-def backward(config: Config, params: Params, cache: Cache, dlogits: Array) -> Params:
-    """The gradient with respect to every parameter, given dlogits (T, B, V).
+def backward(
+    config: Config, params: Params, cache: Cache, dlogits: Array, dafter: tuple[Any, ...] | None = None
+) -> tuple[Params, tuple[Any, ...]]:
+    """The gradients with respect to every parameter and to the states before the first step, given dlogits (T, B, V).
 
-    The loss is taken not to depend on the states after the last step: that is where truncation cuts.
+    `dafter` is the one with respect to the states after the last step. Without it the loss is taken not to depend on them:
+    that is where truncation cuts.
     """
     cell = CELLS[config.cell]
     da, dWya, dby = linear.backward(params.Wya, cache.a, dlogits)
     xp = namespace(dlogits)
-    layers, initial = [], []
+    layers, dbefore = [], []
     for layer in reversed(range(config.layers)):
         da = da * cache.keep[layer] if cache.keep else da
-        da, dstate, dparams = cell.backward(params.layers[layer], cache.layers[layer], da)
+        da, dstate, dparams = cell.backward(params.layers[layer], cache.layers[layer], da, dafter and dafter[layer])
         layers.append(dparams)
-        initial.append(packing.transform(lambda d: xp.sum(d, axis=0), dstate))
-    dinitial = tuple(initial[::-1]) if params.initial else ()
-    if not cache.fresh:  # the states came from the batch before: truncation ends here
+        dbefore.append(dstate)
+    dstates = tuple(dbefore[::-1])
+    dinitial = packing.transform(lambda d: xp.sum(d, axis=0), dstates) if params.initial else ()
+    if not cache.fresh:  # the states came from the steps before
         dinitial = packing.transform(xp.zeros_like, dinitial)
-    return Params(tuple(layers[::-1]), dinitial, dWya, dby)
+    return Params(tuple(layers[::-1]), dinitial, dWya, dby), dstates
 
 
 def loss_and_gradient(
@@ -132,4 +144,5 @@ def loss_and_gradient(
     """The mean of -log p(y) in nats, its gradient with respect to every parameter, and the next states."""
     logits, after, cache = forward(config, params, x, states, keep)
     mean, loss_cache = loss.forward(logits, y, mask)
-    return mean, backward(config, params, cache, loss.backward(loss_cache)), after
+    gradient, _ = backward(config, params, cache, loss.backward(loss_cache))
+    return mean, gradient, after

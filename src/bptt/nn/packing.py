@@ -30,9 +30,9 @@ def rebuild(tree: Any, arrays: Any) -> Any:
     return tree._make(branches) if hasattr(tree, "_make") else tuple(branches)
 
 
-def transform(function: Callable[[Array], Array], tree: Any) -> Any:
-    """The tree with `function` applied to every array."""
-    return rebuild(tree, map(function, flat(tree)))
+def transform(function: Callable[..., Array], *trees: Any) -> Any:
+    """The tree with `function` applied to every array; or several of the same build, to the arrays in the same place."""
+    return rebuild(trees[0], map(function, *map(flat, trees)))
 
 
 def pack(tree: Any) -> Array:
@@ -47,7 +47,8 @@ def unpack(vector: Array, shapes: Any) -> Any:
     xp, start, pieces = namespace(vector), 0, []
     for shape in flat(shapes):
         stop = start + math.prod(shape)
-        pieces.append(xp.reshape(vector[start:stop], tuple(shape)))
+        piece = vector[start:stop]
+        pieces.append(xp.reshape(piece, tuple(shape)) if len(shape) > 1 else piece)
         start = stop
     return rebuild(shapes, iter(pieces))
 

@@ -44,9 +44,13 @@ def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache
     return a[1:, ...], State(a[-1, ...]), Cache(x, a)
 
 
-def backward(params: Params, cache: Cache, da: Array) -> tuple[Array | None, State, Params]:
-    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H)."""
-    dx, da0, *dparams = run_backward(*params, *cache, da)
+def backward(params: Params, cache: Cache, da: Array, dafter: State | None = None) -> tuple[Array | None, State, Params]:
+    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H).
+
+    `dafter` is the gradient with respect to the state after the last step; without it the gradient is truncated there.
+    """
+    zero = namespace(da).zeros_like(cache.a[0, ...])
+    dx, da0, *dparams = run_backward(*params, *cache, da, *(dafter or State(zero)))
     return dx, State(da0), Params(*dparams)
 
 
@@ -57,9 +61,9 @@ def run(Wax: Array, Waa: Array, b: Array, x: Array, a0: Array) -> Array:
 
 
 @twinned
-def run_backward(Wax: Array, Waa: Array, b: Array, x: Array, a: Array, da: Array) -> tuple[Array | None, ...]:
-    """Gradients with respect to x, a0, Wax, Waa and b, given da (T, B, H)."""
-    dz, da0 = recurrence_backward(da, a, Waa)  # the only sequential part
+def run_backward(Wax: Array, Waa: Array, b: Array, x: Array, a: Array, da: Array, da_next: Array) -> tuple[Array | None, ...]:
+    """Gradients with respect to x, a0, Wax, Waa and b, given da (T, B, H) and, from after the last step, da_next (B, H)."""
+    dz, da0 = recurrence_backward(da, a, da_next, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
     return dx, da0, dWax, outer(dz, a[:-1, ...]), db
 
@@ -74,12 +78,11 @@ def recurrence(z: Array, Waa: Array, a0: Array) -> Array:
     return xp.stack(a)
 
 
-def recurrence_backward(da: Array, a: Array, Waa: Array) -> tuple[Array, Array]:
-    """Gradients with respect to z (T, B, H) and a0 (B, H), given da (T, B, H) from above and a (T+1, B, H)."""
+def recurrence_backward(da: Array, a: Array, da_next: Array, Waa: Array) -> tuple[Array, Array]:
+    """Gradients with respect to z (T, B, H) and a0 (B, H), given da (T, B, H) from above and da_next (B, H) from after T."""
     xp, T = namespace(da), da.shape[0]
     slope = 1.0 - a[1:, ...] * a[1:, ...]  # the derivative of tanh, for all steps at once
     dz: list[Array] = []
-    da_next = xp.zeros_like(a[0, ...])
     for t in reversed(range(T)):
         dz.append((da[t, ...] + da_next) * slope[t, ...])
         da_next = dz[-1] @ Waa

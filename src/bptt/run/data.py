@@ -8,7 +8,7 @@ import numpy as np
 from bptt.run.evaluation import WINDOW
 from bptt.run.settings import Settings
 from bptt.text import batches, corpus
-from bptt.text.batches import Batch
+from bptt.text.batches import Window
 from bptt.text.sequences import Sequences
 from bptt.text.vocabulary import Vocabulary
 
@@ -80,13 +80,13 @@ def batches_in_epoch(data: Data, batch: int, length: int) -> int:
     """The number of batches of one pass over the training part."""
     if data.mode == "lines":
         return batches.lines_count(data.training, batch, length)
-    return batches.stream_count(data.training[0], batch, length)
+    return batches.stream_count(data.training, batch, length)
 
 
 def epochs(
     data: Data, batch: int, length: int, seed: int, position: Position = Position(0, 0)
-) -> Iterator[tuple[Position, Batch]]:
-    """The batches from a position on, one pass over the training part after the other, for ever.
+) -> Iterator[tuple[Position, Window]]:
+    """The windows of the batches from a position on, one pass over the training part after the other, for ever.
 
     With each comes the position of the batch after it. The lines of an epoch are in an order that only the seed and the
     number of the epoch decide, so that a position is all it takes to go on.
@@ -98,14 +98,14 @@ def epochs(
             rng = generator(seed, 2, epoch)
             part = batches.lines(data.training, batch, length, rng, first)
         else:
-            part = batches.stream(data.training[0], batch, length, first)
-        for after, one in enumerate(part, first + 1):
-            yield Position(epoch, after) if after < count else Position(epoch + 1, 0), one
+            part = batches.stream(data.training, batch, length, first)
+        for after, window in enumerate(part, first + 1):
+            yield Position(epoch, after) if after < count else Position(epoch + 1, 0), window
         epoch, first = epoch + 1, 0
 
 
-def held_out_batches(data: Data) -> Iterator[Batch]:
+def held_out_windows(data: Data) -> Iterator[Window]:
     """The held-out part; a stream is cut into 16, which costs 15 beginnings and saves most of the time."""
     if data.mode == "lines":
         return batches.lines(data.held_out, HELD_OUT_LINES, WINDOW, None)
-    return batches.stream(data.held_out[0], HELD_OUT_STREAMS, WINDOW)
+    return batches.stream(data.held_out, HELD_OUT_STREAMS, WINDOW)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bptt.nn import model, packing
 from bptt.run import checkpoint, environment, memory, plots, preparation, progress
-from bptt.run.data import held_out_batches, targets
+from bptt.run.data import held_out_windows, targets
 from bptt.run.evaluation import evaluate
 from bptt.run.plans import Plan, size_of
 from bptt.run.preparation import Ready
@@ -61,11 +61,7 @@ def _seconds(ready: Ready) -> float:
     each = (time.perf_counter() - began) / max(1, done - 1)
     began = time.perf_counter()
     if task.data.held_out:
-        evaluate(
-            task.config,
-            packing.unpack(ready.now.state.theta, model.shapes(task.config)),
-            task.backend,
-            held_out_batches(task.data),
-        )
+        params = packing.unpack(ready.now.state.theta, model.shapes(task.config))
+        evaluate(task.config, params, task.backend, map(task.read, held_out_windows(task.data)))
     measuring = time.perf_counter() - began
     return each * task.plan.steps + measuring * -(-task.plan.steps // task.plan.evaluate_every)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bptt.backend import Array, Backend, namespace
-from bptt.nn import loss, model
+from bptt.nn import loss, model, packing
 from bptt.text.batches import Batch
 
 WINDOW = 256  # steps evaluated at a time: bounds the memory, does not change the numbers
@@ -42,14 +42,15 @@ class Evaluation:
 
 
 def evaluate(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> Evaluation:
-    """The cross-entropy of a model over batches, the state carried where a batch goes on from the one before."""
+    """The cross-entropy of a model over batches on the device, the state carried where a batch goes on from the one before."""
     states = None
     sums: list[Array] = []
     characters = 0
     for batch in batches:
         start = None if batch.start else states
-        logits, states = model.forward(config, params, backend.put(batch.x), start)[:2]  # the Cache would take memory
-        nats = loss.nats(logits, backend.put(batch.y)) * backend.put(batch.mask)
+        logits, states = model.forward(config, params, batch.x, start)[:2]  # the Cache would take memory
+        states = packing.transform(lambda a: namespace(a).asarray(a, copy=True), states)  # views would keep those of all steps
+        nats = loss.nats(logits, batch.y) * batch.mask
         sums.append(namespace(nats).sum(nats))
-        characters += int(batch.mask.sum())
+        characters += batch.targets
     return Evaluation(math.fsum(backend.get(backend.xp.stack(sums)).tolist()), characters)  # one look at the device

@@ -191,7 +191,8 @@ class LanguageModel:
         sequences = sequences.take(sequences.lengths > 0)
         if not sequences:
             raise InputError("nothing to evaluate: expected text that is more than white space")
-        return evaluate(self.config, self.params, self.backend, batches.lines(sequences, 64, WINDOW, None))
+        read = batches.reader(sequences.ids, self.backend)
+        return evaluate(self.config, self.params, self.backend, map(read, batches.lines(sequences, 64, WINDOW, None)))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the model into a new folder, from which `load` reads it on any backend.

@@ -16,6 +16,7 @@ from bptt.run.plans import Plan, choose
 from bptt.run.session import Standing
 from bptt.run.settings import Settings, flag, from_flags
 from bptt.run.training import State, Task, from_host, start
+from bptt.text import batches
 
 BEGINNING = Progress(0, 0, 0, 0, 0.0, None, 0, (), (), ())
 
@@ -41,7 +42,7 @@ def from_scratch(text: Any, settings: Settings) -> Ready:
     data = prepare(text, settings, generator(settings.seed, 0), source[1].vocabulary if source else None)
     plan = choose(settings, data.mode, targets(data.training), lambda batch, length: batches_in_epoch(data, batch, length))
     config = source[1].config if source else model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
-    task = Task(config, backend, data, settings, plan)
+    task = Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend))
     memory.refuse_too_large(task)
     if source:
         params = restored(source[1], backend).params
@@ -67,7 +68,7 @@ def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, A
     except InputError as error:
         elsewhere = "give the path of the text beside --resume if it is elsewhere now"
         raise InputError(f"{where}: the run cannot go on with its text: {error}; {elsewhere}") from None
-    task = Task(saved.config, backend, data, settings, plan)
+    task = Task(saved.config, backend, data, settings, plan, batches.reader(data.training.ids, backend))
     memory.refuse_too_large(task)
     now = saved.progress or BEGINNING
     if now.step >= plan.steps:
@@ -141,8 +142,8 @@ def _settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Set
 
 def _fit(task: Task, state: State) -> bool:
     """Whether the next batch can go on from the states that there are; only those of a forged checkpoint do not fit."""
-    _, batch = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position))
-    return batch.start or (state.states is not None and state.states[0].a.shape[0] == batch.x.shape[1])
+    _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position))
+    return window.start or (state.states is not None and state.states[0].a.shape[0] == window.columns.shape[1])
 
 
 def _difference(record: dict[str, Any], data: Data) -> str:

@@ -1,8 +1,8 @@
 """How likely lines are, one by one, down to each of their characters."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, pairwise
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import AnyStr, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from bptt.run.evaluation import WINDOW
 from bptt.run.sampling import Unknown, names
 from bptt.text import batches, decoding
 from bptt.text.corpus import Mode
+from bptt.text.sequences import Sequences
 from bptt.text.source import fetch
 from bptt.text.vocabulary import Vocabulary
 
@@ -112,28 +113,29 @@ def _fine(lines: list[tuple[int, str | bytes]], vocabulary: Vocabulary, unknown:
     )
 
 
-def _sequences(lines: list[str | bytes], vocabulary: Vocabulary, mode: Mode) -> list[HostArray]:
+def _sequences(lines: list[str | bytes], vocabulary: Vocabulary, mode: Mode) -> Sequences:
     """The ids (n + 1,) of the start symbol and each line, and in lines mode of its end; all are encoded at once."""
     if vocabulary.symbols is None:
         raw = [line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line for line in lines]
         ids = vocabulary.encode(b"\n".join([b"", *raw, b""]))
     else:
         ids = vocabulary.encode("\n".join(["", *map(str, lines), ""]))
-    ends = np.flatnonzero(ids == vocabulary.start).tolist()
-    return [ids[a : b + (mode == "lines")] for a, b in pairwise(ends)]
+    ends = np.flatnonzero(ids == vocabulary.start)
+    return Sequences(ids, ends[:-1], np.diff(ends) - (mode == "stream"))
 
 
-def each(config: model.Config, params: model.Params, backend: Backend, sequences: Sequence[HostArray]) -> list[HostArray]:
+def each(config: model.Config, params: model.Params, backend: Backend, sequences: Sequences) -> list[HostArray]:
     """The nats of every target (n,) of each sequence of ids (n + 1,), n >= 1: -log p, as `evaluation.evaluate` sums them up."""
+    read = batches.reader(sequences.ids, backend)
     nats: list[HostArray] = [np.empty(0)] * len(sequences)
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))  # those of like length together: little padding
+    order = np.argsort(-sequences.lengths.astype(np.int64), kind="stable")  # those of like length together: little padding
     for first in range(0, len(order), BATCH):
         group = order[first : first + BATCH]
         states, steps = None, []
-        for batch in batches.windows([sequences[i] for i in group], WINDOW):
-            logits, states = model.forward(config, params, backend.put(batch.x), states)[:2]
-            steps.append(backend.get(loss.nats(logits, backend.put(batch.y))))
+        for batch in map(read, batches.windows(sequences.take(group), WINDOW)):
+            logits, states = model.forward(config, params, batch.x, states)[:2]
+            steps.append(backend.get(loss.nats(logits, batch.y)))
         together = np.concatenate(steps)  # (T, B)
-        for b, i in enumerate(group):
-            nats[i] = together[: len(sequences[i]) - 1, b]
+        for b, i in enumerate(group.tolist()):
+            nats[i] = together[: sequences.lengths[i], b]
     return nats

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,16 +17,18 @@ from bptt.nn import model, packing
 from bptt.run import checkpoint, contents, folder, plots, progress
 from bptt.run.checkpoint import CheckpointError, Unsaved
 from bptt.run.contents import Progress
-from bptt.run.data import held_out_batches
+from bptt.run.data import held_out_windows
 from bptt.run.evaluation import evaluate
 from bptt.run.language_model import LanguageModel, restored
 from bptt.run.training import State, Task, Trace, culprit, to_host, updates
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOOK = 16  # updates from one look at the device to the next
 ROWS = 100  # of the history of a run, besides its measurements
 SILENCE = 5.0  # seconds without news, after which a run says how far it is
 STALE = 600.0  # seconds after which a checkpoint is saved between two that are due
-DRAWING = 0.1  # share of a run's time that drawing its curve may take
 
 Tell = Callable[[str, dict[str, Any]], None]  # words for people, if there are any, and the same for programs
 
@@ -75,7 +77,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     task, first = run.task, now.progress
     pending: list[Trace] = []
     began = told = saved = time.perf_counter()
-    drawing = 1.0  # seconds, the first time with the import of what draws
+    figure = None
 
     def look() -> Standing:
         seconds = first.seconds + time.perf_counter() - began
@@ -99,9 +101,8 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
             if words or row:
                 told = time.perf_counter() if words else told
                 run.tell(words, {"event": "measurement" if due.measured else "log", **row} if row else {})
-            last = now.ended or state.step == task.plan.steps
-            if last or (due.measured and drawing < DRAWING * (time.perf_counter() - began)):
-                drawing += _draw(run, now)
+            if due.measured or now.ended:
+                figure = _draw(run, now, figure)
             if now.ended:
                 return now
     except Diverged as error:
@@ -273,7 +274,8 @@ def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, di
     here = current(run, now)
     if not task.data.held_out:
         return now._replace(best=here), {**row, "sample": progress.taste(here)}
-    held_out = evaluate(task.config, here.params, task.backend, held_out_batches(task.data)).nats_per_char
+    batches = map(task.read, held_out_windows(task.data))
+    held_out = evaluate(task.config, here.params, task.backend, batches).nats_per_char
     if not math.isfinite(held_out):
         raise Diverged(progress.diverged(now.state.step, "the loss of the held-out part", task))
     row = {**row, "held_out": held_out, "sample": progress.taste(here)}
@@ -283,13 +285,13 @@ def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, di
     return now._replace(best=here, progress=was._replace(best=(now.state.step, held_out), waited=0)), row
 
 
-def _draw(run: Run, now: Standing) -> float:
-    """Draw the curve of the run; the seconds that it took."""
-    began = time.perf_counter()
+def _draw(run: Run, now: Standing, figure: "Figure | None") -> "Figure | None":
+    """Draw the curve of the run anew, on the figure of the last one if there is one; the figure."""
     if run.folder and now.progress.history and plots.available():
         try:
             title = f"{run.task.data.name}: {progress.title(run.task)}"
-            plots.curve(list(now.progress.history), run.folder / folder.CURVE, title, run.task.settings.clip_norm or None)
+            clip = run.task.settings.clip_norm or None
+            return plots.curve(list(now.progress.history), run.folder / folder.CURVE, title, clip, figure)
         except Exception as error:  # a picture ends nothing
             warnings.warn(f"{run.folder / folder.CURVE} could not be drawn: {error}", TrainingWarning, stacklevel=2)
-    return time.perf_counter() - began
+    return None

@@ -40,6 +40,8 @@ class Settings:
     """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
+    recompute_every: int | Literal["sqrt"] | None = None
+    """Keep the states of one step in so many and recompute the rest: long gradients in less memory; sqrt suits any length."""
     mode: Literal["lines", "stream"] | None = None
     """Each line a text of its own (names), or one long text; by default told from the text."""
     vocabulary: Literal["characters", "bytes"] = "characters"
@@ -76,9 +78,14 @@ class Settings:
 
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 
-Rule = tuple[str, type, Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
+Rule = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
 COUNT: Rule = ("a whole number from 1 to 1,000,000,000", int, lambda value: 1 <= value <= 1_000_000_000)
 LAYERS: Rule = ("a whole number from 1 to 1000", int, lambda value: 1 <= value <= 1000)
+EVERY: Rule = (
+    "a whole number from 1 to 1,000,000,000, or sqrt",
+    lambda value: "sqrt" if value == "sqrt" else int(value),
+    lambda value: value == "sqrt" or 1 <= value <= 1_000_000_000,
+)
 SEED: Rule = ("a whole number, at least 0", int, lambda value: value >= 0)
 SHARE: Rule = ("a share, at least 0 and below 1", float, lambda value: 0 <= value < 1)
 PASSES: Rule = ("a number above 0, at most 1e9", float, lambda value: 0 < value <= 1e9)
@@ -89,6 +96,7 @@ RULES = {
     "layers": LAYERS,
     "batch": COUNT,
     "length": COUNT,
+    "recompute_every": EVERY,
     "steps": COUNT,
     "evaluate_every": COUNT,
     "patience": COUNT,
@@ -143,7 +151,7 @@ def check(settings: Settings, called: Callable[[str], str] = flag) -> Settings:
 
 
 def number(name: str, rule: Rule, value: Any) -> Any:
-    """The value as a plain number, or an InputError where it does not keep to the rule."""
+    """The value as a plain number, or a word that the rule allows; an InputError where it does not keep to the rule."""
     expected, kind, fine = rule
     try:
         plain = kind(value)

@@ -1,16 +1,17 @@
 """The updates of a run: from one State to the next, a batch at a time, without a look at the device."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
-from bptt.nn import model, optimizers, packing
+from bptt.nn import model, optimizers, packing, recomputation
 from bptt.run.data import Data, Position, epochs, generator
 from bptt.run.plans import Plan
 from bptt.run.settings import Settings
-from bptt.text.batches import Batch
+from bptt.text.batches import Batch, Window
 
 WARM_UP = 200  # steps in which the rate rises, or a tenth of a shorter run
 
@@ -31,6 +32,7 @@ class Task(NamedTuple):
     data: Data
     settings: Settings
     plan: Plan
+    read: Callable[[Window], Batch]  # of `data`, its held-out part included
 
 
 class State(NamedTuple):
@@ -66,8 +68,8 @@ def updates(task: Task, state: State) -> Iterator[tuple[State, Trace]]:
     """The state after each update, up to the last one of the plan."""
     following = epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position)
     while state.step < task.plan.steps:
-        position, batch = next(following)
-        state, trace = update(task, state, batch, position)
+        position, window = next(following)
+        state, trace = update(task, state, task.read(window), position)
         yield state, trace
 
 
@@ -81,7 +83,7 @@ def update(task: Task, state: State, batch: Batch, after: Position) -> tuple[Sta
     theta, memory = UPDATES[settings.optimizer](state.theta, d, state.memory, rate)
     xp = namespace(theta)
     alive = xp.logical_and(state.alive, xp.logical_and(xp.isfinite(loss), xp.isfinite(norm)))
-    trace = Trace(state.position, state.states, loss, norm, rate, int(batch.mask.sum()))
+    trace = Trace(state.position, state.states, loss, norm, rate, batch.targets)
     states = packing.transform(lambda a: xp.asarray(a, copy=True), states)  # a view would keep those of all steps
     return State(state.step + 1, after, xp.where(alive, theta, state.theta), memory, states, alive), trace
 
@@ -95,18 +97,15 @@ def rate_at(task: Task, step: int) -> float:
 def culprit(task: Task, theta: Array, step: int, before: Position, states: tuple[Any, ...] | None) -> str:
     """The first tensor that is not finite in the update after `step` others, in the order in which they are computed."""
     params = packing.unpack(theta, model.shapes(task.config))
-    _, batch = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, before))
-    logits, _, cache = model.forward(
-        task.config, params, task.backend.put(batch.x), None if batch.start else states, _dropout(task, batch, step)
-    )
+    _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, before))
+    batch = task.read(window)
     loss, gradient, _ = _gradient(task, params, batch, states, step)
-    tensors = [
-        *((f"the weights {name}", array) for name, array in packing.leaves(params)),
-        *((f"the states of layer {layer}", layer_cache.a) for layer, layer_cache in enumerate(cache.layers)),
-        ("the logits", logits),
-        ("the loss", loss),
-        *((f"the gradient of {name}", array) for name, array in packing.leaves(gradient)),
-    ]
+    tensors = itertools.chain(
+        ((f"the weights {name}", array) for name, array in packing.leaves(params)),
+        _forward(task, params, batch, states, step),
+        [("the loss", loss)],
+        ((f"the gradient of {name}", array) for name, array in packing.leaves(gradient)),
+    )
     bad = (name for name, array in tensors if not np.isfinite(task.backend.get(array)).all())
     return next(bad, "the norm of the gradient")
 
@@ -134,16 +133,23 @@ def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int,
 def _gradient(
     task: Task, params: model.Params, batch: Batch, states: tuple[Any, ...] | None, step: int
 ) -> tuple[Array, model.Params, tuple[Any, ...]]:
-    put = task.backend.put
-    return model.loss_and_gradient(
-        task.config,
-        params,
-        put(batch.x),
-        put(batch.y),
-        put(batch.mask),
-        None if batch.start else states,
-        _dropout(task, batch, step),
-    )
+    start = None if batch.start else states
+    given = task.config, params, batch.x, batch.y, batch.mask, start, _dropout(task, batch, step)
+    if task.settings.recompute_every is None:
+        return model.loss_and_gradient(*given)
+    return recomputation.loss_and_gradient(*given, task.settings.recompute_every)
+
+
+def _forward(
+    task: Task, params: model.Params, batch: Batch, states: tuple[Any, ...] | None, step: int
+) -> Iterator[tuple[str, Array]]:
+    """The states and the logits of an update, of as many steps at a time as may be in memory."""
+    T, every, keep = batch.x.shape[0], task.settings.recompute_every, _dropout(task, batch, step)
+    k, after = T if every is None else recomputation.length(every, T), None if batch.start else states
+    for t in range(0, T, k):
+        logits, after, cache = model.forward(task.config, params, batch.x[t : min(t + k, T), ...], after, keep)
+        yield from ((f"the states of layer {layer}", layer_cache.a) for layer, layer_cache in enumerate(cache.layers))
+        yield "the logits", logits
 
 
 def _dropout(task: Task, batch: Batch, step: int) -> tuple[Array, ...]:

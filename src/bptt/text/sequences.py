@@ -1,8 +1,7 @@
 """Many sequences in one array of ids: where each begins and how long it is, instead of an object for each."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import overload
 
 import numpy as np
@@ -32,11 +31,7 @@ class Sequences(Sequence[HostArray]):
         if isinstance(index, slice):
             return Sequences(self.ids, self.starts[index], self.lengths[index])
         start = int(self.starts[index])  # a sum of small unsigned types would overflow
-        return self._read(start, start + int(self.lengths[index]) + 1)
-
-    @cached_property
-    def _read(self) -> Callable[[int, int], HostArray]:
-        return tokens.reader(self.ids)
+        return self.ids[start : start + int(self.lengths[index]) + 1]
 
     def take(self, which: HostArray) -> "Sequences":
         """Some of them: by place, or by a mask of True and False."""

@@ -20,7 +20,6 @@ from bptt.errors import InputError
 from bptt.text.vocabulary import Vocabulary
 
 PIECE = 1 << 18  # ids worked on at a time
-_SHORT = 1 << 14  # ids
 _FORMAT = 1  # of the files
 
 
@@ -120,21 +119,15 @@ def mapped(file: IO[bytes], dtype: np.dtype[Any]) -> HostArray:
 
 
 def reader(ids: HostArray) -> Callable[[int, int], HostArray]:
-    """What gives ids[start:stop], by the way that takes the least memory.
+    """What gives ids[start:stop]; those of a map are read from its file.
 
-    A look at a line in a map can bring half a megabyte around it into this process: short pieces are read from the file.
+    To look at them would bring up to two megabytes around them into this process.
     """
     base = _map(ids)
     if base is None or not hasattr(os, "pread"):
         return lambda start, stop: ids[start:stop]
     file, size, skipped = base.file, ids.itemsize, ids.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
-
-    def read(start: int, stop: int) -> HostArray:
-        if stop - start > _SHORT:
-            return ids[start:stop]
-        return np.frombuffer(os.pread(file, (stop - start) * size, skipped + start * size), ids.dtype)
-
-    return read
+    return lambda start, stop: np.frombuffer(os.pread(file, (stop - start) * size, skipped + start * size), ids.dtype)
 
 
 def pieces(ids: HostArray) -> Iterator[HostArray]:
@@ -149,6 +142,11 @@ def let_go(ids: HostArray) -> None:
     base = _map(ids)
     if base is not None and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def is_map(ids: HostArray) -> bool:
+    """Whether an array is a view of a file mapped into memory."""
+    return _map(ids) is not None
 
 
 def _map(ids: HostArray) -> Map | None:

@@ -1,0 +1,204 @@
+"""The training step of bench/train_step.py by all who take part, each in its best honest setting for one core of a CPU.
+
+A contender is made from float32 host weights and a batch, and is a pair of functions without arguments: one computes the loss
+and the gradient, the other makes a whole step (loss, gradient, norm clip at 1, Adam at 0.001). Both wait until all is computed
+and return the loss before the update. Tokens come in the form that suits the contender best, made before any clock runs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bptt import backend as backends
+from bptt import fused, textbook
+from bptt.backend import Backend, HostArray
+from bptt.nn import model, optimizers, packing
+
+Contender = tuple[Callable[[], float], Callable[[], float]]
+
+
+def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend | None = None) -> Contender:
+    """This package on a backend, by default NumPy: with its compiled twins or without, as they are when it is called."""
+    where = where or backends.select("numpy")
+    shapes = model.shapes(config)
+    theta = packing.pack(packing.transform(where.put, params))
+    memory = optimizers.start(theta)
+    x, y, mask = where.put(x), where.put(y), where.put(np.ones(x.shape))
+
+    def gradient() -> float:
+        loss, _, _ = model.loss_and_gradient(config, packing.unpack(theta, shapes), x, y, mask)
+        where.synchronise()
+        return float(where.get(loss))
+
+    def step() -> float:
+        nonlocal theta, memory
+        loss, d, _ = model.loss_and_gradient(config, packing.unpack(theta, shapes), x, y, mask)
+        clipped, _ = optimizers.clip_by_norm(packing.pack(d), 1.0)
+        theta, memory = optimizers.adam(theta, clipped, memory, 1e-3)
+        where.synchronise()
+        return float(where.get(loss))
+
+    return gradient, step
+
+
+def pure(*arguments: Any) -> Contender:
+    """The pure functions on NumPy."""
+    return tuple(_switched(fused.stop, function) for function in ours(*arguments))  # type: ignore[return-value]
+
+
+def compiled(*arguments: Any) -> Contender:
+    """The compiled twins on NumPy."""
+    return tuple(_switched(fused.start, function) for function in ours(*arguments))  # type: ignore[return-value]
+
+
+def _switched(switch: Callable[[], Any], function: Callable[[], float]) -> Callable[[], float]:
+    function.before = switch  # type: ignore[attr-defined]
+    return function
+
+
+def course(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:
+    """The textbook's functions, one sequence after the other, with its own clip and update."""
+    layer = params.layers[0]
+    columns = {"Wax": layer.Wax, "Waa": layer.Waa, "Wya": params.Wya, "b": layer.b[:, None], "by": params.by[:, None]}
+    start = np.zeros((config.hidden, 1))
+    pairs = [(X.tolist(), Y.tolist()) for X, Y in zip(x.T, y.T)]
+    parameters = {name: array.astype(np.float64) for name, array in columns.items()}
+
+    def gradient() -> float:
+        total = 0.0
+        for X, Y in pairs:
+            loss, cache = textbook.rnn_forward(X, Y, start, parameters, vocab_size=config.vocabulary)
+            textbook.rnn_backward(X, Y, parameters, cache)
+            total += float(loss)
+        return total / x.size
+
+    def step() -> float:
+        losses = [textbook.optimize(X, Y, start, parameters, learning_rate=1e-3)[0] for X, Y in pairs]
+        return float(sum(losses)) / x.size
+
+    return gradient, step
+
+
+def products(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Callable[[], float]:
+    """The matrix products of a step alone, through NumPy, each in the layout that its BLAS likes best."""
+    (T, B), H, V, rng = x.shape, config.hidden, config.vocabulary, np.random.default_rng(0)
+    N = params.layers[0].Waa.shape[0]
+    a, h, dz, dlogits = (rng.random(shape, np.float32) for shape in [(B, H), (T * B, H), (T * B, N), (T * B, V)])
+    Waa, Wya = rng.random((N, H), np.float32), rng.random((V, H), np.float32)
+    WaaT, WyaT = np.ascontiguousarray(Waa.T), np.ascontiguousarray(Wya.T)
+    z, da = np.empty((B, N), np.float32), np.empty((B, H), np.float32)
+    logits, dh = np.empty((T * B, V), np.float32), np.empty((T * B, H), np.float32)
+    dWaa, dWya = np.empty((N, H), np.float32), np.empty((V, H), np.float32)
+
+    def multiply() -> float:
+        for _ in range(T):
+            np.matmul(a, WaaT, out=z)
+        np.matmul(h, WyaT, out=logits)
+        np.matmul(dlogits, Wya, out=dh)
+        np.matmul(dlogits.T, h, out=dWya)
+        for t in range(T):
+            np.matmul(dz[t * B : (t + 1) * B], Waa, out=da)
+        np.matmul(dz.T, h, out=dWaa)
+        return 0.0
+
+    return multiply
+
+
+def torch(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:
+    """`torch.nn.RNN`, `GRU` or `LSTM` on one-hot vectors, its fused Adam, and oneDNN where PyTorch has it (LSTM)."""
+    import torch
+    from torch.nn.utils import clip_grad_norm_
+
+    torch.set_num_threads(1)
+    kind = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[config.cell]
+    rnn = kind(config.vocabulary, config.hidden)
+    readout = torch.nn.Linear(config.hidden, config.vocabulary)
+    layer = params.layers[0]
+    hidden_bias = np.zeros_like(layer.b)
+    if config.cell == "gru":
+        hidden_bias[2 * config.hidden :] = layer.ban
+    own = (rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0, readout.weight, readout.bias)
+    with torch.no_grad():
+        for to, array in zip(own, (layer.Wax, layer.Waa, layer.b, hidden_bias, params.Wya, params.by)):
+            to.copy_(torch.from_numpy(array))
+    adam = torch.optim.Adam(own, lr=1e-3, fused=True)
+    inputs = torch.eye(config.vocabulary)[torch.from_numpy(x)]
+    targets = torch.from_numpy(y).reshape(-1)
+
+    def gradient() -> float:
+        adam.zero_grad()
+        logits = readout(rnn(inputs)[0])
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, config.vocabulary), targets)
+        loss.backward()
+        return float(loss.detach())
+
+    def step() -> float:
+        loss = gradient()
+        clip_grad_norm_(own, 1.0)
+        adam.step()
+        return loss
+
+    return gradient, step
+
+
+def jax(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:
+    """One program of `jit`: a `scan` over time of what depends on the state, all else before and after it; buffers donated."""
+    import jax
+    import jax.numpy as jnp
+
+    H = config.hidden
+
+    def vanilla(layer: Any, state: Any, z: Any) -> Any:
+        a = jnp.tanh(z + state[0] @ layer.Waa.T)
+        return (a,), a
+
+    def gru(layer: Any, state: Any, z: Any) -> Any:
+        q = state[0] @ layer.Waa.T
+        ru = jax.nn.sigmoid(z[:, : 2 * H] + q[:, : 2 * H])
+        n = jnp.tanh(z[:, 2 * H :] + ru[:, :H] * (q[:, 2 * H :] + layer.ban))
+        a = n + ru[:, H:] * (state[0] - n)
+        return (a,), a
+
+    def lstm(layer: Any, state: Any, z: Any) -> Any:
+        q = z + state[0] @ layer.Waa.T
+        i, f, o = jax.nn.sigmoid(q[:, :H]), jax.nn.sigmoid(q[:, H : 2 * H]), jax.nn.sigmoid(q[:, 3 * H :])
+        c = f * state[1] + i * jnp.tanh(q[:, 2 * H : 3 * H])
+        a = o * jnp.tanh(c)
+        return (a, c), a
+
+    cell = {"vanilla": vanilla, "gru": gru, "lstm": lstm}[config.cell]
+
+    def mean(params: Any, x: Any, y: Any) -> Any:
+        layer = params.layers[0]
+        start = (jnp.zeros((x.shape[1], H), jnp.float32),) * (2 if config.cell == "lstm" else 1)
+        _, a = jax.lax.scan(lambda state, z: cell(layer, state, z), start, layer.Wax.T[x] + layer.b)
+        logits = jax.nn.log_softmax(a @ params.Wya.T + params.by)
+        return -jnp.mean(jnp.take_along_axis(logits, y[:, :, None], axis=2))
+
+    def update(state: Any, x: Any, y: Any) -> Any:
+        params, m, v, t = state
+        loss, d = jax.value_and_grad(mean)(params, x, y)
+        norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(d)))
+        t = t + 1
+        scale, fix_m, fix_v = 1.0 / jnp.maximum(norm, 1.0), 1 / (1 - 0.9**t), 1 / (1 - 0.999**t)
+        m = jax.tree.map(lambda m, d: 0.9 * m + 0.1 * scale * d, m, d)
+        v = jax.tree.map(lambda v, d: 0.999 * v + 0.001 * (scale * d) ** 2, v, d)
+        params = jax.tree.map(lambda p, m, v: p - 1e-3 * fix_m * m / (jnp.sqrt(fix_v * v) + 1e-8), params, m, v)
+        return (params, m, v, t), loss
+
+    compiled, compiled_gradient = jax.jit(update, donate_argnums=0), jax.jit(jax.value_and_grad(mean))
+    params = jax.tree.map(lambda a: jnp.array(a, jnp.float32), params)
+    tokens, targets = jnp.array(x, jnp.int32), jnp.array(y, jnp.int32)
+    state = (jax.tree.map(jnp.copy, params), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)), jnp.float32(0))
+
+    def gradient() -> float:
+        return float(jax.block_until_ready(compiled_gradient(params, tokens, targets))[0])
+
+    def step() -> float:
+        nonlocal state
+        state, loss = compiled(state, tokens, targets)
+        jax.block_until_ready(state)
+        return float(loss)
+
+    return gradient, step

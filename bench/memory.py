@@ -1,0 +1,119 @@
+"""Backpropagation through a million steps, none of them cut off, in memory that hardly grows, for less than 1.6 times the time.
+
+For each cell and number of steps T, loss and gradient of one sequence, once with all states stored (up to T = 100,000) and once
+with those of every k-th step, the rest recomputed, in a process of its own:
+
+peak      what the process came to hold, in MB; `before` the call it held Python, NumPy, the compiled twins, x, y and the mask
+stored    what the states and gates of all steps take, by their shapes: what backward needs, without its own working room
+time      of the processor, per step: the median, or the only one where one takes long; the ratio is to T = 1000, all stored
+apart     the largest difference from the gradient with all stored, as a share of its largest element, both in float64
+
+Each piece of k steps costs some 60 microseconds by itself: where sqrt(T) is small, a larger k is faster.
+
+    taskset -c 0 env OMP_NUM_THREADS=1 python bench/memory.py [--recompute-every 1000] [--steps 1000 1000000] [--pure]
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from machine import report
+
+from bptt import fused
+from bptt.nn import model, packing, recomputation
+from bptt.run import environment
+
+LARGEST = 100_000  # steps whose states are all stored here
+WORK = 200_000  # steps to measure the time of, or one call
+
+
+def peak() -> int:
+    """Bytes that this process has come to hold at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Peak and time of loss and gradient, in this process."""
+    rng, V, dtype = np.random.default_rng(0), arguments.vocabulary, np.dtype(arguments.dtype)
+    config = model.Config(cell, V, arguments.hidden)  # type: ignore[arg-type]
+    exact = model.init(config, rng)
+    params = packing.transform(lambda a: a.astype(dtype), exact)
+    tokens = rng.integers(0, V, (T + 1, 1))
+    x, y, mask = tokens[:-1], tokens[1:], np.ones((T, 1), dtype)
+
+    def gradient(params: model.Params, T: int, every: Any) -> model.Params:
+        given = config, params, x[:T], y[:T], mask[:T].astype(params.Wya.dtype, copy=False)
+        if every is None:
+            return model.loss_and_gradient(*given)[1]
+        return recomputation.loss_and_gradient(*given, every=every)[1]
+
+    gradient(params, 20, every)  # what is compiled or loaded at the first call does not count
+    before, times = environment.resident(), []
+    while not times or len(times) * T < WORK:
+        began = time.process_time()
+        gradient(params, T, every)
+        times.append((time.process_time() - began) / T)
+    row = {"before_MB": before / 1e6, "peak_MB": peak() / 1e6, "us_per_step": statistics.median(times) * 1e6}
+    if every is not None and T <= LARGEST:
+        pairs = zip(*(packing.flat(gradient(exact, T, k)) for k in (every, None)))
+        row["apart"] = max(float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in pairs)
+    _, _, cache = model.CELLS[cell].forward(params.layers[0], x[:1], model.initial_states(config, params, 1)[0])
+    states = packing.transform(lambda a: a[-1, ...], tuple(cache)[1:])  # of one step
+    row["stored_MB"] = sum(array.nbytes for array in packing.flat(states)) * T / 1e6
+    return {name: float(f"{value:.4g}") for name, value in row.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cell", nargs="+", default=list(model.CELLS), choices=list(model.CELLS))
+    parser.add_argument("--steps", nargs="+", type=int, default=[1000, 10_000, 100_000, 1_000_000], metavar="T")
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--vocabulary", type=int, default=27)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
+    parser.add_argument("--recompute-every", default="sqrt", metavar="K", help="a number of steps, or sqrt: the root of T")
+    parser.add_argument("--pure", action="store_true", help="without the compiled twins")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # cell, T and K (0: all stored), in this process
+    arguments = parser.parse_args()
+    environment.keep_memory()
+    used = "" if arguments.pure else fused.start()
+    number = lambda every: every if every == "sqrt" else int(every) or None  # noqa: E731
+    if arguments.one:
+        cell, T, every = arguments.one
+        print(json.dumps(measure(cell, int(T), number(every), arguments)))
+        return
+    print(f"H = {arguments.hidden}, B = 1, {arguments.dtype}, {used or 'no compiled twins'}")
+    print(f"{'cell':8}{'T':>10}{'k':>7}{'before':>9}{'peak':>8}{'stored':>9} MB{'us/step':>9}{'ratio':>7}{'apart':>9}")
+
+    def child(cell: str, T: int, every: str | int) -> dict[str, Any]:
+        command = [sys.executable, *sys.argv, "--one", cell, str(T), str(every)]
+        row: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return row
+
+    rows = []
+    for cell in arguments.cell:
+        child(cell, 20, 0)  # the twins are compiled now, if they were not before: that takes memory
+        base = None
+        for T in arguments.steps:
+            for every in [0, arguments.recompute_every] if T <= LARGEST else [arguments.recompute_every]:
+                row = child(cell, T, every)
+                base = base or row["us_per_step"]
+                k = recomputation.length(number(every), T) if every else None  # type: ignore[arg-type]
+                row["ratio"] = round(row["us_per_step"] / base, 2)
+                print(
+                    f"{cell:8}{T:10,}{k or 'all':>7}{row['before_MB']:9.0f}{row['peak_MB']:8.0f}{row['stored_MB']:9.1f} MB"
+                    f"{row['us_per_step']:9.2f}{row['ratio']:7.2f}{row.get('apart', ''):>9.1}",
+                    flush=True,
+                )
+                how = {name: vars(arguments)[name] for name in ("hidden", "vocabulary", "dtype")}
+                rows.append({"cell": cell, "T": T, "recompute_every": k, **how, "twins": used, **row})
+    print(report(rows))
+
+
+if __name__ == "__main__":
+    main()

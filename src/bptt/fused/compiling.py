@@ -1,0 +1,76 @@
+"""Functions compiled by Numba when they are first called, and their code kept on disk, whatever happens there.
+
+Numba keeps code where it can write: in $NUMBA_CACHE_DIR, in __pycache__ beside the source, or in the user's cache. It takes a
+function to be as it was while its own file has not changed; here a function has code from other files in it. Of two processes
+that compile at the same time, one may find under its own name what the other made for another type. And a file that is cut off
+ends the program. So a function has a file here for each kind of arguments and processor, under a name that stands for all of
+the source, with a checksum.
+"""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
+
+if numba.config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
+
+_SOURCES = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+SOURCE = hashlib.sha256(b"\0".join([numba.__version__.encode(), *_SOURCES])).hexdigest()[:12]
+
+
+class Files:
+    """The code of one function in a folder, a file for each key: kinds of arguments, processor, bytecode."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+
+    def path(self, key: Any) -> Path:
+        """Where the code of a key is, or would be."""
+        return self._folder / f"{self._name}-{SOURCE}-{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}.nbc"
+
+    def load(self, key: Any) -> Any:
+        """The code; None where there is none, or a damaged one."""
+        with contextlib.suppress(OSError):
+            checksum, data = (raw := self.path(key).read_bytes())[:32], raw[32:]
+            return pickle.loads(data) if hashlib.sha256(data).digest() == checksum else None
+        return None
+
+    def save(self, key: Any, code: Any) -> None:
+        """Keep the code, and none of what other versions of the source left here."""
+        data, new = dumps(code), self._folder / f"{uuid.uuid4().hex}.tmp"
+        with contextlib.suppress(OSError):  # a full disk: the next process compiles again
+            try:
+                new.write_bytes(hashlib.sha256(data).digest() + data)
+                os.replace(new, self.path(key))
+            finally:
+                new.unlink(missing_ok=True)
+            for path in self._folder.glob(f"{self._name}-*.nbc"):
+                if not path.name.startswith(f"{self._name}-{SOURCE}-"):
+                    path.unlink(missing_ok=True)
+
+
+class Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache of a function, but for its files."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        name = f"{function.__module__}.{function.__qualname__}.{sys.implementation.cache_tag}"
+        self._cache_file = Files(Path(self.cache_path), name)
+
+
+def compiled(function: Callable[..., Any], fastmath: frozenset[str] = frozenset({"contract"})) -> Callable[..., Any]:
+    """The function as machine code that lets other threads run meanwhile, and that is kept if any folder can be written to."""
+    made: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath))(function)
+    with contextlib.suppress(RuntimeError):  # "no locator available"
+        made._cache = Cache(function)  # what `cache=True` does, with Numba's own
+    return made  # type: ignore[no-any-return]

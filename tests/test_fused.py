@@ -1,0 +1,346 @@
+"""The compiled twins: each equals its pure function, whatever the sizes and the layout of its arrays, and no other memory."""
+
+import ctypes
+import importlib
+import inspect
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bptt import fused
+from bptt.nn import model, optimizers, packing
+
+pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
+
+from bptt.fused import cpu, product, vectors
+
+HERE = Path(__file__).parent
+TOLERANCE = {"float32": 1e-6, "float64": 1e-13}  # of the largest element, or of 1
+DTYPES = pytest.mark.parametrize(  # a process of its own for each, where there are several: each compiles its own
+    "dtype", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in TOLERANCE]
+)
+TWINS = pytest.mark.parametrize("name", list(cpu.TWINS))
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+quick = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+class Sizes(NamedTuple):
+    """Steps, sequences, inputs, units, symbols; what a layer reads; the seed of the numbers."""
+
+    T: int
+    B: int
+    I: int
+    H: int
+    V: int
+    tokens: bool
+    seed: int
+
+
+def sizes() -> st.SearchStrategy[Sizes]:
+    """Sizes on both sides of a vector, of a block of rows and of what is multiplied at a time."""
+    columns = st.sampled_from([1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33, 64, 70, 128])
+    rows = st.sampled_from(
+        [(1, 1), (40, 1), (3, 2), (2, 3), (7, 4), (1, 7), (40, 7), (33, 8), (5, 9), (7, 17), (1, 257), (1, 300)]
+    )
+    rest = st.tuples(columns, columns, st.integers(1, 70), st.booleans(), st.integers(0, 99))
+    return st.builds(lambda rows, rest: Sizes(*rows, *rest), rows, rest)
+
+
+def pure(name: str) -> Callable[..., Any]:
+    """The pure function of a twin."""
+    room, _, function = name.partition("_")
+    return getattr(importlib.import_module(f"bptt.nn.{room}"), function).__wrapped__
+
+
+def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[Any]:
+    """What the function is called with in training, or random numbers; no network in it is chaotic."""
+    T, B, I, H, V, tokens, seed = size
+    rng = np.random.default_rng(seed)
+    room, _, function = name.partition("_")
+    few = (T * B) ** -0.75  # a sum over all rows is not large, nor is its rounding
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape)
+
+    if room in model.CELLS:
+        cell = model.CELLS[room]
+        params = packing.transform(
+            lambda a: a + 0.1 * rng.normal(size=a.shape) / np.sqrt(a.shape[-1]), cell.init(rng, V if tokens else I, H)
+        )
+        x = rng.integers(0, V, (T, B)) if tokens else normal(T, B, I) / np.sqrt(I)
+        found = [*params, x, *(0.5 * normal(B, H) for _ in cell.State._fields)]
+        if function == "run_backward":
+            a = pure(f"{room}_run")(*found)
+            ends = rng.integers(0, T + 1, B)
+            da = few * normal(T, B, H) * (np.arange(T)[:, None, None] < ends[:, None])
+            states = (a,) if room == "vanilla" else a
+            found = [*params, x, *states, da, *(few * normal(B, H) for _ in cell.State._fields)]
+    elif room == "linear":
+        found = [normal(V, I) / np.sqrt(I), normal(T, B, I), normal(V) if function == "affine" else few * normal(T, B, V)]
+    elif room == "loss":
+        mask = (np.arange(T)[:, None] < np.maximum(1, rng.integers(0, T + 1, B))).astype(float)
+        found = [scale * normal(T, B, V), rng.integers(0, V, (T, B)), mask, np.float64(3 * T * B) if seed % 2 else None]
+        if function == "cross_entropy_backward":
+            _, p, weight = pure("loss_cross_entropy")(*found)
+            found = [p, found[1], weight]
+    elif function == "clip_by_norm":
+        found = [normal(H * V), float(rng.choice([1e-3, 1.0, 1e3]))]
+    else:
+        assert function == "moments", f"{name}: say here what it is called with"
+        theta, d, m, v = normal(4, H * V)
+        beta1, beta2, eps, decay = rng.choice([0.9, 0.5]), rng.choice([0.999, 0.9]), 1e-8, rng.choice([0.0, 0.1])
+        t, rate = np.float64(rng.integers(1, 1000)), 1e-3
+        found = [theta, d, m, v * v, np.asarray(t), rate, float(beta1), float(beta2), eps, float(decay)]
+    return [np.asarray(a, dtype) if isinstance(a, np.ndarray | np.generic) and a.dtype.kind == "f" else a for a in found]
+
+
+def leaves(results: Any) -> list[Any]:
+    return list(results) if isinstance(results, tuple) else [results]
+
+
+def check(got: Any, expected: Any, dtype: str, tolerance: float = 0.0) -> None:
+    """Assert that results have the same types and shapes and nearly the same values."""
+    assert len(leaves(got)) == len(leaves(expected))
+    for a, b in zip(leaves(got), leaves(expected)):
+        assert (a is None) == (b is None)
+        if b is not None:
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            scale = max(1.0, float(np.max(np.abs(b), initial=0.0)))
+            np.testing.assert_allclose(a, b, rtol=0, atol=scale * (tolerance or TOLERANCE[dtype]))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays():
+    with fused.restored():
+        fused.stop()
+        yield
+
+
+# One by one
+
+
+@TWINS
+@DTYPES
+@quick
+@given(size=sizes())
+def test_twin_equals_its_pure_function(name, dtype, size):
+    found = arguments(name, dtype, size)
+    check(cpu.TWINS[name](*found), pure(name)(*found), dtype)
+
+
+def strided(array: np.ndarray) -> np.ndarray:
+    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), np.nan if array.dtype.kind == "f" else 10**9, array.dtype)
+    wide[..., ::2] = array
+    return wide[..., ::2]
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+LAYOUTS = {
+    "plain": lambda array: array,
+    "read-only": read_only,
+    "strided": strided,
+    "by columns": lambda array: np.asfortranarray(array),
+    "backwards": lambda array: array[::-1].copy()[::-1],
+    "broadcast": lambda array: np.broadcast_to(array[:1], array.shape),
+    "unaligned": lambda array: np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(array.shape),
+}
+
+
+@TWINS
+@DTYPES
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_twin_takes_arrays_of_any_layout_and_gives_new_ones(name, dtype, layout):
+    for size in [Sizes(3, 4, 5, 6, 7, True, 1), Sizes(2, 9, 16, 32, 20, False, 2)]:
+        found = arguments(name, dtype, size)
+        if name == "optimizers_clip_by_norm":
+            found[1] = 1e-3  # a shorter vector comes back as it is
+        laid = [LAYOUTS[layout](a) if isinstance(a, np.ndarray) and a.ndim else a for a in found]
+        before = [np.array(a) for a in laid]
+        got = leaves(cpu.TWINS[name](*laid))
+        check(tuple(got), pure(name)(*laid), dtype)
+        for a, b in zip(laid, before):
+            np.testing.assert_array_equal(a, b)
+        arrays = [a for a in laid if isinstance(a, np.ndarray)]
+        assert not any(np.shares_memory(a, b) for a in got if a is not None for b in arrays)
+
+
+@TWINS
+@DTYPES
+@quick
+@given(size=sizes(), bad=st.sampled_from([np.nan, np.inf, -np.inf]), place=st.integers(0, 10**6))
+@np.errstate(all="ignore")
+def test_what_is_not_finite_stays_so(name, dtype, size, bad, place):
+    found = arguments(name, dtype, size._replace(T=min(size.T, 7), B=min(size.B, 9)))
+    arrays = [a for a in found if isinstance(a, np.ndarray) and a.ndim and a.dtype.kind == "f"]
+    spoilt = arrays[place % len(arrays)]
+    spoilt.flat[place % spoilt.size] = bad
+    for a, b in zip(leaves(cpu.TWINS[name](*found)), leaves(pure(name)(*found))):
+        assert b is None or np.isfinite(a).all() == np.isfinite(b).all()
+
+
+@DTYPES
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
+def test_large_logits(dtype, scale):
+    for seed in range(4):
+        found = arguments("loss_cross_entropy", dtype, Sizes(3, 4, 1, 1, 30, True, seed), scale)
+        got = cpu.TWINS["loss_cross_entropy"](*found)
+        assert all(np.isfinite(a).all() for a in got)
+        check(got, pure("loss_cross_entropy")(*found), dtype)
+
+
+@DTYPES
+@np.errstate(all="ignore")
+def test_a_gradient_whose_norm_is_no_number_is_none(dtype):
+    for bad in (np.nan, np.inf):
+        d, norm = cpu.TWINS["optimizers_clip_by_norm"](np.array([1.0, bad, 2.0], dtype), 5.0)
+        expected = pure("optimizers_clip_by_norm")(np.array([1.0, bad, 2.0], dtype), 5.0)
+        np.testing.assert_array_equal(d, expected[0])
+        np.testing.assert_array_equal(norm, expected[1])
+
+
+def test_every_twinned_function_has_a_twin_and_the_other_way_round():
+    found = {}
+    for path in Path(model.__file__).parent.glob("[!_]*.py"):
+        module = importlib.import_module(f"bptt.nn.{path.stem}")
+        for key, function in inspect.getmembers(module, inspect.isfunction):
+            if hasattr(function, "__wrapped__") and function.__module__ == module.__name__:
+                found[f"{path.stem}_{key}"] = list(inspect.signature(function).parameters)
+    twins = {name: list(inspect.signature(twin.__wrapped__).parameters) for name, twin in cpu.TWINS.items()}
+    assert twins == found
+
+
+# Together
+
+
+def case(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
+    """A config and what its loss is computed of: parameters, tokens, targets, a mask, carried states, dropout."""
+    rng = np.random.default_rng(layers)
+    config = model.Config(cell, 27, hidden, layers)
+    T, B = 12, 9
+    x, y = rng.integers(0, 27, (T, B)), rng.integers(0, 27, (T, B))
+    mask = (np.arange(T)[:, None] < rng.integers(1, T + 1, B)).astype(dtype)
+    tree = model.init(config, rng), model.dropout_masks(config, rng, 0.3, B)
+    params, keep = packing.transform(lambda a: a.astype(dtype), tree)
+    return config, params, x, y, mask, model.forward(config, params, x)[1], keep
+
+
+@CELLS
+@DTYPES
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_gradient_of_a_model(cell, dtype, layers, fresh):
+    config, params, x, y, mask, states, keep = case(cell, dtype, layers)
+    given = (config, params, x, y, mask, None if fresh else states, keep)
+    expected = packing.flat(model.loss_and_gradient(*given))
+    assert fused.start()
+    check(tuple(packing.flat(model.loss_and_gradient(*given))), tuple(expected), dtype)
+
+
+@CELLS
+@DTYPES
+def test_twenty_updates(cell, dtype):
+    config, params, x, y, mask, _, keep = case(cell, dtype, 2)
+
+    def losses() -> list[float]:
+        theta, shapes = packing.pack(params), model.shapes(config)
+        state, found = optimizers.start(theta), []
+        for _ in range(20):
+            mean, gradient, _ = model.loss_and_gradient(config, packing.unpack(theta, shapes), x, y, mask, None, keep)
+            d, _ = optimizers.clip_by_norm(packing.pack(gradient), 1.0)
+            theta, state = optimizers.adam(theta, d, state, 3e-3, weight_decay=0.01)
+            found.append(float(mean))
+        return found
+
+    expected = losses()
+    assert expected[-1] < expected[0]
+    assert fused.start()
+    np.testing.assert_allclose(losses(), expected, rtol=1e-4 if dtype == "float32" else 1e-10)
+
+
+def test_other_arrays_go_to_the_pure_functions():
+    xp = pytest.importorskip("array_api_strict")
+    assert fused.start()
+    d, norm = optimizers.clip_by_norm(xp.asarray([3.0, 4.0]), 1.0)
+    assert type(d) is type(norm) is type(xp.asarray(0.0))
+
+
+# Nothing beyond the arrays
+
+
+def fenced(array: np.ndarray, end: bool) -> np.ndarray:
+    """A copy at the end, or at the beginning, of pages between two that end the process when they are touched."""
+    page = mmap.PAGESIZE
+    inside = -(-max(1, array.nbytes) // page) * page
+    pages = mmap.mmap(-1, inside + 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    for fence in (start, start + page + inside):
+        assert protect(ctypes.c_void_p(fence), ctypes.c_size_t(page), 0) == 0
+    copy = np.frombuffer(pages, array.dtype, array.size, page + (inside - array.nbytes) * end).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def between_fences(dtype: str) -> None:
+    """Call every twin, and the product into arrays that are given, with all arrays between fences."""
+    for end in (True, False):
+        for T, B, I, H, V, tokens in [
+            (2, 3, 5, 7, 9, True),
+            (1, 1, 1, 1, 1, False),
+            (3, 9, 17, 33, 19, False),
+            (2, 12, 32, 64, 16, False),
+        ]:
+            for name, twin in cpu.TWINS.items():
+                found = arguments(name, dtype, Sizes(T, B, I, H, V, tokens, 0))
+                expected = pure(name)(*found)
+                check(twin(*[fenced(a, end) if isinstance(a, np.ndarray) and a.ndim else a for a in found]), expected, dtype)
+            D, X, W = (np.random.default_rng(0).normal(size=shape).astype(dtype) for shape in [(B, H), (B, I), (I, H)])
+            C = fenced(np.zeros((B, product.padded(H, W)), dtype), end)
+            product.multiply(fenced(X, end), 0, B, I, fenced(product.pack(fenced(W, end)), end), C, False)
+            check(C[:, :H], X @ W, dtype, 10 * TOLERANCE[dtype])
+            product.multiply(fenced(X, end), 0, B, I, fenced(product.pack_transposed(fenced(W.T.copy(), end)), end), C, True)
+            check(C[:, :H], 2 * X @ W, dtype, 10 * TOLERANCE[dtype])
+            S = fenced(product.space(H, I, X), end)
+            product.outer(fenced(D, end), fenced(X, end), 0, B, S, False)
+            check(S[:H, :I], D.T @ X, dtype, 10 * TOLERANCE[dtype])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows protects pages in another way")
+@DTYPES
+def test_nothing_is_read_or_written_beyond_the_arrays(dtype):
+    """In a process of its own, which would end."""
+    code = f"import test_fused; test_fused.between_fences({dtype!r})"
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_width_of_vectors_is_that_of_the_processor_that_numba_compiles_for():
+    """Narrow vectors are tested where there are wide ones, too, on what has all of the code for them."""
+    if not vectors.WIDE:
+        pytest.skip("the tests above ran with narrow vectors: this processor has no others")
+    narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma", "PYTHONPATH": str(HERE)}
+    options = ["-q", "-p", "no:cacheprovider", "-k", "equals and (vanilla_run_backward or linear_affine) or narrow_vectors"]
+    command = [sys.executable, "-m", "pytest", *options, str(HERE / "test_fused.py")]
+    done = subprocess.run(command, env={**os.environ, **narrow}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_CPU_NAME") != "haswell", reason="run by the test above")
+def test_narrow_vectors_are():
+    assert (vectors.WIDE, vectors.VECTOR, product.ROWS) == (False, 32, 4)

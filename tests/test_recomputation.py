@@ -1,0 +1,207 @@
+"""Recomputation: the gradient of all states stored, in the memory of few, in the maths, in its twins and in training."""
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import fused
+from bptt.nn import model, packing, recomputation
+from bptt.run import plots
+
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+T, B, V, H = 5, 3, 6, 4
+EVERY = pytest.mark.parametrize("every", [1, 2, 3, T, T + 2, "sqrt"])
+NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
+PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
+
+
+def case(cell: str, layers: int, initial: str = "learned", *, carried: bool = False, rate: float = 0.0) -> Any:
+    """A config, and parameters of which none is zero, a batch whose mask ends two steps early, states and masks."""
+    rng = np.random.default_rng(layers)
+    config = model.Config(cell, V, H, layers, initial)
+    params = packing.transform(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
+    x, y = rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B))
+    mask = (np.arange(T)[:, None] < np.array([T - 2, 1, T - 3])).astype(float)
+    states = model.forward(config, params, rng.integers(0, V, (3, B)))[1] if carried else None
+    return config, (params, x, y, mask, states, model.dropout_masks(config, rng, rate, B))
+
+
+def recomputed(config: model.Config, every: recomputation.Every) -> Any:
+    return lambda *arguments: recomputation.loss_and_gradient(config, *arguments, every=every)
+
+
+# The same gradient
+
+
+@CELLS
+@EVERY
+@pytest.mark.parametrize("kind", ["new text", "carried state, dropout and two layers"])
+def test_loss_gradient_and_states_are_those_of_all_states_stored(lab, cell, every, kind):
+    config, arguments = case(cell, 1) if kind == "new text" else case(cell, 2, carried=True, rate=0.4)
+    lab.close(lab.call(recomputed(config, every), *arguments), model.loss_and_gradient(config, *arguments))
+
+
+@CELLS
+def test_two_layers_of_new_texts_with_dropout(lab, cell):
+    """The learned states at the beginning get a gradient from the first piece alone."""
+    config, arguments = case(cell, 2, rate=0.4)
+    expected = model.loss_and_gradient(config, *arguments)
+    assert packing.pack(expected[1].initial).all()
+    lab.close(lab.call(recomputed(config, "sqrt"), *arguments), expected)
+
+
+@CELLS
+def test_states_that_begin_at_zero(lab, cell):
+    config, arguments = case(cell, 1, "zero")
+    lab.close(lab.call(recomputed(config, 2), *arguments), model.loss_and_gradient(config, *arguments))
+
+
+@CELLS
+@pytest.mark.parametrize("every", [T, T + 2])
+def test_one_piece_gives_the_same_bits(cell, every):
+    config, arguments = case(cell, 2, rate=0.4)
+    pair = model.loss_and_gradient(config, *arguments), recomputed(config, every)(*arguments)
+    for (name, a), (_, b) in zip(*map(packing.leaves, pair)):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@CELLS
+def test_the_states_at_the_end_are_the_same_bits(cell):
+    config, arguments = case(cell, 1)
+    after = model.loss_and_gradient(config, *arguments)[2]
+    for every in (2, 3, "sqrt"):
+        for a, b in zip(packing.flat(after), packing.flat(recomputed(config, every)(*arguments)[2])):
+            np.testing.assert_array_equal(a, b)
+            assert b.base is None  # a view would keep the states of a whole piece
+
+
+@CELLS
+def test_nothing_is_cut_off(cell):
+    """The only target is the last one, and the gradient reaches the first token, as many pieces before."""
+    config, (params, x, y, mask, *_) = case(cell, 1)
+    x, mask = np.minimum(x, V - 2), np.zeros_like(mask)
+    x[0], mask[-1, 0] = V - 1, 1.0
+    _, gradient, _ = recomputed(config, 2)(params, x, y, mask)
+    assert gradient.layers[0].Wax[:, V - 1].all()
+
+
+@pytest.mark.parametrize(("every", "T", "k"), [(1, 9, 1), (4, 9, 4), (99, 9, 9), ("sqrt", 1, 1), ("sqrt", 2, 2)])
+def test_the_length_of_a_piece(every, T, k):
+    assert recomputation.length(every, T) == k
+
+
+def test_sqrt_is_the_root_rounded_up():
+    for steps in (*range(1, 300), 10**6 - 1, 10**6, 10**6 + 1, 10**30 + 1):
+        k = recomputation.length("sqrt", steps)
+        assert (k - 1) ** 2 < steps <= k**2
+
+
+@CELLS
+def test_the_twins_do_the_same(cell):
+    pytest.importorskip("numba", reason="numba is not installed: there are no twins")
+    config, arguments = case(cell, 2, carried=True, rate=0.4)
+    expected = model.loss_and_gradient(config, *arguments)
+    assert fused.start()
+    try:
+        for every in (1, 2, 3, T, "sqrt"):
+            for (name, a), (_, b) in zip(packing.leaves(recomputed(config, every)(*arguments)), packing.leaves(expected)):
+                np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=f"{every} {name}")
+    finally:
+        fused.stop()
+
+
+# In less memory
+
+
+@CELLS
+def test_memory_grows_with_the_root_of_the_steps(cell):
+    """Beside parameters, tokens and mask, which are there before: for four times the steps no more than about twice as much."""
+    config = model.Config(cell, V, 16, 2)
+    rng = np.random.default_rng(0)
+    params = model.init(config, rng)
+
+    def peak(steps: int, function: Any) -> int:
+        x, y, mask = rng.integers(0, V, (steps, 1)), rng.integers(0, V, (steps, 1)), np.ones((steps, 1))
+        tracemalloc.start()
+        try:
+            function(config, params, x, y, mask)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(16, recomputation.loss_and_gradient)  # what a first call keeps for ever
+    short, long = (peak(steps, recomputation.loss_and_gradient) for steps in (256, 1024))
+    assert long < 2.2 * short
+    assert long < peak(1024, model.loss_and_gradient) / 10
+
+
+# In training
+
+
+def train(text: Any, **flags: Any) -> bptt.LanguageModel:
+    small = {"hidden": 5, "layers": 2, "dropout": 0.3, "steps": 6, "batch": 4, "length": 9, "backend": "numpy"}
+    return bptt.train(text, report=None, **{**small, "dtype": "float64", **flags})
+
+
+@CELLS
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_a_run_that_recomputes_learns_the_same(monkeypatch, cell, mode):
+    text, told = (NAMES if mode == "lines" else PROSE), []
+    real = recomputation.loss_and_gradient
+
+    def spy(*arguments):
+        told.append(arguments[-1])
+        return real(*arguments)
+
+    plain = train(text, cell=cell, mode=mode)
+    monkeypatch.setattr(recomputation, "loss_and_gradient", spy)
+    train(text, cell=cell, mode=mode)
+    assert told == []
+    for every in (2, "sqrt"):
+        trained = train(text, cell=cell, mode=mode, recompute_every=every)
+        assert told == [every] * 6
+        assert trained.record["settings"]["recompute_every"] == every
+        np.testing.assert_allclose(packing.pack(trained.params), packing.pack(plain.params), rtol=0, atol=1e-9)
+        assert trained.record["loss"] == pytest.approx(plain.record["loss"], rel=1e-9)
+        told.clear()
+    many = train(text, cell=cell, mode=mode, recompute_every=9)  # as many steps as there are
+    np.testing.assert_array_equal(packing.pack(many.params), packing.pack(plain.params))
+
+
+def test_what_is_not_finite_is_found_without_all_states_at_once(monkeypatch):
+    """As where all are stored; and no more steps than a piece has are in memory."""
+    real, seen = model.run, []
+
+    def spy(config, params, x, *rest):
+        seen.append(x.shape[0])
+        return real(config, params, x, *rest)
+
+    flags = {"optimizer": "sgd", "learning_rate": 1e200, "clip_norm": 0, "validation": 0, "dropout": 0.0, "steps": 20}
+    words = []
+    for every in (None, 2):
+        seen.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "run", spy)
+            patch.setattr("bptt.run.progress.taste", lambda _: "")
+            with pytest.warns(bptt.TrainingWarning, match="NaN or infinity in the states of layer 0") as warned:
+                train(PROSE, mode="stream", recompute_every=every, **flags)
+        words.append(str(warned[0].message))
+        assert max(seen) == (every or 9)
+    assert words[0] == words[1]
+
+
+def test_resume_recomputes_as_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: False)  # drawing takes longer than all the rest
+    flags = {"mode": "stream", "recompute_every": 4, "dtype": "float32", "evaluate_every": 2}
+    (tmp_path / "text.txt").write_text(PROSE)
+    whole = train(tmp_path / "text.txt", out=tmp_path / "whole", **flags)
+    train(tmp_path / "text.txt", out=tmp_path / "parts", stop_after=3, **flags)
+    assert "recompute_every = 4\n" in (tmp_path / "parts" / "config.toml").read_text()
+    parts = bptt.train(report=None, resume=tmp_path / "parts")
+    assert parts.record["settings"]["recompute_every"] == 4
+    np.testing.assert_array_equal(packing.pack(parts.params), packing.pack(whole.params))
+    plain = train(tmp_path / "text.txt", **{**flags, "recompute_every": None})
+    assert (packing.pack(plain.params) != packing.pack(whole.params)).any()  # rounding tells which of the two it was
