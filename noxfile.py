@@ -1,5 +1,6 @@
 """What is run on this package: `nox` lints and tests, `nox -s NAME` runs one session, `nox -l` lists them all."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,13 @@ nox.needs_version = ">=2025.11.12"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # every Python that is installed is tested, also where CI is set
 
+SHORT = {  # what of a benchmark takes less than a minute
+    "devices.py": ["--hidden", "64", "256", "--repeats", "5"],
+    "memory.py": ["--cell", "gru", "--steps", "1000", "1000000"],
+    "sampling.py": ["--batch", "64", "--repeats", "3"],
+    "startup.py": ["--repeats", "3"],
+    "train_step.py": ["--hidden", "50", "256", "--batch", "1", "32", "--vocabulary", "27"],
+}
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that runs nox is there: no run passes untested
 
@@ -34,6 +42,16 @@ def tests(session: nox.Session) -> None:
     session.install(".", "--group", "test")
     names = ("numpy", "numpy-readonly", "strict", "strict-f32")
     pytest(session, *(f"--backend={name}" for name in names))
+
+
+@nox.session(default=False)
+def fused(session: nox.Session) -> None:
+    """The compiled twins: each against its pure function, then the tests of the maths and of training with them in use."""
+    session.install(".[fast]", "--group", "test")
+    pytest(session, "tests/test_fused.py", "--dist=loadgroup")
+    names = ("cells", "model", "recomputation", "training", "resume")
+    twins = {"BPTT_TEST_FUSED": "1"}
+    pytest(session, "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **twins)
 
 
 @nox.session(default=False)
@@ -81,8 +99,10 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Every script in bench/, or one with its arguments: nox -s bench -- bench/NAME.py --help."""
-    session.install(".")
+    """Every script in bench/ in some minutes, or one with its arguments: nox -s bench -- bench/NAME.py --help."""
+    session.install(".[fast,plot]", "torch", "jax")
     scripts = [path for path in sorted(Path("bench").glob("*.py")) if "__main__" in path.read_text("utf-8")]
-    for command in [session.posargs] if session.posargs else [[str(path)] for path in scripts]:
-        session.run("python", *command, env={"OMP_NUM_THREADS": "1"})
+    short = [[str(path), *SHORT.get(path.name, [])] for path in scripts]
+    pinned = ["taskset", "-c", "0"] if shutil.which("taskset") else []
+    for command in [session.posargs] if session.posargs else short:
+        session.run(*pinned, "python", *command, env={"OMP_NUM_THREADS": "1"}, external=True)

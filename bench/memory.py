@@ -5,7 +5,7 @@ with those of every k-th step, the rest recomputed, in a process of its own:
 
 peak      what the process came to hold, in MB; `before` the call it held Python, NumPy, the compiled twins, x, y and the mask
 stored    what the states and gates of all steps take, by their shapes: what backward needs, without its own working room
-time      of the processor, per step: the median, or the only one where one takes long; the ratio is to T = 1000, all stored
+time      of the processor, per step: the median of three calls or more; the ratio is to T = 1000, all stored
 apart     the largest difference from the gradient with all stored, as a share of its largest element, both in float64
 
 Each piece of k steps costs some 60 microseconds by itself: where sqrt(T) is small, a larger k is faster.
@@ -30,7 +30,7 @@ from bptt.nn import model, packing, recomputation
 from bptt.run import environment
 
 LARGEST = 100_000  # steps whose states are all stored here
-WORK = 200_000  # steps to measure the time of, or one call
+WORK = 1_000_000  # steps to measure the time of, in three calls at least
 
 
 def peak() -> int:
@@ -55,7 +55,7 @@ def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Name
 
     gradient(params, 20, every)  # what is compiled or loaded at the first call does not count
     before, times = environment.resident(), []
-    while not times or len(times) * T < WORK:
+    while len(times) < 3 or len(times) * T < WORK:
         began = time.process_time()
         gradient(params, T, every)
         times.append((time.process_time() - began) / T)

@@ -2,7 +2,8 @@
 
 A test asks for the fixture `lab` and lets it run functions on NumPy arrays: `lab.call` moves them to the backend, runs the
 function there, checks namespace, type and device of all that comes back, and returns it as NumPy arrays. Without options every
-backend that is installed takes part; `--backend NAME` names the ones that must, and a missing one fails the run.
+backend that is installed takes part; `--backend NAME` names the ones that must, and a missing one fails the run. With
+BPTT_TEST_FUSED=1 those of NumPy run the compiled twins.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
+from bptt import fused
 from bptt.errors import InputError
 from bptt.nn import packing
 from bptt.text.sequences import Sequences
@@ -140,6 +142,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("BPTT_TEST_FUSED") and not fused.start():
+        raise pytest.UsageError(f"BPTT_TEST_FUSED: {fused.obstacle()}")
     for name in config.getoption("--backend") or ():
         if reason := obstacle(name):
             raise pytest.UsageError(f"--backend {name}: {reason}")

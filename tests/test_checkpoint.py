@@ -564,6 +564,7 @@ def test_the_golden_checkpoint_of_format_1_means_what_it_meant():
     assert m.score("bob\neve") == pytest.approx(19.387897405441173, rel=0, abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::bptt.run.twins.TwinsWarning")  # it was made without them
 def test_the_golden_checkpoint_of_format_1_can_be_gone_on_with(tmp_path):
     bptt.train(NAMES, resume=GOLDEN / "format-1", steps=9, out=tmp_path / "on", backend="numpy", report=None)
     progress = checkpoint.read(tmp_path / "on" / "checkpoints" / "step-00000009", run=True).progress

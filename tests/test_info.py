@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import backend, cli
+from bptt import backend, cli, fused
 from bptt.cli import info
 from bptt.run import environment
 
@@ -30,10 +30,11 @@ def test_it_says_what_bptt_runs_on(capsys):
 def test_the_same_for_programs(capsys):
     assert cli.main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["versions", "machine", "blas", "cupy", "extras", "cache"]
+    assert list(found) == ["versions", "machine", "blas", "cupy", "twins", "extras", "cache"]
     assert found["versions"]["numpy"] == np.__version__
     assert found["extras"].keys() == info.EXTRAS.keys()
     assert found["cupy"]["usable"] in ("yes", "no")
+    assert found["twins"]["usable"] in ("yes", "no")
 
 
 @pytest.mark.parametrize("error", [OSError("no"), RuntimeError("no"), KeyError("no"), ImportError("no"), AttributeError("no")])
@@ -45,11 +46,12 @@ def test_it_never_fails(capsys, monkeypatch, error):
         monkeypatch.setattr(owner, name, fails)
     monkeypatch.setattr(info, "PARTS", {name: getattr(environment, name, part) for name, part in info.PARTS.items()})
     monkeypatch.setattr(backend, "cupy_obstacle", fails)
+    monkeypatch.setattr(fused, "obstacle", fails)
     monkeypatch.setattr(info.tokens, "folder", fails)
     for arguments in (["info"], ["info", "--json"]):
         assert cli.main(arguments) == 0
         out = capsys.readouterr().out
-        assert out.count(f"not known: {type(error).__name__}: ") == 6
+        assert out.count(f"not known: {type(error).__name__}: ") == 7
 
 
 def test_a_usable_device_is_named(capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """Memory: the estimate is near the truth, of the numbers in a step and of the peak of a whole run."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,16 +10,18 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt.nn import model
+from bptt.nn import model, packing
 from bptt.run import environment, memory, preparation
+from bptt.run.data import batches_in_epoch, epochs, held_out_windows
+from bptt.run.evaluation import evaluate
 from bptt.run.settings import from_flags
 from bptt.run.training import updates
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of a process is read from Linux")
 
 
-def ready(**flags):
-    return preparation.from_scratch("python-help", from_flags({"backend": "numpy", "validation": 0, **flags}))
+def ready(text="python-help", **flags):
+    return preparation.from_scratch(text, from_flags({"backend": "numpy", "validation": 0, **flags}))
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -47,16 +50,45 @@ def test_the_numbers_of_an_update(cell, sizes):
     assert 4 * memory.updating(run.task) == pytest.approx(peak + held, rel=0.15)
 
 
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_numbers_of_a_measurement_of_several_windows(cell, layers):
+    run = ready("a bb ab " * 3000 + "\n", mode="stream", validation=0.4, cell=cell, hidden=64, layers=layers)
+    task, params = run.task, packing.unpack(run.now.state.theta, model.shapes(run.task.config))
+    windows = list(held_out_windows(task.data))
+    assert len(windows) > 2
+    tracemalloc.start()
+    try:
+        evaluate(task.config, params, task.backend, map(task.read, windows))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 4 * memory.measuring(task) == pytest.approx(peak + 4 * 3 * np.size(run.now.state.theta), rel=0.15)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(8, 64), (64, 64), (512, 64), (3000, 64), (64, 5)])
+@pytest.mark.parametrize("text", ["dinosaurs", "python-help"])
+def test_the_size_of_the_largest_batch(text, batch, length):
+    data = ready(text, batch=batch, length=length).task.data
+    epoch = itertools.islice(epochs(data, batch, length, 1), batches_in_epoch(data, batch, length))
+    made = [window.columns.shape[1] * window.steps for _, window in epoch]
+    width, steps = memory._largest(data.mode, data.training, batch, length)
+    assert width * steps == pytest.approx(max(made), rel=0.15)
+
+
 @LINUX
 @pytest.mark.endurance
 @pytest.mark.parametrize(
     "flags",
     [
         "dinosaurs --steps 60",
+        "dinosaurs --steps 10 --cell lstm --hidden 128 --batch 400 --dtype float64",
         "python-help --validation 0 --steps 40",
         "python-help --validation 0.01 --steps 30 --hidden 384 --batch 64",
         "python-help --validation 0.01 --steps 30 --cell vanilla --hidden 300 --batch 300 --dtype float64",
         "python-help --validation 0.01 --steps 30 --cell lstm --hidden 256 --layers 2 --batch 64",
+        "python-help --validation 0.1 --steps 10 --cell vanilla --hidden 1024 --layers 1 --batch 8",  # where measuring is most
+        "python-help --validation 0 --steps 10 --cell gru --hidden 700 --batch 2 --length 8",  # where the weights are
     ],
 )
 def test_the_estimate_is_within_a_fifth_of_the_peak(tmp_path, flags):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bptt import backend as backends
+from bptt import fused
 from bptt.cli.console import say
 from bptt.cli.parser import app
 from bptt.run import environment
@@ -12,6 +13,7 @@ from bptt.text import tokens
 
 EXTRAS = {
     "cupy": "backend cupy: a GPU",
+    "numba": "compiled twins: faster training with NumPy",
     "matplotlib": "curve.png",
     "torch": "backend torch",
     "jax": "backend jax",
@@ -55,6 +57,12 @@ def cupy() -> dict[str, str]:
     return {"usable": "yes", **backends.cuda()}
 
 
+def twins() -> dict[str, str]:
+    """The compiled twins of the maths on NumPy, or what is in the way."""
+    obstacle = fused.obstacle()
+    return {"usable": "no", "why": obstacle} if obstacle else {"usable": "yes"}
+
+
 def extras() -> dict[str, str]:
     """Optional packages, their versions, and what they are for."""
     found = environment.installed(*EXTRAS)
@@ -75,6 +83,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "machine": lambda: {**environment.machine(), "memory": f"{environment.physical() / 1e9:.1f} GB"},
     "blas": environment.blas,
     "cupy": cupy,
+    "twins": twins,
     "extras": extras,
     "cache": cache,
 }

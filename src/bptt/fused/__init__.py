@@ -63,10 +63,24 @@ def name() -> str:
     return cpu.NAME
 
 
+def new() -> bool:
+    """Whether nothing is kept yet of the twins that are used, so that their first calls have to compile them."""
+    if not _twins:
+        return False
+    from bptt.fused import compiling
+
+    return not compiling.kept()
+
+
 def obstacle() -> str:
     """Why there are no twins here, with the remedy; empty where there are."""
     if os.environ.get("BPTT_FUSED", "1") in ("0", ""):
         return "BPTT_FUSED=0 switches them off"
+    return _obstacle()
+
+
+@functools.cache
+def _obstacle() -> str:
     try:
         import bptt.fused.cpu  # noqa: F401
     except ImportError as error:

@@ -26,6 +26,7 @@ if numba.config.DISABLE_JIT:
 
 _SOURCES = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
 SOURCE = hashlib.sha256(b"\0".join([numba.__version__.encode(), *_SOURCES])).hexdigest()[:12]
+_folders: set[Path] = set()  # where code is kept
 
 
 class Files:
@@ -59,12 +60,18 @@ class Files:
                     path.unlink(missing_ok=True)
 
 
+def kept() -> bool:
+    """Whether there is code of this source on disk."""
+    return any(next(folder.glob(f"*-{SOURCE}-*.nbc"), None) for folder in _folders)
+
+
 class Cache(FunctionCache):  # type: ignore[misc]
     """Numba's cache of a function, but for its files."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
         name = f"{function.__module__}.{function.__qualname__}.{sys.implementation.cache_tag}"
+        _folders.add(Path(self.cache_path))
         self._cache_file = Files(Path(self.cache_path), name)
 
 

@@ -140,9 +140,13 @@ def loss_and_gradient(
     mask: Array,
     states: tuple[Any, ...] | None = None,
     keep: tuple[Array, ...] = (),
+    count: Array | None = None,
 ) -> tuple[Array, Params, tuple[Any, ...]]:
-    """The mean of -log p(y) in nats, its gradient with respect to every parameter, and the next states."""
+    """The mean of -log p(y) in nats, its gradient with respect to every parameter, and the next states.
+
+    `count` () is the number of all targets, where these are some of them: loss and gradient are then their share.
+    """
     logits, after, cache = forward(config, params, x, states, keep)
-    mean, loss_cache = loss.forward(logits, y, mask)
+    mean, loss_cache = loss.forward(logits, y, mask, count)
     gradient, _ = backward(config, params, cache, loss.backward(loss_cache))
     return mean, gradient, after

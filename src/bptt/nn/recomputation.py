@@ -27,10 +27,11 @@ def loss_and_gradient(
     mask: Array,
     states: tuple[Any, ...] | None = None,
     keep: tuple[Array, ...] = (),
+    count: Array | None = None,
     every: Every = "sqrt",
 ) -> tuple[Array, model.Params, tuple[Any, ...]]:
     """What `model.loss_and_gradient` gives, but for the rounding of sums: nothing is cut, one piece at a time is in memory."""
-    T, count = x.shape[0], namespace(mask).sum(mask)
+    T, count = x.shape[0], namespace(mask).sum(mask) if count is None else count
     k = length(every, T)
     pieces = [slice(t, min(t + k, T)) for t in range(0, T, k)]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt import fused
 from bptt.nn import model, packing
 from bptt.run import checkpoint, environment, memory, plots, preparation, progress
 from bptt.run.data import held_out_windows, targets
@@ -18,6 +19,7 @@ from bptt.run.training import updates
 TRIAL = 1.5  # seconds of updates, from which the time of all is told
 
 
+@fused.restored()
 def explain(text: Any, settings: Settings, tell: Tell) -> None:
     """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
     if settings.out:

@@ -17,7 +17,7 @@ UPDATE = {"vanilla": (4.0, 2), "gru": (18.0, 6), "lstm": (15.0, 7)}
 FORWARD = {"vanilla": (2.2, 1), "gru": (8.2, 5), "lstm": (10.2, 6)}
 # Seen in the peaks of whole runs, which tests/test_memory.py holds against the estimate: so much of what the smaller of the two
 # has freed is in pieces that do not serve the larger one, and matplotlib takes so many bytes from the first curve on.
-NOT_REUSED, PLOTTING = 0.3, 38e6
+NOT_REUSED, PLOTTING = 0.2, 38e6
 PADDED = 0.9  # of the longest line in a batch: about the shortest beside it
 
 

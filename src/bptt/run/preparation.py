@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bptt import backend as backends
+from bptt.backend import Backend
 from bptt.errors import InputError
 from bptt.nn import model, packing
-from bptt.run import folder, memory
+from bptt.run import folder, memory, twins
 from bptt.run.checkpoint import CheckpointError
 from bptt.run.contents import CONFIG, OPTIMIZER, Checkpoint, Progress
 from bptt.run.data import Data, Position, batches_in_epoch, epochs, generator, prepare, targets
@@ -36,7 +37,7 @@ class Done(InputError):
 def from_scratch(text: Any, settings: Settings) -> Ready:
     """A run before its first update, its weights drawn, or taken from the checkpoint that the settings name."""
     source = folder.read(settings.from_) if settings.from_ else None
-    backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
+    backend = _backend(settings)
     if source is not None:
         settings = _as_in(settings, *source)
     data = prepare(text, settings, generator(settings.seed, 0), source[1].vocabulary if source else None)
@@ -62,7 +63,8 @@ def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, A
     if text is None and source in ("", "-"):
         came = "came from standard input" if source else "was given in Python"
         raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
-    backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
+    backend = _backend(settings)
+    twins.compare(saved.record, backend)
     try:
         data = prepare(source if text is None else text, settings, generator(settings.seed, 0), saved.vocabulary)
     except InputError as error:
@@ -89,6 +91,13 @@ def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, A
     return Ready(task, {**saved.record, **_record(task)}, Standing(state, now))
 
 
+def _backend(settings: Settings) -> Backend:
+    """The backend that a run was told, and what makes it faster."""
+    backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
+    twins.load(backend)
+    return backend
+
+
 def _record(task: Task) -> dict[str, Any]:
     """What every checkpoint of a run says of it."""
     data = task.data
@@ -101,6 +110,7 @@ def _record(task: Task) -> dict[str, Any]:
         "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in told.items()},
         "plan": task.plan._asdict(),
         "backend": {"asked": task.backend.asked, "ran": task.backend.name},
+        "compiled": twins.name(task.backend),
     }
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bptt import fused
 from bptt.nn import model, packing
+from bptt.run import twins
 from bptt.run.data import contained, targets, widest
 from bptt.run.language_model import LanguageModel
 from bptt.run.settings import Settings
@@ -30,13 +32,15 @@ def heading(task: Task) -> str:
     if batch < plan.batch:
         short = data.mode == "stream" or len(data.training) < plan.batch
         shrunk = f" ({'the text is too short' if short else 'too few lines of like length'} for a batch of {plan.batch})"
+    compiled = f", compiled by {twins.name(task.backend)}" if twins.name(task.backend) else ""
     return "\n".join(
         [
             f"text   {data.name}: {learn:,} {unit}{'s' * (learn != 1)} to learn from, {measured}, "
             f"{len(data.vocabulary)} symbols",
-            f"model  {title(task)}",
+            f"model  {title(task)}{compiled}",
             f"run    {plan.steps:,} steps of {batch} x {plan.length} at most{shrunk}, {settings.optimizer} at "
             f"{plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
+            *["wait   for the compiler, in the first run on this processor"] * (compiled != "" and fused.new()),
         ]
     )
 

@@ -10,8 +10,20 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from bptt import fused
 from bptt.errors import InputError
-from bptt.run import checkpoint, configuration, environment, folder, memory, preparation, progress, session, signals
+from bptt.run import (
+    checkpoint,
+    configuration,
+    environment,
+    folder,
+    memory,
+    preparation,
+    progress,
+    session,
+    signals,
+    twins,
+)
 from bptt.run.contents import Checkpoint
 from bptt.run.language_model import LanguageModel, restored
 from bptt.run.preparation import Ready
@@ -87,8 +99,9 @@ def begin(
     """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
     if settings.out:
         checkpoint.refuse_unusable(settings.out)  # before hours are spent on a large text
-    ready = preparation.from_scratch(text, settings)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(fused.restored())
+        ready = preparation.from_scratch(text, settings)
         out = _new_folder(ready.task, settings.out, runs, stack)
         try:
             tell(progress.heading(ready.task), {"event": "start", "record": ready.record})
@@ -116,6 +129,7 @@ def go_on(
             beginning = f"leave it out, or begin a new run with --from {place}"
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(fused.restored())
         out: Path | None = place
         if in_place:
             stack.enter_context(folder.locked(place))
@@ -135,7 +149,8 @@ def go_on(
 
 def carry_out(ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...]) -> LanguageModel:
     """Train to the end, whatever it is, save, and say what there is now."""
-    here = environment.session(ready.task.backend)
+    twins.rehearse(ready.task.config, ready.task.backend)
+    here = {**environment.session(ready.task.backend), "compiled": twins.name(ready.task.backend)}
     if out:
         folder.record_session(out, here, new=True)
     run = Run(ready.task, ready.record, out, tell)

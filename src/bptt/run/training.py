@@ -133,11 +133,9 @@ def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int,
 def _gradient(
     task: Task, params: model.Params, batch: Batch, states: tuple[Any, ...] | None, step: int
 ) -> tuple[Array, model.Params, tuple[Any, ...]]:
-    start = None if batch.start else states
+    start, every = None if batch.start else states, task.settings.recompute_every
     given = task.config, params, batch.x, batch.y, batch.mask, start, _dropout(task, batch, step)
-    if task.settings.recompute_every is None:
-        return model.loss_and_gradient(*given)
-    return recomputation.loss_and_gradient(*given, task.settings.recompute_every)
+    return model.loss_and_gradient(*given) if every is None else recomputation.loss_and_gradient(*given, every=every)
 
 
 def _forward(

@@ -1,0 +1,56 @@
+"""The compiled twins of the maths in a run: loaded, called for the first time, and what is said of them."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from bptt import fused
+from bptt.backend import Backend
+from bptt.nn import loss, model, optimizers, packing
+from bptt.run import environment
+
+
+class TwinsWarning(UserWarning):
+    """Compiled twins that cannot be used, or that an earlier session of the run used and this one does not."""
+
+
+def load(backend: Backend) -> None:
+    """Use what makes a run on this backend faster, if it is NumPy: twins, and memory that is kept."""
+    if backend.name == "numpy":
+        fused.start()
+        environment.keep_memory()
+
+
+def name(backend: Backend) -> str:
+    """What compiled the twins that a run on this backend uses; nothing where it uses none."""
+    return fused.name() if backend.name == "numpy" else ""
+
+
+def rehearse(config: model.Config, backend: Backend) -> None:
+    """Compile, or find on disk, all that a run will call; go on without twins, with a warning, where that fails."""
+    if not name(backend):
+        return
+    small = model.Config(config.cell, 1, 1)
+    params = packing.transform(backend.put, model.init(small, np.random.default_rng(0)))
+    ids, mask = np.zeros((1, 1), np.int64), np.ones((1, 1), backend.dtype)
+    try:
+        logits, _, cache = model.forward(small, params, ids)
+        _, loss_cache = loss.forward(logits, ids, mask)
+        gradient, _ = model.backward(small, params, cache, loss.backward(loss_cache))
+        d, _ = optimizers.clip_by_norm(packing.pack(gradient), 1.0)
+        optimizers.adam(d, d, optimizers.start(d), 0.1)
+    except Exception as error:  # a Numba that this was not written for, say
+        fused.stop()
+        problem = f"{type(error).__name__}: {error!s:.200}"
+        warnings.warn(f"the compiled twins fail here: {problem}: going on without them", TwinsWarning, stacklevel=2)
+
+
+def compare(record: dict[str, Any], backend: Backend) -> None:
+    """Warn if the session before, which the record of a run tells of, used twins and this one does not, or the reverse."""
+    before, ran = bool(record.get("compiled")), record.get("backend")
+    on_numpy = backend.name == "numpy" and isinstance(ran, dict) and ran.get("ran") == "numpy"
+    if on_numpy and before != bool(name(backend)):
+        was, goes_on = ("with", "without") if before else ("without", "with")
+        changed = f"the run was {was} compiled twins before and goes on {goes_on} them"
+        warnings.warn(f"{changed}: its numbers will be the same but for rounding, not bit for bit", TwinsWarning, stacklevel=2)

@@ -1,0 +1,127 @@
+"""What is compiled stays on disk, in as many processes as there are; where it cannot, everything works all the same."""
+
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
+
+from numba.core.caching import CompileResultCacheImpl
+
+from bptt.fused import compiling
+
+HERE = Path(__file__).parent
+
+
+def double(x):
+    return x + x
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where Numba keeps code."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def files(folder):
+    return sorted(folder.rglob("*.*"))
+
+
+def compiles(number=1.5):
+    """Whether a new process would have to compile the function for such a number."""
+    made = compiling.compiled(double)
+    assert made(number) == number + number
+    return sum(made.stats.cache_misses.values()) == 1
+
+
+def test_what_is_compiled_is_found_again(folder):
+    assert compiles()
+    assert not compiles()
+    assert compiles(1)
+    assert not compiles()
+    names = [path.name for path in files(folder)]
+    assert len(names) == 2
+    assert all(name.startswith(f"test_compiling.double.{sys.implementation.cache_tag}-{compiling.SOURCE}-") for name in names)
+
+
+def test_what_other_source_was_compiled_to_is_not_used_and_goes(folder, monkeypatch):
+    assert compiles()
+    before = files(folder)
+    monkeypatch.setattr(compiling, "SOURCE", "0123456789ab")
+    assert compiles()
+    assert not compiles()
+    assert len(files(folder)) == 1
+    assert files(folder) != before
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", 40, -1, "flip"])
+def test_a_damaged_file_is_written_anew(folder, damage):
+    assert compiles()
+    (path,) = files(folder)
+    data = path.read_bytes()
+    flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+    path.write_bytes(damage if isinstance(damage, bytes) else flipped if damage == "flip" else data[:damage])
+    assert compiles()
+    assert not compiles()
+    assert len(files(folder)) == 1
+
+
+def test_code_of_numba_that_looks_whole_is_checked_before_it_is_read(folder):
+    assert compiles()
+    (path,) = files(folder)
+    path.write_bytes(bytes(32) + pickle.dumps("no code"))
+    assert compiles()
+
+
+def test_without_a_folder_that_can_be_written_to_nothing_is_kept(folder, monkeypatch):
+    monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="no locator available"):
+        compiling.Cache(double)
+    assert compiling.compiled(double)(2.5) == 5.0
+    assert files(folder) == []
+
+
+@pytest.mark.parametrize("failing", ["write_bytes", "unlink"])
+def test_a_disk_that_fails_ends_nothing(folder, monkeypatch, failing):
+    def fails(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, failing, fails)
+        made = compiling.compiled(double)
+        assert made(2.5) == 5.0
+    assert compiles() == (failing == "write_bytes")
+
+
+def test_a_folder_that_is_gone_ends_nothing(folder):
+    made = compiling.compiled(double)
+    for path in folder.iterdir():
+        path.rename(folder.with_name("gone"))
+    assert made(2.5) == 5.0
+
+
+def work(kind):
+    """What each of many processes does at once."""
+    assert compiling.compiled(double)(np.ones(3, kind)).tolist() == [2, 2, 2]
+
+
+def test_processes_that_compile_at_the_same_time(tmp_path):
+    kinds = ["float32", "float64", "int64", "float32"]
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    commands = [[sys.executable, "-c", f"import test_compiling; test_compiling.work({kind!r})"] for kind in kinds]
+
+    def run(command):
+        return subprocess.run(command, cwd=HERE, env=env, capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor() as threads:
+        for done in threads.map(run, commands):
+            assert done.returncode == 0, done.stderr
+    assert len(files(tmp_path)) == 3
+    assert all(path.suffix == ".nbc" for path in files(tmp_path))
