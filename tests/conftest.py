@@ -171,6 +171,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _twins_as_before() -> Iterator[None]:
+    """No test leaves compiled twins to the next one."""
+    with fused.restored():
+        yield
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -209,8 +209,8 @@ MUTATIONS = [
     Mutation(
         "state not carried in training",
         "run/training.py",
-        "    start = None if batch.start else states\n",
-        "    start = None\n",
+        "    start, every = None if batch.start else states,",
+        "    start, every = None,",
         "test_training.py::test_the_state_is_carried_to_the_next_window",
     ),
     Mutation(
@@ -228,6 +228,34 @@ MUTATIONS = [
         "test_evaluation.py::test_a_stream_in_windows",
     ),
     Mutation("padding measured, too", "run/evaluation.py", " * batch.mask", "", "test_evaluation.py"),
+    Mutation(
+        "all states kept while those of the next window are computed",
+        "run/evaluation.py",
+        "packing.transform(lambda a: namespace(a).asarray(a, copy=True), states)",
+        "packing.transform(lambda a: a, states)",
+        "test_memory.py::test_the_numbers_of_a_measurement",
+    ),
+    Mutation(
+        "no curve before the end",
+        "run/session.py",
+        "if due.measured or now.ended:",
+        "if now.ended or state.step == task.plan.steps:",
+        "test_session.py::test_the_curve_is_drawn_at_each_measurement",
+    ),
+    Mutation(
+        "the limits of the curve before",
+        "run/plots.py",
+        "        axes.autoscale()\n",
+        "",
+        "test_plots.py::test_a_curve_is_the_same_on_the_figure",
+    ),
+    Mutation(
+        "a batch taken to hold lines of one length only",
+        "run/memory.py",
+        "PADDED * lengths",
+        "lengths",
+        "test_memory.py::test_the_size_of_the_largest_batch",
+    ),
     Mutation(
         "state lost while sampling",
         "run/sampling.py",
@@ -737,8 +765,8 @@ MUTATIONS = [
     Mutation(
         "every state stored in training",
         "run/training.py",
-        "    if task.settings.recompute_every is None:\n",
-        "    if True:\n",
+        " if every is None else recomputation",
+        " if True else recomputation",
         "test_recomputation.py::test_a_run_that_recomputes",
     ),
     Mutation(

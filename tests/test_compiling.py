@@ -4,14 +4,16 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-numba = pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
+pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
 
+import numba
 from numba.core.caching import CompileResultCacheImpl
 
 from bptt.fused import compiling
@@ -48,7 +50,7 @@ def test_what_is_compiled_is_found_again(folder):
     assert not compiles()
     names = [path.name for path in files(folder)]
     assert len(names) == 2
-    assert all(name.startswith(f"test_compiling.double.{sys.implementation.cache_tag}-{compiling.SOURCE}-") for name in names)
+    assert all(f"test_compiling.double.{sys.implementation.cache_tag}-{compiling.SOURCE}-" in name for name in names)
 
 
 def test_what_other_source_was_compiled_to_is_not_used_and_goes(folder, monkeypatch):
@@ -88,16 +90,19 @@ def test_without_a_folder_that_can_be_written_to_nothing_is_kept(folder, monkeyp
     assert files(folder) == []
 
 
-@pytest.mark.parametrize("failing", ["write_bytes", "unlink"])
-def test_a_disk_that_fails_ends_nothing(folder, monkeypatch, failing):
+@pytest.mark.parametrize(
+    ("owner", "failing"), [(Path, "write_bytes"), (Path, "unlink"), (os, "replace"), (tempfile, "TemporaryFile")]
+)
+def test_a_disk_that_fails_ends_nothing(folder, monkeypatch, owner, failing):
     def fails(*_, **__):
         raise OSError(28, "No space left on device")
 
+    made = compiling.compiled(double)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, failing, fails)
-        made = compiling.compiled(double)
+        patch.setattr(owner, failing, fails)
         assert made(2.5) == 5.0
-    assert compiles() == (failing == "write_bytes")
+    assert compiles() == (failing != "unlink")
+    assert [path.suffix for path in files(folder)] == [".nbc"]
 
 
 def test_a_folder_that_is_gone_ends_nothing(folder):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import bptt
+from bptt import fused
 from bptt.nn import model, packing
 from bptt.run import environment, memory, preparation
 from bptt.run.data import batches_in_epoch, epochs, held_out_windows
@@ -17,7 +18,15 @@ from bptt.run.evaluation import evaluate
 from bptt.run.settings import from_flags
 from bptt.run.training import updates
 
+pytestmark = pytest.mark.usefixtures("_pure")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of a process is read from Linux")
+
+
+@pytest.fixture
+def _pure(monkeypatch):
+    """Compiled twins take less, and tracemalloc does not count it."""
+    monkeypatch.setenv("BPTT_FUSED", "0")
+    fused.stop()
 
 
 def ready(text="python-help", **flags):

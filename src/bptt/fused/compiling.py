@@ -49,15 +49,14 @@ class Files:
     def save(self, key: Any, code: Any) -> None:
         """Keep the code, and none of what other versions of the source left here."""
         data, new = dumps(code), self._folder / f"{uuid.uuid4().hex}.tmp"
-        with contextlib.suppress(OSError):  # a full disk: the next process compiles again
-            try:
-                new.write_bytes(hashlib.sha256(data).digest() + data)
-                os.replace(new, self.path(key))
-            finally:
-                new.unlink(missing_ok=True)
-            for path in self._folder.glob(f"{self._name}-*.nbc"):
-                if not path.name.startswith(f"{self._name}-{SOURCE}-"):
-                    path.unlink(missing_ok=True)
+        try:
+            new.write_bytes(hashlib.sha256(data).digest() + data)
+            os.replace(new, self.path(key))
+        finally:
+            new.unlink(missing_ok=True)
+        for path in self._folder.glob(f"{self._name}-*.nbc"):
+            if not path.name.startswith(f"{self._name}-{SOURCE}-"):
+                path.unlink(missing_ok=True)
 
 
 def kept() -> bool:
@@ -73,6 +72,11 @@ class Cache(FunctionCache):  # type: ignore[misc]
         name = f"{function.__module__}.{function.__qualname__}.{sys.implementation.cache_tag}"
         _folders.add(Path(self.cache_path))
         self._cache_file = Files(Path(self.cache_path), name)
+
+    def save_overload(self, signature: Any, code: Any) -> None:
+        """Keep the code if the disk lets it; else the next process compiles again."""
+        with contextlib.suppress(OSError):
+            super().save_overload(signature, code)
 
 
 def compiled(function: Callable[..., Any], fastmath: frozenset[str] = frozenset({"contract"})) -> Callable[..., Any]:

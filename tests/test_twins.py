@@ -1,0 +1,267 @@
+"""The compiled twins in a run: chosen, named, switched off, missing; the same bits whether it was stopped or not.
+
+Where Numba is not installed, a run is shown twins that do nothing.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import backend as backends
+from bptt import fused
+from bptt.nn import packing
+from bptt.run import dry_run, environment, plots, twins
+from bptt.run.settings import from_flags
+from bptt.run.twins import TwinsWarning
+from runs import NAMES, PROSE, outcome
+
+REAL = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed: pip install '.[fast]'")
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+SMALL = {
+    "hidden": 5,
+    "layers": 2,
+    "dropout": 0.3,
+    "steps": 12,
+    "batch": 4,
+    "length": 3,
+    "evaluate_every": 4,
+    "backend": "numpy",
+}
+TEXT = "\n".join(NAMES) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def _pure(monkeypatch):
+    """Begin without twins, and without the pictures that take longer than all the rest."""
+    fused.stop()
+    monkeypatch.delenv("BPTT_FUSED", raising=False)
+    monkeypatch.setattr(plots, "available", lambda: False)
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """A function that lets twins be there, or not."""
+
+    def pretend(name):
+        monkeypatch.setattr(fused, "start", lambda: name)
+        monkeypatch.setattr(fused, "name", lambda: name)
+        monkeypatch.setattr(fused, "new", lambda: False)
+
+    pretend("numba 9")
+    return pretend
+
+
+def train(text=TEXT, **flags):
+    said = []
+    return bptt.train(text, report=said.append, **{**SMALL, **flags}), "\n".join(said)
+
+
+def go_on(place, text=TEXT, **flags):
+    return bptt.train(text, resume=place, report=None, **flags)
+
+
+def sessions(run):
+    return json.loads((run / "env.json").read_text())["sessions"]
+
+
+# What is said
+
+
+def test_a_run_says_what_compiled_its_twins(tmp_path, pretended):
+    trained, said = train(out=tmp_path / "run")
+    assert ", numpy float32, compiled by numba 9\n" in said
+    assert trained.record["compiled"] == sessions(tmp_path / "run")[0]["compiled"] == "numba 9"
+    assert str(trained.backend) == "numpy float32"
+
+
+def test_a_run_without_twins_says_nothing(tmp_path, pretended):
+    pretended("")
+    trained, said = train(out=tmp_path / "run")
+    assert "compiled" not in said
+    assert trained.record["compiled"] == sessions(tmp_path / "run")[0]["compiled"] == ""
+
+
+def test_the_first_run_says_what_it_waits_for(pretended, monkeypatch):
+    assert "wait" not in train()[1]
+    monkeypatch.setattr(fused, "new", lambda: True)
+    assert "\nwait   for the compiler, in the first run on this processor\n" in train()[1]
+    pretended("")
+    monkeypatch.setattr(fused, "new", lambda: True)
+    assert "wait" not in train()[1]
+
+
+def test_other_backends_have_no_twins(monkeypatch, pretended):
+    strict = backends.select("strict")
+    assert twins.name(strict) == ""
+    assert twins.name(backends.select("numpy")) == "numba 9"
+    monkeypatch.setattr(fused, "start", lambda: pytest.fail("twins were loaded"))
+    twins.load(strict)
+    trained, said = train(backend="strict", steps=2)
+    assert trained.record["compiled"] == ""
+    assert "compiled" not in said
+
+
+# Going on
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("numba 9", "", "with compiled twins before and goes on without"),
+        ("", "numba 9", "without compiled twins before and goes on with"),
+    ],
+)
+def test_a_run_that_goes_on_in_another_way_warns(tmp_path, pretended, before, after, words):
+    pretended(before)
+    train(out=tmp_path / "run", stop_after=4)
+    pretended(after)
+    with pytest.warns(TwinsWarning, match=f"^the run was {words} them: .*not bit for bit$"):
+        go_on(tmp_path / "run", stop_after=4)
+    assert [one["compiled"] for one in sessions(tmp_path / "run")] == [before, after]
+    go_on(tmp_path / "run")  # no warning: as the session before
+
+
+def test_a_run_that_goes_on_on_another_backend_does_not_warn(tmp_path, pretended):
+    train(out=tmp_path / "run", stop_after=4, backend="strict")
+    assert go_on(tmp_path / "run", backend="numpy").record["compiled"] == "numba 9"
+
+
+@pytest.mark.parametrize("record", [{}, {"compiled": 3, "backend": 5}, {"compiled": [], "backend": {"ran": ["numpy"]}}])
+def test_a_record_that_says_nothing_of_twins_is_not_compared(pretended, record):
+    twins.compare(record, backends.select("numpy"))
+
+
+@REAL
+@CELLS
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("mode", "text"), [("lines", TEXT), ("stream", PROSE)])
+def test_a_run_in_sessions_ends_in_the_bits_of_one_in_one_go(tmp_path, cell, dtype, mode, text):
+    flags = {"cell": cell, "dtype": dtype, "mode": mode}
+    whole, said = train(text, out=tmp_path / "whole", **flags)
+    assert ", compiled by numba " in said
+    train(text, out=tmp_path / "parts", stop_after=5, **flags)
+    parts = go_on(tmp_path / "parts", text)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    np.testing.assert_array_equal(packing.pack(parts.params), packing.pack(whole.params))
+
+
+@REAL
+@CELLS
+def test_a_run_is_the_same_without_twins_but_for_rounding(monkeypatch, cell):
+    compiled, _ = train(cell=cell, dtype="float64")
+    monkeypatch.setenv("BPTT_FUSED", "0")
+    pure, said = train(cell=cell, dtype="float64")
+    assert "compiled" not in said
+    assert pure.record["compiled"] == ""
+    np.testing.assert_allclose(packing.pack(compiled.params), packing.pack(pure.params), rtol=0, atol=1e-9)
+    assert (packing.pack(compiled.params) != packing.pack(pure.params)).any()
+
+
+# Loaded, called for the first time, and left as it was
+
+
+@REAL
+def test_after_a_run_everything_is_as_before(monkeypatch):
+    seen = []
+    monkeypatch.setattr(environment, "keep_memory", lambda: seen.append(fused.name()))
+    train()
+    assert seen == [seen[0]]
+    assert seen[0].startswith("numba ")
+    assert fused.name() == ""
+    dry_run.explain(TEXT, from_flags({**SMALL, "steps": 3}), lambda *_: seen.append(fused.name()))
+    assert seen == [seen[0]] * 3
+    assert fused.name() == ""
+    fused.start()
+    train()
+    assert fused.name() == seen[0]
+
+
+@REAL
+@CELLS
+def test_the_rehearsal_compiles_all_that_a_run_calls(monkeypatch, cell):
+    from bptt.fused import cells, cpu, product
+
+    def compiled():
+        functions = {id(f): f for room in (cells, cpu, product) for f in vars(room).values() if hasattr(f, "signatures")}
+        return sum(len(function.signatures) for function in functions.values())
+
+    counts = []
+    rehearse = twins.rehearse
+    monkeypatch.setattr(twins, "rehearse", lambda *given: (rehearse(*given), counts.append(compiled())))
+    train(cell=cell)
+    assert counts == [compiled()]
+
+
+@REAL
+def test_twins_that_fail_are_left_out(monkeypatch):
+    from bptt.fused import cpu
+
+    def fails(*_):
+        raise NotImplementedError("no pointers any more")
+
+    expected, _ = train()
+    monkeypatch.setenv("BPTT_FUSED", "0")
+    pure, _ = train()
+    monkeypatch.delenv("BPTT_FUSED")
+    for name in cpu.TWINS:
+        with monkeypatch.context() as patch:
+            patch.setitem(cpu.TWINS, name, fails)
+            if name.startswith(("vanilla", "lstm")):
+                np.testing.assert_array_equal(packing.pack(train()[0].params), packing.pack(expected.params))
+                continue
+            with pytest.warns(
+                TwinsWarning, match=r"^the compiled twins fail here: NotImplementedError: no pointers any more: going"
+            ):
+                trained, _ = train()
+            np.testing.assert_array_equal(packing.pack(trained.params), packing.pack(pure.params))
+
+
+# What is in the way
+
+
+@pytest.mark.parametrize("value", ["0", ""])
+def test_switched_off(monkeypatch, value):
+    monkeypatch.setenv("BPTT_FUSED", value)
+    assert fused.start() == fused.name() == ""
+    assert fused.obstacle() == "BPTT_FUSED=0 switches them off"
+    assert not fused.new()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise ModuleNotFoundError(name='numba')", "Numba is not installed (remedy: pip install numba)"),
+        ("raise ImportError('needs NumPy 1.2')", "Numba cannot be imported: needs NumPy 1.2 (remedy: upgrade it)"),
+        ("raise OSError('no LLVM')", "Numba cannot be used: OSError: no LLVM (remedy: another version of it)"),
+    ],
+)
+def test_no_numba_or_half_of_one(tmp_path, source, reason):
+    (tmp_path / "numba.py").write_text(source)
+    assert told(PYTHONPATH=str(tmp_path)) == ("", reason)
+
+
+@REAL
+def test_numba_that_compiles_nothing():
+    assert told(NUMBA_DISABLE_JIT="1") == ("", "Numba cannot be imported: NUMBA_DISABLE_JIT is set (remedy: upgrade it)")
+
+
+def told(**env):
+    """What a process of its own uses, and what is in the way there."""
+    code = "from bptt import fused; print(fused.start(), fused.obstacle(), sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    return tuple(done.stdout.splitlines())
+
+
+def test_only_training_loads_them(tmp_path):
+    train(steps=2)[0].save(tmp_path / "model")
+    for command in ("sample", "score", "evaluate", "next"):
+        words = [command, str(tmp_path / "model"), *{"score": ["-"], "evaluate": ["-"], "next": ["a"]}.get(command, [])]
+        code = f"import sys; from bptt.cli import main; assert main({words!r}) == 0; print('numba' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], input=TEXT, capture_output=True, text=True, check=False)
+        assert done.stdout.endswith("\nFalse\n"), done.stderr
