@@ -48,8 +48,9 @@ def tests(session: nox.Session) -> None:
 def fused(session: nox.Session) -> None:
     """The compiled twins: each against its pure function, then the tests of the maths and of training with them in use."""
     session.install(".[fast]", "--group", "test")
-    pytest(session, "tests/test_fused.py", "--dist=loadgroup")
-    names = ("cells", "model", "recomputation", "training", "resume")
+    rooms = ("fused", "compiling", "twins")
+    pytest(session, "--dist=loadgroup", *(f"tests/test_{room}.py" for room in rooms))
+    names = ("cells", "model", "recomputation", "training")
     twins = {"BPTT_TEST_FUSED": "1"}
     pytest(session, "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **twins)
 

@@ -220,9 +220,8 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(here):
 
 
 @pytest.mark.parametrize("more", [0, 2_000_000, 4_000_000])
-def test_too_little_memory(here, monkeypatch, more):
+def test_too_little_memory(here, more):
     """The limit holds from the fourth update on: the libraries, which end the process without it, have theirs by then."""
-    monkeypatch.setenv("BPTT_FUSED", "0")  # the compiled twins would do with what is left
     flags = ("--hidden", "512", "--batch", "30", "--length", "9", "--steps", "60", "--checkpoint-every", "2", "--quiet")
     code, words, errors = run("train", "names.txt", *flags, "--out", "run", code=limited(MEMORY.format(more=more)))
     assert (code, words) == (4, "")
