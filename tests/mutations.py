@@ -31,6 +31,12 @@ def in_every_cell(mistake: str, right: str, wrong: str, test: str) -> list[Mutat
 DIFFERENCES = "test_cells.py::test_backward_equals_central_differences"
 STACK = "test_model.py::test_every_gradient_of_a_new_text"
 PADDED = "test_model.py::test_a_padded_batch_is_its_lines_one_at_a_time"
+TWINS = ("test_fused.py", "test_compiling.py", "test_twins.py")  # the only ones that run compiled twins
+
+
+def in_a_twin(mistake: str, file: str, right: str, wrong: str, twin: str, test: str = "equals_its_pure_function") -> Mutation:
+    return Mutation(f"twins: {mistake}", f"fused/{file}.py", right, wrong, f"test_fused.py::{test} and float64-{twin}]")
+
 
 MUTATIONS = [
     *in_every_cell("unshifted a_prev in dWaa", ", a[:-1, ...])", ", a[1:, ...])", DIFFERENCES),
@@ -765,8 +771,8 @@ MUTATIONS = [
     Mutation(
         "every state stored in training",
         "run/training.py",
-        " if every is None else recomputation",
-        " if True else recomputation",
+        "return model.loss_and_gradient(*given) if every is None",
+        "return model.loss_and_gradient(*given) if True",
         "test_recomputation.py::test_a_run_that_recomputes",
     ),
     Mutation(
@@ -775,6 +781,58 @@ MUTATIONS = [
         "math.isfinite(loss) and math.isfinite(norm)",
         "math.isfinite(loss)",
         "test_full_disk.py::test_the_first_gradient",
+    ),
+    in_a_twin("bias left out for tokens", "cells", "= Wax[j, i] + b[j]", "= Wax[j, i]", "vanilla_run"),
+    in_a_twin("the last two rows of four not multiplied", "product", "if rows % 4 >= 2:", "if rows % 4 > 2:", "linear_affine"),
+    in_a_twin("the last block of rows alone", "product", "add or start > 0", "add", "linear_affine_backward"),
+    in_a_twin("the last block of steps alone", "cells", "first = t + steps == T", "first = True", "gru_run_backward"),
+    in_a_twin("a gradient from after the last step lost", "cells", "dc_after.copy()", "0.0 * dc_after", "lstm_run_backward"),
+    in_a_twin(
+        "second moment of what is not squared", "cpu", "(d[i] * d[i])\n        new", "d[i]\n        new", "optimizers_moments"
+    ),
+    in_a_twin("NaN taken for a small number", "vectors", 'ordered("<", x', 'unordered("<", x', "vanilla_run", "not_finite"),
+    in_a_twin(
+        "arrays taken as if they were contiguous",
+        "cpu",
+        "and not a.flags.carray",
+        "and False",
+        "linear_affine",
+        "layout and strided",
+    ),
+    Mutation(
+        "twins: read beyond the end",
+        "fused/product.py",
+        "W[k, begin + j] if begin + j < N else 0",
+        "W[k, begin + j]",
+        "test_fused.py::beyond_the_arrays and float64",
+    ),
+    Mutation(
+        "twins: a norm that is no number leaves the gradient alone",
+        "fused/cpu.py",
+        "d if norm[()] <= limit else",
+        "d if not norm[()] > limit else",
+        "test_fused.py::whose_norm_is_no_number and float64",
+    ),
+    Mutation(
+        "twins: damaged code used",
+        "fused/compiling.py",
+        "if hashlib.sha256(data).digest() == checksum else None",
+        "",
+        "test_compiling.py::test_code_of_numba_that_looks_whole",
+    ),
+    Mutation(
+        "twins: those of a run stay",
+        "run/trainer.py",
+        "stack.enter_context(fused.restored())\n        ready",
+        "ready",
+        "test_twins.py::test_after_a_run",
+    ),
+    Mutation(
+        "twins: going on without them is not told",
+        "run/preparation.py",
+        "    twins.compare(saved.record, backend)\n",
+        "",
+        "test_twins.py::test_a_run_that_goes_on_in_another_way",
     ),
 ]
 
@@ -796,7 +854,8 @@ def passes(test: str, source: Path) -> bool:
         "--backend",
         "numpy",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    switch = {"BPTT_FUSED": str(int(file in TWINS)), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(source), **switch}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):  # not a verdict: nothing collected, say
         sys.exit(f"{test}: pytest ended with {done.returncode}\n{done.stdout}{done.stderr}")
