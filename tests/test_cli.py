@@ -17,6 +17,7 @@ import bptt
 from bptt import backend as backends
 from bptt import cli, textbook
 from bptt.nn import model, optimizers
+from bptt.run import plots
 from bptt.run.settings import Settings, flag
 from bptt.run.training import UPDATES
 from bptt.text import corpus
@@ -24,6 +25,12 @@ from bptt.text import corpus
 NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
 SMALL = ["--hidden", "4", "--steps", "3", "--backend", "numpy"]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """Drawing the curves takes longer than all the rest."""
+    monkeypatch.setattr(plots, "available", lambda: False)
 
 
 @pytest.fixture(scope="session")
