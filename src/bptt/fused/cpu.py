@@ -160,6 +160,7 @@ def clipped(d: Any, limit: float) -> Any:
         total += squares(d[first : first + 1024])
     norm = np.empty((), d.dtype)
     norm[()] = math.sqrt(total)
+    # d itself where it is short enough, no copy; where its norm is not a number, nothing but that
     return (d if norm[()] <= limit else d * d.dtype.type(limit / norm[()])), norm
 
 
