@@ -219,15 +219,15 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(here):
 # No memory
 
 
-@pytest.mark.parametrize("more", [0, 2_000_000, 4_000_000])
+@pytest.mark.parametrize("more", [0, 4_000_000, 10_000_000])
 def test_too_little_memory(here, more):
     """The limit holds from the fourth update on: the libraries, which end the process without it, have theirs by then."""
-    flags = ("--hidden", "512", "--batch", "30", "--length", "9", "--steps", "60", "--checkpoint-every", "2", "--quiet")
+    flags = ("--hidden", "1024", "--batch", "30", "--length", "9", "--steps", "60", "--checkpoint-every", "2", "--quiet")
     code, words, errors = run("train", "names.txt", *flags, "--out", "run", code=limited(MEMORY.format(more=more)))
     assert (code, words) == (4, "")
     assert re.fullmatch(
         r"bptt: warning: the run failed \(MemoryError\): go on with it: bptt train --resume run\n"
-        r"bptt: out of memory: --hidden 512 --layers 1: [\d,]+ parameters need about [\d.]+ GB, "
+        r"bptt: out of memory: --hidden 1024 --layers 1: [\d,]+ parameters need about [\d.]+ GB, "
         r"this machine has [\d.,]+ GB: choose fewer units or layers\n",
         errors,
     )

@@ -114,7 +114,9 @@ def lines_count(sequences: Sequences, batch: int, length: int) -> int:
 def lines_width(sequences: Sequences, batch: int) -> int:
     """The most sequences that share a batch of `lines`."""
     _check(batch, 1)
-    return int(np.diff(_borders(_descending(sequences.lengths), batch)).max(initial=0))
+    descending = _descending(sequences.lengths)
+    borders = _borders(descending, batch)
+    return int(np.diff(borders)[descending[borders[:-1]] > 0].max(initial=0))  # without targets there is no batch
 
 
 def stream_count(text: Sequences, batch: int, length: int) -> int:
