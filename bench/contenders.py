@@ -1,12 +1,11 @@
 """The training step of bench/train_step.py by all who take part, each in its best honest setting for one core of a CPU.
 
-A contender is made from float32 host weights and a batch, and is a pair of functions without arguments: one computes the loss
-and the gradient, the other makes a whole step (loss, gradient, norm clip at 1, Adam at 0.001). Both wait until all is computed
-and return the loss before the update. Tokens come in the form that suits the contender best, made before any clock runs.
+A contender is made from float32 host weights and a batch. Tokens come in the form that suits it best, made before the clock
+runs.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,13 @@ from bptt import fused, textbook
 from bptt.backend import Backend, HostArray
 from bptt.nn import model, optimizers, packing
 
-Contender = tuple[Callable[[], float], Callable[[], float]]
+
+class Contender(NamedTuple):
+    """Functions without arguments that wait until all is computed and return the loss before the update."""
+
+    gradient: Callable[[], float]  # loss and gradient
+    step: Callable[[], float]  # loss, gradient, norm clip at 1, Adam at 0.001
+    before: Callable[[], Any] = lambda: None  # called before either of them, outside of its time
 
 
 def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend | None = None) -> Contender:
@@ -39,22 +44,17 @@ def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray,
         where.synchronise()
         return float(where.get(loss))
 
-    return gradient, step
+    return Contender(gradient, step)
 
 
 def pure(*arguments: Any) -> Contender:
     """The pure functions on NumPy."""
-    return tuple(_switched(fused.stop, function) for function in ours(*arguments))  # type: ignore[return-value]
+    return ours(*arguments)._replace(before=fused.stop)
 
 
 def compiled(*arguments: Any) -> Contender:
     """The compiled twins on NumPy."""
-    return tuple(_switched(fused.start, function) for function in ours(*arguments))  # type: ignore[return-value]
-
-
-def _switched(switch: Callable[[], Any], function: Callable[[], float]) -> Callable[[], float]:
-    function.before = switch  # type: ignore[attr-defined]
-    return function
+    return ours(*arguments)._replace(before=fused.start)
 
 
 def course(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:
@@ -77,10 +77,10 @@ def course(config: model.Config, params: model.Params, x: HostArray, y: HostArra
         losses = [textbook.optimize(X, Y, start, parameters, learning_rate=1e-3)[0] for X, Y in pairs]
         return float(sum(losses)) / x.size
 
-    return gradient, step
+    return Contender(gradient, step)
 
 
-def products(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Callable[[], float]:
+def products(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:
     """The matrix products of a step alone, through NumPy, each in the layout that its BLAS likes best."""
     (T, B), H, V, rng = x.shape, config.hidden, config.vocabulary, np.random.default_rng(0)
     N = params.layers[0].Waa.shape[0]
@@ -102,7 +102,7 @@ def products(config: model.Config, params: model.Params, x: HostArray, y: HostAr
         np.matmul(dz.T, h, out=dWaa)
         return 0.0
 
-    return multiply
+    return Contender(multiply, multiply)
 
 
 def torch(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:
@@ -139,7 +139,7 @@ def torch(config: model.Config, params: model.Params, x: HostArray, y: HostArray
         adam.step()
         return loss
 
-    return gradient, step
+    return Contender(gradient, step)
 
 
 def jax(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:
@@ -201,4 +201,4 @@ def jax(config: model.Config, params: model.Params, x: HostArray, y: HostArray) 
         jax.block_until_ready(state)
         return float(loss)
 
-    return gradient, step
+    return Contender(gradient, step)

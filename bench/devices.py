@@ -12,12 +12,13 @@ import statistics
 import time
 from typing import Any
 
+import contenders
 import numpy as np
 from machine import report
 
 from bptt import backend as backends
 from bptt.errors import InputError
-from bptt.nn import model, optimizers, packing
+from bptt.nn import model
 
 STEPS, VOCABULARY = 32, 27
 LIBRARIES = ["numpy", "cupy", "torch", "jax"]
@@ -48,21 +49,9 @@ def device_name(where: backends.Backend) -> str:
 def prepare(where: backends.Backend, config: model.Config, batch: int) -> Any:
     """A function that makes one training step, waits for the device and returns the loss before the update."""
     rng = np.random.default_rng(0)
-    shapes = model.shapes(config)
-    theta = packing.pack(packing.transform(where.put, model.init(config, rng)))
-    memory = optimizers.start(theta)
-    x, y = (where.put(rng.integers(0, VOCABULARY, (STEPS, batch))) for _ in range(2))
-    mask = where.put(np.ones((STEPS, batch)))
-
-    def step() -> float:
-        nonlocal theta, memory
-        loss, gradient, _ = model.loss_and_gradient(config, packing.unpack(theta, shapes), x, y, mask)
-        d, _ = optimizers.clip_by_norm(packing.pack(gradient), 1.0)
-        theta, memory = optimizers.adam(theta, d, memory, 1e-3)
-        where.synchronise()
-        return float(where.get(loss))
-
-    return step
+    params = model.init(config, rng)
+    x, y = rng.integers(0, VOCABULARY, (2, STEPS, batch))
+    return contenders.ours(config, params, x, y, where).step
 
 
 def measure(steps: list[Any], repeats: int) -> list[float]:

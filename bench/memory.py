@@ -41,7 +41,7 @@ def peak() -> int:
 def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Namespace) -> dict[str, Any]:
     """Peak and time of loss and gradient, in this process."""
     rng, V, dtype = np.random.default_rng(0), arguments.vocabulary, np.dtype(arguments.dtype)
-    config = model.Config(cell, V, arguments.hidden)  # type: ignore[arg-type]
+    config = model.Config(cell, V, arguments.hidden)
     exact = model.init(config, rng)
     params = packing.transform(lambda a: a.astype(dtype), exact)
     tokens = rng.integers(0, V, (T + 1, 1))
@@ -103,7 +103,7 @@ def main() -> None:
             for every in [0, arguments.recompute_every] if T <= LARGEST else [arguments.recompute_every]:
                 row = child(cell, T, every)
                 base = base or row["us_per_step"]
-                k = recomputation.length(number(every), T) if every else None  # type: ignore[arg-type]
+                k = recomputation.length(number(every), T) if every else None
                 row["ratio"] = round(row["us_per_step"] / base, 2)
                 print(
                     f"{cell:8}{T:10,}{k or 'all':>7}{row['before_MB']:9.0f}{row['peak_MB']:8.0f}{row['stored_MB']:9.1f} MB"

@@ -12,11 +12,11 @@ import importlib.util
 import itertools
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import contenders
 import numpy as np
+from contenders import Contender
 from machine import report
 
 from bptt.nn import model, packing
@@ -30,21 +30,22 @@ MAKERS = dict(zip(NAMES, (contenders.pure, contenders.compiled, contenders.torch
 NEEDED = {"fused": "numba", "torch": "torch", "jax": "jax"}
 
 
-def measure(functions: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Microseconds of each, the median over rounds in which each has its turn."""
+def measure(those: dict[str, Contender], what: str) -> dict[str, float]:
+    """Microseconds of the "gradient" or the "step" of each, the median over rounds in which each has its turn."""
 
     def turn(name: str, calls: int) -> float:
-        getattr(functions[name], "before", lambda: None)()
+        function = getattr(those[name], what)
+        those[name].before()
         began = time.perf_counter()
         for _ in range(calls):
-            functions[name]()
+            function()
         return (time.perf_counter() - began) / calls
 
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    calls = {name: max(1, round(TURN / turn(name, 1))) for name in functions}
-    end = time.perf_counter() + SECONDS * len(functions)
+    times: dict[str, list[float]] = {name: [] for name in those}
+    calls = {name: max(1, round(TURN / turn(name, 1))) for name in those}
+    end = time.perf_counter() + SECONDS * len(those)
     while len(times["pure"]) < 7 or (time.perf_counter() < end and len(times["pure"]) < 301):
-        for name in functions:
+        for name in those:
             times[name].append(turn(name, calls[name]))
     return {name: round(statistics.median(own) * 1e6, 1) for name, own in times.items()}
 
@@ -52,19 +53,19 @@ def measure(functions: dict[str, Callable[[], float]]) -> dict[str, float]:
 def row(cell: str, hidden: int, batch: int, vocabulary: int, names: list[str]) -> dict[str, Any]:
     """The times of one size."""
     rng = np.random.default_rng(0)
-    config = model.Config(cell, vocabulary, hidden, 1, "zero")  # type: ignore[arg-type]
+    config = model.Config(cell, vocabulary, hidden, 1, "zero")
     params = packing.transform(lambda a: a.astype(np.float32), model.init(config, rng))
     x, y = rng.integers(0, vocabulary, (2, STEPS, batch))
     names = [name for name in names if name != "textbook" or (cell == "vanilla" and batch == 1)]
-    pairs = {name: MAKERS[name](config, params, x, y) for name in names}
+    those = {name: MAKERS[name](config, params, x, y) for name in names}
     losses = {}
-    for name, (gradient, step) in pairs.items():
-        getattr(gradient, "before", lambda: None)()
-        losses[name] = (gradient(), step())  # the warm-up, too
+    for name, one in those.items():
+        one.before()
+        losses[name] = (one.gradient(), one.step())  # the warm-up, too
     for name, pair in losses.items():
         np.testing.assert_allclose(pair, losses["pure"], rtol=1e-5, err_msg=f"{name} computes something else")
-    steps = measure({**{name: step for name, (_, step) in pairs.items()}, "gemm": contenders.products(config, params, x, y)})
-    gradients = measure({name: gradient for name, (gradient, _) in pairs.items()})
+    steps = measure({**those, "gemm": contenders.products(config, params, x, y)}, "step")
+    gradients = measure(those, "gradient")
     size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS, "vocabulary": vocabulary}
     keys = (*NAMES, "gemm")
     return {

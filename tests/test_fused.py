@@ -333,7 +333,7 @@ def test_nothing_is_read_or_written_beyond_the_arrays(dtype):
 def test_the_width_of_vectors_is_that_of_the_processor_that_numba_compiles_for():
     """Narrow vectors are tested where there are wide ones, too, on what has all of the code for them."""
     if not vectors.WIDE:
-        pytest.skip("the tests above ran with narrow vectors: this processor has no others")
+        pytest.skip("the tests above ran with narrow vectors: this processor has no others")  # nothing is left out
     narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma", "PYTHONPATH": str(HERE)}
     options = ["-q", "-p", "no:cacheprovider", "-k", "equals and (vanilla_run_backward or linear_affine) or narrow_vectors"]
     command = [sys.executable, "-m", "pytest", *options, str(HERE / "test_fused.py")]

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def twinned(pure: Function) -> Function:
         twin = _twins.get(name)
         return (twin if twin and type(arguments[0]) is np.ndarray else pure)(*arguments)
 
-    return either  # type: ignore[return-value]
+    return cast(Function, either)
 
 
 def start() -> str:

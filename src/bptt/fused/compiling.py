@@ -15,7 +15,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numba
 from numba.core.caching import FunctionCache
@@ -64,7 +64,7 @@ def kept() -> bool:
     return any(next(folder.glob(f"*-{SOURCE}-*.nbc"), None) for folder in _folders)
 
 
-class Cache(FunctionCache):  # type: ignore[misc]
+class Cache(FunctionCache):  # type: ignore[misc]  # Numba has no types
     """Numba's cache of a function, but for its files."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -84,4 +84,4 @@ def compiled(function: Callable[..., Any], fastmath: frozenset[str] = frozenset(
     made: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath))(function)
     with contextlib.suppress(RuntimeError):  # "no locator available"
         made._cache = Cache(function)  # what `cache=True` does, with Numba's own
-    return made  # type: ignore[no-any-return]
+    return cast(Callable[..., Any], made)

@@ -56,44 +56,32 @@ def lstm_run_backward(
 
 
 @compiled
-def linear_affine(W: Any, x: Any, b: Any) -> Any:
-    T, B, I = x.shape
-    N = W.shape[0]
-    panels = pack_transposed(W)
-    z = np.empty((T, B, N), W.dtype)
-    flat, some = z.reshape(T * B, N), np.empty((64, padded(N, W)), W.dtype)
+def products(A: Any, panels: Any, added: Any) -> Any:
+    """A W + added (T, B, N) for A (T, B, K) and the panels of W (K, N), by as many rows as a near cache holds."""
+    (T, B, K), N = A.shape, added.size
+    out, some = np.empty((T * B, N), A.dtype), np.empty((64, padded(N, A)), A.dtype)
     for first in range(0, T * B, 64):
         count = min(64, T * B - first)
-        multiply(x, first * I, count, I, panels, some, False)
+        multiply(A, first * K, count, K, panels, some, False)
         for i in range(count):
             for j in range(N):
-                flat[first + i, j] = some[i, j] + b[j]
-    return z
+                out[first + i, j] = some[i, j] + added[j]
+    return out.reshape(T, B, N)
+
+
+@compiled
+def linear_affine(W: Any, x: Any, b: Any) -> Any:
+    return products(x, pack_transposed(W), b)
 
 
 @compiled
 def linear_affine_backward(W: Any, x: Any, dz: Any) -> Any:
-    T, B, I = x.shape
-    N = W.shape[0]
-    panels = pack(W)
-    dx = np.empty((T, B, I), W.dtype)
-    flat, d = dx.reshape(T * B, I), dz.reshape(T * B, N)
-    if padded(I, W) == I:
-        multiply(dz, 0, T * B, N, panels, flat, False)
-    else:
-        some = np.empty((64, padded(I, W)), W.dtype)
-        for first in range(0, T * B, 64):
-            count = min(64, T * B - first)
-            multiply(dz, first * N, count, N, panels, some, False)
-            for i in range(count):
-                for j in range(I):
-                    flat[first + i, j] = some[i, j]
-    db = np.zeros(N, W.dtype)
-    for i in range(T * B):
-        db += d[i]
-    dW = space(N, I, W)
+    (T, B, I), N = x.shape, W.shape[0]
+    d, db, dW = dz.reshape(T * B, N), np.zeros(N, W.dtype), space(N, I, W)
+    for row in d:
+        db += row
     outer(d, x.reshape(T * B, I), 0, T * B, dW, False)
-    return dx, trimmed(dW, N, I), db
+    return products(dz, pack(W), np.zeros(I, W.dtype)), trimmed(dW, N, I), db
 
 
 def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
