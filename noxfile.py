@@ -24,7 +24,7 @@ PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that 
 def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
     # One BLAS thread: the tests' matrices are tiny, and the cores are busy with other tests.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    session.run("pytest", "--numprocesses=auto", *arguments, *session.posargs, env={**threads, **env})
+    session.run("pytest", "--numprocesses=auto", "--dist=worksteal", *arguments, *session.posargs, env={**threads, **env})
 
 
 @nox.session
@@ -67,7 +67,8 @@ def jax(session: nox.Session) -> None:
     """The tests on JAX, eager and compiled, and JAX as a witness."""
     session.install(".", "jax", "--group", "test")
     fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # nearly all of the time goes into compiling
-    pytest(session, "-k", "jax", "--backend=jax", "--backend=jax-jit", **fast)
+    together = "--dist=loadfile"  # the tests of a file share what they have compiled
+    pytest(session, together, "-k", "jax", "--backend=jax", "--backend=jax-jit", **fast)
 
 
 @nox.session(default=False)

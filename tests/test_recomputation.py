@@ -13,7 +13,7 @@ from bptt.run import plots
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 T, B, V, H = 5, 3, 6, 4
-EVERY = pytest.mark.parametrize("every", [1, 2, 3, T, T + 2, "sqrt"])
+EVERY = pytest.mark.parametrize("every", [1, 2, 3, T])  # what else there is comes to one of these, see below
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
 
