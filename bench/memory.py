@@ -26,7 +26,7 @@ import numpy as np
 from machine import report
 
 from bptt import fused
-from bptt.nn import model, packing, recomputation
+from bptt.nn import model, packing, pieces
 from bptt.run import environment
 
 LARGEST = 100_000  # steps whose states are all stored here
@@ -51,7 +51,7 @@ def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Name
         given = config, params, x[:T], y[:T], mask[:T].astype(params.Wya.dtype, copy=False)
         if every is None:
             return model.loss_and_gradient(*given)[1]
-        return recomputation.loss_and_gradient(*given, every=every)[1]
+        return pieces.loss_and_gradient(*given, every=every)[1]
 
     gradient(params, 20, every)  # what is compiled or loaded at the first call does not count
     before, times = environment.resident(), []
@@ -103,7 +103,7 @@ def main() -> None:
             for every in [0, arguments.recompute_every] if T <= LARGEST else [arguments.recompute_every]:
                 row = child(cell, T, every)
                 base = base or row["us_per_step"]
-                k = recomputation.length(number(every), T) if every else None
+                k = pieces.length(number(every), T) if every else None
                 row["ratio"] = round(row["us_per_step"] / base, 2)
                 print(
                     f"{cell:8}{T:10,}{k or 'all':>7}{row['before_MB']:9.0f}{row['peak_MB']:8.0f}{row['stored_MB']:9.1f} MB"

@@ -1,11 +1,11 @@
-"""Batches: every target exactly once, true contexts, little padding, and the count known beforehand; the same on any device."""
+"""Batches: every target exactly once, true contexts, and the count known beforehand; the same on any device."""
 
 from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt import backend as backends
@@ -41,6 +41,10 @@ def values(sequences, epoch):
     return [(b.x.tolist(), b.y.tolist(), b.mask.tolist(), b.targets, b.start) for b in read(sequences, epoch)]
 
 
+def widths(targets, batch):
+    return [window.columns.shape[1] for window in batches.lines(make(targets), batch, 100, None)]
+
+
 def groups(epoch):
     """The windows of an epoch, from one start to the next."""
     found = []
@@ -58,7 +62,7 @@ def columns(group):
     for b in range(x.shape[1]):
         n = int(mask[:, b].sum())
         assert (mask[:n, b] == 1).all()  # the padding is at the end
-        assert (x[1:n, b] == y[: n - 1, b]).all()  # x is y one step later, across the windows too
+        assert (x[1:n, b] == y[: max(0, n - 1), b]).all()  # x is y one step later, across the windows too
         found.append([*x[:1, b].tolist(), *y[:n, b].tolist()])
     return found
 
@@ -71,47 +75,34 @@ def check_form(batch, width, length):
     assert batch.x.flags.c_contiguous
     assert batch.y.flags.c_contiguous
     assert batch.targets == batch.mask.sum()
+    assert batch.lengths.tolist() == batch.mask.sum(axis=0).tolist()
     assert (batch.y[batch.mask == 0] == 0).all()
     assert (batch.x[1:][batch.mask[:-1] == 0] == 0).all()
 
 
 @quick
 @given(lengths, sizes, sizes, seeds)
-@example([20, 19], 2, 100, None)  # 1 of 40: together
-@example([10, 9], 2, 100, None)  # 1 of 20, just 5 %: apart
-def test_lines_give_every_sequence_once_with_little_padding(targets, width, length, seed):
+def test_lines_give_every_sequence_once_with_the_longest_of_a_batch_first(targets, width, length, seed):
     sequences = make(targets)
     epoch = read(sequences, batches.lines(sequences, width, length, generator(seed)))
     for batch in epoch:
         check_form(batch, width, length)
     for group in groups(epoch):
-        mask = np.concatenate([batch.mask for batch in group])
-        assert 20 * (mask == 0).sum() < mask.size
+        steps = sum(batch.lengths for batch in group).tolist()
+        assert steps == sorted(steps, reverse=True)
         assert all(batch.x.shape[0] == length for batch in group[:-1])
     found = sorted(column for group in groups(epoch) for column in columns(group) if len(column) > 1)
     assert found == sorted(s.tolist() for s in sequences if len(s) > 1)
-    assert batches.lines_count(sequences, width, length) == len(epoch)
+    assert batches.lines_count(sequences, width, length, generator(seed)) == len(epoch)
 
 
 @quick
-@given(lengths, sizes, sizes, seeds, st.integers(1, 20))
-def test_lines_do_not_depend_on_how_many_are_worked_on_at_a_time(targets, width, length, seed, piece):
-    sequences = make(targets)
-    with pytest.MonkeyPatch.context() as patch:
-        expected = values(sequences, batches.lines(sequences, width, length, generator(seed)))
-        patch.setattr(tokens, "PIECE", piece)
-        assert values(sequences, batches.lines(sequences, width, length, generator(seed))) == expected
-
-
-@quick
-@given(lengths, sizes, sizes, seeds, st.integers(1, 20))
-def test_an_epoch_of_lines_can_begin_anywhere(targets, width, length, seed, piece):
+@given(lengths, sizes, sizes, seeds)
+def test_an_epoch_of_lines_can_begin_anywhere(targets, width, length, seed):
     sequences = make(targets)
     epoch = values(sequences, batches.lines(sequences, width, length, generator(seed)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokens, "PIECE", piece)
-        for first in range(len(epoch) + 2):
-            assert values(sequences, batches.lines(sequences, width, length, generator(seed), first)) == epoch[first:]
+    for first in range(len(epoch) + 2):
+        assert values(sequences, batches.lines(sequences, width, length, generator(seed), first)) == epoch[first:]
 
 
 @quick
@@ -133,41 +124,27 @@ def test_what_is_left_out_is_not_built(monkeypatch, start):
     assert len(built) == 1
 
 
-@quick
-@given(lengths, sizes)
-def test_the_most_lines_in_a_batch_are_known_beforehand(targets, width):
-    epoch = list(batches.lines(make(targets), width, 100, None))
-    found = batches.lines_width(make(targets), width)
-    assert found == max((window.columns.shape[1] for window in epoch), default=0)
-
-
-@quick
-@given(lengths, sizes)
-def test_groups_are_those_of_a_walk_from_the_longest_to_the_shortest(targets, width):
-    descending, first, padding, borders = sorted(targets, reverse=True), 0, 0, [0]
-    for i, n in enumerate(descending):
-        padding += descending[first] - n
-        if i - first == width or (i > first and 20 * padding >= descending[first] * (i - first + 1)):
-            borders.append(i)
-            first, padding = i, 0
-    expected = [*borders, len(descending)] if targets else [0]
-    if 0 not in targets:
-        assert batches._borders(np.array(descending, np.uint8), width).tolist() == expected
-
-
-def test_each_order_of_lines_of_one_length_is_as_likely_as_any_other():
+def test_each_order_of_lines_is_as_likely_as_any_other():
     rng = np.random.default_rng(0)
-    counts = Counter(tuple(batches._order(np.array([1, 2, 1, 2, 1]), rng).tolist()) for _ in range(1200))
-    assert len(counts) == 12
+    counts = Counter(tuple(batches._order(np.array([1, 2, 1, 3], np.uint8), rng).tolist()) for _ in range(2400))
+    assert len(counts) == 24
     assert all(60 < count < 140 for count in counts.values())
-    assert {order[:2] for order in counts} == {(1, 3), (3, 1)}
+
+
+def test_lines_of_all_lengths_meet_in_a_batch():
+    """As in the text: were lengths sorted, the mean length of a batch would vary as that of a line does."""
+    lengths = np.random.default_rng(0).integers(1, 30, 4000)
+    epoch = batches.lines(make(lengths.tolist()), 50, 99, generator(0))
+    means = [window.targets / window.columns.shape[1] for window in epoch]
+    assert np.std(means) == pytest.approx(np.std(lengths) / np.sqrt(50), rel=0.25)
 
 
 @pytest.mark.parametrize(
-    ("targets", "widths"), [([20, 19], [2]), ([10, 9], [1, 1]), ([7] * 5, [2, 2, 1]), ([1, 9, 1, 9], [2, 2])]
+    ("count", "expected"), [(1, [1]), (4, [4]), (5, [2, 3]), (9, [3, 3, 3]), (16, [4, 4, 4, 4]), (17, [3, 3, 4, 3, 4])]
 )
-def test_lines_share_a_batch_until_it_is_full_or_unlike(targets, widths):
-    assert [window.columns.shape[1] for window in batches.lines(make(targets), 2, 100, None)] == widths
+def test_batches_of_lines_are_of_one_size_or_nearly_so(count, expected):
+    """A small last one would weigh as much as the others."""
+    assert widths([7] * count, 4) == expected
 
 
 @quick
@@ -324,7 +301,7 @@ def test_a_generator_mixes_long_and_short_batches():
 
 def test_without_a_generator_the_order_is_by_length():
     epoch = list(batches.lines(make([3, 9, 5, 9]), 2, 100, None))
-    assert [window.steps for window in epoch] == [9, 5, 3]
+    assert [window.steps for window in epoch] == [9, 5]
 
 
 def stored(folder, sequences):
@@ -347,9 +324,8 @@ def test_a_batch_of_nothing_is_refused(width, length):
     calls = [
         lambda: list(batches.lines(sequences, width, length, None)),
         lambda: list(batches.stream(sequences, width, length)),
-        lambda: batches.lines_count(sequences, width, length),
+        lambda: batches.lines_count(sequences, width, length, None),
         lambda: batches.stream_count(sequences, width, length),
-        lambda: batches.lines_width(sequences, min(width, length)),
     ]
     for call in calls:
         with pytest.raises(InputError, match="at least 1"):

@@ -42,7 +42,7 @@ NN = {
     "gru": TOOLS | PARTS,
     "lstm": TOOLS | PARTS,
     "model": TOOLS | PARTS | CELLS,
-    "recomputation": TOOLS | PARTS | {"model"},
+    "pieces": TOOLS | PARTS | {"model"},
     "optimizers": {"arrays"},
 }
 

@@ -41,7 +41,7 @@ path, mode, vocabulary = sys.argv[1:]
 ready = data.prepare(path, Settings(mode=mode, vocabulary=vocabulary), np.random.default_rng(0))
 read = batches.reader(ready.training.ids, backend.select("numpy"))
 batch, length = (128, 256) if mode == "lines" else (32, 64)
-count = data.batches_in_epoch(ready, batch, length)
+count = data.batches_in_epoch(ready, batch, length, 0)
 for _, window in itertools.islice(data.epochs(ready, batch, length, 0), 1000):
     read(window)
 for position in (data.Position(0, count // 2), data.Position(1, count - 1)):

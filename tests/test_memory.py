@@ -1,6 +1,5 @@
 """Memory: the estimate is near the truth, of the numbers in a step and of the peak of a whole run."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import bptt
 from bptt import fused
 from bptt.nn import model, packing
 from bptt.run import environment, memory, preparation
-from bptt.run.data import batches_in_epoch, epochs, held_out_windows
+from bptt.run.data import held_out_windows
 from bptt.run.evaluation import evaluate
 from bptt.run.settings import from_flags
 from bptt.run.training import updates
@@ -75,14 +74,23 @@ def test_the_numbers_of_a_measurement_of_several_windows(cell, layers):
     assert 4 * memory.measuring(task) == pytest.approx(peak + 4 * 3 * np.size(run.now.state.theta), rel=0.15)
 
 
-@pytest.mark.parametrize(("batch", "length"), [(8, 64), (64, 64), (512, 64), (3000, 64), (64, 5)])
-@pytest.mark.parametrize("text", ["dinosaurs", "python-help"])
-def test_the_size_of_the_largest_batch(text, batch, length):
-    data = ready(text, batch=batch, length=length).task.data
-    epoch = itertools.islice(epochs(data, batch, length, 1), batches_in_epoch(data, batch, length))
-    made = [window.columns.shape[1] * window.steps for _, window in epoch]
-    width, steps = memory._largest(data.mode, data.training, batch, length)
-    assert width * steps == pytest.approx(max(made), rel=0.15)
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+@pytest.mark.parametrize("sizes", [(128, 64), (20, 200), (64, 8), (64, 3000)])
+def test_the_numbers_of_the_largest_update_by_lines(cell, sizes):
+    """In pieces, and in one where no piece is worth it."""
+    hidden, batch = sizes
+    run = ready("dinosaurs", cell=cell, hidden=hidden, batch=batch, length=64, steps=12, dropout=0.3)
+    following = updates(run.task, run.now.state)
+    next(following)
+    held = 4 * 3 * np.size(run.now.state.theta)
+    tracemalloc.start()
+    try:
+        for _ in following:
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 4 * memory.updating(run.task) == pytest.approx(peak + held, rel=0.2)
 
 
 @LINUX

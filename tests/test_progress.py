@@ -27,11 +27,6 @@ def news(text, **flags):
         ),
         (NAMES, {"batch": 32}, ["3 steps of 18 x 256 at most (the text is too short for a batch of 32), adam"]),
         (NAMES, {"validation": 0, "batch": 20}, ["20 lines to learn from, nothing held out (as asked)", "steps of 20 x"]),
-        (
-            ["ab" * 2**n for n in range(4)] * 2 + ["ab" * 16] * 3,
-            {"batch": 8, "validation": 0},
-            ["of 3 x 256 at most (too few lines of like length for a batch of 8), adam"],
-        ),
         (["ab", "cd"], {}, ["2 lines to learn from, nothing held out (the text is too short to spare any), 5 symbols"]),
         (["ab"], {"mode": "lines"}, ["1 line to learn from, nothing held out (the text"]),
         (

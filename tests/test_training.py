@@ -12,7 +12,7 @@ import bptt
 from bptt import backend as backends
 from bptt.backend import Backend, BackendWarning
 from bptt.errors import InputError
-from bptt.nn import model, optimizers, packing
+from bptt.nn import model, optimizers, packing, pieces
 from bptt.run import session
 from bptt.run.training import UPDATES
 from conftest import no_host_looks
@@ -36,16 +36,16 @@ def theta(trained: bptt.LanguageModel) -> Any:
 
 @pytest.fixture
 def steps(monkeypatch):
-    """What `model.loss_and_gradient` is given and gives back, step by step."""
+    """What `pieces.loss_and_gradient` is given and gives back, step by step."""
     seen = []
-    real = model.loss_and_gradient
+    real = pieces.loss_and_gradient
 
-    def spy(config, params, x, y, mask, states, keep):
-        result = real(config, params, x, y, mask, states, keep)
+    def spy(config, params, x, y, mask, states, keep, **cuts):
+        result = real(config, params, x, y, mask, states, keep, **cuts)
         seen.append({"theta": packing.pack(params), "x": x, "states": states, "keep": keep, "after": result[2]})
         return result
 
-    monkeypatch.setattr(model, "loss_and_gradient", spy)
+    monkeypatch.setattr(pieces, "loss_and_gradient", spy)
     return seen
 
 

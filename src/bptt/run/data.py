@@ -71,15 +71,13 @@ def contained(data: Data, texts: Iterable[str]) -> set[str]:
 
 def widest(data: Data, batch: int, length: int) -> int:
     """How many sequences a batch can hold: `batch`, or fewer where the text is too short for so many."""
-    if data.mode == "lines":  # a batch holds lines of like length only
-        return batches.lines_width(data.training, batch)
-    return min(batch, max(1, targets(data.training) // length))
+    return min(batch, max(1, len(data.training) if data.mode == "lines" else targets(data.training) // length))
 
 
-def batches_in_epoch(data: Data, batch: int, length: int) -> int:
+def batches_in_epoch(data: Data, batch: int, length: int, seed: int, epoch: int = 0) -> int:
     """The number of batches of one pass over the training part."""
     if data.mode == "lines":
-        return batches.lines_count(data.training, batch, length)
+        return batches.lines_count(data.training, batch, length, generator(seed, 2, epoch))
     return batches.stream_count(data.training, batch, length)
 
 
@@ -91,9 +89,9 @@ def epochs(
     With each comes the position of the batch after it. The lines of an epoch are in an order that only the seed and the
     number of the epoch decide, so that a position is all it takes to go on.
     """
-    count = batches_in_epoch(data, batch, length)
     epoch, first = position
     while True:
+        count = batches_in_epoch(data, batch, length, seed, epoch)
         if data.mode == "lines":
             rng = generator(seed, 2, epoch)
             part = batches.lines(data.training, batch, length, rng, first)

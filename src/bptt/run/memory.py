@@ -1,14 +1,12 @@
 """How much memory a run takes, and how much there is."""
 
-import numpy as np
+import itertools
 
-from bptt.nn import model, packing, recomputation
+from bptt.nn import model, packing, pieces
 from bptt.run import environment
-from bptt.run.data import HELD_OUT_LINES, HELD_OUT_STREAMS
-from bptt.run.evaluation import WINDOW
+from bptt.run.data import epochs, held_out_windows
 from bptt.run.training import Task
-from bptt.text import corpus
-from bptt.text.sequences import Sequences
+from bptt.text.batches import Window, lengths
 
 # Numbers alive at the worst moment, as tracemalloc counts them: in an update 14 of each parameter (weights, gradient, the
 # optimizer's two means, what replaces them), or 7 and, for each step of each sequence, so many for a unit of the first layer
@@ -18,7 +16,7 @@ FORWARD = {"vanilla": (2.2, 1), "gru": (8.2, 5), "lstm": (10.2, 6)}
 # Seen in the peaks of whole runs, which tests/test_memory.py holds against the estimate: so much of what the smaller of the two
 # has freed is in pieces that do not serve the larger one, and matplotlib takes so many bytes from the first curve on.
 NOT_REUSED, PLOTTING = 0.2, 38e6
-PADDED = 0.9  # of the longest line in a batch: about the shortest beside it
+LOOKED_AT = 100  # batches: nearly as large as the largest is one of so many
 
 
 class OutOfMemory(MemoryError):
@@ -26,42 +24,33 @@ class OutOfMemory(MemoryError):
 
 
 def updating(task: Task) -> float:
-    """The floating-point numbers that are alive at the worst moment of an update."""
-    plan, parameters = task.plan, packing.count(model.shapes(task.config))
-    width, steps = _largest(task.data.mode, task.data.training, plan.batch, plan.length)
-    if (every := task.settings.recompute_every) is None:
-        return max(14 * parameters, 7 * parameters + width * steps * _per_row(task.config, UPDATE))
-    k = recomputation.length(every, steps)
-    states = len(model.CELLS[task.config.cell].State._fields) * task.config.layers * task.config.hidden
-    column = k * _per_row(task.config, UPDATE) + -(-steps // k) * states + 3 * steps  # and tokens and mask of all steps
-    return max(14 * parameters, 9 * parameters + width * column)
+    """The floating-point numbers that are alive at the worst moment of an update, as the first batches tell."""
+    parameters = packing.count(model.shapes(task.config))
+    first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), LOOKED_AT)
+    return max(14 * parameters, *(_in_update(task, window, parameters) for _, window in first))
 
 
 def measuring(task: Task) -> float:
-    """The floating-point numbers that are alive at the worst moment of a measurement."""
-    held_out, mode = task.data.held_out, task.data.mode
-    width, steps = _largest(mode, held_out, HELD_OUT_LINES if mode == "lines" else HELD_OUT_STREAMS, WINDOW)
-    return 4 * packing.count(model.shapes(task.config)) + width * steps * _per_row(task.config, FORWARD)
+    """The floating-point numbers that are alive at the worst moment of a measurement: its first batch is the largest one."""
+    first = next(held_out_windows(task.data), None) if task.data.held_out else None
+    area = first.steps * first.columns.shape[1] if first else 0
+    return 4 * packing.count(model.shapes(task.config)) + area * _per_step(task.config, FORWARD)
 
 
-def _per_row(config: model.Config, table: dict[str, tuple[float, int]]) -> float:
+def _in_update(task: Task, window: Window, parameters: int) -> float:
+    config, every, T = task.config, task.settings.recompute_every, window.steps
+    parts = pieces.cut(config, lengths(window).tolist(), T if every is None else pieces.length(every, T))
+    areas = [(p.end - p.first) * p.width for p in parts]
+    states: int = config.layers * config.hidden * len(model.CELLS[config.cell].State._fields) * sum(p.width for p in parts)
+    held = sum(areas) if every is None else max(areas)
+    gradients = (9 if len(parts) > 1 else 7) * parameters  # one is added to another
+    return gradients + held * _per_step(config, UPDATE) + states + 3 * T * len(window.columns[0])  # tokens and mask
+
+
+def _per_step(config: model.Config, table: dict[str, tuple[float, int]]) -> float:
+    """Numbers alive for each step of a column."""
     first, each = table[config.cell]
     return (first + each * config.layers) * config.hidden + 4 * config.vocabulary
-
-
-def _largest(mode: corpus.Mode, sequences: Sequences, batch: int, length: int) -> tuple[int, int]:
-    """How many sequences and steps the largest batch has, about: lines share one with lines that are nearly as long."""
-    if not sequences:
-        return 0, 0
-    if mode == "stream":
-        targets = int(sequences.lengths[0])
-        return min(batch, max(1, targets // length)), min(length, targets)
-    lengths, counts = np.unique(sequences.lengths, return_counts=True)
-    upto = np.concatenate([[0], np.cumsum(counts)])  # lines that are shorter than each length
-    widths = np.minimum(upto[1:] - upto[np.searchsorted(lengths, PADDED * lengths)], batch)
-    steps = np.minimum(lengths.astype(np.int64), length)
-    largest = np.argmax(widths * steps)
-    return int(widths[largest]), int(steps[largest])
 
 
 def needed(task: Task, *, plotting: bool) -> float:

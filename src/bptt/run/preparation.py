@@ -41,7 +41,7 @@ def from_scratch(text: Any, settings: Settings) -> Ready:
     if source is not None:
         settings = _as_in(settings, *source)
     data = prepare(text, settings, generator(settings.seed, 0), source[1].vocabulary if source else None)
-    plan = choose(settings, data.mode, targets(data.training), lambda batch, length: batches_in_epoch(data, batch, length))
+    plan = choose(settings, data.mode, targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
     config = source[1].config if source else model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
     task = Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend))
     memory.refuse_too_large(task)
@@ -80,7 +80,7 @@ def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, A
             difference = _difference(saved.record, data)
             raise InputError(f"{where}: {difference}: give the text as it was, or --changed-text to go on all the same")
         now = now._replace(epoch=now.epoch + 1, batch=0, best=None, waited=0)  # what was best on the text before is not now
-    elif now.batch >= batches_in_epoch(data, plan.batch, plan.length):
+    elif now.batch >= batches_in_epoch(data, plan.batch, plan.length, settings.seed, now.epoch):
         raise CheckpointError(f"{where}: batch {now.batch} is beyond the end of an epoch: use another checkpoint")
     params = restored(saved, backend).params
     state = from_host(task, packing.pack(params), saved.memory or {}, now.step, Position(now.epoch, now.batch))

@@ -30,8 +30,7 @@ def heading(task: Task) -> str:
     measured = f"{held_out:,} held out" if held_out else f"nothing held out ({nothing})"
     batch, shrunk = widest(data, plan.batch, plan.length), ""
     if batch < plan.batch:
-        short = data.mode == "stream" or len(data.training) < plan.batch
-        shrunk = f" ({'the text is too short' if short else 'too few lines of like length'} for a batch of {plan.batch})"
+        shrunk = f" (the text is too short for a batch of {plan.batch})"
     compiled = f", compiled by {twins.name(task.backend)}" if twins.name(task.backend) else ""
     return "\n".join(
         [

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
-from bptt.nn import model, optimizers, packing, recomputation
+from bptt.nn import model, optimizers, packing, pieces
 from bptt.run.data import Data, Position, epochs, generator
 from bptt.run.plans import Plan
 from bptt.run.settings import Settings
@@ -133,9 +133,9 @@ def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int,
 def _gradient(
     task: Task, params: model.Params, batch: Batch, states: tuple[Any, ...] | None, step: int
 ) -> tuple[Array, model.Params, tuple[Any, ...]]:
-    start, every = None if batch.start else states, task.settings.recompute_every
+    start = None if batch.start else states
     given = task.config, params, batch.x, batch.y, batch.mask, start, _dropout(task, batch, step)
-    return model.loss_and_gradient(*given) if every is None else recomputation.loss_and_gradient(*given, every=every)
+    return pieces.loss_and_gradient(*given, lengths=batch.lengths.tolist(), every=task.settings.recompute_every)
 
 
 def _forward(
@@ -143,7 +143,7 @@ def _forward(
 ) -> Iterator[tuple[str, Array]]:
     """The states and the logits of an update, of as many steps at a time as may be in memory."""
     T, every, keep = batch.x.shape[0], task.settings.recompute_every, _dropout(task, batch, step)
-    k, after = T if every is None else recomputation.length(every, T), None if batch.start else states
+    k, after = T if every is None else pieces.length(every, T), None if batch.start else states
     for t in range(0, T, k):
         logits, after, cache = model.forward(task.config, params, batch.x[t : min(t + k, T), ...], after, keep)
         yield from ((f"the states of layer {layer}", layer_cache.a) for layer, layer_cache in enumerate(cache.layers))

@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     x: Array  # (T, B) int64 input ids, 0 in the padding
     y: Array  # (T, B) int64 target ids, 0 in the padding
     mask: Array  # (T, B) 1.0 where a target counts, 0.0 in the padding at the end of a column
+    lengths: HostArray  # (B,) int64, on the host: steps of each column before its padding
     targets: int
     start: bool
 
@@ -38,17 +39,23 @@ def reader(ids: HostArray, backend: Backend) -> Callable[[Window], Batch]:
     """What makes the batch of a window of ids (N,) on the device, where the ids stay for it if they fit."""
     put, near, dtype = backend.put, _near(ids), getattr(backend.xp, backend.dtype)
     if backend.name == "numpy":
-        return lambda w: Batch(*gather(*near(w), w.steps, dtype), w.targets, w.start)
+        return lambda w: Batch(*gather(*near(w), w.steps, dtype), lengths(w), w.targets, w.start)
     small = np.dtype(np.uint8 if ids.itemsize == 1 else np.int32)  # types in which every library can gather
     if len(ids) * small.itemsize <= backend.room():
         held = backend.xp.concat([put(piece, small.name) for piece in tokens.pieces(ids)])
-        return lambda w: Batch(*gather(held, put(w.columns), w.steps, dtype), w.targets, w.start)
+        return lambda w: Batch(*gather(held, put(w.columns), w.steps, dtype), lengths(w), w.targets, w.start)
 
     def transferred(window: Window) -> Batch:
         x, y, mask = gather(*near(window), window.steps, np.float64)
-        return Batch(put(x), put(y), put(mask), window.targets, window.start)
+        return Batch(put(x), put(y), put(mask), lengths(window), window.targets, window.start)
 
     return transferred
+
+
+def lengths(window: Window) -> HostArray:
+    """The steps (B,) of each column of a window before its padding."""
+    found: HostArray = np.clip(window.columns[1] - window.columns[0], 0, window.steps)
+    return found
 
 
 def gather(ids: Array, columns: Array, steps: int, dtype: Any) -> tuple[Array, Array, Array]:
@@ -63,27 +70,27 @@ def gather(ids: Array, columns: Array, steps: int, dtype: Any) -> tuple[Array, A
 
 
 def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None, first: int = 0) -> Iterator[Window]:
-    """One epoch of sequences, each once, in batches of at most `batch` with less than 5 % padding.
+    """One epoch of sequences, each once, in batches of at most `batch` that are as equal in size as can be.
 
-    Sequences of like length share a batch, in an order that `rng` draws (None: always the same, longest first); a length
-    that is rare makes a small batch. A batch of more than `length` steps comes in windows of at most that, the first of
-    which starts anew. The epoch begins with its window number `first`; those before cost nothing.
+    `rng` draws the order of all sequences, so that lengths mix as they do in the text: a batch of one length is another text.
+    Without it the longest come first, with next to no padding. Within a batch the longest is the first column. A batch of
+    more than `length` steps comes in windows of at most that, the first of which starts anew. The epoch begins with its
+    window number `first`; those before cost nothing.
 
     Raises:
         InputError: a batch or length below 1.
     """
     _check(batch, length)
-    order, borders = _order(sequences.lengths, rng), _borders(_descending(sequences.lengths), batch)
-    groups = shuffled(len(borders) - 1, rng)
-    skipped = 0
-    for piece in tokens.pieces(groups) if first else ():
-        ends = np.cumsum(_windows_count(sequences.lengths[order[borders[piece]]], length))
-        whole = int(np.searchsorted(ends, first, side="right"))  # groups to leave out
-        skipped, first = skipped + whole, first - int(ends[whole - 1]) * (whole > 0)
-        if whole < len(piece):
-            break
-    for group in map(int, groups[skipped:]):
-        yield from windows(sequences.take(order[borders[group] : borders[group + 1]]), length, first)
+    order, borders = _order(sequences.lengths, rng), _borders(len(sequences), batch)
+    group = 0
+    if first:
+        ends = np.cumsum(_windows_count(sequences.lengths[order], borders, length))
+        group = int(np.searchsorted(ends, first, side="right"))  # groups to leave out
+        first -= int(ends[group - 1]) if group else 0
+    for begin, end in pairwise(borders[group:].tolist()):
+        places = order[begin:end]
+        descending = np.argsort(~sequences.lengths[places], kind="stable")  # ~ turns the order of unsigned numbers around
+        yield from windows(sequences.take(places[descending]), length, first)
         first = 0
 
 
@@ -103,20 +110,13 @@ def stream(text: Sequences, batch: int, length: int, first: int = 0) -> Iterator
     yield from windows(Sequences(text.ids, cuts[:-1], np.diff(cuts)), length, first)
 
 
-def lines_count(sequences: Sequences, batch: int, length: int) -> int:
-    """The number of windows that `lines` gives, whatever its random order."""
+def lines_count(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None) -> int:
+    """The number of windows that `lines` gives."""
     _check(batch, length)
-    descending = _descending(sequences.lengths)
-    firsts = _borders(descending, batch)[:-1]
-    return sum(int(_windows_count(descending[piece], length).sum()) for piece in tokens.pieces(firsts))
-
-
-def lines_width(sequences: Sequences, batch: int) -> int:
-    """The most sequences that share a batch of `lines`."""
-    _check(batch, 1)
-    descending = _descending(sequences.lengths)
-    borders = _borders(descending, batch)
-    return int(np.diff(borders)[descending[borders[:-1]] > 0].max(initial=0))  # without targets there is no batch
+    lengths, borders = sequences.lengths, _borders(len(sequences), batch)
+    if len(lengths) and lengths.min() > 0 and lengths.max() <= length:
+        return len(borders) - 1
+    return int(_windows_count(lengths[_order(lengths, rng)], borders, length).sum())
 
 
 def stream_count(text: Sequences, batch: int, length: int) -> int:
@@ -153,68 +153,29 @@ def _near(ids: HostArray) -> Callable[[Window], tuple[HostArray, HostArray]]:
     return brought
 
 
-def _borders(descending: HostArray, batch: int) -> HostArray:
-    """Where groups of lengths sorted downwards begin, and where the last one ends.
-
-    There are at most `batch` in each group, and less than 5 % of it is padding up to the longest.
-    """
-    dtype = np.min_scalar_type(len(descending))
-    borders, i = [], 0
-    for end in _runs(descending)[1:].tolist():
-        while i < end:
-            if whole := (end - i) // batch * batch:  # full groups without padding
-                borders.append(np.arange(i, i + whole, batch, dtype=dtype))
-                i += whole
-                continue
-            block = descending[i : i + batch].astype(np.int64)
-            too_much = 20 * np.cumsum(block[0] - block) >= block[0] * np.arange(1, len(block) + 1)
-            too_much[0] = False
-            borders.append(np.array([i], dtype))
-            i += int(too_much.argmax()) or len(block)
-    return np.concatenate([*borders, np.array([i], dtype)])
+def _borders(count: int, batch: int) -> HostArray:
+    """Where each group of so many sequences begins, and where the last one ends."""
+    groups = -(-count // batch)
+    return np.arange(groups + 1) * count // max(1, groups)
 
 
 def _order(lengths: HostArray, rng: np.random.Generator | None) -> HostArray:
-    """The places of lengths sorted downwards, those of one length in an order that `rng` draws.
-
-    A counting sort: argsort would take 16 bytes for each line, this takes 4.
-    """
-    descending = _descending(lengths)
-    runs = _runs(descending)
-    values = -descending[runs[:-1]].astype(np.int64)  # the different ones, upwards
-    free = runs[:-1].copy()  # where the next one of each belongs
-    order = np.empty(len(lengths), np.min_scalar_type(len(lengths)))
-    position = 0
-    for piece in tokens.pieces(lengths):
-        kinds = np.searchsorted(values, -piece.astype(np.int64)).astype(np.min_scalar_type(len(values)))
-        places = np.argsort(kinds, kind="stable")
-        kinds = kinds[places]
-        counts = np.bincount(kinds, minlength=len(values))
-        order[(free - np.cumsum(counts) + counts)[kinds] + np.arange(len(kinds))] = places + position
-        free += counts
-        position += len(piece)
+    """The places of lengths in an order that `rng` draws, or from the longest to the shortest."""
     if rng is not None:
-        for a, b in pairwise(runs.tolist()):
-            rng.shuffle(order[a:b])
-    return order
-
-
-def _descending(lengths: HostArray) -> HostArray:
-    return np.sort(lengths)[::-1]
-
-
-def _runs(descending: HostArray) -> HostArray:
-    """Where each run of equal numbers begins, and where the last one ends."""
-    changes = np.flatnonzero(descending[1:] != descending[:-1]) + 1
-    return np.unique(np.concatenate([[0], changes, [len(descending)]]))
+        return shuffled(len(lengths), rng)
+    return np.argsort(~lengths, kind="stable").astype(np.min_scalar_type(len(lengths)))
 
 
 def _streams(targets: int, batch: int, length: int) -> int:
     return min(batch, max(1, targets // length))
 
 
-def _windows_count(targets: HostArray, length: int) -> HostArray:
-    return -(-targets.astype(np.int64) // length)
+def _windows_count(lengths: HostArray, borders: HostArray, length: int) -> HostArray:
+    """The number of windows of each group of lengths in their order; a group that has no targets has none."""
+    if not len(lengths):
+        return np.zeros(0, np.int64)
+    longest = np.maximum.reduceat(lengths, borders[:-1]).astype(np.int64)
+    return -(-longest // length)
 
 
 def _check(batch: int, length: int) -> None:

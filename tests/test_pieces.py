@@ -1,5 +1,6 @@
-"""Recomputation: the gradient of all states stored, in the memory of few, in the maths, in its twins and in training."""
+"""Pieces: the gradient of the whole batch, in less time and in less memory, in the maths, in its twins and in training."""
 
+import functools
 import tracemalloc
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 import bptt
 from bptt import fused
-from bptt.nn import model, packing, recomputation
+from bptt.nn import model, packing, pieces
 from bptt.run import plots
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -29,8 +30,8 @@ def case(cell: str, layers: int, initial: str = "learned", *, carried: bool = Fa
     return config, (params, x, y, mask, states, model.dropout_masks(config, rng, rate, B))
 
 
-def recomputed(config: model.Config, every: recomputation.Every) -> Any:
-    return lambda *arguments: recomputation.loss_and_gradient(config, *arguments, every=every)
+def recomputed(config: model.Config, every: pieces.Every) -> Any:
+    return lambda *arguments: pieces.loss_and_gradient(config, *arguments, every=every)
 
 
 # The same gradient
@@ -90,12 +91,12 @@ def test_nothing_is_cut_off(cell):
 
 @pytest.mark.parametrize(("every", "T", "k"), [(1, 9, 1), (4, 9, 4), (99, 9, 9), ("sqrt", 1, 1), ("sqrt", 2, 2)])
 def test_the_length_of_a_piece(every, T, k):
-    assert recomputation.length(every, T) == k
+    assert pieces.length(every, T) == k
 
 
 def test_sqrt_is_the_root_rounded_up():
     for steps in (*range(1, 300), 10**6 - 1, 10**6, 10**6 + 1, 10**30 + 1):
-        k = recomputation.length("sqrt", steps)
+        k = pieces.length("sqrt", steps)
         assert (k - 1) ** 2 < steps <= k**2
 
 
@@ -111,6 +112,71 @@ def test_the_twins_do_the_same(cell):
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=f"{every} {name}")
     finally:
         fused.stop()
+
+
+# Past columns that are over
+
+
+def ragged(cell: str, layers: int, lengths: list[int], *, carried: bool) -> Any:
+    """A config, and a batch whose columns have so many steps."""
+    rng = np.random.default_rng(sum(lengths))
+    config = model.Config(cell, V, H, layers)
+    params = packing.transform(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
+    columns = len(lengths)
+    x, y = rng.integers(0, V, (2, max(lengths), columns))
+    mask = (np.arange(max(lengths))[:, None] < np.array(lengths)).astype(float)
+    states = model.forward(config, params, rng.integers(0, V, (3, columns)))[1] if carried else None
+    return config, (params, x, y, mask, states, model.dropout_masks(config, rng, 0.4, columns))
+
+
+@pytest.fixture
+def fine(monkeypatch):
+    """Let a piece end at the end of each column, however little that saves."""
+    monkeypatch.setattr(pieces, "WORTH", 0.0)
+    monkeypatch.setattr(pieces, "OVER", 0.0)
+
+
+@CELLS
+@pytest.mark.parametrize("lengths", [[5, 4, 2, 2, 1], [3, 1, 0], [1, 4, 4, 2]])
+@pytest.mark.parametrize("every", [None, 2])
+def test_columns_that_are_over_cost_nothing_and_change_nothing(lab, monkeypatch, fine, cell, lengths, every):
+    config, given = ragged(cell, 2, lengths, carried=len(lengths) != 5)
+    expected = model.loss_and_gradient(config, *given)
+    real, computed = model.forward, []
+
+    def spy(config, params, x, *rest):
+        computed.append(x.shape[0] * x.shape[1])
+        return real(config, params, x, *rest)
+
+    monkeypatch.setattr(model, "forward", spy)
+    got = lab.call(lambda *a: pieces.loss_and_gradient(config, *a, lengths=lengths, every=every), *given)
+    lab.close(got[:2], expected[:2])
+    if lengths == sorted(lengths, reverse=True):
+        assert sum(computed) == sum(lengths)
+    whole = [column for column, steps in enumerate(lengths) if steps == max(lengths)]
+    assert [a.shape for a in packing.flat(got[2])] == [b.shape for b in packing.flat(expected[2])]
+    lab.close(*(packing.transform(lambda a: a[whole], states) for states in (got[2], expected[2])))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "expected"),
+    [
+        ([5, 5, 5], 9, [(0, 5, 3)]),
+        ([5, 5, 5], 2, [(0, 2, 3), (2, 4, 3), (4, 5, 3)]),
+        ([5, 4, 2, 2, 1], 9, [(0, 1, 5), (1, 2, 4), (2, 4, 2), (4, 5, 1)]),
+        ([5, 4, 2, 2, 1], 1, [(0, 1, 5), (1, 2, 4), (2, 3, 2), (3, 4, 2), (4, 5, 1)]),
+        ([2, 0, 4, 0], 9, [(0, 4, 3)]),
+        ([0, 0], 9, []),
+    ],
+)
+def test_a_piece_ends_with_a_column(fine, lengths, most, expected):
+    assert pieces.cut(model.Config("gru", V, H), lengths, most) == expected
+
+
+def test_a_piece_ends_where_half_of_it_is_over_and_that_saves_enough():
+    lengths = [9] * 16 + [6] * 8 + [4] * 8
+    assert pieces.cut(model.Config("gru", V, 512), lengths, 99) == [(0, 6, 32), (6, 9, 16)]
+    assert pieces.cut(model.Config("gru", V, 64), lengths, 99) == [(0, 9, 32)]
 
 
 # In less memory
@@ -134,8 +200,9 @@ def test_memory_grows_with_the_root_of_the_steps(cell):
 
     with fused.restored():
         fused.stop()  # Python does not see what the twins take
-        peak(16, recomputation.loss_and_gradient)  # what a first call keeps for ever
-        short, long = (peak(steps, recomputation.loss_and_gradient) for steps in (256, 1024))
+        function = functools.partial(pieces.loss_and_gradient, every="sqrt")
+        peak(16, function)  # what a first call keeps for ever
+        short, long = (peak(steps, function) for steps in (256, 1024))
         assert long < 2.2 * short
         assert long < peak(1024, model.loss_and_gradient) / 10
 
@@ -152,16 +219,17 @@ def train(text: Any, **flags: Any) -> bptt.LanguageModel:
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_a_run_that_recomputes_learns_the_same(monkeypatch, cell, mode):
     text, told = (NAMES if mode == "lines" else PROSE), []
-    real = recomputation.loss_and_gradient
+    real = pieces.loss_and_gradient
 
-    def spy(*arguments, every):
+    def spy(*arguments, every, lengths):
         told.append(every)
-        return real(*arguments, every=every)
+        return real(*arguments, every=every, lengths=lengths)
 
     plain = train(text, cell=cell, mode=mode)
-    monkeypatch.setattr(recomputation, "loss_and_gradient", spy)
+    monkeypatch.setattr(pieces, "loss_and_gradient", spy)
     train(text, cell=cell, mode=mode)
-    assert told == []
+    assert told == [None] * 6
+    told.clear()
     for every in (2, "sqrt"):
         trained = train(text, cell=cell, mode=mode, recompute_every=every)
         assert told == [every] * 6
