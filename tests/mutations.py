@@ -258,8 +258,8 @@ MUTATIONS = [
     Mutation(
         "padding counted as if it were computed",
         "run/memory.py",
-        "lengths(window).tolist()",
-        "[T] * len(lengths(window))",
+        "steps[own].tolist()",
+        "[window.steps] * len(steps[own])",
         "test_memory.py::test_the_numbers_of_the_largest_update_by_lines",
     ),
     Mutation(
@@ -318,6 +318,48 @@ MUTATIONS = [
         "integers put on the device as floats", "backend.py", 'if host.dtype.kind == "f" else integers', "", "test_backend.py"
     ),
     Mutation(
+        "a mean of each part of the columns",
+        "run/parallel.py",
+        "begun or None, dropped, count",
+        "begun or None, dropped, None",
+        "test_parallel.py::test_parts_add_up",
+    ),
+    Mutation(
+        "the last part of the columns forgotten",
+        "run/parallel.py",
+        "    for share, d, after in results:",
+        "    for share, d, after in list(results)[:-1]:",
+        "test_parallel.py::test_parts_add_up",
+    ),
+    Mutation(
+        "parts by the cores there are",
+        "run/parallel.py",
+        "max(2, batch // WIDTH) if batch >= WIDTH else 1",
+        "workers()",
+        "test_parallel.py::test_a_training_run_is_the_same",
+    ),
+    Mutation(
+        "a part of nothing but columns that are over",
+        "run/parallel.py",
+        "*ends[steps[ends - 1] < steps[-1]].tolist()",
+        "*ends.tolist()",
+        "test_parallel.py::test_no_part_has_nothing_to_do",
+    ),
+    Mutation(
+        "warnings from a thread",
+        "run/parallel.py",
+        ', initializer=partial(np.seterr, all="ignore")',
+        "",
+        "test_parallel.py::test_numbers_that_overflow",
+    ),
+    Mutation(
+        "the BLAS has its threads beside ours",
+        "run/parallel.py",
+        'threadpool_limits(1, "blas")',
+        "contextlib.nullcontext()",
+        "test_parallel.py::test_the_blas_has_one_thread",
+    ),
+    Mutation(
         "lines of one length together",
         "text/batches.py",
         "return shuffled(len(lengths), rng)",
@@ -334,8 +376,8 @@ MUTATIONS = [
     Mutation(
         "columns that are over computed",
         "nn/pieces.py",
-        "first, over = end, bisect_right(until, end)",
-        "first = end\n        over = len(until) if end == until[-1] else over",
+        "Piece(first, end, len(until) - over)",
+        "Piece(first, end, len(until))",
         "test_pieces.py::test_columns_that_are_over",
     ),
     Mutation(
@@ -799,8 +841,8 @@ MUTATIONS = [
     Mutation(
         "every state stored in training",
         "run/training.py",
-        "every=task.settings.recompute_every)",
-        "every=None)",
+        "every = task.settings.recompute_every\n    if task",
+        "every = None\n    if task",
         "test_pieces.py::test_a_run_that_recomputes",
     ),
     Mutation(

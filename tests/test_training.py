@@ -40,8 +40,8 @@ def steps(monkeypatch):
     seen = []
     real = pieces.loss_and_gradient
 
-    def spy(config, params, x, y, mask, states, keep, **cuts):
-        result = real(config, params, x, y, mask, states, keep, **cuts)
+    def spy(config, params, x, y, mask, states, keep, *rest, **cuts):
+        result = real(config, params, x, y, mask, states, keep, *rest, **cuts)
         seen.append({"theta": packing.pack(params), "x": x, "states": states, "keep": keep, "after": result[2]})
         return result
 

@@ -3,7 +3,7 @@
 import itertools
 
 from bptt.nn import model, packing, pieces
-from bptt.run import environment
+from bptt.run import environment, parallel
 from bptt.run.data import epochs, held_out_windows
 from bptt.run.training import Task
 from bptt.text.batches import Window, lengths
@@ -38,13 +38,22 @@ def measuring(task: Task) -> float:
 
 
 def _in_update(task: Task, window: Window, parameters: int) -> float:
-    config, every, T = task.config, task.settings.recompute_every, window.steps
-    parts = pieces.cut(config, lengths(window).tolist(), T if every is None else pieces.length(every, T))
-    areas = [(p.end - p.first) * p.width for p in parts]
-    states: int = config.layers * config.hidden * len(model.CELLS[config.cell].State._fields) * sum(p.width for p in parts)
-    held = sum(areas) if every is None else max(areas)
-    gradients = (9 if len(parts) > 1 else 7) * parameters  # one is added to another
-    return gradients + held * _per_step(config, UPDATE) + states + 3 * T * len(window.columns[0])  # tokens and mask
+    steps, workers = lengths(window), parallel.workers() if task.backend.name == "numpy" else 1
+    columns = parallel.cut(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
+    parts = sorted((_in_part(task, steps[own].tolist(), window.steps, parameters) for own in columns), reverse=True)
+    gradients = (2 if len(parts) == 1 else 4) * parameters  # what is added, and the sum
+    return 5 * parameters + gradients + sum(parts[:workers]) + 3 * window.steps * len(steps)  # tokens and mask
+
+
+def _in_part(task: Task, steps: list[int], T: int, parameters: int) -> float:
+    """Of columns that have so many steps each, until they are over."""
+    config, every = task.config, task.settings.recompute_every
+    cuts = pieces.cut(config, steps, T if every is None else pieces.length(every, T))
+    areas = [(piece.end - piece.first) * piece.width for piece in cuts]
+    units = config.layers * config.hidden * len(model.CELLS[config.cell].State._fields)
+    states: int = units * sum(piece.width for piece in cuts)
+    gradients = 2 * parameters * (len(cuts) > 1)
+    return gradients + states + (sum(areas) if every is None else max(areas)) * _per_step(config, UPDATE)
 
 
 def _per_step(config: model.Config, table: dict[str, tuple[float, int]]) -> float:

@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
 from bptt.nn import model, optimizers, packing, pieces
+from bptt.run import parallel
 from bptt.run.data import Data, Position, epochs, generator
 from bptt.run.plans import Plan
 from bptt.run.settings import Settings
@@ -67,16 +69,17 @@ def start(params: model.Params) -> State:
 def updates(task: Task, state: State) -> Iterator[tuple[State, Trace]]:
     """The state after each update, up to the last one of the plan."""
     following = epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position)
-    while state.step < task.plan.steps:
-        position, window = next(following)
-        state, trace = update(task, state, task.read(window), position)
-        yield state, trace
+    with parallel.threads(task.backend) as executor:
+        while state.step < task.plan.steps:
+            position, window = next(following)
+            state, trace = update(task, state, task.read(window), position, executor)
+            yield state, trace
 
 
-def update(task: Task, state: State, batch: Batch, after: Position) -> tuple[State, Trace]:
-    """One update by a batch, and the position of the batch after it."""
+def update(task: Task, state: State, batch: Batch, after: Position, executor: Executor | None = None) -> tuple[State, Trace]:
+    """One update by a batch, and the position of the batch after it; by the threads of an executor, if there is one."""
     settings, params = task.settings, packing.unpack(state.theta, model.shapes(task.config))
-    loss, gradient, states = _gradient(task, params, batch, state.states, state.step)
+    loss, gradient, states = _gradient(task, params, batch, state.states, state.step, executor)
     d = packing.pack(gradient)
     d, norm = optimizers.clip_by_norm(d, settings.clip_norm) if settings.clip_norm else (d, optimizers.norm(d))
     rate = rate_at(task, state.step)
@@ -131,11 +134,19 @@ def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int,
 
 
 def _gradient(
-    task: Task, params: model.Params, batch: Batch, states: tuple[Any, ...] | None, step: int
+    task: Task,
+    params: model.Params,
+    batch: Batch,
+    states: tuple[Any, ...] | None,
+    step: int,
+    executor: Executor | None = None,
 ) -> tuple[Array, model.Params, tuple[Any, ...]]:
     start = None if batch.start else states
     given = task.config, params, batch.x, batch.y, batch.mask, start, _dropout(task, batch, step)
-    return pieces.loss_and_gradient(*given, lengths=batch.lengths.tolist(), every=task.settings.recompute_every)
+    every = task.settings.recompute_every
+    if task.backend.name == "numpy":
+        return parallel.loss_and_gradient(executor, *given, batch.lengths, every)
+    return pieces.loss_and_gradient(*given, lengths=batch.lengths.tolist(), every=every)
 
 
 def _forward(

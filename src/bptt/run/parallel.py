@@ -1,0 +1,81 @@
+"""One gradient by several threads: the columns of a batch are dealt out in parts, whose gradients are added.
+
+How many parts there are depends on the sizes alone, never on the machine: one core computes the same sums in the same order as
+many do, bit for bit.
+"""
+
+import contextlib
+import operator
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from bptt.backend import Array, Backend, HostArray, namespace
+from bptt.nn import model, packing, pieces
+
+WIDTH = 32  # columns of a part, but two parts from so many on: the fewer there are, the more often the weights are read
+LARGE = 2.5e7  # multiplications by a recurrent weight in a part, at least: for less a second thread does not pay
+
+
+def cut(config: model.Config, lengths: HostArray) -> list[slice]:
+    """The columns of each part of a batch, given the steps (B,) of each column; the parts have about the same steps in all."""
+    batch, steps = len(lengths), np.cumsum(lengths)
+    work = int(steps[-1]) * config.layers * model.CELLS[config.cell].GATES * config.hidden**2
+    parts = max(1, min(max(2, batch // WIDTH) if batch >= WIDTH else 1, int(work / LARGE)))
+    ends = np.searchsorted(steps, steps[-1] * np.arange(1, parts) / parts) + 1
+    borders = [0, *ends[steps[ends - 1] < steps[-1]].tolist(), batch]  # there is something to do behind each
+    return [slice(first, end) for first, end in pairwise(borders) if end > first]
+
+
+def workers() -> int:
+    """A thread for each core that this process may use, but no more than its BLAS may have (OMP_NUM_THREADS and its like)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed: list[int] = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    return min([cores, *allowed])
+
+
+@contextlib.contextmanager
+def threads(backend: Backend) -> Iterator[Executor | None]:
+    """Threads to work on parts, while the BLAS has one of its own; None for one core, and for a library that has its own."""
+    count = workers() if backend.name == "numpy" else 1
+    if count == 1:
+        yield None
+    else:
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(count, initializer=partial(np.seterr, all="ignore")) as executor:
+            yield executor
+
+
+def loss_and_gradient(
+    executor: Executor | None,
+    config: model.Config,
+    params: model.Params,
+    x: Array,
+    y: Array,
+    mask: Array,
+    states: tuple[Any, ...] | None,
+    keep: tuple[Array, ...],
+    lengths: HostArray,
+    every: pieces.Every | None,
+) -> tuple[Array, model.Params, tuple[Any, ...]]:
+    """What `pieces.loss_and_gradient` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
+    columns, xp = cut(config, lengths), namespace(mask)
+    count = xp.sum(mask)
+
+    def part(own: slice) -> tuple[Array, model.Params, tuple[Any, ...]]:
+        begun, dropped = (packing.transform(lambda a: a[own, ...], tree) for tree in (states or (), keep))
+        given = params, x[:, own], y[:, own], mask[:, own], begun or None, dropped, count
+        return pieces.loss_and_gradient(config, *given, lengths=lengths[own].tolist(), every=every)
+
+    results = (executor.map if executor else map)(part, columns)
+    mean, gradient, after = next(results)
+    afters = [after]
+    for share, d, after in results:
+        mean, gradient = mean + share, packing.transform(operator.add, gradient, d)
+        afters.append(after)
+    return mean, gradient, packing.transform(lambda *rows: xp.concat(rows), *afters) if afters[1:] else after
