@@ -50,7 +50,7 @@ def fused(session: nox.Session) -> None:
     session.install(".[fast]", "--group", "test")
     rooms = ("fused", "compiling", "twins")
     pytest(session, "--dist=loadgroup", *(f"tests/test_{room}.py" for room in rooms))
-    names = ("cells", "model", "recomputation", "training")
+    names = ("cells", "model", "pieces", "parallel", "training")
     twins = {"BPTT_TEST_FUSED": "1"}
     pytest(session, "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **twins)
 

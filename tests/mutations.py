@@ -334,7 +334,7 @@ MUTATIONS = [
     Mutation(
         "parts by the cores there are",
         "run/parallel.py",
-        "max(2, batch // WIDTH) if batch >= WIDTH else 1",
+        "max(2, batch // WIDTH)",
         "workers()",
         "test_parallel.py::test_a_training_run_is_the_same",
     ),

@@ -37,7 +37,7 @@ def test_it_is_told_to_programs_too(capsys):
     assert cli.main(["train", "python-help", "--dry-run", "--json", "--backend", "numpy", "--hidden", "8"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["event"] == "dry_run"
-    assert (told["plan"]["hidden"], told["plan"]["steps"]) == (8, 4000)
+    assert (told["plan"]["hidden"], told["plan"]["steps"]) == (8, 6000)
     assert told["memory_bytes"] > 1e7
     assert told["seconds"] > 0.05
     assert told["parameters"] > 1000

@@ -1,5 +1,6 @@
 """A language model: a stack of recurrent layers of one cell, tokens in, logits of the next token out."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -49,6 +50,7 @@ def init(config: Config, rng: Any, kind: initialisation.Kind = "uniform") -> Par
     return Params(layers, (state,) * config.layers if config.initial == "learned" else (), Wya, xp.zeros_like(Wya[:, 0]))
 
 
+@functools.lru_cache(8)
 def shapes(config: Config) -> Params:
     """The tree of `init` with the shape of each array, a list, in its place: names and sizes without memory."""
     cell, H, V = CELLS[config.cell], config.hidden, config.vocabulary

@@ -77,10 +77,11 @@ def loss_and_gradient(
     `lengths` holds the steps of each column before its padding, by default all T; of a column that is over, the state after
     is one in its padding. With `every` the states between are recomputed.
     """
-    (T, B), count = x.shape, namespace(mask).sum(mask) if count is None else count
+    T, B = x.shape
     pieces = cut(config, [T] * B if lengths is None else lengths, T if every is None else length(every, T))
     if pieces == [Piece(0, T, B)]:
         return model.loss_and_gradient(config, params, x, y, mask, states, keep, count)
+    count = namespace(mask).sum(mask) if count is None else count
 
     def forward(piece: Piece, start: Any) -> Forward:
         own = slice(piece.first, piece.end), slice(piece.width)

@@ -25,9 +25,12 @@ LARGE = 2.5e7  # multiplications by a recurrent weight in a part, at least: for 
 
 def cut(config: model.Config, lengths: HostArray) -> list[slice]:
     """The columns of each part of a batch, given the steps (B,) of each column; the parts have about the same steps in all."""
-    batch, steps = len(lengths), np.cumsum(lengths)
+    batch = len(lengths)
+    if batch < WIDTH:
+        return [slice(0, batch)]
+    steps = np.cumsum(lengths)
     work = int(steps[-1]) * config.layers * model.CELLS[config.cell].GATES * config.hidden**2
-    parts = max(1, min(max(2, batch // WIDTH) if batch >= WIDTH else 1, int(work / LARGE)))
+    parts = max(1, min(max(2, batch // WIDTH), int(work / LARGE)))
     ends = np.searchsorted(steps, steps[-1] * np.arange(1, parts) / parts) + 1
     borders = [0, *ends[steps[ends - 1] < steps[-1]].tolist(), batch]  # there is something to do behind each
     return [slice(first, end) for first, end in pairwise(borders) if end > first]
@@ -64,7 +67,10 @@ def loss_and_gradient(
     every: pieces.Every | None,
 ) -> tuple[Array, model.Params, tuple[Any, ...]]:
     """What `pieces.loss_and_gradient` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
-    columns, xp = cut(config, lengths), namespace(mask)
+    columns = cut(config, lengths)
+    if len(columns) == 1:
+        return pieces.loss_and_gradient(config, params, x, y, mask, states, keep, lengths=lengths.tolist(), every=every)
+    xp = namespace(mask)
     count = xp.sum(mask)
 
     def part(own: slice) -> tuple[Array, model.Params, tuple[Any, ...]]:
@@ -78,4 +84,4 @@ def loss_and_gradient(
     for share, d, after in results:
         mean, gradient = mean + share, packing.transform(operator.add, gradient, d)
         afters.append(after)
-    return mean, gradient, packing.transform(lambda *rows: xp.concat(rows), *afters) if afters[1:] else after
+    return mean, gradient, packing.transform(lambda *rows: xp.concat(rows), *afters)

@@ -33,11 +33,11 @@ class Settings:
     layers: int = 1
     """Recurrent layers, one on top of the other."""
     dropout: float | None = None
-    """Share of the units of a layer switched off for a whole sequence in training; by default 0.5, 0.3 for longer texts."""
+    """Share of the units of a layer switched off for a whole sequence in training; by default 0 to 0.5, by cell and text."""
     init: Literal["uniform", "orthogonal", "identity"] = "uniform"
     """How the recurrent weights begin."""
     batch: int | None = None
-    """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
+    """Lines, or pieces of a stream side by side, in a batch; by default 8 to 64, more for longer texts."""
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
     recompute_every: int | Literal["sqrt"] | None = None

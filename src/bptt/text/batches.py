@@ -54,7 +54,8 @@ def reader(ids: HostArray, backend: Backend) -> Callable[[Window], Batch]:
 
 def lengths(window: Window) -> HostArray:
     """The steps (B,) of each column of a window before its padding."""
-    found: HostArray = np.clip(window.columns[1] - window.columns[0], 0, window.steps)
+    left = window.columns[1] - window.columns[0]
+    found: HostArray = np.minimum(np.maximum(left, 0), window.steps)  # np.clip takes 10 µs
     return found
 
 
