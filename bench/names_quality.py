@@ -1,7 +1,7 @@
 """How well names are predicted, and how soon: held-out nats per character, the end of each name included, and wall time.
 
 FILE holds one name a line; the 32,033 names of makemore, of which 1,000 are to be held out, are what others publish numbers of.
-Each row is a run of `bptt train` with its default settings but for the flags shown, on one split for each seed. The settings were
+Each row is a run of `bptt train` with its default settings but for the flags shown, on one split for each seed. They were
 chosen on the splits of seeds 0 and 1, so others are measured here. A split of one's own and that of makemore differ by about
 0.05 nats: what is held out there is easier.
 

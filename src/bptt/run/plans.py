@@ -39,7 +39,7 @@ SIZES = (
     Size(2_000, 64, 0.5, {"lines": 8, "stream": 8}, 500, 8e-3),
     Size(20_000, 128, 0.5, {"lines": 8, "stream": 8}, 2000, 8e-3),
     Size(150_000, 128, 0.3, {"lines": 32, "stream": 16}, 3000, 4e-3),
-    Size(math.inf, 256, 0.3, {"lines": 64, "stream": 32}, 6000, 4e-3),
+    Size(math.inf, 256, 0.3, {"lines": 128, "stream": 32}, 6000, 4e-3),
 )
 
 

@@ -37,7 +37,7 @@ class Settings:
     init: Literal["uniform", "orthogonal", "identity"] = "uniform"
     """How the recurrent weights begin."""
     batch: int | None = None
-    """Lines, or pieces of a stream side by side, in a batch; by default 8 to 64, more for longer texts."""
+    """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
     recompute_every: int | Literal["sqrt"] | None = None
