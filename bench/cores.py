@@ -1,0 +1,66 @@
+"""What a second core is worth: the time of a training step by one thread and by two, of the same sums, bit for bit.
+
+The step is the trainer's, on the built-in stream of text: loss, gradient, norm clip, Adam. The two take turns; a time is the
+median. Small steps are not dealt out: they take the same time.
+
+    env OMP_NUM_THREADS=2 python bench/cores.py [--cell gru --hidden 512 --batch 64]
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from machine import report
+from threadpoolctl import threadpool_limits
+
+from bptt import fused
+from bptt.run import environment, parallel, preparation, training
+from bptt.run.data import epochs
+from bptt.run.settings import from_flags
+
+STEPS = 32
+
+
+def row(cell: str, hidden: int, batch: int, repeats: int, threads: int) -> dict[str, Any]:
+    """Milliseconds of a step by one thread and by many."""
+    flags = {"cell": cell, "hidden": hidden, "batch": batch, "length": STEPS, "backend": "numpy", "validation": 0.0}
+    task, _, now = preparation.from_scratch("python-help", from_flags(flags))
+    windows = epochs(task.data, batch, STEPS, 0)
+    state, times = now.state, {1: [], threads: []}
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        for count in (1, threads) * (repeats + 1):
+            position, window = next(windows)
+            began = time.perf_counter()
+            state, _ = training.update(task, state, task.read(window), position, None if count == 1 else pool)
+            times[count].append(1e3 * (time.perf_counter() - began))
+    one, many = (statistics.median(times[count][1:]) for count in (1, threads))
+    parts = len(parallel.cut(task.config, np.full(batch, STEPS)))
+    return {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS, "parts": parts, "one_ms": one, "many_ms": many}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cell", nargs="+", default=["vanilla", "gru", "lstm"])
+    parser.add_argument("--hidden", nargs="+", type=int, default=[50, 128, 256, 512])
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 32, 64])
+    parser.add_argument("--repeats", type=int, default=15)
+    arguments = parser.parse_args()
+    environment.keep_memory()
+    threads = parallel.workers()
+    if threads == 1:
+        parser.error("there is one core, or one thread is allowed: unset OMP_NUM_THREADS, or run without taskset")
+    rows = []
+    print(f"{'cell':8}{'H':>4}{'B':>4}{'parts':>6}{'one':>10}{f'{threads} threads':>12}{'ratio':>7}   (ms)")
+    for cell, hidden, batch in itertools.product(arguments.cell, arguments.hidden, arguments.batch):
+        rows.append(row(cell, hidden, batch, arguments.repeats, threads))
+        one, many = rows[-1]["one_ms"], rows[-1]["many_ms"]
+        print(f"{cell:8}{hidden:4}{batch:4}{rows[-1]['parts']:6}{one:10.2f}{many:12.2f}{one / many:7.2f}", flush=True)
+    print(report(rows, *(["numba"] if not fused.obstacle() else [])))
+
+
+if __name__ == "__main__":
+    main()
