@@ -13,6 +13,7 @@ import pytest
 
 import bptt
 from bptt.cli import app
+from bptt.nn import vanilla
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "bptt"
 COMMANDS = [name for name in app if not name.startswith("-")]
@@ -103,3 +104,14 @@ def test_help_of_a_command(name):
     done = run(COMMAND, name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"bptt {name}" in done.stdout
+
+
+def test_the_backward_pass_in_the_readme_is_the_one_that_runs():
+    readme = Path(__file__).parents[1] / "README.md"
+    if not readme.exists():
+        pytest.skip("README.md is not beside the tests")
+    block = readme.read_text("utf-8").partition("```python\ndef backward")[2].partition("```")[0]
+    functions = f"def backward{block}".strip().split("\n\n\n")
+    assert len(functions) == 3
+    for function in functions:
+        assert function in inspect.getsource(vanilla)
