@@ -11,8 +11,12 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # every Python that is installed is tested, also where CI is set
 
 SHORT = {  # what of a benchmark takes less than a minute
+    "cores.py": ["--cell", "gru", "--hidden", "128", "512", "--batch", "64", "--repeats", "5"],
     "devices.py": ["--hidden", "64", "256", "--repeats", "5"],
+    "dinosaurs_quality.py": ["--seeds", "10"],
     "memory.py": ["--cell", "gru", "--steps", "1000", "1000000"],
+    "names_quality.py": ["--steps", "500", "--seeds", "10"],
+    "one_at_a_time.py": ["--updates", "3000"],
     "sampling.py": ["--batch", "64", "--repeats", "3"],
     "startup.py": ["--repeats", "3"],
     "train_step.py": ["--hidden", "50", "256", "--batch", "1", "32", "--vocabulary", "27"],
@@ -107,4 +111,6 @@ def bench(session: nox.Session) -> None:
     short = [[str(path), *SHORT.get(path.name, [])] for path in scripts]
     pinned = ["taskset", "-c", "0"] if shutil.which("taskset") else []
     for command in [session.posargs] if session.posargs else short:
-        session.run(*pinned, "python", *command, env={"OMP_NUM_THREADS": "1"}, external=True)
+        one_core = "cores.py" not in command[0]
+        where, threads = (pinned, {"OMP_NUM_THREADS": "1"}) if one_core else ([], {})
+        session.run(*where, "python", *command, env=threads, external=True)
