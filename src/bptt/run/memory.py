@@ -16,7 +16,7 @@ FORWARD = {"vanilla": (2.2, 1), "gru": (8.2, 5), "lstm": (10.2, 6)}
 # Seen in the peaks of whole runs, which tests/test_memory.py holds against the estimate: so much of what the smaller of the two
 # has freed is in pieces that do not serve the larger one, and matplotlib takes so many bytes from the first curve on.
 NOT_REUSED, PLOTTING = 0.2, 38e6
-LOOKED_AT = 100  # batches: nearly as large as the largest is one of so many
+LOOKED_AT = 30  # batches: nearly as large as the largest is one of so many
 
 
 class OutOfMemory(MemoryError):
@@ -27,7 +27,8 @@ def updating(task: Task) -> float:
     """The floating-point numbers that are alive at the worst moment of an update, as the first batches tell."""
     parameters = packing.count(model.shapes(task.config))
     first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), LOOKED_AT)
-    return max(14 * parameters, *(_in_update(task, window, parameters) for _, window in first))
+    threads = parallel.workers() if task.backend.name == "numpy" else 1
+    return max(14 * parameters, *(_in_update(task, window, parameters, threads) for _, window in first))
 
 
 def measuring(task: Task) -> float:
@@ -37,12 +38,12 @@ def measuring(task: Task) -> float:
     return 4 * packing.count(model.shapes(task.config)) + area * _per_step(task.config, FORWARD)
 
 
-def _in_update(task: Task, window: Window, parameters: int) -> float:
-    steps, workers = lengths(window), parallel.workers() if task.backend.name == "numpy" else 1
+def _in_update(task: Task, window: Window, parameters: int, threads: int) -> float:
+    steps = lengths(window)
     columns = parallel.cut(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
     parts = sorted((_in_part(task, steps[own].tolist(), window.steps, parameters) for own in columns), reverse=True)
     gradients = (2 if len(parts) == 1 else 4) * parameters  # what is added, and the sum
-    return 5 * parameters + gradients + sum(parts[:workers]) + 3 * window.steps * len(steps)  # tokens and mask
+    return 5 * parameters + gradients + sum(parts[:threads]) + 3 * window.steps * len(steps)  # tokens and mask
 
 
 def _in_part(task: Task, steps: list[int], T: int, parameters: int) -> float:
