@@ -84,7 +84,7 @@ def cupy_without_gpu(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def endurance(session: nox.Session) -> None:
-    """What takes minutes: 75 runs killed and resumed, 100 MB of text, the memory of whole runs."""
+    """What takes minutes: 75 runs killed and resumed, 100 MB of text, the memory of whole runs, most of the damaged files."""
     session.install(".", "--group", "test")
     pytest(session, "-m", "endurance", "--backend=numpy")
 

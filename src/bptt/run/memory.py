@@ -16,7 +16,7 @@ FORWARD = {"vanilla": (2.2, 1), "gru": (8.2, 5), "lstm": (10.2, 6)}
 # Seen in the peaks of whole runs, which tests/test_memory.py holds against the estimate: so much of what the smaller of the two
 # has freed is in pieces that do not serve the larger one, and matplotlib takes so many bytes from the first curve on.
 NOT_REUSED, PLOTTING = 0.2, 38e6
-LOOKED_AT = 30  # batches: nearly as large as the largest is one of so many
+LOOKED_AT = 10  # batches: nearly as large as the largest is one of so many
 
 
 class OutOfMemory(MemoryError):
