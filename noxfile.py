@@ -1,5 +1,6 @@
 """What is run on this package: `nox` lints and tests, `nox -s NAME` runs one session, `nox -l` lists them all."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -42,11 +43,13 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=list(PYTHONS))
 def tests(session: nox.Session) -> None:
-    """The tests on NumPy in every Python that is installed, and on array-api-strict in the one that runs nox."""
+    """The tests on NumPy in every Python that is installed; on array-api-strict, and all damaged files, in the one of nox."""
     session.install(".", "--group", "test")
-    strict = ("strict", "strict-f32") if session.python == HERE else ()  # pure Python: one version of it tells as much as all
-    names = ("numpy", "numpy-readonly", *strict)
-    pytest(session, *(f"--backend={name}" for name in names))
+    if session.python == HERE:
+        pytest(session, *(f"--backend={name}" for name in ("numpy", "numpy-readonly", "strict", "strict-f32")))
+    else:
+        few = os.environ.get("BPTT_MUTATIONS", "2000")
+        pytest(session, "--backend=numpy", "--backend=numpy-readonly", BPTT_MUTATIONS=few)
 
 
 @nox.session(default=False)
@@ -69,11 +72,13 @@ def torch(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def jax(session: nox.Session) -> None:
-    """The tests on JAX, eager and compiled, and JAX as a witness."""
+    """The tests on compiled JAX, those of what does not compile on eager JAX, and JAX as a witness."""
     session.install(".", "jax", "--group", "test")
     fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # nearly all of the time goes into compiling
     together = "--dist=loadfile"  # the tests of a file share what they have compiled
-    pytest(session, together, "-k", "jax", "--backend=jax", "--backend=jax-jit", **fast)
+    pytest(session, together, "-k", "jax", "--backend=jax-jit", **fast)
+    eager = ("backend", "batches", "evaluation", "sampling", "training")
+    pytest(session, together, "-k", "jax", "--backend=jax", *(f"tests/test_{room}.py" for room in eager), **fast)
 
 
 @nox.session(default=False)
@@ -85,7 +90,7 @@ def cupy_without_gpu(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def endurance(session: nox.Session) -> None:
-    """What takes minutes: 75 runs killed and resumed, 100 MB of text, the memory of whole runs, most of the damaged files."""
+    """What takes minutes: 75 runs killed and resumed, 100 MB of text, the memory of whole runs."""
     session.install(".", "--group", "test")
     pytest(session, "-m", "endurance", "--backend=numpy")
 

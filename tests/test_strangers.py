@@ -198,7 +198,7 @@ def refusal(where: Path, source: Any, *, changed_text: bool) -> str:
     return ""
 
 
-@pytest.mark.parametrize("chunk", [0, 1, *(pytest.param(n, marks=pytest.mark.endurance) for n in range(2, CHUNKS))])
+@pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_whatever_the_files_hold(original, tmp_path, chunk):
     mode, whole = original
     forged = chunk % 2 == 1
