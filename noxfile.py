@@ -72,13 +72,11 @@ def torch(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def jax(session: nox.Session) -> None:
-    """The tests on compiled JAX, those of what does not compile on eager JAX, and JAX as a witness."""
+    """The tests on JAX, eager and compiled, and JAX as a witness."""
     session.install(".", "jax", "--group", "test")
     fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # nearly all of the time goes into compiling
     together = "--dist=loadfile"  # the tests of a file share what they have compiled
-    pytest(session, together, "-k", "jax", "--backend=jax-jit", **fast)
-    eager = ("backend", "batches", "evaluation", "sampling", "training")
-    pytest(session, together, "-k", "jax", "--backend=jax", *(f"tests/test_{room}.py" for room in eager), **fast)
+    pytest(session, together, "-k", "jax", "--backend=jax", "--backend=jax-jit", **fast)
 
 
 @nox.session(default=False)

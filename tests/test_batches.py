@@ -16,7 +16,6 @@ from bptt.text.sequences import Sequences, one
 from conftest import no_host_looks, pack
 
 quick = settings(deadline=None, max_examples=100)
-few = settings(deadline=None, max_examples=25)  # of what goes through an epoch from each of its places
 lengths = st.lists(st.integers(0, 60), max_size=60)
 sizes = st.integers(1, 9)
 seeds = st.none() | st.integers(0, 99)
@@ -97,7 +96,7 @@ def test_lines_give_every_sequence_once_with_the_longest_of_a_batch_first(target
     assert batches.lines_count(sequences, width, length, generator(seed)) == len(epoch)
 
 
-@few
+@quick
 @given(lengths, sizes, sizes, seeds)
 def test_an_epoch_of_lines_can_begin_anywhere(targets, width, length, seed):
     sequences = make(targets)
@@ -106,7 +105,7 @@ def test_an_epoch_of_lines_can_begin_anywhere(targets, width, length, seed):
         assert values(sequences, batches.lines(sequences, width, length, generator(seed), first)) == epoch[first:]
 
 
-@few
+@quick
 @given(st.integers(0, 300), sizes, sizes)
 def test_an_epoch_of_a_stream_can_begin_anywhere(targets, width, length):
     text = make([targets])

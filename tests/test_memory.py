@@ -75,7 +75,7 @@ def test_the_numbers_of_a_measurement_of_several_windows(cell, layers):
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
-@pytest.mark.parametrize("sizes", [(128, 64), (20, 200)])
+@pytest.mark.parametrize("sizes", [(128, 64), (20, 200), (64, 8), (64, 3000)])
 def test_the_numbers_of_the_largest_update_by_lines(cell, sizes):
     """In pieces, and in one where no piece is worth it."""
     hidden, batch = sizes
@@ -90,7 +90,7 @@ def test_the_numbers_of_the_largest_update_by_lines(cell, sizes):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 4 * memory.updating(run.task) == pytest.approx(peak + held, rel=0.2)
+    assert 4 * memory.updating(run.task) == pytest.approx(peak + held, rel=0.2)  # what is promised; 15 % but for one of these
 
 
 @LINUX
