@@ -1,7 +1,7 @@
-"""The training step of bench/train_step.py by all who take part, each in its best honest setting for one core of a CPU.
+"""The training step of bench/train_step.py and bench/devices.py by all who take part, each in its best honest setting.
 
-A contender is made from float32 host weights and a batch. Tokens come in the form that suits it best, made before the clock
-runs.
+That is one for one core of a CPU, or for a GPU. A contender is made from float32 host weights and a batch. Tokens come in the
+form that suits it best, made before the clock runs.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,8 @@ class Contender(NamedTuple):
     gradient: Callable[[], float]  # loss and gradient
     step: Callable[[], float]  # loss, gradient, norm clip at 1, Adam at 0.001
     before: Callable[[], Any] = lambda: None  # called before either of them, outside of its time
+    begin: Callable[[], Any] = lambda: None  # a step that nobody waits for, where there is a device to do it
+    wait: Callable[[], Any] = lambda: None  # for all steps that were begun
 
 
 def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend | None = None) -> Contender:
@@ -36,15 +38,19 @@ def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray,
         where.synchronise()
         return float(where.get(loss))
 
-    def step() -> float:
+    def begin() -> Any:
         nonlocal theta, memory
         loss, d, _ = model.loss_and_gradient(config, packing.unpack(theta, shapes), x, y, mask)
         clipped, _ = optimizers.clip_by_norm(packing.pack(d), 1.0)
         theta, memory = optimizers.adam(theta, clipped, memory, 1e-3)
+        return loss
+
+    def step() -> float:
+        loss = begin()
         where.synchronise()
         return float(where.get(loss))
 
-    return Contender(gradient, step)
+    return Contender(gradient, step, begin=begin, wait=where.synchronise)
 
 
 def pure(*arguments: Any) -> Contender:
@@ -105,15 +111,20 @@ def products(config: model.Config, params: model.Params, x: HostArray, y: HostAr
     return Contender(multiply, multiply)
 
 
-def torch(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:
-    """`torch.nn.RNN`, `GRU` or `LSTM` on one-hot vectors, its fused Adam, and oneDNN where PyTorch has it (LSTM)."""
+def torch(
+    config: model.Config, params: model.Params, x: HostArray, y: HostArray, device: str = "cpu", *, graph: bool = False
+) -> Contender:
+    """`torch.nn.RNN`, `GRU` or `LSTM` on one-hot vectors, its fused Adam; cuDNN on "cuda", oneDNN on a CPU where it can (LSTM).
+
+    With `graph` a whole step is captured once as a CUDA graph and replayed.
+    """
     import torch
     from torch.nn.utils import clip_grad_norm_
 
     torch.set_num_threads(1)
     kind = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[config.cell]
-    rnn = kind(config.vocabulary, config.hidden)
-    readout = torch.nn.Linear(config.hidden, config.vocabulary)
+    rnn = kind(config.vocabulary, config.hidden, device=device)
+    readout = torch.nn.Linear(config.hidden, config.vocabulary, device=device)
     layer = params.layers[0]
     hidden_bias = np.zeros_like(layer.b)
     if config.cell == "gru":
@@ -122,24 +133,59 @@ def torch(config: model.Config, params: model.Params, x: HostArray, y: HostArray
     with torch.no_grad():
         for to, array in zip(own, (layer.Wax, layer.Waa, layer.b, hidden_bias, params.Wya, params.by)):
             to.copy_(torch.from_numpy(array))
-    adam = torch.optim.Adam(own, lr=1e-3, fused=True)
-    inputs = torch.eye(config.vocabulary)[torch.from_numpy(x)]
-    targets = torch.from_numpy(y).reshape(-1)
+    adam = torch.optim.Adam(own, lr=1e-3, fused=True, capturable=graph)
+    inputs = torch.eye(config.vocabulary)[torch.from_numpy(x)].to(device)
+    targets = torch.from_numpy(y).reshape(-1).to(device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
-    def gradient() -> float:
+    def loss_and_gradient() -> Any:
         adam.zero_grad()
         logits = readout(rnn(inputs)[0])
         loss = torch.nn.functional.cross_entropy(logits.reshape(-1, config.vocabulary), targets)
         loss.backward()
-        return float(loss.detach())
+        return loss.detach()
 
-    def step() -> float:
-        loss = gradient()
+    def begin() -> Any:
+        loss = loss_and_gradient()
         clip_grad_norm_(own, 1.0)
         adam.step()
         return loss
 
-    return Contender(gradient, step)
+    def step() -> float:
+        loss = begin()
+        wait()
+        return float(loss)
+
+    if graph:
+        begin = _captured(begin, own, adam)
+    return Contender(lambda: float(loss_and_gradient()), step, begin=begin, wait=wait)
+
+
+def _captured(begin: Callable[[], Any], own: Any, adam: Any) -> Callable[[], Any]:
+    """The step of PyTorch as a CUDA graph, from the same weights on: those that warming up has moved are put back."""
+    import torch
+
+    before = [one.detach().clone() for one in own]
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            begin()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = begin()
+    with torch.no_grad():
+        for one, start in zip(own, before):
+            one.copy_(start)
+            for memory in adam.state[one].values():
+                memory.zero_()
+
+    def replay() -> Any:
+        graph.replay()
+        return loss
+
+    return replay
 
 
 def jax(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:
@@ -195,10 +241,14 @@ def jax(config: model.Config, params: model.Params, x: HostArray, y: HostArray) 
     def gradient() -> float:
         return float(jax.block_until_ready(compiled_gradient(params, tokens, targets))[0])
 
-    def step() -> float:
+    def begin() -> Any:
         nonlocal state
         state, loss = compiled(state, tokens, targets)
+        return loss
+
+    def step() -> float:
+        loss = begin()
         jax.block_until_ready(state)
         return float(loss)
 
-    return Contender(gradient, step)
+    return Contender(gradient, step, begin=begin, wait=lambda: jax.block_until_ready(state))

@@ -1,16 +1,20 @@
 """The same training step, by the same functions, on every array library and device that is usable here.
 
-A step is forward, loss, backward, norm clip and Adam on a batch of random tokens; a time is the median over the repeats, the
-device waited for before the clock is read. The losses of all backends must agree before a time is printed.
+A step is forward, loss, backward, norm clip and Adam on a batch of random tokens; a time is the median over the repeats, each
+of some steps in a row that are waited for together. The losses of all must agree before a time is printed. Peers are
+`torch.nn` where PyTorch finds a CUDA device, as it is and captured as a CUDA graph, and the one program of JAX's jit.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/devices.py [--hidden 64 256] [--plot devices.svg]
+    python bench/devices.py --backend cupy --peer torch torch-graph --hidden 64 512 --batch 1 64 --steps 64
 """
 
 import argparse
 import itertools
 import statistics
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import contenders
 import numpy as np
@@ -18,22 +22,53 @@ from machine import report
 
 from bptt import backend as backends
 from bptt.errors import InputError
-from bptt.nn import model
+from bptt.nn import model, packing
 
-STEPS, VOCABULARY = 32, 27
+VOCABULARY = 27
 LIBRARIES = ["numpy", "cupy", "torch", "jax"]
+PEERS: dict[str, Callable[..., contenders.Contender]] = {
+    "torch": partial(contenders.torch, device="cuda"),
+    "torch-graph": partial(contenders.torch, device="cuda", graph=True),
+    "jax": contenders.jax,
+}
 
 
-def usable(named: list[str] | None) -> list[backends.Backend]:
+class Runner(NamedTuple):
+    """Who makes the steps."""
+
+    name: str
+    device: str
+    make: Callable[..., contenders.Contender]
+
+
+def usable(named: list[str] | None) -> list[Runner]:
     """The backends that are named, which must be there, or all that are there."""
     found = []
     for name in named or LIBRARIES:
         try:
-            found.append(backends.select(name, "float32", require=True))
+            where = backends.select(name, "float32", require=True)
         except InputError as error:
             if named:
                 raise SystemExit(str(error)) from None
             print(f"left out: {error}")
+        else:
+            found.append(Runner(name, device_name(where), partial(contenders.ours, where=where)))
+    return found
+
+
+def peers(named: list[str]) -> list[Runner]:
+    """The programs of others that are named."""
+    found = []
+    for name in named:
+        if name == "jax":
+            import jax
+
+            device = jax.devices()[0].device_kind
+        else:
+            import torch
+
+            device = torch.cuda.get_device_name()
+        found.append(Runner(f"{name} itself", device, PEERS[name]))
     return found
 
 
@@ -46,22 +81,24 @@ def device_name(where: backends.Backend) -> str:
     return "cpu"
 
 
-def prepare(where: backends.Backend, config: model.Config, batch: int) -> Any:
-    """A function that makes one training step, waits for the device and returns the loss before the update."""
+def prepare(runner: Runner, config: model.Config, batch: int, steps: int) -> contenders.Contender:
+    """What makes the training steps; the same numbers for all."""
     rng = np.random.default_rng(0)
-    params = model.init(config, rng)
-    x, y = rng.integers(0, VOCABULARY, (2, STEPS, batch))
-    return contenders.ours(config, params, x, y, where).step
+    params = packing.transform(lambda a: a.astype(np.float32), model.init(config, rng))
+    x, y = rng.integers(0, VOCABULARY, (2, steps, batch))
+    return runner.make(config, params, x, y)
 
 
-def measure(steps: list[Any], repeats: int) -> list[float]:
-    """Microseconds of each step, median over the repeats; the steps take turns, so that a noisy moment hits all of them."""
-    times: list[list[float]] = [[] for _ in steps]
+def measure(those: list[contenders.Contender], repeats: int, together: int) -> list[float]:
+    """Microseconds of a step, median over the repeats; all take turns, so that a noisy moment hits all of them."""
+    times: list[list[float]] = [[] for _ in those]
     for _ in range(repeats):
-        for step, own in zip(steps, times):
+        for one, own in zip(those, times):
             began = time.perf_counter()
-            step()
-            own.append(time.perf_counter() - began)
+            for _ in range(together):
+                one.begin()
+            one.wait()
+            own.append((time.perf_counter() - began) / together)
     return [statistics.median(own) * 1e6 for own in times]
 
 
@@ -88,26 +125,30 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", nargs="+", choices=LIBRARIES, help="those that must be there; by default all that are")
+    parser.add_argument("--peer", nargs="+", default=[], choices=list(PEERS), help="programs of others to measure, too")
     parser.add_argument("--cell", nargs="+", default=["vanilla", "gru", "lstm"], choices=list(model.CELLS))
     parser.add_argument("--hidden", nargs="+", type=int, default=[64, 128, 256, 512])
     parser.add_argument("--batch", nargs="+", type=int, default=[32])
+    parser.add_argument("--steps", type=int, default=32, help="time steps of a batch")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--together", type=int, default=1, help="training steps in a row before the device is waited for")
     parser.add_argument("--plot", metavar="FILE", help="draw the times, after the last line is printed (needs matplotlib)")
     arguments = parser.parse_args()
-    where = usable(arguments.backend)
+    runners = usable(arguments.backend) + peers(arguments.peer)
     rows = []
-    print(f"{'cell':8} {'H':>4} {'B':>4}  " + "  ".join(f"{b.name:>10}" for b in where) + "   µs per step")
+    print(f"{'cell':8} {'H':>4} {'B':>4}  " + "  ".join(f"{r.name:>18}" for r in runners) + "   µs per step")
     for cell, hidden, batch in itertools.product(arguments.cell, arguments.hidden, arguments.batch):
-        config = model.Config(cell, VOCABULARY, hidden)
-        steps = [prepare(backend, config, batch) for backend in where]
-        losses = [[step() for _ in range(3)] for step in steps]  # the warm-up, too
+        config = model.Config(cell, VOCABULARY, hidden, 1, "zero")
+        those = [prepare(runner, config, batch, arguments.steps) for runner in runners]
+        losses = [[one.step() for _ in range(3)] for one in those]  # the warm-up, too
         np.testing.assert_allclose(losses, np.broadcast_to(losses[0], np.shape(losses)), rtol=1e-4)
-        times = measure(steps, arguments.repeats)
-        print(f"{cell:8} {hidden:4} {batch:4}  " + "  ".join(f"{us:10.0f}" for us in times), flush=True)
-        for backend, us in zip(where, times):
-            size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS, "vocabulary": VOCABULARY}
-            rows.append({"backend": backend.name, "device": device_name(backend), **size, "us": round(us, 1)})
-    print(report(rows, *(backend.name for backend in where)))
+        times = measure(those, arguments.repeats, arguments.together)
+        print(f"{cell:8} {hidden:4} {batch:4}  " + "  ".join(f"{us:18.0f}" for us in times), flush=True)
+        for runner, us in zip(runners, times):
+            size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": arguments.steps, "vocabulary": VOCABULARY}
+            rows.append({"backend": runner.name, "device": runner.device, **size, "us": round(us, 1)})
+    libraries = dict.fromkeys(runner.name.split()[0].split("-")[0] for runner in runners)
+    print(report(rows, *libraries))
     if arguments.plot:
         plot(rows, arguments.plot)
 

@@ -1,0 +1,86 @@
+"""Whole runs on another library and device than NumPy's: the same numbers, the same bits twice, and files that go anywhere."""
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import backend as backends
+from bptt.nn import model, packing
+from bptt.run import plots
+from runs import NAMES, PROSE
+
+CELLS = list(model.CELLS)
+TOLERANCES = {"float64": 1e-9, "float32": 2e-4}
+
+
+def pytest_generate_tests(metafunc):
+    if "there" in metafunc.fixturenames:
+        named = metafunc.config.getoption("--backend") or ("strict", *([] if backends.cupy_obstacle() else ["cupy"]))
+        marks = {"cupy": [pytest.mark.gpu]}
+        metafunc.parametrize(
+            "there", [pytest.param(name, marks=marks.get(name, ())) for name in named if name in ("strict", "cupy")]
+        )
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: False)
+
+
+def train(text, backend, **flags):
+    return bptt.train(text, report=None, backend=backend, **{"hidden": 4, "steps": 4, "batch": 6, **flags})
+
+
+def theta(trained):
+    return trained.backend.get(packing.pack(trained.params))
+
+
+@pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_run_is_that_of_numpy(there, cell, dtype, text):
+    flags = {"cell": cell, "dtype": dtype, "layers": 2, "dropout": 0.2, "length": 20}
+    np.testing.assert_allclose(
+        theta(train(text, there, **flags)), theta(train(text, "numpy", **flags)), rtol=0, atol=TOLERANCES[dtype]
+    )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_two_runs_are_the_same_bits(there, cell):
+    first, second = (theta(train(NAMES, there, cell=cell, steps=12)) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["there-to-numpy", "numpy-to-there"])
+def test_a_run_resumes_on_the_other_device(there, back, tmp_path):
+    begins, ends = ("numpy", there) if back else (there, "numpy")
+    flags = {"dtype": "float64", "steps": 8}
+    train(NAMES, begins, out=tmp_path / "run", stop_after=3, **flags)
+    resumed = bptt.train(resume=tmp_path / "run", text=NAMES, report=None, backend=ends)
+    assert resumed.record["backend"]["ran"] == ends
+    np.testing.assert_allclose(theta(resumed), theta(train(NAMES, "numpy", **flags)), rtol=0, atol=1e-9)
+
+
+def test_a_model_opens_and_writes_the_same_texts_on_the_other_device(there, tmp_path):
+    trained = train(NAMES, there, dtype="float64", out=tmp_path / "run", steps=12)
+    here, away = (bptt.load(tmp_path / "run", backend=name) for name in ("numpy", there))
+    assert trained.sample(20, seed=3) == away.sample(20, seed=3) == here.sample(20, seed=3)
+    texts = ["ban", "ker", "dir"]
+    got = [[one.score(text) for text in texts] for one in (here, away)]
+    np.testing.assert_allclose(*got, rtol=0, atol=1e-9)
+
+
+@pytest.mark.gpu
+def test_a_device_without_room_is_told_of_in_words(tmp_path):
+    if obstacle := backends.cupy_obstacle():
+        pytest.skip(obstacle)
+    import cupy
+
+    pool = cupy.get_default_memory_pool()
+    pool.free_all_blocks()
+    pool.set_limit(size=pool.total_bytes() + 2**20)
+    try:
+        with pytest.raises(bptt.OutOfMemory, match=r"^out of memory: --hidden 900 .* choose"):
+            train(NAMES, "cupy", hidden=900)
+    finally:
+        pool.set_limit(size=0)
