@@ -59,7 +59,7 @@ def fused(session: nox.Session) -> None:
     rooms = ("fused", "compiling", "twins")
     pytest(session, "--dist=loadgroup", *(f"tests/test_{room}.py" for room in rooms))
     names = ("cells", "model", "pieces", "parallel", "training")
-    twins = {"BPTT_TEST_FUSED": "1"}
+    twins = {"BPTT_TEST_FUSED": "numpy"}
     pytest(session, "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **twins)
 
 
@@ -102,9 +102,10 @@ def mutations(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def gpu(session: nox.Session) -> None:
-    """The tests on CuPy; fails where no CUDA device answers."""
+    """The tests on CuPy, without its kernels and with them; fails where no CUDA device answers."""
     session.install(".[cuda13]", "--group", "test")
-    pytest(session, "-m", "gpu", "--backend=cupy", BPTT_REQUIRE_BACKEND="1")
+    for twins in ("", "cupy"):
+        pytest(session, "-m", "gpu", "--backend=cupy", BPTT_REQUIRE_BACKEND="1", BPTT_TEST_FUSED=twins)
 
 
 @nox.session(default=False)

@@ -21,6 +21,7 @@ import numpy as np
 from machine import report
 
 from bptt import backend as backends
+from bptt import fused
 from bptt.errors import InputError
 from bptt.nn import model, packing
 
@@ -52,8 +53,15 @@ def usable(named: list[str] | None) -> list[Runner]:
                 raise SystemExit(str(error)) from None
             print(f"left out: {error}")
         else:
-            found.append(Runner(name, device_name(where), partial(contenders.ours, where=where)))
+            found.append(Runner(name, device_name(where), partial(switched, where, fused.stop)))
+            if not fused.obstacle(name):
+                found.append(Runner(f"{name} fused", device_name(where), partial(switched, where, partial(fused.start, name))))
     return found
+
+
+def switched(where: backends.Backend, before: Callable[[], Any], *given: Any) -> contenders.Contender:
+    """This package on a backend, its twins loaded or not."""
+    return contenders.ours(*given, where)._replace(before=before)
 
 
 def peers(named: list[str], tf32: bool) -> list[Runner]:
@@ -90,11 +98,18 @@ def prepare(runner: Runner, config: model.Config, batch: int, steps: int) -> con
     return runner.make(config, params, x, y)
 
 
+def warmed(one: contenders.Contender) -> float:
+    """The loss of the first of some steps: later ones of PyTorch differ, for it learns a bias more."""
+    one.before()
+    return [one.step() for _ in range(3)][0]  # noqa: RUF015
+
+
 def measure(those: list[contenders.Contender], repeats: int, together: int) -> list[float]:
     """Microseconds of a step, median over the repeats; all take turns, so that a noisy moment hits all of them."""
     times: list[list[float]] = [[] for _ in those]
     for _ in range(repeats):
         for one, own in zip(those, times):
+            one.before()
             began = time.perf_counter()
             for _ in range(together):
                 one.begin()
@@ -142,10 +157,8 @@ def main() -> None:
     for cell, hidden, batch in itertools.product(arguments.cell, arguments.hidden, arguments.batch):
         config = model.Config(cell, VOCABULARY, hidden, 1, "zero")
         those = [prepare(runner, config, batch, arguments.steps) for runner in runners]
-        first, *_ = zip(*([one.step() for _ in range(3)] for one in those))  # the warm-up, too; later losses of PyTorch differ:
-        np.testing.assert_allclose(
-            first, np.full(len(first), first[0]), rtol=1e-3 if arguments.tf32 else 1e-5
-        )  # it has a bias more
+        losses = [warmed(one) for one in those]
+        np.testing.assert_allclose(losses, np.full(len(losses), losses[0]), rtol=1e-3 if arguments.tf32 else 1e-5)
         times = measure(those, arguments.repeats, arguments.together)
         print(f"{cell:8} {hidden:4} {batch:4}  " + "  ".join(f"{us:18.0f}" for us in times), flush=True)
         for runner, us in zip(runners, times):

@@ -3,7 +3,7 @@
 A test asks for the fixture `lab` and lets it run functions on NumPy arrays: `lab.call` moves them to the backend, runs the
 function there, checks namespace, type and device of all that comes back, and returns it as NumPy arrays. Without options every
 backend that is installed takes part; `--backend NAME` names the ones that must, and a missing one fails the run. With
-BPTT_TEST_FUSED=1 those of NumPy run the compiled twins.
+BPTT_TEST_FUSED=numpy, or cupy, those of that library run the compiled twins.
 """
 
 import contextlib
@@ -142,8 +142,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get("BPTT_TEST_FUSED") and not fused.start():
-        raise pytest.UsageError(f"BPTT_TEST_FUSED: {fused.obstacle()}")
+    library = os.environ.get("BPTT_TEST_FUSED")
+    if library and not fused.start(library):
+        raise pytest.UsageError(f"BPTT_TEST_FUSED: {fused.obstacle(library)}")
     for name in config.getoption("--backend") or ():
         if reason := obstacle(name):
             raise pytest.UsageError(f"--backend {name}: {reason}")

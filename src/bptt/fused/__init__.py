@@ -1,40 +1,47 @@
 """Compiled twins of pure functions of the maths: the same result, sooner. None is needed for anything.
 
-Twins exist for NumPy arrays on a CPU, where Numba is installed, and are used from `start` on.
+Twins exist for NumPy arrays on a CPU, where Numba is installed, and for CuPy arrays. They are used from `start` on.
 """
 
 import contextlib
 import functools
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_twins: dict[str, Callable[..., Any]] = {}
+ROOMS = {"numpy": "bptt.fused.cpu", "cupy": "bptt.fused.cuda"}  # the library whose arrays they take, and where twins are
+
+_twins: dict[type, dict[str, Callable[..., Any]]] = {}  # by the type of array
 
 
 def twinned(pure: Function) -> Function:
-    """The function, or its twin where that is loaded and the first argument is a NumPy array; positional arguments only."""
+    """The function, or its twin where one is loaded for the type of the first argument; positional arguments only.
+
+    A twin that cannot do what is asked gives NotImplemented, and the function itself is called.
+    """
     name = f"{pure.__module__.rpartition('.')[2]}_{pure.__name__}"
 
     @functools.wraps(pure)
     def either(*arguments: Any) -> Any:
-        twin = _twins.get(name)
-        return (twin if twin and type(arguments[0]) is np.ndarray else pure)(*arguments)
+        twins = _twins.get(type(arguments[0]))
+        if twins and name in twins:
+            result = twins[name](*arguments)
+            if result is not NotImplemented:
+                return result
+        return pure(*arguments)
 
     return cast(Function, either)
 
 
-def start() -> str:
-    """Load the twins, unless something is in the way; what is used from now on, in words, or nothing."""
+def start(library: str = "numpy") -> str:
+    """Load the twins for arrays of a library, unless something is in the way; what is used now, in words, or nothing."""
     stop()
-    if not obstacle():
-        from bptt.fused import cpu
-
-        _twins.update(cpu.TWINS)
+    if not obstacle(library):
+        twins = importlib.import_module(ROOMS[library])
+        _twins[twins.ARRAY] = twins.TWINS
     return name()
 
 
@@ -56,37 +63,37 @@ def restored() -> Iterator[None]:
 
 def name() -> str:
     """What compiled the twins that are used, with its version; nothing where none are."""
-    if not _twins:
-        return ""
-    from bptt.fused import cpu
-
-    return cpu.NAME
+    return ", ".join(importlib.import_module(ROOMS[kind.__module__.partition(".")[0]]).NAME for kind in _twins)
 
 
 def new() -> bool:
-    """Whether nothing is kept yet of the twins that are used, so that their first calls have to compile them."""
-    if not _twins:
+    """Whether nothing is kept yet of the twins for NumPy that are used, so that their first calls have to compile them."""
+    if not name().startswith("numba"):
         return False
     from bptt.fused import compiling
 
     return not compiling.kept()
 
 
-def obstacle() -> str:
-    """Why there are no twins here, with the remedy; empty where there are."""
+def obstacle(library: str = "numpy") -> str:
+    """Why there are no twins for arrays of a library here, with the remedy; empty where there are."""
     if os.environ.get("BPTT_FUSED", "1") in ("0", ""):
         return "BPTT_FUSED=0 switches them off"
-    return _obstacle()
+    return _obstacle(library) if library in ROOMS else f"there are none for {library}"
 
 
 @functools.cache
-def _obstacle() -> str:
+def _obstacle(library: str) -> str:
     try:
-        import bptt.fused.cpu  # noqa: F401
+        importlib.import_module(ROOMS[library])
     except ImportError as error:
         if error.name == "numba":
             return "Numba is not installed (remedy: pip install numba)"
-        return f"Numba cannot be imported: {error} (remedy: upgrade it)"
-    except Exception as error:  # a Numba that this was not written for, or half of one
-        return f"Numba cannot be used: {type(error).__name__}: {error} (remedy: another version of it)"
+        return f"{_of(library)} cannot be imported: {error} (remedy: upgrade it)"
+    except Exception as error:  # a library that this was not written for, or half of one
+        return f"{_of(library)} cannot be used: {type(error).__name__}: {error} (remedy: another version of it)"
     return ""
+
+
+def _of(library: str) -> str:
+    return {"numpy": "Numba", "cupy": "CuPy"}[library]

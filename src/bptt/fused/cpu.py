@@ -14,6 +14,7 @@ from bptt.fused.product import multiply, outer, pack, pack_transposed, padded, s
 from bptt.fused.vectors import exp
 
 NAME: str = f"numba {numba.__version__}"
+ARRAY = np.ndarray
 
 
 def _inputs(x: Any, W: Any) -> tuple[Any, Any]:

@@ -85,6 +85,7 @@ def run_backward(
     return dx, da0, dWax, outer(dq, a[:-1, ...]), db, dban
 
 
+@twinned
 def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Array, Array, Array]:
     """a (T+1, B, H), the gates r, u (T, B, 2H), n and p = Waa_n a_{t-1} + ban (T, B, H), given z (T, B, 3H) and a0 (B, H)."""
     xp, H = namespace(z), a0.shape[1]
@@ -103,6 +104,7 @@ def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Arra
     return xp.stack(a), xp.stack(ru), xp.stack(n), xp.stack(p)
 
 
+@twinned
 def recurrence_backward(
     da: Array, a: Array, ru: Array, n: Array, p: Array, da_next: Array, Waa: Array
 ) -> tuple[Array, Array, Array]:

@@ -83,6 +83,7 @@ def run_backward(
     return dx, da0, dc0, dWax, outer(dz, a[:-1, ...]), db
 
 
+@twinned
 def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array, Array]:
     """a and c (T+1, B, H) and the gates i, f, g, o (T, B, 4H), given z (T, B, 4H), a0 and c0 (B, H)."""
     xp, H = namespace(z), a0.shape[1]
@@ -99,6 +100,7 @@ def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array
     return xp.stack(a), xp.stack(c), xp.stack(gates)
 
 
+@twinned
 def recurrence_backward(
     da: Array, c: Array, gates: Array, da_next: Array, dc_next: Array, Waa: Array
 ) -> tuple[Array, Array, Array]:

@@ -68,6 +68,7 @@ def run_backward(Wax: Array, Waa: Array, b: Array, x: Array, a: Array, da: Array
     return dx, da0, dWax, outer(dz, a[:-1, ...]), db
 
 
+@twinned
 def recurrence(z: Array, Waa: Array, a0: Array) -> Array:
     """States a_0 .. a_T (T+1, B, H) of a_t = tanh(z_t + Waa a_{t-1}), given z (T, B, H) and a0 (B, H)."""
     xp = namespace(z)
@@ -78,6 +79,7 @@ def recurrence(z: Array, Waa: Array, a0: Array) -> Array:
     return xp.stack(a)
 
 
+@twinned
 def recurrence_backward(da: Array, a: Array, da_next: Array, Waa: Array) -> tuple[Array, Array]:
     """Gradients with respect to z (T, B, H) and a0 (B, H), given da (T, B, H) from above and da_next (B, H) from after T."""
     xp, T = namespace(da), da.shape[0]

@@ -45,11 +45,14 @@ def from_scratch(text: Any, settings: Settings) -> Ready:
     config = source[1].config if source else model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
     task = Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend))
     memory.refuse_too_large(task)
-    if source:
-        params = restored(source[1], backend).params
-    else:
-        params = packing.transform(backend.put, model.init(config, generator(settings.seed, 1), settings.init))
-    return Ready(task, _record(task), Standing(start(params), BEGINNING))
+    try:
+        if source:
+            params = restored(source[1], backend).params
+        else:
+            params = packing.transform(backend.put, model.init(config, generator(settings.seed, 1), settings.init))
+        return Ready(task, _record(task), Standing(start(params), BEGINNING))
+    except MemoryError as error:
+        raise memory.OutOfMemory(memory.advice(task)) from error
 
 
 def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], *, changed_text: bool) -> Ready:

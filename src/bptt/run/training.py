@@ -146,7 +146,8 @@ def _gradient(
     every = task.settings.recompute_every
     if task.backend.name == "numpy":
         return parallel.loss_and_gradient(executor, *given, batch.lengths, every)
-    return pieces.loss_and_gradient(*given, lengths=batch.lengths.tolist(), every=every)
+    lengths = None if task.backend.name == "cupy" else batch.lengths.tolist()  # one column takes a GPU as long as many do
+    return pieces.loss_and_gradient(*given, lengths=lengths, every=every)
 
 
 def _forward(

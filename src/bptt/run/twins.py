@@ -16,15 +16,15 @@ class TwinsWarning(UserWarning):
 
 
 def load(backend: Backend) -> None:
-    """Use what makes a run on this backend faster, if it is NumPy: twins, and memory that is kept."""
+    """Use what makes a run on this backend faster: twins, and on NumPy memory that is kept."""
+    fused.start(backend.name)
     if backend.name == "numpy":
-        fused.start()
         environment.keep_memory()
 
 
 def name(backend: Backend) -> str:
     """What compiled the twins that a run on this backend uses; nothing where it uses none."""
-    return fused.name() if backend.name == "numpy" else ""
+    return fused.name() if backend.name in fused.ROOMS else ""
 
 
 def rehearse(config: model.Config, backend: Backend) -> None:

@@ -1,0 +1,336 @@
+// The recurrences of vanilla, GRU and LSTM, forward and backward, each as one kernel for all T steps.
+//
+// The recurrent weights stay in registers. A group of G blocks does R columns of the batch, each block U of the H units of all
+// its columns; the blocks of a group hand each other what they computed of a step through global memory and wait for each
+// other. Groups need nothing of each other. All blocks must run at the same time (a cooperative launch sees to that).
+//
+// A step multiplies one row vector x (K) a column by a block's share of the weights, M outputs: forward x = a_{t-1} (K = H) and
+// the outputs are all gates of its units, backward x = dq_t (K = gates * H) and the outputs are da_{t-1} of its units. L lanes
+// of each of Q warps share a set of S outputs, each with every L * Q-th group of four of the K inputs. The sums of lanes meet by
+// shuffles, those of warps in shared memory, in an order that is always the same.
+//
+// Macros: CELL (0 vanilla, 1 GRU, 2 LSTM), BACKWARD, real, H, U, G, R, ROWS (columns in shared memory at a time), THREADS.
+
+constexpr int GATES = CELL == 0 ? 1 : CELL == 1 ? 3 : 4;
+constexpr int N = GATES * H;
+constexpr int K = BACKWARD ? N : H;
+constexpr int M = BACKWARD ? U : GATES * U;
+constexpr int L = K > 64 ? 32 : K > 32 ? 16 : 8;                                 // lanes that share a set of outputs
+constexpr int ALL = THREADS / L;
+constexpr int Q = L < 32 || M > ALL / 2 ? 1 : M > ALL / 4 ? 2 : M > ALL / 8 ? 4 : 8;  // warps that share one, where M is small
+constexpr int SETS = ALL / Q;
+constexpr int S = (M + SETS - 1) / SETS;                                         // outputs of a set
+constexpr int P = S > 16 ? 32 : S > 8 ? 16 : S > 4 ? 8 : S > 2 ? 4 : S;          // the same, up to a power of two
+constexpr int I = (K + 4 * L * Q - 1) / (4 * L * Q);                             // groups of four inputs of a lane
+constexpr int WIDTH = 4 * L * Q * I;                                                 // K with its padding
+constexpr int E = (R * U + THREADS - 1) / THREADS;                               // units of columns that a thread looks after
+constexpr int APART = 32;                                                        // words from one counter to the next
+
+#ifdef __CUDACC__
+extern __shared__ __align__(16) char shared[];
+__device__ __forceinline__ void idle() {}
+#endif
+
+struct alignas(16) Four { real v[4]; };
+
+__device__ __forceinline__ real tanh_(real x) { return sizeof(real) == 4 ? tanhf(x) : tanh(x); }
+__device__ __forceinline__ real sigmoid(real x) { return real(0.5) * tanh_(real(0.5) * x) + real(0.5); }
+
+// Past the first level of caches, which does not see what other blocks write.
+__device__ __forceinline__ real fresh(const real* place) { return __ldcg(place); }
+
+// Sum s[0..P) over the L lanes. Afterwards a lane holds the sums of outputs first .. first + left in s[0 .. left).
+__device__ __forceinline__ void sum(real (&s)[P], int lane, int& first, int& left) {
+    first = 0;
+    left = P;
+#pragma unroll
+    for (int offset = L / 2; offset > 0; offset /= 2) {
+        if (left > 1) {
+            left /= 2;
+            const bool upper = lane & offset;
+#pragma unroll
+            for (int i = 0; i < P / 2; ++i) {
+                if (i < left) {
+                    const real give = upper ? s[i] : s[i + left], keep = upper ? s[i + left] : s[i];
+                    s[i] = keep + __shfl_xor_sync(0xffffffffu, give, offset, L);
+                }
+            }
+            first += upper ? left : 0;
+        } else {
+            s[0] += __shfl_xor_sync(0xffffffffu, s[0], offset, L);
+        }
+    }
+}
+
+// A block's share of the weights, in the registers of its threads.
+struct Weights {
+    real w[S][I][4];
+
+    // Waa is (N, H). Outputs are numbered gate by gate.
+    __device__ __forceinline__ void load(const real* Waa, int first_unit, int set, int part) {
+#pragma unroll
+        for (int s = 0; s < S; ++s) {
+            const int output = set * S + s, unit = first_unit + output % U, gate = output / U;
+#pragma unroll
+            for (int i = 0; i < I; ++i) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    const int k = 4 * (i * L * Q + part) + j;
+                    const bool there = output < M && unit < H && k < K;
+                    w[s][i][j] = !there ? real(0) : BACKWARD ? Waa[k * H + unit] : Waa[(gate * H + unit) * H + k];
+                }
+            }
+        }
+    }
+
+    // q[row][output] of the rows of x (rows, WIDTH), as far as one of the Q warps has the inputs.
+    __device__ __forceinline__ void multiply(const real* x, real* q, int rows, int set, int part) const {
+        const int lane = part % L;
+#pragma unroll 2
+        for (int row = 0; row < rows; ++row) {
+            const Four* own = reinterpret_cast<const Four*>(x + row * WIDTH) + part;
+            real s[P];
+#pragma unroll
+            for (int o = 0; o < P; ++o) s[o] = 0;
+#pragma unroll
+            for (int i = 0; i < I; ++i) {
+                const Four four = own[i * L * Q];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+#pragma unroll
+                    for (int o = 0; o < S; ++o) s[o] += w[o][i][j] * four.v[j];
+                }
+            }
+            int first, left;
+            sum(s, lane, first, left);
+            const bool last = lane % (L > P ? L / P : 1) == 0;  // of the lanes that hold the same sums, one writes
+#pragma unroll
+            for (int o = 0; o < P; ++o) {
+                const int output = first + o;
+                if (last && o < left && output < S && set * S + output < M) q[row * M + set * S + output] = s[o];
+            }
+        }
+    }
+};
+
+// Where a thread is, and what all kernels do alike.
+struct Place {
+    int tid, part, set, unit, column, columns, step;
+    unsigned* counter;
+    real *x, *q;
+
+    __device__ __forceinline__ Place(char* memory, unsigned* counters, int B) {
+        tid = threadIdx.x;
+        const int warps = tid / L;
+        set = warps % SETS;
+        part = tid % L + warps / SETS * L;  // which of the inputs
+        const int group = blockIdx.x / G;
+        unit = blockIdx.x % G * U;
+        column = group * R;
+        columns = B - column < R ? B - column : R;
+        counter = counters + group * APART;
+        step = 0;
+        x = reinterpret_cast<real*>(memory);
+        q = x + ROWS * WIDTH;
+        for (int i = tid; i < ROWS * WIDTH; i += THREADS) x[i] = 0;
+        __syncthreads();
+    }
+
+    // Wait until all blocks of the group have written what they have of a step.
+    __device__ __forceinline__ void meet() {
+        __syncthreads();
+        if (G > 1 && tid == 0) {
+            ++step;
+            __threadfence();
+            atomicAdd(counter, 1u);
+            while (*reinterpret_cast<volatile unsigned*>(counter) < unsigned(step * G)) idle();
+            __threadfence();
+        }
+        if (G > 1) __syncthreads();
+    }
+
+    // q = the products of the columns' vectors, from a row of global memory each; where a block has all units, from x.
+    __device__ __forceinline__ void multiply(const Weights& weights, const real* from, bool here) {
+        if (here) {
+            weights.multiply(x, q + part / L * R * M, columns, set, part);
+        } else {
+            for (int begin = 0; begin < columns; begin += ROWS) {
+                const int rows = columns - begin < ROWS ? columns - begin : ROWS;
+                if (begin) __syncthreads();
+                for (int i = tid; i < rows * K; i += THREADS) x[i / K * WIDTH + i % K] = fresh(from + begin * K + i);
+                __syncthreads();
+                weights.multiply(x, q + (part / L * R + begin) * M, rows, set, part);
+            }
+        }
+        __syncthreads();
+    }
+
+    // An output of a column: the sum of what the Q warps have.
+    __device__ __forceinline__ real product(int row, int output) const {
+        real total = q[row * M + output];
+#pragma unroll
+        for (int i = 1; i < Q; ++i) total += q[(i * R + row) * M + output];
+        return total;
+    }
+
+    // The e-th unit of a column that the thread looks after: whether there is one, its row, and its places.
+    __device__ __forceinline__ bool own(int e, int& row, int& offset) const {
+        const int i = tid + e * THREADS;
+        row = i / U;
+        offset = i % U;
+        return row < columns && offset < U && unit + offset < H;
+    }
+};
+
+
+#if !BACKWARD
+
+// z (T, B, N) to a (T+1, B, H), of which a[0] is given, and what backward needs. GRU: extra is ban (H,), out are ru (T, B, 2H),
+// n and p (T, B, H). LSTM: extra is c (T+1, B, H), of which c[0] is given, out is gates (T, B, 4H).
+extern "C" __global__ void __launch_bounds__(THREADS, 1) forward(
+    const real* Waa, const real* z, real* a, real* extra, real* out, real* n_out, real* p_out, unsigned* counters, int T, int B) {
+    Place here(shared, counters, B);
+    Weights weights;
+    weights.load(Waa, here.unit, here.set, here.part);
+    int row, u;
+    real carry[E], bias[E];  // the state before that a unit needs of itself; ban
+#pragma unroll
+    for (int e = 0; e < E; ++e) {
+        carry[e] = bias[e] = 0;
+        if (here.own(e, row, u)) {
+            const int place = (here.column + row) * H + here.unit + u;
+            carry[e] = CELL == 2 ? extra[place] : a[place];
+            if (CELL == 1) bias[e] = extra[here.unit + u];
+            if (G == 1) here.x[row * WIDTH + u] = a[place];
+        }
+    }
+    __syncthreads();
+    for (int t = 0; t < T; ++t) {
+        real own_z[E][GATES];  // asked for before the product, so that it is there after it
+#pragma unroll
+        for (int e = 0; e < E; ++e) {
+            const bool mine = here.own(e, row, u);
+#pragma unroll
+            for (int k = 0; k < GATES; ++k) {
+                own_z[e][k] = mine ? z[(size_t(t) * B + here.column + row) * N + k * H + here.unit + u] : real(0);
+            }
+        }
+        here.multiply(weights, a + (size_t(t) * B + here.column) * H, G == 1);
+#pragma unroll
+        for (int e = 0; e < E; ++e) {
+            if (here.own(e, row, u)) {
+                const size_t at = size_t(t) * B + here.column + row;  // row of arrays (T, B, ...)
+                const int unit = here.unit + u;
+                real now;
+                if (CELL == 0) {
+                    now = tanh_(own_z[e][0] + here.product(row, u));
+                } else if (CELL == 1) {
+                    const real r = sigmoid(own_z[e][0] + here.product(row, u)), update = sigmoid(own_z[e][GATES > 1 ? 1 : 0] + here.product(row, U + u));
+                    const real p = here.product(row, 2 * U + u) + bias[e], n = tanh_(own_z[e][GATES > 2 ? 2 : 0] + r * p);
+                    now = n + update * (carry[e] - n);
+                    out[at * 2 * H + unit] = r;
+                    out[at * 2 * H + H + unit] = update;
+                    n_out[at * H + unit] = n;
+                    p_out[at * H + unit] = p;
+                    carry[e] = now;
+                } else {
+                    const real i = sigmoid(own_z[e][0] + here.product(row, u)), f = sigmoid(own_z[e][GATES > 1 ? 1 : 0] + here.product(row, U + u));
+                    const real g = tanh_(own_z[e][GATES > 2 ? 2 : 0] + here.product(row, 2 * U + u));
+                    const real o = sigmoid(own_z[e][GATES > 3 ? 3 : 0] + here.product(row, 3 * U + u));
+                    carry[e] = f * carry[e] + i * g;
+                    now = o * tanh_(carry[e]);
+                    out[at * 4 * H + unit] = i;
+                    out[at * 4 * H + H + unit] = f;
+                    out[at * 4 * H + 2 * H + unit] = g;
+                    out[at * 4 * H + 3 * H + unit] = o;
+                    extra[(at + B) * H + unit] = carry[e];
+                }
+                a[(at + B) * H + unit] = now;
+                if (G == 1) here.x[row * WIDTH + u] = now;
+            }
+        }
+        here.meet();
+    }
+}
+
+#else
+
+// da (T, B, H) and the gradients from after T to dz and, in a GRU, dq (T, B, N), and to da0 and, in an LSTM, dc0 (B, H), which
+// are in place of those from after T. Given are a (T+1, B, H), GRU: ru, n, p; LSTM: c (T+1, B, H) in place of a, gates.
+extern "C" __global__ void __launch_bounds__(THREADS, 1) backward(
+    const real* Waa, const real* da, const real* a, const real* gates, const real* n_in, const real* p_in, real* dz, real* dq,
+    real* da_next, real* dc_next, unsigned* counters, int T, int B) {
+    Place here(shared, counters, B);
+    Weights weights;
+    weights.load(Waa, here.unit, here.set, here.part);
+    int row, u;
+    real carry[E], cell[E];
+#pragma unroll
+    for (int e = 0; e < E; ++e) {
+        carry[e] = cell[e] = 0;
+        if (here.own(e, row, u)) {
+            const int place = (here.column + row) * H + here.unit + u;
+            carry[e] = da_next[place];
+            if (CELL == 2) cell[e] = dc_next[place];
+        }
+    }
+    for (int t = T - 1; t >= 0; --t) {
+        real direct[E];  // what reaches the state before without the weights
+#pragma unroll
+        for (int e = 0; e < E; ++e) {
+            direct[e] = 0;
+            if (here.own(e, row, u)) {
+                const size_t at = size_t(t) * B + here.column + row;
+                const int unit = here.unit + u;
+                const real d = da[at * H + unit] + carry[e];
+                real to[GATES];  // what is multiplied by the weights
+                if (CELL == 0) {
+                    const real now = a[(at + B) * H + unit];
+                    to[0] = d * (real(1) - now * now);
+                } else if (CELL == 1) {
+                    const real r = gates[at * 2 * H + unit], update = gates[at * 2 * H + H + unit];
+                    const real n = n_in[at * H + unit], p = p_in[at * H + unit];
+                    const real slope = (real(1) - update) * (real(1) - n * n);
+                    to[0] = d * (slope * p * r * (real(1) - r));
+                    to[GATES > 1 ? 1 : 0] = d * ((a[at * H + unit] - n) * update * (real(1) - update));
+                    to[GATES > 2 ? 2 : 0] = d * (slope * r);
+                    dz[at * N + unit] = to[0];
+                    dz[at * N + H + unit] = to[GATES > 1 ? 1 : 0];
+                    dz[at * N + 2 * H + unit] = d * slope;
+                    direct[e] = d * update;
+                } else {
+                    const real i = gates[at * 4 * H + unit], f = gates[at * 4 * H + H + unit];
+                    const real g = gates[at * 4 * H + 2 * H + unit], o = gates[at * 4 * H + 3 * H + unit];
+                    const real tanh_c = tanh_(a[(at + B) * H + unit]);
+                    const real dc = cell[e] + d * (o * (real(1) - tanh_c * tanh_c));
+                    to[0] = dc * (g * i * (real(1) - i));
+                    to[GATES > 1 ? 1 : 0] = dc * (a[at * H + unit] * f * (real(1) - f));
+                    to[GATES > 2 ? 2 : 0] = dc * (i * (real(1) - g * g));
+                    to[GATES > 3 ? 3 : 0] = d * (tanh_c * o * (real(1) - o));
+                    cell[e] = dc * f;
+                }
+#pragma unroll
+                for (int k = 0; k < GATES; ++k) {
+                    dq[at * N + k * H + unit] = to[k];
+                    if (G == 1) here.x[row * WIDTH + k * H + u] = to[k];
+                }
+            }
+        }
+        here.meet();
+        here.multiply(weights, dq + (size_t(t) * B + here.column) * K, G == 1);
+#pragma unroll
+        for (int e = 0; e < E; ++e) {
+            if (here.own(e, row, u)) carry[e] = direct[e] + here.product(row, u);
+        }
+    }
+#pragma unroll
+    for (int e = 0; e < E; ++e) {
+        if (here.own(e, row, u)) {
+            const int place = (here.column + row) * H + here.unit + u;
+            da_next[place] = carry[e];
+            if (CELL == 2) dc_next[place] = cell[e];
+        }
+    }
+}
+
+#endif
