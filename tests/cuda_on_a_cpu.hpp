@@ -18,6 +18,9 @@
 #define __ldcg(place) (*(place))
 #define __threadfence()
 
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+
 struct Index { int x; };
 
 struct Barrier {

@@ -33,11 +33,27 @@ __device__ __forceinline__ void idle() {}
 
 struct alignas(16) Four { real v[4]; };
 
+template <int size> struct Pick { using Type = float4; };
+template <> struct Pick<8> { using Type = double2; };
+
 __device__ __forceinline__ real tanh_(real x) { return sizeof(real) == 4 ? tanhf(x) : tanh(x); }
 __device__ __forceinline__ real sigmoid(real x) { return real(0.5) * tanh_(real(0.5) * x) + real(0.5); }
 
-// Past the first level of caches, which does not see what other blocks write.
-__device__ __forceinline__ real fresh(const real* place) { return __ldcg(place); }
+// Copy rows of K numbers to rows of WIDTH, past the first level of caches, which does not see what other blocks write.
+__device__ __forceinline__ void copy(const real* from, real* x, int rows) {
+    using Wide = typename Pick<sizeof(real)>::Type;  // 16 bytes
+    constexpr int EACH = sizeof(Wide) / sizeof(real);
+    if (K % EACH == 0) {
+#pragma unroll 4
+        for (int i = threadIdx.x; i < rows * (K / EACH); i += THREADS) {
+            const int row = i / (K / EACH), column = i % (K / EACH);
+            reinterpret_cast<Wide*>(x + row * WIDTH)[column] = __ldcg(reinterpret_cast<const Wide*>(from) + i);
+        }
+    } else {
+#pragma unroll 4
+        for (int i = threadIdx.x; i < rows * K; i += THREADS) x[i / K * WIDTH + i % K] = __ldcg(from + i);
+    }
+}
 
 // Sum s[0..P) over the L lanes. Afterwards a lane holds the sums of outputs first .. first + left in s[0 .. left).
 __device__ __forceinline__ void sum(real (&s)[P], int lane, int& first, int& left) {
@@ -157,7 +173,7 @@ struct Place {
             for (int begin = 0; begin < columns; begin += ROWS) {
                 const int rows = columns - begin < ROWS ? columns - begin : ROWS;
                 if (begin) __syncthreads();
-                for (int i = tid; i < rows * K; i += THREADS) x[i / K * WIDTH + i % K] = fresh(from + begin * K + i);
+                copy(from + begin * K, x, rows);
                 __syncthreads();
                 weights.multiply(x, q + (part / L * R + begin) * M, rows, set, part);
             }

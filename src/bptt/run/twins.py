@@ -33,14 +33,14 @@ def rehearse(config: model.Config, backend: Backend) -> None:
         return
     small = model.Config(config.cell, 1, 1)
     params = packing.transform(backend.put, model.init(small, np.random.default_rng(0)))
-    ids, mask = np.zeros((1, 1), np.int64), np.ones((1, 1), backend.dtype)
+    ids, mask = backend.put(np.zeros((1, 1), np.int64)), backend.put(np.ones((1, 1)))
     try:
         logits, _, cache = model.forward(small, params, ids)
         _, loss_cache = loss.forward(logits, ids, mask)
         gradient, _ = model.backward(small, params, cache, loss.backward(loss_cache))
         d, _ = optimizers.clip_by_norm(packing.pack(gradient), 1.0)
         optimizers.adam(d, d, optimizers.start(d), 0.1)
-    except Exception as error:  # a Numba that this was not written for, say
+    except Exception as error:  # a compiler that this was not written for, say
         fused.stop()
         problem = f"{type(error).__name__}: {error!s:.200}"
         warnings.warn(f"the compiled twins fail here: {problem}: going on without them", TwinsWarning, stacklevel=2)
