@@ -1,15 +1,13 @@
 // What recurrence.cu needs of CUDA, on a CPU: threads take turns, and give way only where they wait for each other.
 //
-// Every thread of every block has a stack of its own (ucontext). One that comes to a barrier, a shuffle or a waiting loop hands
-// over to the next, so that a program with a barrier too few, or one that only some threads reach, goes wrong or is noticed.
+// Every thread of every block has a stack of its own (ucontext), and gives way at a barrier, a shuffle and in a waiting loop. Who
+// is next is drawn, and after a barrier one warp of the block, drawn too, sleeps: a program with a barrier too few computes something
+// else. One whose threads wait for ever is given up.
 
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
 #include <ucontext.h>
-
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <functional>
-#include <vector>
 
 #define __device__
 #define __global__
@@ -24,102 +22,117 @@ struct alignas(16) double2 { double x, y; };
 struct Index { int x; };
 
 struct Barrier {
-    int size, arrived = 0, round = 0;
-};
-
-struct Warp {
-    Barrier barrier{32};
-    double slots[32];
+    int size, arrived, round;
 };
 
 struct Block {
     int number;
-    Barrier barrier{THREADS};
-    std::vector<Warp> warps = std::vector<Warp>(THREADS / 32);
-    std::vector<char> memory;
+    Barrier barrier, warps[THREADS / 32];
+    double slots[THREADS];  // what each thread gives in a shuffle
+    long asleep[THREADS / 32];  // the turn until which a warp does nothing
+    char* memory;
 };
 
 struct Fiber {
     ucontext_t context;
     Block* block;
     int number;
-    bool done = false;
-    std::vector<char> stack = std::vector<char>(1 << 16);
+    bool done;
 };
+
+constexpr int STACK = 1 << 16;
 
 static ucontext_t scheduler;
 static Fiber* now;
-static std::function<void()> kernel;
-static long idle_turns;
+static void (*kernel)();
+static unsigned drawn;
+static long turn;
+
+inline unsigned draw() { return (drawn = drawn * 1664525u + 1013904223u) >> 16; }
 
 #define threadIdx (Index{now->number})
 #define blockIdx (Index{now->block->number})
-#define shared (now->block->memory.data())
+#define shared (now->block->memory)
 
 inline void give_way() { swapcontext(&now->context, &scheduler); }
 
-inline void idle() {
-    if (++idle_turns > 100000000) {
-        std::fprintf(stderr, "blocks wait for each other for ever\n");
-        std::abort();
-    }
-    give_way();
-}
+inline void idle() { give_way(); }
 
-inline void wait(Barrier& barrier) {
+inline bool wait(Barrier& barrier) {
     const int round = barrier.round;
     if (++barrier.arrived == barrier.size) {
         barrier.arrived = 0;
         ++barrier.round;
+        return true;  // the last one
     }
     while (barrier.round == round) idle();
+    return false;
 }
 
-inline void __syncthreads() { wait(now->block->barrier); }
+inline void __syncthreads() {
+    Block& block = *now->block;
+    if (wait(block.barrier)) {
+        block.asleep[draw() % (THREADS / 32)] = turn + draw() % 4 * 500;
+        give_way();
+    }
+}
 
 inline void atomicAdd(unsigned* place, unsigned value) { *place += value; }
 
 inline real __shfl_xor_sync(unsigned, real value, int offset, int) {
-    Warp& warp = now->block->warps[now->number / 32];
-    warp.slots[now->number % 32] = value;
-    wait(warp.barrier);
-    const real other = real(warp.slots[(now->number % 32) ^ offset]);
-    wait(warp.barrier);
+    Barrier& warp = now->block->warps[now->number / 32];
+    now->block->slots[now->number] = value;
+    wait(warp);
+    const real other = real(now->block->slots[now->number ^ offset]);
+    wait(warp);
     return other;
 }
 
 static void enter() {
     kernel();
     now->done = true;
-    swapcontext(&now->context, &scheduler);
+    give_way();
 }
 
-inline void launch(int blocks, int bytes, std::function<void()> body) {
-    kernel = std::move(body);
-    idle_turns = 0;
-    std::vector<Block> all(blocks);
-    std::vector<Fiber> fibers(blocks * THREADS);
+// Whether all threads came to their end.
+inline bool launch(int blocks, int bytes, void (*body)()) {
+    kernel = body;
+    drawn = 1;
+    const int threads = blocks * THREADS;
+    Block* all = static_cast<Block*>(calloc(blocks, sizeof(Block)));
+    Fiber* fibers = static_cast<Fiber*>(calloc(threads, sizeof(Fiber)));
+    char* stacks = static_cast<char*>(malloc(size_t(threads) * STACK));
     for (int b = 0; b < blocks; ++b) {
         all[b].number = b;
-        all[b].memory.assign(bytes, char(0x7f));  // large numbers: what is read before it is written shows
+        all[b].barrier.size = THREADS;
+        for (Barrier& warp : all[b].warps) warp.size = 32;
+        all[b].memory = static_cast<char*>(aligned_alloc(16, (bytes + 15) / 16 * 16));
+        memset(all[b].memory, 0x7f, bytes);  // large numbers: what is read before it is written shows
     }
-    for (size_t i = 0; i < fibers.size(); ++i) {
-        Fiber& fiber = fibers[i];
-        fiber.block = &all[i / THREADS];
-        fiber.number = int(i % THREADS);
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = fiber.stack.size();
-        fiber.context.uc_link = &scheduler;
-        makecontext(&fiber.context, enter, 0);
+    for (int i = 0; i < threads; ++i) {
+        fibers[i].block = &all[i / THREADS];
+        fibers[i].number = i % THREADS;
+        getcontext(&fibers[i].context);
+        fibers[i].context.uc_stack.ss_sp = stacks + size_t(i) * STACK;
+        fibers[i].context.uc_stack.ss_size = STACK;
+        makecontext(&fibers[i].context, enter, 0);
     }
-    for (bool left = true; left;) {
-        left = false;
-        for (Fiber& fiber : fibers) {
+    int left = threads;
+    for (turn = 0; left && turn < 200000L * blocks; ++turn) {
+        const int warp = draw() % (threads / 32);
+        if (turn < fibers[warp * 32].block->asleep[warp % (THREADS / 32)]) continue;
+        const int start = draw() % 32;
+        for (int i = 0; i < 32; ++i) {
+            Fiber& fiber = fibers[warp * 32 + (start + i) % 32];
             if (fiber.done) continue;
-            left = true;
             now = &fiber;
             swapcontext(&scheduler, &fiber.context);
+            left -= fiber.done;
         }
     }
+    for (int b = 0; b < blocks; ++b) free(all[b].memory);
+    free(all);
+    free(fibers);
+    free(stacks);
+    return left == 0;
 }

@@ -17,7 +17,7 @@ import bptt
 from bptt import backend as backends
 from bptt import cli, textbook
 from bptt.nn import model, optimizers
-from bptt.run import plots
+from bptt.run import plots, preparation
 from bptt.run.settings import Settings, flag
 from bptt.run.training import UPDATES
 from bptt.text import corpus
@@ -359,10 +359,19 @@ def test_memory_that_cannot_be_had(run, monkeypatch):
     words = ["out of memory: --hidden 1000000 --layers 1: 3,0", "GB, this machine has", ": choose fewer units or layers"]
     refused(run, "train", "names.txt", "--hidden", "1000000", code=4, words=words)
 
-    def init(*_):
+    def fails(*_):
         raise MemoryError("Unable to allocate 9.9 GiB")
 
-    monkeypatch.setattr(model, "init", init)
+    monkeypatch.setattr(model, "init", fails)
+    refused(
+        run,
+        "train",
+        "names.txt",
+        *SMALL,
+        code=4,
+        words=["out of memory: --hidden 4 --layers 1: 255 parameters", "choose fewer"],
+    )
+    monkeypatch.setattr(preparation, "prepare", fails)
     refused(run, "train", "names.txt", *SMALL, code=4, words=["out of memory: Unable to allocate 9.9 GiB", "--hidden"])
 
 

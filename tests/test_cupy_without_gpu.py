@@ -1,10 +1,11 @@
-"""The CuPy wheel on a machine without a GPU: it imports, says why it cannot run, and NumPy takes over or the run is refused.
+"""The CuPy wheel where no GPU is: it says why it cannot run, NumPy takes over or the run is refused, and kernels compile.
 
 `nox -s cupy_without_gpu` installs the wheel. A run that names these tests (-m cupy_without_gpu) fails where they cannot run;
 any other run skips them there.
 """
 
 import importlib
+import itertools
 import json
 import operator
 import os
@@ -19,6 +20,7 @@ import pytest
 
 from bptt import backend
 from bptt.backend import BackendWarning, InputError, cupy_obstacle, select
+from bptt.fused import layouts
 
 pytestmark = pytest.mark.cupy_without_gpu
 
@@ -152,3 +154,22 @@ def test_tests_that_name_the_backend_fail(pytestconfig):
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "--backend cupy: backend 'cupy' is required but no CUDA device answers" in done.stderr
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "newest"])
+def test_the_kernels_compile(cupy, request, architecture):
+    """NVRTC needs no device. One size that takes one block and one that takes several, in both types."""
+    give_up = pytest.fail if request.config.option.markexpr == "cupy_without_gpu" else pytest.skip
+    try:
+        nvrtc = cupy.cuda.nvrtc
+        if architecture == "newest":
+            architecture = f"sm_{max(nvrtc.getSupportedArchs())}"
+    except ImportError as error:
+        give_up(f"NVRTC is not importable ({error}): pip install nvidia-cuda-nvrtc")
+    limits = layouts.Limits(processors=108, shared=163_000)
+    for cell, backward, hidden, size in itertools.product(range(3), (False, True), (50, 640), (4, 8)):
+        how = layouts.layout(cell, backward, hidden, 16, size, limits)
+        code = layouts.source(cell, backward, hidden, size, how, limits.threads)
+        program = nvrtc.createProgram(code, "recurrence.cu", (), ())
+        nvrtc.compileProgram(program, ("-std=c++17", f"-arch={architecture}"))
+        assert len(nvrtc.getCUBIN(program)) > 1000

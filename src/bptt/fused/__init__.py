@@ -5,14 +5,13 @@ Twins exist for NumPy arrays on a CPU, where Numba is installed, and for CuPy ar
 
 import contextlib
 import functools
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-ROOMS = {"numpy": "bptt.fused.cpu", "cupy": "bptt.fused.cuda"}  # the library whose arrays they take, and where twins are
+LIBRARIES = ("numpy", "cupy")  # whose arrays they take
 
 _twins: dict[type, dict[str, Callable[..., Any]]] = {}  # by the type of array
 
@@ -40,7 +39,7 @@ def start(library: str = "numpy") -> str:
     """Load the twins for arrays of a library, unless something is in the way; what is used now, in words, or nothing."""
     stop()
     if not obstacle(library):
-        twins = importlib.import_module(ROOMS[library])
+        twins = _room(library)
         _twins[twins.ARRAY] = twins.TWINS
     return name()
 
@@ -63,7 +62,7 @@ def restored() -> Iterator[None]:
 
 def name() -> str:
     """What compiled the twins that are used, with its version; nothing where none are."""
-    return ", ".join(importlib.import_module(ROOMS[kind.__module__.partition(".")[0]]).NAME for kind in _twins)
+    return "".join(_room(array.__module__.partition(".")[0]).NAME for array in _twins)
 
 
 def new() -> bool:
@@ -79,21 +78,29 @@ def obstacle(library: str = "numpy") -> str:
     """Why there are no twins for arrays of a library here, with the remedy; empty where there are."""
     if os.environ.get("BPTT_FUSED", "1") in ("0", ""):
         return "BPTT_FUSED=0 switches them off"
-    return _obstacle(library) if library in ROOMS else f"there are none for {library}"
+    return _obstacle(library) if library in LIBRARIES else f"there are none for {library}"
 
 
 @functools.cache
 def _obstacle(library: str) -> str:
+    compiler = {"numpy": "Numba", "cupy": "CuPy"}[library]
     try:
-        importlib.import_module(ROOMS[library])
+        _room(library)
     except ImportError as error:
         if error.name == "numba":
             return "Numba is not installed (remedy: pip install numba)"
-        return f"{_of(library)} cannot be imported: {error} (remedy: upgrade it)"
+        return f"{compiler} cannot be imported: {error} (remedy: upgrade it)"
     except Exception as error:  # a library that this was not written for, or half of one
-        return f"{_of(library)} cannot be used: {type(error).__name__}: {error} (remedy: another version of it)"
+        return f"{compiler} cannot be used: {type(error).__name__}: {error} (remedy: another version of it)"
     return ""
 
 
-def _of(library: str) -> str:
-    return {"numpy": "Numba", "cupy": "CuPy"}[library]
+def _room(library: str) -> Any:
+    """The module with the twins for arrays of a library."""
+    if library == "cupy":
+        from bptt.fused import cuda
+
+        return cuda
+    from bptt.fused import cpu
+
+    return cpu

@@ -16,6 +16,8 @@ class Layout(NamedTuple):
     G: int  # blocks of a group
     R: int  # columns of a group
     ROWS: int  # columns in shared memory at a time
+    L: int  # lanes of a warp that share outputs
+    Q: int  # warps that share them
     groups: int
     memory: int  # bytes of shared memory
 
@@ -34,27 +36,20 @@ def layout(cell: int, backward: bool, hidden: int, batch: int, size: int, limits
     for blocks in range(1, min(limits.processors, hidden) + 1):
         U = -(-hidden // blocks)
         M, K = (U, GATES[cell] * hidden) if backward else (GATES[cell] * U, hidden)
-        weights, width, warps = _tile(M, K, limits.threads)
-        if weights * size > 4 * limits.words:
+        L = 32 if K > 64 else 16 if K > 32 else 8
+        sets = limits.threads // L
+        Q = 1 if L < 32 or M > sets // 2 else 2 if M > sets // 4 else 4 if M > sets // 8 else 8
+        outputs, fours = -(-M // (sets // Q)), -(-K // (4 * L * Q))  # S and I of the program
+        if outputs * fours * 4 * size > 4 * limits.words:
             continue
         G = -(-hidden // U)
         R = -(-batch // min(batch, limits.processors // G))
-        left = limits.shared // size - warps * R * M
-        ROWS = min(R, left // width)
-        if UNITS * limits.threads < R * U or (R if G == 1 else 1) > ROWS:
+        results, width = Q * R * M, 4 * L * Q * fours
+        ROWS = min(R, (limits.shared // size - results) // width)
+        if R * U > UNITS * limits.threads or ROWS < (R if G == 1 else 1):
             continue
-        return Layout(U, G, R, ROWS, -(-batch // R), (ROWS * width + warps * R * M) * size)
+        return Layout(U, G, R, ROWS, L, Q, -(-batch // R), (ROWS * width + results) * size)
     return None
-
-
-def _tile(M: int, K: int, threads: int) -> tuple[int, int, int]:
-    """Weights of a thread, inputs with their padding, and warps that share an output: S * I * 4, WIDTH and Q of the source."""
-    lanes = 32 if K > 64 else 16 if K > 32 else 8
-    sets = threads // lanes
-    warps = 1 if lanes < 32 or sets // 2 < M else 2 if sets // 4 < M else 4 if sets // 8 < M else 8
-    outputs = -(-M // (sets // warps))
-    fours = -(-K // (4 * lanes * warps))
-    return outputs * fours * 4, 4 * lanes * warps * fours, warps
 
 
 def source(cell: int, backward: bool, hidden: int, size: int, how: Layout, threads: int) -> str:
@@ -64,10 +59,7 @@ def source(cell: int, backward: bool, hidden: int, size: int, how: Layout, threa
         "BACKWARD": int(backward),
         "real": {4: "float", 8: "double"}[size],
         "H": hidden,
-        "U": how.U,
-        "G": how.G,
-        "R": how.R,
-        "ROWS": how.ROWS,
+        **{name: value for name, value in how._asdict().items() if name.isupper()},
         "THREADS": threads,
     }
     defined = "".join(f"#define {name} {value}\n" for name, value in macros.items())

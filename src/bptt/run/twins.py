@@ -24,7 +24,7 @@ def load(backend: Backend) -> None:
 
 def name(backend: Backend) -> str:
     """What compiled the twins that a run on this backend uses; nothing where it uses none."""
-    return fused.name() if backend.name in fused.ROOMS else ""
+    return fused.name() if backend.name in fused.LIBRARIES else ""
 
 
 def rehearse(config: model.Config, backend: Backend) -> None:
