@@ -20,6 +20,7 @@ SHORT = {  # what of a benchmark takes less than a minute
     "one_at_a_time.py": ["--updates", "3000"],
     "sampling.py": ["--batch", "64", "--repeats", "3"],
     "startup.py": ["--repeats", "3"],
+    "stream_quality.py": ["--rows", "1", "--steps", "60"],
     "train_step.py": ["--hidden", "50", "256", "--batch", "1", "32", "--vocabulary", "27"],
 }
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
