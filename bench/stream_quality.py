@@ -24,7 +24,7 @@ from bptt.run.settings import Settings
 RUNS: tuple[dict[str, Any], ...] = (
     {"cell": "vanilla"},
     {"cell": "gru"},
-    {"cell": "gru", "hidden": 384, "batch": 64, "steps": 4000, "dropout": 0.5},
+    {"cell": "gru", "hidden": 512, "batch": 64, "steps": 5000, "dropout": 0.5},
 )
 STEPS, WARM_UP, RATE, SIDE, MEASUREMENTS = 4000, 200, 2e-3, 64, 10
 
