@@ -1,7 +1,7 @@
 """How well a long text is predicted, and how soon: held-out nats per character and wall time, beside PyTorch.
 
-TEXT is one long text. Each row is a run of `bptt train` with its default settings but for the flags shown, on one split: its end
-is held out. The best of ten measurements counts, on the same held-out part. The peer is `torch.nn.GRU` with 384
+TEXT is one long text. Each row is a run of `bptt train` with its default settings but for the flags shown, on one split: the
+end is held out. The best of ten measurements counts, on the same held-out part. The peer is `torch.nn.GRU` with 384
 units, dropout 0.3 anew at each step, AdamW and 4000 steps of 64 x 64 characters, measured as often, on the same split.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/stream_quality.py tinyshakespeare.txt [--rows 0 1] [--peer]
