@@ -909,6 +909,13 @@ MUTATIONS = [
         "",
         "test_twins.py::test_a_run_that_goes_on_in_another_way",
     ),
+    Mutation(
+        "kernels: more blocks than can run at a time",
+        "fused/layouts.py",
+        "min(batch, limits.processors // G)",
+        "batch",
+        "test_cuda_source.py::a_layout_keeps",
+    ),
     in_a_kernel("blocks do not wait for each other", "unsigned(step * G)) idle();", "unsigned(step)) idle();"),
     in_a_kernel(
         "a block's own threads do not wait",

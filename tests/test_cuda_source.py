@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bptt.fused import layouts as kernels
 from bptt.nn import gru, lstm, vanilla
@@ -121,3 +123,27 @@ def test_the_sizes_above_take_every_way():
     assert {how.L for how, _ in hows} == {8, 16, 32}
     assert any(how.Q > 1 for how, _ in hows)
     assert any(how.G > 1 and how.groups > 1 and batch % how.R for (how, _), batch in zip(hows, batches))
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 2),
+    st.booleans(),
+    st.integers(1, 1200),
+    st.integers(1, 300),
+    st.sampled_from([4, 8]),
+    st.sampled_from([20, 132]),
+)
+def test_a_layout_keeps_to_its_limits(cell, backward, hidden, batch, size, processors):
+    limits = kernels.Limits(processors, 99_000)
+    how = kernels.layout(cell, backward, hidden, batch, size, limits)
+    if how is None:
+        assert hidden * hidden * kernels.GATES[cell] * size > processors * 50_000 or batch * hidden > 400 * processors
+        return
+    assert how.groups * how.G <= processors  # all run at the same time, or they would wait for ever
+    assert how.U * (how.G - 1) < hidden <= how.U * how.G
+    assert how.R * (how.groups - 1) < batch <= how.R * how.groups
+    assert 1 <= how.ROWS <= how.R
+    assert how.G > 1 or how.ROWS == how.R
+    assert how.memory <= limits.shared
+    assert how.R * how.U <= kernels.UNITS * limits.threads

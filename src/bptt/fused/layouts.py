@@ -4,8 +4,7 @@ from importlib import resources
 from typing import NamedTuple
 
 UNITS = 4  # of columns that a thread looks after, at most
-CELLS = ("vanilla", "gru", "lstm")
-GATES = (1, 3, 4)
+GATES = (1, 3, 4)  # of vanilla, GRU and LSTM
 APART = 32  # counters from one group to the next, so that they share no line of a cache
 
 

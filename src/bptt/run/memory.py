@@ -2,6 +2,8 @@
 
 import itertools
 
+import numpy as np
+
 from bptt.nn import model, packing, pieces
 from bptt.run import environment, parallel
 from bptt.run.data import epochs, held_out_windows
@@ -40,6 +42,8 @@ def measuring(task: Task) -> float:
 
 def _in_update(task: Task, window: Window, parameters: int, threads: int) -> float:
     steps = lengths(window)
+    if task.backend.name == "cupy":  # all columns are computed to the end
+        steps = np.full_like(steps, window.steps)
     columns = parallel.cut(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
     parts = sorted((_in_part(task, steps[own].tolist(), window.steps, parameters) for own in columns), reverse=True)
     gradients = (2 if len(parts) == 1 else 4) * parameters  # what is added, and the sum
