@@ -910,6 +910,13 @@ MUTATIONS = [
         "test_twins.py::test_a_run_that_goes_on_in_another_way",
     ),
     Mutation(
+        "twins: what a twin cannot do is not done",
+        "fused/__init__.py",
+        "if result is not NotImplemented:",
+        "if True:",
+        "test_twins.py::where_a_twin_cannot",
+    ),
+    Mutation(
         "kernels: more blocks than can run at a time",
         "fused/layouts.py",
         "min(batch, limits.processors // G)",

@@ -15,7 +15,7 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import fused
-from bptt.nn import packing
+from bptt.nn import packing, vanilla
 from bptt.run import dry_run, environment, plots, twins
 from bptt.run.settings import from_flags
 from bptt.run.twins import TwinsWarning
@@ -94,6 +94,15 @@ def test_the_first_run_says_what_it_waits_for(pretended, monkeypatch):
     pretended("")
     monkeypatch.setattr(fused, "new", lambda: True)
     assert "wait" not in train()[1]
+
+
+def test_where_a_twin_cannot_the_function_does(monkeypatch, rng):
+    z, Waa, a0 = rng.normal(size=(3, 2, 4)), rng.normal(size=(4, 4)), rng.normal(size=(2, 4))
+    asked = []
+    twins_of_numpy = {"vanilla_recurrence": lambda *given: asked.append(given) or NotImplemented}
+    monkeypatch.setattr(fused, "_twins", {np.ndarray: twins_of_numpy})
+    np.testing.assert_array_equal(vanilla.recurrence(z, Waa, a0), vanilla.recurrence.__wrapped__(z, Waa, a0))
+    assert len(asked) == 1
 
 
 def test_other_backends_have_no_twins(monkeypatch, pretended):
