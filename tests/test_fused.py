@@ -1,5 +1,6 @@
 """The compiled twins: each equals its pure function, whatever the sizes and the layout of its arrays, and no other memory."""
 
+import ast
 import ctypes
 import importlib
 import inspect
@@ -212,6 +213,14 @@ def test_a_gradient_whose_norm_is_no_number_is_none(dtype):
         np.testing.assert_array_equal(norm, expected[1])
 
 
+def twins_on_a_gpu() -> dict[str, list[str]]:
+    """The parameters of each twin, as its source says: without CuPy it cannot be imported."""
+    tree = ast.parse((Path(fused.__file__).parent / "cuda.py").read_text("utf-8"))
+    functions = {node.name: [one.arg for one in node.args.args] for node in tree.body if isinstance(node, ast.FunctionDef)}
+    (listed,) = [node.value for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "TWINS"]
+    return {key.value: functions[value.id] for key, value in zip(listed.keys, listed.values)}
+
+
 def test_every_twinned_function_has_a_twin_and_the_other_way_round():
     found = {}
     for path in Path(model.__file__).parent.glob("[!_]*.py"):
@@ -219,8 +228,11 @@ def test_every_twinned_function_has_a_twin_and_the_other_way_round():
         for key, function in inspect.getmembers(module, inspect.isfunction):
             if hasattr(function, "__wrapped__") and function.__module__ == module.__name__:
                 found[f"{path.stem}_{key}"] = list(inspect.signature(function).parameters)
-    twins = {name: list(inspect.signature(twin.__wrapped__).parameters) for name, twin in cpu.TWINS.items()}
-    assert twins == found
+    on_cpu = {name: list(inspect.signature(twin.__wrapped__).parameters) for name, twin in cpu.TWINS.items()}
+    on_gpu = twins_on_a_gpu()
+    assert {**on_cpu, **on_gpu} == found
+    assert on_cpu == {name: found[name] for name in on_cpu}
+    assert on_cpu.keys() | {name for name in found if "_recurrence" in name} == found.keys()  # of these a CPU has whole layers
 
 
 # Together

@@ -156,11 +156,20 @@ def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
 
 
 def moments(
-    theta: Array, d: Array, m: Array, v: Array, t: Array, rate: Any, beta1: float, beta2: float, eps: float, decay: float
+    theta: Array,
+    d: Array,
+    m: Array,
+    v: Array,
+    t: Array,
+    rate: Any,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
 ) -> tuple[Array, Array, Array]:
     """`optimizers.moments`."""
     logs = math.log(beta1), math.log(beta2)
-    found: tuple[Array, Array, Array] = ADAM(theta, d, m, v, t, rate, beta1, beta2, *logs, eps, decay)
+    found: tuple[Array, Array, Array] = ADAM(theta, d, m, v, t, rate, beta1, beta2, *logs, eps, weight_decay)
     return found
 
 
