@@ -134,7 +134,7 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
         axes.set(title=cell, xlabel="hidden units")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("µs per training step")
-    figure.axes[0].legend()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path)
 
 
