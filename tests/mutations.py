@@ -31,7 +31,7 @@ def in_every_cell(mistake: str, right: str, wrong: str, test: str) -> list[Mutat
 DIFFERENCES = "test_cells.py::test_backward_equals_central_differences"
 STACK = "test_model.py::test_every_gradient_of_a_new_text"
 PADDED = "test_model.py::test_a_padded_batch_is_its_lines_one_at_a_time"
-TWINS = ("test_fused.py", "test_compiling.py", "test_twins.py")  # the only ones that run compiled twins
+TWINS = ("test_fused.py", "test_compiling.py", "test_pieces.py", "test_twins.py")  # the only ones that run compiled twins
 
 
 def in_a_twin(mistake: str, file: str, right: str, wrong: str, twin: str, test: str = "equals_its_pure_function") -> Mutation:
