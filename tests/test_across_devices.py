@@ -73,7 +73,7 @@ def test_a_model_opens_and_writes_the_same_texts_on_the_other_device(there, tmp_
 @pytest.mark.gpu
 def test_a_device_without_room_is_told_of_in_words(tmp_path):
     if obstacle := backends.cupy_obstacle():
-        pytest.skip(obstacle)
+        pytest.skip(obstacle)  # a machine without a CUDA device, whose memory cannot be limited; test_memory.py is of a CPU's
     import cupy
 
     pool = cupy.get_default_memory_pool()
