@@ -44,7 +44,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=list(PYTHONS))
 def tests(session: nox.Session) -> None:
-    """The tests on NumPy in every Python that is installed; in the one of nox on all arrays, all damaged files, CUDA sources."""
+    """The tests on NumPy in every installed Python; in the one of nox on all arrays, all damaged files and CUDA sources."""
     session.install(".", "--group", "test")
     if session.python == HERE:
         pytest(session, *(f"--backend={name}" for name in ("numpy", "numpy-readonly", "strict", "strict-f32")))
@@ -84,9 +84,8 @@ def jax(session: nox.Session) -> None:
 @nox.session(default=False)
 def cupy_without_gpu(session: nox.Session) -> None:
     """The CuPy wheel where no GPU is: detection, fall-back, refusal, kernels compiled; a GPU that is there is hidden."""
-    session.install(
-        ".", "cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14", "--group", "test"
-    )  # of CUDA's libraries, a gigabyte, one
+    without_the_rest = "cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14"  # CUDA's other libraries, a gigabyte, want a GPU
+    session.install(".", *without_the_rest, "--group", "test")
     pytest(session, "-m", "cupy_without_gpu", CUDA_VISIBLE_DEVICES="-1")
 
 

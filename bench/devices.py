@@ -1,7 +1,7 @@
 """The same training step, by the same functions, on every array library and device that is usable here.
 
 A step is forward, loss, backward, norm clip and Adam on a batch of random tokens; a time is the median over the repeats, each
-of some steps in a row that are waited for together. The first losses of all must agree before a time is printed. Peers are
+of some steps in a row that are waited for together. The losses must agree before a time is printed. Peers are
 `torch.nn` where PyTorch finds a CUDA device, as it is and captured as a CUDA graph, and the one program of JAX's jit.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/devices.py [--hidden 64 256] [--plot devices.svg]
@@ -98,10 +98,31 @@ def prepare(runner: Runner, config: model.Config, batch: int, steps: int) -> con
     return runner.make(config, params, x, y)
 
 
-def warmed(one: contenders.Contender) -> float:
-    """The loss of the first of some steps: later ones of PyTorch differ, for it learns a bias more."""
+def agree(runners: list[Runner], losses: list[list[float]], tolerance: float) -> None:
+    """Raise where the first losses differ, or any of this package: PyTorch learns a bias more, so its later ones do."""
+    own = [each for runner, each in zip(runners, losses) if not runner.name.endswith("itself")]
+    np.testing.assert_allclose(own, np.broadcast_to(own[0], np.shape(own)), rtol=1e-4)
+    np.testing.assert_allclose([first for first, *_ in losses], np.full(len(losses), losses[0][0]), rtol=tolerance)
+
+
+def warmed(one: contenders.Contender) -> list[float]:
+    """The losses of some steps."""
     one.before()
-    return [one.step() for _ in range(3)][0]  # noqa: RUF015
+    return [one.step() for _ in range(3)]
+
+
+def summary(rows: list[dict[str, Any]], own: str) -> str:
+    """How many times as long as one of the runners the others take, over all sizes."""
+    times: dict[str, list[float]] = {}
+    for row in rows:
+        times.setdefault(row["backend"], []).append(row["us"])
+    lines = []
+    for name in times.keys() - {own}:
+        ratios = sorted(us / least for us, least in zip(times[name], times[own]))
+        sooner = sum(ratio > 1 for ratio in ratios)
+        spread = f"median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
+        lines.append(f"{name} / {own}: {spread}; {own} is sooner at {sooner} of {len(ratios)} sizes")
+    return "\n".join(sorted(lines))
 
 
 def measure(those: list[contenders.Contender], repeats: int, together: int) -> list[float]:
@@ -158,12 +179,14 @@ def main() -> None:
         config = model.Config(cell, VOCABULARY, hidden, 1, "zero")
         those = [prepare(runner, config, batch, arguments.steps) for runner in runners]
         losses = [warmed(one) for one in those]
-        np.testing.assert_allclose(losses, np.full(len(losses), losses[0]), rtol=1e-3 if arguments.tf32 else 1e-5)
+        agree(runners, losses, 1e-3 if arguments.tf32 else 1e-5)
         times = measure(those, arguments.repeats, arguments.together)
         print(f"{cell:8} {hidden:4} {batch:4}  " + "  ".join(f"{us:18.0f}" for us in times), flush=True)
         for runner, us in zip(runners, times):
             size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": arguments.steps, "vocabulary": VOCABULARY}
             rows.append({"backend": runner.name, "device": runner.device, **size, "us": round(us, 1)})
+    fast = [runner.name for runner in runners if runner.name.endswith("fused")]
+    print(summary(rows, fast[-1] if fast else runners[0].name))
     libraries = dict.fromkeys(runner.name.split()[0].split("-")[0] for runner in runners)
     print(report(rows, *libraries))
     if arguments.plot:

@@ -121,7 +121,9 @@ SOFTMAX_BACKWARD = cupy.ElementwiseKernel(
     "T p, raw I y, raw T weight, int32 V", "T d", "d = (p - T(i % V == y[i / V])) * weight[i / V]", "bptt_softmax_backward"
 )
 NORM = cupy.ReductionKernel("T d", "T norm", "d * d", "a + b", "norm = sqrt(a)", "0", "bptt_norm")
-SCALED = cupy.ElementwiseKernel("T d, raw T norm, T limit", "T c", "c = d * (limit / max(norm[0], limit))", "bptt_scaled")
+SCALED = cupy.ElementwiseKernel(  # by a norm that is no number: to no numbers
+    "T d, raw T norm, T limit", "T c", "c = d * (norm[0] <= limit ? T(1) : limit / norm[0])", "bptt_scaled"
+)
 ADAM = cupy.ElementwiseKernel(
     "T theta, T d, T m, T v, raw T t, T rate, T beta1, T beta2, T log1, T log2, T eps, T decay",
     "T theta_new, T m_new, T v_new",

@@ -60,6 +60,7 @@ def source(cell: int, backward: bool, hidden: int, size: int, how: Layout, threa
         "H": hidden,
         **{name: value for name, value in how._asdict().items() if name.isupper()},
         "THREADS": threads,
+        "APART": APART,
     }
     defined = "".join(f"#define {name} {value}\n" for name, value in macros.items())
     return defined + resources.files("bptt.fused").joinpath("recurrence.cu").read_text("utf-8")

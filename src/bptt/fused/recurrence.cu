@@ -9,7 +9,8 @@
 // of each of Q warps share a set of S outputs, each with every L * Q-th group of four of the K inputs. The sums of lanes meet by
 // shuffles, those of warps in shared memory, in an order that is always the same.
 //
-// Macros: CELL (0 vanilla, 1 GRU, 2 LSTM), BACKWARD, real, H, U, G, R, L, Q, ROWS (columns in shared memory at a time), THREADS.
+// Macros: CELL (0 vanilla, 1 GRU, 2 LSTM), BACKWARD, real, H, U, G, R, L, Q, ROWS (columns in shared memory at a time), THREADS,
+// APART (words from one counter to the next).
 
 constexpr int GATES = CELL == 0 ? 1 : CELL == 1 ? 3 : 4;
 constexpr int N = GATES * H;
@@ -21,7 +22,6 @@ constexpr int P = S > 16 ? 32 : S > 8 ? 16 : S > 4 ? 8 : S > 2 ? 4 : S;  // the 
 constexpr int I = (K + 4 * L * Q - 1) / (4 * L * Q);  // groups of four inputs of a lane
 constexpr int WIDTH = 4 * L * Q * I;  // K with its padding
 constexpr int E = (R * U + THREADS - 1) / THREADS;  // units of columns that a thread looks after
-constexpr int APART = 32;  // words from one counter to the next
 
 #ifdef __CUDACC__
 extern __shared__ __align__(16) char shared[];
