@@ -12,6 +12,7 @@ import numpy as np
 from bptt import backend as backends
 from bptt import fused, textbook
 from bptt.backend import Backend, HostArray
+from bptt.nn import gradient as gradients
 from bptt.nn import model, optimizers, packing
 
 
@@ -28,20 +29,19 @@ class Contender(NamedTuple):
 def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend | None = None) -> Contender:
     """This package on a backend, by default NumPy: with its compiled twins or without, as they are when it is called."""
     where = where or backends.select("numpy")
-    shapes = model.shapes(config)
     theta = packing.pack(packing.transform(where.put, params))
     memory = optimizers.start(theta)
     x, y, mask = where.put(x), where.put(y), where.put(np.ones(x.shape))
 
     def gradient() -> float:
-        loss, _, _ = model.loss_and_gradient(config, packing.unpack(theta, shapes), x, y, mask)
+        loss, _, _ = gradients.whole(theta, config, x, y, mask, None, (), None)
         where.synchronise()
         return float(where.get(loss))
 
     def begin() -> Any:
         nonlocal theta, memory
-        loss, d, _ = model.loss_and_gradient(config, packing.unpack(theta, shapes), x, y, mask)
-        clipped, _ = optimizers.clip_by_norm(packing.pack(d), 1.0)
+        loss, d, _ = gradients.whole(theta, config, x, y, mask, None, (), None)
+        clipped, _ = optimizers.clip_by_norm(d, 1.0)
         theta, memory = optimizers.adam(theta, clipped, memory, 1e-3)
         return loss
 

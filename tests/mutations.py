@@ -325,8 +325,8 @@ MUTATIONS = [
     Mutation(
         "a mean of each part of the columns",
         "run/parallel.py",
-        "begun or None, dropped, count",
-        "begun or None, dropped, None",
+        "one in keep), count\n",
+        "one in keep), None\n",
         "test_parallel.py::test_parts_add_up",
     ),
     Mutation(
@@ -374,8 +374,8 @@ MUTATIONS = [
     Mutation(
         "the longest line of a batch last",
         "text/batches.py",
-        "np.argsort(~sequences.lengths[places]",
-        "np.argsort(sequences.lengths[places]",
+        "np.lexsort((~sequences.lengths[places]",
+        "np.lexsort((sequences.lengths[places]",
         "test_batches.py::test_lines_give_every_sequence",
     ),
     Mutation(
@@ -865,6 +865,16 @@ MUTATIONS = [
     in_a_twin(
         "second moment of what is not squared", "cpu", "(d[i] * d[i])\n        new", "d[i]\n        new", "optimizers_moments"
     ),
+    in_a_twin(
+        "a layer whose states begin where another's do",
+        "whole",
+        "], before[layer], sizes",
+        "], before[0], sizes",
+        "gradient_whole",
+    ),
+    in_a_twin("no gradient of the initial states", "whole", "        if fresh:\n", "        if not fresh:\n", "gradient_whole"),
+    in_a_twin("dropout in one direction alone", "whole", "dropped(da, keep, layer)", "da", "gradient_whole"),
+    in_a_twin("biases in each other's places", "whole", "(db, ban))\n", "(ban, db))\n", "gradient_whole"),
     in_a_twin("NaN taken for a small number", "vectors", 'ordered("<", x', 'unordered("<", x', "vanilla_run", "not_finite"),
     in_a_twin(
         "arrays taken as if they were contiguous",

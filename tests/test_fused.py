@@ -93,6 +93,16 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
         if function == "cross_entropy_backward":
             _, p, weight = pure("loss_cross_entropy")(*found)
             found = [p, found[1], weight]
+    elif room == "gradient":
+        cell, layers, dropout = ("vanilla", "gru", "lstm")[seed % 3], 1 + seed // 3 % 2, seed // 6 % 2 * 0.5
+        config = model.Config(cell, V, H, layers, "zero" if seed % 4 else "learned")
+        theta = packing.pack(model.init(config, rng))
+        theta = theta + 0.1 * rng.normal(size=theta.shape) / np.sqrt(H)
+        mask = (np.arange(T)[:, None] < np.maximum(1, rng.integers(0, T + 1, B))).astype(float)
+        states = 0.5 * normal(layers, 1 + (cell == "lstm"), B, H) if tokens else None
+        keep = tuple(np.asarray(one, dtype) for one in model.dropout_masks(config, rng, dropout, B))
+        count = np.float64(3 * T * B) if seed % 2 else None
+        found = [theta, config, *rng.integers(0, V, (2, T, B)), mask, states, keep, count]
     elif function == "clip_by_norm":
         found = [normal(H * V), float(rng.choice([1e-3, 1.0, 1e3]))]
     else:

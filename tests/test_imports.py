@@ -42,7 +42,8 @@ NN = {
     "gru": TOOLS | PARTS,
     "lstm": TOOLS | PARTS,
     "model": TOOLS | PARTS | CELLS,
-    "pieces": TOOLS | PARTS | {"model"},
+    "gradient": TOOLS | PARTS | {"model"},
+    "pieces": TOOLS | PARTS | {"model", "gradient"},
     "optimizers": {"arrays"},
 }
 

@@ -10,7 +10,7 @@ import threadpoolctl
 
 import bptt
 from bptt import backend as backends
-from bptt.nn import model, packing
+from bptt.nn import gradient, model, packing
 from bptt.run import parallel
 
 CELLS = pytest.mark.parametrize("cell", model.CELLS)
@@ -38,6 +38,14 @@ def small(monkeypatch: Any) -> None:
     monkeypatch.setattr(parallel, "WIDTH", 8)
 
 
+def in_parts(executor: Any, given: Any, lengths: Any, every: Any = None) -> Any:
+    """What gives in parts what `model.loss_and_gradient` gives, of the same arguments."""
+    config, params, x, y, mask, states, keep = given
+    start = gradient.joined(states) if states else None
+    found = parallel.loss_and_gradient(executor, packing.pack(params), config, x, y, mask, start, keep, lengths, every)
+    return found[0], packing.unpack(found[1], model.shapes(config)), gradient.parted(config, found[2])
+
+
 @CELLS
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("carried", [True, False])
@@ -46,7 +54,7 @@ def test_parts_add_up_to_the_whole(small, cell, layers, carried, every):
     given, lengths = inputs(cell, layers, carried=carried)
     assert len(parallel.cut(given[0], lengths)) > 4
     expected = model.loss_and_gradient(*given)
-    got = parallel.loss_and_gradient(None, *given, lengths, every)
+    got = in_parts(None, given, lengths, every)
     for (name, a), (other, b) in zip(packing.leaves(got[:2]), packing.leaves(expected[:2]), strict=True):
         assert name == other
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=name)
@@ -58,9 +66,9 @@ def test_parts_add_up_to_the_whole(small, cell, layers, carried, every):
 @CELLS
 def test_many_threads_give_the_bits_of_one(small, cell):
     given, lengths = inputs(cell)
-    one = parallel.loss_and_gradient(None, *given, lengths, None)
+    one = in_parts(None, given, lengths)
     with ThreadPoolExecutor(3) as executor:
-        many = parallel.loss_and_gradient(executor, *given, lengths, None)
+        many = in_parts(executor, given, lengths)
     for (name, a), (_, b) in zip(packing.leaves(one), packing.leaves(many), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
 

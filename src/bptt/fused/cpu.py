@@ -8,10 +8,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from bptt.fused import cells
+from bptt.fused import cells, readout, whole
 from bptt.fused.compiling import compiled
-from bptt.fused.product import multiply, outer, pack, pack_transposed, padded, space, trimmed
-from bptt.fused.vectors import exp
 
 NAME: str = f"numba {numba.__version__}"
 ARRAY = np.ndarray
@@ -56,81 +54,21 @@ def lstm_run_backward(
     return None if x.ndim == 2 else dx, da0, dc0, dWax, dWaa, db
 
 
-@compiled
-def products(A: Any, panels: Any, added: Any) -> Any:
-    """A W + added (T, B, N) for A (T, B, K) and the panels of W (K, N), by as many rows as a near cache holds."""
-    (T, B, K), N = A.shape, added.size
-    out, some = np.empty((T * B, N), A.dtype), np.empty((64, padded(N, A)), A.dtype)
-    for first in range(0, T * B, 64):
-        count = min(64, T * B - first)
-        multiply(A, first * K, count, K, panels, some, False)
-        for i in range(count):
-            for j in range(N):
-                out[first + i, j] = some[i, j] + added[j]
-    return out.reshape(T, B, N)
-
-
-@compiled
-def linear_affine(W: Any, x: Any, b: Any) -> Any:
-    return products(x, pack_transposed(W), b)
-
-
-@compiled
-def linear_affine_backward(W: Any, x: Any, dz: Any) -> Any:
-    (T, B, I), N = x.shape, W.shape[0]
-    d, db, dW = dz.reshape(T * B, N), np.zeros(N, W.dtype), space(N, I, W)
-    for row in d:
-        db += row
-    outer(d, x.reshape(T * B, I), 0, T * B, dW, False)
-    return products(dz, pack(W), np.zeros(I, W.dtype)), trimmed(dW, N, I), db
+linear_affine, linear_affine_backward = readout.affine, readout.affine_backward
+loss_cross_entropy_backward = readout.cross_entropy_backward
 
 
 def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
-    return cross_entropy(logits, y, mask, 0.0 if count is None else float(count))
+    return readout.cross_entropy(logits, y, mask, 0.0 if count is None else float(count))
 
 
-@compiled
-def cross_entropy(logits: Any, y: Any, mask: Any, of: float) -> Any:
-    T, B, V = logits.shape
-    p, weight, mean = np.empty_like(logits), np.empty_like(mask), np.empty((), logits.dtype)
-    count = loss = 0.0
-    for t in range(T):
-        for b in range(B):
-            count += mask[t, b]
-            row, largest = p[t, b], logits[t, b, 0]
-            for v in range(1, V):
-                largest = max(largest, logits[t, b, v])
-            for v in range(V):
-                row[v] = logits[t, b, v] - largest
-            weight[t, b] = row[y[t, b]]
-    if of:  # the targets here are not all
-        count = of
-    flat = p.reshape(-1)
-    for i in range(flat.size):  # whole vectors
-        flat[i] = exp(flat[i])
-    for t in range(T):
-        for b in range(B):
-            row, total = p[t, b], logits.dtype.type(0)
-            for v in range(V):
-                total += row[v]
-            for v in range(V):
-                row[v] /= total
-            loss += (math.log(total) - weight[t, b]) * mask[t, b]
-            weight[t, b] = mask[t, b] / count
-    mean[()] = loss / count
-    return mean, p, weight
-
-
-@compiled
-def loss_cross_entropy_backward(p: Any, y: Any, weight: Any) -> Any:
-    T, B, V = p.shape
-    d = np.empty_like(p)
-    for t in range(T):
-        for b in range(B):
-            for v in range(V):
-                d[t, b, v] = p[t, b, v] * weight[t, b]
-            d[t, b, y[t, b]] -= weight[t, b]
-    return d
+def gradient_whole(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
+    L, V, H = config.layers, config.vocabulary, config.hidden
+    S, G, M = {"vanilla": (1, 1, 0), "gru": (1, 3, H), "lstm": (2, 4, 0)}[config.cell]
+    states = np.empty((L, S, 0, H), theta.dtype) if states is None else states
+    masks = np.stack(keep) if keep else np.empty((L, 0, H), theta.dtype)
+    of = 0.0 if count is None else float(count)
+    return whole.gradient(theta, x, y, mask, states, masks, of, (L, S, G, V, H, M), (0,) * G)
 
 
 @functools.partial(compiled, fastmath=frozenset({"contract", "reassoc"}))
@@ -187,5 +125,5 @@ def owned(function: Callable[..., Any]) -> Callable[..., Any]:
     return twin
 
 
-ROOMS = ("arrays_", "linear_", "vanilla_", "gru_", "lstm_", "loss_", "optimizers_")
+ROOMS = ("linear_", "vanilla_", "gru_", "lstm_", "loss_", "gradient_", "optimizers_")
 TWINS: dict[str, Callable[..., Any]] = {name: owned(function) for name, function in globals().items() if name.startswith(ROOMS)}

@@ -6,14 +6,13 @@ and what backward needs of k steps, about the least where k = sqrt(T); the price
 """
 
 import math
-import operator
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 from bptt.backend import Array, device, namespace
-from bptt.nn import loss, model, packing
+from bptt.nn import gradient, loss, model, packing
 
 Every = int | Literal["sqrt"]
 
@@ -48,6 +47,8 @@ def cut(config: model.Config, lengths: Sequence[int], most: int) -> list[Piece]:
 
     Columns in another order are right, too, but save less: all up to the last one that goes on are computed.
     """
+    if 0 < min(lengths) == max(lengths) <= most:
+        return [Piece(0, max(lengths), len(lengths))]
     worth = WORTH / (config.layers * model.CELLS[config.cell].GATES * config.hidden**2)  # steps of a column
     until = list(accumulate(reversed(lengths), max))  # upwards: where the last column ends, the last two, and so on
     pieces, first, over = [], 0, bisect_right(until, 0)  # columns that are over
@@ -61,18 +62,18 @@ def cut(config: model.Config, lengths: Sequence[int], most: int) -> list[Piece]:
 
 
 def loss_and_gradient(
+    theta: Array,
     config: model.Config,
-    params: model.Params,
     x: Array,
     y: Array,
     mask: Array,
-    states: tuple[Any, ...] | None = None,
+    states: Array | None = None,
     keep: tuple[Array, ...] = (),
     count: Array | None = None,
     lengths: Sequence[int] | None = None,
     every: Every | None = None,
-) -> tuple[Array, model.Params, tuple[Any, ...]]:
-    """What `model.loss_and_gradient` gives, but for the rounding of sums: no gradient is cut.
+) -> tuple[Array, Array, Array]:
+    """What `gradient.whole` gives, but for the rounding of sums: no gradient is cut.
 
     `lengths` holds the steps of each column before its padding, by default all T; of a column that is over, the state after
     is one in its padding. With `every` the states between are recomputed.
@@ -80,20 +81,22 @@ def loss_and_gradient(
     T, B = x.shape
     pieces = cut(config, [T] * B if lengths is None else lengths, T if every is None else length(every, T))
     if pieces == [Piece(0, T, B)]:
-        return model.loss_and_gradient(config, params, x, y, mask, states, keep, count)
+        return gradient.whole(theta, config, x, y, mask, states, keep, count)
     count = namespace(mask).sum(mask) if count is None else count
+    params = packing.unpack(theta, model.shapes(config))
 
     def forward(piece: Piece, start: Any) -> Forward:
         own = slice(piece.first, piece.end), slice(piece.width)
         logits, after, cache = model.forward(config, params, x[own], start, _columns(keep, 0, piece.width))
         return Forward(cache, *loss.forward(logits, y[own], mask[own], count), _copies(after))
 
-    def backward(piece: Piece, start: Any, done: Forward | None, dafter: Any) -> tuple[Array, model.Params, Any]:
+    def backward(piece: Piece, start: Any, done: Forward | None, dafter: Any) -> tuple[Array, Array, Any]:
         # a function of its own, so that what a piece needs is gone when the next one begins
         done = done or forward(piece, start)
-        return done.share, *model.backward(config, params, done.cache, loss.backward(done.loss_cache), dafter)
+        d, dstart = model.backward(config, params, done.cache, loss.backward(done.loss_cache), dafter)
+        return done.share, packing.pack(d), dstart
 
-    now, ends = model.initial_states(config, params, B) if states is None else states, []
+    now, ends = model.initial_states(config, params, B) if states is None else gradient.parted(config, states), []
     starts: list[Any] = []
     held: list[Any] = []  # of each piece what `forward` gave, or None
     for piece in pieces:
@@ -107,11 +110,12 @@ def loss_and_gradient(
             held.append(None)
             given = x[piece.first : piece.end, : piece.width], starts[-1], _columns(keep, 0, piece.width)
             now = _copies(model.run(config, params, *given)[1])
-    mean, gradient, dstart = backward(pieces[-1], starts.pop(), held.pop(), None)
+    mean, total, dstart = backward(pieces[-1], starts.pop(), held.pop(), None)
     for piece in pieces[-2::-1]:
         share, d, dstart = backward(piece, starts.pop(), held.pop(), _widened(dstart, piece.width))
-        mean, gradient = mean + share, packing.transform(operator.add, gradient, d)
-    return mean, gradient, packing.transform(lambda *rows: namespace(rows[0]).concat(rows), now, *reversed(ends))
+        mean, total = mean + share, total + d
+    after = packing.transform(lambda *rows: namespace(rows[0]).concat(rows), now, *reversed(ends))
+    return mean, total, gradient.joined(after)
 
 
 def _copies(states: tuple[Any, ...]) -> tuple[Any, ...]:

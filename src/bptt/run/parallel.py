@@ -5,19 +5,17 @@ many do, bit for bit.
 """
 
 import contextlib
-import operator
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from bptt.backend import Array, Backend, HostArray, namespace
-from bptt.nn import model, packing, pieces
+from bptt.nn import model, pieces
 
 WIDTH = 32  # columns of a part, but two parts from so many on: the fewer there are, the more often the weights are read
 LARGE = 2.5e7  # multiplications by a recurrent weight in a part, at least: for less a second thread does not pay
@@ -56,32 +54,32 @@ def threads(backend: Backend) -> Iterator[Executor | None]:
 
 def loss_and_gradient(
     executor: Executor | None,
+    theta: Array,
     config: model.Config,
-    params: model.Params,
     x: Array,
     y: Array,
     mask: Array,
-    states: tuple[Any, ...] | None,
+    states: Array | None,
     keep: tuple[Array, ...],
     lengths: HostArray,
     every: pieces.Every | None,
-) -> tuple[Array, model.Params, tuple[Any, ...]]:
+) -> tuple[Array, Array, Array]:
     """What `pieces.loss_and_gradient` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
     columns = cut(config, lengths)
     if len(columns) == 1:
-        return pieces.loss_and_gradient(config, params, x, y, mask, states, keep, lengths=lengths.tolist(), every=every)
+        return pieces.loss_and_gradient(theta, config, x, y, mask, states, keep, lengths=lengths.tolist(), every=every)
     xp = namespace(mask)
     count = xp.sum(mask)
 
-    def part(own: slice) -> tuple[Array, model.Params, tuple[Any, ...]]:
-        begun, dropped = (packing.transform(lambda a: a[own, ...], tree) for tree in (states or (), keep))
-        given = params, x[:, own], y[:, own], mask[:, own], begun or None, dropped, count
-        return pieces.loss_and_gradient(config, *given, lengths=lengths[own].tolist(), every=every)
+    def part(own: slice) -> tuple[Array, Array, Array]:
+        begun = None if states is None else states[:, :, own, :]
+        given = x[:, own], y[:, own], mask[:, own], begun, tuple(one[own, :] for one in keep), count
+        return pieces.loss_and_gradient(theta, config, *given, lengths=lengths[own].tolist(), every=every)
 
     results = (executor.map if executor else map)(part, columns)
-    mean, gradient, after = next(results)
+    mean, total, after = next(results)
     afters = [after]
     for share, d, after in results:
-        mean, gradient = mean + share, packing.transform(operator.add, gradient, d)
+        mean, total = mean + share, total + d
         afters.append(after)
-    return mean, gradient, packing.transform(lambda *rows: xp.concat(rows), *afters)
+    return mean, total, xp.concat(afters, axis=2)

@@ -156,7 +156,7 @@ def _settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Set
 def _fit(task: Task, state: State) -> bool:
     """Whether the next batch can go on from the states that there are; only those of a forged checkpoint do not fit."""
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position))
-    return window.start or (state.states is not None and state.states[0].a.shape[0] == window.columns.shape[1])
+    return window.start or (state.states is not None and state.states.shape[2] == window.columns.shape[1])
 
 
 def _difference(record: dict[str, Any], data: Data) -> str:

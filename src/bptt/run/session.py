@@ -89,8 +89,9 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
             due = _due(task, now, first.step, signals)
             due = due._replace(saved=due.saved or time.perf_counter() - saved > STALE)
             silent = time.perf_counter() - told > SILENCE
-            if any(due) or silent or len(pending) == LOOK:
-                now, pending = look(), []
+            if not any(due) and not silent and len(pending) < LOOK:
+                continue
+            now, pending = look(), []
             now, row = _enter(run, now, due, trace.rate)
             if _keep(run, now, due, row):
                 saved = time.perf_counter()
@@ -134,7 +135,7 @@ def _keep(run: Run, now: Standing, due: Due, row: dict[str, Any]) -> bool:
 def snapshot(run: Run, now: Standing) -> contents.Checkpoint:
     """All that a session can go on from."""
     task = run.task
-    memory = to_host(task.backend, now.state)
+    memory = to_host(task, now.state)
     for name, array in memory.items():
         if not np.isfinite(array).all():
             raise Diverged(progress.diverged(now.state.step, f"{name} of the optimizer", task))

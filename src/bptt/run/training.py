@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
-from bptt.nn import model, optimizers, packing, pieces
+from bptt.nn import gradient, model, optimizers, packing, pieces
 from bptt.run import parallel
 from bptt.run.data import Data, Position, epochs, generator
 from bptt.run.plans import Plan
@@ -44,7 +44,7 @@ class State(NamedTuple):
     position: Position  # of the next batch
     theta: Array  # (P,) parameters
     memory: optimizers.State
-    states: tuple[Any, ...] | None  # that the next batch goes on from; None before the first one
+    states: Array | None  # (L, S, B, H) that the next batch goes on from; None before the first one
     alive: Array  # (): False once a loss or a gradient was not finite; from there on theta stays as it is
 
 
@@ -52,7 +52,7 @@ class Trace(NamedTuple):
     """What an update was like."""
 
     before: Position  # of its batch
-    states: tuple[Any, ...] | None  # that its batch went on from
+    states: Array | None  # (L, S, B, H) that its batch went on from
     loss: Array  # (), nats per character
     norm: Array  # (): of the gradient, before it was clipped
     rate: float
@@ -78,16 +78,14 @@ def updates(task: Task, state: State) -> Iterator[tuple[State, Trace]]:
 
 def update(task: Task, state: State, batch: Batch, after: Position, executor: Executor | None = None) -> tuple[State, Trace]:
     """One update by a batch, and the position of the batch after it; by the threads of an executor, if there is one."""
-    settings, params = task.settings, packing.unpack(state.theta, model.shapes(task.config))
-    loss, gradient, states = _gradient(task, params, batch, state.states, state.step, executor)
-    d = packing.pack(gradient)
+    settings = task.settings
+    loss, d, states = _gradient(task, state.theta, batch, state.states, state.step, executor)
     d, norm = optimizers.clip_by_norm(d, settings.clip_norm) if settings.clip_norm else (d, optimizers.norm(d))
     rate = rate_at(task, state.step)
     theta, memory = UPDATES[settings.optimizer](state.theta, d, state.memory, rate)
     xp = namespace(theta)
-    alive = xp.logical_and(state.alive, xp.logical_and(xp.isfinite(loss), xp.isfinite(norm)))
+    alive = state.alive & xp.isfinite(loss) & xp.isfinite(norm)
     trace = Trace(state.position, state.states, loss, norm, rate, batch.targets)
-    states = packing.transform(lambda a: xp.asarray(a, copy=True), states)  # a view would keep those of all steps
     return State(state.step + 1, after, xp.where(alive, theta, state.theta), memory, states, alive), trace
 
 
@@ -97,26 +95,29 @@ def rate_at(task: Task, step: int) -> float:
     return optimizers.warmup_cosine(step, task.plan.learning_rate, warmup=min(WARM_UP, steps // 10), total=steps)
 
 
-def culprit(task: Task, theta: Array, step: int, before: Position, states: tuple[Any, ...] | None) -> str:
+def culprit(task: Task, theta: Array, step: int, before: Position, states: Array | None) -> str:
     """The first tensor that is not finite in the update after `step` others, in the order in which they are computed."""
     params = packing.unpack(theta, model.shapes(task.config))
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, before))
     batch = task.read(window)
-    loss, gradient, _ = _gradient(task, params, batch, states, step)
+    loss, d, _ = _gradient(task, theta, batch, states, step)
     tensors = itertools.chain(
         ((f"the weights {name}", array) for name, array in packing.leaves(params)),
         _forward(task, params, batch, states, step),
         [("the loss", loss)],
-        ((f"the gradient of {name}", array) for name, array in packing.leaves(gradient)),
+        ((f"the gradient of {name}", array) for name, array in packing.leaves(packing.unpack(d, model.shapes(task.config)))),
     )
     bad = (name for name, array in tensors if not np.isfinite(task.backend.get(array)).all())
     return next(bad, "the norm of the gradient")
 
 
-def to_host(backend: Backend, state: State) -> dict[str, HostArray]:
+def to_host(task: Task, state: State) -> dict[str, HostArray]:
     """By name what the optimizer remembers, and the states that the next batch goes on from."""
-    arrays = {**state.memory._asdict(), **{f"states.{name}": array for name, array in packing.leaves(state.states or ())}}
-    return {name: backend.get(array) for name, array in arrays.items()}
+    get = task.backend.get
+    arrays = {name: get(array) for name, array in state.memory._asdict().items()}
+    if state.states is not None:
+        arrays |= {f"states.{name}": array for name, array in packing.leaves(gradient.parted(task.config, get(state.states)))}
+    return arrays
 
 
 def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int, position: Position) -> State:
@@ -124,10 +125,8 @@ def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int,
     put, cell = task.backend.put, model.CELLS[task.config.cell]
     states = None
     if memory.keys() > set(optimizers.State._fields):
-        states = tuple(
-            cell.State(*(put(memory[f"states.{layer}.{field}"]) for field in cell.State._fields))
-            for layer in range(task.config.layers)
-        )
+        rows = [[memory[f"states.{layer}.{field}"] for field in cell.State._fields] for layer in range(task.config.layers)]
+        states = put(np.array(rows))
     xp = namespace(theta)
     remembered = optimizers.State(*(put(memory[field]) for field in optimizers.State._fields))
     return State(step, position, theta, remembered, states, xp.all(xp.isfinite(theta)))
@@ -135,14 +134,14 @@ def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int,
 
 def _gradient(
     task: Task,
-    params: model.Params,
+    theta: Array,
     batch: Batch,
-    states: tuple[Any, ...] | None,
+    states: Array | None,
     step: int,
     executor: Executor | None = None,
-) -> tuple[Array, model.Params, tuple[Any, ...]]:
+) -> tuple[Array, Array, Array]:
     start = None if batch.start else states
-    given = task.config, params, batch.x, batch.y, batch.mask, start, _dropout(task, batch, step)
+    given = theta, task.config, batch.x, batch.y, batch.mask, start, _dropout(task, batch, step)
     every = task.settings.recompute_every
     if task.backend.name == "numpy":
         return parallel.loss_and_gradient(executor, *given, batch.lengths, every)
@@ -150,12 +149,12 @@ def _gradient(
     return pieces.loss_and_gradient(*given, lengths=lengths, every=every)
 
 
-def _forward(
-    task: Task, params: model.Params, batch: Batch, states: tuple[Any, ...] | None, step: int
-) -> Iterator[tuple[str, Array]]:
+def _forward(task: Task, params: model.Params, batch: Batch, states: Array | None, step: int) -> Iterator[tuple[str, Array]]:
     """The states and the logits of an update, of as many steps at a time as may be in memory."""
     T, every, keep = batch.x.shape[0], task.settings.recompute_every, _dropout(task, batch, step)
-    k, after = T if every is None else pieces.length(every, T), None if batch.start else states
+    k, after = T if every is None else pieces.length(every, T), None
+    if states is not None and not batch.start:
+        after = gradient.parted(task.config, states)
     for t in range(0, T, k):
         logits, after, cache = model.forward(task.config, params, batch.x[t : min(t + k, T), ...], after, keep)
         yield from ((f"the states of layer {layer}", layer_cache.a) for layer, layer_cache in enumerate(cache.layers))

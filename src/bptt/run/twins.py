@@ -7,7 +7,7 @@ import numpy as np
 
 from bptt import fused
 from bptt.backend import Backend
-from bptt.nn import loss, model, optimizers, packing
+from bptt.nn import gradient, loss, model, optimizers, packing
 from bptt.run import environment
 
 
@@ -37,9 +37,11 @@ def rehearse(config: model.Config, backend: Backend) -> None:
     try:
         logits, _, cache = model.forward(small, params, ids)
         _, loss_cache = loss.forward(logits, ids, mask)
-        gradient, _ = model.backward(small, params, cache, loss.backward(loss_cache))
-        d, _ = optimizers.clip_by_norm(packing.pack(gradient), 1.0)
-        optimizers.adam(d, d, optimizers.start(d), 0.1)
+        model.backward(small, params, cache, loss.backward(loss_cache))
+        theta = packing.pack(params)
+        _, d, _ = gradient.whole(theta, small, ids, ids, mask, None, (), None)
+        d, _ = optimizers.clip_by_norm(d, 1.0)
+        optimizers.adam(theta, d, optimizers.start(d), 0.1)
     except Exception as error:  # a compiler that this was not written for, say
         fused.stop()
         problem = f"{type(error).__name__}: {error!s:.200}"

@@ -14,6 +14,8 @@ from bptt.errors import InputError
 from bptt.text import tokens
 from bptt.text.sequences import Sequences, shuffled
 
+TOGETHER = 1 << 16  # sequences of which the places are computed at a time
+
 
 class Window(NamedTuple):
     """T steps of B columns side by side, by their places in the ids."""
@@ -22,6 +24,11 @@ class Window(NamedTuple):
     steps: int  # T
     targets: int  # that count
     start: bool  # True: begins at the initial state; False: goes on from the state after the window before
+
+    @property
+    def full(self) -> bool:
+        """Whether no column has any padding."""
+        return bool(self.targets == self.steps * self.columns.shape[1])
 
 
 class Batch(NamedTuple):
@@ -39,14 +46,14 @@ def reader(ids: HostArray, backend: Backend) -> Callable[[Window], Batch]:
     """What makes the batch of a window of ids (N,) on the device, where the ids stay for it if they fit."""
     put, near, dtype = backend.put, _near(ids), getattr(backend.xp, backend.dtype)
     if backend.name == "numpy":
-        return lambda w: Batch(*gather(*near(w), w.steps, dtype), lengths(w), w.targets, w.start)
+        return lambda w: Batch(*gather(*near(w), w.steps, w.full, dtype), lengths(w), w.targets, w.start)
     small = np.dtype(np.uint8 if ids.itemsize == 1 else np.int32)  # types in which every library can gather
     if len(ids) * small.itemsize <= backend.room():
         held = backend.xp.concat([put(piece, small.name) for piece in tokens.pieces(ids)])
-        return lambda w: Batch(*gather(held, put(w.columns), w.steps, dtype), lengths(w), w.targets, w.start)
+        return lambda w: Batch(*gather(held, put(w.columns), w.steps, w.full, dtype), lengths(w), w.targets, w.start)
 
     def transferred(window: Window) -> Batch:
-        x, y, mask = gather(*near(window), window.steps, np.float64)
+        x, y, mask = gather(*near(window), window.steps, window.full, np.float64)
         return Batch(put(x), put(y), put(mask), lengths(window), window.targets, window.start)
 
     return transferred
@@ -59,11 +66,14 @@ def lengths(window: Window) -> HostArray:
     return found
 
 
-def gather(ids: Array, columns: Array, steps: int, dtype: Any) -> tuple[Array, Array, Array]:
-    """Inputs, targets and mask (T, B) of the columns (2, B) of a window, from ids (N,) on the same device."""
+def gather(ids: Array, columns: Array, steps: int, full: bool, dtype: Any) -> tuple[Array, Array, Array]:
+    """Inputs, targets and mask (T, B) of the columns (2, B) of a window, `full` or not, from ids (N,) on the same device."""
     xp = namespace(ids)
     firsts, ends = columns[0, :], columns[1, :]
     places = firsts + xp.arange(steps + 1, dtype=columns.dtype, device=device(columns))[:, None]  # (T+1, B)
+    if full:
+        found = xp.astype(ids[places], xp.int64)
+        return found[:-1, :], found[1:, :], xp.ones(found[1:, :].shape, dtype=dtype, device=device(columns))
     inside = places <= ends
     found = ids[xp.minimum(places, ends)]  # `take` would want them in one row: a small batch would take a fifth longer
     found = xp.where(inside, xp.astype(found, xp.int64), 0)
@@ -88,11 +98,21 @@ def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generato
         ends = np.cumsum(_windows_count(sequences.lengths[order], borders, length))
         group = int(np.searchsorted(ends, first, side="right"))  # groups to leave out
         first -= int(ends[group - 1]) if group else 0
-    for begin, end in pairwise(borders[group:].tolist()):
-        places = order[begin:end]
-        descending = np.argsort(~sequences.lengths[places], kind="stable")  # ~ turns the order of unsigned numbers around
-        yield from windows(sequences.take(places[descending]), length, first)
-        first = 0
+    many = max(1, TOGETHER // batch)
+    for some in range(group, len(borders) - 1, many):
+        own = borders[some : some + many + 1]
+        places, own = order[own[0] : own[-1]], own - own[0]
+        groups = np.repeat(np.arange(len(own) - 1), np.diff(own))
+        descending = np.lexsort((~sequences.lengths[places], groups))  # ~ turns the order of unsigned numbers around
+        columns = _columns(sequences.take(places[descending]))
+        targets = columns[1] - columns[0]
+        longests, totals = targets[own[:-1]].tolist(), np.add.reduceat(targets, own[:-1]).tolist()
+        for longest, total, (begin, end) in zip(longests, totals, pairwise(own.tolist())):
+            if 0 < longest <= length:  # nearly all of them
+                yield Window(columns[:, begin:end], longest, total, True)
+            else:
+                yield from _windows(columns[:, begin:end], length, first)
+            first = 0
 
 
 def stream(text: Sequences, batch: int, length: int, first: int = 0) -> Iterator[Window]:
@@ -108,7 +128,7 @@ def stream(text: Sequences, batch: int, length: int, first: int = 0) -> Iterator
     start, targets = int(text.starts[0]), int(text.lengths[0])
     streams = _streams(targets, batch, length)
     cuts = np.array([start + targets * b // streams for b in range(streams + 1)])
-    yield from windows(Sequences(text.ids, cuts[:-1], np.diff(cuts)), length, first)
+    yield from _windows(np.array((cuts[:-1], cuts[1:])), length, first)
 
 
 def lines_count(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None) -> int:
@@ -130,8 +150,13 @@ def stream_count(text: Sequences, batch: int, length: int) -> int:
 
 def windows(sequences: Sequences, length: int, first: int = 0) -> Iterator[Window]:
     """Sequences side by side, one column each, in windows of at most `length` steps; `first` of them are left out."""
-    starts, targets = sequences.starts.astype(np.int64), sequences.lengths.astype(np.int64)
-    ends, longest = starts + targets, int(targets.max())
+    return _windows(_columns(sequences), length, first)
+
+
+def _windows(columns: HostArray, length: int, first: int) -> Iterator[Window]:
+    starts, ends = columns
+    targets = ends - starts
+    longest = int(targets.max())
     before = int(np.minimum(targets, first * length).sum()) if first else 0
     for t in range(first * length, longest, length):
         until = int(np.minimum(targets, t + length).sum())
@@ -152,6 +177,12 @@ def _near(ids: HostArray) -> Callable[[Window], tuple[HostArray, HostArray]]:
         return np.concatenate(parts), window.columns - begins + np.cumsum(counts) - counts
 
     return brought
+
+
+def _columns(sequences: Sequences) -> HostArray:
+    """Where the first input of each sequence is, and its last target, (2, S) int64."""
+    starts = sequences.starts.astype(np.int64)
+    return np.array((starts, starts + sequences.lengths.astype(np.int64)))
 
 
 def _borders(count: int, batch: int) -> HostArray:

@@ -1,0 +1,45 @@
+"""The loss and its gradient as a function of one vector: what the updates of a run are made of.
+
+Here the states of a model are one array, too, (L, S, B, H): of each layer the S fields of its cell's State.
+"""
+
+from typing import Any
+
+from bptt.backend import Array, namespace
+from bptt.fused import twinned
+from bptt.nn import model, packing
+
+
+def parted(config: model.Config, states: Array) -> tuple[Any, ...]:
+    """The State of each layer, given all states (L, S, B, H)."""
+    State = model.CELLS[config.cell].State
+    fields = range(len(State._fields))
+    return tuple(State(*(states[layer, field, ...] for field in fields)) for layer in range(config.layers))
+
+
+def joined(states: tuple[Any, ...]) -> Array:
+    """All states (L, S, B, H), given the State of each layer: a copy, where views would keep those of all steps."""
+    arrays = packing.flat(states)
+    xp = namespace(arrays[0])
+    return xp.reshape(xp.stack(arrays), (len(states), len(states[0]), *arrays[0].shape))
+
+
+@twinned
+def whole(
+    theta: Array,
+    config: model.Config,
+    x: Array,
+    y: Array,
+    mask: Array,
+    states: Array | None,
+    keep: tuple[Array, ...],
+    count: Array | None,
+) -> tuple[Array, Array, Array]:
+    """What `model.loss_and_gradient` gives, for the parameters as a vector (P,): the gradient is one, too.
+
+    The states before and after are (L, S, B, H).
+    """
+    params = packing.unpack(theta, model.shapes(config))
+    start = None if states is None else parted(config, states)
+    mean, d, after = model.loss_and_gradient(config, params, x, y, mask, start, keep, count)
+    return mean, packing.pack(d), joined(after)
