@@ -57,7 +57,7 @@ def tests(session: nox.Session) -> None:
 def fused(session: nox.Session) -> None:
     """The compiled twins: each against its pure function, then the tests of the maths and of training with them in use."""
     session.install(".[fast]", "--group", "test")
-    rooms = ("fused", "compiling", "twins")
+    rooms = ("fused", "compiling", "twins", "updates")
     pytest(session, "--dist=loadgroup", *(f"tests/test_{room}.py" for room in rooms))
     names = ("cells", "model", "pieces", "parallel", "training")
     twins = {"BPTT_TEST_FUSED": "numpy"}

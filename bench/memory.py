@@ -26,6 +26,7 @@ import numpy as np
 from machine import report
 
 from bptt import fused
+from bptt.backend import HostArray
 from bptt.nn import model, packing, pieces
 from bptt.run import environment
 
@@ -42,27 +43,26 @@ def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Name
     """Peak and time of loss and gradient, in this process."""
     rng, V, dtype = np.random.default_rng(0), arguments.vocabulary, np.dtype(arguments.dtype)
     config = model.Config(cell, V, arguments.hidden)
-    exact = model.init(config, rng)
-    params = packing.transform(lambda a: a.astype(dtype), exact)
+    exact = packing.pack(model.init(config, rng))
+    theta = exact.astype(dtype)
     tokens = rng.integers(0, V, (T + 1, 1))
     x, y, mask = tokens[:-1], tokens[1:], np.ones((T, 1), dtype)
 
-    def gradient(params: model.Params, T: int, every: Any) -> model.Params:
-        given = config, params, x[:T], y[:T], mask[:T].astype(params.Wya.dtype, copy=False)
-        if every is None:
-            return model.loss_and_gradient(*given)[1]
-        return pieces.loss_and_gradient(*given, every=every)[1]
+    def gradient(theta: HostArray, T: int, every: Any) -> model.Params:
+        given = theta, config, x[:T], y[:T], mask[:T].astype(theta.dtype, copy=False)
+        return packing.unpack(pieces.loss_and_gradient(*given, every=every)[1], model.shapes(config))
 
-    gradient(params, 20, every)  # what is compiled or loaded at the first call does not count
+    gradient(theta, 20, every)  # what is compiled or loaded at the first call does not count
     before, times = environment.resident(), []
     while len(times) < 3 or len(times) * T < WORK:
         began = time.process_time()
-        gradient(params, T, every)
+        gradient(theta, T, every)
         times.append((time.process_time() - began) / T)
     row = {"before_MB": before / 1e6, "peak_MB": peak() / 1e6, "us_per_step": statistics.median(times) * 1e6}
     if every is not None and T <= LARGEST:
         pairs = zip(*(packing.flat(gradient(exact, T, k)) for k in (every, None)))
         row["apart"] = max(float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in pairs)
+    params = packing.unpack(theta, model.shapes(config))
     _, _, cache = model.CELLS[cell].forward(params.layers[0], x[:1], model.initial_states(config, params, 1)[0])
     states = packing.transform(lambda a: a[-1, ...], tuple(cache)[1:])  # of one step
     row["stored_MB"] = sum(array.nbytes for array in packing.flat(states)) * T / 1e6

@@ -31,7 +31,13 @@ def in_every_cell(mistake: str, right: str, wrong: str, test: str) -> list[Mutat
 DIFFERENCES = "test_cells.py::test_backward_equals_central_differences"
 STACK = "test_model.py::test_every_gradient_of_a_new_text"
 PADDED = "test_model.py::test_a_padded_batch_is_its_lines_one_at_a_time"
-TWINS = ("test_fused.py", "test_compiling.py", "test_pieces.py", "test_twins.py")  # the only ones that run compiled twins
+TWINS = (
+    "test_fused.py",
+    "test_compiling.py",
+    "test_pieces.py",
+    "test_twins.py",
+    "test_updates.py",
+)  # the only ones that run compiled twins
 
 
 def in_a_twin(mistake: str, file: str, right: str, wrong: str, twin: str, test: str = "equals_its_pure_function") -> Mutation:
@@ -220,7 +226,7 @@ MUTATIONS = [
     Mutation(
         "state not carried in training",
         "run/training.py",
-        "    start = None if batch.start else states\n    given",
+        "    start = None if batch.window.start else states\n    given",
         "    start = None\n    given",
         "test_training.py::test_the_state_is_carried_to_the_next_window",
     ),
@@ -234,7 +240,7 @@ MUTATIONS = [
     Mutation(
         "state not carried in evaluation",
         "run/evaluation.py",
-        "None if batch.start else states",
+        "None if batch.window.start else states",
         "None",
         "test_evaluation.py::test_a_stream_in_windows",
     ),
@@ -395,8 +401,8 @@ MUTATIONS = [
     Mutation(
         "last target wrapped to the front",
         "text/batches.py",
-        "found = ids[xp.minimum(places, ends)]",
-        "found = ids[xp.minimum(places, ends) % (ids.shape[0] - 1)]",
+        "last = places <= columns[1, :], xp.minimum(places, columns[1, :])",
+        "last = places <= columns[1, :], xp.minimum(places, columns[1, :]) % (ids.shape[0] - 1)",
         "test_batches.py",
     ),
     Mutation(
@@ -416,15 +422,15 @@ MUTATIONS = [
     Mutation(
         "mask a step late",
         "text/batches.py",
-        "xp.astype(inside[1:, :], dtype)",
-        "xp.astype(inside[:-1, :], dtype)",
+        "xp.where(inside[1:, :], ones, 0.0)",
+        "xp.where(inside[:-1, :], ones, 0.0)",
         "test_batches.py::test_windows_are_what_a_loop_over_the_columns_gives",
     ),
     Mutation(
         "the whole text put on the device for each batch",
         "text/batches.py",
-        "gather(held, put(w.columns)",
-        "gather(put(ids, small.name), put(w.columns)",
+        "batch(held, put(window.columns)",
+        "batch(put(ids, small.name), put(window.columns)",
         "test_training.py::test_a_text_that_fits_travels_once",
     ),
     Mutation(
@@ -863,18 +869,74 @@ MUTATIONS = [
     in_a_twin("the last block of steps alone", "cells", "first = t + steps == T", "first = True", "gru_run_backward"),
     in_a_twin("a gradient from after the last step lost", "cells", "dc_after.copy()", "0.0 * dc_after", "lstm_run_backward"),
     in_a_twin(
-        "second moment of what is not squared", "cpu", "(d[i] * d[i])\n        new", "d[i]\n        new", "optimizers_moments"
+        "second moment of what is not squared", "rules", "(d[i] * d[i])\n        new", "d[i]\n        new", "optimizers_moments"
+    ),
+    Mutation(
+        "several updates: states of another text",
+        "run/updates.py",
+        "None if window.start else states",
+        "states",
+        "test_updates.py::test_many_at_a_time",
+    ),
+    Mutation(
+        "several updates: the same dropout for all",
+        "run/updates.py",
+        "window.columns.shape[1], state.step + i)",
+        "window.columns.shape[1], state.step)",
+        "test_updates.py::test_many_at_a_time",
+    ),
+    Mutation(
+        "several updates: the rate of the first for all",
+        "run/updates.py",
+        "[rate_at(task, state.step + i)",
+        "[rate_at(task, state.step)",
+        "test_updates.py::test_many_at_a_time",
+    ),
+    Mutation(
+        "several updates: a bad one made",
+        "run/updates.py",
+        "if not (math.isfinite(loss) and math.isfinite(norm)):",
+        "if False:",
+        "test_updates.py::test_an_update_that_fails",
+    ),
+    Mutation(
+        "several updates: those after a bad one made",
+        "run/updates.py",
+        "if len(group) > 1 and state.alive:",
+        "if len(group) > 1:",
+        "test_updates.py::test_nothing_more_is_learnt",
+    ),
+    Mutation(
+        "several updates: lost with an exception",
+        "run/updates.py",
+        "        error = problem\n",
+        "        raise\n",
+        "test_updates.py::test_an_exception_loses",
+    ),
+    Mutation(
+        "a window without padding one step late",
+        "text/batches.py",
+        "return found[:-1, :], found[1:, :], ones",
+        "return found[1:, :], found[1:, :], ones",
+        "test_batches.py",
+    ),
+    Mutation(
+        "a measurement passed over",
+        "run/session.py",
+        "periods = (plan.evaluate_every, plan.checkpoint_every,",
+        "periods = (plan.checkpoint_every,",
+        "test_updates.py::test_nothing_due_is_passed_over",
     ),
     in_a_twin(
         "a layer whose states begin where another's do",
         "whole",
-        "], before[layer], sizes",
-        "], before[0], sizes",
+        "inputs[layer], before[layer]\n",
+        "inputs[layer], before[0]\n",
         "gradient_whole",
     ),
     in_a_twin("no gradient of the initial states", "whole", "        if fresh:\n", "        if not fresh:\n", "gradient_whole"),
     in_a_twin("dropout in one direction alone", "whole", "dropped(da, keep, layer)", "da", "gradient_whole"),
-    in_a_twin("biases in each other's places", "whole", "(db, ban))\n", "(ban, db))\n", "gradient_whole"),
+    in_a_twin("biases in each other's places", "whole", "(db, dban))\n", "(dban, db))\n", "gradient_whole"),
     in_a_twin("NaN taken for a small number", "vectors", 'ordered("<", x', 'unordered("<", x', "vanilla_run", "not_finite"),
     in_a_twin(
         "arrays taken as if they were contiguous",
@@ -893,7 +955,7 @@ MUTATIONS = [
     ),
     Mutation(
         "twins: a norm that is no number leaves the gradient alone",
-        "fused/cpu.py",
+        "fused/rules.py",
         "d if norm[()] <= limit else",
         "d if not norm[()] > limit else",
         "test_fused.py::whose_norm_is_no_number and float64",

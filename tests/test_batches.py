@@ -38,7 +38,7 @@ def read(sequences, epoch, backend=HERE):
 
 
 def values(sequences, epoch):
-    return [(b.x.tolist(), b.y.tolist(), b.mask.tolist(), b.targets, b.start) for b in read(sequences, epoch)]
+    return [(b.x.tolist(), b.y.tolist(), b.mask.tolist(), b.window.targets, b.window.start) for b in read(sequences, epoch)]
 
 
 def widths(targets, batch):
@@ -49,7 +49,7 @@ def groups(epoch):
     """The windows of an epoch, from one start to the next."""
     found = []
     for batch in epoch:
-        if batch.start:
+        if batch.window.start:
             found.append([])
         found[-1].append(batch)
     return found
@@ -74,8 +74,8 @@ def check_form(batch, width, length):
     assert (batch.x.dtype, batch.y.dtype, batch.mask.dtype) == (np.int64, np.int64, np.float64)
     assert batch.x.flags.c_contiguous
     assert batch.y.flags.c_contiguous
-    assert batch.targets == batch.mask.sum()
-    assert batch.lengths.tolist() == batch.mask.sum(axis=0).tolist()
+    assert batch.window.targets == batch.mask.sum()
+    assert batch.window.lengths.tolist() == batch.mask.sum(axis=0).tolist()
     assert (batch.y[batch.mask == 0] == 0).all()
     assert (batch.x[1:][batch.mask[:-1] == 0] == 0).all()
 
@@ -88,7 +88,7 @@ def test_lines_give_every_sequence_once_with_the_longest_of_a_batch_first(target
     for batch in epoch:
         check_form(batch, width, length)
     for group in groups(epoch):
-        steps = sum(batch.lengths for batch in group).tolist()
+        steps = sum(batch.window.lengths for batch in group).tolist()
         assert steps == sorted(steps, reverse=True)
         assert all(batch.x.shape[0] == length for batch in group[:-1])
     found = sorted(column for group in groups(epoch) for column in columns(group) if len(column) > 1)
@@ -159,7 +159,7 @@ def test_a_stream_gives_every_target_once_after_its_true_character(targets, widt
         assert (batch.y[counts] == batch.x[counts] + 1).all()  # from the first step of every stream on
     found = Counter(int(y) for batch in epoch for y in batch.y[batch.mask == 1])
     assert found == Counter(sequence[1:].tolist())
-    assert [batch.start for batch in epoch] == [True] * (targets > 0) + [False] * (len(epoch) - 1)
+    assert [batch.window.start for batch in epoch] == [True] * (targets > 0) + [False] * (len(epoch) - 1)
     assert batches.stream_count(text, width, length) == len(epoch)
     if epoch:
         streams = columns(epoch)
@@ -222,7 +222,7 @@ def test_a_batch_is_the_same_wherever_the_ids_are(lab, tmp_path, monkeypatch, dt
         arrays = lab.get((batch.x, batch.y, batch.mask))  # checks type and device, too
         assert [a.tolist() for a in arrays] == [x, y, mask]
         assert [str(a.dtype) for a in arrays] == ["int64", "int64", lab.backend.dtype]
-        assert (batch.targets, batch.start) == (targets, start)
+        assert (batch.window.targets, batch.window.start) == (targets, start)
 
 
 @pytest.fixture

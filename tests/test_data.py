@@ -87,7 +87,7 @@ def test_a_pass_holds_every_target_in_the_number_of_batches_that_was_told(text, 
     two = [one for _, one in itertools.islice(passes(ready, batch, length, 0), 2 * count)]
     for one in (two[:count], two[count:]):
         assert sum(part.mask.sum() for part in one) == data.targets(ready.training)
-        assert one[0].start
+        assert one[0].window.start
     widths = {part.x.shape[1] for part in two}
     assert 0 <= data.widest(ready, batch, length) - max(widths) < count
     assert max(widths) <= batch
@@ -114,7 +114,7 @@ def test_a_run_goes_on_from_any_position(text, mode, batch, length):
     assert [position for position, _ in run] == [Position(k // count, k % count) for k in range(1, 3 * count + 1)]
 
     def values(part):
-        return [(position, one.x.tolist(), one.y.tolist(), one.mask.tolist(), one.start) for position, one in part]
+        return [(position, one.x.tolist(), one.y.tolist(), one.mask.tolist(), one.window.start) for position, one in part]
 
     for k, (position, _) in enumerate(run, 1):
         again = passes(ready, batch, length, 5, position)

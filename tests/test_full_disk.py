@@ -31,24 +31,26 @@ LIMIT += "def limit(what, most): resource.setrlimit(what, (most, resource.getrli
 FILES = "limit(resource.RLIMIT_FSIZE, {most})\n"
 # after so many updates no file gets any longer than so many bytes
 FILES_LATER = """
-from bptt.run import training
-update = training.update
-def limited(task, state, *arguments):
-    if state.step == {step}:
+from bptt.nn import gradient
+whole, calls = gradient.whole, []
+def limited(*arguments):
+    calls.append(None)
+    if len(calls) == {step} + 1:
         limit(resource.RLIMIT_FSIZE, {most})
-    return update(task, state, *arguments)
-training.update = limited
+    return whole(*arguments)
+gradient.whole = limited
 """
 # after three updates there are so many bytes of memory more
 MEMORY = """
-from bptt.run import training
-update = training.update
-def limited(task, state, *arguments):
-    if state.step == 3:
+from bptt.nn import gradient
+whole, calls = gradient.whole, []
+def limited(*arguments):
+    calls.append(None)
+    if len(calls) == 4:
         pages = int(open("/proc/self/statm").read().split()[0])
         limit(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + {more})
-    return update(task, state, *arguments)
-training.update = limited
+    return whole(*arguments)
+gradient.whole = limited
 """
 
 

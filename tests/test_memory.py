@@ -15,7 +15,7 @@ from bptt.run import environment, memory, preparation
 from bptt.run.data import held_out_windows
 from bptt.run.evaluation import evaluate
 from bptt.run.settings import from_flags
-from bptt.run.training import updates
+from bptt.run.updates import updates
 
 pytestmark = pytest.mark.usefixtures("_pure")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of a process is read from Linux")

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 FLAGS = ("--hidden", "4", "--batch", "6", "--steps", "300", "--checkpoint-every", "5", "--backend", "numpy")
 SLOW = f"""
 import time
-from bptt.run import training
-update = training.update
-training.update = lambda *arguments: time.sleep(0.02) or update(*arguments)
+from bptt.nn import gradient
+whole = gradient.whole
+gradient.whole = lambda *arguments: time.sleep(0.02) or whole(*arguments)
 {PLAIN}
 """
 HANGING = f"""

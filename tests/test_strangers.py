@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from bptt import backend as backends
 from bptt.errors import InputError
-from bptt.run import files, folder, language_model, preparation, training
+from bptt.run import files, folder, language_model, preparation, updates
 from bptt.run.contents import Checkpoint
 from bptt.run.twins import TwinsWarning
 from forging import ALL, RUN, content, forge, restore, tensors, text, train
@@ -184,7 +184,7 @@ def use(where: Path, saved: Checkpoint, source: Any, *, changed_text: bool) -> N
     assert repr(model)
     model.sample(1, length=5)
     ready = preparation.from_checkpoint(where, saved, source, {}, changed_text=changed_text)
-    next(training.updates(ready.task, ready.now.state))
+    next(updates.updates(ready.task, ready.now.state))
     files.to_json([ready.record, ready.now.progress._asdict()])
 
 

@@ -12,7 +12,7 @@ import bptt
 from bptt import backend as backends
 from bptt.backend import Backend, BackendWarning
 from bptt.errors import InputError
-from bptt.nn import model, optimizers, packing, pieces
+from bptt.nn import gradient, model, optimizers, packing
 from bptt.run import session
 from bptt.run.training import UPDATES
 from conftest import no_host_looks
@@ -36,16 +36,16 @@ def theta(trained: bptt.LanguageModel) -> Any:
 
 @pytest.fixture
 def steps(monkeypatch):
-    """What `pieces.loss_and_gradient` is given and gives back, step by step."""
+    """What `gradient.whole` is given and gives back, step by step."""
     seen = []
-    real = pieces.loss_and_gradient
+    real = gradient.whole
 
-    def spy(theta, config, x, y, mask, states, keep, *rest, **cuts):
-        result = real(theta, config, x, y, mask, states, keep, *rest, **cuts)
+    def spy(theta, config, x, y, mask, states, keep, *rest):
+        result = real(theta, config, x, y, mask, states, keep, *rest)
         seen.append({"theta": theta, "x": x, "states": states, "keep": keep, "after": result[2]})
         return result
 
-    monkeypatch.setattr(pieces, "loss_and_gradient", spy)
+    monkeypatch.setattr(gradient, "whole", spy)
     return seen
 
 

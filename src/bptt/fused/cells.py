@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt.fused.compiling import compiled
+from bptt.fused.compiling import compiled, inlined
 from bptt.fused.product import BLOCK, fill, multiply, outer, pack, pack_transposed, padded, space, trimmed
 from bptt.fused.vectors import tanh
 
@@ -27,7 +27,7 @@ def table(Wax: Any, b: Any, vectors: Any) -> Any:
     return rows
 
 
-@compiled
+@inlined
 def vanilla(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any) -> Any:
     """a (T+1, B, H)."""
     T, (B, H), I = ids.shape[0], a0.shape, vectors.shape[2]
@@ -49,7 +49,7 @@ def vanilla(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any) -> Any:
     return a
 
 
-@compiled
+@inlined
 def gru(Wax: Any, Waa: Any, b: Any, ban: Any, ids: Any, vectors: Any, a0: Any) -> Any:
     """a (T+1, B, H), r and u (T, B, 2H), n and p (T, B, H)."""
     T, (B, H), I = ids.shape[0], a0.shape, vectors.shape[2]
@@ -90,7 +90,7 @@ def gru(Wax: Any, Waa: Any, b: Any, ban: Any, ids: Any, vectors: Any, a0: Any) -
     return a, ru, n, p
 
 
-@compiled
+@inlined
 def lstm(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any, c0: Any) -> Any:
     """a and c (T+1, B, H), the gates i, f, g, o (T, B, 4H)."""
     T, (B, H), I = ids.shape[0], a0.shape, vectors.shape[2]
@@ -173,7 +173,7 @@ def finish(dx: Any, sums: Any, Wax: Any, Waa: Any, ids: Any, vectors: Any) -> An
     return trimmed(dx, T * B, I).reshape(T, B, I), trimmed(dWax, N, I), trimmed(dWaa, N, H), db
 
 
-@compiled
+@inlined
 def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any, da_after: Any) -> Any:
     """da0 (B, H), dx, dWax, dWaa, db."""
     T, B, H = da.shape
@@ -196,7 +196,7 @@ def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any
     return da_next[:, :H].copy(), finish(dx, sums, Wax, Waa, ids, vectors)
 
 
-@compiled
+@inlined
 def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_after: Any) -> Any:
     """da0 (B, H), dban, and dx, dWax, dWaa, db."""
     T, B, H = da.shape
@@ -235,7 +235,7 @@ def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n:
     return direct + through[:, :H], dban, finish(dx, sums, Wax, Waa, ids, vectors)
 
 
-@compiled
+@inlined
 def lstm_backward(
     Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, c: Any, gates: Any, da: Any, da_after: Any, dc_after: Any
 ) -> Any:

@@ -8,6 +8,7 @@ the source, with a checksum.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import pickle
@@ -79,9 +80,18 @@ class Cache(FunctionCache):  # type: ignore[misc]  # Numba has no types
             super().save_overload(signature, code)
 
 
-def compiled(function: Callable[..., Any], fastmath: frozenset[str] = frozenset({"contract"})) -> Callable[..., Any]:
-    """The function as machine code that lets other threads run meanwhile, and that is kept if any folder can be written to."""
-    made: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath))(function)
+def compiled(
+    function: Callable[..., Any], fastmath: frozenset[str] = frozenset({"contract"}), inline: str = "never"
+) -> Callable[..., Any]:
+    """The function as machine code that lets other threads run meanwhile, and that is kept if any folder can be written to.
+
+    A compiled function that calls it holds its code, which is optimised once more there; with `inline` "always" it is compiled
+    there alone, and a second time by itself only where Python calls it.
+    """
+    made: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), inline=inline)(function)
     with contextlib.suppress(RuntimeError):  # "no locator available"
         made._cache = Cache(function)  # what `cache=True` does, with Numba's own
     return cast(Callable[..., Any], made)
+
+
+inlined = functools.partial(compiled, inline="always")

@@ -1,15 +1,13 @@
 """The twins on a CPU, compiled by Numba when they are first called, and then kept on disk."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 
-from bptt.fused import cells, readout, whole
-from bptt.fused.compiling import compiled
+from bptt.fused import cells, readout, rules, whole
 
 NAME: str = f"numba {numba.__version__}"
 ARRAY = np.ndarray
@@ -63,56 +61,26 @@ def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
 
 
 def gradient_whole(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
-    L, V, H = config.layers, config.vocabulary, config.hidden
-    S, G, M = {"vanilla": (1, 1, 0), "gru": (1, 3, H), "lstm": (2, 4, 0)}[config.cell]
+    L, S, G, _, H, _ = sizes = whole.sizes_of(config)
     states = np.empty((L, S, 0, H), theta.dtype) if states is None else states
-    masks = np.stack(keep) if keep else np.empty((L, 0, H), theta.dtype)
+    masks = np.stack(keep) if keep else np.empty((0, 0, H), theta.dtype)
     of = 0.0 if count is None else float(count)
-    return whole.gradient(theta, x, y, mask, states, masks, of, (L, S, G, V, H, M), (0,) * G)
-
-
-@functools.partial(compiled, fastmath=frozenset({"contract", "reassoc"}))
-def squares(d: Any) -> Any:
-    """The sum of the squares of some elements."""
-    total = d.dtype.type(0)
-    for i in range(d.size):
-        total += d[i] * d[i]
-    return total
-
-
-@compiled
-def clipped(d: Any, limit: float) -> Any:
-    total = 0.0
-    for first in range(0, d.size, 1024):
-        total += squares(d[first : first + 1024])
-    norm = np.empty((), d.dtype)
-    norm[()] = math.sqrt(total)
-    # d itself where it is short enough, no copy; where its norm is not a number, nothing but that
-    return (d if norm[()] <= limit else d * d.dtype.type(limit / norm[()])), norm
+    return whole.gradient(theta, x, y, mask, states, masks, of, sizes, (0,) * G)
 
 
 def optimizers_clip_by_norm(d: Any, limit: float) -> Any:
-    return clipped(d, float(limit))
+    return rules.clipped(d, float(limit))
 
 
-@compiled
-def adam(theta: Any, d: Any, m: Any, v: Any, numbers: Any) -> Any:
-    rate, beta1, rest1, beta2, rest2, fix, eps, keep = numbers
-    new, m_new, v_new = np.empty_like(theta), np.empty_like(theta), np.empty_like(theta)
-    for i in range(theta.size):
-        m_new[i] = beta1 * m[i] + rest1 * d[i]
-        v_new[i] = beta2 * v[i] + rest2 * (d[i] * d[i])
-        new[i] = keep * theta[i] - rate * m_new[i] / (np.sqrt(v_new[i] * fix) + eps)
-    return new, m_new, v_new
+def optimizers_along(theta: Any, d: Any, rate: Any) -> Any:
+    return rules.along(theta, d, theta.dtype.type(rate))
 
 
 def optimizers_moments(
     theta: Any, d: Any, m: Any, v: Any, t: Any, rate: Any, beta1: float, beta2: float, eps: float, weight_decay: float
 ) -> Any:
-    t, rate = float(t), float(rate)
-    m_fix, v_fix = -math.expm1(t * math.log(beta1)), -math.expm1(t * math.log(beta2))
-    numbers = rate / m_fix, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps, 1.0 - rate * weight_decay
-    return adam(theta, d, m, v, tuple(map(theta.dtype.type, numbers)))
+    numbers = rules.adam_numbers(float(t), float(rate), beta1, beta2, eps, weight_decay)
+    return rules.adam(theta, d, m, v, tuple(map(theta.dtype.type, numbers)))
 
 
 def owned(function: Callable[..., Any]) -> Callable[..., Any]:

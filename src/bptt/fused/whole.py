@@ -14,6 +14,12 @@ from bptt.fused.compiling import compiled
 from bptt.fused.product import fill
 
 
+def sizes_of(config: Any) -> tuple[int, ...]:
+    """The sizes of a model."""
+    S, G, M = {"vanilla": (1, 1, 0), "gru": (1, 3, config.hidden), "lstm": (2, 4, 0)}[config.cell]
+    return config.layers, S, G, config.vocabulary, config.hidden, M
+
+
 @compiled
 def place(layer: int, sizes: Any) -> Any:
     """Where the parameters of a layer begin, or after the last one the initial states."""
@@ -44,15 +50,14 @@ def starts(theta: Any, states: Any, B: int, sizes: Any) -> Any:
     """The states (L, S, B, H) to begin with: those that are given, else the learned ones, or zeros."""
     L, S, _, V, H, _ = sizes
     begin, found = place(L, sizes), np.zeros((L, S, B, H), theta.dtype)
-    if states.size:
-        return states
-    if begin < theta.size - V * (H + 1):
-        learned = theta[begin : begin + L * S * H].reshape(L, S, H)
+    if states.size == 0 and begin < theta.size - V * (H + 1):
         for layer in range(L):
             for field in range(S):
                 for k in range(B):
-                    fill(found[layer, field, k : k + 1], learned[layer, field].reshape(1, H))
-    return found
+                    for h in range(H):
+                        found[layer, field, k, h] = theta[begin + h]
+                begin += H
+    return states if states.size else found
 
 
 @compiled
@@ -61,13 +66,15 @@ def enter_starts(d: Any, dbefore: Any, fresh: bool, sizes: Any) -> None:
     L, S, _, V, H, _ = sizes
     begin = place(L, sizes)
     if begin < d.size - V * (H + 1):
-        learned = d[begin : begin + L * S * H].reshape(L, S, H)
-        learned[:] = 0
-        if fresh:
-            for layer in range(L):
-                for field in range(S):
+        for layer in range(L):
+            for field in range(S):
+                for h in range(H):
+                    d[begin + h] = 0
+                if fresh:
                     for row in dbefore[layer, field]:
-                        learned[layer, field] += row
+                        for h in range(H):
+                            d[begin + h] += row[h]
+                begin += H
 
 
 @compiled
@@ -97,55 +104,41 @@ def loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -
 
 
 @compiled
-def forward(theta: Any, layer: int, x: Any, vectors: Any, before: Any, sizes: Any, gates: Any) -> Any:
-    """What backward needs of a layer, whose states (T+1, B, H) are the first arrays of it."""
-    Wax, Waa, b, ban = weights(theta, layer, sizes)
-    if len(gates) == 4:
-        return cells.lstm(Wax, Waa, b, x, vectors, before[0], before[1])
-    if len(gates) == 3:
-        return cells.gru(Wax, Waa, b, ban, x, vectors, before[0])
-    return (cells.vanilla(Wax, Waa, b, x, vectors, before[0]),)
-
-
-@compiled
-def backward(theta: Any, layer: int, x: Any, vectors: Any, cache: Any, da: Any, dbefore: Any, sizes: Any, gates: Any) -> Any:
-    """dban, and dx, dWax, dWaa, db of a layer, given da (T, B, H); the gradients of its states before go into dbefore."""
-    Wax, Waa, _, none = weights(theta, layer, sizes)
-    zero = np.zeros_like(dbefore[0])
-    if len(gates) == 4:
-        a, c, ifgo = cache
-        da0, dc0, found = cells.lstm_backward(Wax, Waa, x, vectors, a, c, ifgo, da, zero, zero)
-        fill(dbefore[0], da0)
-        fill(dbefore[1], dc0)
-        return none, found
-    if len(gates) == 3:
-        a, ru, n, p = cache
-        da0, dban, found = cells.gru_backward(Wax, Waa, x, vectors, a, ru, n, p, da, zero)
-        fill(dbefore[0], da0)
-        return dban, found
-    da0, found = cells.vanilla_backward(Wax, Waa, x, vectors, cache[0], da, zero)
-    fill(dbefore[0], da0)
-    return none, found
-
-
-@compiled
 def gradient(theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: float, sizes: Any, gates: Any) -> Any:
     """The loss, its gradient (P,), and the states after (L, S, B, H)."""
     (T, B), L, S = x.shape, sizes[0], sizes[1]
     before = starts(theta, states, B, sizes)
     after, dbefore, d = np.empty_like(before), np.empty_like(before), np.empty_like(theta)
-    ids, inputs, caches = np.zeros_like(x), [np.empty((T, B, 0), theta.dtype)], []
+    zero = np.zeros_like(before[0, 0])
+    tokens, inputs, caches = np.zeros_like(x), [np.empty((T, B, 0), theta.dtype)], []
     for layer in range(L):
-        cache = forward(theta, layer, ids if layer else x, inputs[layer], before[layer], sizes, gates)
+        Wax, Waa, b, ban = weights(theta, layer, sizes)
+        ids, vectors, start = tokens if layer else x, inputs[layer], before[layer]
+        if len(gates) == 4:
+            cache = cells.lstm(Wax, Waa, b, ids, vectors, start[0], start[1])
+        elif len(gates) == 3:
+            cache = cells.gru(Wax, Waa, b, ban, ids, vectors, start[0])
+        else:
+            cache = (cells.vanilla(Wax, Waa, b, ids, vectors, start[0]),)
         for field in range(S):
             fill(after[layer, field], cache[field][T])
         caches.append(cache)
         inputs.append(dropped(cache[0][1:], keep, layer))
     mean, da = loss(theta, d, inputs[L], y, mask, of, sizes)
     for layer in range(L - 1, -1, -1):
-        given = ids if layer else x, inputs[layer], caches[layer], dropped(da, keep, layer)
-        ban, (da, dWax, dWaa, db) = backward(theta, layer, *given, dbefore[layer], sizes, gates)
+        Wax, Waa, b, dban = weights(theta, layer, sizes)
+        ids, vectors, cache = tokens if layer else x, inputs[layer], caches[layer]
+        da = dropped(da, keep, layer)
+        if len(gates) == 4:
+            da0, dc0, found = cells.lstm_backward(Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], da, zero, zero)
+            fill(dbefore[layer, 1], dc0)
+        elif len(gates) == 3:
+            da0, dban, found = cells.gru_backward(Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], cache[3], da, zero)
+        else:
+            da0, found = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, zero)
+        fill(dbefore[layer, 0], da0)
+        da, dWax, dWaa, db = found
         enter(d, place(layer, sizes), (dWax, dWaa))
-        enter(d, place(layer + 1, sizes) - ban.size - db.size, (db, ban))
+        enter(d, place(layer + 1, sizes) - dban.size - db.size, (db, dban))
     enter_starts(d, dbefore, states.size == 0, sizes)
     return mean, d, after

@@ -45,13 +45,19 @@ def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
 
 def sgd(theta: Array, d: Array, state: State, rate: Array | float) -> tuple[Array, State]:
     """Plain stochastic gradient descent."""
-    return theta - rate * d, State(state.t + 1.0, state.m, state.v)
+    return along(theta, d, rate), State(state.t + 1.0, state.m, state.v)
+
+
+@twinned
+def along(theta: Array, d: Array, rate: Array | float) -> Array:
+    """A step from theta against d."""
+    return theta - rate * d
 
 
 def momentum(theta: Array, d: Array, state: State, rate: Array | float, *, mu: float = 0.9) -> tuple[Array, State]:
     """Heavy-ball momentum (Polyak 1964) as in Sutskever et al. (2013), the rate outside of the memory."""
     m = mu * state.m + d
-    return theta - rate * m, State(state.t + 1.0, m, state.v)
+    return along(theta, m, rate), State(state.t + 1.0, m, state.v)
 
 
 def adagrad(theta: Array, d: Array, state: State, rate: Array | float, *, eps: float = 1e-10) -> tuple[Array, State]:

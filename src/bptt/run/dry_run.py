@@ -12,9 +12,9 @@ from bptt.run.data import held_out_windows, targets
 from bptt.run.evaluation import evaluate
 from bptt.run.plans import Plan, size_of
 from bptt.run.preparation import Ready
-from bptt.run.session import Tell
+from bptt.run.session import LOOK, Tell
 from bptt.run.settings import Settings
-from bptt.run.training import updates
+from bptt.run.updates import updates
 
 TRIAL = 1.5  # seconds of updates, from which the time of all is told
 
@@ -52,15 +52,16 @@ def _chosen(ready: Ready) -> str:
 def _seconds(ready: Ready) -> float:
     """How long a run will take, from a few updates and one measurement, of which nothing is kept."""
     task = ready.task
-    began, done = time.perf_counter(), 0
-    for state, _ in updates(task, ready.now.state):
+    began, done = time.perf_counter(), -1
+    for state, traces in updates(task, ready.now.state, lambda step: LOOK):
         task.backend.get(state.theta[:1])  # wait for a device that is behind
-        done += 1
-        if done == 1:  # what the first one alone has to do does not count
-            began = time.perf_counter()
-        elif time.perf_counter() - began > TRIAL:
+        if done < 0:  # what the first ones alone have to do does not count
+            began, done = time.perf_counter(), 0
+        else:
+            done += len(traces)
+        if time.perf_counter() - began > TRIAL:
             break
-    each = (time.perf_counter() - began) / max(1, done - 1)
+    each = (time.perf_counter() - began) / max(1, done)
     began = time.perf_counter()
     if task.data.held_out:
         params = packing.unpack(ready.now.state.theta, model.shapes(task.config))

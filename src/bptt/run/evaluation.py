@@ -47,10 +47,10 @@ def evaluate(config: model.Config, params: model.Params, backend: Backend, batch
     sums: list[Array] = []
     characters = 0
     for batch in batches:
-        start = None if batch.start else states
+        start = None if batch.window.start else states
         logits, states = model.forward(config, params, batch.x, start)[:2]  # the Cache would take memory
         states = packing.transform(lambda a: namespace(a).asarray(a, copy=True), states)  # views would keep those of all steps
         nats = loss.nats(logits, batch.y) * batch.mask
         sums.append(namespace(nats).sum(nats))
-        characters += batch.targets
+        characters += batch.window.targets
     return Evaluation(math.fsum(backend.get(backend.xp.stack(sums)).tolist()), characters)  # one look at the device

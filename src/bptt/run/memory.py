@@ -8,9 +8,9 @@ from bptt.nn import model, packing, pieces
 from bptt.run import environment, parallel
 from bptt.run.data import epochs, held_out_windows
 from bptt.run.training import Task
-from bptt.text.batches import Window, lengths
+from bptt.text.batches import Window
 
-# Numbers alive at the worst moment, as tracemalloc counts them: in an update 14 of each parameter (weights, gradient, the
+# Numbers alive at the worst moment, as tracemalloc counts them: in an update 15 of each parameter (weights, gradient, the
 # optimizer's two means, what replaces them), or 7 and, for each step of each sequence, so many for a unit of the first layer
 # and so many more for one of each layer, and 4 for a symbol. Measuring holds 4 of each parameter, and of larger batches less.
 UPDATE = {"vanilla": (4.0, 2), "gru": (18.0, 6), "lstm": (15.0, 7)}
@@ -30,7 +30,7 @@ def updating(task: Task) -> float:
     parameters = packing.count(model.shapes(task.config))
     first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), LOOKED_AT)
     threads = parallel.workers() if task.backend.name == "numpy" else 1
-    return max(14 * parameters, *(_in_update(task, window, parameters, threads) for _, window in first))
+    return max(15 * parameters, *(_in_update(task, window, parameters, threads) for _, window in first))
 
 
 def measuring(task: Task) -> float:
@@ -41,7 +41,7 @@ def measuring(task: Task) -> float:
 
 
 def _in_update(task: Task, window: Window, parameters: int, threads: int) -> float:
-    steps = lengths(window)
+    steps = window.lengths
     if task.backend.name == "cupy":  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)
     columns = parallel.cut(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
@@ -57,7 +57,7 @@ def _in_part(task: Task, steps: list[int], T: int, parameters: int) -> float:
     areas = [(piece.end - piece.first) * piece.width for piece in cuts]
     units = config.layers * config.hidden * len(model.CELLS[config.cell].State._fields)
     states: int = units * sum(piece.width for piece in cuts)
-    gradients = 2 * parameters * (len(cuts) > 1)
+    gradients = parameters * (len(cuts) > 1)  # the sum
     return gradients + states + (sum(areas) if every is None else max(areas)) * _per_step(config, UPDATE)
 
 
@@ -85,7 +85,7 @@ def advice(task: Task) -> str:
     """What a run needs, what there is, and what to lower."""
     plan, config = task.plan, task.config
     parameters = packing.count(model.shapes(config))
-    weights = 14 * parameters > updating(task) / 2
+    weights = 15 * parameters > updating(task) / 2
     size = f"--hidden {config.hidden} --layers {config.layers}: {parameters:,} parameters"
     lower = "choose fewer units or layers" if weights else "choose a smaller --batch or --length, or fewer --hidden"
     lower += "" if weights or task.settings.recompute_every else ", or --recompute-every sqrt"

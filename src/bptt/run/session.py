@@ -20,7 +20,8 @@ from bptt.run.contents import Progress
 from bptt.run.data import held_out_windows
 from bptt.run.evaluation import evaluate
 from bptt.run.language_model import LanguageModel, restored
-from bptt.run.training import State, Task, Trace, culprit, to_host, updates
+from bptt.run.training import State, Task, Trace, culprit, to_host
+from bptt.run.updates import updates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,21 +85,21 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
         return now._replace(progress=_look(task, now, pending, seconds))
 
     try:
-        for state, trace in updates(task, now.state):
-            now, pending = now._replace(state=state), [*pending, trace]
+        for state, traces in updates(task, now.state, lambda step: _free(task, step, first.step)):
+            now, pending = now._replace(state=state), [*pending, *traces]
             due = _due(task, now, first.step, signals)
             due = due._replace(saved=due.saved or time.perf_counter() - saved > STALE)
             silent = time.perf_counter() - told > SILENCE
             if not any(due) and not silent and len(pending) < LOOK:
                 continue
             now, pending = look(), []
-            now, row = _enter(run, now, due, trace.rate)
+            now, row = _enter(run, now, due, traces[-1].rate)
             if _keep(run, now, due, row):
                 saved = time.perf_counter()
             words = progress.line(row, task) if due.measured else ""
             if silent and not words:
                 speed = (now.progress.characters - first.characters) / (time.perf_counter() - began)
-                words = progress.status(row or _row(now.progress, trace.rate), task, speed)
+                words = progress.status(row or _row(now.progress, traces[-1].rate), task, speed)
             if words or row:
                 told = time.perf_counter() if words else told
                 run.tell(words, {"event": "measurement" if due.measured else "log", **row} if row else {})
@@ -213,6 +214,14 @@ def _due(task: Task, now: Standing, first: int, signals: list[str]) -> Due:
         logged=measured or step % max(1, plan.steps // ROWS) == 0,
         saved=last or step % plan.checkpoint_every == 0,
     )
+
+
+def _free(task: Task, step: int, first: int) -> int:
+    """How many updates may be made in one go after so many, in a session that began after `first`: then something is due."""
+    plan = task.plan
+    periods = (plan.evaluate_every, plan.checkpoint_every, max(1, plan.steps // ROWS))
+    pause = LOOK if task.settings.stop_after is None else first + task.settings.stop_after - step
+    return min(LOOK, pause, *(period - step % period for period in periods))
 
 
 def _impatient(task: Task, now: Standing) -> str:

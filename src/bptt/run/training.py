@@ -66,16 +66,6 @@ def start(params: model.Params) -> State:
     return State(0, Position(0, 0), theta, optimizers.start(theta), None, xp.all(xp.isfinite(theta)))
 
 
-def updates(task: Task, state: State) -> Iterator[tuple[State, Trace]]:
-    """The state after each update, up to the last one of the plan."""
-    following = epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position)
-    with parallel.threads(task.backend) as executor:
-        while state.step < task.plan.steps:
-            position, window = next(following)
-            state, trace = update(task, state, task.read(window), position, executor)
-            yield state, trace
-
-
 def update(task: Task, state: State, batch: Batch, after: Position, executor: Executor | None = None) -> tuple[State, Trace]:
     """One update by a batch, and the position of the batch after it; by the threads of an executor, if there is one."""
     settings = task.settings
@@ -85,7 +75,7 @@ def update(task: Task, state: State, batch: Batch, after: Position, executor: Ex
     theta, memory = UPDATES[settings.optimizer](state.theta, d, state.memory, rate)
     xp = namespace(theta)
     alive = state.alive & xp.isfinite(loss) & xp.isfinite(norm)
-    trace = Trace(state.position, state.states, loss, norm, rate, batch.targets)
+    trace = Trace(state.position, state.states, loss, norm, rate, batch.window.targets)
     return State(state.step + 1, after, xp.where(alive, theta, state.theta), memory, states, alive), trace
 
 
@@ -140,20 +130,22 @@ def _gradient(
     step: int,
     executor: Executor | None = None,
 ) -> tuple[Array, Array, Array]:
-    start = None if batch.start else states
-    given = theta, task.config, batch.x, batch.y, batch.mask, start, _dropout(task, batch, step)
+    start = None if batch.window.start else states
+    given = theta, task.config, batch.x, batch.y, batch.mask, start, dropout(task, batch.x.shape[1], step)
     every = task.settings.recompute_every
     if task.backend.name == "numpy":
-        return parallel.loss_and_gradient(executor, *given, batch.lengths, every)
-    lengths = None if task.backend.name == "cupy" else batch.lengths.tolist()  # one column takes a GPU as long as many do
+        return parallel.loss_and_gradient(executor, *given, batch.window.lengths, every)
+    lengths = (
+        None if task.backend.name == "cupy" else batch.window.lengths.tolist()
+    )  # one column takes a GPU as long as many do
     return pieces.loss_and_gradient(*given, lengths=lengths, every=every)
 
 
 def _forward(task: Task, params: model.Params, batch: Batch, states: Array | None, step: int) -> Iterator[tuple[str, Array]]:
     """The states and the logits of an update, of as many steps at a time as may be in memory."""
-    T, every, keep = batch.x.shape[0], task.settings.recompute_every, _dropout(task, batch, step)
+    T, every, keep = batch.x.shape[0], task.settings.recompute_every, dropout(task, batch.x.shape[1], step)
     k, after = T if every is None else pieces.length(every, T), None
-    if states is not None and not batch.start:
+    if states is not None and not batch.window.start:
         after = gradient.parted(task.config, states)
     for t in range(0, T, k):
         logits, after, cache = model.forward(task.config, params, batch.x[t : min(t + k, T), ...], after, keep)
@@ -161,10 +153,10 @@ def _forward(task: Task, params: model.Params, batch: Batch, states: Array | Non
         yield "the logits", logits
 
 
-def _dropout(task: Task, batch: Batch, step: int) -> tuple[Array, ...]:
-    """The masks of an update; they depend on the seed and the step alone."""
+def dropout(task: Task, columns: int, step: int) -> tuple[Array, ...]:
+    """The masks of an update of so many columns; they depend on the seed and the step alone."""
     if not task.plan.dropout:
         return ()
     rng = generator(task.settings.seed, 3, step)
-    masks = model.dropout_masks(task.config, rng, task.plan.dropout, batch.x.shape[1])
+    masks = model.dropout_masks(task.config, rng, task.plan.dropout, columns)
     return tuple(task.backend.put(mask) for mask in masks)

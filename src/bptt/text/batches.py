@@ -3,13 +3,14 @@
 Where a batch is in the text is decided on the host; its arrays are made where the ids are, on the device if they fit.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from bptt.backend import Array, Backend, HostArray, device, namespace
+from bptt.backend import Array, Backend, HostArray, namespace, select
 from bptt.errors import InputError
 from bptt.text import tokens
 from bptt.text.sequences import Sequences, shuffled
@@ -30,6 +31,13 @@ class Window(NamedTuple):
         """Whether no column has any padding."""
         return bool(self.targets == self.steps * self.columns.shape[1])
 
+    @property
+    def lengths(self) -> HostArray:
+        """The steps (B,) of each column before its padding."""
+        left = self.columns[1] - self.columns[0]
+        found: HostArray = np.minimum(np.maximum(left, 0), self.steps)  # np.clip takes 10 µs
+        return found
+
 
 class Batch(NamedTuple):
     """The arrays of a window on the device; `x` and `y` are views of one array, to be read only."""
@@ -37,47 +45,52 @@ class Batch(NamedTuple):
     x: Array  # (T, B) int64 input ids, 0 in the padding
     y: Array  # (T, B) int64 target ids, 0 in the padding
     mask: Array  # (T, B) 1.0 where a target counts, 0.0 in the padding at the end of a column
-    lengths: HostArray  # (B,) int64, on the host: steps of each column before its padding
-    targets: int
-    start: bool
+    window: Window
 
 
 def reader(ids: HostArray, backend: Backend) -> Callable[[Window], Batch]:
     """What makes the batch of a window of ids (N,) on the device, where the ids stay for it if they fit."""
-    put, near, dtype = backend.put, _near(ids), getattr(backend.xp, backend.dtype)
+    put, near, xp = backend.put, _near(ids), backend.xp
+
+    @functools.lru_cache(32)
+    def template(steps: int, width: int) -> tuple[Array, Array]:
+        ramp = xp.arange(steps + 1, dtype=xp.int64, device=backend.device)[:, None]
+        return ramp, xp.ones((steps, width), dtype=getattr(xp, backend.dtype), device=backend.device)
+
+    def batch(ids: Array, columns: Array, window: Window) -> Batch:
+        ramp, ones = template(window.steps, columns.shape[1])
+        return Batch(*gather(ids, columns, ramp, ones, window.full), window)
+
     if backend.name == "numpy":
-        return lambda w: Batch(*gather(*near(w), w.steps, w.full, dtype), lengths(w), w.targets, w.start)
+        return lambda window: batch(*near(window), window)
     small = np.dtype(np.uint8 if ids.itemsize == 1 else np.int32)  # types in which every library can gather
     if len(ids) * small.itemsize <= backend.room():
         held = backend.xp.concat([put(piece, small.name) for piece in tokens.pieces(ids)])
-        return lambda w: Batch(*gather(held, put(w.columns), w.steps, w.full, dtype), lengths(w), w.targets, w.start)
+        return lambda window: batch(held, put(window.columns), window)
+
+    on_host = reader(ids, select("numpy", backend.dtype))
 
     def transferred(window: Window) -> Batch:
-        x, y, mask = gather(*near(window), window.steps, window.full, np.float64)
-        return Batch(put(x), put(y), put(mask), lengths(window), window.targets, window.start)
+        x, y, mask, _ = on_host(window)
+        return Batch(put(x), put(y), put(mask), window)
 
     return transferred
 
 
-def lengths(window: Window) -> HostArray:
-    """The steps (B,) of each column of a window before its padding."""
-    left = window.columns[1] - window.columns[0]
-    found: HostArray = np.minimum(np.maximum(left, 0), window.steps)  # np.clip takes 10 µs
-    return found
+def gather(ids: Array, columns: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
+    """Inputs, targets and mask (T, B) of the columns (2, B) of a window, from ids (N,) on the same device.
 
-
-def gather(ids: Array, columns: Array, steps: int, full: bool, dtype: Any) -> tuple[Array, Array, Array]:
-    """Inputs, targets and mask (T, B) of the columns (2, B) of a window, `full` or not, from ids (N,) on the same device."""
+    `ramp` (T+1, 1) counts from 0; `ones` (T, B) is the mask of a window without padding, a `full` one.
+    """
     xp = namespace(ids)
-    firsts, ends = columns[0, :], columns[1, :]
-    places = firsts + xp.arange(steps + 1, dtype=columns.dtype, device=device(columns))[:, None]  # (T+1, B)
+    places = columns[0, :] + ramp  # (T+1, B)
     if full:
         found = xp.astype(ids[places], xp.int64)
-        return found[:-1, :], found[1:, :], xp.ones(found[1:, :].shape, dtype=dtype, device=device(columns))
-    inside = places <= ends
-    found = ids[xp.minimum(places, ends)]  # `take` would want them in one row: a small batch would take a fifth longer
+        return found[:-1, :], found[1:, :], ones
+    inside, last = places <= columns[1, :], xp.minimum(places, columns[1, :])
+    found = ids[last]  # `take` would want them in one row: a small batch would take a fifth longer
     found = xp.where(inside, xp.astype(found, xp.int64), 0)
-    return found[:-1, :], found[1:, :], xp.astype(inside[1:, :], dtype)
+    return found[:-1, :], found[1:, :], xp.where(inside[1:, :], ones, 0.0)
 
 
 def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None, first: int = 0) -> Iterator[Window]:

@@ -1,0 +1,78 @@
+"""The updates of a run, one after the other, or on a CPU several small ones at a time.
+
+Between two updates of a small model, what is done besides takes longer than they do.
+"""
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from bptt.nn import gradient, model, optimizers, pieces
+from bptt.run import parallel
+from bptt.run.data import Position, epochs
+from bptt.run.training import UPDATES, State, Task, Trace, dropout, rate_at, update
+from bptt.text.batches import Window
+
+Step = tuple[Position, Window]  # what an update learns from, and the position after it
+
+
+def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 1) -> Iterator[tuple[State, list[Trace]]]:
+    """The state after each update, up to the last one of the plan, or after at most so many as `most` allows there.
+
+    How many are made at a time changes no bit.
+    """
+    plan, on_host = task.plan, task.backend.name == "numpy" and task.settings.recompute_every is None
+    following = epochs(task.data, plan.batch, plan.length, task.settings.seed, state.position)
+    waiting: deque[Step] = deque()
+    with parallel.threads(task.backend) as executor:
+        while state.step < plan.steps:
+            count = min(most(state.step), plan.steps - state.step) if on_host else 1
+            while len(waiting) < count:
+                waiting.append(next(following))
+            group = list(itertools.takewhile(lambda step: small(task, step[1]), itertools.islice(waiting, count)))
+            traces: list[Trace] = []
+            error: BaseException | None = None
+            if len(group) > 1 and state.alive:
+                state, traces, error = several(task, state, group)
+            if not traces and error is None:
+                position, window = waiting[0]
+                state, trace = update(task, state, task.read(window), position, executor)
+                traces = [trace]
+            for _ in traces:
+                waiting.popleft()
+            if traces:
+                yield state, traces
+            if error is not None:
+                raise error
+
+
+def small(task: Task, window: Window) -> bool:
+    """Whether an update is too small to be made in pieces or by threads, and no column is over before its first step."""
+    config, columns = task.config, window.columns
+    each = config.layers * model.CELLS[config.cell].GATES * config.hidden**2
+    goes_on = window.start or bool((columns[0] < columns[1]).all())
+    return goes_on and window.steps * columns.shape[1] * each <= pieces.WORTH
+
+
+def several(task: Task, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
+    """What `update` gives for one after the other, up to the first loss or gradient that is not finite, or an exception."""
+    settings, rule, error = task.settings, UPDATES[task.settings.optimizer], None
+    theta, memory, states, traces = state.theta, state.memory, state.states, []
+    before = state.position
+    try:
+        rates = [rate_at(task, state.step + i) for i in range(len(group))]
+        keeps = [dropout(task, window.columns.shape[1], state.step + i) for i, (_, window) in enumerate(group)]
+        batches = [task.read(window) for _, window in group]
+        for (after, window), batch, keep, rate in zip(group, batches, keeps, rates):
+            start = None if window.start else states
+            loss, d, ends = gradient.whole(theta, task.config, batch.x, batch.y, batch.mask, start, keep, None)
+            d, norm = optimizers.clip_by_norm(d, settings.clip_norm) if settings.clip_norm else (d, optimizers.norm(d))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                break
+            theta, memory = rule(theta, d, memory, rate)
+            traces.append(Trace(before, states, loss, norm, rate, window.targets))
+            states, before = ends, after
+    except BaseException as problem:  # what was learnt until then is not lost with it
+        error = problem
+    return State(state.step + len(traces), before, theta, memory, states, state.alive), traces, error

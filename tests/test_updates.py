@@ -1,0 +1,163 @@
+"""Several small updates at a time: the bits of one after the other, and nothing that is due is passed over."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bptt
+from bptt import fused
+from bptt.nn import optimizers, packing, pieces
+from bptt.run import preparation, session, updates
+from bptt.run.settings import from_flags
+from bptt.run.training import UPDATES
+
+NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
+PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+
+
+@pytest.fixture(params=["pure", "twins"], autouse=True)
+def _both(request, monkeypatch):
+    """Each test without compiled twins, and with them where they can be."""
+    with fused.restored():
+        fused.stop()
+        monkeypatch.setenv("BPTT_FUSED", "0")
+        if request.param == "twins":
+            pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
+            monkeypatch.setenv("BPTT_FUSED", "1")
+            assert fused.start()
+        yield
+
+
+def ready(text: Any = NAMES, **flags: Any) -> preparation.Ready:
+    small = {"hidden": 5, "steps": 12, "batch": 4, "length": 9, "backend": "numpy", "validation": 0}
+    return preparation.from_scratch(text, from_flags({**small, **flags}))
+
+
+def go(run: preparation.Ready, many: int) -> tuple[Any, list[Any], list[int]]:
+    """The state at the end, all traces, and how many came at a time where up to `many` may."""
+    pairs = list(updates.updates(run.task, run.now.state, lambda _: many))
+    return pairs[-1][0], [trace for _, traces in pairs for trace in traces], [len(traces) for _, traces in pairs]
+
+
+@CELLS
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"optimizer": "adam", "layers": 2, "dropout": 0.4, "length": 2},  # states from one window to the next
+        {"optimizer": "sgd", "hidden": 33, "dropout": 0.0, "batch": 7},
+        {"optimizer": "adam", "hidden": 16, "dropout": 0.0, "batch": 1, "clip_norm": 0.1},
+    ],
+)
+def test_many_at_a_time_give_the_bits_of_one_after_the_other(cell, mode, dtype, flags):
+    run = ready(NAMES if mode == "lines" else PROSE, mode=mode, cell=cell, dtype=dtype, **flags)
+    many, traces, groups = go(run, 5)
+    one, others, singles = go(run, 1)
+    assert set(singles) == {1}
+    assert max(groups) == (4 if mode == "lines" and flags.get("length") == 2 else 5)  # there some windows begin in padding
+    for (name, a), (_, b) in zip(packing.leaves(tuple(many)), packing.leaves(tuple(one)), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    assert [trace._replace(states=None) for trace in traces] == [trace._replace(states=None) for trace in others]
+
+
+@CELLS
+def test_a_run_is_the_same_however_it_is_cut(tmp_path, cell):
+    (tmp_path / "names").write_text("\n".join(NAMES) + "\n")
+    flags = {"cell": cell, "hidden": 6, "steps": 37, "batch": 4, "backend": "numpy", "report": None, "dropout": 0.2}
+    whole = bptt.train(tmp_path / "names", **flags)
+    bptt.train(tmp_path / "names", **flags, stop_after=5, out=tmp_path / "run")
+    for stop in (7, 11, 99):
+        parts = bptt.train(resume=tmp_path / "run", stop_after=stop, report=None)
+    np.testing.assert_array_equal(packing.pack(parts.params), packing.pack(whole.params))
+
+
+def refused(run: preparation.Ready) -> bool:
+    return set(go(run, 4)[2]) == {1}
+
+
+def test_what_is_made_alone(monkeypatch):
+    assert not refused(ready())
+    assert not refused(ready(clip_norm=0, optimizer="rmsprop"))
+    assert refused(ready(recompute_every=2))
+    assert refused(ready(backend="strict"))  # a look at its numbers would wait for a device
+    monkeypatch.setattr(pieces, "WORTH", 4 * 5 * 5.0)  # less than one batch
+    assert refused(ready())
+
+
+def test_a_column_that_is_over_leaves_its_window_alone():
+    run = ready(["a" * 9, "b"], batch=2, length=4)
+    assert go(run, 4)[2] == [1] * 12  # but the first of three windows has nothing to be together with
+    assert max(go(ready(["a" * 9, "b" * 9], batch=2, length=4), 4)[2]) == 4
+
+
+@pytest.mark.parametrize("rate", [1e25, 1e38])
+@np.errstate(all="ignore")
+def test_an_update_that_fails_is_found_as_if_it_had_been_made_alone(monkeypatch, rate):
+    flags = {"steps": 40, "optimizer": "sgd", "learning_rate": rate, "clip_norm": 1e6, "validation": 0, "backend": "numpy"}
+    run = ready(**{**flags, "hidden": 8, "steps": 12})
+    many, one = go(run, 12)[0], go(run, 1)[0]
+    assert not many.alive
+    np.testing.assert_array_equal(many.theta, one.theta)
+    words = []
+    for most in (16, 1):
+        monkeypatch.setattr(session, "LOOK", most)
+        with pytest.raises((bptt.Diverged, bptt.TrainingWarning)) as failed:
+            bptt.train(NAMES, hidden=8, report=None, **flags)
+        words.append(str(failed.value))
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize("error", [MemoryError("too much"), KeyboardInterrupt()])
+def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch, error):
+    run, calls = ready(), []
+
+    def adam(*arguments):
+        calls.append(None)
+        if len(calls) == 6:
+            raise error
+        return optimizers.adam(*arguments)
+
+    expected = [state.theta for state, _ in updates.updates(run.task, run.now.state)]
+    monkeypatch.setitem(UPDATES, "adam", adam)
+    following = updates.updates(run.task, run.now.state, lambda _: 4)
+    found = [next(following), next(following)]
+    with pytest.raises(type(error)):
+        next(following)
+    assert [len(traces) for _, traces in found] == [4, 1]
+    np.testing.assert_array_equal(found[1][0].theta, expected[4])
+
+
+def test_nothing_more_is_learnt_after_a_bad_update():
+    run = ready()
+    dead = run.now.state._replace(alive=np.bool_(False))
+    after, _ = list(updates.updates(run.task, dead, lambda _: 4))[-1]
+    np.testing.assert_array_equal(after.theta, dead.theta)
+
+
+counts = st.integers(1, 60)
+
+
+@settings(deadline=None, max_examples=200)
+@given(evaluate=counts, save=counts, steps=st.integers(1, 400), first=st.integers(0, 50), stop=st.none() | counts)
+def test_nothing_due_is_passed_over(evaluate, save, steps, first, stop):
+    """From wherever a session begins, it arrives at every update after which there is something to do."""
+    plan = SimpleNamespace(steps=steps, evaluate_every=evaluate, checkpoint_every=save)
+    task = SimpleNamespace(plan=plan, settings=SimpleNamespace(stop_after=stop))
+    end = steps if stop is None else min(steps, first + stop)
+
+    def due(step: int) -> bool:
+        return any(session._due(task, SimpleNamespace(state=SimpleNamespace(step=step)), first, []))
+
+    step, arrived = first, []
+    while step < end:
+        free = session._free(task, step, first)
+        assert 1 <= free <= session.LOOK
+        step = min(step + free, steps)
+        arrived.append(step)
+    assert [step for step in range(first + 1, end + 1) if due(step)] == [step for step in arrived if due(step)]
