@@ -42,7 +42,8 @@ def steps(monkeypatch):
 
     def spy(theta, config, x, y, mask, states, keep, *rest):
         result = real(theta, config, x, y, mask, states, keep, *rest)
-        seen.append({"theta": theta, "x": x, "states": states, "keep": keep, "after": result[2]})
+        if config.vocabulary > 1:  # what compiled twins are rehearsed with has one symbol
+            seen.append({"theta": theta, "x": x, "states": states, "keep": keep, "after": result[2]})
         return result
 
     monkeypatch.setattr(gradient, "whole", spy)
@@ -173,8 +174,8 @@ def test_the_state_is_carried_to_the_next_window_and_to_no_other_text(steps, mod
 def same(states, others):
     if states is None:
         return False
-    whole = states if states.base is None else states.base
-    return np.array_equal(states, others) and whole.size == states.size  # a view would keep those of all steps
+    held = getattr(states.base, "size", states.size)  # a view would keep those of all steps
+    return np.array_equal(states, others) and held == states.size
 
 
 @pytest.mark.parametrize("layers", [1, 3])

@@ -224,7 +224,7 @@ def test_twins_that_fail_are_left_out(monkeypatch):
     for name in cpu.TWINS:
         with monkeypatch.context() as patch:
             patch.setitem(cpu.TWINS, name, fails)
-            if name.startswith(("vanilla", "lstm")):
+            if name.startswith(("vanilla", "lstm", "loss")) or name.endswith("_backward"):  # nothing that this run calls
                 np.testing.assert_array_equal(packing.pack(train()[0].params), packing.pack(expected.params))
                 continue
             with pytest.warns(TwinsWarning, match=r"^the compiled twins fail here: RuntimeError: no pointers any more: going"):

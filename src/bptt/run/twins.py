@@ -28,7 +28,10 @@ def name(backend: Backend) -> str:
 
 
 def rehearse(config: model.Config, backend: Backend) -> None:
-    """Compile, or find on disk, all that a run will call; go on without twins, with a warning, where that fails."""
+    """Compile, or find on disk, what every run calls; go on without twins, with a warning, where that fails.
+
+    Gradients in pieces call more, which takes some seconds once.
+    """
     if not name(backend):
         return
     small = model.Config(config.cell, 1, 1)
