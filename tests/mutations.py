@@ -936,7 +936,12 @@ MUTATIONS = [
     ),
     in_a_twin("no gradient of the initial states", "whole", "        if fresh:\n", "        if not fresh:\n", "gradient_whole"),
     in_a_twin("dropout in one direction alone", "whole", "dropped(da, keep, layer)", "da", "gradient_whole"),
-    in_a_twin("biases in each other's places", "whole", "(db, dban))\n", "(dban, db))\n", "gradient_whole"),
+    in_a_twin(
+        "biases in each other's places", "whole", "enter(d, end, db), dban)", "enter(d, end, dban), db)", "gradient_whole"
+    ),
+    in_a_twin(
+        "a panel left out on the way back", "product", "count - 1 - i if back", "max(0, count - 2 - i) if back", "vanilla_run"
+    ),
     in_a_twin("NaN taken for a small number", "vectors", 'ordered("<", x', 'unordered("<", x', "vanilla_run", "not_finite"),
     in_a_twin(
         "arrays taken as if they were contiguous",

