@@ -2,6 +2,7 @@
 
 import ast
 import ctypes
+import dataclasses
 import importlib
 import inspect
 import mmap
@@ -223,6 +224,12 @@ def test_a_gradient_whose_norm_is_no_number_is_none(dtype):
         expected = pure("optimizers_clip_by_norm")(np.array([1.0, bad, 2.0], dtype), 5.0)
         np.testing.assert_array_equal(d, expected[0])
         np.testing.assert_array_equal(norm, expected[1])
+
+
+def test_a_cell_without_a_twin_goes_to_the_pure_function():
+    found = arguments("gradient_whole", "float64", Sizes(2, 3, 4, 5, 6, True, 0))
+    elman = dataclasses.replace(found[1], cell="elman")
+    assert cpu.TWINS["gradient_whole"](found[0], elman, *found[2:]) is NotImplemented
 
 
 def twins_on_a_gpu() -> dict[str, list[str]]:

@@ -61,6 +61,8 @@ def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
 
 
 def gradient_whole(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
+    if config.cell not in whole.CELLS:
+        return NotImplemented
     L, S, G, _, H, _ = sizes = whole.sizes_of(config)
     states = np.empty((L, S, 0, H), theta.dtype) if states is None else states
     masks = np.stack(keep) if keep else np.empty((0, 0, H), theta.dtype)

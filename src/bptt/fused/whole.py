@@ -13,11 +13,13 @@ from bptt.fused import cells, readout
 from bptt.fused.compiling import compiled
 from bptt.fused.product import fill
 
+CELLS = {"vanilla": (1, 1, 0), "gru": (1, 3, 1), "lstm": (2, 4, 0)}  # states, gates, whether there is a ban
+
 
 def sizes_of(config: Any) -> tuple[int, ...]:
     """The sizes of a model."""
-    S, G, M = {"vanilla": (1, 1, 0), "gru": (1, 3, config.hidden), "lstm": (2, 4, 0)}[config.cell]
-    return config.layers, S, G, config.vocabulary, config.hidden, M
+    S, G, has_ban = CELLS[config.cell]
+    return config.layers, S, G, config.vocabulary, config.hidden, has_ban * config.hidden
 
 
 @compiled
