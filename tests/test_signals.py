@@ -19,12 +19,12 @@ from runs import bptt as run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
-FLAGS = ("--hidden", "4", "--batch", "6", "--steps", "300", "--checkpoint-every", "5", "--backend", "numpy")
+FLAGS = ("--hidden", "4", "--batch", "6", "--steps", "120", "--checkpoint-every", "5", "--backend", "numpy")
 SLOW = f"""
 import time
 from bptt.nn import gradient
 whole = gradient.whole
-gradient.whole = lambda *arguments: time.sleep(0.02) or whole(*arguments)
+gradient.whole = lambda *arguments: time.sleep(0.05) or whole(*arguments)
 {PLAIN}
 """
 HANGING = f"""
