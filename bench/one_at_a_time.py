@@ -1,14 +1,16 @@
 """The course's own workload, 35,000 updates of a tanh network of 50 units by one name each: by its functions and by the engine.
 
 Both learn from the same names with plain gradient descent, clip, and hand the new weights to the next update. The engine also
-measures its loss ten times, looks for numbers that are not finite, and keeps what it would need to go on.
+measures its loss ten times, looks for numbers that are not finite, and keeps what it would need to go on. They take turns; a
+time is the median.
 
-    taskset -c 0 env OMP_NUM_THREADS=1 python bench/one_at_a_time.py [--updates 35000]
+    taskset -c 0 env OMP_NUM_THREADS=1 python bench/one_at_a_time.py [--updates 35000 --repeats 3]
 """
 
 import argparse
 import contextlib
 import io
+import statistics
 import time
 
 from machine import report
@@ -22,7 +24,9 @@ from bptt.run.settings import Settings
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=35000)
-    updates = parser.parse_args().updates
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    updates = arguments.updates
     data = prepare("dinosaurs", Settings(validation=0.0), generator(0, 0))
     names = [data.vocabulary.decode(s[1:-1]) for s in data.training]
     ix = {character: i for i, character in enumerate(data.vocabulary.symbols or ())}
@@ -36,15 +40,15 @@ def main() -> None:
         bptt.train("dinosaurs", report=None, backend="numpy", steps=updates, **flags)
 
     bptt.train("dinosaurs", report=None, backend="numpy", steps=2)  # what is compiled or loaded once does not count
-    seconds = {}
-    for who in (course, engine):
+    times: dict[str, list[float]] = {"course": [], "engine": []}
+    for who in (course, engine) * arguments.repeats:
         began = time.perf_counter()
         who()
-        seconds[who.__name__] = round(time.perf_counter() - began, 2)
-        print(
-            f"{who.__name__:8}{seconds[who.__name__]:8.2f} s{1e6 * seconds[who.__name__] / updates:8.0f} µs an update",
-            flush=True,
-        )
+        times[who.__name__].append(time.perf_counter() - began)
+        print(f"{who.__name__:8}{times[who.__name__][-1]:8.2f} s", flush=True)
+    seconds = {name: round(statistics.median(own), 2) for name, own in times.items()}
+    for name, median in seconds.items():
+        print(f"{name:8}{1e6 * median / updates:8.0f} µs an update")
     print(f"course / engine: {seconds['course'] / seconds['engine']:.1f}")
     print(report([{"updates": updates, **seconds}], *(["numba"] if not fused.obstacle() else [])))
 
