@@ -114,7 +114,7 @@ def gpu(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Every script in bench/ in some minutes, or one with its arguments: nox -s bench -- bench/NAME.py --help."""
-    session.install(".[fast,plot]", "torch", "jax")
+    session.install(".[fast,plot]", "torch", "jax", "array-api-strict")
     scripts = [path for path in sorted(Path("bench").glob("*.py")) if "__main__" in path.read_text("utf-8")]
     short = [[str(path), *SHORT.get(path.name, [])] for path in scripts]
     pinned = ["taskset", "-c", "0"] if shutil.which("taskset") else []

@@ -14,6 +14,8 @@ from bptt.run.data import Position, epochs
 from bptt.run.training import UPDATES, State, Task, Trace, dropout, rate_at, update
 from bptt.text.batches import Window
 
+FEW = 4096  # steps of all columns: the batches of some such updates take little memory
+
 Step = tuple[Position, Window]  # what an update learns from, and the position after it
 
 
@@ -52,7 +54,7 @@ def small(task: Task, window: Window) -> bool:
     config, columns = task.config, window.columns
     each = config.layers * model.CELLS[config.cell].GATES * config.hidden**2
     goes_on = window.start or bool((columns[0] < columns[1]).all())
-    return goes_on and window.steps * columns.shape[1] * each <= pieces.WORTH
+    return goes_on and window.steps * columns.shape[1] <= min(FEW, pieces.WORTH / each)
 
 
 def several(task: Task, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
