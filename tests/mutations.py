@@ -922,9 +922,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a measurement passed over",
-        "run/session.py",
-        "periods = (plan.evaluate_every, plan.checkpoint_every,",
-        "periods = (plan.checkpoint_every,",
+        "run/agenda.py",
+        "periods = plan.evaluate_every, plan.checkpoint_every,",
+        "periods = plan.checkpoint_every,",
         "test_updates.py::test_nothing_due_is_passed_over",
     ),
     in_a_twin(

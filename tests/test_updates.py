@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import bptt
 from bptt import fused
 from bptt.nn import optimizers, packing, pieces
-from bptt.run import preparation, session, updates
+from bptt.run import agenda, preparation, updates
 from bptt.run.settings import from_flags
 from bptt.run.training import UPDATES
 
@@ -106,7 +106,7 @@ def test_an_update_that_fails_is_found_as_if_it_had_been_made_alone(monkeypatch,
     np.testing.assert_array_equal(many.theta, one.theta)
     words = []
     for most in (16, 1):
-        monkeypatch.setattr(session, "LOOK", most)
+        monkeypatch.setattr(agenda, "LOOK", most)
         with pytest.raises((bptt.Diverged, bptt.TrainingWarning)) as failed:
             bptt.train(NAMES, hidden=8, report=None, **flags)
         words.append(str(failed.value))
@@ -152,12 +152,12 @@ def test_nothing_due_is_passed_over(evaluate, save, steps, first, stop):
     end = steps if stop is None else min(steps, first + stop)
 
     def due(step: int) -> bool:
-        return any(session._due(task, SimpleNamespace(state=SimpleNamespace(step=step)), first, []))
+        return any(agenda.due(task, step, first, []))
 
     step, arrived = first, []
     while step < end:
-        free = session._free(task, step, first)
-        assert 1 <= free <= session.LOOK
+        free = agenda.free(task, step, first)
+        assert 1 <= free <= agenda.LOOK
         step = min(step + free, steps)
         arrived.append(step)
     assert [step for step in range(first + 1, end + 1) if due(step)] == [step for step in arrived if due(step)]

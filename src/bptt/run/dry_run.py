@@ -8,11 +8,12 @@ import numpy as np
 from bptt import fused
 from bptt.nn import model, packing
 from bptt.run import checkpoint, environment, memory, plots, preparation, progress
+from bptt.run.agenda import LOOK
 from bptt.run.data import held_out_windows, targets
 from bptt.run.evaluation import evaluate
 from bptt.run.plans import Plan, size_of
 from bptt.run.preparation import Ready
-from bptt.run.session import LOOK, Tell
+from bptt.run.session import Tell
 from bptt.run.settings import Settings
 from bptt.run.updates import updates
 

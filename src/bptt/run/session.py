@@ -14,7 +14,8 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.nn import model, packing
-from bptt.run import checkpoint, contents, folder, plots, progress
+from bptt.run import agenda, checkpoint, contents, folder, plots, progress
+from bptt.run.agenda import Due
 from bptt.run.checkpoint import CheckpointError, Unsaved
 from bptt.run.contents import Progress
 from bptt.run.data import held_out_windows
@@ -26,8 +27,6 @@ from bptt.run.updates import updates
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOOK = 16  # updates from one look at the device to the next
-ROWS = 100  # of the history of a run, besides its measurements
 SILENCE = 5.0  # seconds without news, after which a run says how far it is
 STALE = 600.0  # seconds after which a checkpoint is saved between two that are due
 
@@ -61,15 +60,6 @@ class Standing(NamedTuple):
     error: BaseException | None = None
 
 
-class Due(NamedTuple):
-    """What there is to do after an update."""
-
-    ended: str  # why the session ends here; nothing: it does not
-    measured: bool  # on what is held out
-    logged: bool  # a row of the history is complete
-    saved: bool
-
-
 def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     """Train until the run ends, or is ended; what was learnt is safe before anything is told.
 
@@ -85,12 +75,12 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
         return now._replace(progress=_look(task, now, pending, seconds))
 
     try:
-        for state, traces in updates(task, now.state, lambda step: _free(task, step, first.step)):
+        for state, traces in updates(task, now.state, lambda step: agenda.free(task, step, first.step)):
             now, pending = now._replace(state=state), [*pending, *traces]
-            due = _due(task, now, first.step, signals)
+            due = agenda.due(task, now.state.step, first.step, signals)
             due = due._replace(saved=due.saved or time.perf_counter() - saved > STALE)
             silent = time.perf_counter() - told > SILENCE
-            if not any(due) and not silent and len(pending) < LOOK:
+            if not any(due) and not silent and len(pending) < agenda.LOOK:
                 continue
             now, pending = look(), []
             now, row = _enter(run, now, due, traces[-1].rate)
@@ -202,33 +192,6 @@ def _record(run: Run, now: Standing) -> dict[str, Any]:
     return {**run.record, "step": now.state.step, "loss": here.get("loss"), "held_out": here.get("held_out")}
 
 
-def _due(task: Task, now: Standing, first: int, signals: list[str]) -> Due:
-    """What there is to do after the update that led here, in a session that began after `first` updates."""
-    plan, step = task.plan, now.state.step
-    last = step == plan.steps
-    ended = "" if last else signals[0] if signals else "paused" if step - first == task.settings.stop_after else ""
-    measured = last or step % plan.evaluate_every == 0
-    return Due(
-        ended,
-        measured,
-        logged=measured or step % max(1, plan.steps // ROWS) == 0,
-        saved=last or step % plan.checkpoint_every == 0,
-    )
-
-
-def _free(task: Task, step: int, first: int) -> int:
-    """How many updates may be made in one go after so many, in a session that began after `first`: then something is due."""
-    plan = task.plan
-    periods = (plan.evaluate_every, plan.checkpoint_every, max(1, plan.steps // ROWS))
-    pause = LOOK if task.settings.stop_after is None else first + task.settings.stop_after - step
-    return min(LOOK, pause, *(period - step % period for period in periods))
-
-
-def _impatient(task: Task, now: Standing) -> str:
-    patience, last = task.settings.patience, now.state.step == task.plan.steps
-    return "patience" if patience and now.progress.waited >= patience and not last else ""
-
-
 def _enter(run: Run, now: Standing, due: Due, rate: float) -> tuple[Standing, dict[str, Any]]:
     """The standing with one more row in its history, measured or not, if one is due; and that row, or nothing."""
     now = now._replace(ended=due.ended)
@@ -237,7 +200,7 @@ def _enter(run: Run, now: Standing, due: Due, rate: float) -> tuple[Standing, di
     row = _row(now.progress, rate)
     if due.measured:
         now, row = _measure(run, now, row)
-        now = now._replace(ended=due.ended or _impatient(run.task, now))
+        now = now._replace(ended=due.ended or agenda.impatient(run.task, now.state.step, now.progress.waited))
     entered = now.progress._replace(losses=(), norms=(), history=(*now.progress.history, row))
     return now._replace(progress=entered), row
 
