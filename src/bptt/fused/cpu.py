@@ -1,6 +1,7 @@
 """The twins on a CPU, compiled by Numba when they are first called, and then kept on disk."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +82,9 @@ def optimizers_along(theta: Any, d: Any, rate: Any) -> Any:
 def optimizers_moments(
     theta: Any, d: Any, m: Any, v: Any, t: Any, rate: Any, beta1: float, beta2: float, eps: float, weight_decay: float
 ) -> Any:
-    numbers = rules.adam_numbers(float(t), float(rate), beta1, beta2, eps, weight_decay)
+    t, rate = float(t), float(rate)
+    m_fix, v_fix = -math.expm1(t * math.log(beta1)), -math.expm1(t * math.log(beta2))
+    numbers = rate / m_fix, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps, 1.0 - rate * weight_decay
     return rules.adam(theta, d, m, v, tuple(map(theta.dtype.type, numbers)))
 
 

@@ -41,7 +41,7 @@ def along(theta: Any, d: Any, rate: Any) -> Any:
 
 @compiled
 def adam(theta: Any, d: Any, m: Any, v: Any, numbers: Any) -> Any:
-    """theta, m and v after an update, by what `adam_numbers` gives."""
+    """theta, m and v after an update, by numbers of the type of theta."""
     rate, beta1, rest1, beta2, rest2, fix, eps, keep = numbers
     new, m_new, v_new = np.empty_like(theta), np.empty_like(theta), np.empty_like(theta)
     for i in range(theta.size):
@@ -49,9 +49,3 @@ def adam(theta: Any, d: Any, m: Any, v: Any, numbers: Any) -> Any:
         v_new[i] = beta2 * v[i] + rest2 * (d[i] * d[i])
         new[i] = keep * theta[i] - rate * m_new[i] / (np.sqrt(v_new[i] * fix) + eps)
     return new, m_new, v_new
-
-
-def adam_numbers(t: float, rate: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> tuple[float, ...]:
-    """The factors of update t."""
-    m_fix, v_fix = -math.expm1(t * math.log(beta1)), -math.expm1(t * math.log(beta2))
-    return rate / m_fix, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps, 1.0 - rate * weight_decay

@@ -68,15 +68,19 @@ def start(params: model.Params) -> State:
 
 def update(task: Task, state: State, batch: Batch, after: Position, executor: Executor | None = None) -> tuple[State, Trace]:
     """One update by a batch, and the position of the batch after it; by the threads of an executor, if there is one."""
-    settings = task.settings
     loss, d, states = _gradient(task, state.theta, batch, state.states, state.step, executor)
-    d, norm = optimizers.clip_by_norm(d, settings.clip_norm) if settings.clip_norm else (d, optimizers.norm(d))
     rate = rate_at(task, state.step)
-    theta, memory = UPDATES[settings.optimizer](state.theta, d, state.memory, rate)
+    d, norm = clipped(task.settings, d)
+    theta, memory = UPDATES[task.settings.optimizer](state.theta, d, state.memory, rate)
     xp = namespace(theta)
     alive = state.alive & xp.isfinite(loss) & xp.isfinite(norm)
     trace = Trace(state.position, state.states, loss, norm, rate, batch.window.targets)
     return State(state.step + 1, after, xp.where(alive, theta, state.theta), memory, states, alive), trace
+
+
+def clipped(settings: Settings, d: Array) -> tuple[Array, Array]:
+    """The gradient as the optimizer gets it, and its norm before."""
+    return optimizers.clip_by_norm(d, settings.clip_norm) if settings.clip_norm else (d, optimizers.norm(d))
 
 
 def rate_at(task: Task, step: int) -> float:
@@ -135,9 +139,8 @@ def _gradient(
     every = task.settings.recompute_every
     if task.backend.name == "numpy":
         return parallel.loss_and_gradient(executor, *given, batch.window.lengths, every)
-    lengths = (
-        None if task.backend.name == "cupy" else batch.window.lengths.tolist()
-    )  # one column takes a GPU as long as many do
+    on_gpu = task.backend.name == "cupy"  # where one column takes as long as many do
+    lengths = None if on_gpu else batch.window.lengths.tolist()
     return pieces.loss_and_gradient(*given, lengths=lengths, every=every)
 
 

@@ -8,10 +8,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from bptt.nn import gradient, model, optimizers, pieces
+from bptt.nn import gradient, model, pieces
 from bptt.run import parallel
 from bptt.run.data import Position, epochs
-from bptt.run.training import UPDATES, State, Task, Trace, dropout, rate_at, update
+from bptt.run.training import UPDATES, State, Task, Trace, clipped, dropout, rate_at, update
 from bptt.text.batches import Window
 
 FEW = 4096  # steps of all columns: the batches of some such updates take little memory
@@ -59,9 +59,9 @@ def small(task: Task, window: Window) -> bool:
 
 def several(task: Task, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
     """What `update` gives for one after the other, up to the first loss or gradient that is not finite, or an exception."""
-    settings, rule, error = task.settings, UPDATES[task.settings.optimizer], None
-    theta, memory, states, traces = state.theta, state.memory, state.states, []
-    before = state.position
+    theta, memory, states, before = state.theta, state.memory, state.states, state.position
+    traces: list[Trace] = []
+    error = None
     try:
         rates = [rate_at(task, state.step + i) for i in range(len(group))]
         keeps = [dropout(task, window.columns.shape[1], state.step + i) for i, (_, window) in enumerate(group)]
@@ -69,10 +69,10 @@ def several(task: Task, state: State, group: list[Step]) -> tuple[State, list[Tr
         for (after, window), batch, keep, rate in zip(group, batches, keeps, rates):
             start = None if window.start else states
             loss, d, ends = gradient.whole(theta, task.config, batch.x, batch.y, batch.mask, start, keep, None)
-            d, norm = optimizers.clip_by_norm(d, settings.clip_norm) if settings.clip_norm else (d, optimizers.norm(d))
+            d, norm = clipped(task.settings, d)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 break
-            theta, memory = rule(theta, d, memory, rate)
+            theta, memory = UPDATES[task.settings.optimizer](theta, d, memory, rate)
             traces.append(Trace(before, states, loss, norm, rate, window.targets))
             states, before = ends, after
     except BaseException as problem:  # what was learnt until then is not lost with it
