@@ -53,15 +53,22 @@ def usable(named: list[str] | None) -> list[Runner]:
                 raise SystemExit(str(error)) from None
             print(f"left out: {error}")
         else:
-            found.append(Runner(name, device_name(where), partial(switched, where, fused.stop)))
+            found.append(Runner(name, device_name(where), partial(switched, where, fused.stop, contenders.ours)))
             if not fused.obstacle(name):
-                found.append(Runner(f"{name} fused", device_name(where), partial(switched, where, partial(fused.start, name))))
+                start = partial(fused.start, name)
+                found.append(Runner(f"{name} fused", device_name(where), partial(switched, where, start, contenders.ours)))
+                if name == "cupy":
+                    found.append(
+                        Runner(f"{name} graph", device_name(where), partial(switched, where, start, contenders.replayed))
+                    )
     return found
 
 
-def switched(where: backends.Backend, before: Callable[[], Any], *given: Any) -> contenders.Contender:
+def switched(
+    where: backends.Backend, before: Callable[[], Any], make: Callable[..., contenders.Contender], *given: Any
+) -> contenders.Contender:
     """This package on a backend, its twins loaded or not."""
-    return contenders.ours(*given, where)._replace(before=before)
+    return make(*given, where)._replace(before=before)
 
 
 def peers(named: list[str], tf32: bool) -> list[Runner]:
@@ -185,7 +192,7 @@ def main() -> None:
         for runner, us in zip(runners, times):
             size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": arguments.steps, "vocabulary": VOCABULARY}
             rows.append({"backend": runner.name, "device": runner.device, **size, "us": round(us, 1)})
-    fast = [runner.name for runner in runners if runner.name.endswith("fused")]
+    fast = [runner.name for runner in runners if runner.name.endswith(("fused", "graph"))]
     print(summary(rows, fast[-1] if fast else runners[0].name))
     libraries = dict.fromkeys(runner.name.split()[0].split("-")[0] for runner in runners)
     print(report(rows, *libraries))

@@ -1,5 +1,7 @@
 """Whole runs on another library and device than NumPy's: the same numbers, the same bits twice, and files that go anywhere."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -84,3 +86,35 @@ def test_a_device_without_room_is_told_of_in_words(tmp_path):
             train(NAMES, "cupy", hidden=900)
     finally:
         pool.set_limit(size=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, text, tmp_path, monkeypatch):
+    if obstacle := backends.cupy_obstacle():
+        pytest.skip(obstacle)  # there is nothing to record; test_replays.py is of all else
+    from bptt.fused import graphs
+
+    made, recorder = [], graphs.recorder
+
+    def counting():
+        record = recorder()
+
+        def counted(action):
+            made.append(action)
+            return record(action)
+
+        return counted
+
+    monkeypatch.setattr(graphs, "recorder", counting)
+    losses = []
+    for graph in (True, False):
+        flags = {"cell": cell, "graph": graph, "steps": 1000, "dropout": 0.2, "layers": 2, "dtype": "float64", "length": 20}
+        trained = train(text, "cupy", out=tmp_path / str(graph), **flags)
+        rows = (tmp_path / str(graph) / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(row)["loss"] for row in rows])
+        assert trained.record["backend"]["ran"] == "cupy"
+        assert bool(made) == graph
+        made.clear()
+    np.testing.assert_allclose(*losses, rtol=1e-6)

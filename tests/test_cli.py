@@ -125,6 +125,7 @@ FLAGS = {
     "batch": 7,
     "length": 5,
     "recompute_every": "sqrt",
+    "graph": False,
     "mode": "stream",
     "vocabulary": "bytes",
     "steps": 2,
@@ -145,7 +146,12 @@ FLAGS = {
 
 def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, here):
     assert FLAGS.keys() | {"epochs", "from_"} == vars(Settings()).keys()
-    words = [word for name, value in FLAGS.items() for word in ([flag(name)] if value is True else [flag(name), value])]
+    switches = {True: "", False: "=false"}
+    words = [
+        word
+        for name, value in FLAGS.items()
+        for word in ([flag(name) + switches[value]] if isinstance(value, bool) else [flag(name), value])
+    ]
     assert run("train", "names.txt", *words) == (0, "", "")
     by_flags = bptt.load("new")
     by_keywords = bptt.train("names.txt", **{**FLAGS, "out": "other"})

@@ -65,6 +65,16 @@ def name() -> str:
     return "".join(_room(array.__module__.partition(".")[0]).NAME for array in _twins)
 
 
+def recorder() -> Callable[[Callable[[], None]], Callable[[], None]] | None:
+    """What makes of a function one that repeats what it asks of a device; None where the twins that are used cannot."""
+    if not name().startswith("nvrtc"):
+        return None
+    from bptt.fused import graphs
+
+    found: Callable[[Callable[[], None]], Callable[[], None]] = graphs.recorder()
+    return found
+
+
 def new() -> bool:
     """Whether nothing is kept yet of the twins for NumPy that are used, so that their first calls have to compile them."""
     if not name().startswith("numba"):

@@ -1,17 +1,17 @@
-"""Twins on a CUDA device: each recurrence as one kernel for all its steps (recurrence.cu), and what else is many small ones.
+"""Twins on a CUDA device: each recurrence as one kernel for all its steps (recurrence.cu).
 
 Where the weights fit on no number of blocks that run at the same time, or a thread would have to look after too much, a
 recurrence gives NotImplemented and the pure function runs.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import cupy
 
 from bptt.backend import Array
+from bptt.fused import blas, elementwise
 from bptt.fused.layouts import APART, Layout, Limits, layout, source
 
 NAME = "nvrtc " + ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
@@ -103,78 +103,6 @@ def lstm_backward(da: Array, c: Array, gates: Array, da_next: Array, dc_next: Ar
     return (dz, da0, dc0) if _run(2, True, Waa, T, B, *given) else NotImplemented
 
 
-SOFTMAX = cupy.ElementwiseKernel(
-    "raw T logits, I y, T mask, raw T count, int32 V",
-    "T share, T weight, raw T p",
-    """
-    const T* u = &logits[i * V];
-    T top = u[0], total = 0;
-    for (int k = 1; k < V; ++k) top = max(top, u[k]);
-    for (int k = 0; k < V; ++k) total += exp(u[k] - top);
-    for (int k = 0; k < V; ++k) p[i * V + k] = exp(u[k] - top) / total;
-    weight = mask / count[0];
-    share = (log(total) - (u[y] - top)) * weight;
-    """,
-    "bptt_softmax",
-)
-SOFTMAX_BACKWARD = cupy.ElementwiseKernel(
-    "T p, raw I y, raw T weight, int32 V", "T d", "d = (p - T(i % V == y[i / V])) * weight[i / V]", "bptt_softmax_backward"
-)
-NORM = cupy.ReductionKernel("T d", "T norm", "d * d", "a + b", "norm = sqrt(a)", "0", "bptt_norm")
-SCALED = cupy.ElementwiseKernel(  # by a norm that is no number: to no numbers
-    "T d, raw T norm, T limit", "T c", "c = d * (norm[0] <= limit ? T(1) : limit / norm[0])", "bptt_scaled"
-)
-ADAM = cupy.ElementwiseKernel(
-    "T theta, T d, T m, T v, raw T t, T rate, T beta1, T beta2, T log1, T log2, T eps, T decay",
-    "T theta_new, T m_new, T v_new",
-    """
-    m_new = beta1 * m + (1 - beta1) * d;
-    v_new = beta2 * v + (1 - beta2) * (d * d);
-    const T m_hat = m_new / -expm1(t[0] * log1), v_hat = v_new / -expm1(t[0] * log2);
-    theta_new = theta * (1 - rate * decay) - rate * m_hat / (sqrt(v_hat) + eps);
-    """,
-    "bptt_adam",
-)
-
-
-def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> tuple[Array, Array, Array]:
-    """`loss.cross_entropy`."""
-    logits, p = cupy.ascontiguousarray(logits), cupy.empty(logits.shape, logits.dtype)
-    total = mask.sum() if count is None else count
-    share, weight = (cupy.empty(y.shape, p.dtype) for _ in range(2))
-    SOFTMAX(logits, y, mask, total, logits.shape[2], share, weight, p)
-    return share.sum(), p, weight
-
-
-def cross_entropy_backward(p: Array, y: Array, weight: Array) -> Array:
-    """`loss.cross_entropy_backward`."""
-    return SOFTMAX_BACKWARD(p, cupy.ascontiguousarray(y), cupy.ascontiguousarray(weight), p.shape[2])
-
-
-def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
-    """`optimizers.clip_by_norm`."""
-    norm = NORM(d)
-    return SCALED(d, norm, limit), norm
-
-
-def moments(
-    theta: Array,
-    d: Array,
-    m: Array,
-    v: Array,
-    t: Array,
-    rate: Any,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-) -> tuple[Array, Array, Array]:
-    """`optimizers.moments`."""
-    logs = math.log(beta1), math.log(beta2)
-    found: tuple[Array, Array, Array] = ADAM(theta, d, m, v, t, rate, beta1, beta2, *logs, eps, weight_decay)
-    return found
-
-
 TWINS: dict[str, Callable[..., Any]] = {
     "vanilla_recurrence": vanilla,
     "vanilla_recurrence_backward": vanilla_backward,
@@ -182,8 +110,14 @@ TWINS: dict[str, Callable[..., Any]] = {
     "gru_recurrence_backward": gru_backward,
     "lstm_recurrence": lstm,
     "lstm_recurrence_backward": lstm_backward,
-    "loss_cross_entropy": cross_entropy,
-    "loss_cross_entropy_backward": cross_entropy_backward,
-    "optimizers_clip_by_norm": clip_by_norm,
-    "optimizers_moments": moments,
+    "arrays_one_hot": elementwise.one_hot,
+    "arrays_outer": blas.outer,
+    "linear_affine": blas.affine,
+    "linear_affine_backward": blas.affine_backward,
+    "linear_embedded": elementwise.embedded,
+    "loss_cross_entropy": elementwise.cross_entropy,
+    "loss_cross_entropy_backward": elementwise.cross_entropy_backward,
+    "optimizers_clip_by_norm": elementwise.clip_by_norm,
+    "optimizers_moments": elementwise.moments,
+    "packing_strung": elementwise.strung,
 }

@@ -1,6 +1,7 @@
 """The few array functions that the maths wants and the array API standard lacks."""
 
 from bptt.backend import Array, device, namespace
+from bptt.fused import twinned
 
 
 def rows(x: Array) -> Array:
@@ -8,6 +9,7 @@ def rows(x: Array) -> Array:
     return namespace(x).reshape(x, (-1, x.shape[-1]))
 
 
+@twinned
 def outer(d: Array, x: Array) -> Array:
     """The sum over all steps of the outer products of d (T, B, M) and x (T, B, N), (M, N): the gradient of W in d = W x."""
     return namespace(d).matmul(rows(d).T, rows(x))
@@ -26,6 +28,7 @@ def by_columns(W: Array) -> Array:
     return transposed(W, 2).T if W.ndim == 2 else W
 
 
+@twinned
 def one_hot(ids: Array, size: int, like: Array) -> Array:
     """Rows (n, size) with a one at each of n ids, of the type of `like`.
 

@@ -19,9 +19,8 @@ def parted(config: model.Config, states: Array) -> tuple[Any, ...]:
 
 def joined(states: tuple[Any, ...]) -> Array:
     """All states (L, S, B, H), given the State of each layer: a copy, where views would keep those of all steps."""
-    arrays = packing.flat(states)
-    xp = namespace(arrays[0])
-    return xp.reshape(xp.stack(arrays), (len(states), len(states[0]), *arrays[0].shape))
+    vector, shape = packing.pack(states), states[0][0].shape
+    return namespace(vector).reshape(vector, (len(states), len(states[0]), *shape))
 
 
 @twinned

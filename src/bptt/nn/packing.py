@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bptt.backend import Array, namespace
+from bptt.fused import twinned
 
 
 def leaves(tree: Any, name: str = "") -> list[tuple[str, Array]]:
@@ -37,7 +38,12 @@ def transform(function: Callable[..., Array], *trees: Any) -> Any:
 
 def pack(tree: Any) -> Array:
     """All arrays of a tree as one vector (P,)."""
-    arrays = flat(tree)
+    return strung(*flat(tree))
+
+
+@twinned
+def strung(*arrays: Array) -> Array:
+    """The elements of all arrays in a row."""
     xp = namespace(arrays[0])
     return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
 

@@ -43,7 +43,7 @@ def from_scratch(text: Any, settings: Settings) -> Ready:
     data = prepare(text, settings, generator(settings.seed, 0), source[1].vocabulary if source else None)
     plan = choose(settings, data.mode, targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
     config = source[1].config if source else model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
-    task = Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend))
+    task = _task(config, backend, data, settings, plan)
     memory.refuse_too_large(task)
     try:
         if source:
@@ -73,7 +73,7 @@ def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, A
     except InputError as error:
         elsewhere = "give the path of the text beside --resume if it is elsewhere now"
         raise InputError(f"{where}: the run cannot go on with its text: {error}; {elsewhere}") from None
-    task = Task(saved.config, backend, data, settings, plan, batches.reader(data.training.ids, backend))
+    task = _task(saved.config, backend, data, settings, plan)
     memory.refuse_too_large(task)
     now = saved.progress or BEGINNING
     if now.step >= plan.steps:
@@ -99,6 +99,12 @@ def _backend(settings: Settings) -> Backend:
     backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
     twins.load(backend)
     return backend
+
+
+def _task(config: model.Config, backend: Backend, data: Data, settings: Settings, plan: Plan) -> Task:
+    """The task, the ids of its text on the device if they fit."""
+    ids = batches.held(data.training.ids, backend)
+    return Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend, ids), ids)
 
 
 def _record(task: Task) -> dict[str, Any]:

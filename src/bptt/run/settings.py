@@ -42,6 +42,8 @@ class Settings:
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
     recompute_every: int | Literal["sqrt"] | None = None
     """Keep the states of one step in so many and recompute the rest: long gradients in less memory; sqrt suits any length."""
+    graph: bool = True
+    """On a GPU, record an update once for each shape of batch and replay it (a CUDA graph); --graph=false switches it off."""
     mode: Literal["lines", "stream"] | None = None
     """Each line a text of its own (names), or one long text; by default told from the text."""
     vocabulary: Literal["characters", "bytes"] = "characters"

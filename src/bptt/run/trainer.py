@@ -35,6 +35,7 @@ from bptt.run.training import Task
 ANEW = (
     "backend",
     "require_backend",
+    "graph",
     "steps",
     "evaluate_every",
     "patience",

@@ -35,6 +35,7 @@ class Task(NamedTuple):
     settings: Settings
     plan: Plan
     read: Callable[[Window], Batch]  # of `data`, its held-out part included
+    ids: Array | None  # (N,) of `data` on the device, if they fit
 
 
 class State(NamedTuple):
@@ -70,12 +71,23 @@ def update(task: Task, state: State, batch: Batch, after: Position, executor: Ex
     """One update by a batch, and the position of the batch after it; by the threads of an executor, if there is one."""
     loss, d, states = _gradient(task, state.theta, batch, state.states, state.step, executor)
     rate = rate_at(task, state.step)
-    d, norm = clipped(task.settings, d)
-    theta, memory = UPDATES[task.settings.optimizer](state.theta, d, state.memory, rate)
-    xp = namespace(theta)
-    alive = state.alive & xp.isfinite(loss) & xp.isfinite(norm)
+    theta, memory, norm, alive = learnt(task.settings, state.theta, state.memory, state.alive, loss, d, rate)
     trace = Trace(state.position, state.states, loss, norm, rate, batch.window.targets)
-    return State(state.step + 1, after, xp.where(alive, theta, state.theta), memory, states, alive), trace
+    return State(state.step + 1, after, theta, memory, states, alive), trace
+
+
+def learnt(
+    settings: Settings, theta: Array, memory: optimizers.State, alive: Array, loss: Array, d: Array, rate: Array | float
+) -> tuple[Array, optimizers.State, Array, Array]:
+    """What a loss and its gradient make of the parameters (P,), what the optimizer remembers then, the norm, whether it lives.
+
+    Parameters stay as they are from the first loss or gradient on that is not finite.
+    """
+    xp = namespace(theta)
+    d, norm = clipped(settings, d)
+    new, memory = UPDATES[settings.optimizer](theta, d, memory, rate)
+    alive = alive & xp.isfinite(loss) & xp.isfinite(norm)
+    return xp.where(alive, new, theta), memory, norm, alive
 
 
 def clipped(settings: Settings, d: Array) -> tuple[Array, Array]:
@@ -158,8 +170,11 @@ def _forward(task: Task, params: model.Params, batch: Batch, states: Array | Non
 
 def dropout(task: Task, columns: int, step: int) -> tuple[Array, ...]:
     """The masks of an update of so many columns; they depend on the seed and the step alone."""
+    return tuple(task.backend.put(mask) for mask in drawn(task, columns, step))
+
+
+def drawn(task: Task, columns: int, step: int) -> tuple[HostArray, ...]:
+    """The same on the host."""
     if not task.plan.dropout:
         return ()
-    rng = generator(task.settings.seed, 3, step)
-    masks = model.dropout_masks(task.config, rng, task.plan.dropout, columns)
-    return tuple(task.backend.put(mask) for mask in masks)
+    return model.dropout_masks(task.config, generator(task.settings.seed, 3, step), task.plan.dropout, columns)

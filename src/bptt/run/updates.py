@@ -1,22 +1,25 @@
-"""The updates of a run, one after the other, or on a CPU several small ones at a time.
+"""The updates of a run, one after the other; several at a time where they are small, or recorded for a GPU.
 
 Between two updates of a small model, what is done besides takes longer than they do.
 """
 
+import functools
 import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from bptt import fused
 from bptt.nn import gradient, model, pieces
-from bptt.run import parallel
-from bptt.run.data import Position, epochs
+from bptt.run import agenda, parallel, replays
+from bptt.run.data import epochs
+from bptt.run.replays import Step
 from bptt.run.training import UPDATES, State, Task, Trace, clipped, dropout, rate_at, update
 from bptt.text.batches import Window
 
 FEW = 4096  # steps of all columns: the batches of some such updates take little memory
 
-Step = tuple[Position, Window]  # what an update learns from, and the position after it
+Several = Callable[[State, list[Step]], tuple[State, list[Trace], BaseException | None]]
 
 
 def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 1) -> Iterator[tuple[State, list[Trace]]]:
@@ -24,19 +27,19 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
 
     How many are made at a time changes no bit.
     """
-    plan, on_host = task.plan, task.backend.name == "numpy" and task.settings.recompute_every is None
+    plan, (several, fit) = task.plan, _together(task, state)
     following = epochs(task.data, plan.batch, plan.length, task.settings.seed, state.position)
     waiting: deque[Step] = deque()
     with parallel.threads(task.backend) as executor:
         while state.step < plan.steps:
-            count = min(most(state.step), plan.steps - state.step) if on_host else 1
+            count = min(most(state.step), plan.steps - state.step) if several else 1
             while len(waiting) < count:
                 waiting.append(next(following))
-            group = list(itertools.takewhile(lambda step: small(task, step[1]), itertools.islice(waiting, count)))
             traces: list[Trace] = []
             error: BaseException | None = None
-            if len(group) > 1 and state.alive:
-                state, traces, error = several(task, state, group)
+            group = list(itertools.takewhile(lambda step: fit(step[1]), itertools.islice(waiting, count)))
+            if several and group:
+                state, traces, error = several(state, group)
             if not traces and error is None:
                 position, window = waiting[0]
                 state, trace = update(task, state, task.read(window), position, executor)
@@ -49,6 +52,18 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
                 raise error
 
 
+def _together(task: Task, state: State) -> tuple[Several | None, Callable[[Window], bool]]:
+    """What makes several updates at a time, and whether one can be among them."""
+    if task.settings.recompute_every is not None:
+        return None, lambda window: False
+    if task.backend.name == "numpy":
+        return functools.partial(in_turn, task), functools.partial(small, task)
+    record = fused.recorder() if task.settings.graph and task.ids is not None else None
+    if record is None:
+        return None, lambda window: False
+    return functools.partial(replays.several, replays.desk(task, state, agenda.LOOK, record)), lambda window: True
+
+
 def small(task: Task, window: Window) -> bool:
     """Whether an update is too small to be made in pieces or by threads, and no column is over before its first step."""
     config, columns = task.config, window.columns
@@ -57,8 +72,10 @@ def small(task: Task, window: Window) -> bool:
     return goes_on and window.steps * columns.shape[1] <= min(FEW, pieces.WORTH / each)
 
 
-def several(task: Task, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
+def in_turn(task: Task, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
     """What `update` gives for one after the other, up to the first loss or gradient that is not finite, or an exception."""
+    if len(group) == 1 or not state.alive:
+        return state, [], None
     theta, memory, states, before = state.theta, state.memory, state.states, state.position
     traces: list[Trace] = []
     error = None

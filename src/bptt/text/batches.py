@@ -48,8 +48,16 @@ class Batch(NamedTuple):
     window: Window
 
 
-def reader(ids: HostArray, backend: Backend) -> Callable[[Window], Batch]:
-    """What makes the batch of a window of ids (N,) on the device, where the ids stay for it if they fit."""
+def held(ids: HostArray, backend: Backend) -> Array | None:
+    """The ids (N,) on the device for the length of a run; None for NumPy, and where they do not fit."""
+    small = np.dtype(np.uint8 if ids.itemsize == 1 else np.int32)  # types in which every library can gather
+    if backend.name == "numpy" or len(ids) * small.itemsize > backend.room():
+        return None
+    return backend.xp.concat([backend.put(piece, small.name) for piece in tokens.pieces(ids)])
+
+
+def reader(ids: HostArray, backend: Backend, on_device: Array | None = None) -> Callable[[Window], Batch]:
+    """What makes the batch of a window of ids (N,) on the device, of those that `held` gave, or gives now."""
     put, near, xp = backend.put, _near(ids), backend.xp
 
     @functools.lru_cache(32)
@@ -63,10 +71,9 @@ def reader(ids: HostArray, backend: Backend) -> Callable[[Window], Batch]:
 
     if backend.name == "numpy":
         return lambda window: batch(*near(window), window)
-    small = np.dtype(np.uint8 if ids.itemsize == 1 else np.int32)  # types in which every library can gather
-    if len(ids) * small.itemsize <= backend.room():
-        held = backend.xp.concat([put(piece, small.name) for piece in tokens.pieces(ids)])
-        return lambda window: batch(held, put(window.columns), window)
+    there = held(ids, backend) if on_device is None else on_device
+    if there is not None:
+        return lambda window: batch(there, put(window.columns), window)
 
     on_host = reader(ids, select("numpy", backend.dtype))
 

@@ -1,0 +1,118 @@
+"""Small kernels on a CUDA device, each of which does what would take several of CuPy's own functions."""
+
+import functools
+import math
+from typing import Any
+
+import cupy
+
+from bptt.backend import Array
+
+MOST = 48  # arrays that one kernel takes: its parameters have 4 KiB
+SOFTMAX = cupy.ElementwiseKernel(
+    "raw T logits, I y, T mask, raw T count, int32 V",
+    "T share, T weight, raw T p",
+    """
+    const T* u = &logits[i * V];
+    T top = u[0], total = 0;
+    for (int k = 1; k < V; ++k) top = max(top, u[k]);
+    for (int k = 0; k < V; ++k) total += exp(u[k] - top);
+    for (int k = 0; k < V; ++k) p[i * V + k] = exp(u[k] - top) / total;
+    weight = mask / count[0];
+    share = (log(total) - (u[y] - top)) * weight;
+    """,
+    "bptt_softmax",
+)
+SOFTMAX_BACKWARD = cupy.ElementwiseKernel(
+    "T p, raw I y, raw T weight, int32 V", "T d", "d = (p - T(i % V == y[i / V])) * weight[i / V]", "bptt_softmax_backward"
+)
+EMBEDDED = cupy.ElementwiseKernel(
+    "raw T W, raw I x, raw T b, int32 N, int32 V", "T z", "z = W[i % N * V + x[i / N]] + b[i % N]", "bptt_embedded"
+)
+ONE_HOT = cupy.ElementwiseKernel("raw I x, int32 V", "T hot", "hot = T(i % V == x[i / V])", "bptt_one_hot")
+NORM = cupy.ReductionKernel("T d", "T norm", "d * d", "a + b", "norm = sqrt(a)", "0", "bptt_norm")
+SCALED = cupy.ElementwiseKernel(  # by a norm that is no number: to no numbers
+    "T d, raw T norm, T limit", "T c", "c = d * (norm[0] <= limit ? T(1) : limit / norm[0])", "bptt_scaled"
+)
+ADAM = cupy.ElementwiseKernel(
+    "T theta, T d, T m, T v, raw T t, T rate, T beta1, T beta2, T log1, T log2, T eps, T decay",
+    "T theta_new, T m_new, T v_new",
+    """
+    m_new = beta1 * m + (1 - beta1) * d;
+    v_new = beta2 * v + (1 - beta2) * (d * d);
+    const T m_hat = m_new / -expm1(t[0] * log1), v_hat = v_new / -expm1(t[0] * log2);
+    theta_new = theta * (1 - rate * decay) - rate * m_hat / (sqrt(v_hat) + eps);
+    """,
+    "bptt_adam",
+)
+
+
+def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> tuple[Array, Array, Array]:
+    """`loss.cross_entropy`."""
+    logits, p = cupy.ascontiguousarray(logits), cupy.empty(logits.shape, logits.dtype)
+    total = mask.sum() if count is None else count
+    share, weight = (cupy.empty(y.shape, p.dtype) for _ in range(2))
+    SOFTMAX(logits, y, mask, total, logits.shape[2], share, weight, p)
+    return share.sum(), p, weight
+
+
+def cross_entropy_backward(p: Array, y: Array, weight: Array) -> Array:
+    """`loss.cross_entropy_backward`."""
+    return SOFTMAX_BACKWARD(p, cupy.ascontiguousarray(y), cupy.ascontiguousarray(weight), p.shape[2])
+
+
+def embedded(W: Array, x: Array, b: Array) -> Array:
+    """`linear.embedded`."""
+    z = cupy.empty((*x.shape, W.shape[0]), W.dtype)
+    return EMBEDDED(*map(cupy.ascontiguousarray, (W, x, b)), *W.shape, z)
+
+
+def one_hot(ids: Array, size: int, like: Array) -> Array:
+    """`arrays.one_hot`."""
+    return ONE_HOT(cupy.ascontiguousarray(ids), size, cupy.empty((ids.size, size), like.dtype))
+
+
+def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
+    """`optimizers.clip_by_norm`."""
+    norm = NORM(d)
+    return SCALED(d, norm, limit), norm
+
+
+def moments(
+    theta: Array,
+    d: Array,
+    m: Array,
+    v: Array,
+    t: Array,
+    rate: Any,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> tuple[Array, Array, Array]:
+    """`optimizers.moments`."""
+    logs = math.log(beta1), math.log(beta2)
+    found: tuple[Array, Array, Array] = ADAM(theta, d, m, v, t, rate, beta1, beta2, *logs, eps, weight_decay)
+    return found
+
+
+@functools.cache
+def _strung(count: int) -> Any:
+    """The kernel that puts so many arrays in a row, given each with the place of its end."""
+    parameters = ", ".join(f"raw T a{k}, int64 end{k}" for k in range(count))
+    choices = "".join(f"i < end{k} ? a{k}[i - {f'end{k - 1}' if k else 0}] : " for k in range(count - 1))
+    last = f"a{count - 1}[i - end{count - 2}]" if count > 1 else "a0[i]"
+    return cupy.ElementwiseKernel(parameters, "T y", f"y = {choices}{last}", f"bptt_strung_{count}")
+
+
+def strung(*arrays: Array) -> Array:
+    """`packing.strung`: CuPy would bring their places to the device first, which a recorded graph would not repeat."""
+    vector, given, end = cupy.empty(sum(array.size for array in arrays), arrays[0].dtype), [], 0
+    if len(arrays) > MOST:
+        parts = [strung(*arrays[i : i + MOST]) for i in range(0, len(arrays), MOST)]
+        return strung(*parts)
+    for array in arrays:
+        end += array.size
+        given += [array, end]
+    found: Array = _strung(len(arrays))(*given, vector)
+    return found

@@ -1,0 +1,39 @@
+"""What a function asks of a CUDA device, recorded once as a CUDA graph and asked for again with a single call.
+
+A graph works on the same memory each time: the function is to read and to write arrays that stay where they are.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+
+Action = Callable[[], None]
+
+
+def recorder() -> Callable[[Action], Action]:
+    """What makes of a function, called once before, one that repeats it. All of them work in the same memory, one by one.
+
+    Whatever the function raises while it is recorded is raised, such as NotImplementedError for what cannot be recorded.
+    """
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+
+    def record(action: Action) -> Action:
+        with cupy.cuda.using_allocator(pool.malloc), stream:
+            stream.begin_capture()  # in CuPy's relaxed mode, in which memory may be asked for
+            try:
+                action()
+            except BaseException:
+                with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # what was begun is of no use, nor is its end
+                    stream.end_capture()
+                raise
+            return functools.partial(_repeat, stream.end_capture(), pool)
+
+    return record
+
+
+def _repeat(graph: Any, pool: Any) -> None:
+    """Launch a graph, whose memory the pool keeps."""
+    graph.launch()

@@ -1,0 +1,159 @@
+"""Recorded updates: those that `update` makes, whatever is recorded; here a recording is the function itself."""
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import fused
+from bptt.backend import select
+from bptt.nn import packing
+from bptt.run import agenda, preparation, replays, updates
+from bptt.run.settings import from_flags
+from bptt.text import batches
+from runs import NAMES, PROSE
+
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+
+
+class Recorder:
+    """A recorder that repeats by calling, and counts."""
+
+    def __init__(self, error=None):
+        self.recorded, self.repeated, self.error = 0, 0, error
+
+    def __call__(self, action):
+        self.recorded += 1
+        if self.error:
+            raise self.error
+
+        def repeat():
+            self.repeated += 1
+            action()
+
+        return repeat
+
+
+@pytest.fixture(autouse=True)
+def _pure():
+    with fused.restored():
+        fused.stop()
+        yield
+
+
+def ready(text=NAMES, **flags):
+    small = {"hidden": 5, "steps": 24, "batch": 6, "length": 9, "backend": "strict", "validation": 0, "dtype": "float64"}
+    return preparation.from_scratch(text, from_flags({**small, **flags}))
+
+
+def go(monkeypatch, run, recorder, many=5):
+    monkeypatch.setattr(fused, "recorder", lambda: recorder)
+    pairs = list(updates.updates(run.task, run.now.state, lambda _: many))
+    return pairs[-1][0], [trace for _, traces in pairs for trace in traces], [len(traces) for _, traces in pairs]
+
+
+@CELLS
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        (NAMES, {"layers": 2, "dropout": 0.3, "length": 3}),  # states from one window to the next
+        (NAMES, {"optimizer": "sgd", "clip_norm": 0}),
+        (PROSE, {"layers": 2, "dropout": 0.3}),
+        (PROSE, {"mode": "stream", "length": 7, "optimizer": "rmsprop"}),
+    ],
+)
+def test_recorded_updates_are_those_of_update(monkeypatch, cell, text, flags):
+    run, recorder = ready(text, cell=cell, **flags), Recorder()
+    got, traces, groups = go(monkeypatch, run, recorder)
+    expected, others, singles = go(monkeypatch, run, None)
+    assert (set(singles), max(groups)) == ({1}, 5)
+    assert recorder.recorded
+    assert recorder.repeated > 8
+    assert got[:2] == expected[:2]
+    for field in ("theta", "memory", "alive", *(["states"] if text is PROSE else [])):  # those after padding are nobody's
+        a, b = (packing.pack(packing.transform(run.task.backend.get, getattr(one, field))) for one in (got, expected))
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=field)
+    for trace, other in zip(traces, others, strict=True):
+        assert (trace.before, trace.rate, trace.targets) == (other.before, other.rate, other.targets)
+        for a, b in ((trace.loss, other.loss), (trace.norm, other.norm)):
+            np.testing.assert_allclose(*map(run.task.backend.get, (a, b)), rtol=1e-9)
+
+
+def test_states_that_were_given_stay_as_they_are(monkeypatch):
+    run = ready(PROSE)
+    monkeypatch.setattr(fused, "recorder", lambda: Recorder())
+    get, seen = run.task.backend.get, []
+    for state, traces in updates.updates(run.task, run.now.state, lambda _: 4):
+        arrays = [state.theta, *state.memory, state.states, state.alive, *(trace.loss for trace in traces)]
+        seen.append((arrays, [get(array).copy() for array in arrays]))
+    assert len(seen) == 6
+    for arrays, before in seen:
+        for array, then in zip(arrays, before):
+            np.testing.assert_array_equal(get(array), then)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no matrix products"), MemoryError("too much")])
+def test_what_cannot_be_recorded_is_asked_for_as_it_is(monkeypatch, error):
+    run, recorder = ready(), Recorder(error)
+    got, expected = (go(monkeypatch, run, one)[0] for one in (recorder, None))
+    assert (recorder.recorded, recorder.repeated) == (1, 0)  # one shape, tried once
+    np.testing.assert_allclose(run.task.backend.get(got.theta), run.task.backend.get(expected.theta), rtol=0, atol=1e-12)
+
+
+def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch):
+    run, calls, act = ready(), [], replays._act
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        act(*arguments)
+
+    monkeypatch.setattr(replays, "_act", failing)
+    monkeypatch.setattr(fused, "recorder", lambda: Recorder())
+    found = []
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(updates.updates(run.task, run.now.state, lambda _: 5))
+    assert [len(traces) for _, traces in found] == [5, 2]
+    expected = list(updates.updates(run.task._replace(settings=from_flags({"graph": False})), run.now.state))[6][0]
+    assert found[-1][0][:2] == expected[:2]
+    np.testing.assert_allclose(*(run.task.backend.get(one.theta) for one in (found[-1][0], expected)), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
+@np.errstate(all="ignore")
+def test_a_bad_update_is_found_as_without_a_recording(monkeypatch, text):
+    flags = {"steps": 40, "optimizer": "sgd", "learning_rate": 1e300, "clip_norm": 1e6, "dtype": "float64", "backend": "strict"}
+    words = []
+    for recorder in (Recorder(), None):
+        monkeypatch.setattr(fused, "recorder", lambda recorder=recorder: recorder)
+        with pytest.raises((bptt.Diverged, bptt.TrainingWarning)) as failed:
+            bptt.train(text, hidden=8, batch=6, report=None, **flags)
+        words.append(str(failed.value))
+    assert words[0] == words[1]
+
+
+def window(*columns, steps, start=True):
+    places = np.array(columns).T
+    return batches.Window(places, steps, int(np.minimum(places[1] - places[0], steps).sum()), start)
+
+
+def test_shapes_are_few_and_no_target_is_added():
+    assert replays.shape(window((0, 9), (20, 25), steps=9)) == (16, 2, True, False)
+    assert replays.shape(window((0, 9), (20, 29), steps=9)) == (16, 2, True, False)  # in spite of being full
+    assert replays.shape(window((0, 8), (20, 28), steps=8)) == (8, 2, True, True)
+    assert replays.shape(window((0, 90), (20, 25), steps=9, start=False)) == (9, 2, False, False)  # the first one goes on
+
+
+@pytest.mark.parametrize("flags", [{"graph": False}, {"recompute_every": 3}, {"backend": "numpy"}])
+def test_what_is_not_recorded(monkeypatch, flags):
+    recorder = Recorder()
+    go(monkeypatch, ready(**flags), recorder)
+    assert not recorder.recorded
+
+
+def test_a_text_that_does_not_fit_the_device_is_not_recorded(monkeypatch):
+    monkeypatch.setattr(type(select("strict")), "room", lambda self: 0)
+    recorder = Recorder()
+    go(monkeypatch, ready(), recorder)
+    assert not recorder.recorded
+    assert agenda.LOOK > 5
