@@ -120,8 +120,8 @@ def test_the_sizes_above_take_every_way():
     ]
     ways = {how.G == 1 for how, _ in hows}, {how.ROWS < how.R for how, _ in hows}, {n < how.R * how.U for how, n in hows}
     assert ways == ({True, False},) * 3
-    assert {how.L for how, _ in hows} == {8, 16, 32}
-    assert any(how.Q > 1 for how, _ in hows)
+    assert {how.L for how, _ in hows} == set(kernels.LANES)
+    assert {how.Q for how, _ in hows} == set(kernels.SHARES)
     assert any(how.G > 1 and how.groups > 1 and batch % how.R for (how, _), batch in zip(hows, batches))
 
 

@@ -89,4 +89,6 @@ def affine(W: Array, x: Array, b: Array) -> Array:
 
 def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]:
     """`linear.affine_backward`."""
-    return product(_rows(dz), W).reshape(x.shape), outer(dz, x), _rows(dz).sum(axis=0)
+    d = _rows(dz)
+    ones = cupy.ones((1, d.shape[0]), d.dtype)  # a product is several times as fast as a sum over rows
+    return product(d, W).reshape(x.shape), outer(dz, x), product(ones, d)[0]

@@ -120,4 +120,7 @@ TWINS: dict[str, Callable[..., Any]] = {
     "optimizers_clip_by_norm": elementwise.clip_by_norm,
     "optimizers_moments": elementwise.moments,
     "packing_strung": elementwise.strung,
+    "replays_batch": elementwise.batch,
+    "replays_finish": elementwise.finish,
+    "replays_replace": elementwise.replace,
 }

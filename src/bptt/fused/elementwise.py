@@ -9,25 +9,31 @@ import cupy
 from bptt.backend import Array
 
 MOST = 48  # arrays that one kernel takes: its parameters have 4 KiB
-SOFTMAX = cupy.ElementwiseKernel(
-    "raw T logits, I y, T mask, raw T count, int32 V",
-    "T share, T weight, raw T p",
+SOFTMAX = cupy.ElementwiseKernel(  # a warp does a row: lane k its elements k, k + 32 and so on
+    "raw T logits, raw I y, raw T mask, raw T count, int32 V",
+    "raw T share, raw T weight, raw T p",
     """
-    const T* u = &logits[i * V];
-    T top = u[0], total = 0;
-    for (int k = 1; k < V; ++k) top = max(top, u[k]);
-    for (int k = 0; k < V; ++k) total += exp(u[k] - top);
-    for (int k = 0; k < V; ++k) p[i * V + k] = exp(u[k] - top) / total;
-    weight = mask / count[0];
-    share = (log(total) - (u[y] - top)) * weight;
+    const ptrdiff_t row = i / 32;
+    const int lane = i % 32;
+    const T* u = &logits[row * V];
+    T top = u[lane < V ? lane : 0], total = 0;
+    for (int k = lane + 32; k < V; k += 32) top = max(top, u[k]);
+    for (int other = 16; other; other /= 2) top = max(top, __shfl_xor_sync(0xffffffffu, top, other));
+    for (int k = lane; k < V; k += 32) total += exp(u[k] - top);
+    for (int other = 16; other; other /= 2) total += __shfl_xor_sync(0xffffffffu, total, other);
+    for (int k = lane; k < V; k += 32) p[row * V + k] = exp(u[k] - top) / total;
+    if (lane == 0) {
+        weight[row] = mask[row] / count[0];
+        share[row] = (log(total) - (u[y[row]] - top)) * weight[row];
+    }
     """,
     "bptt_softmax",
 )
 SOFTMAX_BACKWARD = cupy.ElementwiseKernel(
     "T p, raw I y, raw T weight, int32 V", "T d", "d = (p - T(i % V == y[i / V])) * weight[i / V]", "bptt_softmax_backward"
 )
-EMBEDDED = cupy.ElementwiseKernel(
-    "raw T W, raw I x, raw T b, int32 N, int32 V", "T z", "z = W[i % N * V + x[i / N]] + b[i % N]", "bptt_embedded"
+EMBEDDED = cupy.ElementwiseKernel(  # of columns laid out one after the other
+    "raw T columns, raw I x, raw T b, int32 N", "T z", "z = columns[x[i / N] * N + i % N] + b[i % N]", "bptt_embedded"
 )
 ONE_HOT = cupy.ElementwiseKernel("raw I x, int32 V", "T hot", "hot = T(i % V == x[i / V])", "bptt_one_hot")
 NORM = cupy.ReductionKernel("T d", "T norm", "d * d", "a + b", "norm = sqrt(a)", "0", "bptt_norm")
@@ -45,6 +51,30 @@ ADAM = cupy.ElementwiseKernel(
     """,
     "bptt_adam",
 )
+BATCH = cupy.ElementwiseKernel(
+    "raw I ids, raw P columns, raw P at, int32 B, int32 W",
+    "P x, P y, T mask",
+    """
+    const P* own = &columns[at[0] * 2 * W + i % B];
+    const P place = own[0] + i / B;
+    x = place <= own[W] ? P(ids[place]) : P(0);
+    y = place < own[W] ? P(ids[place + 1]) : P(0);
+    mask = T(place < own[W]);
+    """,
+    "bptt_batch",
+)
+FINISH = cupy.ElementwiseKernel(
+    "T loss, T norm",
+    "raw bool alive, raw T measured, raw P at",
+    """
+    measured[2 * at[0]] = loss;
+    measured[2 * at[0] + 1] = norm;
+    alive[0] = alive[0] && isfinite(loss) && isfinite(norm);
+    at[0] += 1;
+    """,
+    "bptt_finish",
+)
+REPLACE = cupy.ElementwiseKernel("raw bool alive, T now", "T before", "before = alive[0] ? now : before", "bptt_replace")
 
 
 def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> tuple[Array, Array, Array]:
@@ -52,7 +82,8 @@ def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> 
     logits, p = cupy.ascontiguousarray(logits), cupy.empty(logits.shape, logits.dtype)
     total = mask.sum() if count is None else count
     share, weight = (cupy.empty(y.shape, p.dtype) for _ in range(2))
-    SOFTMAX(logits, y, mask, total, logits.shape[2], share, weight, p)
+    given = (cupy.ascontiguousarray(array) for array in (y, mask, total))
+    SOFTMAX(logits, *given, logits.shape[2], share, weight, p, size=32 * y.size)
     return share.sum(), p, weight
 
 
@@ -64,7 +95,7 @@ def cross_entropy_backward(p: Array, y: Array, weight: Array) -> Array:
 def embedded(W: Array, x: Array, b: Array) -> Array:
     """`linear.embedded`."""
     z = cupy.empty((*x.shape, W.shape[0]), W.dtype)
-    return EMBEDDED(*map(cupy.ascontiguousarray, (W, x, b)), *W.shape, z)
+    return EMBEDDED(*map(cupy.ascontiguousarray, (W.T, x, b)), W.shape[0], z)
 
 
 def one_hot(ids: Array, size: int, like: Array) -> Array:
@@ -116,3 +147,23 @@ def strung(*arrays: Array) -> Array:
         given += [array, end]
     found: Array = _strung(len(arrays))(*given, vector)
     return found
+
+
+def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
+    """`replays.batch`."""
+    x, y = (cupy.empty(ones.shape, columns.dtype) for _ in range(2))
+    found: tuple[Array, Array, Array] = BATCH(
+        ids, columns, at, ones.shape[1], columns.shape[2], x, y, cupy.empty(ones.shape, ones.dtype)
+    )
+    return found
+
+
+def finish(alive: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
+    """`replays.finish`."""
+    FINISH(loss, norm, alive, measured, at)
+
+
+def replace(alive: Array, theta: Array, new_theta: Array, states: Array, new_states: Array) -> None:
+    """`replays.replace`."""
+    REPLACE(alive, new_theta, theta)
+    REPLACE(alive, new_states, states)

@@ -16,6 +16,8 @@ Action = Callable[[], None]
 def recorder() -> Callable[[Action], Action]:
     """What makes of a function, called once before, one that repeats it. All of them work in the same memory, one by one.
 
+    What the function holds is held on to: its arrays must not make room for others.
+
     Whatever the function raises while it is recorded is raised, such as NotImplementedError for what cannot be recorded.
     """
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
@@ -29,11 +31,11 @@ def recorder() -> Callable[[Action], Action]:
                 with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # what was begun is of no use, nor is its end
                     stream.end_capture()
                 raise
-            return functools.partial(_repeat, stream.end_capture(), pool)
+            return functools.partial(_repeat, stream.end_capture(), (pool, action))
 
     return record
 
 
-def _repeat(graph: Any, pool: Any) -> None:
-    """Launch a graph, whose memory the pool keeps."""
+def _repeat(graph: Any, held: Any) -> None:
+    """Launch a graph, whose memory is held."""
     graph.launch()

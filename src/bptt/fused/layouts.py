@@ -1,10 +1,13 @@
 """How a recurrence on a CUDA device is dealt out to blocks, and the program for it (recurrence.cu)."""
 
+import itertools
 from importlib import resources
 from typing import NamedTuple
 
 UNITS = 4  # of columns that a thread looks after, at most
 GATES = (1, 3, 4)  # of vanilla, GRU and LSTM
+LANES, SHARES = (4, 8), (1, 2, 4, 8, 16)  # that are tried for L and Q
+OUTPUTS = 16  # of a thread, at most
 APART = 32  # counters from one group to the next, so that they share no line of a cache
 
 
@@ -35,20 +38,33 @@ def layout(cell: int, backward: bool, hidden: int, batch: int, size: int, limits
     for blocks in range(1, min(limits.processors, hidden) + 1):
         U = -(-hidden // blocks)
         M, K = (U, GATES[cell] * hidden) if backward else (GATES[cell] * U, hidden)
-        L = 32 if K > 64 else 16 if K > 32 else 8
-        sets = limits.threads // L
-        Q = 1 if L < 32 or M > sets // 2 else 2 if M > sets // 4 else 4 if M > sets // 8 else 8
-        outputs, fours = -(-M // (sets // Q)), -(-K // (4 * L * Q))  # S and I of the program
-        if outputs * fours * 4 * size > 4 * limits.words:
-            continue
         G = -(-hidden // U)
         R = -(-batch // min(batch, limits.processors // G))
-        results, width = Q * R * M, 4 * L * Q * fours
-        ROWS = min(R, (limits.shared // size - results) // width)
-        if R * U > UNITS * limits.threads or ROWS < (R if G == 1 else 1):
+        if R * U > UNITS * limits.threads:
             continue
-        return Layout(U, G, R, ROWS, L, Q, -(-batch // R), (ROWS * width + results) * size)
+        found = []
+        for L, Q in itertools.product(LANES, SHARES):
+            sets = limits.threads // (L * Q)
+            outputs, fours = -(-M // max(1, sets)), -(-K // (4 * L * Q))  # S and I of the program
+            if not sets or outputs > OUTPUTS or outputs * fours * size > limits.words:
+                continue
+            results, width = Q * R * M, 4 * L * Q * fours
+            ROWS = min(R, (limits.shared // size - results) // width)
+            if ROWS >= (R if G == 1 else 1):
+                how = Layout(U, G, R, ROWS, L, Q, -(-batch // R), (ROWS * width + results) * size)
+                found.append((_cycles(L, Q, M, outputs, fours, size, limits), how))
+        if found:
+            return min(found)[1]
     return None
+
+
+def _cycles(L: int, Q: int, M: int, outputs: int, fours: int, size: int, limits: Limits) -> float:
+    """About how many cycles a multiprocessor takes for a column: reading it, multiplying, shuffling, sums of warps."""
+    warps, power = limits.threads / 32, 1 << (outputs - 1).bit_length()  # power: P of the program
+    read = fours * max(1.0, 4 * size * L / 128)  # lanes of one warp that want the same are served at once
+    halvings = min(L.bit_length() - 1, power.bit_length() - 1)
+    shuffles = power - (power >> halvings) + (L.bit_length() - 1 - halvings)
+    return warps * (read + outputs * fours * size / 4 + shuffles * size / 4) + M * Q / 16
 
 
 def source(cell: int, backward: bool, hidden: int, size: int, how: Layout, threads: int) -> str:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 from bptt.run.plans import Plan
 from bptt.run.training import Task
 
-LOOK = 16  # updates from one look at the device to the next, at most
+LOOK = 16  # updates from one look at their numbers to the next, at most; so many can be made at a time
+LATE = 4  # times as many on a GPU, which would have nothing to do meanwhile
 ROWS = 100  # of the history of a run, besides its measurements
 
 
@@ -34,6 +35,11 @@ def free(task: Task, step: int, first: int) -> int:
     periods = plan.evaluate_every, plan.checkpoint_every, _row_every(plan)
     until = [LOOK, *(period - step % period for period in periods)]
     return min(until if pause is None else [*until, first + pause - step])
+
+
+def unseen(task: Task) -> int:
+    """How many updates there may be from one look at their numbers to the next."""
+    return LOOK * LATE if task.backend.name == "cupy" else LOOK
 
 
 def impatient(task: Task, step: int, waited: int) -> str:

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bptt.backend import Array
+from bptt.backend import Array, device, namespace
+from bptt.fused import twinned
 from bptt.nn import gradient, model, optimizers
 from bptt.run.data import Position, widest
-from bptt.run.training import State, Task, Trace, drawn, learnt, rate_at
+from bptt.run.training import State, Task, Trace, drawn, rate_at, step
 from bptt.text.batches import Window, gather
 
 ROUND = 8  # steps: a batch whose columns all end is padded to a multiple of this, so that fewer shapes are recorded
@@ -36,7 +37,6 @@ class Table(NamedTuple):
     """What is different in each of up to K updates, and what they were like."""
 
     at: Array  # (1,) int64: the row of the next update
-    numbers: Array  # (K, 1) int64: 0 .. K-1
     columns: Array  # (K, 2, B) int64: of the windows, as wide as the widest
     rates: Array  # (K,)
     keep: Array  # (K, L, B, H): the dropout masks; of no layer where there is no dropout
@@ -63,9 +63,9 @@ def desk(task: Task, state: State, most: int, record: Callable[[Action], Action]
     """A desk for up to `most` updates at a time; `record` makes of a function, called once before, one that repeats it."""
     xp, put, config = task.backend.xp, task.backend.put, task.config
     columns, layers = widest(task.data, task.plan.batch, task.plan.length), config.layers if task.plan.dropout else 0
-    numbers, places = put(np.arange(most)[:, None]), put(np.zeros((most, 2, columns), np.int64))
+    places, rates = put(np.zeros((most, 2, columns), np.int64)), put(np.zeros(most))
     keep = put(np.zeros((most, layers, columns, config.hidden)))
-    table = Table(put(np.zeros(1, np.int64)), numbers, places, put(np.zeros(most)), keep, put(np.zeros((most, 2))))
+    table = Table(put(np.zeros(1, np.int64)), places, rates, keep, put(np.zeros((most, 2))))
     theta, alive, *memory = (xp.asarray(array, copy=True) for array in (state.theta, state.alive, *state.memory))
     return Desk(task, record, table, theta, optimizers.State(*memory), alive, state._replace(states=None))
 
@@ -160,16 +160,42 @@ def _update(desk: Desk, shape: Shape) -> Action:
         return xp.take(array, table.at, axis=0)[0, ...]
 
     def update() -> None:
+        x, y, mask = batch(ids, table.columns, table.at, ramp, ones, shape.full)
         rate, keep = row(table.rates), row(table.keep) if layers else table.keep
-        x, y, mask = gather(ids, row(table.columns)[:, : shape.width], ramp, ones, shape.full)
         masks = tuple(keep[layer, : shape.width, :] for layer in layers)
         before = None if shape.start else states
         loss, d, after = gradient.whole(desk.theta, task.config, x, y, mask, before, masks, None)
-        theta, memory, norm, alive = learnt(task.settings, desk.theta, desk.memory, desk.alive, loss, d, rate)
-        measured = xp.where(table.numbers == table.at, xp.stack([loss, norm]), table.measured)
-        states[...] = xp.where(alive, after, states)  # after a bad update, those that it went on from
-        new = measured, table.at + 1, theta, alive, *memory
-        for to, now in zip((table.measured, table.at, desk.theta, desk.alive, *desk.memory), new):
+        theta, memory, norm = step(task.settings, desk.theta, desk.memory, d, rate)
+        finish(desk.alive, loss, norm, table.measured, table.at)
+        replace(desk.alive, desk.theta, theta, states, after)  # after a bad update, states are those that it went on from
+        for to, now in zip(desk.memory, memory):
             to[...] = now
 
     return update
+
+
+@twinned
+def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
+    """Inputs, targets and mask (T, B) of the columns (K, 2, W) in row `at` (1,), of which the first B count.
+
+    `ids`, `ramp`, `ones` and `full` are those of `batches.gather`.
+    """
+    own = namespace(ids).take(columns, at, axis=0)
+    return gather(ids, own[0, :, : ones.shape[1]], ramp, ones, full)
+
+
+@twinned
+def finish(alive: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
+    """Write down the loss and norm of an update in row `at` (1,) of `measured` (K, 2), whether all was finite, and go on."""
+    xp = namespace(loss)
+    rows = xp.reshape(xp.arange(measured.shape[0], dtype=at.dtype, device=device(at)), (-1, 1))
+    measured[...] = xp.where(rows == at, xp.stack([loss, norm]), measured)
+    alive[...] = alive & xp.isfinite(loss) & xp.isfinite(norm)
+    at[...] = at + 1
+
+
+@twinned
+def replace(alive: Array, theta: Array, new_theta: Array, states: Array, new_states: Array) -> None:
+    """Let new parameters and states take the place of the old ones, unless something was not finite."""
+    xp = namespace(theta)
+    theta[...], states[...] = xp.where(alive, new_theta, theta), xp.where(alive, new_states, states)

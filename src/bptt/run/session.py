@@ -80,7 +80,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
             due = agenda.due(task, now.state.step, first.step, signals)
             due = due._replace(saved=due.saved or time.perf_counter() - saved > STALE)
             silent = time.perf_counter() - told > SILENCE
-            if not any(due) and not silent and len(pending) < agenda.LOOK:
+            if not any(due) and not silent and len(pending) < agenda.unseen(task):
                 continue
             now, pending = look(), []
             now, row = _enter(run, now, due, traces[-1].rate)

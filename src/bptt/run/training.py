@@ -71,23 +71,19 @@ def update(task: Task, state: State, batch: Batch, after: Position, executor: Ex
     """One update by a batch, and the position of the batch after it; by the threads of an executor, if there is one."""
     loss, d, states = _gradient(task, state.theta, batch, state.states, state.step, executor)
     rate = rate_at(task, state.step)
-    theta, memory, norm, alive = learnt(task.settings, state.theta, state.memory, state.alive, loss, d, rate)
-    trace = Trace(state.position, state.states, loss, norm, rate, batch.window.targets)
-    return State(state.step + 1, after, theta, memory, states, alive), trace
-
-
-def learnt(
-    settings: Settings, theta: Array, memory: optimizers.State, alive: Array, loss: Array, d: Array, rate: Array | float
-) -> tuple[Array, optimizers.State, Array, Array]:
-    """What a loss and its gradient make of the parameters (P,), what the optimizer remembers then, the norm, whether it lives.
-
-    Parameters stay as they are from the first loss or gradient on that is not finite.
-    """
+    theta, memory, norm = step(task.settings, state.theta, state.memory, d, rate)
     xp = namespace(theta)
+    alive = state.alive & xp.isfinite(loss) & xp.isfinite(norm)
+    trace = Trace(state.position, state.states, loss, norm, rate, batch.window.targets)
+    return State(state.step + 1, after, xp.where(alive, theta, state.theta), memory, states, alive), trace
+
+
+def step(
+    settings: Settings, theta: Array, memory: optimizers.State, d: Array, rate: Array | float
+) -> tuple[Array, optimizers.State, Array]:
+    """What the optimizer makes of parameters (P,) and their gradient, what it remembers, and the norm of the gradient."""
     d, norm = clipped(settings, d)
-    new, memory = UPDATES[settings.optimizer](theta, d, memory, rate)
-    alive = alive & xp.isfinite(loss) & xp.isfinite(norm)
-    return xp.where(alive, new, theta), memory, norm, alive
+    return *UPDATES[settings.optimizer](theta, d, memory, rate), norm
 
 
 def clipped(settings: Settings, d: Array) -> tuple[Array, Array]:
