@@ -27,7 +27,7 @@ struct Barrier {
 
 struct Block {
     int number;
-    Barrier barrier, warps[THREADS / 32];
+    Barrier barrier, warps[THREADS / 32], cluster;
     double slots[THREADS];  // what each thread gives in a shuffle
     long asleep[THREADS / 32];  // the turn until which a warp does nothing
     char* memory;
@@ -77,6 +77,20 @@ inline void __syncthreads() {
     }
 }
 
+inline real* in_block(real* place, int block) {
+    const Block* own = now->block;
+    const Block* other = own - own->number % G + block;
+    return reinterpret_cast<real*>(other->memory + (reinterpret_cast<char*>(place) - own->memory));
+}
+
+inline void meet_in_cluster() {
+    Block* first = now->block - now->block->number % G;
+    if (wait(first->cluster)) {
+        now->block->asleep[draw() % (THREADS / 32)] = turn + draw() % 4 * 500;
+        give_way();
+    }
+}
+
 inline void atomicAdd(unsigned* place, unsigned value) { *place += value; }
 
 inline real __shfl_xor_sync(unsigned, real value, int offset, int) {
@@ -105,6 +119,7 @@ inline bool launch(int blocks, int bytes, void (*body)()) {
     for (int b = 0; b < blocks; ++b) {
         all[b].number = b;
         all[b].barrier.size = THREADS;
+        all[b].cluster.size = THREADS * G;
         for (Barrier& warp : all[b].warps) warp.size = 32;
         all[b].memory = static_cast<char*>(aligned_alloc(16, (bytes + 15) / 16 * 16));
         memset(all[b].memory, 0x7f, bytes);  // large numbers: what is read before it is written shows

@@ -17,6 +17,7 @@ from bptt.fused import layouts as kernels
 from bptt.nn import gru, lstm, vanilla
 
 LITTLE = kernels.Limits(processors=9, shared=1 << 16, threads=64)  # few, for each is played by turns
+CLUSTERED = LITTLE._replace(cluster=4)
 SCANT = kernels.Limits(processors=40, shared=1 << 12, threads=128, words=4)
 LAUNCH = """
 static void** p;
@@ -77,6 +78,7 @@ def begun(T, start):
 
 # one block with all units; several with some; an odd number that leaves the last one less to do; one unit
 SIZES = [(1, 1, LITTLE), (3, 2, LITTLE), (7, 5, LITTLE), (40, 1, LITTLE), (50, 12, LITTLE), (16, 3, SCANT), (33, 20, SCANT)]
+SIZES += [(50, 1, CLUSTERED), (50, 20, CLUSTERED), (35, 9, CLUSTERED)]
 TOLERANCES = {"float32": 2e-6, "float64": 1e-13}
 
 
@@ -118,8 +120,13 @@ def test_the_sizes_above_take_every_way():
         for hidden, batch, limits in SIZES
         for cell, backward, size in itertools.product(range(3), (False, True), (4, 8))
     ]
-    ways = {how.G == 1 for how, _ in hows}, {how.ROWS < how.R for how, _ in hows}, {n < how.R * how.U for how, n in hows}
-    assert ways == ({True, False},) * 3
+    ways = (
+        {how.G == 1 for how, _ in hows},
+        {how.CLUSTER == 1 for how, _ in hows},
+        {how.ROWS < how.R for how, _ in hows},
+        {n < how.R * how.U for how, n in hows},
+    )
+    assert ways == ({True, False},) * 4
     assert {how.L for how, _ in hows} == set(kernels.LANES)
     assert {how.Q for how, _ in hows} == set(kernels.SHARES)
     assert any(how.G > 1 and how.groups > 1 and batch % how.R for (how, _), batch in zip(hows, batches))
@@ -133,17 +140,19 @@ def test_the_sizes_above_take_every_way():
     st.integers(1, 300),
     st.sampled_from([4, 8]),
     st.sampled_from([20, 132]),
+    st.sampled_from([1, 8]),
 )
-def test_a_layout_keeps_to_its_limits(cell, backward, hidden, batch, size, processors):
-    limits = kernels.Limits(processors, 99_000)
+def test_a_layout_keeps_to_its_limits(cell, backward, hidden, batch, size, processors, cluster):
+    limits = kernels.Limits(processors, 99_000, cluster)
     how = kernels.layout(cell, backward, hidden, batch, size, limits)
     if how is None:
         assert hidden * hidden * kernels.GATES[cell] * size > processors * 50_000 or batch * hidden > 400 * processors
         return
     assert how.groups * how.G <= processors  # all run at the same time, or they would wait for ever
+    assert how.CLUSTER == 0 or 1 < how.G <= cluster
     assert how.U * (how.G - 1) < hidden <= how.U * how.G
     assert how.R * (how.groups - 1) < batch <= how.R * how.groups
     assert 1 <= how.ROWS <= how.R
-    assert how.G > 1 or how.ROWS == how.R
+    assert (how.G > 1 and not how.CLUSTER) or how.ROWS == how.R
     assert how.memory <= limits.shared
     assert how.R * how.U <= kernels.UNITS * limits.threads

@@ -158,7 +158,7 @@ def test_tests_that_name_the_backend_fail(pytestconfig):
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "newest"])
 def test_the_kernels_compile(cupy, request, architecture):
-    """NVRTC needs no device. One size that takes one block and one that takes several, in both types."""
+    """NVRTC needs no device. Sizes that take one block, a cluster and more blocks, in both types."""
     give_up = pytest.fail if request.config.option.markexpr == "cupy_without_gpu" else pytest.skip
     try:
         nvrtc = cupy.cuda.nvrtc
@@ -166,8 +166,8 @@ def test_the_kernels_compile(cupy, request, architecture):
             architecture = f"sm_{max(nvrtc.getSupportedArchs())}"
     except ImportError as error:
         give_up(f"NVRTC is not importable ({error}): pip install nvidia-cuda-nvrtc")
-    limits = layouts.Limits(processors=108, shared=163_000)
-    for cell, backward, hidden, size in itertools.product(range(3), (False, True), (50, 640), (4, 8)):
+    limits = layouts.Limits(processors=108, shared=163_000, cluster=1 if architecture == "sm_80" else 8)
+    for cell, backward, hidden, size in itertools.product(range(3), (False, True), (50, 200, 640), (4, 8)):
         how = layouts.layout(cell, backward, hidden, 16, size, limits)
         code = layouts.source(cell, backward, hidden, size, how, limits.threads)
         program = nvrtc.createProgram(code, "recurrence.cu", (), ())

@@ -21,7 +21,8 @@ ARRAY = cupy.ndarray
 @functools.cache
 def _limits(number: int) -> Limits:
     attributes = cupy.cuda.Device(number).attributes
-    return Limits(attributes["MultiProcessorCount"], attributes["MaxSharedMemoryPerBlockOptin"])
+    cluster = 8 if attributes["ComputeCapabilityMajor"] >= 9 else 1  # more would have to be asked for at the launch
+    return Limits(attributes["MultiProcessorCount"], attributes["MaxSharedMemoryPerBlockOptin"], cluster)
 
 
 @functools.lru_cache(256)
@@ -31,7 +32,8 @@ def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, siz
     if how is None:
         return None
     code = source(cell, backward, hidden, size, how, _limits(number).threads)
-    kernel = cupy.RawKernel(code, "backward" if backward else "forward", ("-std=c++17",), enable_cooperative_groups=True)
+    name = "backward" if backward else "forward"
+    kernel = cupy.RawKernel(code, name, ("-std=c++17",), enable_cooperative_groups=not how.CLUSTER)
     kernel.max_dynamic_shared_size_bytes = how.memory
     return kernel, how
 

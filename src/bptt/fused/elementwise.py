@@ -32,8 +32,11 @@ SOFTMAX = cupy.ElementwiseKernel(  # a warp does a row: lane k its elements k, k
 SOFTMAX_BACKWARD = cupy.ElementwiseKernel(
     "T p, raw I y, raw T weight, int32 V", "T d", "d = (p - T(i % V == y[i / V])) * weight[i / V]", "bptt_softmax_backward"
 )
-EMBEDDED = cupy.ElementwiseKernel(  # of columns laid out one after the other
-    "raw T columns, raw I x, raw T b, int32 N", "T z", "z = columns[x[i / N] * N + i % N] + b[i % N]", "bptt_embedded"
+EMBEDDED = cupy.ElementwiseKernel(  # of columns laid out one after the other; dividing 64 bits would take most of the time
+    "raw T columns, raw I x, raw T b, uint32 N",
+    "T z",
+    "const unsigned row = unsigned(i) / N, n = unsigned(i) % N; z = columns[x[row] * N + n] + b[n]",
+    "bptt_embedded",
 )
 ONE_HOT = cupy.ElementwiseKernel("raw I x, int32 V", "T hot", "hot = T(i % V == x[i / V])", "bptt_one_hot")
 NORM = cupy.ReductionKernel("T d", "T norm", "d * d", "a + b", "norm = sqrt(a)", "0", "bptt_norm")
@@ -94,6 +97,8 @@ def cross_entropy_backward(p: Array, y: Array, weight: Array) -> Array:
 
 def embedded(W: Array, x: Array, b: Array) -> Array:
     """`linear.embedded`."""
+    if x.size * W.shape[0] >= 2**32:
+        return NotImplemented
     z = cupy.empty((*x.shape, W.shape[0]), W.dtype)
     return EMBEDDED(*map(cupy.ascontiguousarray, (W.T, x, b)), W.shape[0], z)
 

@@ -8,6 +8,7 @@ UNITS = 4  # of columns that a thread looks after, at most
 GATES = (1, 3, 4)  # of vanilla, GRU and LSTM
 LANES, SHARES = (4, 8), (1, 2, 4, 8, 16)  # that are tried for L and Q
 OUTPUTS = 16  # of a thread, at most
+TOGETHER = 16  # multiprocessors that lie together and can make up clusters, at least
 APART = 32  # counters from one group to the next, so that they share no line of a cache
 
 
@@ -20,6 +21,7 @@ class Layout(NamedTuple):
     ROWS: int  # columns in shared memory at a time
     L: int  # lanes of a warp that share outputs
     Q: int  # warps that share them
+    CLUSTER: int  # 1: each group is a cluster
     groups: int
     memory: int  # bytes of shared memory
 
@@ -29,6 +31,7 @@ class Limits(NamedTuple):
 
     processors: int
     shared: int  # bytes of shared memory of a block
+    cluster: int = 1  # blocks, at most
     threads: int = 512  # of a block
     words: int = 80  # of 128 registers of a thread, those that hold weights
 
@@ -39,23 +42,27 @@ def layout(cell: int, backward: bool, hidden: int, batch: int, size: int, limits
         U = -(-hidden // blocks)
         M, K = (U, GATES[cell] * hidden) if backward else (GATES[cell] * U, hidden)
         G = -(-hidden // U)
-        R = -(-batch // min(batch, limits.processors // G))
-        if R * U > UNITS * limits.threads:
-            continue
-        found = []
-        for L, Q in itertools.product(LANES, SHARES):
-            sets = limits.threads // (L * Q)
-            outputs, fours = -(-M // max(1, sets)), -(-K // (4 * L * Q))  # S and I of the program
-            if not sets or outputs > OUTPUTS or outputs * fours * size > limits.words:
-                continue
-            results, width = Q * R * M, 4 * L * Q * fours
-            ROWS = min(R, (limits.shared // size - results) // width)
-            if ROWS >= (R if G == 1 else 1):
-                how = Layout(U, G, R, ROWS, L, Q, -(-batch // R), (ROWS * width + results) * size)
-                found.append((_cycles(L, Q, M, outputs, fours, size, limits), how))
-        if found:
-            return min(found)[1]
+        for cluster in (1, 0) if 1 < G <= limits.cluster else (0,):
+            room = max(1, limits.processors // TOGETHER) * (TOGETHER // G) if cluster else limits.processors // G
+            R = -(-batch // min(batch, room))
+            if found := _shares(M, K, Layout(U, G, R, 0, 0, 0, cluster, -(-batch // R), 0), size, limits):
+                return min(found)[1]
     return None
+
+
+def _shares(M: int, K: int, how: Layout, size: int, limits: Limits) -> list[tuple[float, Layout]]:
+    """The layout with all that M outputs of K inputs can be shared by lanes and warps, and about what a column takes then."""
+    found = []
+    for L, Q in itertools.product(LANES, SHARES):
+        sets = limits.threads // (L * Q)
+        outputs, fours = -(-M // max(1, sets)), -(-K // (4 * L * Q))  # S and I of the program
+        too_much = outputs > OUTPUTS or outputs * fours * size > limits.words or how.R * how.U > UNITS * limits.threads
+        results, width, copies = Q * how.R * M, 4 * L * Q * fours, 1 + how.CLUSTER
+        rows = min(how.R, (limits.shared // size - results) // (width * copies))
+        if sets and not too_much and rows >= (how.R if how.G == 1 or how.CLUSTER else 1):
+            memory = (copies * rows * width + results) * size
+            found.append((_cycles(L, Q, M, outputs, fours, size, limits), how._replace(ROWS=rows, L=L, Q=Q, memory=memory)))
+    return found
 
 
 def _cycles(L: int, Q: int, M: int, outputs: int, fours: int, size: int, limits: Limits) -> float:

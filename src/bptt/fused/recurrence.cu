@@ -1,16 +1,17 @@
 // The recurrences of vanilla, GRU and LSTM, forward and backward, each as one kernel for all T steps.
 //
 // The recurrent weights stay in registers. A group of G blocks does R columns of the batch, each block U of the H units of all
-// its columns; the blocks of a group hand each other what they computed of a step through global memory and wait for each
-// other. Groups need nothing of each other. All blocks must run at the same time (a cooperative launch sees to that).
+// its columns; the blocks of a group hand each other what they computed of a step and wait for each other. Groups need nothing
+// of each other. The blocks of a cluster write straight into each other's shared memory. Where groups are no clusters, they go
+// through global memory, and all blocks must run at the same time (a cooperative launch sees to that).
 //
 // A step multiplies one row vector x (K) a column by a block's share of the weights, M outputs: forward x = a_{t-1} (K = H) and
 // the outputs are all gates of its units, backward x = dq_t (K = gates * H) and the outputs are da_{t-1} of its units. L lanes
 // of each of Q warps share a set of S outputs, each with every L * Q-th group of four of the K inputs. The sums of lanes meet by
 // shuffles, those of warps in shared memory, in an order that is always the same.
 //
-// Macros: CELL (0 vanilla, 1 GRU, 2 LSTM), BACKWARD, real, H, U, G, R, L, Q, ROWS (columns in shared memory at a time), THREADS,
-// APART (words from one counter to the next).
+// Macros: CELL (0 vanilla, 1 GRU, 2 LSTM), BACKWARD, real, H, U, G, R, L, Q, ROWS (columns in shared memory at a time), CLUSTER
+// (1 where groups are clusters), THREADS, APART (words from one counter to the next).
 
 constexpr int GATES = CELL == 0 ? 1 : CELL == 1 ? 3 : 4;
 constexpr int N = GATES * H;
@@ -21,11 +22,32 @@ constexpr int S = (M + SETS - 1) / SETS;  // outputs of a set
 constexpr int P = S > 16 ? 32 : S > 8 ? 16 : S > 4 ? 8 : S > 2 ? 4 : S;  // the same, up to a power of two
 constexpr int I = (K + 4 * L * Q - 1) / (4 * L * Q);  // groups of four inputs of a lane
 constexpr int WIDTH = 4 * L * Q * I;  // K with its padding
+constexpr bool NEAR = G == 1 || CLUSTER;  // all that a block multiplies is made in its shared memory
 constexpr int E = (R * U + THREADS - 1) / THREADS;  // units of columns that a thread looks after
 
 #ifdef __CUDACC__
 extern __shared__ __align__(16) char shared[];
 __device__ __forceinline__ void idle() {}
+
+#if CLUSTER
+#define GROUPED __cluster_dims__(G, 1, 1)
+
+// The same place in the shared memory of another block of the cluster.
+__device__ __forceinline__ real* in_block(real* place, int block) {
+    unsigned long long there;
+    asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(place), "r"(block));
+    return reinterpret_cast<real*>(there);
+}
+
+// Wait for all threads of the cluster, and see what they wrote.
+__device__ __forceinline__ void meet_in_cluster() {
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+#endif
+#endif
+
+#ifndef GROUPED
+#define GROUPED
 #endif
 
 struct alignas(16) Four { real v[4]; };
@@ -130,7 +152,7 @@ struct Weights {
 struct Place {
     int tid, part, set, unit, column, columns, step;
     unsigned* counter;
-    real *x, *q;
+    real *x, *next, *q;  // next: in a cluster, what x will be when its blocks have met
 
     __device__ __forceinline__ Place(char* memory, unsigned* counters, int B) {
         tid = threadIdx.x;
@@ -144,13 +166,39 @@ struct Place {
         counter = counters + group * APART;
         step = 0;
         x = reinterpret_cast<real*>(memory);
-        q = x + ROWS * WIDTH;
-        for (int i = tid; i < ROWS * WIDTH; i += THREADS) x[i] = 0;
+        next = x + CLUSTER * ROWS * WIDTH;
+        q = next + ROWS * WIDTH;
+        for (int i = tid; i < (1 + CLUSTER) * ROWS * WIDTH; i += THREADS) x[i] = 0;
         __syncthreads();
+    }
+
+    // Wait until all that the first product needs is there, and until all blocks of a cluster are.
+    __device__ __forceinline__ void begun() {
+#if CLUSTER
+        meet_in_cluster();
+#else
+        __syncthreads();
+#endif
+    }
+
+    // Put what the next product needs into shared memory, where blocks have it from there.
+    __device__ __forceinline__ void give(int row, int input, real value) {
+#if CLUSTER
+#pragma unroll
+        for (int block = 0; block < G; ++block) in_block(next, block)[row * WIDTH + input] = value;
+#else
+        if (NEAR) x[row * WIDTH + input] = value;
+#endif
     }
 
     // Wait until all blocks of the group have written what they have of a step.
     __device__ __forceinline__ void meet() {
+#if CLUSTER
+        meet_in_cluster();
+        real* before = x;
+        x = next;
+        next = before;
+#else
         __syncthreads();
         if (G > 1 && tid == 0) {
             ++step;
@@ -160,11 +208,12 @@ struct Place {
             __threadfence();
         }
         if (G > 1) __syncthreads();
+#endif
     }
 
-    // q = the products of the columns' vectors, from a row of global memory each; where a block has all units, from x.
-    __device__ __forceinline__ void multiply(const Weights& weights, const real* from, bool here) {
-        if (here) {
+    // q = the products of the columns' vectors, from x where they are made there, else from a row of global memory each.
+    __device__ __forceinline__ void multiply(const Weights& weights, const real* from) {
+        if (NEAR) {
             weights.multiply(x, q + part / L * R * M, columns, set, part);
         } else {
             for (int begin = 0; begin < columns; begin += ROWS) {
@@ -200,7 +249,7 @@ struct Place {
 
 // z (T, B, N) to a (T+1, B, H), of which a[0] is given, and what backward needs. GRU: extra is ban (H,), out are ru (T, B, 2H),
 // n and p (T, B, H). LSTM: extra is c (T+1, B, H), of which c[0] is given, out is gates (T, B, 4H).
-extern "C" __global__ void __launch_bounds__(THREADS, 1) forward(
+extern "C" __global__ void GROUPED __launch_bounds__(THREADS, 1) forward(
     const real* Waa, const real* z, real* a, real* extra, real* out, real* n_out, real* p_out, unsigned* counters, int T, int B) {
     Place here(shared, counters, B);
     Weights weights;
@@ -214,10 +263,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) forward(
             const int place = (here.column + row) * H + here.unit + u;
             carry[e] = CELL == 2 ? extra[place] : a[place];
             if (CELL == 1) bias[e] = extra[here.unit + u];
-            if (G == 1) here.x[row * WIDTH + u] = a[place];
         }
     }
-    __syncthreads();
+    if (NEAR) copy(a + here.column * H, here.x, here.columns);
+    here.begun();
     for (int t = 0; t < T; ++t) {
         real own_z[E][GATES];  // asked for before the product, so that it is there after it
 #pragma unroll
@@ -228,7 +277,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) forward(
                 own_z[e][k] = mine ? z[(size_t(t) * B + here.column + row) * N + k * H + here.unit + u] : real(0);
             }
         }
-        here.multiply(weights, a + (size_t(t) * B + here.column) * H, G == 1);
+        here.multiply(weights, a + (size_t(t) * B + here.column) * H);
 #pragma unroll
         for (int e = 0; e < E; ++e) {
             if (here.own(e, row, u)) {
@@ -259,7 +308,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) forward(
                     extra[(at + B) * H + unit] = carry[e];
                 }
                 a[(at + B) * H + unit] = now;
-                if (G == 1) here.x[row * WIDTH + u] = now;
+                here.give(row, unit, now);
             }
         }
         here.meet();
@@ -268,9 +317,32 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) forward(
 
 #else
 
+// What forward left behind of a unit at a step, and da.
+struct Left {
+    real da, r, update, n, p, i, f, g, o, before, after;  // before and after: of the state, or of the LSTM's cell
+
+    __device__ __forceinline__ void fetch(
+        const real* da_, const real* a, const real* gates, const real* n_, const real* p_, size_t at, int B, int unit) {
+        da = da_[at * H + unit];
+        if (CELL != 0) before = a[at * H + unit];
+        if (CELL != 1) after = a[(at + B) * H + unit];
+        if (CELL == 1) {
+            r = gates[at * 2 * H + unit];
+            update = gates[at * 2 * H + H + unit];
+            n = n_[at * H + unit];
+            p = p_[at * H + unit];
+        } else if (CELL == 2) {
+            i = gates[at * 4 * H + unit];
+            f = gates[at * 4 * H + H + unit];
+            g = gates[at * 4 * H + 2 * H + unit];
+            o = gates[at * 4 * H + 3 * H + unit];
+        }
+    }
+};
+
 // da (T, B, H) and the gradients from after T to dz and, in a GRU, dq (T, B, N), and to da0 and, in an LSTM, dc0 (B, H), which
 // are in place of those from after T. Given are a (T+1, B, H), GRU: ru, n, p; LSTM: c (T+1, B, H) in place of a, gates.
-extern "C" __global__ void __launch_bounds__(THREADS, 1) backward(
+extern "C" __global__ void GROUPED __launch_bounds__(THREADS, 1) backward(
     const real* Waa, const real* da, const real* a, const real* gates, const real* n_in, const real* p_in, real* dz, real* dq,
     real* da_next, real* dc_next, unsigned* counters, int T, int B) {
     Place here(shared, counters, B);
@@ -278,6 +350,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward(
     weights.load(Waa, here.unit, here.set, here.part);
     int row, u;
     real carry[E], cell[E];
+    Left left[E];
 #pragma unroll
     for (int e = 0; e < E; ++e) {
         carry[e] = cell[e] = 0;
@@ -285,8 +358,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward(
             const int place = (here.column + row) * H + here.unit + u;
             carry[e] = da_next[place];
             if (CELL == 2) cell[e] = dc_next[place];
+            left[e].fetch(da, a, gates, n_in, p_in, size_t(T - 1) * B + here.column + row, B, here.unit + u);
         }
     }
+    here.begun();
     for (int t = T - 1; t >= 0; --t) {
         real direct[E];  // what reaches the state before without the weights
 #pragma unroll
@@ -295,42 +370,44 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward(
             if (here.own(e, row, u)) {
                 const size_t at = size_t(t) * B + here.column + row;
                 const int unit = here.unit + u;
-                const real d = da[at * H + unit] + carry[e];
+                const Left& was = left[e];
+                const real d = was.da + carry[e];
                 real to[GATES];  // what is multiplied by the weights
                 if (CELL == 0) {
-                    const real now = a[(at + B) * H + unit];
-                    to[0] = d * (real(1) - now * now);
+                    to[0] = d * (real(1) - was.after * was.after);
                 } else if (CELL == 1) {
-                    const real r = gates[at * 2 * H + unit], update = gates[at * 2 * H + H + unit];
-                    const real n = n_in[at * H + unit], p = p_in[at * H + unit];
-                    const real slope = (real(1) - update) * (real(1) - n * n);
-                    to[0] = d * (slope * p * r * (real(1) - r));
-                    to[GATES > 1 ? 1 : 0] = d * ((a[at * H + unit] - n) * update * (real(1) - update));
-                    to[GATES > 2 ? 2 : 0] = d * (slope * r);
+                    const real slope = (real(1) - was.update) * (real(1) - was.n * was.n);
+                    to[0] = d * (slope * was.p * was.r * (real(1) - was.r));
+                    to[GATES > 1 ? 1 : 0] = d * ((was.before - was.n) * was.update * (real(1) - was.update));
+                    to[GATES > 2 ? 2 : 0] = d * (slope * was.r);
                     dz[at * N + unit] = to[0];
                     dz[at * N + H + unit] = to[GATES > 1 ? 1 : 0];
                     dz[at * N + 2 * H + unit] = d * slope;
-                    direct[e] = d * update;
+                    direct[e] = d * was.update;
                 } else {
-                    const real i = gates[at * 4 * H + unit], f = gates[at * 4 * H + H + unit];
-                    const real g = gates[at * 4 * H + 2 * H + unit], o = gates[at * 4 * H + 3 * H + unit];
-                    const real tanh_c = tanh_(a[(at + B) * H + unit]);
-                    const real dc = cell[e] + d * (o * (real(1) - tanh_c * tanh_c));
-                    to[0] = dc * (g * i * (real(1) - i));
-                    to[GATES > 1 ? 1 : 0] = dc * (a[at * H + unit] * f * (real(1) - f));
-                    to[GATES > 2 ? 2 : 0] = dc * (i * (real(1) - g * g));
-                    to[GATES > 3 ? 3 : 0] = d * (tanh_c * o * (real(1) - o));
-                    cell[e] = dc * f;
+                    const real tanh_c = tanh_(was.after);
+                    const real dc = cell[e] + d * (was.o * (real(1) - tanh_c * tanh_c));
+                    to[0] = dc * (was.g * was.i * (real(1) - was.i));
+                    to[GATES > 1 ? 1 : 0] = dc * (was.before * was.f * (real(1) - was.f));
+                    to[GATES > 2 ? 2 : 0] = dc * (was.i * (real(1) - was.g * was.g));
+                    to[GATES > 3 ? 3 : 0] = d * (tanh_c * was.o * (real(1) - was.o));
+                    cell[e] = dc * was.f;
                 }
 #pragma unroll
                 for (int k = 0; k < GATES; ++k) {
                     dq[at * N + k * H + unit] = to[k];
-                    if (G == 1) here.x[row * WIDTH + k * H + u] = to[k];
+                    here.give(row, k * H + unit, to[k]);
                 }
             }
         }
         here.meet();
-        here.multiply(weights, dq + (size_t(t) * B + here.column) * K, G == 1);
+#pragma unroll
+        for (int e = 0; e < E; ++e) {  // asked for before the product, so that it is there after it
+            if (t > 0 && here.own(e, row, u)) {
+                left[e].fetch(da, a, gates, n_in, p_in, size_t(t - 1) * B + here.column + row, B, here.unit + u);
+            }
+        }
+        here.multiply(weights, dq + (size_t(t) * B + here.column) * K);
 #pragma unroll
         for (int e = 0; e < E; ++e) {
             if (here.own(e, row, u)) carry[e] = direct[e] + here.product(row, u);

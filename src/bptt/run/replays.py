@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bptt.backend import Array, device, namespace
+from bptt.backend import Array, HostArray, device, namespace
 from bptt.fused import twinned
 from bptt.nn import gradient, model, optimizers
 from bptt.run.data import Position, widest
@@ -43,6 +43,15 @@ class Table(NamedTuple):
     measured: Array  # (K, 2): loss and norm
 
 
+class Rows(NamedTuple):
+    """What a table is to hold for n updates, on the host."""
+
+    step: int  # updates before them
+    columns: HostArray  # (n, 2, B)
+    rates: HostArray  # (n,)
+    keep: HostArray  # (n, L, B, H)
+
+
 @dataclass
 class Desk:
     """The arrays that recorded updates work on, and the updates by their shape."""
@@ -57,6 +66,7 @@ class Desk:
     states: dict[int, Array] = field(default_factory=dict)  # (L, S, B, H) by B: those that the next batch goes on from
     actions: dict[Shape, Action] = field(default_factory=dict)
     warm: set[Shape] = field(default_factory=set)  # called once, and not recorded yet
+    next: Rows | None = None  # those that were prepared last
 
 
 def desk(task: Task, state: State, most: int, record: Callable[[Action], Action]) -> Desk:
@@ -76,9 +86,9 @@ def several(desk: Desk, state: State, group: list[Step]) -> tuple[State, list[Tr
     The arrays that are given are copies: no update to come changes them.
     """
     made, error = 0, None
-    rates = [rate_at(desk.task, state.step + row) for row in range(len(group))]
     try:
-        _lay_out(desk, state, group, rates)
+        rows = prepare(desk, state.step, group)
+        _lay_out(desk, state, group, rows)
         for _, window in group:
             _act(desk, shape(window))
             made += 1
@@ -94,7 +104,7 @@ def several(desk: Desk, state: State, group: list[Step]) -> tuple[State, list[Tr
     states = {width: copy(desk.states[width]) for width in {window.columns.shape[1] for _, window in done}}
     measured, positions = copy(desk.table.measured), [state.position, *(after for after, _ in done)]
     traces = []
-    for row, (before, (_, window), rate) in enumerate(zip(positions, done, rates)):
+    for row, (before, (_, window), rate) in enumerate(zip(positions, done, rows.rates.tolist())):
         # the states that it went on from are asked for of a bad update alone, since which they have stayed as they were
         start = None if window.start else states[window.columns.shape[1]]
         traces.append(Trace(before, start, measured[row, 0], measured[row, 1], rate, window.targets))
@@ -113,28 +123,37 @@ def shape(window: Window) -> Shape:
     return Shape(steps, width, window.start, window.full)
 
 
-def _lay_out(desk: Desk, state: State, group: list[Step], rates: list[float]) -> None:
+def prepare(desk: Desk, step: int, group: list[Step]) -> Rows:
+    """The rows for updates after so many others; the device has something to do meanwhile, if this comes early."""
+    if desk.next is not None and desk.next.step == step and len(desk.next.rates) == len(group):
+        return desk.next
+    task, table = desk.task, desk.table
+    columns = np.zeros((len(group), *table.columns.shape[1:]), np.int64)
+    keep = np.zeros((len(group), *table.keep.shape[1:]), task.backend.dtype)
+    for row, (_, window) in enumerate(group):
+        width = window.columns.shape[1]
+        columns[row, :, :width] = window.columns
+        for layer, mask in enumerate(drawn(task, width, step + row)):
+            keep[row, layer, :width] = mask
+    desk.next = Rows(step, columns, np.array([rate_at(task, step + row) for row in range(len(group))]), keep)
+    return desk.next
+
+
+def _lay_out(desk: Desk, state: State, group: list[Step], rows: Rows) -> None:
     """Bring the state, where it is not there yet, and what the updates need to where they look for it."""
     task, table, put = desk.task, desk.table, desk.task.backend.put
     if state.theta is not desk.given.theta:
         for to, now in zip((desk.theta, desk.alive, *desk.memory), (state.theta, state.alive, *state.memory)):
             to[...] = now
-    columns = np.zeros((len(group), *table.columns.shape[1:]), np.int64)
-    keep = np.zeros((len(group), *table.keep.shape[1:]))
-    for row, (_, window) in enumerate(group):
-        width = window.columns.shape[1]
-        columns[row, :, :width] = window.columns
-        for layer, mask in enumerate(drawn(task, width, state.step + row)):
-            keep[row, layer, :width] = mask
-        if width not in desk.states:
-            fields = len(model.CELLS[task.config.cell].State._fields)
-            desk.states[width] = put(np.zeros((task.config.layers, fields, width, task.config.hidden)))
+    for width in {window.columns.shape[1] for _, window in group} - desk.states.keys():
+        fields = len(model.CELLS[task.config.cell].State._fields)
+        desk.states[width] = put(np.zeros((task.config.layers, fields, width, task.config.hidden)))
     if state.states is not None and state.states is not desk.given.states and not group[0][1].start:
         desk.states[state.states.shape[2]][...] = state.states
-    table.columns[: len(group), ...] = put(columns)
-    table.rates[: len(group)] = put(np.array(rates))
-    if keep.size:
-        table.keep[: len(group), ...] = put(keep)
+    table.columns[: len(group), ...] = put(rows.columns)
+    table.rates[: len(group)] = put(rows.rates)
+    if rows.keep.size:
+        table.keep[: len(group), ...] = put(rows.keep)
     table.at[...] = put(np.zeros(1, np.int64))
 
 

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from bptt import fused
 from bptt.nn import gradient, model, pieces
@@ -19,7 +20,13 @@ from bptt.text.batches import Window
 
 FEW = 4096  # steps of all columns: the batches of some such updates take little memory
 
-Several = Callable[[State, list[Step]], tuple[State, list[Trace], BaseException | None]]
+
+class Together(NamedTuple):
+    """How several updates are made at a time."""
+
+    make: Callable[[State, list[Step]], tuple[State, list[Trace], BaseException | None]]
+    fit: Callable[[Window], bool]  # whether an update can be one of several
+    prepare: Callable[[int, list[Step]], Any]  # what can be done early for those after so many others
 
 
 def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 1) -> Iterator[tuple[State, list[Trace]]]:
@@ -27,41 +34,53 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
 
     How many are made at a time changes no bit.
     """
-    plan, (several, fit) = task.plan, _together(task, state)
+    plan, together = task.plan, _together(task, state)
     following = epochs(task.data, plan.batch, plan.length, task.settings.seed, state.position)
     waiting: deque[Step] = deque()
+
+    def upcoming(step: int) -> list[Step]:
+        """What the updates after so many others learn from that can be made at a time; at least one is waiting then."""
+        count = min(most(step), plan.steps - step) if together else 1
+        waiting.extend(itertools.islice(following, max(0, count - len(waiting))))
+        return list(itertools.takewhile(lambda one: together.fit(one[1]), itertools.islice(waiting, count))) if together else []
+
     with parallel.threads(task.backend) as executor:
+        group = upcoming(state.step)
         while state.step < plan.steps:
-            count = min(most(state.step), plan.steps - state.step) if several else 1
-            while len(waiting) < count:
-                waiting.append(next(following))
             traces: list[Trace] = []
             error: BaseException | None = None
-            group = list(itertools.takewhile(lambda step: fit(step[1]), itertools.islice(waiting, count)))
-            if several and group:
-                state, traces, error = several(state, group)
+            if together and group:
+                state, traces, error = together.make(state, group)
             if not traces and error is None:
                 position, window = waiting[0]
                 state, trace = update(task, state, task.read(window), position, executor)
                 traces = [trace]
             for _ in traces:
                 waiting.popleft()
+            if state.step < plan.steps and error is None:
+                try:
+                    group = upcoming(state.step)
+                    if together:
+                        together.prepare(state.step, group)
+                except BaseException as problem:  # the updates that are made are told of first
+                    error = problem
             if traces:
                 yield state, traces
             if error is not None:
                 raise error
 
 
-def _together(task: Task, state: State) -> tuple[Several | None, Callable[[Window], bool]]:
-    """What makes several updates at a time, and whether one can be among them."""
+def _together(task: Task, state: State) -> Together | None:
+    """How several updates of a task are made at a time, from a state on; None where each is made alone."""
     if task.settings.recompute_every is not None:
-        return None, lambda window: False
+        return None
     if task.backend.name == "numpy":
-        return functools.partial(in_turn, task), functools.partial(small, task)
+        return Together(functools.partial(in_turn, task), functools.partial(small, task), lambda step, group: None)
     record = fused.recorder() if task.settings.graph and task.ids is not None else None
     if record is None:
-        return None, lambda window: False
-    return functools.partial(replays.several, replays.desk(task, state, agenda.LOOK, record)), lambda window: True
+        return None
+    desk = replays.desk(task, state, agenda.LOOK, record)
+    return Together(functools.partial(replays.several, desk), lambda window: True, functools.partial(replays.prepare, desk))
 
 
 def small(task: Task, window: Window) -> bool:
