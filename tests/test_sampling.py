@@ -7,7 +7,7 @@ import pytest
 
 from bptt import backend as backends
 from bptt.nn import arrays, model, packing
-from bptt.run import sampling
+from bptt.run import choosing, sampling
 from bptt.run.sampling import Choice, Ending, Task
 from bptt.text.vocabulary import BYTES, characters
 
@@ -26,7 +26,7 @@ def generator(seed=0):
 
 
 def probabilities(logits, *choice):
-    w = sampling.weights(np.asarray(logits), Choice(*choice))
+    w = choosing.weights(np.asarray(logits), Choice(*choice))
     return w / w.sum(axis=-1, keepdims=True)
 
 
@@ -52,7 +52,7 @@ def test_characters_are_as_frequent_as_they_are_probable(choice, dtype):
     logits = np.array([0.3, -1.0, 2.0, 0.0, 1.1, -4.0], dtype)
     count = 200_000
     p = probabilities(logits[None], *choice)[0]
-    drawn = sampling.draw(sampling.weights(np.tile(logits, (count, 1)), Choice(*choice)), generator().random(count))
+    drawn = choosing.draw(choosing.weights(np.tile(logits, (count, 1)), Choice(*choice)), generator().random(count))
     counts = np.bincount(drawn, minlength=6)
     assert not counts[p == 0].any()
     chi_square = ((counts - count * p)[p > 0] ** 2 / (count * p[p > 0])).sum()
@@ -108,21 +108,21 @@ def test_the_temperature_comes_first_then_top_k_then_top_p():
 def test_each_row_has_its_own_distribution():
     logits = np.where(np.eye(5, dtype=bool)[[3, 0, 4]], 0.0, -100.0)
     for choice in (Choice(0.0), Choice(0.5), Choice(1.0), Choice(1.0, 2, 0.9)):
-        assert sampling.draw(sampling.weights(logits, choice), generator().random(3)).tolist() == [3, 0, 4]
+        assert choosing.draw(choosing.weights(logits, choice), generator().random(3)).tolist() == [3, 0, 4]
 
 
 @pytest.mark.parametrize("choice", [Choice(0.0), Choice(1e-3), Choice(1e-320), Choice(1.0, 1), Choice(1.0, None, 1e-9)])
 def test_the_most_likely_character_the_first_of_equals(choice):
     logits = generator().normal(size=(50, 9)).astype(np.float32)
-    drawn = sampling.draw(sampling.weights(logits, choice), generator().random(50))
+    drawn = choosing.draw(choosing.weights(logits, choice), generator().random(50))
     np.testing.assert_array_equal(drawn, logits.argmax(axis=1))
     if choice.temperature in (0.0, 1.0):
-        assert sampling.draw(sampling.weights(np.zeros((1, 4)), choice), np.array([0.99])).tolist() == [0]
+        assert choosing.draw(choosing.weights(np.zeros((1, 4)), choice), np.array([0.99])).tolist() == [0]
 
 
 def test_a_high_temperature_makes_all_characters_alike():
-    w = sampling.weights(np.tile(generator().normal(size=8), (80_000, 1)), Choice(1e300))
-    drawn = sampling.draw(w, generator().random(80_000))
+    w = choosing.weights(np.tile(generator().normal(size=8), (80_000, 1)), Choice(1e300))
+    drawn = choosing.draw(w, generator().random(80_000))
     np.testing.assert_allclose(np.bincount(drawn, minlength=8), 10_000, rtol=0.04)
 
 
@@ -130,16 +130,16 @@ def test_a_high_temperature_makes_all_characters_alike():
 def test_logits_of_any_size_and_the_ends_of_the_unit_interval(scale):
     ends = np.array([0.0, 1.0 - 2.0**-53])
     logits = np.array([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]) * scale
-    assert sampling.draw(sampling.weights(logits, Choice()), ends).tolist() == [2, 2]
-    assert sampling.draw(sampling.weights(np.zeros((2, 3)), Choice()), ends).tolist() == [0, 2]
-    assert sampling.draw(np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), ends).tolist() == [1, 1]
+    assert choosing.draw(choosing.weights(logits, Choice()), ends).tolist() == [2, 2]
+    assert choosing.draw(choosing.weights(np.zeros((2, 3)), Choice()), ends).tolist() == [0, 2]
+    assert choosing.draw(np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), ends).tolist() == [1, 1]
 
 
 def test_the_number_picks_by_the_distribution_function():
     logits = generator(1).normal(size=(4, 6))
     u = generator().random(4)
     expected = [int(np.searchsorted(np.cumsum(p), x)) for p, x in zip(softmax(logits), u)]
-    assert sampling.draw(sampling.weights(logits, Choice()), u).tolist() == expected
+    assert choosing.draw(choosing.weights(logits, Choice()), u).tolist() == expected
 
 
 @pytest.mark.parametrize("first", [0, 1, 63, 64, 100])

@@ -1,5 +1,6 @@
 """The only module that chooses an array library: a namespace, a device, transfer both ways, synchronise."""
 
+import functools
 import importlib
 import os
 import warnings
@@ -81,6 +82,15 @@ def namespace(array: Array) -> Any:
 def device(array: Array) -> Any:
     """The device that an array lives on; None while JAX traces."""
     return array_api_compat.device(array)
+
+
+@functools.cache
+def widest(xp: Any, where: Any) -> Any:
+    """The longest floating-point type of a namespace on a device: float64, nearly everywhere."""
+    if xp is np:
+        return np.float64
+    kinds = xp.__array_namespace_info__().dtypes(device=where, kind="real floating")
+    return kinds.get("float64", xp.float32)
 
 
 def to_host(array: Array) -> HostArray:

@@ -14,6 +14,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 LIBRARIES = ("numpy", "cupy")  # whose arrays they take
 
 _twins: dict[type, dict[str, Callable[..., Any]]] = {}  # by the type of array
+_given_up: dict[str, str] = {}  # why, by the library
 
 
 def twinned(pure: Function) -> Function:
@@ -49,15 +50,22 @@ def stop() -> None:
     _twins.clear()
 
 
+def give_up(library: str, why: str) -> None:
+    """Use none for arrays of a library any more."""
+    stop()
+    _given_up[library] = why
+
+
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
     """Use afterwards what was used before."""
-    before = dict(_twins)
+    kept = [(those, those.copy()) for those in (_twins, _given_up)]
     try:
         yield
     finally:
-        stop()
-        _twins.update(before)
+        for those, before in kept:
+            those.clear()
+            those.update(before)  # type: ignore[arg-type]  # each with its own copy
 
 
 def name() -> str:
@@ -88,6 +96,8 @@ def obstacle(library: str = "numpy") -> str:
     """Why there are no twins for arrays of a library here, with the remedy; empty where there are."""
     if os.environ.get("BPTT_FUSED", "1") in ("0", ""):
         return "BPTT_FUSED=0 switches them off"
+    if library in _given_up:
+        return f"they fail here: {_given_up[library]}"
     return _obstacle(library) if library in LIBRARIES else f"there are none for {library}"
 
 

@@ -20,8 +20,9 @@ ARRAY = cupy.ndarray
 
 @functools.cache
 def _limits(number: int) -> Limits:
-    attributes = cupy.cuda.Device(number).attributes
-    cluster = 8 if attributes["ComputeCapabilityMajor"] >= 9 else 1  # more would have to be asked for at the launch
+    device = cupy.cuda.Device(number)
+    cluster = 8 if int(device.compute_capability) >= 90 else 1  # more would have to be asked for at the launch
+    attributes = device.attributes
     return Limits(attributes["MultiProcessorCount"], attributes["MaxSharedMemoryPerBlockOptin"], cluster)
 
 

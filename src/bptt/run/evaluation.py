@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bptt.backend import Array, Backend, namespace
 from bptt.nn import loss, model, packing
+from bptt.run import twins
 from bptt.text.batches import Batch
 
 WINDOW = 256  # steps evaluated at a time: bounds the memory, does not change the numbers
@@ -46,11 +47,12 @@ def evaluate(config: model.Config, params: model.Params, backend: Backend, batch
     states = None
     sums: list[Array] = []
     characters = 0
-    for batch in batches:
-        start = None if batch.window.start else states
-        logits, states = model.forward(config, params, batch.x, start)[:2]  # the Cache would take memory
-        states = packing.transform(lambda a: namespace(a).asarray(a, copy=True), states)  # views would keep those of all steps
-        nats = loss.nats(logits, batch.y) * batch.mask
-        sums.append(namespace(nats).sum(nats))
-        characters += batch.window.targets
+    with twins.on_a_gpu(backend):
+        for batch in batches:
+            start = None if batch.window.start else states
+            logits, states = model.forward(config, params, batch.x, start)[:2]  # the Cache would take memory
+            states = packing.transform(lambda a: namespace(a).asarray(a, copy=True), states)  # views would keep all steps
+            nats = loss.nats(logits, batch.y) * batch.mask
+            sums.append(namespace(nats).sum(nats))
+            characters += batch.window.targets
     return Evaluation(math.fsum(backend.get(backend.xp.stack(sums)).tolist()), characters)  # one look at the device

@@ -6,11 +6,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from bptt.backend import Backend, HostArray, namespace
+from bptt import fused
+from bptt.backend import Array, Backend, HostArray, namespace, widest
 from bptt.errors import InputError
 from bptt.nn import model, packing
 from bptt.nn.arrays import by_columns
-from bptt.run import settings
+from bptt.run import recording, settings, twins
+from bptt.run.choosing import Choice, draw, weights
 from bptt.run.evaluation import WINDOW
 from bptt.text.corpus import Mode
 from bptt.text.vocabulary import Vocabulary
@@ -19,15 +21,8 @@ Unknown = Literal["error", "skip"]  # what becomes of characters that the model 
 
 LONGEST = {"lines": 200, "stream": 500}  # new characters by mode, where a text does not end by itself
 LANES = 64  # texts that share a random number generator
+TOGETHER = 16  # characters from one look at a device to the next
 PROBABILITY: settings.Rule = ("a number above 0, at most 1", float, lambda value: 0 < value <= 1)
-
-
-class Choice(NamedTuple):
-    """How the next character is chosen from what the model thinks of it."""
-
-    temperature: float = 1.0  # 0: always the most likely
-    top_k: int | None = None  # only so many of the most likely
-    top_p: float | None = None  # only the smallest set of the most likely that is so probable
 
 
 class Ending(NamedTuple):
@@ -107,9 +102,9 @@ def texts(
 ) -> list[str]:
     """The texts number `first` and following of a task, `count` of them in one batch."""
     numbers = uniforms(task.seed, first, count)
-    steps = generate(config, params, backend, task.prompt, task.choice, task.ending, numbers)
-    prompt = vocabulary.decode(task.prompt[1:])
-    written = np.stack(list(steps), axis=1)  # (count, steps)
+    with twins.on_a_gpu(backend):
+        steps = list(generate(config, params, backend, task.prompt, task.choice, task.ending, numbers))
+    prompt, written = vocabulary.decode(task.prompt[1:]), np.stack(steps, axis=1)  # (count, steps)
     return [prompt + "".join(decode(certain(ids[ids >= 0].tolist(), task.ending), vocabulary)) for ids in written]
 
 
@@ -138,36 +133,6 @@ def names(vocabulary: Vocabulary) -> list[str]:
     return list(vocabulary.symbols or (bytes([i]).decode("utf-8", "backslashreplace") for i in range(256)))
 
 
-def weights(logits: HostArray, choice: Choice) -> HostArray:
-    """What each next character weighs (B, V), in float64, its probability times a factor of its row, given logits (B, V).
-
-    The temperature divides the logits; of what that gives the `top_k` heaviest stay, the first of equals; and of those the
-    fewest that weigh `top_p` of all together (Holtzman et al. 2020, arXiv 1904.09751).
-    """
-    if choice.temperature == 0:
-        return np.asarray(np.arange(logits.shape[1]) == np.argmax(logits, axis=1)[:, None], np.float64)
-    u = logits.astype(np.float64)
-    with np.errstate(over="ignore"):  # -inf for all but the most likely where the temperature is tiny
-        w = np.exp((u - u.max(axis=1, keepdims=True)) / choice.temperature)
-    if choice.top_k is None and choice.top_p is None:
-        return np.asarray(w)
-    order = np.argsort(-w, axis=1, kind="stable")
-    heaviest = np.take_along_axis(w, order, axis=1)
-    if choice.top_k is not None:
-        heaviest[:, choice.top_k :] = 0.0
-    if choice.top_p is not None:
-        before = np.cumsum(heaviest, axis=1) - heaviest  # the weight of all that are heavier
-        heaviest[before >= choice.top_p * heaviest.sum(axis=1, keepdims=True)] = 0.0
-    np.put_along_axis(w, order, heaviest, axis=1)
-    return np.asarray(w)
-
-
-def draw(w: HostArray, u: HostArray) -> HostArray:
-    """One id (B,) for each row of weights (B, V), by the inverse of the distribution function at u (B,) from [0, 1)."""
-    c = np.cumsum(w, axis=1)
-    return np.asarray((c > u[:, None] * c[:, -1:]).argmax(axis=1))  # the product is below the last sum, as u is below 1
-
-
 def uniforms(seed: int, first: int, count: int) -> Iterator[HostArray]:
     """For ever: one number from [0, 1) for each of `count` texts, the first of which is text number `first` of the seed.
 
@@ -189,6 +154,15 @@ def read(config: model.Config, params: model.Params, backend: Backend, ids: Host
     return backend.get(logits[-1, ...]), states
 
 
+class Writing(NamedTuple):
+    """Where some texts stand."""
+
+    ids: Array  # (n,): the last character of each
+    states: Any  # of each layer, (n, H)
+    last: Array  # (n, S): the last ids of each, to be compared with the stop string
+    ended: Array  # (n,) bool
+
+
 def generate(
     config: model.Config,
     params: model.Params,
@@ -201,41 +175,76 @@ def generate(
     """Ids (count,) of one character after the other for texts that go on from the ids of a prompt (n,), until all have ended.
 
     `numbers` gives (count,) numbers from [0, 1) for every step. The last id of a text is the newline, or the last of the
-    stop string, where it ends in one; after its end comes -1.
+    stop string, where it ends in one; after its end comes -1. A device other than the host's writes several characters
+    before it is looked at.
     """
-    params = packing.transform(by_columns, params)
-    logits, states = read(config, params, backend, prompt)
-    u = next(numbers)
-    count = len(u)
-    logits, states = np.repeat(logits, count, axis=0), _rows(states, np.zeros(count, np.int64), backend)
-    going = np.arange(count)  # (B,): the texts that the rows of logits and states belong to
-    last = np.full((count, len(ending.stop)), -1)  # (B, S): the last ids of each, to be compared with the stop string
-    ended = np.zeros(count, bool)  # (B,)
-    for _ in range(ending.length):
-        ids = draw(weights(logits, choice), u[going])
-        drawn = np.full(count, -1)
-        drawn[going] = np.where(ended, -1, ids)
-        yield drawn
+    xp, together = backend.xp, 1 if backend.name == "numpy" else TOGETHER
+    params, stop = packing.transform(by_columns, params), backend.put(ending.stop)
+    endings = ending.newline is not None or len(ending.stop) > 0  # whether texts end before they are as long as they may be
+
+    def note(ids: Array, states: Any, before: Writing) -> Writing:
+        ended, last = before.ended, before.last
         if ending.newline is not None:
-            ended |= ids == ending.newline
+            ended = ended | (ids == ending.newline)
         if len(ending.stop):
-            last = np.concatenate([last[:, 1:], ids[:, None]], axis=1)
-            ended |= (last == ending.stop).all(axis=1)
-        if ended.all():
-            return
-        if 2 * np.count_nonzero(ended) > len(ended):  # go on with the others only
+            last = xp.concat([last[:, 1:], xp.reshape(ids, (-1, 1))], axis=1)
+            ended = ended | xp.all(last == stop, axis=1)
+        return Writing(ids, states, last, ended)
+
+    def write(now: Writing, u: Array) -> tuple[Writing, Array]:
+        """One more character (n,) of each text, given numbers u (n,)."""
+        logits, states, _ = model.forward(config, params, xp.reshape(now.ids, (1, -1)), now.states)
+        ids = draw(weights(logits[-1, ...], choice), u)
+        return note(ids, states, now), xp.where(now.ended, -1, ids) if endings else ids
+
+    def write_some(now: Writing, u: Array) -> tuple[Writing, Array]:
+        """Some more (k+1, n), in the last row 1 for a text that has ended, given numbers u (k, n)."""
+        rows = []
+        for k in range(u.shape[0]):
+            now, ids = write(now, u[k, ...])
+            rows.append(ids)
+        return now, xp.stack([*rows, xp.astype(now.ended, xp.int64)])
+
+    record = fused.recorder()
+    if record is not None:
+        write_some = recording.replayed(write_some, record)
+    logits, states = read(config, params, backend, prompt)
+    first = next(numbers)
+    count = len(first)
+    going = np.arange(count)  # (n,): the texts that are not left out yet
+    ids = draw(weights(np.repeat(logits, count, axis=0), choice), first)
+    states = _rows(states, np.zeros(count, np.int64), backend)
+    blank = np.full((count, len(ending.stop)), -1), np.zeros(count, np.int64)
+    last, none = map(backend.put, blank)
+    now = note(backend.put(ids), states, Writing(none, states, last, none != 0))
+    kind = "float64" if widest(xp, backend.device) == xp.float64 else "float32"
+    yield ids
+    left, ended = ending.length - 1, backend.get(now.ended)
+    while left and not (endings and ended.all()):
+        if endings and 2 * np.count_nonzero(ended) > len(ended):  # go on with the others only
             rest = np.flatnonzero(~ended)
-            going, last, ids, ended = going[rest], last[rest], ids[rest], ended[rest]
-            states = _rows(states, rest, backend)
-        after, states, _ = model.forward(config, params, backend.put(ids[None, :]), states)
-        logits, u = backend.get(after[-1, ...]), next(numbers)
+            going = going[rest]
+            now = _rows(now, rest, backend)
+        if together == 1:
+            now, row = write(now, next(numbers)[going])
+            written, ended = [row], now.ended
+        else:
+            u = np.array([next(numbers)[going] for _ in range(min(together, left))], kind)
+            now, rows = write_some(now, xp.asarray(u, device=backend.device))
+            *written, over = backend.get(rows)
+            ended = over == 1
+        left -= len(written)
+        for row in written:
+            if together == 1 or (row >= 0).any():
+                everywhere = np.full(count, -1)
+                everywhere[going] = row
+                yield everywhere
 
 
-def _rows(states: tuple[Any, ...], rows: HostArray, backend: Backend) -> tuple[Any, ...]:
-    """Some rows of all states."""
+def _rows(tree: Any, rows: HostArray, backend: Backend) -> Any:
+    """Some rows of all arrays."""
     places = backend.put(rows)
-    taken: tuple[Any, ...] = packing.transform(lambda a: namespace(a).take(a, places, axis=0), states)
-    return taken
+    return packing.transform(lambda a: namespace(a).take(a, places, axis=0), tree)
 
 
 def certain(ids: Iterable[int], ending: Ending) -> Iterator[int]:

@@ -10,6 +10,7 @@ import numpy as np
 from bptt.backend import Backend, HostArray
 from bptt.errors import InputError
 from bptt.nn import loss, model
+from bptt.run import twins
 from bptt.run.evaluation import WINDOW
 from bptt.run.sampling import Unknown, names
 from bptt.text import batches, decoding
@@ -133,8 +134,9 @@ def each(config: model.Config, params: model.Params, backend: Backend, sequences
         group = order[first : first + BATCH]
         states, steps = None, []
         for batch in map(read, batches.windows(sequences.take(group), WINDOW)):
-            logits, states = model.forward(config, params, batch.x, states)[:2]
-            steps.append(backend.get(loss.nats(logits, batch.y)))
+            with twins.on_a_gpu(backend):
+                logits, states = model.forward(config, params, batch.x, states)[:2]
+                steps.append(backend.get(loss.nats(logits, batch.y)))
         together = np.concatenate(steps)  # (T, B)
         for b, i in enumerate(group.tolist()):
             nats[i] = together[: sequences.lengths[i], b]

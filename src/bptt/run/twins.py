@@ -1,6 +1,8 @@
 """The compiled twins of the maths in a run: loaded, called for the first time, and what is said of them."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,15 @@ def load(backend: Backend) -> None:
     fused.start(backend.name)
     if backend.name == "numpy":
         environment.keep_memory()
+
+
+@contextlib.contextmanager
+def on_a_gpu(backend: Backend) -> Iterator[None]:
+    """Use twins here if the backend is a GPU, where the functions of CuPy's own would wait for the host most of the time."""
+    with fused.restored():
+        if backend.name == "cupy":
+            fused.start(backend.name)
+        yield
 
 
 def name(backend: Backend) -> str:
@@ -45,8 +56,8 @@ def rehearse(config: model.Config, backend: Backend) -> None:
         optimizers.sgd(theta, d, optimizers.start(d), 0.1)
         optimizers.adam(theta, d, optimizers.start(d), 0.1)
     except Exception as error:  # a compiler that this was not written for, say
-        fused.stop()
         problem = f"{type(error).__name__}: {error!s:.200}"
+        fused.give_up(backend.name, problem)
         warnings.warn(f"the compiled twins fail here: {problem}: going on without them", TwinsWarning, stacklevel=2)
 
 

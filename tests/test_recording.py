@@ -1,0 +1,53 @@
+"""A recorded function of arrays gives what the function itself does; here a recording is the function."""
+
+import numpy as np
+import pytest
+
+from bptt import backend as backends
+from bptt.nn import model, packing
+from bptt.run import recording, sampling
+from bptt.run.choosing import Choice
+from bptt.run.sampling import Ending
+
+
+@pytest.mark.parametrize("error", [None, NotImplementedError("no products"), MemoryError("too much")])
+def test_a_recorded_function_gives_what_the_function_does(error):
+    calls, recorded = [], []
+
+    def function(pair, c):
+        calls.append(c.shape)
+        a, b = pair
+        return (a + b, (a * c,))
+
+    def record(action):
+        recorded.append(action)
+        if error:
+            raise error
+        return action
+
+    replayed = recording.replayed(function, record)
+    rng, given, found = np.random.default_rng(0), [], []
+    for n in (3, 3, 3, 4, 3, 4, 4):
+        given.append(((rng.random(n), rng.random(n)), rng.random(n)))
+        found.append(replayed(*given[-1]))
+    for ((a, b), c), (total, (product,)) in zip(given, found, strict=True):
+        np.testing.assert_array_equal(total, a + b)  # none of them is changed by the calls after it
+        np.testing.assert_array_equal(product, a * c)
+    assert len(recorded) == 2  # once for each shape
+
+
+@pytest.mark.parametrize("ending", [Ending(40), Ending(40, newline=0), Ending(50, stop=np.array([2, 3]))])
+def test_texts_written_by_a_recording_are_the_same(monkeypatch, ending):
+    where, here = backends.select("strict", "float64"), backends.select("numpy", "float64")
+    config = model.Config("lstm", 7, 5, 2)
+    params = packing.transform(lambda a: 3 * a, model.init(config, np.random.default_rng(1)))
+
+    def written(backend):
+        given = config, packing.transform(backend.put, params), backend, np.array([0, 4]), Choice(0.9)
+        return np.array(list(sampling.generate(*given, ending, sampling.uniforms(5, 0, 70))))
+
+    expected, recorded = written(here), []
+    monkeypatch.setattr(sampling.fused, "recorder", lambda: lambda action: recorded.append(action) or action)
+    monkeypatch.setattr(sampling, "TOGETHER", 4)
+    np.testing.assert_array_equal(written(where), expected)
+    assert recorded or ending.newline == 0  # where so many end early that no two batches are of one size
