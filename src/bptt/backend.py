@@ -1,6 +1,5 @@
 """The only module that chooses an array library: a namespace, a device, transfer both ways, synchronise."""
 
-import functools
 import importlib
 import os
 import warnings
@@ -84,7 +83,6 @@ def device(array: Array) -> Any:
     return array_api_compat.device(array)
 
 
-@functools.cache
 def widest(xp: Any, where: Any) -> Any:
     """The longest floating-point type of a namespace on a device: float64, nearly everywhere."""
     if xp is np:
