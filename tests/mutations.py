@@ -44,9 +44,9 @@ def in_a_twin(mistake: str, file: str, right: str, wrong: str, twin: str, test: 
     return Mutation(f"twins: {mistake}", f"fused/{file}.py", right, wrong, f"test_fused.py::{test} and float64-{twin}]")
 
 
-def in_a_kernel(mistake: str, right: str, wrong: str, case: str = "gru-33-20") -> Mutation:
+def in_a_kernel(mistake: str, right: str, wrong: str, case: str = "gru-33-20", file: str = "recurrence") -> Mutation:
     test = f"test_cuda_source.py::the_kernels_compute and {case}"
-    return Mutation(f"kernels: {mistake}", "fused/recurrence.cu", right, wrong, test)
+    return Mutation(f"kernels: {mistake}", f"fused/{file}.cu", right, wrong, test)
 
 
 MUTATIONS = [
@@ -103,15 +103,15 @@ MUTATIONS = [
     Mutation(
         "bias gradient summed over one axis",
         "nn/linear.py",
-        "namespace(W).sum(d, axis=0)",
+        "namespace(W).sum(dW, axis=1)",
         "namespace(W).sum(dz[0, ...], axis=0)",
         "test_linear.py",
     ),
     Mutation(
         "bias left out for tokens",
         "nn/linear.py",
-        "namespace(W).reshape(z + b,",
-        "namespace(W).reshape(z,",
+        "(-1,)), axis=0) + b,",
+        "(-1,)), axis=0) + 0.0 * b,",
         "test_linear.py::test_tokens_pick_columns",
     ),
     Mutation(
@@ -276,39 +276,37 @@ MUTATIONS = [
     Mutation(
         "state lost while sampling",
         "run/sampling.py",
-        "backend.put(ids[None, :]), states)",
-        "backend.put(ids[None, :]), None)",
+        "(1, -1)), now.states)",
+        "(1, -1)), None)",
         "test_sampling.py::test_each_character_is_fed_back",
     ),
     Mutation(
         "states of other texts, once some have ended",
         "run/sampling.py",
-        "_rows(states, rest, backend)",
-        "_rows(states, np.arange(len(rest)), backend)",
+        "_rows(now, rest, backend)",
+        "_rows(now, np.arange(len(rest)), backend)",
         "test_sampling.py::test_a_text_depends_on_the_seed_and_its_number_only",
     ),
     Mutation(
         "random numbers of other texts, once some have ended",
         "run/sampling.py",
-        "u[going])",
-        "u[: len(going)])",
+        "write(now, next(numbers)[going])",
+        "write(now, next(numbers)[: len(going)])",
         "test_sampling.py::test_a_text_depends_on_the_seed_and_its_number_only",
     ),
-    Mutation(
-        "temperature ignored", "run/sampling.py", "keepdims=True)) / choice.temperature", "keepdims=True))", "test_sampling.py"
-    ),
+    Mutation("temperature ignored", "run/choosing.py", "if choice.temperature != 1.0:", "if False:", "test_sampling.py"),
     Mutation(
         "top_p of what top_k takes away, too",
-        "run/sampling.py",
-        "choice.top_p * heaviest.sum(",
-        "choice.top_p * w.sum(",
+        "run/choosing.py",
+        "choice.top_p * xp.sum(heaviest,",
+        "choice.top_p * xp.sum(w,",
         "test_sampling.py::test_the_temperature_comes_first_then_top_k_then_top_p",
     ),
     Mutation(
         "top_p without the one that reaches it",
-        "run/sampling.py",
-        "np.cumsum(heaviest, axis=1) - heaviest",
-        "np.cumsum(heaviest, axis=1)",
+        "run/choosing.py",
+        "xp.cumulative_sum(heaviest, axis=1) - heaviest",
+        "xp.cumulative_sum(heaviest, axis=1)",
         "test_sampling.py::test_top_p_keeps_the_fewest",
     ),
     Mutation(
@@ -429,15 +427,15 @@ MUTATIONS = [
     Mutation(
         "the whole text put on the device for each batch",
         "text/batches.py",
-        "batch(held, put(window.columns)",
-        "batch(put(ids, small.name), put(window.columns)",
+        "batch(there, put(window.columns)",
+        "batch(put(ids, 'int32'), put(window.columns)",
         "test_training.py::test_a_text_that_fits_travels_once",
     ),
     Mutation(
         "a text put on a device that has no room for it",
         "text/batches.py",
-        "if len(ids) * small.itemsize <= backend.room():",
-        "if True:",
+        " or len(ids) * small.itemsize > backend.room():",
+        ":",
         "test_training.py::test_a_text_that_fits_travels_once",
     ),
     Mutation(
@@ -902,15 +900,15 @@ MUTATIONS = [
     Mutation(
         "several updates: those after a bad one made",
         "run/updates.py",
-        "if len(group) > 1 and state.alive:",
-        "if len(group) > 1:",
+        "if len(group) == 1 or not state.alive:",
+        "if len(group) == 1:",
         "test_updates.py::test_nothing_more_is_learnt",
     ),
     Mutation(
         "several updates: lost with an exception",
         "run/updates.py",
-        "        error = problem\n",
-        "        raise\n",
+        "  # what was learnt until then is not lost with it\n        error = problem\n",
+        "\n        raise\n",
         "test_updates.py::test_an_exception_loses",
     ),
     Mutation(
@@ -996,8 +994,8 @@ MUTATIONS = [
     Mutation(
         "kernels: more blocks than can run at a time",
         "fused/layouts.py",
-        "min(batch, limits.processors // G)",
-        "batch",
+        "if cluster else limits.processors // G",
+        "if cluster else batch",
         "test_cuda_source.py::a_layout_keeps",
     ),
     in_a_kernel("blocks do not wait for each other", "unsigned(step * G)) idle();", "unsigned(step)) idle();"),
@@ -1011,11 +1009,69 @@ MUTATIONS = [
     in_a_kernel("lanes give the wrong half", "upper ? s[i] : s[i + left], keep", "upper ? s[i + left] : s[i], keep", "gru-7-5"),
     in_a_kernel("last group counts columns that are not there", "B - column < R ? B - column : R", "R", "vanilla-33-20"),
     in_a_kernel("units beyond the last one", " && unit + offset < H", ""),
-    in_a_kernel("tanh: slope before the step", "now = a[(at + B) * H + unit];", "now = a[at * H + unit];", "vanilla-33-20"),
-    in_a_kernel("gru: reset gate left out of dq", "d * (slope * r)", "d * slope"),
-    in_a_kernel("gru: nothing carried by the update gate", "direct[e] = d * update", "direct[e] = 0"),
-    in_a_kernel("lstm: cell not carried by the forget gate", "cell[e] = dc * f", "cell[e] = dc", "lstm-33-20"),
-    in_a_kernel("lstm: gradient after the last step left out", "cell[e] = dc_next[place]", "cell[e] = 0", "lstm-33-20"),
+    in_a_kernel(
+        "blocks of a cluster write where others still read", "in_block(next, block)", "in_block(x, block)", "gru-50-20"
+    ),
+    in_a_kernel("a block gives to itself alone", "in_block(next, block)", "in_block(next, blockIdx.x % G)", "gru-50-20"),
+    in_a_kernel(
+        "tanh: slope before the step", "after = a[(at + B) * H + unit]", "after = a[at * H + unit]", "vanilla-33", "backward"
+    ),
+    in_a_kernel("what forward left at another step", "size_t(t - 1) * B", "size_t(t) * B", "lstm-33-20", "backward"),
+    in_a_kernel("gru: reset gate left out of dq", "d * (slope * was.r)", "d * slope", file="backward"),
+    in_a_kernel("gru: nothing carried by the update gate", "direct[e] = d * was.update", "direct[e] = 0", file="backward"),
+    in_a_kernel("lstm: cell not carried by the forget gate", "cell[e] = dc * was.f", "cell[e] = dc", "lstm-33-20", "backward"),
+    in_a_kernel(
+        "lstm: gradient after the last step left out", "cell[e] = dc_next[place]", "cell[e] = 0", "lstm-33-20", "backward"
+    ),
+    Mutation(
+        "replays: the row of an update that was before",
+        "run/replays.py",
+        "at[...] = at + 1",
+        "at[...] = at",
+        "test_replays.py::test_recorded_updates",
+    ),
+    Mutation(
+        "replays: states of a bad update gone",
+        "run/replays.py",
+        "xp.where(alive, new_states, states)",
+        "new_states",
+        "test_replays.py::test_a_bad_update",
+    ),
+    Mutation(
+        "replays: targets beyond the window",
+        "run/replays.py",
+        "if steps % ROUND and bool((ends - starts <= steps).all()):",
+        "if steps % ROUND:",
+        "test_replays.py::test_shapes_are_few",
+    ),
+    Mutation(
+        "replays: arrays that were given change",
+        "run/replays.py",
+        "copy(desk.theta), memory, after",
+        "desk.theta, memory, after",
+        "test_replays.py::test_states_that_were_given",
+    ),
+    Mutation(
+        "replays: rows prepared for other updates",
+        "run/replays.py",
+        "desk.next.step == step and",
+        "",
+        "test_replays.py::test_recorded_updates",
+    ),
+    Mutation(
+        "recordings: a result that the next call changes",
+        "run/recording.py",
+        "return _copy(found)",
+        "return found",
+        "test_recording.py::test_a_recorded",
+    ),
+    Mutation(
+        "recordings: the arrays of the call before",
+        "run/recording.py",
+        "        _fill(given, trees)\n",
+        "",
+        "test_recording.py::test_a_recorded",
+    ),
 ]
 
 

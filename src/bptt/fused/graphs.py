@@ -18,7 +18,7 @@ def recorder() -> Callable[[Action], Action]:
 
     What the function holds is held on to: its arrays must not make room for others.
 
-    Whatever the function raises while it is recorded is raised, such as NotImplementedError for what cannot be recorded.
+    What cannot be recorded is a NotImplementedError: a transfer from the host, say, or a matrix product of CuPy's own.
     """
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
 
@@ -27,9 +27,11 @@ def recorder() -> Callable[[Action], Action]:
             stream.begin_capture()  # in CuPy's relaxed mode, in which memory may be asked for
             try:
                 action()
-            except BaseException:
+            except BaseException as error:
                 with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # what was begun is of no use, nor is its end
                     stream.end_capture()
+                if isinstance(error, RuntimeError | MemoryError):  # of CuPy; the function itself has been called before
+                    raise NotImplementedError(f"cannot be recorded: {error}") from error
                 raise
             return functools.partial(_repeat, stream.end_capture(), (pool, action))
 

@@ -8,7 +8,6 @@ UNITS = 4  # of columns that a thread looks after, at most
 GATES = (1, 3, 4)  # of vanilla, GRU and LSTM
 LANES, SHARES = (4, 8), (1, 2, 4, 8, 16)  # that are tried for L and Q
 OUTPUTS = 16  # of a thread, at most
-TOGETHER = 16  # multiprocessors that lie together and can make up clusters, at least
 APART = 32  # counters from one group to the next, so that they share no line of a cache
 
 
@@ -43,11 +42,19 @@ def layout(cell: int, backward: bool, hidden: int, batch: int, size: int, limits
         M, K = (U, GATES[cell] * hidden) if backward else (GATES[cell] * U, hidden)
         G = -(-hidden // U)
         for cluster in (1, 0) if 1 < G <= limits.cluster else (0,):
-            room = max(1, limits.processors // TOGETHER) * (TOGETHER // G) if cluster else limits.processors // G
+            room = _clusters(G, limits.processors) if cluster else limits.processors // G
             R = -(-batch // min(batch, room))
             if found := _shares(M, K, Layout(U, G, R, 0, 0, 0, cluster, -(-batch // R), 0), size, limits):
                 return min(found)[1]
     return None
+
+
+def _clusters(G: int, processors: int) -> int:
+    """How many clusters of G blocks run at the same time: more would have to wait, which takes twice as long.
+
+    An H100 ran 16 clusters of 6, but not of 7: so its multiprocessors lie together by 16 or more, and once by 12 or 13.
+    """
+    return processors // 2 if G == 2 else max(1, (processors // 16 - 1) * (16 // G) + 12 // G)
 
 
 def _shares(M: int, K: int, how: Layout, size: int, limits: Limits) -> list[tuple[float, Layout]]:
@@ -86,4 +93,5 @@ def source(cell: int, backward: bool, hidden: int, size: int, how: Layout, threa
         "APART": APART,
     }
     defined = "".join(f"#define {name} {value}\n" for name, value in macros.items())
-    return defined + resources.files("bptt.fused").joinpath("recurrence.cu").read_text("utf-8")
+    files = "recurrence.cu", "backward.cu" if backward else "forward.cu"
+    return "\n".join([defined, *(resources.files("bptt.fused").joinpath(file).read_text("utf-8") for file in files)])

@@ -164,7 +164,7 @@ def _act(desk: Desk, shape: Shape) -> None:
         desk.warm.add(shape)
     elif shape in desk.warm:
         desk.warm.remove(shape)
-        with contextlib.suppress(NotImplementedError, MemoryError):  # matrix products of CuPy's own, in the pure functions
+        with contextlib.suppress(NotImplementedError):  # matrix products of CuPy's own, in the pure functions
             desk.actions[shape] = desk.record(desk.actions[shape])
     desk.actions[shape]()
 

@@ -203,7 +203,8 @@ def generate(
         for k in range(u.shape[0]):
             now, ids = write(now, u[k, ...])
             rows.append(ids)
-        return now, xp.stack([*rows, xp.astype(now.ended, xp.int64)])
+        some = packing.strung(*rows, xp.astype(now.ended, xp.int64))
+        return now, xp.reshape(some, (len(rows) + 1, -1))
 
     record = fused.recorder()
     if record is not None:

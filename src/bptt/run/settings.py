@@ -43,7 +43,7 @@ class Settings:
     recompute_every: int | Literal["sqrt"] | None = None
     """Keep the states of one step in so many and recompute the rest: long gradients in less memory; sqrt suits any length."""
     graph: bool = True
-    """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch; --graph=false switches that off."""
+    """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch. False asks for them one by one."""
     mode: Literal["lines", "stream"] | None = None
     """Each line a text of its own (names), or one long text; by default told from the text."""
     vocabulary: Literal["characters", "bytes"] = "characters"
