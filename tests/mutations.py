@@ -1035,7 +1035,7 @@ MUTATIONS = [
         "run/replays.py",
         "xp.where(alive, new_states, states)",
         "new_states",
-        "test_replays.py::test_a_bad_update",
+        "test_replays.py::test_after_a_bad_update",
     ),
     Mutation(
         "replays: targets beyond the window",

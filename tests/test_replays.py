@@ -6,7 +6,7 @@ import pytest
 import bptt
 from bptt import fused
 from bptt.backend import select
-from bptt.nn import packing
+from bptt.nn import gradient, packing
 from bptt.run import agenda, preparation, replays, updates
 from bptt.run.settings import from_flags
 from bptt.text import batches
@@ -129,6 +129,25 @@ def test_a_bad_update_is_found_as_without_a_recording(monkeypatch, text):
             bptt.train(text, hidden=8, batch=6, report=None, **flags)
         words.append(str(failed.value))
     assert words[0] == words[1]
+
+
+def test_after_a_bad_update_everything_stays_as_it_went_on_from(monkeypatch):
+    run, real = ready(PROSE, hidden=4), gradient.whole
+    found = []
+    for recorder in (Recorder(), None):
+        calls = []
+
+        def seventh_is_bad(*arguments, calls=calls):
+            calls.append(arguments)
+            loss, d, states = real(*arguments)
+            return loss * (np.inf if len(calls) == 7 else 1.0), d, states
+
+        monkeypatch.setattr(gradient, "whole", seventh_is_bad)
+        state, traces, _ = go(monkeypatch, run, recorder)
+        found.append([run.task.backend.get(array) for array in (state.theta, traces[6].states, traces[6].loss)])
+    for got, expected in zip(*found):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+    assert np.isinf(found[0][2])
 
 
 def window(*columns, steps, start=True):
