@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import types
 import warnings
 from pathlib import Path
 
@@ -156,6 +157,15 @@ def test_tests_that_name_the_backend_fail(pytestconfig):
     assert "--backend cupy: backend 'cupy' is required but no CUDA device answers" in done.stderr
 
 
+def test_what_is_too_large_for_a_kernel_is_known(monkeypatch):
+    cuda = importlib.import_module("bptt.fused.cuda")
+    monkeypatch.setattr(cuda, "_limits", lambda number: layouts.Limits(108, 163_000))
+    monkeypatch.setattr(cuda.cupy.cuda, "Device", lambda: types.SimpleNamespace(id=0))
+    assert cuda.fits("vanilla", 2000, 16, 4)
+    assert not cuda.fits("vanilla", 2000, 16, 8)
+    assert not cuda.fits("lstm", 2000, 16, 4)
+
+
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "newest"])
 def test_the_kernels_compile(cupy, request, architecture):
     """NVRTC needs no device. Sizes that take one block, a cluster and more blocks, in both types."""
@@ -167,7 +177,8 @@ def test_the_kernels_compile(cupy, request, architecture):
     except ImportError as error:
         give_up(f"NVRTC is not importable ({error}): pip install nvidia-cuda-nvrtc")
     limits = layouts.Limits(processors=108, shared=163_000, cluster=1 if architecture == "sm_80" else 8)
-    for cell, backward, hidden, size in itertools.product(range(3), (False, True), (50, 200, 640), (4, 8)):
+    sizes = (50, 4), (200, 4), (200, 8), (640, 4)
+    for cell, backward, (hidden, size) in itertools.product(range(3), (False, True), sizes):
         how = layouts.layout(cell, backward, hidden, 16, size, limits)
         code = layouts.source(cell, backward, hidden, size, how, limits.threads)
         program = nvrtc.createProgram(code, "recurrence.cu", (), ())

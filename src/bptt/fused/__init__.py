@@ -73,6 +73,15 @@ def name() -> str:
     return "".join(_room(array.__module__.partition(".")[0]).NAME for array in _twins)
 
 
+def fits(cell: str, hidden: int, batch: int, size: int) -> bool:
+    """Whether the twins that are used have the loops over time of a layer, in numbers of so many bytes; a CPU's always do."""
+    if not name().startswith("nvrtc"):
+        return True
+    from bptt.fused import cuda
+
+    return bool(cuda.fits(cell, hidden, batch, size))
+
+
 def recorder() -> Callable[[Callable[[], None]], Callable[[], None]] | None:
     """What makes of a function one that repeats what it asks of a device; None where the twins that are used cannot."""
     if not name().startswith("nvrtc"):

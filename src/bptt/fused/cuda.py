@@ -12,7 +12,7 @@ import cupy
 
 from bptt.backend import Array
 from bptt.fused import blas, elementwise
-from bptt.fused.layouts import APART, Layout, Limits, layout, source
+from bptt.fused.layouts import APART, CELLS, Layout, Limits, layout, source
 
 NAME = "nvrtc " + ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
 ARRAY = cupy.ndarray
@@ -37,6 +37,12 @@ def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, siz
     kernel = cupy.RawKernel(code, name, ("-std=c++17",), enable_cooperative_groups=not how.CLUSTER)
     kernel.max_dynamic_shared_size_bytes = how.memory
     return kernel, how
+
+
+def fits(cell: str, hidden: int, batch: int, size: int) -> bool:
+    """Whether there are kernels for the loops over time of a cell, on the current device, in numbers of so many bytes."""
+    limits = _limits(cupy.cuda.Device().id)
+    return all(layout(CELLS.index(cell), backward, hidden, batch, size, limits) for backward in (False, True))
 
 
 def _run(cell: int, backward: bool, Waa: Array, T: int, B: int, *arrays: Array) -> bool:

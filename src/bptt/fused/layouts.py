@@ -5,7 +5,8 @@ from importlib import resources
 from typing import NamedTuple
 
 UNITS = 4  # of columns that a thread looks after, at most
-GATES = (1, 3, 4)  # of vanilla, GRU and LSTM
+CELLS = ("vanilla", "gru", "lstm")  # by their numbers in the program
+GATES = (1, 3, 4)  # of these
 LANES, SHARES = (4, 8), (1, 2, 4, 8, 16)  # that are tried for L and Q
 OUTPUTS = 16  # of a thread, at most
 APART = 32  # counters from one group to the next, so that they share no line of a cache
