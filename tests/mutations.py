@@ -1024,6 +1024,27 @@ MUTATIONS = [
         "lstm: gradient after the last step left out", "cell[e] = dc_next[place]", "cell[e] = 0", "lstm-33-20", "backward"
     ),
     Mutation(
+        "micro-batches: each with a mean of its own",
+        "run/training.py",
+        "task.read(own), begun, keep, count, executor",
+        "task.read(own), begun, keep, None, executor",
+        "test_shares.py::test_the_updates_are_those",
+    ),
+    Mutation(
+        "micro-batches: dropout of other columns",
+        "run/training.py",
+        "put(mask[columns])",
+        "put(mask[: len(columns)])",
+        "test_shares.py::test_the_updates_are_those",
+    ),
+    Mutation(
+        "micro-batches: states of other columns",
+        "run/shares.py",
+        "order = np.argsort(np.concatenate([columns, over]))",
+        "order = np.arange(width)",
+        "test_shares.py::test_the_updates_are_those",
+    ),
+    Mutation(
         "replays: the row of an update that was before",
         "run/replays.py",
         "at[...] = at + 1",

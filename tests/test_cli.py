@@ -124,6 +124,7 @@ FLAGS = {
     "init": "orthogonal",
     "batch": 7,
     "length": 5,
+    "micro_batches": 2,
     "recompute_every": "sqrt",
     "graph": False,
     "mode": "stream",

@@ -42,7 +42,7 @@ def in_parts(executor: Any, given: Any, lengths: Any, every: Any = None) -> Any:
     """What gives in parts what `model.loss_and_gradient` gives, of the same arguments."""
     config, params, x, y, mask, states, keep = given
     start = gradient.joined(states) if states else None
-    found = parallel.loss_and_gradient(executor, packing.pack(params), config, x, y, mask, start, keep, lengths, every)
+    found = parallel.loss_and_gradient(executor, packing.pack(params), config, x, y, mask, start, keep, None, lengths, every)
     return found[0], packing.unpack(found[1], model.shapes(config)), gradient.parted(config, found[2])
 
 

@@ -40,6 +40,7 @@ OTHERS = {
     "init": "orthogonal",
     "batch": 5,
     "length": 9,
+    "micro_batches": 3,
     "recompute_every": 2,
     "mode": "stream",
     "vocabulary": "bytes",

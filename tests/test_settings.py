@@ -19,6 +19,7 @@ WHOLE = [
     "layers",
     "batch",
     "length",
+    "micro_batches",
     "recompute_every",
     "steps",
     "seed",
@@ -85,7 +86,7 @@ def test_what_is_no_number_or_below_zero_is_refused(name, value):
 @pytest.mark.parametrize(
     ("name", "fine", "bad"),
     [
-        *[(name, [1], [0, 1.5]) for name in ("hidden", "layers", "batch", "length", "steps", "keep")],
+        *[(name, [1], [0, 1.5]) for name in ("hidden", "layers", "batch", "length", "micro_batches", "steps", "keep")],
         *[(name, [1], [0, 1.5]) for name in ("evaluate_every", "patience", "checkpoint_every", "stop_after")],
         ("layers", [1000], [1001, 10**400]),
         ("recompute_every", [1, 10**9, "sqrt"], [0, 1.5, 10**9 + 1, "sqr", ["sqrt"]]),

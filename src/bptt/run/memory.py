@@ -1,11 +1,12 @@
 """How much memory a run takes, and how much there is."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 
 from bptt.nn import model, packing, pieces
-from bptt.run import environment, parallel
+from bptt.run import environment, parallel, shares
 from bptt.run.data import epochs, held_out_windows
 from bptt.run.training import Task
 from bptt.text.batches import Window
@@ -41,13 +42,20 @@ def measuring(task: Task) -> float:
 
 
 def _in_update(task: Task, window: Window, parameters: int, threads: int) -> float:
+    whole: int = 3 * window.steps * window.columns.shape[1]  # tokens and mask
+    if task.settings.micro_batches > 1:
+        alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1))
+        each: list[float] = [
+            _in_update(alone, own, parameters, threads) for own, _ in shares.shares(window, task.settings.micro_batches)
+        ]
+        return max(each) + parameters + whole
     steps = window.lengths
     if task.backend.name == "cupy":  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)
     columns = parallel.cut(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
     parts = sorted((_in_part(task, steps[own].tolist(), window.steps, parameters) for own in columns), reverse=True)
     gradients = (2 if len(parts) == 1 else 4) * parameters  # what is added, and the sum
-    return 5 * parameters + gradients + sum(parts[:threads]) + 3 * window.steps * len(steps)  # tokens and mask
+    return 5 * parameters + gradients + sum(parts[:threads]) + whole
 
 
 def _in_part(task: Task, steps: list[int], T: int, parameters: int) -> float:

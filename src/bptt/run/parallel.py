@@ -61,15 +61,16 @@ def loss_and_gradient(
     mask: Array,
     states: Array | None,
     keep: tuple[Array, ...],
+    count: Array | None,
     lengths: HostArray,
     every: pieces.Every | None,
 ) -> tuple[Array, Array, Array]:
     """What `pieces.loss_and_gradient` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
     columns = cut(config, lengths)
     if len(columns) == 1:
-        return pieces.loss_and_gradient(theta, config, x, y, mask, states, keep, lengths=lengths.tolist(), every=every)
+        return pieces.loss_and_gradient(theta, config, x, y, mask, states, keep, count, lengths.tolist(), every)
     xp = namespace(mask)
-    count = xp.sum(mask)
+    count = xp.sum(mask) if count is None else count
 
     def part(own: slice) -> tuple[Array, Array, Array]:
         begun = None if states is None else states[:, :, own, :]

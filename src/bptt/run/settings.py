@@ -40,6 +40,8 @@ class Settings:
     """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
+    micro_batches: int = 1
+    """Parts of a batch whose gradients are computed one after the other: large batches in less memory, the same updates."""
     recompute_every: int | Literal["sqrt"] | None = None
     """Keep the states of one step in so many and recompute the rest: long gradients in less memory; sqrt suits any length."""
     graph: bool = True
@@ -98,6 +100,7 @@ RULES = {
     "layers": LAYERS,
     "batch": COUNT,
     "length": COUNT,
+    "micro_batches": COUNT,
     "recompute_every": EVERY,
     "steps": COUNT,
     "evaluate_every": COUNT,

@@ -9,7 +9,7 @@ import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
 from bptt.nn import gradient, model, optimizers, packing, pieces
-from bptt.run import parallel
+from bptt.run import parallel, shares
 from bptt.run.data import Data, Position, epochs, generator
 from bptt.run.plans import Plan
 from bptt.run.settings import Settings
@@ -67,14 +67,14 @@ def start(params: model.Params) -> State:
     return State(0, Position(0, 0), theta, optimizers.start(theta), None, xp.all(xp.isfinite(theta)))
 
 
-def update(task: Task, state: State, batch: Batch, after: Position, executor: Executor | None = None) -> tuple[State, Trace]:
-    """One update by a batch, and the position of the batch after it; by the threads of an executor, if there is one."""
-    loss, d, states = _gradient(task, state.theta, batch, state.states, state.step, executor)
+def update(task: Task, state: State, window: Window, after: Position, executor: Executor | None = None) -> tuple[State, Trace]:
+    """One update by a window, and the position of the window after it; by the threads of an executor, if there is one."""
+    loss, d, states = _gradient(task, state.theta, window, state.states, state.step, executor)
     rate = rate_at(task, state.step)
     theta, memory, norm = step(task.settings, state.theta, state.memory, d, rate)
     xp = namespace(theta)
     alive = state.alive & xp.isfinite(loss) & xp.isfinite(norm)
-    trace = Trace(state.position, state.states, loss, norm, rate, batch.window.targets)
+    trace = Trace(state.position, state.states, loss, norm, rate, window.targets)
     return State(state.step + 1, after, xp.where(alive, theta, state.theta), memory, states, alive), trace
 
 
@@ -101,11 +101,10 @@ def culprit(task: Task, theta: Array, step: int, before: Position, states: Array
     """The first tensor that is not finite in the update after `step` others, in the order in which they are computed."""
     params = packing.unpack(theta, model.shapes(task.config))
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, before))
-    batch = task.read(window)
-    loss, d, _ = _gradient(task, theta, batch, states, step)
+    loss, d, _ = _gradient(task, theta, window, states, step)
     tensors = itertools.chain(
         ((f"the weights {name}", array) for name, array in packing.leaves(params)),
-        _forward(task, params, batch, states, step),
+        _forward(task, params, task.read(window), states, step),
         [("the loss", loss)],
         ((f"the gradient of {name}", array) for name, array in packing.leaves(packing.unpack(d, model.shapes(task.config)))),
     )
@@ -137,13 +136,38 @@ def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int,
 def _gradient(
     task: Task,
     theta: Array,
-    batch: Batch,
+    window: Window,
     states: Array | None,
     step: int,
     executor: Executor | None = None,
 ) -> tuple[Array, Array, Array]:
-    start = None if batch.window.start else states
-    given = theta, task.config, batch.x, batch.y, batch.mask, start, dropout(task, batch.x.shape[1], step)
+    width, put = window.columns.shape[1], task.backend.put
+    start, masks = None if window.start else states, drawn(task, width, step)
+    if task.settings.micro_batches == 1:
+        return _of_batch(task, theta, task.read(window), start, tuple(map(put, masks)), None, executor)
+    count, ends = put(np.array(float(window.targets))), []
+    mean: Array = None
+    total: Array = None
+    for own, columns in shares.shares(window, task.settings.micro_batches):
+        begun = None if start is None else shares.rows(start, columns, task.backend)
+        keep = tuple(put(mask[columns]) for mask in masks)
+        share, d, after = _of_batch(task, theta, task.read(own), begun, keep, count, executor)
+        mean, total = (share, d) if mean is None else (mean + share, total + d)
+        ends.append((columns, after))
+    return mean, total, shares.joined(ends, width, task.backend)
+
+
+def _of_batch(
+    task: Task,
+    theta: Array,
+    batch: Batch,
+    start: Array | None,
+    keep: tuple[Array, ...],
+    count: Array | None,
+    executor: Executor | None,
+) -> tuple[Array, Array, Array]:
+    """Loss, gradient and states of a batch; of its share of `count` targets, where these are more."""
+    given = theta, task.config, batch.x, batch.y, batch.mask, start, keep, count
     every = task.settings.recompute_every
     if task.backend.name == "numpy":
         return parallel.loss_and_gradient(executor, *given, batch.window.lengths, every)

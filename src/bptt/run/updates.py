@@ -53,7 +53,7 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
                 state, traces, error = together.make(state, group)
             if not traces and error is None:
                 position, window = waiting[0]
-                state, trace = update(task, state, task.read(window), position, executor)
+                state, trace = update(task, state, window, position, executor)
                 traces = [trace]
             for _ in traces:
                 waiting.popleft()
@@ -72,7 +72,7 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
 
 def _together(task: Task, state: State) -> Together | None:
     """How several updates of a task are made at a time, from a state on; None where each is made alone."""
-    if task.settings.recompute_every is not None:
+    if task.settings.recompute_every is not None or task.settings.micro_batches > 1:
         return None
     if task.backend.name == "numpy":
         return Together(functools.partial(in_turn, task), functools.partial(small, task), lambda step, group: None)

@@ -1,0 +1,104 @@
+"""Micro-batches: the updates of the whole batch but for the rounding of sums, in less memory."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import fused
+from bptt.nn import packing
+from bptt.run import preparation, shares, updates
+from bptt.run.settings import from_flags
+from bptt.text.batches import Window
+from runs import NAMES, PROSE
+
+CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
+
+
+@pytest.fixture(autouse=True)
+def _pure(monkeypatch):
+    monkeypatch.setenv("BPTT_FUSED", "0")
+    with fused.restored():
+        fused.stop()
+        yield
+
+
+def ready(text, **flags):
+    small = {"hidden": 6, "steps": 40, "batch": 7, "length": 9, "backend": "numpy", "validation": 0}
+    return preparation.from_scratch(text, from_flags({**small, **flags}))
+
+
+def window(*pairs, steps, start=True):
+    places = np.array(pairs).T
+    return Window(places, steps, int(np.minimum(places[1] - places[0], steps).clip(0).sum()), start)
+
+
+def test_every_column_that_has_targets_is_in_one_share():
+    whole = window((0, 9), (20, 28), (40, 45), (60, 64), (80, 80), (90, 92), steps=6)
+    first, second = shares.shares(whole, 2)
+    assert first.columns.tolist() == [0, 2, 5]
+    assert second.columns.tolist() == [1, 3]
+    assert (first.window.steps, first.window.targets, first.window.start) == (6, 13, True)
+    assert (second.window.steps, second.window.targets) == (6, 10)
+    np.testing.assert_array_equal(second.window.columns, [[20, 60], [28, 64]])
+    assert [own.columns.tolist() for own in shares.shares(whole, 9)] == [[0], [1], [2], [3], [5]]
+    assert [own.window.steps for own in shares.shares(whole, 9)] == [6, 6, 5, 4, 2]
+
+
+@CELLS
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        (NAMES, {"layers": 2, "dropout": 0.3, "length": 3}),  # states from one window to the next, columns that are over
+        (PROSE, {"dropout": 0.3}),
+        (PROSE, {"recompute_every": 4, "optimizer": "momentum"}),
+    ],
+)
+def test_the_updates_are_those_of_whole_batches(cell, dtype, text, flags):
+    ends = []
+    for count in (1, 3):
+        run = ready(text, cell=cell, dtype=dtype, micro_batches=count, **flags)
+        pairs = list(updates.updates(run.task, run.now.state))
+        ends.append((pairs[-1][0], [(float(trace.loss), float(trace.norm)) for _, traces in pairs for trace in traces]))
+    (whole, numbers), (parts, others) = ends
+    np.testing.assert_allclose(parts.theta, whole.theta, rtol=0, atol=TOLERANCE[dtype])
+    np.testing.assert_allclose(others, numbers, rtol=0, atol=20 * TOLERANCE[dtype])
+    if text is PROSE:  # in lines, the states after those that are over are nobody's
+        np.testing.assert_allclose(parts.states, whole.states, rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "strict"])
+def test_more_parts_than_columns(backend):
+    run = ready(NAMES, micro_batches=100, backend=backend, steps=5, dtype="float64")
+    whole = ready(NAMES, steps=5, dtype="float64")
+    found, expected = (list(updates.updates(one.task, one.now.state))[-1][0].theta for one in (run, whole))
+    np.testing.assert_allclose(run.task.backend.get(found), expected, rtol=0, atol=1e-12)
+
+
+@CELLS
+def test_a_run_goes_on_with_its_parts(tmp_path, cell):
+    flags = {"cell": cell, "micro_batches": 3, "steps": 20, "length": 7, "hidden": 5, "report": None, "backend": "numpy"}
+    whole = bptt.train(PROSE, **flags)
+    bptt.train(PROSE, **flags, out=tmp_path / "run", stop_after=9)
+    parts = bptt.train(PROSE, resume=tmp_path / "run", report=None)
+    np.testing.assert_array_equal(packing.pack(parts.params), packing.pack(whole.params))
+
+
+def test_parts_take_less_memory():
+    peaks = []
+    for count in (1, 8):
+        run = ready(PROSE * 20, micro_batches=count, hidden=32, batch=64, length=64, steps=2)
+        tracemalloc.start()
+        list(updates.updates(run.task, run.now.state))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] / 4
+
+
+def test_a_loss_that_is_not_finite_is_found(tmp_path):
+    flags = {"optimizer": "sgd", "learning_rate": 1e300, "clip_norm": 1e6, "dtype": "float64", "backend": "numpy"}
+    with pytest.raises(bptt.Diverged, match="NaN or infinity in"):
+        bptt.train(PROSE, micro_batches=2, hidden=5, batch=6, steps=30, report=None, **flags)
