@@ -226,8 +226,8 @@ MUTATIONS = [
     Mutation(
         "state not carried in training",
         "run/training.py",
-        "    start = None if batch.window.start else states\n    given",
-        "    start = None\n    given",
+        "start, masks = None if window.start else states, drawn",
+        "start, masks = None, drawn",
         "test_training.py::test_the_state_is_carried_to_the_next_window",
     ),
     Mutation(
