@@ -150,6 +150,14 @@ def cupy_obstacle() -> str:
     return ""
 
 
+def use_device(number: int) -> None:
+    """Let CuPy use the CUDA device of that number, counted around where there are fewer; nothing where there is none."""
+    if not cupy_obstacle():
+        import cupy
+
+        cupy.cuda.Device(number % cupy.cuda.runtime.getDeviceCount()).use()
+
+
 def cuda() -> dict[str, str]:
     """The CUDA device that CuPy uses, where one answers, and its versions."""
     import cupy

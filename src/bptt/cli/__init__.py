@@ -41,12 +41,11 @@ def attempt(arguments: list[str] | None) -> int:
     """The exit code of a command, with one line for whatever goes wrong."""
     try:
         return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
-    except InputError as error:
-        return complain(str(error), 5 if isinstance(error, Unsaved) else 2)
+    except (InputError, Diverged) as error:
+        code = 3 if isinstance(error, Diverged) else 5 if isinstance(error, Unsaved) else 2
+        return code if getattr(error, "told", False) else complain(str(error), code)  # told: by another process
     except CycloptsError as error:
         return complain(explain(error), 2)
-    except Diverged as error:
-        return complain(str(error), 3)
     except MemoryError as error:
         lower = "try a smaller --hidden, --layers, --batch, --length or --count"
         return complain(str(error) if isinstance(error, OutOfMemory) else f"out of memory: {error}: {lower}", 4)

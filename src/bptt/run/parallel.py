@@ -42,9 +42,12 @@ def workers() -> int:
 
 
 @contextlib.contextmanager
-def threads(backend: Backend) -> Iterator[Executor | None]:
-    """Threads to work on parts, while the BLAS has one of its own; None for one core, and for a library that has its own."""
-    count = workers() if backend.name == "numpy" else 1
+def threads(backend: Backend, processes: int = 1) -> Iterator[Executor | None]:
+    """Threads to work on parts, while the BLAS has one of its own; None for one core, and for a library that has its own.
+
+    So many processes share the cores of this machine.
+    """
+    count = max(1, workers() // processes) if backend.name == "numpy" else 1
     if count == 1:
         yield None
     else:
@@ -68,7 +71,8 @@ def loss_and_gradient(
     """What `pieces.loss_and_gradient` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
     columns = cut(config, lengths)
     if len(columns) == 1:
-        return pieces.loss_and_gradient(theta, config, x, y, mask, states, keep, count, lengths.tolist(), every)
+        given = theta, config, x, y, mask, states, keep, count
+        return pieces.loss_and_gradient(*given, lengths=lengths.tolist(), every=every)
     xp = namespace(mask)
     count = xp.sum(mask) if count is None else count
 

@@ -7,6 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.nn import model, packing
-from bptt.run import agenda, checkpoint, contents, folder, plots, progress
+from bptt.run import agenda, checkpoint, contents, folder, plots, progress, ranks
 from bptt.run.agenda import Due
 from bptt.run.checkpoint import CheckpointError, Unsaved
 from bptt.run.contents import Progress
@@ -35,6 +36,8 @@ Tell = Callable[[str, dict[str, Any]], None]  # words for people, if there are a
 
 class Diverged(ArithmeticError):
     """A loss, a gradient or a weight that is not finite; the last good checkpoint is kept."""
+
+    agreed = True  # where several processes train together, all of them have the same numbers
 
 
 class TrainingWarning(UserWarning):
@@ -77,14 +80,14 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     try:
         for state, traces in updates(task, now.state, lambda step: agenda.free(task, step, first.step)):
             now, pending = now._replace(state=state), [*pending, *traces]
-            due = agenda.due(task, now.state.step, first.step, signals)
+            due = agenda.due(task, now.state.step, first.step, ranks.noted(task.ranks, signals))
             due = due._replace(saved=due.saved or time.perf_counter() - saved > STALE)
-            silent = time.perf_counter() - told > SILENCE
+            due, silent = ranks.same(task.ranks, (due, time.perf_counter() - told > SILENCE))
             if not any(due) and not silent and len(pending) < agenda.unseen(task):
                 continue
             now, pending = look(), []
             now, row = _enter(run, now, due, traces[-1].rate)
-            if _keep(run, now, due, row):
+            if ranks.one_after_another(task.ranks, partial(_keep, run, now, due, row)):
                 saved = time.perf_counter()
             words = progress.line(row, task) if due.measured else ""
             if silent and not words:
@@ -101,7 +104,9 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
         return now._replace(ended="diverged", error=error)
     except BaseException as error:
         try:
-            now = look()
+            now = (
+                look() if task.ranks.size == 1 or getattr(error, "agreed", False) else now
+            )  # alone, where others may be needed
         except Diverged as earlier:  # unseen until now
             return now._replace(ended="diverged", error=earlier)
         except Exception:  # the numbers stay behind the state, which `save` refuses then

@@ -40,6 +40,8 @@ class Settings:
     """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
+    distributed: bool = False
+    """Train together with the other processes that mpiexec or srun has started, each with its share of every batch."""
     micro_batches: int = 1
     """Parts of a batch whose gradients are computed one after the other: large batches in less memory, the same updates."""
     recompute_every: int | Literal["sqrt"] | None = None
@@ -150,6 +152,9 @@ def check(settings: Settings, called: Callable[[str], str] = flag) -> Settings:
             plain[name] = (
                 number(called(name), RULES[name], value) if name in RULES else _choice(called(name), name, hints[name], value)
             )
+    if settings.distributed and settings.micro_batches > 1:
+        both = f"{called('distributed')} and {called('micro_batches')} {settings.micro_batches}"
+        raise InputError(f"{both}: give one of the two: each process has one part of a batch")
     if settings.steps is not None and settings.epochs is not None:
         raise InputError(f"{called('steps')} {settings.steps} and {called('epochs')} {settings.epochs}: give one of the two")
     return dataclasses.replace(settings, **plain)

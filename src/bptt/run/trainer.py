@@ -1,6 +1,7 @@
 """Training, from the first update or from a checkpoint on: `bptt.train`."""
 
 import contextlib
+import dataclasses
 import os
 import traceback
 import warnings
@@ -20,8 +21,10 @@ from bptt.run import (
     memory,
     preparation,
     progress,
+    ranks,
     session,
     signals,
+    together,
     twins,
 )
 from bptt.run.contents import Checkpoint
@@ -36,6 +39,7 @@ ANEW = (
     "backend",
     "require_backend",
     "graph",
+    "distributed",
     "steps",
     "evaluate_every",
     "patience",
@@ -98,11 +102,14 @@ def begin(
     text: Any, settings: Settings, tell: Tell, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
 ) -> LanguageModel:
     """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
-    if settings.out:
-        checkpoint.refuse_unusable(settings.out)  # before hours are spent on a large text
-    with contextlib.ExitStack() as stack:
+    among = together.begin(text, settings)
+    if among.rank:
+        settings, runs, tell = dataclasses.replace(settings, out=None), None, together.silent
+    with ranks.ending_together(among), contextlib.ExitStack() as stack:
         stack.enter_context(fused.restored())
-        ready = preparation.from_scratch(text, settings)
+        if settings.out:
+            checkpoint.refuse_unusable(settings.out)  # before hours are spent on a large text
+        ready = together.prepared(among, lambda: preparation.from_scratch(text, settings))
         out = _new_folder(ready.task, settings.out, runs, stack)
         try:
             tell(progress.heading(ready.task), {"event": "start", "record": ready.record})
@@ -129,16 +136,25 @@ def go_on(
         if name not in ANEW and not (name == "out" and not in_place):
             beginning = f"leave it out, or begin a new run with --from {place}"
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
-    with contextlib.ExitStack() as stack:
+    among = together.begin(
+        text, from_flags({name: value for name, value in told.items() if name in ("backend", "distributed")})
+    )
+    if among.rank:
+        tell = together.silent
+    with ranks.ending_together(among), contextlib.ExitStack() as stack:
         stack.enter_context(fused.restored())
-        out: Path | None = place
+        out: Path | None = None if among.rank else place
         if in_place:
-            stack.enter_context(folder.locked(place))
-            ready = _from_run(place, text, told, changed_text=changed_text)
-            folder.reconfigure(place, configuration.to_toml(ready.task))
+            if among.rank == 0:
+                stack.enter_context(folder.locked(place))
+            mending = among.rank == 0
+            ready = together.prepared(among, lambda: _from_run(place, text, told, changed_text=changed_text, mending=mending))
+            if mending:
+                folder.reconfigure(place, configuration.to_toml(ready.task))
         else:
-            ready = _from_lone(place, text, told, changed_text=changed_text)
-            out = _new_folder(ready.task, path("out", told["out"]) if "out" in told else None, runs, stack)
+            ready = together.prepared(among, lambda: _from_lone(place, text, told, changed_text=changed_text))
+            named = path("out", told["out"]) if "out" in told else None
+            out = None if among.rank else _new_folder(ready.task, named, runs, stack)
             if out:  # that is its first checkpoint, then
                 folder.rewrite(out, ready.now.progress.history)
                 session.save(Run(ready.task, ready.record, out, tell), ready.now)
@@ -229,24 +245,27 @@ def _new_folder(task: Task, named: Path | None, runs: Path | None, stack: contex
     return None
 
 
-def _from_run(place: Path, text: Any, told: dict[str, Any], *, changed_text: bool) -> Ready:
-    """What a run needs to go on in its own folder, which is tidied up where nothing is in the way."""
+def _from_run(place: Path, text: Any, told: dict[str, Any], *, changed_text: bool, mending: bool) -> Ready:
+    """What a run needs to go on in its own folder, which is tidied up where nothing is in the way, and if `mending`."""
     if not folder.steps(place):  # ended before its first checkpoint
         first = {**configuration.read(place / folder.CONFIG), **told}
         named = first.pop("text", None)
         if text is None and named in (None, "-"):
             raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
         ready = preparation.from_scratch(named if text is None else text, from_flags(first))
-        folder.mend(place, None, [])
+        if mending:
+            folder.mend(place, None, [])
         return ready
     where, saved = folder.read(place, run=True)
     saved = _with_best(place, saved)
     try:
         ready = preparation.from_checkpoint(where, saved, text, told, changed_text=changed_text)
     except preparation.Done:  # it may have been killed after its last checkpoint
-        _mend(place, where, saved)
+        if mending:
+            _mend(place, where, saved)
         raise
-    _mend(place, where, saved)
+    if mending:
+        _mend(place, where, saved)
     return ready
 
 

@@ -9,12 +9,14 @@ import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
 from bptt.nn import gradient, model, optimizers, packing, pieces
-from bptt.run import parallel, shares
+from bptt.run import parallel, ranks, shares
 from bptt.run.data import Data, Position, epochs, generator
 from bptt.run.plans import Plan
+from bptt.run.ranks import Ranks
 from bptt.run.settings import Settings
 from bptt.text.batches import Batch, Window
 
+DRIFT = 256  # updates from one comparison of the parameters of all processes to the next
 WARM_UP = 200  # steps in which the rate rises, or a tenth of a shorter run
 
 UPDATES: dict[str, Callable[..., tuple[Array, optimizers.State]]] = {
@@ -36,6 +38,7 @@ class Task(NamedTuple):
     plan: Plan
     read: Callable[[Window], Batch]  # of `data`, its held-out part included
     ids: Array | None  # (N,) of `data` on the device, if they fit
+    ranks: Ranks = ranks.ALONE  # the processes that train together
 
 
 class State(NamedTuple):
@@ -143,18 +146,39 @@ def _gradient(
 ) -> tuple[Array, Array, Array]:
     width, put = window.columns.shape[1], task.backend.put
     start, masks = None if window.start else states, drawn(task, width, step)
-    if task.settings.micro_batches == 1:
+    among, number = task.ranks, max(task.settings.micro_batches, task.ranks.size)
+    if number == 1:
         return _of_batch(task, theta, task.read(window), start, tuple(map(put, masks)), None, executor)
-    count, ends = put(np.array(float(window.targets))), []
+    if among.size > 1 and step % DRIFT == 0:
+        ranks.check_parameters(among, task.backend.get(theta))
+    count, every = put(np.array(float(window.targets))), shares.shares(window, number)
+    own = every if among.size == 1 else every[among.rank : among.rank + 1]
     mean: Array = None
     total: Array = None
-    for own, columns in shares.shares(window, task.settings.micro_batches):
+    ends = []
+    for share, columns in own:
         begun = None if start is None else shares.rows(start, columns, task.backend)
         keep = tuple(put(mask[columns]) for mask in masks)
-        share, d, after = _of_batch(task, theta, task.read(own), begun, keep, count, executor)
-        mean, total = (share, d) if mean is None else (mean + share, total + d)
+        loss, d, after = _of_batch(task, theta, task.read(share), begun, keep, count, executor)
+        mean, total = (loss, d) if mean is None else (mean + loss, total + d)
         ends.append((columns, after))
+    if among.size > 1:
+        mean, total, ends = _exchanged(task, mean, total, ends, len(every))
     return mean, total, shares.joined(ends, width, task.backend)
+
+
+def _exchanged(
+    task: Task, loss: Array, d: Array, ends: list[tuple[HostArray, Array]], present: int
+) -> tuple[Array, Array, list[tuple[HostArray, Array]]]:
+    """The sums of losses and gradients (P,) over all processes, and the states of all, given those of this one."""
+    get, put = task.backend.get, task.backend.put
+    vector = np.zeros(1 + packing.count(model.shapes(task.config)), task.backend.dtype)
+    if ends:
+        vector[0], vector[1:] = get(loss), get(d)
+    vector = ranks.total(task.ranks, vector, present)
+    everywhere = ranks.each(task.ranks, [(columns, get(after)) for columns, after in ends])
+    states = [(columns, put(after)) for those in everywhere for columns, after in those]
+    return put(vector[0]), put(vector[1:]), states
 
 
 def _of_batch(

@@ -44,7 +44,7 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
         waiting.extend(itertools.islice(following, max(0, count - len(waiting))))
         return list(itertools.takewhile(lambda one: together.fit(one[1]), itertools.islice(waiting, count))) if together else []
 
-    with parallel.threads(task.backend) as executor:
+    with parallel.threads(task.backend, task.ranks.neighbours) as executor:
         group = upcoming(state.step)
         while state.step < plan.steps:
             traces: list[Trace] = []
@@ -72,7 +72,7 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
 
 def _together(task: Task, state: State) -> Together | None:
     """How several updates of a task are made at a time, from a state on; None where each is made alone."""
-    if task.settings.recompute_every is not None or task.settings.micro_batches > 1:
+    if task.settings.recompute_every is not None or max(task.settings.micro_batches, task.ranks.size) > 1:
         return None
     if task.backend.name == "numpy":
         return Together(functools.partial(in_turn, task), functools.partial(small, task), lambda step, group: None)

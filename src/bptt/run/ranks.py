@@ -1,0 +1,170 @@
+"""Several processes that train one model, each with a share of every batch: all that knows of MPI.
+
+They hold the same parameters, read the same text in the same order, and compute the same update from the sum of their
+gradients. So they need to hear of each other only what they add up, and what a clock, a signal or a disk decides.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from bptt.backend import HostArray
+from bptt.errors import InputError
+
+T = TypeVar("T")
+
+LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # where launchers tell how many they start
+REMEDY = "pip install mpi4py mpich"
+
+
+class Ranks(NamedTuple):
+    """A process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0  # its number among those on this machine
+    neighbours: int = 1  # how many are on this machine
+    comm: Any = None
+
+
+ALONE = Ranks()
+
+
+class Drifted(RuntimeError):
+    """Parameters that are not the same in all processes, as they must be."""
+
+
+def begin(*, asked: bool) -> Ranks:
+    """Where this process is among those that a launcher started, or alone where there is none and nobody asked for it.
+
+    Raises:
+        InputError: MPI is not installed, or is not the one of the launcher.
+    """
+    told = [int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()]
+    if not asked and max(told, default=1) == 1:
+        return ALONE
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what is refused below
+            from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise InputError(f"several processes need MPI, which cannot be used: {reason} (remedy: {REMEDY})") from None
+    comm = MPI.COMM_WORLD
+    if told and comm.size != max(told):
+        other = f"the launcher started {max(told)} processes, and MPI knows of {comm.size}"
+        raise InputError(f"{other}: use the launcher of the MPI that mpi4py was built for (remedy: {REMEDY}, then its mpiexec)")
+    if comm.size == 1:
+        return ALONE
+    machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    return Ranks(comm.rank, comm.size, machine.rank, machine.size, comm)
+
+
+@contextlib.contextmanager
+def ending_together(ranks: Ranks) -> Iterator[None]:
+    """Whatever ends this process in here ends them all: the others would wait for it for ever."""
+    if ranks.size == 1:
+        yield
+        return
+    try:
+        with warnings.catch_warnings():
+            if ranks.rank:
+                warnings.simplefilter("ignore", UserWarning)  # process 0 has the same ones
+            yield
+    except BaseException as error:
+        if getattr(error, "agreed", False):
+            vars(error)["told"] = ranks.rank > 0
+            raise
+        words = str(error) if isinstance(error, InputError) else "".join(traceback.format_exception(error))
+        sys.stderr.write(f"bptt: process {ranks.rank} of {ranks.size} ends all: {words}\n")
+        sys.stderr.flush()
+        ranks.comm.Abort(130 if isinstance(error, KeyboardInterrupt) else 2 if isinstance(error, InputError) else 1)
+
+
+def same(ranks: Ranks, value: T) -> T:
+    """The value of process 0."""
+    found: T = value if ranks.size == 1 else ranks.comm.bcast(value)
+    return found
+
+
+def each(ranks: Ranks, value: T) -> list[T]:
+    """The values of all processes, in their order."""
+    return [value] if ranks.size == 1 else list(ranks.comm.allgather(value))
+
+
+def one_after_another(ranks: Ranks, function: Callable[[], T]) -> T:
+    """What a function gives, called by process 0 first, then by the others; an InputError of any of them is raised in all."""
+    found: list[T] = []
+
+    def attempt() -> InputError | None:
+        try:
+            found.append(function())
+        except InputError as error:
+            return error
+        return None
+
+    if ranks.size == 1:
+        return function()
+    problem = same(ranks, attempt() if ranks.rank == 0 else None)
+    if problem is None and ranks.rank:
+        problem = attempt()
+    for number, other in enumerate(each(ranks, problem)):
+        if other is not None:
+            raise agreed(ranks, other if number == 0 else type(other)(f"process {number} of {ranks.size}: {other}"))
+    return found[0]
+
+
+def agreed(ranks: Ranks, error: InputError) -> InputError:
+    """An error that all processes raise, and process 0 tells."""
+    vars(error).update(agreed=True, told=ranks.rank > 0)
+    return error
+
+
+def check_alike(ranks: Ranks, facts: dict[str, str]) -> None:
+    """Raise an InputError in all processes where they are not about to do the same, in number, type or text."""
+    first, *others = each(ranks, facts)
+    for number, other in enumerate(others, 1):
+        for name, value in first.items():
+            if other[name] != value:
+                difference = f"process {number} of {ranks.size} has {name} {other[name]}, process 0 has {value}"
+                raise agreed(ranks, InputError(f"{difference}: start all of them with the same command, packages and files"))
+
+
+def check_parameters(ranks: Ranks, theta: HostArray) -> None:
+    """Raise Drifted where the parameters (P,) are not the same bits in all processes."""
+    sums = each(ranks, checksum(theta))
+    if len(set(sums)) > 1:
+        raise Drifted(f"the parameters of {ranks.size} processes are not the same any more (checksums {sums})")
+
+
+def checksum(array: HostArray) -> int:
+    """A number that nearly always differs where the bits do."""
+    return zlib.crc32(array.tobytes())
+
+
+def noted(ranks: Ranks, signals: list[str]) -> list[str]:
+    """The signals that have arrived at any process, those of process 0 first."""
+    return signals if ranks.size == 1 else [name for names in each(ranks, list(signals)) for name in names]
+
+
+def total(ranks: Ranks, vector: HostArray, present: int) -> HostArray:
+    """The sum of the vectors (n,) of the first `present` processes, in the order of these: the same bits everywhere.
+
+    Each process adds up a part of it, as in a reduce-scatter, and all gather the parts.
+    """
+    part = -(-len(vector) // ranks.size)
+    given, parts = np.zeros((ranks.size, part), vector.dtype), np.empty((ranks.size, part), vector.dtype)
+    given.reshape(-1)[: len(vector)] = vector
+    ranks.comm.Alltoall(given, parts)
+    own = parts[0]
+    for other in parts[1:present]:
+        own = own + other
+    found = np.empty((ranks.size, part), vector.dtype)
+    ranks.comm.Allgather(np.ascontiguousarray(own), found)
+    return found.reshape(-1)[: len(vector)]

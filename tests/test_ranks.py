@@ -1,0 +1,227 @@
+"""Several processes that train one model, on MPICH: the bits of one process with as many micro-batches, and one end for all.
+
+`nox -s mpi` installs mpi4py and MPICH. A run that names these tests (-m mpi) fails where they cannot run; any other skips them.
+"""
+
+import importlib.util
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt.nn import packing
+from runs import NAMES, PROSE, outcome
+
+pytestmark = pytest.mark.mpi
+
+STEPS = {"steps": 200, "evaluate_every": 200, "backend": "numpy"}
+RUNS = [  # lines with masks, columns that are over and states from one window to the next; a stream; each with dropout
+    (text, {"cell": cell, "dtype": dtype, "hidden": 6, "batch": 7, "length": length, "dropout": 0.2, **STEPS})
+    for dtype in ("float32", "float64")
+    for cell in ("vanilla", "gru", "lstm")
+    for text, length in ((NAMES, 3), (PROSE, 9))
+]
+WORK = """
+import sys, numpy as np, bptt
+sys.path.insert(0, "tests")
+from test_ranks import RUNS
+from bptt.nn import packing
+found = {}
+for number in map(int, sys.argv[2:]):
+    text, flags = RUNS[number]
+    found[str(number)] = packing.pack(bptt.train(text, report=None, **flags).params)
+from mpi4py import MPI
+np.savez(f"{sys.argv[1]}/{MPI.COMM_WORLD.rank}.npz", **found)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _needed(request):
+    give_up = pytest.fail if request.config.option.markexpr == "mpi" else pytest.skip
+    if importlib.util.find_spec("mpi4py") is None or not mpiexec():
+        give_up("mpi4py and MPICH are not installed: nox -s mpi installs them")
+
+
+def mpiexec():
+    beside = Path(sys.executable).with_name("mpiexec")
+    return str(beside) if beside.exists() else shutil.which("mpiexec")
+
+
+def start(count, *command, **environment):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_FUSED": "0", **environment}
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(
+        [mpiexec(), "-n", str(count), sys.executable, *map(str, command)],
+        cwd=root,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(count, *command, **environment):
+    out, err = (process := start(count, *command, **environment)).communicate(timeout=100)
+    return process.returncode, out, err
+
+
+MAIN = ("-m", "bptt", "train")
+TINY = ("--hidden", "5", "--batch", "4", "--backend", "numpy", "--evaluate-every", "40")
+
+
+@pytest.fixture
+def names(tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+    return tmp_path / "names.txt"
+
+
+@pytest.mark.parametrize(("count", "numbers"), [(2, range(12)), (3, [2, 5, 10]), (4, [8])])
+def test_ranks_make_the_updates_of_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
+    monkeypatch.setenv("BPTT_FUSED", "0")
+    assert run(count, "-c", WORK, tmp_path, *numbers)[0] == 0
+    found = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
+    for number in numbers:
+        text, flags = RUNS[number]
+        expected = packing.pack(bptt.train(text, report=None, micro_batches=count, **flags).params)
+        for each in found:
+            np.testing.assert_array_equal(each[str(number)], expected)
+
+
+def timeless(words):
+    return re.sub(r" +[0-9.]+ s", "", words)
+
+
+def test_only_one_process_prints_and_writes(names, tmp_path):
+    code, out, err = run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "two")
+    alone = run(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "2", "--out", tmp_path / "one")
+    assert (code, err) == (alone[0], alone[2]) == (0, "")
+    assert timeless(out.replace("two", "one")) == timeless(alone[1])
+    two, one = (outcome(tmp_path / name) for name in ("two", "one"))
+    assert two == one
+
+
+def test_a_run_goes_on_with_as_many_or_with_others(names, tmp_path):
+    run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "whole")
+    run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "33")
+    assert run(2, *MAIN, "--resume", tmp_path / "run")[::2] == (0, "")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    code, _, err = run(3, *MAIN, "--resume", tmp_path / "run", "--steps", "90")
+    assert code == 0
+    assert err.count("the run had 2 processes before and goes on with 3: its numbers will be the same but for rounding") == 1
+
+
+@pytest.mark.parametrize(("flag", "values"), [("--seed", (1, 2)), ("--hidden", (5, 6)), ("--dtype", ("float32", "float64"))])
+def test_processes_that_would_not_do_the_same_are_refused(names, flag, values):
+    rest = (sys.executable, *MAIN, names, "--steps", "5", "--backend", "numpy", flag)
+    code, out, err = run(
+        1, *MAIN, names, "--steps", "5", "--backend", "numpy", flag, values[0], ":", "-n", "1", *rest, values[1]
+    )
+    assert (code, out) == (2, "")
+    assert err.startswith(f"bptt: process 1 of 2 has {flag} {values[1]}, process 0 has {values[0]}: start all")
+    assert len(err.splitlines()) == 1
+
+
+def test_bad_input_is_one_line(names):
+    assert run(2, *MAIN, "nothing.txt")[::2] == (2, run(1, *MAIN, "nothing.txt")[2])
+    code, _, err = run(2, *MAIN, names, "--micro-batches", "2")
+    assert (code, err) == (2, "bptt: --micro-batches 2 for 2 processes: leave it out: each process has one part of a batch\n")
+
+
+def test_a_launcher_of_another_mpi_is_refused(names):
+    env = {**os.environ, "OMPI_COMM_WORLD_SIZE": "4"}
+    done = subprocess.run([sys.executable, *MAIN, names], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bptt: the launcher started 4 processes, and MPI knows of 1: use the launcher of the MPI")
+    assert len(done.stderr.splitlines()) == 1
+
+
+FAILING = """
+import sys, bptt
+sys.path.insert(0, "tests")
+from mpi4py import MPI
+from bptt.run import shares, training
+from runs import NAMES
+calls, real, rank = [], shares.shares, MPI.COMM_WORLD.rank
+training.DRIFT = 4
+
+def spy(*arguments):
+    calls.append(arguments)
+    if rank == 1 and len(calls) == 9:
+        {what}
+    return real(*arguments)
+
+shares.shares = spy
+bptt.train(NAMES, report=None, steps=10**6, hidden=4, backend="numpy", distributed=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "words"),
+    [
+        ("raise ValueError('lost')", 1, "process 1 of 2 ends all: Traceback"),
+        ("sys.exit(3)", 1, "process 1 of 2 ends all: Traceback"),
+        ("training.UPDATES['adam'] = lambda theta, *rest: (theta + rest[0], rest[1])", 1, "are not the same any more"),
+    ],
+)
+def test_a_failure_of_one_ends_all(what, code, words):
+    process = start(2, "-c", FAILING.format(what=what))
+    began = time.perf_counter()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert words in err
+    assert time.perf_counter() - began < 15  # the imports included
+
+
+def wait_for(path, process):
+    for _ in range(600):
+        if path.is_dir() and any(path.iterdir()):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    pytest.fail(f"{path} does not come")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_to_the_launcher_saves_once_and_ends_all(name, names, tmp_path):
+    process = start(2, *MAIN, names, *TINY, "--steps", "1000000", "--out", tmp_path / "run", "--checkpoint-every", "50")
+    wait_for(tmp_path / "run" / "checkpoints", process)
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + getattr(signal, name)
+    assert "Traceback" not in err
+    assert out.count("--resume") == 1
+
+
+def test_kills_of_any_process_lose_nothing(names, tmp_path):
+    rest = ("--steps", "1500", "--checkpoint-every", "60")
+    assert run(2, *MAIN, names, *TINY, *rest, "--out", tmp_path / "whole", "--quiet")[0] == 0
+    rng, kills = random.Random(5), 0
+    command = [names, *TINY, *rest, "--out", tmp_path / "run"]
+    for _ in range(60):
+        process = start(2, *MAIN, *command, "--quiet")
+        wait_for(tmp_path / "run" / "checkpoints", process)
+        time.sleep(0.6 + 0.5 * rng.random())
+        listed = subprocess.run(["pgrep", "-f", f"{tmp_path / 'run'}"], capture_output=True, text=True, check=False)
+        workers = [int(pid) for pid in listed.stdout.split() if "mpiexec" not in Path(f"/proc/{pid}/cmdline").read_text()]
+        if workers:
+            os.kill(rng.choice(workers), signal.SIGKILL)
+        process.communicate(timeout=30)
+        if process.returncode == 0:
+            break
+        kills += 1
+        command = ["--resume", tmp_path / "run"]
+        if kills == 10:
+            assert run(2, *MAIN, *command, "--quiet")[0] == 0
+            break
+    assert kills
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
