@@ -146,7 +146,7 @@ FLAGS = {
 
 
 def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, here):
-    assert FLAGS.keys() | {"epochs", "from_"} == vars(Settings()).keys()
+    assert FLAGS.keys() | {"epochs", "from_", "distributed"} == vars(Settings()).keys()  # the last ones rule others out
     switches = {True: "", False: "=false"}
     words = [
         word
@@ -156,7 +156,13 @@ def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, here):
     assert run("train", "names.txt", *words) == (0, "", "")
     by_flags = bptt.load("new")
     by_keywords = bptt.train("names.txt", **{**FLAGS, "out": "other"})
-    assert by_flags.record["settings"] == {**FLAGS, "out": str(here / "new"), "epochs": None, "from_": None}
+    assert by_flags.record["settings"] == {
+        **FLAGS,
+        "out": str(here / "new"),
+        "epochs": None,
+        "from_": None,
+        "distributed": False,
+    }
     assert by_flags.score("ban") == by_keywords.score("ban")
     run("train", "names.txt", "--epochs", "1.5", "--out", "third", "--quiet", "--hidden", "2")
     assert bptt.load("third").record["settings"]["epochs"] == 1.5
