@@ -30,7 +30,8 @@ PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that 
 def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
     # One BLAS thread: the tests' matrices are tiny, and the cores are busy with other tests.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    session.run("pytest", "--numprocesses=auto", "--dist=worksteal", *arguments, *session.posargs, env={**threads, **env})
+    workers = (os.cpu_count() or 1) + 1  # one more than cores: some tests wait for a process or a clock
+    session.run("pytest", f"--numprocesses={workers}", "--dist=worksteal", *arguments, *session.posargs, env={**threads, **env})
 
 
 @nox.session
@@ -87,6 +88,13 @@ def cupy_without_gpu(session: nox.Session) -> None:
     without_the_rest = "cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14"  # CUDA's other libraries, a gigabyte, want a GPU
     session.install(".", *without_the_rest, "--group", "test")
     pytest(session, "-m", "cupy_without_gpu", CUDA_VISIBLE_DEVICES="-1")
+
+
+@nox.session(default=False)
+def mpi(session: nox.Session) -> None:
+    """Several processes on MPICH that train one model, fail together and are killed."""
+    session.install(".[mpi]", "--group", "test")
+    pytest(session, "-m", "mpi")
 
 
 @nox.session(default=False)

@@ -85,7 +85,7 @@ def names(tmp_path):
     return tmp_path / "names.txt"
 
 
-@pytest.mark.parametrize(("count", "numbers"), [(2, range(12)), (3, [2, 5, 10]), (4, [8])])
+@pytest.mark.parametrize(("count", "numbers"), [(2, [0, 1, 2, 3, 4, 5, 8]), (3, [2, 5, 10]), (4, [8])])
 def test_ranks_make_the_updates_of_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
     monkeypatch.setenv("BPTT_FUSED", "0")
     assert run(count, "-c", WORK, tmp_path, *numbers)[0] == 0
@@ -210,7 +210,7 @@ def test_kills_of_any_process_lose_nothing(names, tmp_path):
     for _ in range(60):
         process = start(2, *MAIN, *command, "--quiet")
         wait_for(tmp_path / "run" / "checkpoints", process)
-        time.sleep(0.6 + 0.5 * rng.random())
+        time.sleep(0.1 + 0.5 * rng.random())
         listed = subprocess.run(["pgrep", "-f", f"{tmp_path / 'run'}"], capture_output=True, text=True, check=False)
         workers = [int(pid) for pid in listed.stdout.split() if "mpiexec" not in Path(f"/proc/{pid}/cmdline").read_text()]
         if workers:

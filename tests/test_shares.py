@@ -80,7 +80,16 @@ def test_more_parts_than_columns(backend):
 
 @CELLS
 def test_a_run_goes_on_with_its_parts(tmp_path, cell):
-    flags = {"cell": cell, "micro_batches": 3, "steps": 20, "length": 7, "hidden": 5, "report": None, "backend": "numpy"}
+    flags = {
+        "cell": cell,
+        "micro_batches": 3,
+        "steps": 20,
+        "evaluate_every": 20,
+        "length": 7,
+        "hidden": 5,
+        "report": None,
+        "backend": "numpy",
+    }
     whole = bptt.train(PROSE, **flags)
     bptt.train(PROSE, **flags, out=tmp_path / "run", stop_after=9)
     parts = bptt.train(PROSE, resume=tmp_path / "run", report=None)
