@@ -1045,6 +1045,27 @@ MUTATIONS = [
         "test_shares.py::test_the_updates_are_those",
     ),
     Mutation(
+        "processes: sums of those that have no part",
+        "run/ranks.py",
+        "parts[1:present]",
+        "parts[1:]",
+        "test_together.py::test_a_total",
+    ),
+    Mutation(
+        "processes: an end of one is not told to the others",
+        "run/ranks.py",
+        "ranks.comm.Abort(",
+        "(lambda code: None)(",
+        "test_together.py::test_an_end_of_one",
+    ),
+    Mutation(
+        "processes: the others begin though the first one cannot",
+        "run/ranks.py",
+        "if problem is None and ranks.rank:",
+        "if ranks.rank:",
+        "test_together.py::test_one_after_another",
+    ),
+    Mutation(
         "replays: the row of an update that was before",
         "run/replays.py",
         "at[...] = at + 1",

@@ -15,6 +15,7 @@ EXTRAS = {
     "cupy": "backend cupy: a GPU",
     "numba": "compiled twins: faster training with NumPy",
     "matplotlib": "curve.png",
+    "mpi4py": "several processes",
     "torch": "backend torch",
     "jax": "backend jax",
     "array-api-strict": "backend strict",

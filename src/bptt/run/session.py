@@ -87,6 +87,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
                 continue
             now, pending = look(), []
             now, row = _enter(run, now, due, traces[-1].rate)
+            now = now._replace(ended=ranks.same(task.ranks, now.ended))  # a measurement may be rounded in another way elsewhere
             if ranks.one_after_another(task.ranks, partial(_keep, run, now, due, row)):
                 saved = time.perf_counter()
             words = progress.line(row, task) if due.measured else ""

@@ -1,0 +1,152 @@
+"""What processes that train together tell each other; here they are threads, with what is used of MPI between them."""
+
+import copy
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bptt.errors import InputError
+from bptt.run import ranks
+from bptt.run.ranks import ALONE, Drifted, Ranks
+
+
+class Comm:
+    """A communicator among threads."""
+
+    def __init__(self, rank, board, barrier):
+        self.rank, self.board, self.barrier = rank, board, barrier
+
+    def allgather(self, value):
+        self.board[self.rank] = value
+        self.barrier.wait(10)
+        found = copy.deepcopy(self.board)  # as what is sent to another process
+        self.barrier.wait(10)
+        return found
+
+    def bcast(self, value):
+        return self.allgather(value)[0]
+
+    def Alltoall(self, given, found):
+        found[...] = [rows[self.rank] for rows in self.allgather(given)]
+
+    def Allgather(self, given, found):
+        found[...] = self.allgather(given)
+
+
+def together(size, work):
+    """What `work` gives, or raises, in each of so many threads."""
+    board, barrier = [None] * size, threading.Barrier(size)
+
+    def one(rank):
+        try:
+            return work(Ranks(rank, size, rank, size, Comm(rank, board, barrier)))
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(one, range(size)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 5), st.integers(1, 23), st.data())
+def test_a_total_is_the_sum_in_the_order_of_the_processes_bit_for_bit(size, n, data):
+    present = data.draw(st.integers(1, size))
+    vectors = np.random.default_rng(n).normal(size=(size, n)).astype(np.float32) * 10.0 ** np.arange(size)[:, None]
+    vectors[present:] = np.nan  # of those that have no part
+    vectors = vectors.astype(np.float32)
+    expected = vectors[0]
+    for other in vectors[1:present]:
+        expected = expected + other
+    for found in together(size, lambda own: ranks.total(own, vectors[own.rank], present)):
+        assert found.tobytes() == expected.tobytes()
+
+
+def test_one_after_another_raises_the_first_problem_in_all():
+    calls = []
+
+    def work(own, broken):
+        def function():
+            calls.append(own.rank)
+            if own.rank in broken:
+                raise InputError(f"no file at {own.rank}")
+            return own.rank
+
+        return ranks.one_after_another(own, function)
+
+    assert together(3, lambda own: work(own, ())) == [0, 1, 2]
+    assert calls[0] == 0
+    assert [str(error) for error in together(3, lambda own: work(own, (1, 2)))] == ["process 1 of 3: no file at 1"] * 3
+    calls.clear()
+    errors = together(3, lambda own: work(own, (0,)))
+    assert [(str(error), error.told) for error in errors] == [
+        ("no file at 0", False),
+        ("no file at 0", True),
+        ("no file at 0", True),
+    ]
+    assert calls == [0]
+
+
+def test_what_must_be_alike_is_compared():
+    assert together(3, lambda own: ranks.check_alike(own, {"numpy": "2", "--seed": "1"})) == [None] * 3
+    errors = together(3, lambda own: ranks.check_alike(own, {"numpy": "2", "--seed": str(own.rank // 2)}))
+    words = "process 2 of 3 has --seed 1, process 0 has 0: start all of them with the same command, packages and files"
+    assert list(map(str, errors)) == [words] * 3
+    theta = np.arange(3.0)
+    assert together(2, lambda own: ranks.check_parameters(own, theta)) == [None] * 2
+    assert all(isinstance(error, Drifted) for error in together(2, lambda own: ranks.check_parameters(own, theta + own.rank)))
+
+
+def test_signals_and_decisions_are_those_of_all():
+    assert together(3, lambda own: ranks.noted(own, ["SIGTERM"] * (own.rank > 0))) == [["SIGTERM", "SIGTERM"]] * 3
+    assert together(3, lambda own: ranks.same(own, own.rank + 5)) == [5] * 3
+
+
+def test_alone_nothing_is_asked():
+    assert ranks.same(ALONE, 3) == 3
+    assert ranks.each(ALONE, 3) == [3]
+    assert ranks.noted(ALONE, ["SIGINT"]) == ["SIGINT"]
+    assert ranks.one_after_another(ALONE, lambda: 4) == 4
+
+
+def test_without_a_launcher_mpi_is_not_touched(monkeypatch):
+    for name in ranks.LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "mpi4py", None)  # an import of it is an ImportError
+    assert ranks.begin(asked=False) is ALONE
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert ranks.begin(asked=False) is ALONE
+    for setting, asked in (("1", True), ("2", False)):
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", setting)
+        with pytest.raises(
+            InputError, match=r"^several processes need MPI, which cannot be used: .*remedy: pip install mpi4py"
+        ):
+            ranks.begin(asked=asked)
+
+
+def test_an_end_of_one_is_the_end_of_all(capsys):
+    class Aborted(Exception):
+        pass
+
+    class World:
+        def Abort(self, code):
+            raise Aborted(code)
+
+    def end(error):
+        with ranks.ending_together(Ranks(1, 2, 1, 2, World())):
+            raise error
+
+    for error, code in ((InputError("no"), 2), (KeyboardInterrupt(), 130), (ValueError("lost"), 1), (SystemExit(3), 1)):
+        with pytest.raises(Aborted) as aborted:
+            end(error)
+        assert aborted.value.args == (code,)
+        assert "bptt: process 1 of 2 ends all: " in capsys.readouterr().err
+    own = ranks.agreed(Ranks(1, 2), InputError("all say so"))
+    with pytest.raises(InputError, match="all say so"):
+        end(own)
+    with pytest.raises(ValueError, match="alone"), ranks.ending_together(ALONE):
+        raise ValueError("alone")
