@@ -973,8 +973,8 @@ MUTATIONS = [
     Mutation(
         "twins: those of a run stay",
         "run/trainer.py",
-        "stack.enter_context(fused.restored())\n        ready",
-        "ready",
+        "stack.enter_context(fused.restored())\n        if settings.out",
+        "if settings.out",
         "test_twins.py::test_after_a_run",
     ),
     Mutation(
@@ -1026,8 +1026,8 @@ MUTATIONS = [
     Mutation(
         "micro-batches: each with a mean of its own",
         "run/training.py",
-        "task.read(own), begun, keep, count, executor",
-        "task.read(own), begun, keep, None, executor",
+        "task.read(share), begun, keep, count, executor",
+        "task.read(share), begun, keep, None, executor",
         "test_shares.py::test_the_updates_are_those",
     ),
     Mutation(
