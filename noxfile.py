@@ -18,6 +18,7 @@ SHORT = {  # what of a benchmark takes less than a minute
     "memory.py": ["--cell", "gru", "--steps", "1000", "1000000"],
     "names_quality.py": ["--steps", "500", "--seeds", "10"],
     "one_at_a_time.py": ["--updates", "3000"],
+    "ranks.py": ["--hidden", "128", "--steps", "60"],
     "sampling.py": ["--batch", "64", "--repeats", "3"],
     "startup.py": ["--repeats", "3"],
     "stream_quality.py": ["--rows", "1", "--steps", "60"],
@@ -122,11 +123,11 @@ def gpu(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Every script in bench/ in some minutes, or one with its arguments: nox -s bench -- bench/NAME.py --help."""
-    session.install(".[fast,plot]", "torch", "jax", "array-api-strict")
+    session.install(".[fast,plot,mpi]", "torch", "jax", "array-api-strict")
     scripts = [path for path in sorted(Path("bench").glob("*.py")) if "__main__" in path.read_text("utf-8")]
     short = [[str(path), *SHORT.get(path.name, [])] for path in scripts]
     pinned = ["taskset", "-c", "0"] if shutil.which("taskset") else []
     for command in [session.posargs] if session.posargs else short:
-        one_core = "cores.py" not in command[0]
+        one_core = not command[0].endswith(("cores.py", "ranks.py"))
         where, threads = (pinned, {"OMP_NUM_THREADS": "1"}) if one_core else ([], {})
         session.run(*where, "python", *command, env=threads, external=True)

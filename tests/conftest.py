@@ -177,6 +177,7 @@ def _twins_as_before() -> Iterator[None]:
     """No test leaves compiled twins to the next one."""
     with fused.restored():
         yield
+    fused._given_up.clear()
 
 
 @pytest.fixture

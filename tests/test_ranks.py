@@ -120,6 +120,42 @@ def test_a_run_goes_on_with_as_many_or_with_others(names, tmp_path):
     assert err.count("the run had 2 processes before and goes on with 3: its numbers will be the same but for rounding") == 1
 
 
+def test_a_run_in_parts_goes_on_in_as_many_processes(names, tmp_path):
+    run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "whole")
+    run(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "2", "--out", tmp_path / "run", "--stop-after", "33")
+    assert run(2, *MAIN, "--resume", tmp_path / "run")[::2] == (0, "")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_all_processes_find_the_same_model_and_the_same_end(tmp_path):
+    best = """
+import sys, bptt
+from mpi4py import MPI
+bad = {"optimizer": "sgd", "learning_rate": 50.0, "clip_norm": 1e6, "steps": 60, "evaluate_every": 10, "hidden": 4}
+first = bptt.train(NAMES, out=sys.argv[1], stop_after=30, report=None, backend="numpy", **bad)
+then = bptt.train(NAMES, resume=sys.argv[1], report=None)
+print(MPI.COMM_WORLD.allgather((then.record["step"], then.score("ban"))) == [(then.record["step"], then.score("ban"))] * 2)
+"""
+    code, out, err = run(2, "-c", f"NAMES = {NAMES}\n{best}", tmp_path / "run")
+    assert (code, out.count("True"), out.count("False")) == (0, 2, 0), err
+
+
+def test_weights_that_are_found_not_finite_when_they_are_saved_end_all(names, tmp_path):
+    wild = ("--optimizer", "sgd", "--learning-rate", "1e39", "--checkpoint-every", "1", "--evaluate-every", "9")
+    code, _, err = run(
+        2, *MAIN, names, "--hidden", "5", "--backend", "numpy", "--steps", "30", *wild, "--out", tmp_path / "run"
+    )
+    assert code == 3
+    assert "NaN or infinity in" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_each_by_itself_where_that_is_asked_for(names, tmp_path):
+    code, out, _ = run(2, *MAIN, names, *TINY, "--steps", "5", "--distributed=false")
+    assert code == 0
+    assert out.count("saved in") == 2
+
+
 @pytest.mark.parametrize(("flag", "values"), [("--seed", (1, 2)), ("--hidden", (5, 6)), ("--dtype", ("float32", "float64"))])
 def test_processes_that_would_not_do_the_same_are_refused(names, flag, values):
     rest = (sys.executable, *MAIN, names, "--steps", "5", "--backend", "numpy", flag)

@@ -117,10 +117,12 @@ def test_without_a_launcher_mpi_is_not_touched(monkeypatch):
     for name in ranks.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "mpi4py", None)  # an import of it is an ImportError
-    assert ranks.begin(asked=False) is ALONE
+    assert ranks.begin(asked=None) is ALONE
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert ranks.begin(asked=None) is ALONE
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     assert ranks.begin(asked=False) is ALONE
-    for setting, asked in (("1", True), ("2", False)):
+    for setting, asked in (("1", True), ("2", None)):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", setting)
         with pytest.raises(
             InputError, match=r"^several processes need MPI, which cannot be used: .*remedy: pip install mpi4py"

@@ -1,5 +1,6 @@
 """The only module that chooses an array library: a namespace, a device, transfer both ways, synchronise."""
 
+import contextlib
 import importlib
 import os
 import warnings
@@ -151,8 +152,8 @@ def cupy_obstacle() -> str:
 
 
 def use_device(number: int) -> None:
-    """Let CuPy use the CUDA device of that number, counted around where there are fewer; nothing where there is none."""
-    if not cupy_obstacle():
+    """Let CuPy use the CUDA device of that number, counted around where there are fewer, before anything is asked of one."""
+    with contextlib.suppress(Exception):  # whatever is in the way here is in the way of `select`, which says so
         import cupy
 
         cupy.cuda.Device(number % cupy.cuda.runtime.getDeviceCount()).use()

@@ -51,7 +51,7 @@ def stop() -> None:
 
 
 def give_up(library: str, why: str) -> None:
-    """Use none for arrays of a library any more."""
+    """Use none for arrays of a library any more in this process."""
     stop()
     _given_up[library] = why
 
@@ -59,13 +59,12 @@ def give_up(library: str, why: str) -> None:
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
     """Use afterwards what was used before."""
-    kept = [(those, those.copy()) for those in (_twins, _given_up)]
+    before = dict(_twins)
     try:
         yield
     finally:
-        for those, before in kept:
-            those.clear()
-            those.update(before)  # type: ignore[arg-type]  # each with its own copy
+        stop()
+        _twins.update(before)
 
 
 def name() -> str:

@@ -27,13 +27,14 @@ def recorder() -> Callable[[Action], Action]:
             stream.begin_capture()  # in CuPy's relaxed mode, in which memory may be asked for
             try:
                 action()
+                graph = stream.end_capture()
             except BaseException as error:
                 with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # what was begun is of no use, nor is its end
                     stream.end_capture()
                 if isinstance(error, RuntimeError | MemoryError):  # of CuPy; the function itself has been called before
                     raise NotImplementedError(f"cannot be recorded: {error}") from error
                 raise
-            return functools.partial(_repeat, stream.end_capture(), (pool, action))
+            return functools.partial(_repeat, graph, (pool, action))
 
     return record
 

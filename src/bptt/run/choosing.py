@@ -16,8 +16,9 @@ class Choice(NamedTuple):
 
 
 def weights(logits: Array, choice: Choice) -> Array:
-    """What each next character weighs (B, V), in float64, its probability times a factor of its row, given logits (B, V).
+    """What each next character weighs (B, V): its probability times a factor of its row, given logits (B, V).
 
+    All is computed in float64, where the device has it.
     The temperature divides the logits; of what that gives the `top_k` heaviest stay, the first of equals; and of those the
     fewest that weigh `top_p` of all together (Holtzman et al. 2020, arXiv 1904.09751).
     """

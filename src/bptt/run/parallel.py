@@ -49,7 +49,8 @@ def threads(backend: Backend, processes: int = 1) -> Iterator[Executor | None]:
     """
     count = max(1, workers() // processes) if backend.name == "numpy" else 1
     if count == 1:
-        yield None
+        with threadpool_limits(1, "blas") if processes > 1 and backend.name == "numpy" else contextlib.nullcontext():
+            yield None
     else:
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(count, initializer=partial(np.seterr, all="ignore")) as executor:
             yield executor

@@ -41,14 +41,16 @@ class Drifted(RuntimeError):
     """Parameters that are not the same in all processes, as they must be."""
 
 
-def begin(*, asked: bool) -> Ranks:
-    """Where this process is among those that a launcher started, or alone where there is none and nobody asked for it.
+def begin(*, asked: bool | None) -> Ranks:
+    """Where this process is among those that a launcher started.
+
+    Alone where it is not asked for, and where nothing is said of it and no launcher has left a trace in the environment.
 
     Raises:
         InputError: MPI is not installed, or is not the one of the launcher.
     """
     told = [int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()]
-    if not asked and max(told, default=1) == 1:
+    if asked is False or (asked is None and max(told, default=1) == 1):
         return ALONE
     try:
         with warnings.catch_warnings(action="ignore"):  # of what is refused below
@@ -56,7 +58,7 @@ def begin(*, asked: bool) -> Ranks:
     except (ImportError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise InputError(f"several processes need MPI, which cannot be used: {reason} (remedy: {REMEDY})") from None
-    comm = MPI.COMM_WORLD
+    comm = MPI.COMM_WORLD.Dup()  # nothing of the program around is mixed up with this
     if told and comm.size != max(told):
         other = f"the launcher started {max(told)} processes, and MPI knows of {comm.size}"
         raise InputError(f"{other}: use the launcher of the MPI that mpi4py was built for (remedy: {REMEDY}, then its mpiexec)")
@@ -81,10 +83,12 @@ def ending_together(ranks: Ranks) -> Iterator[None]:
         if getattr(error, "agreed", False):
             vars(error)["told"] = ranks.rank > 0
             raise
-        words = str(error) if isinstance(error, InputError) else "".join(traceback.format_exception(error))
+        codes = {InputError: 2, MemoryError: 4, KeyboardInterrupt: 130}
+        code = next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+        words = "".join(traceback.format_exception(error)) if code == 1 else str(error) or type(error).__name__
         sys.stderr.write(f"bptt: process {ranks.rank} of {ranks.size} ends all: {words}\n")
         sys.stderr.flush()
-        ranks.comm.Abort(130 if isinstance(error, KeyboardInterrupt) else 2 if isinstance(error, InputError) else 1)
+        ranks.comm.Abort(code)
 
 
 def same(ranks: Ranks, value: T) -> T:
@@ -99,13 +103,16 @@ def each(ranks: Ranks, value: T) -> list[T]:
 
 
 def one_after_another(ranks: Ranks, function: Callable[[], T]) -> T:
-    """What a function gives, called by process 0 first, then by the others; an InputError of any of them is raised in all."""
+    """What a function gives, called by process 0 first, then by the others.
+
+    An InputError or an ArithmeticError (a run that diverged) of any of them is raised in all.
+    """
     found: list[T] = []
 
-    def attempt() -> InputError | None:
+    def attempt() -> InputError | ArithmeticError | None:
         try:
             found.append(function())
-        except InputError as error:
+        except (InputError, ArithmeticError) as error:
             return error
         return None
 
@@ -120,8 +127,8 @@ def one_after_another(ranks: Ranks, function: Callable[[], T]) -> T:
     return found[0]
 
 
-def agreed(ranks: Ranks, error: InputError) -> InputError:
-    """An error that all processes raise, and process 0 tells."""
+def agreed(ranks: Ranks, error: InputError | ArithmeticError) -> InputError | ArithmeticError:
+    """An error that all processes raise, and process 0 tells: with marks for those who catch it."""
     vars(error).update(agreed=True, told=ranks.rank > 0)
     return error
 

@@ -111,7 +111,7 @@ def texts(
 def characters(
     config: model.Config, params: model.Params, backend: Backend, vocabulary: Vocabulary, task: Task
 ) -> Iterator[str]:
-    """Text number 0 of a task, its prompt first, then each character as soon as it is drawn and certain to belong to it."""
+    """Text number 0 of a task, its prompt first, then each character as soon as it is read and certain to belong to it."""
     if len(task.prompt) > 1:
         yield vocabulary.decode(task.prompt[1:])
     steps = generate(config, params, backend, task.prompt, task.choice, task.ending, uniforms(task.seed, 0, 1))

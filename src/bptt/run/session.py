@@ -105,14 +105,13 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
         return now._replace(ended="diverged", error=error)
     except BaseException as error:
         try:
-            now = (
-                look() if task.ranks.size == 1 or getattr(error, "agreed", False) else now
-            )  # alone, where others may be needed
+            if task.ranks.size == 1 or getattr(error, "agreed", False):  # a look may need the other processes
+                now = look()
         except Diverged as earlier:  # unseen until now
             return now._replace(ended="diverged", error=earlier)
         except Exception:  # the numbers stay behind the state, which `save` refuses then
             return now._replace(ended="failed", error=error)
-        if isinstance(error, KeyboardInterrupt) and len(signals) < 2:  # nobody was there to note it
+        if isinstance(error, KeyboardInterrupt) and len(signals) < 2 and task.ranks.size == 1:  # nobody was there to note it
             return now._replace(ended="SIGINT")
         return now._replace(ended="unsaved" if isinstance(error, Unsaved) else "failed", error=error)
     return now

@@ -40,8 +40,8 @@ class Settings:
     """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
-    distributed: bool = False
-    """Train together with the other processes that mpiexec or srun has started, each with its share of every batch."""
+    distributed: bool | None = None
+    """Train together with the processes that mpiexec or srun has started; by default where they have. False: each by itself."""
     micro_batches: int = 1
     """Parts of a batch whose gradients are computed one after the other: large batches in less memory, the same updates."""
     recompute_every: int | Literal["sqrt"] | None = None
@@ -183,7 +183,7 @@ def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
     if name in ("out", "from_"):
         return path(called, value)
     words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
-    choices = [False, True] if kind is bool else words
+    choices = [False, True] if bool in (kind, *get_args(kind)) else words
     if value in choices:
         return choices[choices.index(value)]
     raise InputError(f"{called} {value!r}: expected one of {', '.join(map(str, choices))}")

@@ -16,7 +16,7 @@ class Share(NamedTuple):
 
 
 def shares(window: Window, count: int) -> list[Share]:
-    """Up to `count` shares, which have as much to do as can be: every count-th column each, but for those that are over."""
+    """Up to `count` shares that have about as much to do: every count-th column each, but for those that are over."""
     places = np.flatnonzero(window.lengths > 0)
     found = []
     for first in range(min(count, len(places))):

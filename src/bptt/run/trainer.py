@@ -102,14 +102,14 @@ def begin(
     text: Any, settings: Settings, tell: Tell, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
 ) -> LanguageModel:
     """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
-    among = together.begin(text, settings)
+    among, told = together.begin(text, settings), settings
     if among.rank:
         settings, runs, tell = dataclasses.replace(settings, out=None), None, together.silent
     with ranks.ending_together(among), contextlib.ExitStack() as stack:
         stack.enter_context(fused.restored())
         if settings.out:
             checkpoint.refuse_unusable(settings.out)  # before hours are spent on a large text
-        ready = together.prepared(among, lambda: preparation.from_scratch(text, settings))
+        ready = together.prepared(among, told, lambda: preparation.from_scratch(text, settings))
         out = _new_folder(ready.task, settings.out, runs, stack)
         try:
             tell(progress.heading(ready.task), {"event": "start", "record": ready.record})
@@ -136,9 +136,8 @@ def go_on(
         if name not in ANEW and not (name == "out" and not in_place):
             beginning = f"leave it out, or begin a new run with --from {place}"
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
-    among = together.begin(
-        text, from_flags({name: value for name, value in told.items() if name in ("backend", "distributed")})
-    )
+    asked = from_flags({name: value for name, value in told.items() if name in ("backend", "distributed", "out")})
+    among = together.begin(text, asked)
     if among.rank:
         tell = together.silent
     with ranks.ending_together(among), contextlib.ExitStack() as stack:
@@ -148,11 +147,13 @@ def go_on(
             if among.rank == 0:
                 stack.enter_context(folder.locked(place))
             mending = among.rank == 0
-            ready = together.prepared(among, lambda: _from_run(place, text, told, changed_text=changed_text, mending=mending))
+            ready = together.prepared(
+                among, asked, lambda: _from_run(place, text, told, changed_text=changed_text, mending=mending)
+            )
             if mending:
                 folder.reconfigure(place, configuration.to_toml(ready.task))
         else:
-            ready = together.prepared(among, lambda: _from_lone(place, text, told, changed_text=changed_text))
+            ready = together.prepared(among, asked, lambda: _from_lone(place, text, told, changed_text=changed_text))
             named = path("out", told["out"]) if "out" in told else None
             out = None if among.rank else _new_folder(ready.task, named, runs, stack)
             if out:  # that is its first checkpoint, then
@@ -266,6 +267,9 @@ def _from_run(place: Path, text: Any, told: dict[str, Any], *, changed_text: boo
         raise
     if mending:
         _mend(place, where, saved)
+    elif saved.progress and saved.progress.best:  # this process has no folder to find it in later
+        kept = checkpoint.read(place / folder.CHECKPOINTS / folder.name(saved.progress.best[0]))
+        ready = ready._replace(now=ready.now._replace(best=restored(kept, ready.task.backend)))
     return ready
 
 

@@ -107,7 +107,7 @@ def culprit(task: Task, theta: Array, step: int, before: Position, states: Array
     loss, d, _ = _gradient(task, theta, window, states, step)
     tensors = itertools.chain(
         ((f"the weights {name}", array) for name, array in packing.leaves(params)),
-        _forward(task, params, task.read(window), states, step),
+        _forward(task, params, window, states, step),
         [("the loss", loss)],
         ((f"the gradient of {name}", array) for name, array in packing.leaves(packing.unpack(d, model.shapes(task.config)))),
     )
@@ -144,6 +144,7 @@ def _gradient(
     step: int,
     executor: Executor | None = None,
 ) -> tuple[Array, Array, Array]:
+    """Loss, gradient and states after an update; what it takes together with other processes, all of them have to call."""
     width, put = window.columns.shape[1], task.backend.put
     start, masks = None if window.start else states, drawn(task, width, step)
     among, number = task.ranks, max(task.settings.micro_batches, task.ranks.size)
@@ -200,16 +201,17 @@ def _of_batch(
     return pieces.loss_and_gradient(*given, lengths=lengths, every=every)
 
 
-def _forward(task: Task, params: model.Params, batch: Batch, states: Array | None, step: int) -> Iterator[tuple[str, Array]]:
-    """The states and the logits of an update, of as many steps at a time as may be in memory."""
-    T, every, keep = batch.x.shape[0], task.settings.recompute_every, dropout(task, batch.x.shape[1], step)
-    k, after = T if every is None else pieces.length(every, T), None
-    if states is not None and not batch.window.start:
-        after = gradient.parted(task.config, states)
-    for t in range(0, T, k):
-        logits, after, cache = model.forward(task.config, params, batch.x[t : min(t + k, T), ...], after, keep)
-        yield from ((f"the states of layer {layer}", layer_cache.a) for layer, layer_cache in enumerate(cache.layers))
-        yield "the logits", logits
+def _forward(task: Task, params: model.Params, window: Window, states: Array | None, step: int) -> Iterator[tuple[str, Array]]:
+    """The states and the logits of an update, of as many columns and steps at a time as may be in memory."""
+    start, masks = None if window.start else states, drawn(task, window.columns.shape[1], step)
+    for share, columns in shares.shares(window, max(task.settings.micro_batches, task.ranks.size)):
+        batch, T, every = task.read(share), share.steps, task.settings.recompute_every
+        after = None if start is None else gradient.parted(task.config, shares.rows(start, columns, task.backend))
+        keep, k = tuple(task.backend.put(mask[columns]) for mask in masks), T if every is None else pieces.length(every, T)
+        for t in range(0, T, k):
+            logits, after, cache = model.forward(task.config, params, batch.x[t : min(t + k, T), ...], after, keep)
+            yield from ((f"the states of layer {layer}", layer_cache.a) for layer, layer_cache in enumerate(cache.layers))
+            yield "the logits", logits
 
 
 def dropout(task: Task, columns: int, step: int) -> tuple[Array, ...]:

@@ -1,0 +1,92 @@
+"""What more processes are worth: characters per second of `mpiexec -n N bptt train`, each process with one core.
+
+The efficiency is the speed over N times that of one process, and the share of the sums is the time that N processes take to add
+up vectors as long as a gradient, over that of an update. Times are those of metrics.jsonl, from a third of the run on.
+
+    python bench/ranks.py [--ranks 1 2] [--hidden 128 512]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import report
+
+from bptt.nn import model, packing
+from bptt.run import ranks
+
+HERE = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{HERE}{os.pathsep}{os.environ['PATH']}"}
+
+
+def launched(count: int, *command: str) -> str:
+    """What a command prints that so many processes run."""
+    return subprocess.run(
+        ["mpiexec", "-n", str(count), *command], env=ENVIRONMENT, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def trained(count: int, hidden: int, steps: int, cell: str) -> tuple[float, float]:
+    """Characters per second, and seconds of an update."""
+    with tempfile.TemporaryDirectory() as folder:
+        size = ["--hidden", str(hidden), "--batch", "64", "--length", "64", "--steps", str(steps), "--cell", cell]
+        quick = ["--dropout", "0", "--evaluate-every", str(steps), "--backend", "numpy", "--seed", "1", "--quiet"]
+        launched(count, sys.executable, "-m", "bptt", "train", "python-help", *size, *quick, "--out", f"{folder}/run")
+        rows = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text("utf-8").splitlines()]
+    first, last = rows[len(rows) // 3], rows[-2]  # the last one is measured on what is held out
+    seconds = last["seconds"] - first["seconds"]
+    return (last["characters"] - first["characters"]) / seconds, seconds / (last["step"] - first["step"])
+
+
+def sums(length: int) -> None:
+    """Print the seconds that one sum of vectors takes, as one of the processes."""
+    own = ranks.begin(asked=True)
+    vector, times = np.ones(length, np.float32), []
+    for _ in range(50):
+        own.comm.Barrier()
+        began = time.perf_counter()
+        ranks.total(own, vector, own.size)
+        times.append(time.perf_counter() - began)
+    if own.rank == 0:
+        print(statistics.median(times))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--ranks", nargs="+", type=int, default=[1, 2], help="numbers of processes, the first one to compare with"
+    )
+    parser.add_argument("--hidden", nargs="+", type=int, default=[128, 512])
+    parser.add_argument("--cell", default="gru", choices=list(model.CELLS))
+    parser.add_argument("--steps", type=int, help="updates of a run; by default as many as take some seconds")
+    parser.add_argument("--sum", type=int, metavar="LENGTH", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.sum:
+        sums(arguments.sum)
+        return
+    rows: list[dict[str, Any]] = []
+    print(f"{'H':>5}{'processes':>11}{'characters/s':>14}{'efficiency':>12}{'share of sums':>15}")
+    for hidden in arguments.hidden:
+        steps = arguments.steps or max(60, 40_000 // hidden)
+        alone = 0.0
+        for count in arguments.ranks:
+            speed, update = trained(count, hidden, steps, arguments.cell)
+            alone = alone or speed / count
+            length = 1 + packing.count(model.shapes(model.Config(arguments.cell, 100, hidden)))
+            share = float(launched(count, sys.executable, __file__, "--sum", str(length))) / update if count > 1 else 0.0
+            row = {"cell": arguments.cell, "hidden": hidden, "ranks": count, "characters_per_second": round(speed)}
+            rows.append({**row, "efficiency": round(speed / count / alone, 3), "share_of_sums": round(share, 4)})
+            print(f"{hidden:5}{count:11}{speed:14,.0f}{speed / count / alone:12.2f}{share:15.1%}", flush=True)
+    print(report(rows, "mpi4py"))
+
+
+if __name__ == "__main__":
+    main()
