@@ -52,7 +52,10 @@ def tests(session: nox.Session) -> None:
         pytest(session, *(f"--backend={name}" for name in ("numpy", "numpy-readonly", "strict", "strict-f32")))
     else:
         few = os.environ.get("BPTT_MUTATIONS", "2000")
-        pytest(session, "--backend=numpy", "--ignore=tests/test_cuda_source.py", BPTT_MUTATIONS=few)  # C++ knows no Python
+        elsewhere = (
+            f"--ignore=tests/test_{room}.py" for room in ("cuda_source", "across_devices")
+        )  # of C++, of other libraries
+        pytest(session, "--backend=numpy", *elsewhere, BPTT_MUTATIONS=few)
 
 
 @nox.session(default=False)
@@ -95,7 +98,7 @@ def cupy_without_gpu(session: nox.Session) -> None:
 def mpi(session: nox.Session) -> None:
     """Several processes on MPICH that train one model, fail together and are killed."""
     session.install(".[mpi]", "--group", "test")
-    pytest(session, "-m", "mpi")
+    pytest(session, "-m", "mpi", "--numprocesses=2")  # each test has processes of its own
 
 
 @nox.session(default=False)

@@ -161,7 +161,7 @@ def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, here):
         "out": str(here / "new"),
         "epochs": None,
         "from_": None,
-        "distributed": False,
+        "distributed": None,
     }
     assert by_flags.score("ban") == by_keywords.score("ban")
     run("train", "names.txt", "--epochs", "1.5", "--out", "third", "--quiet", "--hidden", "2")
