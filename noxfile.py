@@ -52,9 +52,8 @@ def tests(session: nox.Session) -> None:
         pytest(session, *(f"--backend={name}" for name in ("numpy", "numpy-readonly", "strict", "strict-f32")))
     else:
         few = os.environ.get("BPTT_MUTATIONS", "2000")
-        elsewhere = (
-            f"--ignore=tests/test_{room}.py" for room in ("cuda_source", "across_devices")
-        )  # of C++, of other libraries
+        libraries = ("cuda_source", "across_devices", "replays", "plots")  # what C++ and other libraries do
+        elsewhere = (f"--ignore=tests/test_{room}.py" for room in libraries)
         pytest(session, "--backend=numpy", *elsewhere, BPTT_MUTATIONS=few)
 
 
@@ -63,10 +62,10 @@ def fused(session: nox.Session) -> None:
     """The compiled twins: each against its pure function, then the tests of the maths and of training with them in use."""
     session.install(".[fast]", "--group", "test")
     rooms = ("fused", "compiling", "twins", "updates")
-    pytest(session, "--dist=loadgroup", *(f"tests/test_{room}.py" for room in rooms))
+    pytest(session, "--numprocesses=auto", "--dist=loadgroup", *(f"tests/test_{room}.py" for room in rooms))
     names = ("cells", "model", "pieces", "parallel", "training")
     twins = {"BPTT_TEST_FUSED": "numpy"}
-    pytest(session, "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **twins)
+    pytest(session, "--numprocesses=auto", "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **twins)
 
 
 @nox.session(default=False)
@@ -82,8 +81,8 @@ def jax(session: nox.Session) -> None:
     session.install(".", "jax", "--group", "test")
     # nearly all of the time goes into compiling
     fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    together = "--dist=loadfile"  # the tests of a file share what they have compiled
-    pytest(session, together, "-k", "jax", "--backend=jax", "--backend=jax-jit", **fast)
+    together = "--numprocesses=auto", "--dist=loadfile"  # the tests of a file share what they have compiled
+    pytest(session, *together, "-k", "jax", "--backend=jax", "--backend=jax-jit", **fast)
 
 
 @nox.session(default=False)
