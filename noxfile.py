@@ -118,7 +118,7 @@ def mpi(session: nox.Session) -> None:
 def endurance(session: nox.Session) -> None:
     """What takes minutes: 75 runs killed and resumed, 100 MB of text, the memory of whole runs."""
     session.install(".", "--group", "test")
-    pytest(session, "-m", "endurance", "--backend=numpy")
+    pytest(session, "-m", "endurance", "--backend=numpy", "--numprocesses=auto")  # they take turns at the disk
 
 
 @nox.session(default=False)

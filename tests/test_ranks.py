@@ -239,14 +239,14 @@ def test_a_signal_to_the_launcher_saves_once_and_ends_all(name, names, tmp_path)
 
 
 def test_kills_of_any_process_lose_nothing(names, tmp_path):
-    rest = ("--steps", "1500", "--checkpoint-every", "60")
+    rest = ("--steps", "1000", "--checkpoint-every", "40")
     assert run(2, *MAIN, names, *TINY, *rest, "--out", tmp_path / "whole", "--quiet")[0] == 0
     rng, kills = random.Random(5), 0
     command = [names, *TINY, *rest, "--out", tmp_path / "run"]
     for _ in range(60):
         process = start(2, *MAIN, *command, "--quiet")
         wait_for(tmp_path / "run" / "checkpoints", process)
-        time.sleep(0.1 + 0.5 * rng.random())
+        time.sleep(0.05 + 0.25 * rng.random())
         listed = subprocess.run(["pgrep", "-f", f"{tmp_path / 'run'}"], capture_output=True, text=True, check=False)
         workers = [int(pid) for pid in listed.stdout.split() if "mpiexec" not in Path(f"/proc/{pid}/cmdline").read_text()]
         if workers:
