@@ -24,20 +24,7 @@ SHORT = {  # what of a benchmark takes less than a minute
     "stream_quality.py": ["--rows", "1", "--steps", "60"],
     "train_step.py": ["--hidden", "50", "256", "--batch", "1", "32", "--vocabulary", "27"],
 }
-# tests of what NumPy, other libraries and C++ compute, whatever the version of Python
-ONCE = (
-    "cells",
-    "model",
-    "pieces",
-    "oracle",
-    "updates",
-    "replays",
-    "shares",
-    "sampling",
-    "plots",
-    "across_devices",
-    "cuda_source",
-)
+ONCE = ("cuda_source", "replays", "shares")  # tests of what C++ and array-api-strict compute, whatever the version of Python
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that runs nox is there: no run passes untested
 
@@ -60,7 +47,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=list(PYTHONS))
 def tests(session: nox.Session) -> None:
-    """The tests on NumPy in every installed Python; in the one of nox also the maths, on all arrays, and all damaged files."""
+    """The tests on NumPy in every installed Python; in the one of nox on all arrays, all damaged files and CUDA sources."""
     session.install(".", "--group", "test")
     if session.python == HERE:
         pytest(session, *(f"--backend={name}" for name in ("numpy", "numpy-readonly", "strict", "strict-f32")))
@@ -95,8 +82,7 @@ def jax(session: nox.Session) -> None:
     # nearly all of the time goes into compiling
     fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     together = "--numprocesses=auto", "--dist=loadfile"  # the tests of a file share what they have compiled
-    some = "jax and (jit or not pieces)"  # eager, every length of a piece would be compiled by itself
-    pytest(session, *together, "-k", some, "--backend=jax", "--backend=jax-jit", **fast)
+    pytest(session, *together, "-k", "jax", "--backend=jax", "--backend=jax-jit", **fast)
 
 
 @nox.session(default=False)

@@ -226,8 +226,8 @@ MUTATIONS = [
     Mutation(
         "state not carried in training",
         "run/training.py",
-        "start, masks = None if window.start else states, drawn",
-        "start, masks = None, drawn",
+        "put = window.columns.shape[1], task.backend.put\n    start, masks = None if window.start else states, drawn",
+        "put = window.columns.shape[1], task.backend.put\n    start, masks = None, drawn",
         "test_training.py::test_the_state_is_carried_to_the_next_window",
     ),
     Mutation(
@@ -364,7 +364,7 @@ MUTATIONS = [
     Mutation(
         "the BLAS has its threads beside ours",
         "run/parallel.py",
-        'threadpool_limits(1, "blas")',
+        'with threadpool_limits(1, "blas"), ThreadPool',
         "contextlib.nullcontext()",
         "test_parallel.py::test_the_blas_has_one_thread",
     ),
@@ -1033,8 +1033,8 @@ MUTATIONS = [
     Mutation(
         "micro-batches: dropout of other columns",
         "run/training.py",
-        "put(mask[columns])",
-        "put(mask[: len(columns)])",
+        "keep = tuple(put(mask[columns])",
+        "keep = tuple(put(mask[: len(columns)])",
         "test_shares.py::test_the_updates_are_those",
     ),
     Mutation(

@@ -13,6 +13,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 LIBRARIES = ("numpy", "cupy")  # whose arrays they take
 
+
+class Unrecordable(Exception):
+    """Something that a function asks of a device and that no recording can repeat."""
+
+
 _twins: dict[type, dict[str, Callable[..., Any]]] = {}  # by the type of array
 _given_up: dict[str, str] = {}  # why, by the library
 

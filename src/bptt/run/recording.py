@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bptt.backend import Array, namespace
+from bptt.fused import Unrecordable
 from bptt.nn import packing
 
 Action = Callable[[], None]
@@ -32,7 +33,7 @@ def replayed(function: Callable[..., Any], record: Callable[[Action], Action]) -
 
             action()
             known[shapes] = given, found, action
-            with contextlib.suppress(NotImplementedError):
+            with contextlib.suppress(Unrecordable):  # it is called as it is, then
                 known[shapes] = given, found, record(action)
         given, found, action = known[shapes]
         _fill(given, trees)

@@ -22,13 +22,13 @@ from bptt.run import (
     preparation,
     progress,
     ranks,
+    resuming,
     session,
     signals,
     together,
     twins,
 )
-from bptt.run.contents import Checkpoint
-from bptt.run.language_model import LanguageModel, restored
+from bptt.run.language_model import LanguageModel
 from bptt.run.preparation import Ready
 from bptt.run.session import Diverged, Run, Standing, Tell, TrainingWarning
 from bptt.run.settings import Settings, flag, from_flags, path
@@ -148,12 +148,12 @@ def go_on(
                 stack.enter_context(folder.locked(place))
             mending = among.rank == 0
             ready = together.prepared(
-                among, asked, lambda: _from_run(place, text, told, changed_text=changed_text, mending=mending)
+                among, asked, lambda: resuming.from_run(place, text, told, changed_text=changed_text, mending=mending)
             )
             if mending:
                 folder.reconfigure(place, configuration.to_toml(ready.task))
         else:
-            ready = together.prepared(among, asked, lambda: _from_lone(place, text, told, changed_text=changed_text))
+            ready = together.prepared(among, asked, lambda: resuming.from_lone(place, text, told, changed_text=changed_text))
             named = path("out", told["out"]) if "out" in told else None
             out = None if among.rank else _new_folder(ready.task, named, runs, stack)
             if out:  # that is its first checkpoint, then
@@ -244,59 +244,3 @@ def _new_folder(task: Task, named: Path | None, runs: Path | None, stack: contex
         stack.enter_context(folder.locked(out))
         return out
     return None
-
-
-def _from_run(place: Path, text: Any, told: dict[str, Any], *, changed_text: bool, mending: bool) -> Ready:
-    """What a run needs to go on in its own folder, which is tidied up where nothing is in the way, and if `mending`."""
-    if not folder.steps(place):  # ended before its first checkpoint
-        first = {**configuration.read(place / folder.CONFIG), **told}
-        named = first.pop("text", None)
-        if text is None and named in (None, "-"):
-            raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
-        ready = preparation.from_scratch(named if text is None else text, from_flags(first))
-        if mending:
-            folder.mend(place, None, [])
-        return ready
-    where, saved = folder.read(place, run=True)
-    saved = _with_best(place, saved)
-    try:
-        ready = preparation.from_checkpoint(where, saved, text, told, changed_text=changed_text)
-    except preparation.Done:  # it may have been killed after its last checkpoint
-        if mending:
-            _mend(place, where, saved)
-        raise
-    if mending:
-        _mend(place, where, saved)
-    elif saved.progress and saved.progress.best:  # this process has no folder to find it in later
-        kept = checkpoint.read(place / folder.CHECKPOINTS / folder.name(saved.progress.best[0]))
-        ready = ready._replace(now=ready.now._replace(best=restored(kept, ready.task.backend)))
-    return ready
-
-
-def _mend(place: Path, where: Path, saved: Checkpoint) -> None:
-    now = saved.progress or preparation.BEGINNING
-    folder.mend(place, where, now.history)
-    folder.point(place, where.name, folder.name(now.best[0]) if now.best else where.name)
-
-
-def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
-    """A checkpoint of a run, which forgets a best one that is not there any more."""
-    now = saved.progress or preparation.BEGINNING
-    if now.best and now.best[0] != now.step:
-        try:
-            checkpoint.read(place / folder.CHECKPOINTS / folder.name(now.best[0]))
-        except checkpoint.CheckpointError as problem:
-            warnings.warn(f"{problem}; the best from here on takes its place", folder.CheckpointWarning, stacklevel=6)
-            now = now._replace(best=None, waited=0)
-    return saved._replace(progress=now)
-
-
-def _from_lone(place: Path, text: Any, told: dict[str, Any], *, changed_text: bool) -> Ready:
-    """What a new run needs to go on from a checkpoint that leaves its own run, and with it the best one."""
-    where, saved = folder.read(place, run=True)
-    now = saved.progress or preparation.BEGINNING
-    if now.best and now.best[0] != now.step:
-        saved = saved._replace(progress=now._replace(best=None, waited=0))
-    ready = preparation.from_checkpoint(where, saved, text, told, changed_text=changed_text)
-    best = restored(saved, ready.task.backend) if ready.now.progress.best else None
-    return ready._replace(now=ready.now._replace(best=best))
