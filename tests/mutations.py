@@ -365,7 +365,7 @@ MUTATIONS = [
         "the BLAS has its threads beside ours",
         "run/parallel.py",
         'with threadpool_limits(1, "blas"), ThreadPool',
-        "contextlib.nullcontext()",
+        "with contextlib.nullcontext(), ThreadPool",
         "test_parallel.py::test_the_blas_has_one_thread",
     ),
     Mutation(
