@@ -1,10 +1,12 @@
 // What recurrence.cu needs of CUDA, on a CPU: threads take turns, and give way only where they wait for each other.
 //
-// Every thread of every block has a stack of its own (ucontext), and gives way at a barrier, a shuffle and in a waiting loop. Who
+// Every thread of every block has a stack of its own (ucontext; between stacks it is _longjmp, which asks the system nothing), and
+// gives way at a barrier, a shuffle and in a waiting loop. Who
 // is next is drawn, and after a barrier one warp of the block, drawn too, sleeps: a program with a barrier too few computes something
 // else. One whose threads wait for ever is given up.
 
 #include <math.h>
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
@@ -34,7 +36,9 @@ struct Block {
 };
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t start;
+    jmp_buf point;  // where it gave way
+    bool begun;
     Block* block;
     int number;
     bool done;
@@ -42,7 +46,7 @@ struct Fiber {
 
 constexpr int STACK = 1 << 16;
 
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static Fiber* now;
 static void (*kernel)();
 static unsigned drawn;
@@ -54,7 +58,17 @@ inline unsigned draw() { return (drawn = drawn * 1664525u + 1013904223u) >> 16; 
 #define blockIdx (Index{now->block->number})
 #define shared (now->block->memory)
 
-inline void give_way() { swapcontext(&now->context, &scheduler); }
+inline void give_way() {
+    if (!_setjmp(now->point)) _longjmp(scheduler, 1);
+}
+
+inline void go_on(Fiber& fiber) {
+    now = &fiber;
+    if (_setjmp(scheduler)) return;
+    if (fiber.begun) _longjmp(fiber.point, 1);
+    fiber.begun = true;
+    setcontext(&fiber.start);
+}
 
 inline void idle() { give_way(); }
 
@@ -127,10 +141,10 @@ inline bool launch(int blocks, int bytes, void (*body)()) {
     for (int i = 0; i < threads; ++i) {
         fibers[i].block = &all[i / THREADS];
         fibers[i].number = i % THREADS;
-        getcontext(&fibers[i].context);
-        fibers[i].context.uc_stack.ss_sp = stacks + size_t(i) * STACK;
-        fibers[i].context.uc_stack.ss_size = STACK;
-        makecontext(&fibers[i].context, enter, 0);
+        getcontext(&fibers[i].start);
+        fibers[i].start.uc_stack.ss_sp = stacks + size_t(i) * STACK;
+        fibers[i].start.uc_stack.ss_size = STACK;
+        makecontext(&fibers[i].start, enter, 0);
     }
     int left = threads;
     for (turn = 0; left && turn < 200000L * blocks; ++turn) {
@@ -140,8 +154,7 @@ inline bool launch(int blocks, int bytes, void (*body)()) {
         for (int i = 0; i < 32; ++i) {
             Fiber& fiber = fibers[warp * 32 + (start + i) % 32];
             if (fiber.done) continue;
-            now = &fiber;
-            swapcontext(&scheduler, &fiber.context);
+            go_on(fiber);
             left -= fiber.done;
         }
     }

@@ -1,12 +1,14 @@
 """The folder of a run, as tests compare it, and a run in a process of its own."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +89,15 @@ def bptt(*arguments: Any, code: str = PLAIN, **keywords: Any) -> tuple[int, str,
     with process(*arguments, code=code, **keywords) as running:
         out, err = running.communicate(timeout=120)
         return running.returncode, out, err
+
+
+@functools.cache
+def undisturbed(*flags: str) -> dict[str, Any]:
+    """What a run of the names comes to with these flags when nothing stops it; made once for all tests that compare theirs."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "names.txt").write_text("\n".join(NAMES) + "\n")
+        assert bptt("train", "names.txt", *flags, "--out", "whole", cwd=folder)[0] == 0
+        return outcome(Path(folder, "whole"))
 
 
 def wait(running: subprocess.Popen[str], condition: Callable[[], bool]) -> bool:

@@ -52,7 +52,7 @@ def compiled(cell, backward, hidden, batch, size, limits):
     defines, _, body = kernels.source(cell, backward, hidden, size, how, limits.threads).partition("\n//")
     folder = Path(tempfile.mkdtemp())
     (folder / "kernel.cpp").write_text(f'{defines}\n#include "cuda_on_a_cpu.hpp"\n//{body}{LAUNCH % CALLS[backward]}')
-    headers = [word for name in ("math.h", "stdlib.h", "string.h", "ucontext.h") for word in ("-include", name)]
+    headers = [word for name in ("math.h", "setjmp.h", "stdlib.h", "string.h", "ucontext.h") for word in ("-include", name)]
     flags = ["-std=c++17", "-O0", "-shared", "-fPIC", "-Wno-unknown-pragmas", f"-I{Path(__file__).parent}", *headers]
     subprocess.run([compiler, *flags, "kernel.cpp", "-o", "kernel.so"], cwd=folder, check=True)
     library = ctypes.CDLL(str(folder / "kernel.so"))

@@ -18,7 +18,7 @@ from bptt.nn import model, optimizers, packing
 from bptt.run import checkpoint, plots
 from bptt.run.checkpoint import Unsaved
 from bptt.run.training import UPDATES
-from runs import MAIN, NAMES, PLAIN, newest, outcome, steps
+from runs import MAIN, NAMES, PLAIN, newest, outcome, steps, undisturbed
 from runs import bptt as run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of a Linux process")
@@ -99,11 +99,10 @@ def limited(*code):
     return "".join([LIMIT, *code, PLAIN])
 
 
-def same_as_whole(here, out, flags=SMALL):
+def same_as_whole(out, flags=SMALL):
     """Whether a run, once it goes on without a limit, ends in the bits of one that never had any."""
     assert run("train", "--resume", out)[0] == 0
-    assert run("train", "names.txt", *flags, "--out", "whole")[0] == 0
-    return outcome(out) == outcome(here / "whole")
+    return outcome(out) == undisturbed(*flags)
 
 
 # No room on the disk
@@ -132,7 +131,7 @@ def test_a_full_disk(here, disk):
     assert run("sample", out)[0] == 0
     assert run("train", "--resume", found[4], "--out", "new")[0] == 0  # what was saved elsewhere goes on, too
     (disk / "filler").unlink()
-    assert same_as_whole(here, out)
+    assert same_as_whole(out)
     assert all(outcome(here / "new")[name] == outcome(out)[name] for name in ("model", "optimizer", "metrics", "samples"))
 
 
@@ -148,7 +147,7 @@ def test_a_disk_without_any_room_at_all(here, disk):
     assert (code, len(lines(errors))) == (5, 1)
     assert errors.endswith("No space left on device\n")
     (disk / "filler").unlink()
-    assert same_as_whole(here, out)
+    assert same_as_whole(out)
     assert sorted(path.name for path in disk.iterdir()) == ["run"]
 
 
@@ -156,9 +155,8 @@ def test_a_disk_without_any_room_at_all(here, disk):
 def test_a_disk_with_room_for_a_part_only(disk, monkeypatch, room):
     """Wherever the room ends, in a file, between two or at a link: what was saved verifies, and goes on to the same bits."""
     monkeypatch.setattr(plots, "available", lambda: False)
-    flags = {"report": None, "hidden": 4, "steps": 20, "checkpoint_every": 2, "backend": "numpy"}
-    bptt.train(NAMES, out=disk.with_name("whole"), **flags)
-    bptt.train(NAMES, out=disk / "run", stop_after=5, **flags)
+    flags = {"hidden": 4, "steps": 20, "checkpoint_every": 2, "backend": "numpy"}
+    bptt.train(NAMES, report=None, out=disk / "run", stop_after=5, **flags)
     fill(disk, room)
     with warnings.catch_warnings(record=True) as warned, contextlib.suppress(Unsaved):
         warnings.simplefilter("always")
@@ -170,7 +168,8 @@ def test_a_disk_with_room_for_a_part_only(disk, monkeypatch, room):
     (disk / "filler").unlink()
     if steps(disk / "run")[-1] < 20:
         bptt.train(NAMES, report=None, resume=disk / "run")
-    assert outcome(disk / "run") == outcome(disk.with_name("whole"))
+    words = (word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value)))
+    assert outcome(disk / "run") == undisturbed(*words)
 
 
 def test_files_that_must_not_grow(here):
@@ -183,7 +182,7 @@ def test_files_that_must_not_grow(here):
     assert errors.endswith("; it is not saved\n")  # for the limit holds everywhere
     assert steps(here / "run")[-1] == 10
     checkpoint.read(newest(here / "run"), run=True)
-    assert same_as_whole(here, here / "run", LONG)
+    assert same_as_whole(here / "run", LONG)
 
 
 def test_a_history_that_cannot_be_written(here):
@@ -203,9 +202,7 @@ def test_a_history_that_cannot_be_written(here):
     assert 6 < len(rows) < 20
     ended = json.loads((here / "run" / "env.json").read_text())["sessions"][0]
     assert (ended["ended"], ended["step"]) == ("unsaved", len(rows))  # the last one of them in part
-    assert run("train", "--resume", "run")[0] == 0
-    assert run("train", "names.txt", *flags, "--out", "whole")[0] == 0
-    assert outcome(here / "run") == outcome(here / "whole")
+    assert same_as_whole(here / "run", flags)
 
 
 def test_a_picture_that_cannot_be_drawn_ends_no_run(here):
@@ -214,8 +211,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(here):
     assert {re.sub(r"\(.*\)", "", line) for line in lines(errors)} == {
         "bptt: warning: run/curve.png could not be drawn: [Errno 27] File too large"
     }
-    assert run("train", "names.txt", *SMALL, "--out", "whole")[0] == 0
-    assert outcome(here / "run") == outcome(here / "whole")
+    assert outcome(here / "run") == undisturbed(*SMALL)
 
 
 # No memory

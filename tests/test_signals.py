@@ -14,7 +14,7 @@ import bptt
 from bptt.nn import optimizers, packing
 from bptt.run import plots
 from bptt.run.training import UPDATES
-from runs import MAIN, NAMES, PLAIN, outcome, process, steps, wait
+from runs import MAIN, NAMES, PLAIN, outcome, process, steps, undisturbed, wait
 from runs import bptt as run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
@@ -81,7 +81,6 @@ def train(**flags):
 
 @pytest.mark.parametrize("name", ENDS)
 def test_a_signal_saves_and_says_how_to_go_on(here, name):
-    assert run("train", "names.txt", *FLAGS, "--out", "whole")[0] == 0
     out = here / "my run"
     with process("train", "names.txt", *FLAGS, "--out", "my run", code=SLOW) as running:
         assert wait(running, lambda: bool(steps(out)))
@@ -96,7 +95,7 @@ def test_a_signal_saves_and_says_how_to_go_on(here, name):
     done = subprocess.run(["/bin/sh", "-c", SHELL + command], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"going on with my run after step {step}\n" in done.stdout
-    assert outcome(out) == outcome(here / "whole")
+    assert outcome(out) == undisturbed(*FLAGS)
 
 
 def test_a_second_ctrl_c_leaves_at_once_even_while_a_save_hangs(here):
@@ -116,9 +115,8 @@ def test_a_second_ctrl_c_leaves_at_once_even_while_a_save_hangs(here):
     assert errors == "bptt: interrupted; what was saved before is in run: bptt train --resume run\n"
     (here / "hang").unlink()
     assert np.isfinite(bptt.load(here / "run").score("ban"))
-    assert run("train", "names.txt", *FLAGS, "--out", "whole")[0] == 0
     assert run("train", "--resume", "run")[0] == 0
-    assert outcome(here / "run") == outcome(here / "whole")
+    assert outcome(here / "run") == undisturbed(*FLAGS)
 
 
 @pytest.mark.parametrize("imports", [1, 10, 60, 120, 200, 300])

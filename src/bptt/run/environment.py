@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import datetime
+import functools
 import importlib.metadata
 import math
 import os
@@ -72,6 +73,7 @@ def session(backend: Backend) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def physical() -> float:
     """Bytes of memory that this machine has, or lends to a container; infinite where it does not say."""
     limits = [math.inf]
