@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bptt.fused.compiling import compiled, inlined
+from bptt.fused.lanes import load, sigmoid, store, tanh, width
 from bptt.fused.product import BLOCK, fill, multiply, outer, pack, pack_transposed, padded, space, trimmed
-from bptt.fused.vectors import tanh
 
 
 @compiled
@@ -39,13 +39,10 @@ def vanilla(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any) -> Any:
         if I:
             multiply(vectors, t * B * I, B, I, inputs, z, True)
         for k in range(B):
-            row, start = z[k], added[ids[t, k]]
-            for h in range(H):
-                row[h] += start[h]
-            for h in range(row.size):  # whole vectors
-                row[h] = tanh(row[h])
-            for h in range(H):
-                a[t + 1, k, h] = row[h]
+            new, row, start = ((t + 1) * B + k) * H, k * z.shape[1], ids[t, k] * H
+            for h in range(0, H, width(a)):
+                m = H - h
+                store(tanh(load(z, row + h, m) + load(added, start + h, m)), a, new + h, m)
     return a
 
 
@@ -53,40 +50,31 @@ def vanilla(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any) -> Any:
 def gru(Wax: Any, Waa: Any, b: Any, ban: Any, ids: Any, vectors: Any, a0: Any) -> Any:
     """a (T+1, B, H), r and u (T, B, 2H), n and p (T, B, H)."""
     T, (B, H), I = ids.shape[0], a0.shape, vectors.shape[2]
-    half = a0.dtype.type(0.5)
     panels, inputs, added = pack_transposed(Waa), pack_transposed(Wax[:, :I]), table(Wax, b, vectors)
     a, ru = np.empty((T + 1, B, H), a0.dtype), np.empty((T, B, 2 * H), a0.dtype)
     n, p = np.empty((T, B, H), a0.dtype), np.empty((T, B, H), a0.dtype)
     q, z = np.empty((B, padded(3 * H, a0)), a0.dtype), np.zeros((B, padded(3 * H, a0)), a0.dtype)
-    new = np.zeros(padded(H, a0), a0.dtype)
     fill(a[0], a0)
     for t in range(T):
         multiply(a, t * B * H, B, H, panels, q, False)
         if I:
             multiply(vectors, t * B * I, B, I, inputs, z, False)
         for k in range(B):
-            row, x, start, gates, reset = q[k], z[k], added[ids[t, k]], ru[t, k], p[t, k]
-            if I:
-                for h in range(3 * H):
-                    x[h] += start[h]
-            else:
-                x = start
-            for h in range(H):
-                reset[h] = row[2 * H + h] + ban[h]
-            for h in range(2 * H):
-                row[h] = half * (row[h] + x[h])
-            for h in range(padded(2 * H, a0)):  # whole vectors
-                row[h] = tanh(row[h])
-            for h in range(2 * H):
-                gates[h] = half * row[h] + half
-            for h in range(H):
-                new[h] = x[2 * H + h] + gates[h] * reset[h]
-            for h in range(new.size):
-                new[h] = tanh(new[h])
-            for h in range(H):
-                n[t, k, h] = new[h]
-            for h in range(H):
-                a[t + 1, k, h] = new[h] + gates[H + h] * (a[t, k, h] - new[h])
+            here, row, start, gates = (t * B + k) * H, k * q.shape[1], ids[t, k] * 3 * H, (t * B + k) * 2 * H
+            for h in range(0, H, width(a)):
+                m = H - h
+                x = load(z, row + h, m) + load(added, start + h, m)
+                r = sigmoid(x + load(q, row + h, m))
+                x = load(z, row + H + h, m) + load(added, start + H + h, m)
+                u = sigmoid(x + load(q, row + H + h, m))
+                x = load(z, row + 2 * H + h, m) + load(added, start + 2 * H + h, m)
+                reset = load(q, row + 2 * H + h, m) + load(ban, h, m)
+                new = tanh(x + r * reset)
+                store(r, ru, gates + h, m)
+                store(u, ru, gates + H + h, m)
+                store(new, n, here + h, m)
+                store(reset, p, here + h, m)
+                store(new + u * (load(a, here + h, m) - new), a, here + B * H + h, m)
     return a, ru, n, p
 
 
@@ -94,11 +82,9 @@ def gru(Wax: Any, Waa: Any, b: Any, ban: Any, ids: Any, vectors: Any, a0: Any) -
 def lstm(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any, c0: Any) -> Any:
     """a and c (T+1, B, H), the gates i, f, g, o (T, B, 4H)."""
     T, (B, H), I = ids.shape[0], a0.shape, vectors.shape[2]
-    half = a0.dtype.type(0.5)
     panels, inputs, added = pack_transposed(Waa), pack_transposed(Wax[:, :I]), table(Wax, b, vectors)
     a, c = np.empty((T + 1, B, H), a0.dtype), np.empty((T + 1, B, H), a0.dtype)
-    gates = np.empty((T, B, 4 * H), a0.dtype)
-    z, out = np.empty((B, padded(4 * H, a0)), a0.dtype), np.zeros(padded(H, a0), a0.dtype)
+    gates, z = np.empty((T, B, 4 * H), a0.dtype), np.empty((B, padded(4 * H, a0)), a0.dtype)
     fill(a[0], a0)
     fill(c[0], c0)
     for t in range(T):
@@ -106,30 +92,20 @@ def lstm(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any, c0: Any) -
         if I:
             multiply(vectors, t * B * I, B, I, inputs, z, True)
         for k in range(B):
-            row, start, gate = z[k], added[ids[t, k]], gates[t, k]
-            for h in range(4 * H):
-                row[h] += start[h]
-            for h in range(2 * H):
-                row[h] *= half
-            for h in range(3 * H, 4 * H):
-                row[h] *= half
-            for h in range(row.size):  # whole vectors; sigmoid(z) = tanh(z / 2) / 2 + 1 / 2
-                row[h] = tanh(row[h])
-            for h in range(2 * H):
-                gate[h] = half * row[h] + half
-            for h in range(2 * H, 3 * H):
-                gate[h] = row[h]
-            for h in range(3 * H, 4 * H):
-                gate[h] = half * row[h] + half
-            old, following = c[t, k], c[t + 1, k]
-            for h in range(H):
-                out[h] = gate[H + h] * old[h] + gate[h] * gate[2 * H + h]
-            for h in range(H):
-                following[h] = out[h]
-            for h in range(out.size):
-                out[h] = tanh(out[h])
-            for h in range(H):
-                a[t + 1, k, h] = gate[3 * H + h] * out[h]
+            here, row, start, gate = (t * B + k) * H, k * z.shape[1], ids[t, k] * 4 * H, (t * B + k) * 4 * H
+            for h in range(0, H, width(a)):
+                m = H - h
+                i = sigmoid(load(z, row + h, m) + load(added, start + h, m))
+                f = sigmoid(load(z, row + H + h, m) + load(added, start + H + h, m))
+                g = tanh(load(z, row + 2 * H + h, m) + load(added, start + 2 * H + h, m))
+                o = sigmoid(load(z, row + 3 * H + h, m) + load(added, start + 3 * H + h, m))
+                new = f * load(c, here + h, m) + i * g
+                store(i, gates, gate + h, m)
+                store(f, gates, gate + H + h, m)
+                store(g, gates, gate + 2 * H + h, m)
+                store(o, gates, gate + 3 * H + h, m)
+                store(new, c, here + B * H + h, m)
+                store(o * tanh(new), a, here + B * H + h, m)
     return a, c, gates
 
 
@@ -187,9 +163,12 @@ def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any
         begin = max(0, end - S)
         for t in range(end - 1, begin - 1, -1):
             for k in range(B):
-                d, above, after, new = dz[t - begin, k], da[t, k], da_next[k], a[t + 1, k]
-                for h in range(H):
-                    d[h] = (above[h] + after[h]) * (one - new[h] * new[h])
+                new, d, row = ((t + 1) * B + k) * H, ((t - begin) * B + k) * H, k * da_next.shape[1]
+                for h in range(0, H, width(a)):
+                    m = H - h
+                    after = load(a, new + h, m)
+                    whole = load(da, new - B * H + h, m) + load(da_next, row + h, m)
+                    store(whole * (one - after * after), dz, d + h, m)
             multiply(dz, (t - begin) * B * H, B, H, panels, da_next, False)
         gather(dz, dz, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)
         end = begin
@@ -211,24 +190,22 @@ def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n:
         begin = max(0, end - S)
         for t in range(end - 1, begin - 1, -1):
             for k in range(B):
-                z, q, above, after, straight = dz[t - begin, k], dq[t - begin, k], da[t, k], through[k], direct[k]
-                gates, new, old, reset = ru[t, k], n[t, k], a[t, k], p[t, k]
-                for h in range(H):
-                    straight[h] += above[h] + after[h]
-                for h in range(H):
-                    z[2 * H + h] = straight[h] * (one - gates[H + h]) * (one - new[h] * new[h])
-                for h in range(H):
-                    z[h] = z[2 * H + h] * reset[h] * gates[h] * (one - gates[h])
-                for h in range(H):
-                    z[H + h] = straight[h] * (old[h] - new[h]) * gates[H + h] * (one - gates[H + h])
-                for h in range(2 * H):
-                    q[h] = z[h]
-                for h in range(H):
-                    q[2 * H + h] = z[2 * H + h] * gates[h]
-                for h in range(H):
-                    dban[h] += q[2 * H + h]
-                for h in range(H):
-                    straight[h] *= gates[H + h]
+                here, d, row = (t * B + k) * H, ((t - begin) * B + k) * 3 * H, k * through.shape[1]
+                for h in range(0, H, width(a)):
+                    m = H - h
+                    r, u, new = load(ru, 2 * here + h, m), load(ru, 2 * here + H + h, m), load(n, here + h, m)
+                    whole = load(direct, k * H + h, m) + load(da, here + h, m) + load(through, row + h, m)
+                    dn = whole * (one - u) * (one - new * new)
+                    dr = dn * load(p, here + h, m) * r * (one - r)
+                    du = whole * (load(a, here + h, m) - new) * u * (one - u)
+                    store(dr, dz, d + h, m)
+                    store(du, dz, d + H + h, m)
+                    store(dn, dz, d + 2 * H + h, m)
+                    store(dr, dq, d + h, m)
+                    store(du, dq, d + H + h, m)
+                    store(dn * r, dq, d + 2 * H + h, m)
+                    store(load(dban, h, m) + dn * r, dban, h, m)
+                    store(whole * u, direct, k * H + h, m)
             multiply(dq, (t - begin) * B * 3 * H, B, 3 * H, panels, through, False)
         gather(dz, dq, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)
         end = begin
@@ -244,34 +221,26 @@ def lstm_backward(
     one = da.dtype.type(1)
     panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
     S, dx, sums = prepare(Wax, Waa, ids, vectors)
-    dz, tanh_c = np.empty((S, B, 4 * H), da.dtype), np.zeros(padded(H, da), da.dtype)
-    da_next, dc = np.zeros((B, padded(H, da)), da.dtype), dc_after.copy()
+    dz, da_next, dc = np.empty((S, B, 4 * H), da.dtype), np.zeros((B, padded(H, da)), da.dtype), dc_after.copy()
     fill(da_next, da_after)
     end = T
     while end > 0:
         begin = max(0, end - S)
         for t in range(end - 1, begin - 1, -1):
             for k in range(B):
-                z, gate, d, whole = dz[t - begin, k], gates[t, k], da_next[k], dc[k]
-                old, above = c[t, k], da[t, k]
-                for h in range(H):
-                    tanh_c[h] = c[t + 1, k, h]
-                for h in range(tanh_c.size):
-                    tanh_c[h] = tanh(tanh_c[h])
-                for h in range(H):
-                    d[h] += above[h]
-                for h in range(H):
-                    whole[h] += d[h] * gate[3 * H + h] * (one - tanh_c[h] * tanh_c[h])
-                for h in range(H):
-                    z[h] = whole[h] * gate[2 * H + h] * gate[h] * (one - gate[h])
-                for h in range(H):
-                    z[H + h] = whole[h] * old[h] * gate[H + h] * (one - gate[H + h])
-                for h in range(H):
-                    z[2 * H + h] = whole[h] * gate[h] * (one - gate[2 * H + h] * gate[2 * H + h])
-                for h in range(H):
-                    z[3 * H + h] = d[h] * tanh_c[h] * gate[3 * H + h] * (one - gate[3 * H + h])
-                for h in range(H):
-                    whole[h] *= gate[H + h]
+                here, d, row = (t * B + k) * H, ((t - begin) * B + k) * 4 * H, k * da_next.shape[1]
+                for h in range(0, H, width(a)):
+                    m = H - h
+                    i, f = load(gates, 4 * here + h, m), load(gates, 4 * here + H + h, m)
+                    g, o = load(gates, 4 * here + 2 * H + h, m), load(gates, 4 * here + 3 * H + h, m)
+                    tanh_c = tanh(load(c, here + B * H + h, m))
+                    whole = load(da, here + h, m) + load(da_next, row + h, m)
+                    inside = load(dc, k * H + h, m) + whole * o * (one - tanh_c * tanh_c)
+                    store(inside * g * i * (one - i), dz, d + h, m)
+                    store(inside * load(c, here + h, m) * f * (one - f), dz, d + H + h, m)
+                    store(inside * i * (one - g * g), dz, d + 2 * H + h, m)
+                    store(whole * tanh_c * o * (one - o), dz, d + 3 * H + h, m)
+                    store(inside * f, dc, k * H + h, m)
             multiply(dz, (t - begin) * B * 4 * H, B, 4 * H, panels, da_next, False)
         gather(dz, dz, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)
         end = begin

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from bptt.fused.compiling import compiled
+from bptt.fused.lanes import exp, load, store, width
 from bptt.fused.product import multiply, outer, pack, pack_transposed, padded, space, trimmed
-from bptt.fused.vectors import exp
 
 
 @compiled
@@ -59,8 +59,8 @@ def cross_entropy(logits: Any, y: Any, mask: Any, of: float) -> Any:
     if of:  # the targets here are not all
         count = of
     flat = p.reshape(-1)
-    for i in range(flat.size):  # whole vectors
-        flat[i] = exp(flat[i])
+    for i in range(0, flat.size, width(flat)):
+        store(exp(load(flat, i, flat.size - i)), flat, i, flat.size - i)
     for t in range(T):
         for b in range(B):
             row, total = p[t, b], logits.dtype.type(0)

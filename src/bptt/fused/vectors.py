@@ -1,6 +1,5 @@
 """What Numba cannot say by itself, as LLVM instructions on whole vector registers; all work on float32 and on float64."""
 
-import math
 from typing import Any
 
 from llvmlite import ir
@@ -74,51 +73,6 @@ def transpose(context: Any, source: Any, row: Any, target: Any, target_row: Any)
         return context.get_dummy_value()
 
     return types.void(source, types.intp, target, types.intp), generate
-
-
-def _exp(b: Any, x: Any) -> Any:
-    """e**x for one number, 0 < x excepted: 2**n times the Taylor series of the rest, which is at most ln(2) / 2.
-
-    Below the smallest normal number's logarithm it stays at that number. LLVM makes vectors of it where it stands in a loop.
-    """
-    number, double = x.type, isinstance(x.type, ir.DoubleType)
-    bits, mantissa, bias, terms, least = (64, 52, 1023, 13, -708.0) if double else (32, 23, 127, 7, -87.0)
-    whole = ir.IntType(bits)
-    name = f"llvm.fmuladd.{number.intrinsic_name}"
-    fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(number, [number] * 3), name)
-    x = b.select(b.fcmp_ordered("<", x, number(least)), number(least), x)  # not a number stays that
-    shift = number(1.5 * 2**mantissa)  # added to a number, it leaves the nearest integer in the lowest bits
-    shifted = b.call(fma, [x, number(1 / math.log(2)), shift])
-    n = b.fsub(shifted, shift)
-    high = math.ldexp(round(math.ldexp(math.log(2), mantissa // 2)), -(mantissa // 2))  # n times this is exact
-    r = b.call(fma, [n, number(-high), x])
-    r = b.call(fma, [n, number(high - math.log(2)), r])
-    total = number(1 / math.factorial(terms))
-    for k in reversed(range(terms)):
-        total = b.call(fma, [total, r, number(1 / math.factorial(k))])
-    power = b.add(b.shl(b.bitcast(shifted, whole), whole(mantissa)), whole(bias << mantissa))
-    return b.fmul(total, b.bitcast(power, number))
-
-
-@intrinsic
-def exp(context: Any, x: Any) -> Any:
-    """e**x for x up to 0; never less than 1e-38 in float32, 1e-308 in float64."""
-    return x(x), lambda context, b, signature, arguments: _exp(b, arguments[0])
-
-
-@intrinsic
-def tanh(context: Any, x: Any) -> Any:
-    """The hyperbolic tangent, (1 - e**-2|x|) / (1 + e**-2|x|) with the sign of x."""
-
-    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        (x,) = arguments
-        number, kind = x.type, x.type.intrinsic_name
-        fabs = cgutils.get_or_insert_function(b.module, ir.FunctionType(number, [number]), f"llvm.fabs.{kind}")
-        sign = cgutils.get_or_insert_function(b.module, ir.FunctionType(number, [number] * 2), f"llvm.copysign.{kind}")
-        e = _exp(b, b.fmul(number(-2.0), b.call(fabs, [x])))
-        return b.call(sign, [b.fdiv(b.fsub(number(1.0), e), b.fadd(number(1.0), e)), x])
-
-    return x(x), generate
 
 
 def _prefetch(b: Any, pointer: Any) -> None:
