@@ -864,7 +864,7 @@ MUTATIONS = [
     in_a_twin("bias left out for tokens", "cells", "= Wax[j, i] + b[j]", "= Wax[j, i]", "vanilla_run"),
     in_a_twin("the last two rows of four not multiplied", "product", "if rows % 4 >= 2:", "if rows % 4 > 2:", "linear_affine"),
     in_a_twin("the last block of rows alone", "product", "add or start > 0", "add", "linear_affine_backward"),
-    in_a_twin("the last block of steps alone", "cells", "first = t + steps == T", "first = True", "gru_run_backward"),
+    in_a_twin("the last block of steps alone", "cells", "add = t + steps < T", "add = False", "gru_run_backward"),
     in_a_twin("a gradient from after the last step lost", "cells", "dc_after.copy()", "0.0 * dc_after", "lstm_run_backward"),
     in_a_twin(
         "second moment of what is not squared", "rules", "(d[i] * d[i])\n        new", "d[i]\n        new", "optimizers_moments"
@@ -940,7 +940,29 @@ MUTATIONS = [
     in_a_twin(
         "a panel left out on the way back", "product", "count - 1 - i if back", "max(0, count - 2 - i) if back", "vanilla_run"
     ),
-    in_a_twin("NaN taken for a small number", "vectors", 'ordered("<", x', 'unordered("<", x', "vanilla_run", "not_finite"),
+    in_a_twin("NaN taken for a small number", "lanes", 'ordered("<", x', 'unordered("<", x', "vanilla_run", "not_finite"),
+    Mutation(
+        "twins: a whole vector written at the end of a row",
+        "fused/lanes.py",
+        'b.icmp_signed(">=", left, ir.IntType(64)(value.type.count))',
+        "ir.IntType(1)(1)",
+        "test_fused.py::beyond_the_arrays and float64",
+    ),
+    in_a_twin(
+        "the cache is written over",
+        "cpu",
+        "c, gates.copy(), *after",
+        "c, gates, *after",
+        "lstm_run_backward",
+        "layout and plain",
+    ),
+    in_a_twin(
+        "the sums of the gates and of the candidate in the same rows",
+        "cells",
+        "gather(n, p, 2 * H,",
+        "gather(n, p, H,",
+        "gru_run_backward",
+    ),
     in_a_twin(
         "arrays taken as if they were contiguous",
         "cpu",

@@ -357,9 +357,11 @@ def between_fences(dtype: str) -> None:
             check(C[:, :H], X @ W, dtype, 10 * TOLERANCE[dtype])
             product.multiply(fenced(X, end), 0, B, I, fenced(product.pack_transposed(fenced(W.T.copy(), end)), end), C, True)
             check(C[:, :H], 2 * X @ W, dtype, 10 * TOLERANCE[dtype])
-            S = fenced(product.space(H, I, X), end)
-            product.outer(fenced(D, end), fenced(X, end), 0, B, S, False)
-            check(S[:H, :I], D.T @ X, dtype, 10 * TOLERANCE[dtype])
+            S = fenced(product.space(2 * H, I, X), end)
+            for add in (False, True):  # two products below each other, what the first one leaves there included
+                product.outer(fenced(D, end), fenced(X, end), 0, B, S, add)
+                product.outer(fenced(D, end), fenced(X, end), 0, B, S[H:], add)
+            check(S[: 2 * H, :I], np.tile(2 * D.T @ X, (2, 1)), dtype, 10 * TOLERANCE[dtype])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows protects pages in another way")

@@ -110,21 +110,23 @@ def lstm(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any, c0: Any) -
 
 
 @compiled
-def gather(dz: Any, dq: Any, t: int, steps: int, ids: Any, vectors: Any, a: Any, Wax_panels: Any, dx: Any, sums: Any) -> None:
-    """Add the gradients of some steps from t on: dz and dq (S, B, N) of z = Wax x + b and of q = Waa a_{t-1}."""
+def gather(
+    dz: Any, dq: Any, row: int, t: int, steps: int, ids: Any, vectors: Any, a: Any, Wax_panels: Any, dx: Any, sums: Any
+) -> None:
+    """Add the gradients of some steps from t on: dz and dq (T, B, M), of some rows of z = Wax x + b and of q = Waa a_{t-1}."""
     T, B = ids.shape
-    I, H, N, K = vectors.shape[2], a.shape[2], dz.shape[2], steps * B
+    I, H, M, K = vectors.shape[2], a.shape[2], dz.shape[2], steps * B
     dWaa, dWax, by_token = sums
-    first = t + steps == T
-    outer(dq.reshape(-1, N), a.reshape(-1, H), t * B, K, dWaa, not first)
+    add = t + steps < T
+    outer(dq.reshape(-1, M), a.reshape(-1, H), t * B, K, dWaa[row:], add)
     if I:
-        outer(dz.reshape(-1, N), vectors.reshape(-1, I), t * B, K, dWax, not first)
-        multiply(dz, 0, K, N, Wax_panels, dx[t * B : (t + steps) * B], False)
-    for s in range(steps):
+        outer(dz.reshape(-1, M), vectors.reshape(-1, I), t * B, K, dWax[row:], add)
+        multiply(dz, t * B * M, K, M, Wax_panels, dx[t * B : (t + steps) * B], row > 0)
+    for s in range(t, t + steps):
         for k in range(B):
-            row, d = by_token[ids[t + s, k]], dz[s, k]
-            for j in range(N):
-                row[j] += d[j]
+            into, d = by_token[ids[s, k]], dz[s, k]
+            for j in range(M):
+                into[row + j] += d[j]
 
 
 @compiled
@@ -151,38 +153,38 @@ def finish(dx: Any, sums: Any, Wax: Any, Waa: Any, ids: Any, vectors: Any) -> An
 
 @inlined
 def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any, da_after: Any) -> Any:
-    """da0 (B, H), dx, dWax, dWaa, db."""
+    """da0 (B, H), dx, dWax, dWaa, db; da comes to hold dz."""
     T, B, H = da.shape
     one = da.dtype.type(1)
     panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
     S, dx, sums = prepare(Wax, Waa, ids, vectors)
-    dz, da_next = np.empty((S, B, H), da.dtype), np.zeros((B, padded(H, da)), da.dtype)
+    da_next = np.zeros((B, padded(H, da)), da.dtype)
     fill(da_next, da_after)
     end = T
     while end > 0:
         begin = max(0, end - S)
         for t in range(end - 1, begin - 1, -1):
             for k in range(B):
-                new, d, row = ((t + 1) * B + k) * H, ((t - begin) * B + k) * H, k * da_next.shape[1]
+                here, row = (t * B + k) * H, k * da_next.shape[1]
                 for h in range(0, H, width(a)):
                     m = H - h
-                    after = load(a, new + h, m)
-                    whole = load(da, new - B * H + h, m) + load(da_next, row + h, m)
-                    store(whole * (one - after * after), dz, d + h, m)
-            multiply(dz, (t - begin) * B * H, B, H, panels, da_next, False)
-        gather(dz, dz, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)
+                    new = load(a, here + B * H + h, m)
+                    whole = load(da, here + h, m) + load(da_next, row + h, m)
+                    store(whole * (one - new * new), da, here + h, m)
+            multiply(da, t * B * H, B, H, panels, da_next, False)
+        gather(da, da, 0, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)
         end = begin
     return da_next[:, :H].copy(), finish(dx, sums, Wax, Waa, ids, vectors)
 
 
 @inlined
 def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_after: Any) -> Any:
-    """da0 (B, H), dban, and dx, dWax, dWaa, db."""
+    """da0 (B, H), dban, and dx, dWax, dWaa, db; ru and n come to hold dz, ru and p what is dz for the product with Waa."""
     T, B, H = da.shape
-    one = da.dtype.type(1)
-    panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
+    one, I = da.dtype.type(1), vectors.shape[2]
+    panels, inputs = pack(Waa[: 2 * H]), pack(Wax[: 2 * H, :I])
+    panels_n, inputs_n = pack(Waa[2 * H :]), pack(Wax[2 * H :, :I])
     S, dx, sums = prepare(Wax, Waa, ids, vectors)
-    dz, dq = np.empty((S, B, 3 * H), da.dtype), np.empty((S, B, 3 * H), da.dtype)
     direct, through, dban = np.zeros((B, H), da.dtype), np.zeros((B, padded(H, da)), da.dtype), np.zeros(H, da.dtype)
     fill(through, da_after)
     end = T
@@ -190,24 +192,22 @@ def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n:
         begin = max(0, end - S)
         for t in range(end - 1, begin - 1, -1):
             for k in range(B):
-                here, d, row = (t * B + k) * H, ((t - begin) * B + k) * 3 * H, k * through.shape[1]
+                here, row = (t * B + k) * H, k * through.shape[1]
                 for h in range(0, H, width(a)):
                     m = H - h
                     r, u, new = load(ru, 2 * here + h, m), load(ru, 2 * here + H + h, m), load(n, here + h, m)
                     whole = load(direct, k * H + h, m) + load(da, here + h, m) + load(through, row + h, m)
                     dn = whole * (one - u) * (one - new * new)
-                    dr = dn * load(p, here + h, m) * r * (one - r)
-                    du = whole * (load(a, here + h, m) - new) * u * (one - u)
-                    store(dr, dz, d + h, m)
-                    store(du, dz, d + H + h, m)
-                    store(dn, dz, d + 2 * H + h, m)
-                    store(dr, dq, d + h, m)
-                    store(du, dq, d + H + h, m)
-                    store(dn * r, dq, d + 2 * H + h, m)
+                    store(dn * load(p, here + h, m) * r * (one - r), ru, 2 * here + h, m)
+                    store(whole * (load(a, here + h, m) - new) * u * (one - u), ru, 2 * here + H + h, m)
+                    store(dn, n, here + h, m)
+                    store(dn * r, p, here + h, m)
                     store(load(dban, h, m) + dn * r, dban, h, m)
                     store(whole * u, direct, k * H + h, m)
-            multiply(dq, (t - begin) * B * 3 * H, B, 3 * H, panels, through, False)
-        gather(dz, dq, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)
+            multiply(ru, t * B * 2 * H, B, 2 * H, panels, through, False)
+            multiply(p, t * B * H, B, H, panels_n, through, True)
+        gather(ru, ru, 0, begin, end - begin, ids, vectors, a, inputs, dx, sums)
+        gather(n, p, 2 * H, begin, end - begin, ids, vectors, a, inputs_n, dx, sums)
         end = begin
     return direct + through[:, :H], dban, finish(dx, sums, Wax, Waa, ids, vectors)
 
@@ -216,32 +216,32 @@ def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n:
 def lstm_backward(
     Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, c: Any, gates: Any, da: Any, da_after: Any, dc_after: Any
 ) -> Any:
-    """da0 and dc0 (B, H), and dx, dWax, dWaa, db."""
+    """da0 and dc0 (B, H), and dx, dWax, dWaa, db; the gates come to hold dz."""
     T, B, H = da.shape
     one = da.dtype.type(1)
     panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
     S, dx, sums = prepare(Wax, Waa, ids, vectors)
-    dz, da_next, dc = np.empty((S, B, 4 * H), da.dtype), np.zeros((B, padded(H, da)), da.dtype), dc_after.copy()
+    da_next, dc = np.zeros((B, padded(H, da)), da.dtype), dc_after.copy()
     fill(da_next, da_after)
     end = T
     while end > 0:
         begin = max(0, end - S)
         for t in range(end - 1, begin - 1, -1):
             for k in range(B):
-                here, d, row = (t * B + k) * H, ((t - begin) * B + k) * 4 * H, k * da_next.shape[1]
+                here, gate, row = (t * B + k) * H, (t * B + k) * 4 * H, k * da_next.shape[1]
                 for h in range(0, H, width(a)):
                     m = H - h
-                    i, f = load(gates, 4 * here + h, m), load(gates, 4 * here + H + h, m)
-                    g, o = load(gates, 4 * here + 2 * H + h, m), load(gates, 4 * here + 3 * H + h, m)
+                    i, f = load(gates, gate + h, m), load(gates, gate + H + h, m)
+                    g, o = load(gates, gate + 2 * H + h, m), load(gates, gate + 3 * H + h, m)
                     tanh_c = tanh(load(c, here + B * H + h, m))
                     whole = load(da, here + h, m) + load(da_next, row + h, m)
                     inside = load(dc, k * H + h, m) + whole * o * (one - tanh_c * tanh_c)
-                    store(inside * g * i * (one - i), dz, d + h, m)
-                    store(inside * load(c, here + h, m) * f * (one - f), dz, d + H + h, m)
-                    store(inside * i * (one - g * g), dz, d + 2 * H + h, m)
-                    store(whole * tanh_c * o * (one - o), dz, d + 3 * H + h, m)
+                    store(inside * g * i * (one - i), gates, gate + h, m)
+                    store(inside * load(c, here + h, m) * f * (one - f), gates, gate + H + h, m)
+                    store(inside * i * (one - g * g), gates, gate + 2 * H + h, m)
+                    store(whole * tanh_c * o * (one - o), gates, gate + 3 * H + h, m)
                     store(inside * f, dc, k * H + h, m)
-            multiply(dz, (t - begin) * B * 4 * H, B, 4 * H, panels, da_next, False)
-        gather(dz, dz, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)
+            multiply(gates, t * B * 4 * H, B, 4 * H, panels, da_next, False)
+        gather(gates, gates, 0, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)
         end = begin
     return da_next[:, :H].copy(), dc, finish(dx, sums, Wax, Waa, ids, vectors)

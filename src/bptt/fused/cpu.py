@@ -26,7 +26,7 @@ def vanilla_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any) -> Any:
 
 
 def vanilla_run_backward(Wax: Any, Waa: Any, b: Any, x: Any, a: Any, da: Any, da_next: Any) -> Any:
-    da0, (dx, dWax, dWaa, db) = cells.vanilla_backward(Wax, Waa, *_inputs(x, Wax), a, da, da_next)
+    da0, (dx, dWax, dWaa, db) = cells.vanilla_backward(Wax, Waa, *_inputs(x, Wax), a, da.copy(), da_next)
     return None if x.ndim == 2 else dx, da0, dWax, dWaa, db
 
 
@@ -37,7 +37,8 @@ def gru_run(Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a0: Any) -> Any:
 def gru_run_backward(
     Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_next: Any
 ) -> Any:
-    da0, dban, (dx, dWax, dWaa, db) = cells.gru_backward(Wax, Waa, *_inputs(x, Wax), a, ru, n, p, da, da_next)
+    over = ru.copy(), n.copy(), p.copy()
+    da0, dban, (dx, dWax, dWaa, db) = cells.gru_backward(Wax, Waa, *_inputs(x, Wax), a, *over, da, da_next)
     return None if x.ndim == 2 else dx, da0, dWax, dWaa, db, dban
 
 
@@ -49,7 +50,7 @@ def lstm_run_backward(
     Wax: Any, Waa: Any, b: Any, x: Any, a: Any, c: Any, gates: Any, da: Any, da_next: Any, dc_next: Any
 ) -> Any:
     after = da, da_next, dc_next
-    da0, dc0, (dx, dWax, dWaa, db) = cells.lstm_backward(Wax, Waa, *_inputs(x, Wax), a, c, gates, *after)
+    da0, dc0, (dx, dWax, dWaa, db) = cells.lstm_backward(Wax, Waa, *_inputs(x, Wax), a, c, gates.copy(), *after)
     return None if x.ndim == 2 else dx, da0, dc0, dWax, dWaa, db
 
 

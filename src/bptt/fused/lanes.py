@@ -29,7 +29,8 @@ class Lanes(types.Type):  # type: ignore[misc]  # Numba has no types: its class 
 @register_model(Lanes)
 class _Model(models.PrimitiveModel):  # type: ignore[misc]  # as above
     def __init__(self, dmm: Any, lanes: Lanes) -> None:
-        super().__init__(dmm, lanes, ir.VectorType(dmm.lookup(lanes.dtype).get_value_type(), VECTOR * 8 // lanes.dtype.bitwidth))
+        number = dmm.lookup(lanes.dtype).get_value_type()
+        super().__init__(dmm, lanes, ir.VectorType(number, VECTOR * 8 // lanes.dtype.bitwidth))
 
 
 class _Operation(AbstractTemplate):  # type: ignore[misc]  # as above

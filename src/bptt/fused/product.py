@@ -113,24 +113,26 @@ def multiply(A: Any, first: int, rows: int, K: int, panels: Any, C: Any, add: bo
 
 @compiled
 def outer(D: Any, X: Any, first: int, rows: int, C: Any, add: bool) -> None:
-    """C = D.T X, or C += D.T X: the sum of the outer products of rows of D (K, M), from 0 on, and of X (K, N), from `first` on.
+    """C = D.T X, or C += D.T X: the sum of the outer products of as many rows of D (K, M) and of X (K, N), from `first` on.
 
-    C (M, N) is padded to whole vectors below and whole panels to the right, and what stands there means nothing.
+    C (M, N) is padded to whole vectors below and whole panels to the right. Zeros are entered or added there below, and what
+    stands there to the right means nothing.
     """
     M, ldc = D.shape[1], C.shape[1]
     lanes, block = VECTOR // X.itemsize, min(rows, BLOCK)
     some = np.zeros((block, lanes), X.dtype)  # columns of D
     for start in range(0, rows, block):
         depth = min(block, rows - start)
-        panels = pack(X[first + start : first + start + depth])
+        begin = first + start
+        panels = pack(X[begin : begin + depth])
         n = panels.shape[2]
         for m in range(0, M, lanes):
             for k in range(depth):
                 if m + lanes <= M:
-                    copy(at(D, (start + k) * M + m), at(some, k * lanes))
+                    copy(at(D, (begin + k) * M + m), at(some, k * lanes))
                 else:
-                    for i in range(M - m):
-                        some[k, i] = D[start + k, m + i]
+                    for i in range(lanes):
+                        some[k, i] = D[begin + k, m + i] if m + i < M else 0
             for p in range(panels.shape[0]):
                 for i in range(0, min(lanes, M - m), ROWS):
                     c = (m + i) * ldc + p * n
@@ -139,12 +141,11 @@ def outer(D: Any, X: Any, first: int, rows: int, C: Any, add: bool) -> None:
 
 @compiled
 def space(M: int, N: int, like: Any) -> Any:
-    """Room for what `outer` makes of M and N columns."""
-    lanes = VECTOR // like.itemsize
-    return np.empty(((M + lanes - 1) // lanes * lanes, padded(N, like)), like.dtype)
+    """Room for what `outer` makes of M and N columns, all at once or some of M after others."""
+    return np.empty((M + VECTOR // like.itemsize, padded(N, like)), like.dtype)
 
 
 @compiled
 def trimmed(C: Any, M: int, N: int) -> Any:
     """What `outer` made, (M, N)."""
-    return C if C.shape == (M, N) else C[:M, :N].copy()
+    return C[:M] if C.shape[1] == N else C[:M, :N].copy()
