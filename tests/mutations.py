@@ -1136,6 +1136,34 @@ MUTATIONS = [
         "",
         "test_recording.py::test_a_recorded",
     ),
+    Mutation(
+        "held out: the first columns again",
+        "run/shares.py",
+        "columns[:, first::count]",
+        "columns[:, ::count]",
+        "test_validation.py::test_every_target",
+    ),
+    Mutation(
+        "held out: a process with one part of several",
+        "run/validation.py",
+        "range(among.rank, count, among.size)",
+        "[among.rank]",
+        "test_validation.py::test_processes",
+    ),
+    Mutation(
+        "held out: what the others measured is left out",
+        "run/validation.py",
+        "ranks.each(among, found)",
+        "[found]",
+        "test_validation.py::test_processes",
+    ),
+    Mutation(
+        "panel: among several processes",
+        "cli/training.py",
+        " or ranks.launched() > 1",
+        "",
+        "test_panel.py::test_there_is_none",
+    ),
 ]
 
 

@@ -11,8 +11,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from bptt.cli import training
 from bptt.run import panel
 from bptt.run.panel import Panel
+from bptt.run.settings import Settings
 
 HEADING = "text   names\nmodel  gru\nrun    [bold]2,000 steps"
 CONTROL = r"\x1b\[[?\d;]*[A-Za-z]"
@@ -339,3 +341,11 @@ def test_rich_comes_late():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\nFalse\n", "")
+
+
+def test_there_is_none_where_a_launcher_mixes_what_several_processes_write(monkeypatch):
+    monkeypatch.setattr(panel, "terminal", lambda: Console(file=Tty(), force_terminal=True))
+    monkeypatch.setattr(panel, "Panel", lambda *_: pytest.fail("a panel"))
+    monkeypatch.setenv("PMI_SIZE", "2")
+    with training.telling(Settings(), named=True) as tell:
+        tell("words", {"event": "start", "record": {"plan": {"steps": 9}}})

@@ -7,10 +7,9 @@ import numpy as np
 
 from bptt import fused
 from bptt.nn import model, packing
-from bptt.run import checkpoint, environment, memory, plots, preparation, progress
+from bptt.run import checkpoint, environment, memory, plots, preparation, progress, ranks, together, validation
 from bptt.run.agenda import LOOK
-from bptt.run.data import held_out_windows, targets
-from bptt.run.evaluation import evaluate
+from bptt.run.data import targets
 from bptt.run.plans import Plan, size_of
 from bptt.run.preparation import Ready
 from bptt.run.session import Tell
@@ -23,16 +22,25 @@ TRIAL = 1.5  # seconds of updates, from which the time of all is told
 @fused.restored()
 def explain(text: Any, settings: Settings, tell: Tell) -> None:
     """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
-    if settings.out:
-        checkpoint.refuse_unusable(settings.out)
-    ready = preparation.from_scratch(text, settings)
+    among = together.begin(text, settings)
+    if among.rank:
+        tell = together.silent
+    with ranks.ending_together(among):
+        if settings.out:
+            checkpoint.refuse_unusable(settings.out)
+        ready = together.prepared(among, settings, lambda: preparation.from_scratch(text, settings, among))
+        _tell(ready, tell)
+
+
+def _tell(ready: Ready, tell: Tell) -> None:
+    processes = f" for each of {ready.task.ranks.neighbours} processes" if ready.task.ranks.neighbours > 1 else ""
     parameters = packing.count(model.shapes(ready.task.config))
     needed = memory.needed(ready.task, plotting=plots.available())
     seconds = _seconds(ready)
     words = [
         progress.heading(ready.task),
         f"chosen {_chosen(ready)}",
-        f"memory about {needed / 1e6:,.0f} MB, this machine has {environment.physical() / 1e6:,.0f} MB",
+        f"memory about {needed / 1e6:,.0f} MB{processes}, this machine has {environment.physical() / 1e6:,.0f} MB",
         f"time   about {progress.duration(seconds)}, by a trial of {TRIAL:g} s",
     ]
     row = {"event": "dry_run", "parameters": parameters, "memory_bytes": round(needed), "seconds": round(seconds, 1)}
@@ -60,12 +68,12 @@ def _seconds(ready: Ready) -> float:
             began, done = time.perf_counter(), 0
         else:
             done += len(traces)
-        if time.perf_counter() - began > TRIAL:
+        if ranks.same(task.ranks, time.perf_counter() - began > TRIAL):
             break
     each = (time.perf_counter() - began) / max(1, done)
     began = time.perf_counter()
     if task.data.held_out:
         params = packing.unpack(ready.now.state.theta, model.shapes(task.config))
-        evaluate(task.config, params, task.backend, map(task.read, held_out_windows(task.data)))
+        validation.held_out(task, params)
     measuring = time.perf_counter() - began
     return each * task.plan.steps + measuring * -(-task.plan.steps // task.plan.evaluate_every)

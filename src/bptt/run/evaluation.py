@@ -44,6 +44,12 @@ class Evaluation:
 
 def evaluate(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> Evaluation:
     """The cross-entropy of a model over batches on the device, the state carried where a batch goes on from the one before."""
+    nats, characters = measure(config, params, backend, batches)
+    return Evaluation(math.fsum(nats), characters)
+
+
+def measure(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> tuple[list[float], int]:
+    """The sums of -log p that an `evaluate` is the sum of, one for each batch, and how many targets there are in all."""
     states = None
     sums: list[Array] = []
     characters = 0
@@ -55,4 +61,4 @@ def evaluate(config: model.Config, params: model.Params, backend: Backend, batch
             nats = loss.nats(logits, batch.y) * batch.mask
             sums.append(namespace(nats).sum(nats))
             characters += batch.window.targets
-    return Evaluation(math.fsum(backend.get(backend.xp.stack(sums)).tolist()), characters)  # one look at the device
+    return (backend.get(backend.xp.stack(sums)).tolist() if sums else []), characters  # one look at the device

@@ -6,8 +6,9 @@ import itertools
 import numpy as np
 
 from bptt.nn import model, packing, pieces
-from bptt.run import environment, parallel, shares
-from bptt.run.data import epochs, held_out_windows
+from bptt.run import environment, parallel, shares, validation
+from bptt.run.data import epochs
+from bptt.run.ranks import ALONE
 from bptt.run.training import Task
 from bptt.text.batches import Window
 
@@ -36,19 +37,19 @@ def updating(task: Task) -> float:
 
 def measuring(task: Task) -> float:
     """The floating-point numbers that are alive at the worst moment of a measurement: its first batch is the largest one."""
-    first = next(held_out_windows(task.data), None) if task.data.held_out else None
+    first = next(validation.windows(task, 0), None) if task.data.held_out else None
     area = first.steps * first.columns.shape[1] if first else 0
     return 4 * packing.count(model.shapes(task.config)) + area * _per_step(task.config, FORWARD)
 
 
 def _in_update(task: Task, window: Window, parameters: int, threads: int) -> float:
     whole: int = 3 * window.steps * window.columns.shape[1]  # tokens and mask
-    if task.settings.micro_batches > 1:
-        alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1))
-        each: list[float] = [
-            _in_update(alone, own, parameters, threads) for own, _ in shares.shares(window, task.settings.micro_batches)
-        ]
-        return max(each) + parameters + whole
+    count = max(task.settings.micro_batches, task.ranks.size)
+    if count > 1:
+        alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1), ranks=ALONE)
+        each: list[float] = [_in_update(alone, own, parameters, threads) for own, _ in shares.shares(window, count)]
+        exchanged = 4 * parameters * (task.ranks.size > 1)  # what is sent, what comes, twice
+        return max(each) + parameters + exchanged + whole
     steps = window.lengths
     if task.backend.name == "cupy":  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)
@@ -85,7 +86,7 @@ def needed(task: Task, *, plotting: bool) -> float:
 
 def refuse_too_large(task: Task) -> None:
     """Raise OutOfMemory for a run that this machine has no memory for, before the system kills the process for it."""
-    if task.backend.name != "cupy" and needed(task, plotting=False) > environment.physical():
+    if task.backend.name != "cupy" and task.ranks.neighbours * needed(task, plotting=False) > environment.physical():
         raise OutOfMemory(advice(task))
 
 
@@ -99,4 +100,5 @@ def advice(task: Task) -> str:
     lower += "" if weights or task.settings.recompute_every else ", or --recompute-every sqrt"
     batch = "" if weights else f" at --batch {plan.batch} --length {plan.length}"
     has = "" if task.backend.name == "cupy" else f", this machine has {environment.physical() / 1e9:,.1f} GB"
-    return f"out of memory: {size}{batch} need about {needed(task, plotting=False) / 1e9:,.1f} GB{has}: {lower}"
+    each = f" in each of {task.ranks.neighbours} processes" if task.ranks.neighbours > 1 else ""
+    return f"out of memory: {size}{batch} need about {needed(task, plotting=False) / 1e9:,.1f} GB{each}{has}: {lower}"

@@ -14,6 +14,7 @@ from bptt.run.contents import CONFIG, OPTIMIZER, Checkpoint, Progress
 from bptt.run.data import Data, Position, batches_in_epoch, epochs, generator, prepare, targets
 from bptt.run.language_model import restored
 from bptt.run.plans import Plan, choose
+from bptt.run.ranks import ALONE, Ranks
 from bptt.run.session import Standing
 from bptt.run.settings import Settings, flag, from_flags
 from bptt.run.training import State, Task, from_host, start
@@ -34,7 +35,7 @@ class Done(InputError):
     """A run that has made all its steps."""
 
 
-def from_scratch(text: Any, settings: Settings) -> Ready:
+def from_scratch(text: Any, settings: Settings, among: Ranks = ALONE) -> Ready:
     """A run before its first update, its weights drawn, or taken from the checkpoint that the settings name."""
     source = folder.read(settings.from_) if settings.from_ else None
     backend = _backend(settings)
@@ -43,7 +44,7 @@ def from_scratch(text: Any, settings: Settings) -> Ready:
     data = prepare(text, settings, generator(settings.seed, 0), source[1].vocabulary if source else None)
     plan = choose(settings, data.mode, targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
     config = source[1].config if source else model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
-    task = _task(config, backend, data, settings, plan)
+    task = _task(config, backend, data, settings, plan, among)
     memory.refuse_too_large(task)
     try:
         if source:
@@ -55,7 +56,9 @@ def from_scratch(text: Any, settings: Settings) -> Ready:
         raise memory.OutOfMemory(memory.advice(task)) from error
 
 
-def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], *, changed_text: bool) -> Ready:
+def from_checkpoint(
+    where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], among: Ranks = ALONE, *, changed_text: bool
+) -> Ready:
     """A run as a checkpoint has it; `told` replaces what it was told before.
 
     Raises:
@@ -73,7 +76,7 @@ def from_checkpoint(where: Path, saved: Checkpoint, text: Any, told: dict[str, A
     except InputError as error:
         elsewhere = "give the path of the text beside --resume if it is elsewhere now"
         raise InputError(f"{where}: the run cannot go on with its text: {error}; {elsewhere}") from None
-    task = _task(saved.config, backend, data, settings, plan)
+    task = _task(saved.config, backend, data, settings, plan, among)
     memory.refuse_too_large(task)
     now = saved.progress or BEGINNING
     if now.step >= plan.steps:
@@ -101,10 +104,10 @@ def _backend(settings: Settings) -> Backend:
     return backend
 
 
-def _task(config: model.Config, backend: Backend, data: Data, settings: Settings, plan: Plan) -> Task:
+def _task(config: model.Config, backend: Backend, data: Data, settings: Settings, plan: Plan, among: Ranks) -> Task:
     """The task, the ids of its text on the device if they fit."""
     ids = batches.held(data.training.ids, backend)
-    return Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend, ids), ids)
+    return Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend, ids), ids, among)
 
 
 def _record(task: Task) -> dict[str, Any]:

@@ -41,6 +41,11 @@ class Drifted(RuntimeError):
     """Parameters that are not the same in all processes, as they must be."""
 
 
+def launched() -> int:
+    """How many processes a launcher says in the environment that it has started; 1 where there is none."""
+    return max((int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()), default=1)
+
+
 def begin(*, asked: bool | None) -> Ranks:
     """Where this process is among those that a launcher started.
 
@@ -49,8 +54,8 @@ def begin(*, asked: bool | None) -> Ranks:
     Raises:
         InputError: MPI is not installed, or is not the one of the launcher.
     """
-    told = [int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()]
-    if asked is False or (asked is None and max(told, default=1) == 1):
+    told = launched()
+    if asked is False or (asked is None and told == 1):
         return ALONE
     try:
         with warnings.catch_warnings(action="ignore"):  # of what is refused below
@@ -59,8 +64,8 @@ def begin(*, asked: bool | None) -> Ranks:
         reason = next(iter(str(error).splitlines()), "")
         raise InputError(f"several processes need MPI, which cannot be used: {reason} (remedy: {REMEDY})") from None
     comm = MPI.COMM_WORLD.Dup()  # nothing of the program around is mixed up with this
-    if told and comm.size != max(told):
-        other = f"the launcher started {max(told)} processes, and MPI knows of {comm.size}"
+    if told > 1 and comm.size != told:
+        other = f"the launcher started {told} processes, and MPI knows of {comm.size}"
         raise InputError(f"{other}: use the launcher of the MPI that mpi4py was built for (remedy: {REMEDY}, then its mpiexec)")
     if comm.size == 1:
         return ALONE

@@ -9,24 +9,26 @@ from bptt.run import checkpoint, configuration, folder, preparation
 from bptt.run.contents import Checkpoint
 from bptt.run.language_model import restored
 from bptt.run.preparation import Ready
+from bptt.run.ranks import Ranks
 from bptt.run.settings import from_flags
 
 
-def from_run(place: Path, text: Any, told: dict[str, Any], *, changed_text: bool, mending: bool) -> Ready:
-    """What a run needs to go on in its own folder, which is tidied up where nothing is in the way, and if `mending`."""
+def from_run(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, changed_text: bool) -> Ready:
+    """What a run needs to go on in its own folder, which process 0 tidies up where nothing is in the way."""
+    mending = among.rank == 0
     if not folder.steps(place):  # ended before its first checkpoint
         first = {**configuration.read(place / folder.CONFIG), **told}
         named = first.pop("text", None)
         if text is None and named in (None, "-"):
             raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
-        ready = preparation.from_scratch(named if text is None else text, from_flags(first))
+        ready = preparation.from_scratch(named if text is None else text, from_flags(first), among)
         if mending:
             folder.mend(place, None, [])
         return ready
     where, saved = folder.read(place, run=True)
     saved = _with_best(place, saved)
     try:
-        ready = preparation.from_checkpoint(where, saved, text, told, changed_text=changed_text)
+        ready = preparation.from_checkpoint(where, saved, text, told, among, changed_text=changed_text)
     except preparation.Done:  # it may have been killed after its last checkpoint
         if mending:
             _mend(place, where, saved)
@@ -57,12 +59,12 @@ def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
     return saved._replace(progress=now)
 
 
-def from_lone(place: Path, text: Any, told: dict[str, Any], *, changed_text: bool) -> Ready:
+def from_lone(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, changed_text: bool) -> Ready:
     """What a new run needs to go on from a checkpoint that leaves its own run, and with it the best one."""
     where, saved = folder.read(place, run=True)
     now = saved.progress or preparation.BEGINNING
     if now.best and now.best[0] != now.step:
         saved = saved._replace(progress=now._replace(best=None, waited=0))
-    ready = preparation.from_checkpoint(where, saved, text, told, changed_text=changed_text)
+    ready = preparation.from_checkpoint(where, saved, text, told, among, changed_text=changed_text)
     best = restored(saved, ready.task.backend) if ready.now.progress.best else None
     return ready._replace(now=ready.now._replace(best=best))

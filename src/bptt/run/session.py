@@ -15,12 +15,10 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.nn import model, packing
-from bptt.run import agenda, checkpoint, contents, folder, plots, progress, ranks
+from bptt.run import agenda, checkpoint, contents, folder, plots, progress, ranks, validation
 from bptt.run.agenda import Due
 from bptt.run.checkpoint import CheckpointError, Unsaved
 from bptt.run.contents import Progress
-from bptt.run.data import held_out_windows
-from bptt.run.evaluation import evaluate
 from bptt.run.language_model import LanguageModel, restored
 from bptt.run.training import State, Task, Trace, culprit, to_host
 from bptt.run.updates import updates
@@ -87,7 +85,6 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
                 continue
             now, pending = look(), []
             now, row = _enter(run, now, due, traces[-1].rate)
-            now = now._replace(ended=ranks.same(task.ranks, now.ended))  # a measurement may be rounded in another way elsewhere
             if ranks.one_after_another(task.ranks, partial(_keep, run, now, due, row)):
                 saved = time.perf_counter()
             words = progress.line(row, task) if due.measured else ""
@@ -252,8 +249,7 @@ def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, di
     here = current(run, now)
     if not task.data.held_out:
         return now._replace(best=here), {**row, "sample": progress.taste(here)}
-    batches = map(task.read, held_out_windows(task.data))
-    held_out = evaluate(task.config, here.params, task.backend, batches).nats_per_char
+    held_out = validation.held_out(task, here.params).nats_per_char
     if not math.isfinite(held_out):
         raise Diverged(progress.diverged(now.state.step, "the loss of the held-out part", task))
     row = {**row, "held_out": held_out, "sample": progress.taste(here)}

@@ -1,5 +1,6 @@
 """Shares of a batch, some of its columns each: their gradients, computed one after the other, add up to that of the batch."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,14 @@ def shares(window: Window, count: int) -> list[Share]:
         own = Window(window.columns[:, columns], int(lengths.max()), int(lengths.sum()), window.start)
         found.append(Share(own, columns))
     return found
+
+
+def every(windows: Iterable[Window], count: int, first: int) -> Iterator[Window]:
+    """Windows of every count-th column alone from the first on, but for those in which none of them is left."""
+    for window in windows:
+        own = window._replace(columns=window.columns[:, first::count])
+        if own.lengths.any():
+            yield own._replace(steps=int(own.lengths.max()), targets=int(own.lengths.sum()))
 
 
 def rows(states: Array, columns: HostArray, backend: Backend) -> Array:

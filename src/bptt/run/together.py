@@ -58,7 +58,7 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         "weights": str(ranks.checksum(task.backend.get(ready.now.state.theta))),
     }
     ranks.check_alike(among, facts)
-    return ready._replace(task=task._replace(ranks=among), record={**ready.record, "processes": among.size})
+    return ready._replace(task=task, record={**ready.record, "processes": among.size})
 
 
 def silent(words: str, row: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -109,7 +110,7 @@ def begin(
         stack.enter_context(fused.restored())
         if settings.out:
             checkpoint.refuse_unusable(settings.out)  # before hours are spent on a large text
-        ready = together.prepared(among, told, lambda: preparation.from_scratch(text, settings))
+        ready = together.prepared(among, told, lambda: preparation.from_scratch(text, settings, among))
         out = _new_folder(ready.task, settings.out, runs, stack)
         try:
             tell(progress.heading(ready.task), {"event": "start", "record": ready.record})
@@ -146,14 +147,13 @@ def go_on(
         if in_place:
             if among.rank == 0:
                 stack.enter_context(folder.locked(place))
-            mending = among.rank == 0
-            ready = together.prepared(
-                among, asked, lambda: resuming.from_run(place, text, told, changed_text=changed_text, mending=mending)
-            )
-            if mending:
+            prepare = partial(resuming.from_run, place, text, told, among, changed_text=changed_text)
+            ready = together.prepared(among, asked, prepare)
+            if among.rank == 0:
                 folder.reconfigure(place, configuration.to_toml(ready.task))
         else:
-            ready = together.prepared(among, asked, lambda: resuming.from_lone(place, text, told, changed_text=changed_text))
+            prepare = partial(resuming.from_lone, place, text, told, among, changed_text=changed_text)
+            ready = together.prepared(among, asked, prepare)
             named = path("out", told["out"]) if "out" in told else None
             out = None if among.rank else _new_folder(ready.task, named, runs, stack)
             if out:  # that is its first checkpoint, then

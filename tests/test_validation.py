@@ -1,0 +1,76 @@
+"""Measuring what is held out in parts: each column is in one of them, and each process gets the sum of all."""
+
+import pytest
+
+from bptt.nn import model, packing
+from bptt.run import memory, preparation, validation
+from bptt.run.data import held_out_windows
+from bptt.run.evaluation import evaluate
+from bptt.run.settings import from_flags
+from runs import NAMES, PROSE
+from test_together import together
+
+LINES = [*NAMES, "a long name " * 60] * 9
+TEXTS = pytest.mark.parametrize("text", [LINES, PROSE * 60], ids=["lines", "stream"])
+PARTS = pytest.mark.parametrize("count", [1, 2, 3, 16, 40])
+
+
+def ready(text, **flags):
+    flags = {"hidden": 5, "steps": 9, "backend": "numpy", "dtype": "float64", "validation": 0.4, **flags}
+    flags["mode"] = "lines" if text is LINES else "stream"
+    return preparation.from_scratch(text, from_flags(flags))
+
+
+def params_of(task, now):
+    return packing.unpack(now.state.theta, model.shapes(task.config))
+
+
+def places(windows):
+    """Every target, by its place in the ids."""
+    return [
+        place
+        for window in windows
+        for first, steps in zip(window.columns[0].tolist(), window.lengths.tolist())
+        for place in range(first + 1, first + 1 + steps)
+    ]
+
+
+@TEXTS
+@PARTS
+def test_every_target_is_in_one_part(text, count):
+    task = ready(text, micro_batches=count).task
+    parts = [list(validation.windows(task, part)) for part in range(validation.parts(task))]
+    assert len(parts) == min(count, 16)
+    assert all(window.targets == window.lengths.sum() > 0 for part in parts for window in part)
+    assert all(part[0].start for part in parts if part)
+    found = places(window for part in parts for window in part)
+    assert len(set(found)) == len(found)
+    assert sorted(found) == sorted(places(held_out_windows(task.data)))
+
+
+@TEXTS
+@PARTS
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+def test_the_sum_is_that_of_the_whole(text, count, cell):
+    task, _, now = ready(text, micro_batches=count, cell=cell, layers=2)
+    params = params_of(task, now)
+    whole = evaluate(task.config, params, task.backend, map(task.read, held_out_windows(task.data)))
+    found = validation.held_out(task, params)
+    assert found.characters == whole.characters
+    assert found.nats == pytest.approx(whole.nats, rel=1e-12)
+
+
+@TEXTS
+@pytest.mark.parametrize("size", [2, 3, 18])
+def test_processes_find_what_one_finds_in_as_many_parts_bit_for_bit(text, size):
+    task, _, now = ready(text, micro_batches=size)
+    params = params_of(task, now)
+    expected = validation.held_out(task, params)
+    alone = task._replace(settings=ready(text).task.settings)
+    for found in together(size, lambda own: validation.held_out(alone._replace(ranks=own), params)):
+        assert found == expected
+
+
+def test_parts_need_less_memory():
+    whole, parts = (memory.measuring(ready(PROSE * 60, micro_batches=count, batch=16).task) for count in (1, 4))
+    assert parts < 0.6 * whole
