@@ -3,7 +3,11 @@
 The efficiency is the speed over N times that of one process, and the share of the sums is the time that N processes take to add
 up vectors as long as a gradient, over that of an update. Times are those of metrics.jsonl, from a third of the run on.
 
-    python bench/ranks.py [--ranks 1 2] [--hidden 128 512]
+    python bench/ranks.py [--ranks 1 2] [--hidden 128 512 1024]
+    python bench/ranks.py --predict bench/results/ranks.json
+
+The second one computes from such a result what as many more machines would do, each with one process and a batch of the same
+width; docs/scaling.md says how, and what it leaves out.
 """
 
 import argparse
@@ -23,6 +27,8 @@ from machine import report
 from bptt.nn import model, packing
 from bptt.run import ranks
 
+BATCH, LENGTH, SYMBOLS = 64, 64, 100  # of a run; its text has about so many symbols
+NETWORKS = {"10 Gbit/s, 30 µs": (1.1e9, 30e-6), "100 Gbit/s, 3 µs": (11e9, 3e-6)}  # bytes a second and seconds a message
 HERE = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{HERE}{os.pathsep}{os.environ['PATH']}"}
 
@@ -37,7 +43,7 @@ def launched(count: int, *command: str) -> str:
 def trained(count: int, hidden: int, steps: int, cell: str) -> tuple[float, float]:
     """Characters per second, and seconds of an update."""
     with tempfile.TemporaryDirectory() as folder:
-        size = ["--hidden", str(hidden), "--batch", "64", "--length", "64", "--steps", str(steps), "--cell", cell]
+        size = ["--hidden", str(hidden), "--batch", str(BATCH), "--length", str(LENGTH), "--steps", str(steps), "--cell", cell]
         quick = ["--dropout", "0", "--evaluate-every", str(steps), "--backend", "numpy", "--seed", "1", "--quiet"]
         launched(count, sys.executable, "-m", "bptt", "train", "python-help", *size, *quick, "--out", f"{folder}/run")
         rows = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text("utf-8").splitlines()]
@@ -46,10 +52,10 @@ def trained(count: int, hidden: int, steps: int, cell: str) -> tuple[float, floa
     return (last["characters"] - first["characters"]) / seconds, seconds / (last["step"] - first["step"])
 
 
-def sums(length: int) -> None:
+def sums(count: int) -> None:
     """Print the seconds that one sum of vectors takes, as one of the processes."""
     own = ranks.begin(asked=True)
-    vector, times = np.ones(length, np.float32), []
+    vector, times = np.ones(count, np.float32), []
     for _ in range(50):
         own.comm.Barrier()
         began = time.perf_counter()
@@ -59,16 +65,46 @@ def sums(length: int) -> None:
         print(statistics.median(times))
 
 
+def length(cell: Any, hidden: int) -> int:
+    """How many numbers are added up: the gradient and the loss."""
+    return 1 + packing.count(model.shapes(model.Config(cell, SYMBOLS, hidden)))
+
+
+def predict(rows: list[dict[str, Any]]) -> None:
+    """Print the efficiency that a model of the time of the sums gives for 8 and 64 machines.
+
+    A sum of n bytes takes 2 (N-1) messages, and each process sends 2 (N-1)/N n bytes. To the network's time for these comes
+    what two processes of one machine were measured to need for the same bytes, which is copying and adding.
+    """
+    print(f"{'H':>5}{'bytes':>12}{'update':>10}{'network':>18}{'machines':>10}{'sums':>10}{'efficiency':>12}")
+    for own, two in zip(rows[::2], rows[1::2], strict=True):
+        update = BATCH * LENGTH / own["characters_per_second"]
+        count = 4 * length(own["cell"], own["hidden"])
+        here = two["share_of_sums"] * BATCH * LENGTH / two["characters_per_second"] / count  # seconds a byte: 2 (2-1)/2 = 1
+        for name, (speed, latency) in NETWORKS.items():
+            for machines in (8, 64):
+                sent = 2 * (machines - 1) / machines * count
+                seconds = 2 * (machines - 1) * latency + sent * (here + 1 / speed)
+                print(
+                    f"{own['hidden']:5}{count:12,}{1e3 * update:7.0f} ms{name:>18}{machines:10}{1e3 * seconds:7.1f} ms"
+                    f"{update / (update + seconds):12.2f}"
+                )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--ranks", nargs="+", type=int, default=[1, 2], help="numbers of processes, the first one to compare with"
     )
-    parser.add_argument("--hidden", nargs="+", type=int, default=[128, 512])
+    parser.add_argument("--hidden", nargs="+", type=int, default=[128, 512, 1024])
     parser.add_argument("--cell", default="gru", choices=list(model.CELLS))
     parser.add_argument("--steps", type=int, help="updates of a run; by default as many as take some seconds")
+    parser.add_argument("--predict", metavar="RESULT", help="what this result says of 8 and 64 machines; nothing is measured")
     parser.add_argument("--sum", type=int, metavar="LENGTH", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.predict:
+        predict(json.loads(Path(arguments.predict).read_text("utf-8"))["rows"])
+        return
     if arguments.sum:
         sums(arguments.sum)
         return
@@ -80,8 +116,8 @@ def main() -> None:
         for count in arguments.ranks:
             speed, update = trained(count, hidden, steps, arguments.cell)
             alone = alone or speed / count
-            length = 1 + packing.count(model.shapes(model.Config(arguments.cell, 100, hidden)))
-            share = float(launched(count, sys.executable, __file__, "--sum", str(length))) / update if count > 1 else 0.0
+            summed = str(length(arguments.cell, hidden))
+            share = float(launched(count, sys.executable, __file__, "--sum", summed)) / update if count > 1 else 0.0
             row = {"cell": arguments.cell, "hidden": hidden, "ranks": count, "characters_per_second": round(speed)}
             rows.append({**row, "efficiency": round(speed / count / alone, 3), "share_of_sums": round(share, 4)})
             print(f"{hidden:5}{count:11}{speed:14,.0f}{speed / count / alone:12.2f}{share:15.1%}", flush=True)

@@ -23,7 +23,8 @@ ROOMS = {
     "text": {"backend"},
     "run": {"backend", "fused", "nn", "text"},
     "cli": {"backend", "fused", "nn", "textbook", "text", "run", "__init__"},
-    "__init__": {"run"},
+    "inspect": {"backend", "nn", "run"},
+    "__init__": {"run", "inspect"},
     "__main__": {"cli"},
 }
 
@@ -66,6 +67,7 @@ MAY_NAME = {
     "textbook": {"numpy"},
     "text": {"numpy"},
     "run": {"numpy"},
+    "inspect": {"numpy"},
 }
 
 SOURCE = Path(bptt.__file__).parent

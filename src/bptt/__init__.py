@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # as in typing, whose import would take time in which Ctr
 if TYPE_CHECKING:
     from typing import Any
 
+    from bptt import inspect
     from bptt.errors import InputError
     from bptt.run.checkpoint import CheckpointError
     from bptt.run.language_model import LanguageModel, load
@@ -25,6 +26,7 @@ __all__ = [
     "OutOfMemory",
     "TrainingWarning",
     "__version__",
+    "inspect",
     "load",
     "train",
 ]
@@ -35,6 +37,7 @@ def __getattr__(name: str) -> "Any":
     """Import the public names when one is first asked for: so `bptt --version` and an early Ctrl-C need not wait for NumPy."""
     if name not in __all__:
         raise AttributeError(f"module 'bptt' has no attribute {name!r}")
+    import bptt.inspect  # noqa: F401  # a module is found in here as soon as it is imported
     from bptt.errors import InputError
     from bptt.run.checkpoint import CheckpointError
     from bptt.run.language_model import LanguageModel, load

@@ -1,0 +1,186 @@
+"""What happens inside a model while it reads a text: its units, and how gradients flow back through time.
+
+The numbers are those of the model's own equations, forward and backward, computed on the host in float64. The text is read as
+one sequence after the start symbol, a line with its end; a text of several lines is for a model of streams.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt.backend import HostArray
+from bptt.errors import InputError
+from bptt.nn import linear, loss, model, packing
+from bptt.run import sampling, settings
+from bptt.run.language_model import LanguageModel
+
+HORIZON = settings.SEED  # a whole number, at least 0
+TOGETHER = 64  # losses whose gradients are followed side by side: bounds the memory, does not change the numbers
+
+
+class Activations(NamedTuple):
+    """What a model computed at each of T steps, in L layers of H units."""
+
+    inputs: list[str]  # what was read at each step, the start symbol first
+    targets: list[str]  # what came next
+    a: HostArray  # (T, L, H): the states
+    cells: HostArray | None  # (T, L, H): the cell states of an LSTM
+    gates: HostArray | None  # (T, L, G, H): GRU r, u, n; LSTM i, f, g, o; None for a tanh network
+    p: HostArray  # (T, V): the probabilities of all symbols to come next
+    nats: HostArray  # (T,): -log p of what came
+
+
+class Flow(NamedTuple):
+    """How much each loss depends on each state before it."""
+
+    norms: HostArray  # (L, T, K+1): [l, t, k] is the norm of dL_t / da_(t-k) in layer l; NaN before the first step
+    decay: HostArray  # (L, K+1): its mean over all t
+
+
+class Read(NamedTuple):
+    """A text as a model read it, and the model itself on the host in float64."""
+
+    config: model.Config
+    params: model.Params
+    x: HostArray  # (T, 1)
+    y: HostArray  # (T, 1)
+    logits: HostArray  # (T, 1, V)
+    cache: model.Cache
+
+
+def activations(trained: LanguageModel, text: str) -> Activations:
+    """The states, gates and predictions of a model at every step of a text.
+
+    Raises:
+        InputError: a text with characters that the model does not know, or an empty one, or several lines for a model of lines.
+    """
+    read = _read(trained, text)
+    names, layers, H = sampling.names(trained.vocabulary), read.cache.layers, read.config.hidden
+    found: dict[str, HostArray | None] = {"cells": None, "gates": None}
+    if read.config.cell == "gru":
+        each = [np.concatenate([layer.ru, layer.n], axis=2) for layer in layers]
+        found["gates"] = np.stack([np.reshape(gates[:, 0, :], (-1, 3, H)) for gates in each], axis=1)
+    elif read.config.cell == "lstm":
+        found["gates"] = np.stack([np.reshape(layer.gates[:, 0, :], (-1, 4, H)) for layer in layers], axis=1)
+        found["cells"] = np.stack([layer.c[1:, 0, :] for layer in layers], axis=1)
+    shifted = read.logits[:, 0, :] - np.max(read.logits[:, 0, :], axis=1, keepdims=True)
+    p = np.exp(shifted)
+    return Activations(
+        inputs=[names[i] for i in read.x[:, 0]],
+        targets=[names[i] for i in read.y[:, 0]],
+        a=np.stack([layer.a[1:, 0, :] for layer in layers], axis=1),
+        p=p / np.sum(p, axis=1, keepdims=True),
+        nats=loss.nats(read.logits, read.y)[:, 0],
+        **found,
+    )
+
+
+def gradient_flow(trained: LanguageModel, text: str, horizon: int = 50) -> Flow:
+    """How far back each loss reaches: the norms of dL_t / da_(t-k) for k = 0 .. `horizon`.
+
+    L_t is -log p of the target of step t. Where they shrink with k by a factor, what is further back is not learned from; where
+    they grow, training is unstable: the vanishing and exploding gradients of Pascanu et al. (2013, arXiv 1211.5063).
+
+    Raises:
+        InputError: as `activations`; a horizon below 0.
+    """
+    vectors = gradients_of_losses(trained, text, horizon)
+    norms = np.sqrt(np.sum(vectors * vectors, axis=3))
+    t, k = np.indices(norms.shape[1:])
+    norms[:, k > t] = np.nan
+    return Flow(norms, np.nanmean(norms, axis=1))
+
+
+def gradients_of_losses(trained: LanguageModel, text: str, horizon: int = 50) -> HostArray:
+    """dL_t / da_(t-k) for each step t and k = 0 .. K, (L, T, K+1, H); zeros where t - k is before the first step.
+
+    A state has an effect on a loss through the layers above and through all states after it. Over all t, with a horizon as long
+    as the text, they add up to the gradient of the whole loss with respect to that state.
+
+    Raises:
+        InputError: as `gradient_flow`.
+    """
+    horizon = settings.number("horizon", HORIZON, horizon)
+    read = _read(trained, text)
+    T, K = len(read.x), min(horizon, len(read.x) - 1)
+    _, loss_cache = loss.forward(read.logits, read.y, np.ones((T, 1)), np.ones(()))  # the sum, not the mean
+    da: Any = linear.backward(read.params.Wya, read.cache.a, loss.backward(loss_cache))[0]  # (T, 1, H)
+    found = np.zeros((read.config.layers, T, K + 1, read.config.hidden))
+    for first in range(0, T, TOGETHER):
+        at = np.arange(first, min(T, first + TOGETHER))
+        found[:, at, :, :] = _followed(read, da[at, 0, :], at, K)
+    return found
+
+
+def jacobian_spectrum(trained: LanguageModel, text: str) -> HostArray:
+    """The eigenvalues of d state_t / d state_(t-1) in each layer at every step, (T, L, S H) complex, the largest first.
+
+    The state of a layer is a, or of an LSTM a and c (S = 2). The layers below are held fast. Where all moduli stay below 1,
+    gradients vanish through many steps; one above 1 lets them grow in some direction (Pascanu et al. 2013, section 2.1).
+
+    Raises:
+        InputError: as `activations`.
+    """
+    read = _read(trained, text)
+    cell, H = model.CELLS[read.config.cell], read.config.hidden
+    size = len(cell.State._fields) * H
+    found = np.empty((len(read.x), read.config.layers, size), np.complex128)
+    dafter = cell.State(*np.split(np.eye(size), len(cell.State._fields), axis=1))  # one row for each element of the state after
+    nothing = np.zeros((1, size, H))
+    for layer, (params, cache) in enumerate(zip(read.params.layers, read.cache.layers)):
+        for t in range(len(read.x)):
+            _, before, _ = cell.backward(params, _steps(cache, np.full(size, t)), nothing, dafter)
+            values = np.linalg.eigvals(np.concatenate(before, axis=1))
+            found[t, layer, :] = values[np.argsort(-np.abs(values), kind="stable")]
+    return found
+
+
+def spectral_radius(Waa: HostArray) -> list[float]:
+    """The largest modulus of the eigenvalues of each block (H, H) of recurrent weights (G H, H)."""
+    H = Waa.shape[1]
+    return [float(np.max(np.abs(np.linalg.eigvals(Waa[k : k + H, :])))) for k in range(0, len(Waa), H)]
+
+
+def _read(trained: LanguageModel, text: str) -> Read:
+    """A text read by a model."""
+    if not isinstance(text, str) or not text:
+        raise InputError(f"text {text!r}: expected at least one character, as str")
+    ids = sampling.beginning(trained.vocabulary, trained.mode, text, "error").astype(np.int64)
+    if trained.mode == "lines":  # whose end is predicted, too
+        ids = np.append(ids, trained.vocabulary.start)
+    get = trained.backend.get
+    params = packing.transform(lambda a: np.asarray(get(a), np.float64), trained.params)
+    x, y = ids[:-1, None], ids[1:, None]
+    logits, _, cache = model.forward(trained.config, params, x)
+    return Read(trained.config, params, x, y, logits, cache)
+
+
+def _steps(cache: Any, t: HostArray) -> Any:
+    """The Cache of one step of B columns: column j is step t[j] of a sequence, its first one for what would be before it."""
+    at = np.maximum(t, 0)
+    states = ("a", "c")  # these have T+1 entries, the state before step 0 first
+    parts = [
+        np.stack([array[at, 0], array[at + 1, 0]] if name in states else [array[at, 0]])
+        for name, array in cache._asdict().items()
+    ]
+    return type(cache)(*parts)
+
+
+def _followed(read: Read, da: HostArray, at: HostArray, K: int) -> HostArray:
+    """The gradients of the losses of steps `at` (n,) with respect to the states up to K steps before, (L, n, K+1, H).
+
+    `da` (n, H) is the gradient of each with respect to what the read-out saw. Column j is followed from step at[j] backwards.
+    """
+    cell, L = model.CELLS[read.config.cell], read.config.layers
+    zero = np.zeros_like(da)
+    after = [cell.State(*[zero] * len(cell.State._fields)) for _ in range(L)]
+    found = np.zeros((L, len(at), K + 1, da.shape[1]))
+    for k in range(K + 1):
+        above = zero if k else da  # the loss is that of one step
+        there = (at >= k)[:, None]
+        for layer in reversed(range(L)):
+            found[layer, :, k, :] = (above + after[layer].a) * there
+            cache = _steps(read.cache.layers[layer], at - k)
+            dx, after[layer], _ = cell.backward(read.params.layers[layer], cache, above[None, :, :], after[layer])
+            above = zero if dx is None else dx[0, ...]
+    return found
