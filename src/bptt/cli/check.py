@@ -1,0 +1,41 @@
+"""`bptt check`."""
+
+import json as json_
+
+from bptt.cli.console import complain, say
+from bptt.cli.parser import BackendName, Require, app
+from bptt.run import checking
+from bptt.run.checking import Check
+
+COLUMNS = "{:8} {:8} {:8} {:8} {:20} {:16} {:>13} {:>8} {}"
+
+
+@app.command
+def check(*, backend: BackendName = "auto", require_backend: Require = False, json: bool = False) -> int:  # noqa: D417
+    """Check the gradients on this machine: of every cell, by finite differences, and against NumPy.
+
+    Exit code 0 if all errors are as small as they should be, else 1. Compiled functions are checked, too, where they are used.
+
+    Parameters
+    ----------
+    json
+        One line of JSON for each check.
+    """
+    found: list[Check] = []
+    for one in checking.checks(backend, require=require_backend):
+        if json:
+            say(json_.dumps({**one._asdict(), "passed": one.passed}))
+        else:
+            if not found:
+                heads = "backend", "cell", "of the", "type", "compared with", "functions", "largest error", "allowed"
+                say(COLUMNS.format(*heads, "").rstrip())
+            verdict = "" if one.passed else "WRONG"
+            numbers = f"{one.error:.1e}", f"{one.allowed:.0e}", verdict
+            row = one.backend, one.cell, one.what, one.dtype, one.against, one.compiled or "pure", *numbers
+            say(COLUMNS.format(*row).rstrip())
+        found.append(one)
+    wrong = [one for one in found if not one.passed]
+    if wrong:
+        cells = ", ".join(sorted({one.cell for one in wrong}))
+        return complain(f"{len(wrong)} of {len(found)} checks failed ({cells}): do not trust what is trained here", 1)
+    return 0

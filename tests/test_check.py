@@ -1,0 +1,94 @@
+"""`bptt check`: right gradients pass, wrong ones are named, and the exit code says which."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bptt import backend as backends
+from bptt import cli, fused
+from bptt.nn import gradient, gru
+from bptt.run import checking
+
+
+@pytest.fixture(autouse=True)
+def _pure(monkeypatch):
+    monkeypatch.setenv("BPTT_FUSED", "0")  # to compile takes longer than all the rest
+
+
+def test_right_gradients_pass(capsys):
+    assert cli.main(["check", "--backend", "numpy"]) == 0
+    out, err = capsys.readouterr()
+    heads, *rows = out.splitlines()
+    assert " ".join(heads.split()) == "backend cell of the type compared with functions largest error allowed"
+    assert err == ""
+    assert [row.split()[1] for row in rows] == ["vanilla", "gru", "lstm", *["vanilla"] * 2, *["gru"] * 2, *["lstm"] * 2]
+    assert "WRONG" not in out
+
+
+def test_on_another_library(capsys):
+    pytest.importorskip("array_api_strict", reason="array-api-strict is not installed: pip install array-api-strict")
+    assert cli.main(["check", "--backend", "strict", "--json"]) == 0
+    rows = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert {(row["backend"], row["passed"]) for row in rows} == {("strict", True)}
+    assert {row["what"] for row in rows} == {"loss", "gradient"}
+    assert len(rows) == 15
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(capsys, monkeypatch):
+    if obstacle := backends.cupy_obstacle():
+        pytest.skip(obstacle)  # a machine without a CUDA device; the tests above stand in on NumPy and on strict arrays
+    monkeypatch.delenv("BPTT_FUSED")
+    assert cli.main(["check", "--backend", "cupy", "--require-backend"]) == 0
+    assert "nvrtc" in capsys.readouterr().out
+
+
+def test_a_wrong_backward_pass_is_named(capsys, monkeypatch):
+    right = gru.recurrence_backward
+
+    def wrong(*arguments):
+        dz, dq, da0 = right(*arguments)
+        return dz, dq, 1.001 * da0
+
+    monkeypatch.setattr(gru, "recurrence_backward", wrong)
+    assert cli.main(["check", "--backend", "numpy"]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split()[1:5] for line in out.splitlines() if "WRONG" in line] == [["gru", "gradient", "float64", "central"]]
+    assert err == "bptt: 1 of 9 checks failed (gru): do not trust what is trained here\n"
+
+
+def test_numbers_that_are_none_do_not_pass(capsys, monkeypatch):
+    monkeypatch.setattr(gradient, "whole", lambda theta, *_: (theta[0] * np.nan, theta * np.nan, None))
+    assert cli.main(["check", "--backend", "numpy"]) == 1
+    assert "9 of 9 checks failed (gru, lstm, vanilla)" in capsys.readouterr().err
+
+
+def test_a_backend_that_cannot_run_is_told_once(capsys, monkeypatch):
+    monkeypatch.setattr(checking.backends, "cupy_obstacle", lambda: "there is none")
+    assert cli.main(["check", "--backend", "cupy"]) == 0
+    assert capsys.readouterr().err.count("going on with numpy") == 1
+    assert cli.main(["check", "--backend", "cupy", "--require-backend"]) == 2
+    assert capsys.readouterr().err == "bptt: backend 'cupy' is required but there is none\n"
+
+
+def test_compiled_functions_are_checked_where_they_are_used(monkeypatch):
+    """Here the twins are stand-ins: one of them is wrong."""
+    calls = []
+
+    def start(library):
+        calls.append(library)
+        return "stand-in 1"
+
+    monkeypatch.setattr(fused, "start", start)
+    found = list(checking.checks("numpy"))
+    assert {one.compiled for one in found} == {"", "stand-in 1"}
+    assert len(found) == 9 + 15
+    assert calls == ["numpy"] * 2
+
+
+def test_single_precision_is_what_is_checked():
+    """Its errors are those of its rounding: neither none nor those of a wrong gradient."""
+    errors = [one.error for one in checking.checks("numpy") if one.dtype == "float32" and one.what == "gradient"]
+    assert len(errors) == 3
+    assert all(1e-8 < error < 1e-5 for error in errors)
