@@ -1,0 +1,682 @@
+"""Models that go to PyTorch and come back: names, bits and logits; what is refused of files from strangers."""
+
+import json
+import os
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+import bptt
+from bptt import backend as backends
+from bptt import cli
+from bptt.errors import InputError
+from bptt.nn import model, packing
+from bptt.run import contents, exchange, files, plots
+from bptt.run.checkpoint import Unsaved
+from bptt.run.exchange import ExchangeError
+from bptt.run.language_model import LanguageModel
+from bptt.text.vocabulary import BYTES, characters
+from forging import tensors
+from test_strangers import BYTES as DAMAGES
+from test_strangers import twist
+
+V, H = 7, 5
+GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+LETTERS = characters("abcdef")
+CELLS = pytest.mark.parametrize("cell", GATES)
+LAYERS = pytest.mark.parametrize("layers", [1, 2, 3])
+DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
+posix = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="torch is not installed: nox -s torch runs these")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, capsys):
+    """Run the command line here: its exit code, standard output and standard error."""
+
+    def call(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def make(cell="gru", layers=1, dtype="float64", *, initial="learned", mode="lines", vocabulary=LETTERS, hidden=H, **record):
+    """A model with no zero in it, unless it is a negative one."""
+    backend = backends.select("numpy", dtype)
+    config, rng = model.Config(cell, len(vocabulary), hidden, layers, initial), np.random.default_rng(1)
+    params = packing.transform(lambda a: backend.put(a + 0.3 * rng.normal(size=a.shape)), model.init(config, rng))
+    params.layers[0].b[:2] = -0.0
+    return LanguageModel(config, vocabulary, mode, params, backend, record)
+
+
+def network(cell="gru", layers=1, dtype="float64", inputs=V, hidden=H):
+    """The tensors of a PyTorch network, with two biases."""
+    rng, rows, found = np.random.default_rng(2), GATES[cell] * hidden, {}
+    for layer in range(layers):
+        shapes = [(rows, hidden if layer else inputs), (rows, hidden), (rows,), (rows,)]
+        names = [f"rnn.{part}_l{layer}" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        found |= {name: rng.uniform(-0.6, 0.6, shape).astype(dtype) for name, shape in zip(names, shapes)}
+    shapes = {"decoder.weight": (inputs, hidden), "decoder.bias": (inputs,)}
+    return found | {name: rng.uniform(-0.6, 0.6, shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def by_the_book(cell, arrays, ids, starts):
+    """Logits (T, V) by the equations in PyTorch's documentation, a step at a time, from states (H,) a layer."""
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    h, c = ([np.array(s) for s in states] for states in starts)
+    logits = []
+    for token in ids:
+        x = np.eye(len(arrays["decoder.bias"]))[token]
+        for k in range(len(h)):
+            w_ih, w_hh, b_ih, b_hh = (arrays[f"rnn.{p}_l{k}"] for p in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            i, s = (np.split(v, GATES[cell]) for v in (w_ih @ x + b_ih, w_hh @ h[k] + b_hh))
+            if cell == "vanilla":
+                h[k] = np.tanh(i[0] + s[0])
+            elif cell == "gru":
+                r, z = sigmoid(i[0] + s[0]), sigmoid(i[1] + s[1])
+                h[k] = (1 - z) * np.tanh(i[2] + r * s[2]) + z * h[k]
+            else:
+                i_gate, f, o = (sigmoid(i[g] + s[g]) for g in (0, 1, 3))
+                c[k] = f * c[k] + i_gate * np.tanh(i[2] + s[2])
+                h[k] = o * np.tanh(c[k])
+            x = h[k]
+        logits.append(arrays["decoder.weight"] @ x + arrays["decoder.bias"])
+    return np.array(logits)
+
+
+def logits(trained, ids):
+    """What a model says, (T, V), of tokens (T,)."""
+    return model.forward(trained.config, trained.params, np.array(ids)[:, None])[0][:, 0, :]
+
+
+def exported(trained, path="exported.safetensors"):
+    """The tensors of an exported model, and what is said about them."""
+    exchange.to_torch(trained, path)
+    with safetensors.safe_open(path, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["bptt"])  # noqa: SIM118  # it has keys() alone
+
+
+def write(path, arrays, about=None):
+    """A file as somebody saves one: with any metadata, or with none."""
+    Path(path).write_bytes(safetensors.numpy.save(arrays, None if about is None else {"bptt": json.dumps(about)}))
+    return path
+
+
+def same(first, second):
+    """Whether two models are one, bit for bit."""
+    leaves = [[(n, a.dtype, a.shape, a.tobytes()) for n, a in packing.leaves(m.params)] for m in (first, second)]
+    return leaves[0] == leaves[1] and all(getattr(first, n) == getattr(second, n) for n in ("config", "vocabulary", "mode"))
+
+
+def refusal(path="file", **how):
+    """Why a file is not taken."""
+    with pytest.raises(ExchangeError) as error:
+        exchange.from_torch(path, **how)
+    message = str(error.value).replace("\0", "")  # of a path that the user typed
+    assert message.isprintable()
+    assert len(message) < 700
+    return message
+
+
+# There and back
+
+
+@CELLS
+@LAYERS
+def test_names_and_shapes_of_the_tensors(here, cell, layers):
+    trained, rows = make(cell, layers, "float32"), GATES[cell] * H
+    arrays, about = exported(trained)
+    expected = {"decoder.weight": (V, H), "decoder.bias": (V,)}
+    for k in range(layers):
+        expected |= {f"rnn.weight_ih_l{k}": (rows, H if k else V), f"rnn.weight_hh_l{k}": (rows, H)}
+        expected |= {f"rnn.bias_ih_l{k}": (rows,), f"rnn.bias_hh_l{k}": (rows,)}
+    assert {name: array.shape for name, array in arrays.items()} == expected
+    assert {array.dtype for array in arrays.values()} == {np.dtype("float32")}
+    for k, p in enumerate(trained.params.layers):
+        np.testing.assert_array_equal(arrays[f"rnn.bias_ih_l{k}"], p.b)
+        inside = p.ban if cell == "gru" else np.zeros(0)
+        np.testing.assert_array_equal(arrays[f"rnn.bias_hh_l{k}"], [*np.zeros(rows - len(inside)), *inside])
+    initial = trained.params.initial
+    assert about == {
+        "format": 1,
+        "cell": cell,
+        "hidden": H,
+        "layers": layers,
+        "mode": "lines",
+        "symbols": ["\n", *"abcdef"],
+        "states": {field: [getattr(state, field).tolist() for state in initial] for field in initial[0]._fields},
+        "record": {},
+    }
+
+
+@CELLS
+@LAYERS
+@DTYPES
+@pytest.mark.parametrize("initial", ["learned", "zero"])
+def test_what_is_exported_comes_back_bit_for_bit(here, cell, layers, dtype, initial):
+    trained = make(cell, layers, dtype, initial=initial)
+    exchange.to_torch(trained, "file")
+    back = exchange.from_torch("file")
+    assert same(trained, back)
+    assert back.sample(5, seed=3) == trained.sample(5, seed=3)
+    assert back.score("abba\ncafe") == trained.score("abba\ncafe")
+    exchange.to_torch(back, "again")
+    assert Path("again").read_bytes() == Path("file").read_bytes()
+
+
+@pytest.mark.parametrize("vocabulary", [BYTES, characters("é日\u0301 \t\ud800'\"\\\U0001f600\0")], ids=["bytes", "odd"])
+def test_any_symbols_and_a_stream_come_back(here, vocabulary):
+    trained = make(mode="stream", vocabulary=vocabulary, text="a name", held_out=1.5, source="/home/me/secret.txt")
+    exchange.to_torch(trained, "file")
+    back = exchange.from_torch("file")
+    assert same(trained, back)
+    assert back.record == {"text": "a name", "held_out": 1.5}
+    assert b"secret" not in Path("file").read_bytes()
+
+
+def test_a_saved_model_is_the_same_and_training_begins_from_it(here, monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: False)  # a second, the first time
+    for initial in ("learned", "zero"):
+        trained = make("lstm", 2, "float32", initial=initial)
+        exchange.to_torch(trained, f"{initial}.safetensors")
+        exchange.from_torch(f"{initial}.safetensors").save(initial)
+        assert same(trained, bptt.load(initial, backend="numpy"))
+        begun = bptt.train(["abba", "cafe"] * 20, from_=initial, steps=2, report=None, backend="numpy")
+        assert (begun.config, begun.vocabulary) == (trained.config, trained.vocabulary)
+
+
+def test_arrays_in_another_order_are_not_scrambled(here):
+    trained = make()
+    turned = packing.transform(lambda a: np.asarray(a, order="F"), trained.params)
+    exchange.to_torch(LanguageModel(trained.config, LETTERS, "lines", turned, trained.backend, {}), "file")
+    assert same(trained, exchange.from_torch("file"))
+
+
+def test_a_file_written_by_hand_means_what_it_says(here):
+    """Format 1, which has to be read for ever."""
+    about = {"format": 1, "cell": "vanilla", "hidden": 1, "layers": 1, "mode": "stream", "symbols": ["\n", "a"]}
+    about |= {"states": {"a": [[0.5]]}, "record": {"text": "t"}}
+    sizes = {"rnn.weight_ih_l0": [1, 2], "rnn.weight_hh_l0": [1, 1], "rnn.bias_ih_l0": [1], "rnn.bias_hh_l0": [1]}
+    header, numbers = {"__metadata__": {"bptt": json.dumps(about)}}, np.arange(1, 10, dtype="<f8")
+    at = 0
+    for name, shape in {**sizes, "decoder.weight": [2, 1], "decoder.bias": [2]}.items():
+        end = at + 8 * int(np.prod(shape))
+        header[name] = {"dtype": "F64", "shape": shape, "data_offsets": [at, end]}
+        at = end
+    Path("file").write_bytes(tensors(header, numbers.tobytes()))
+    found = exchange.from_torch("file")
+    assert (found.config, found.mode, found.record) == (model.Config("vanilla", 2, 1), "stream", {"text": "t"})
+    assert [array.tolist() for _, array in packing.leaves(found.params)] == [
+        [[1.0, 2.0]],
+        [[3.0]],
+        [9.0],
+        [0.5],
+        [[6.0], [7.0]],
+        [8.0, 9.0],
+    ]
+
+
+# What somebody else saved
+
+
+@CELLS
+@LAYERS
+def test_a_network_with_two_biases_says_what_the_documentation_of_torch_says(here, cell, layers):
+    arrays, symbols = network(cell, layers), "dac\nfeb"
+    found = exchange.from_torch(write("file", arrays), symbols=symbols, mode="stream")
+    assert (found.config, found.mode) == (model.Config(cell, V, H, layers, "zero"), "stream")
+    assert found.vocabulary == LETTERS
+    text = "abacadabeef\nfad"
+    zero = np.zeros((2, layers, H))
+    expected = by_the_book(cell, arrays, [symbols.index(symbol) for symbol in text], zero)
+    order = [symbols.index(symbol) for symbol in LETTERS.symbols]  # of the symbols: sorted here, as they came there
+    np.testing.assert_allclose(logits(found, LETTERS.encode(text)), expected[:, order], rtol=0, atol=1e-13)
+
+
+@CELLS
+def test_what_is_exported_says_by_the_documentation_of_torch_what_we_say(here, cell):
+    trained, ids = make(cell, 2), [0, 3, 1, 6, 6, 2]
+    arrays, about = exported(trained)
+    a, c = about["states"]["a"], about["states"].get("c", about["states"]["a"])
+    np.testing.assert_allclose(by_the_book(cell, arrays, ids, (a, c)), logits(trained, ids), rtol=0, atol=1e-13)
+
+
+@CELLS
+def test_two_biases_become_one_where_that_changes_nothing(here, cell):
+    arrays = network(cell, 2)
+    arrays["rnn.bias_ih_l1"][0], arrays["rnn.bias_hh_l1"][0] = -0.0, 0.0
+    found = exchange.from_torch(write("file", arrays), symbols="\nabcdef", mode="lines")
+    for k, p in enumerate(found.params.layers):
+        first, second = arrays[f"rnn.bias_ih_l{k}"], arrays[f"rnn.bias_hh_l{k}"]
+        added = first + second
+        if cell == "gru":
+            added[2 * H :] = first[2 * H :]
+            np.testing.assert_array_equal(p.ban, second[2 * H :])
+        np.testing.assert_array_equal(p.b, added)
+    assert np.signbit(found.params.layers[1].b[0])
+
+
+def test_what_was_trained_on_elsewhere_keeps_its_symbols_and_states(here):
+    """The metadata is handed on, both biases have been learnt."""
+    trained, arrays = make("lstm"), network("lstm")
+    _, about = exported(trained, "ours")
+    found = exchange.from_torch(write("file", arrays, about))
+    assert found.vocabulary == LETTERS
+    states, ids = about["states"], [0, 3, 1, 6, 6, 2]
+    np.testing.assert_allclose(logits(found, ids), by_the_book("lstm", arrays, ids, states.values()), rtol=0, atol=1e-13)
+
+
+def test_symbols_are_given_in_words_in_a_file_or_as_bytes(here):
+    write("file", network())
+    Path("symbols.json").write_text(json.dumps(list("dac\nfeb")))
+    make().save("m")
+    found = exchange.from_torch("file", symbols="dac\nfeb", mode="lines")
+    assert same(found, exchange.from_torch("file", symbols="symbols.json", mode="lines"))
+    assert same(found, exchange.from_torch("file", symbols=Path("symbols.json"), mode="lines"))
+    assert not same(found, exchange.from_torch("file", symbols="m/vocabulary.json", mode="lines"))
+    write("bytes", network(inputs=256))
+    for symbols in ("bytes", "null.json"):
+        Path("null.json").write_text("null")
+        assert exchange.from_torch("bytes", symbols=symbols, mode="stream").vocabulary == BYTES
+
+
+@pytest.mark.parametrize(
+    ("symbols", "words"),
+    [
+        ("abc", "--symbols abc: no such file: expected a JSON file with a list of them, bytes, or the symbols themselves"),
+        (".", "--symbols .: is not a regular file: expected a JSON file"),
+        ("a\0", "embedded null"),
+        ("\nabcdea", "--symbols: 'a' is there 2 times, expected each once, in the order of their ids"),
+        (["a", "b"], "--symbols x.json: expected the newline, too, in the place of what texts or lines begin and end with"),
+        (["\n", "ab"], "--symbols x.json: expected a list of single characters"),
+        (["\n", 1], "expected a list of single characters"),
+        ({"\n": 0}, "expected a list of single characters"),
+        ([["\n"]], "holds 2 lists and objects, expected at most 1"),
+        (b"\nabc", "is not JSON: expected a JSON file"),
+        (b"[" * 99, "holds 99 lists and objects"),
+        ("\nabcde", "decoder.weight is [7, 5], expected a row for each of 6 symbols"),
+        ("bytes", "decoder.weight is [7, 5], expected a row for each of 256 symbols"),
+    ],
+)
+def test_symbols_that_are_none(here, symbols, words):
+    write("file", network())
+    if not isinstance(symbols, str):
+        Path("x.json").write_bytes(symbols if isinstance(symbols, bytes) else json.dumps(symbols).encode())
+        symbols = "x.json"
+    assert words in refusal(symbols=symbols, mode="lines")
+
+
+def test_what_only_one_side_may_say(here):
+    write("file", network())
+    missing = "file: does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
+    for how in ({}, {"symbols": "\nabcdef"}, {"mode": "lines"}):
+        assert refusal(**how) == missing
+    assert "mode 'prose' is unknown" in refusal(symbols="\nabcdef", mode="prose")
+    exchange.to_torch(make(), "ours")
+    for how in ({"symbols": "\nabcdef"}, {"mode": "lines"}):
+        assert refusal("ours", **how) == "ours: says its symbols and mode itself: leave out --symbols and --mode"
+
+
+# What is refused
+
+
+def without(arrays, *names):
+    return {name: array for name, array in arrays.items() if name not in names}
+
+
+A = network("gru", 2)
+REFUSED = [
+    (without(A, "rnn.weight_hh_l0"), "rnn.weight_hh_l0 is nothing, expected [H, H] of a torch.nn.RNN, [3H, H] of a GRU"),
+    (A | {"rnn.weight_hh_l0": np.zeros((2 * H, H))}, "rnn.weight_hh_l0 is [10, 5], expected [H, H]"),
+    (A | {"rnn.weight_hh_l0": np.zeros((0, 0))}, "rnn.weight_hh_l0 is [0, 0], expected [H, H]"),
+    (A | {"rnn.weight_hh_l0": np.zeros(H)}, "rnn.weight_hh_l0 is [5], expected [H, H]"),
+    (without(A, "decoder.weight"), "decoder.weight is nothing, expected a row for each of 7 symbols"),
+    (without(A, "decoder.bias"), "has no decoder.bias: expected rnn, a torch.nn.RNN, GRU or LSTM with biases"),
+    (without(A, "rnn.bias_hh_l1"), "has no rnn.bias_hh_l1: expected rnn"),
+    (without(A, "rnn.weight_hh_l1"), "has 'rnn.bias_hh_l1', too: expected rnn"),
+    (A | {"rnn.weight_ih_l0_reverse": np.zeros(1)}, "has 'rnn.weight_ih_l0_reverse', too: expected rnn"),
+    (A | {"encoder.weight": np.zeros((V, V))}, "has 'encoder.weight', too: expected rnn"),
+    (A | {"a\nb\x1b[2J": np.zeros(1)}, "has 'a\\nb\\x1b[2J', too: expected rnn"),
+    (A | {"rnn.weight_ih_l0": np.zeros((3 * H, V + 1))}, "rnn.weight_ih_l0 is [15, 8], expected [15, 7]"),
+    (A | {"rnn.weight_ih_l1": np.zeros((3 * H, V))}, "rnn.weight_ih_l1 is [15, 7], expected [15, 5]"),
+    (A | {"decoder.bias": np.zeros((V, 1))}, "decoder.bias is [7, 1], expected [7]"),
+    (network(dtype="float16"), "is F16, expected all F32 or all F64: call network.float() before it is saved"),
+    (A | {"rnn.bias_ih_l1": A["rnn.bias_ih_l1"].astype("f4")}, "rnn.bias_ih_l1 is F32, expected all F32 or all F64"),
+    ({name: a.astype("i8") for name, a in A.items()}, "decoder.bias is I64, expected all F32 or all F64"),
+    (A | {"rnn.weight_hh_l1": np.full((3 * H, H), np.nan)}, "rnn.weight_hh_l1 holds numbers that are not finite"),
+    (A | {"rnn.bias_hh_l0": np.full(3 * H, np.inf)}, "rnn.bias_hh_l0 holds numbers that are not finite"),
+    (A | {f"rnn.bias_{side}_l0": np.full(3 * H, 1e308) for side in ("ih", "hh")}, "holds numbers that are not finite"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "words"), REFUSED, ids=[words[:40] for _, words in REFUSED])
+def test_tensors_that_are_no_such_network(here, arrays, words):
+    write("file", arrays)
+    assert words in refusal(symbols="\nabcdef", mode="lines")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("format", 2, "its metadata: has format 2, expected 1: use the bptt version that wrote it"),
+        ("symbols", ["a", "\n"], "its metadata: vocabulary is out of order"),
+        ("symbols", [1], "its metadata: vocabulary holds 1"),
+        ("symbols", 5, "its metadata: vocabulary is int"),
+        ("symbols", ["\n", "a"], "decoder.weight is [7, 5], expected a row for each of 2 symbols"),
+        ("symbols", None, "expected a row for each of 256 symbols"),
+        ("mode", "prose", "mode 'prose' is unknown"),
+        ("mode", ["lines"], "mode ['lines'] is unknown"),
+        ("cell", "lstm", "its metadata is of another model than its tensors"),
+        ("hidden", 6, "its metadata is of another model than its tensors"),
+        ("layers", 2, "its metadata is of another model than its tensors"),
+        ("record", [], "its metadata: is not what bptt export says"),
+        ("record", {"held_out": "x"}, "held_out 'x': expected a number"),
+        ("states", {}, "states are not as expected: a, each 1 lists of 5 finite numbers"),
+        ("states", 0, "states are not as expected"),
+        ("states", {"a": [[0.0] * 4]}, "states are not as expected"),
+        ("states", {"a": [[0.0] * 5] * 2}, "states are not as expected"),
+        ("states", {"a": [["0"] * 5]}, "states are not as expected"),
+        ("states", {"a": [[True] * 5]}, "states are not as expected"),
+        ("states", {"a": [[float("nan")] * 5]}, "states are not as expected"),
+        ("states", {"a": [[1e200] * 5]}, "initial.0.a holds numbers that are not finite"),
+    ],
+)
+def test_what_is_said_about_the_tensors_is_checked(here, part, value, words):
+    arrays, about = exported(make(dtype="float32"), "ours")
+    assert words in refusal(write("file", arrays, {**about, part: value}))
+    del about[part]
+    assert "its metadata" in refusal(write("file", arrays, about))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nonsense", "[" * 10**5, '{"format": 1}', '"\\ud800"', "\ud800"])
+def test_metadata_that_is_none(here, text):
+    exchange.to_torch(make(), "ours")
+    whole = Path("ours").read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    header["__metadata__"]["bptt"] = text
+    Path("file").write_bytes(tensors(header, whole[end:]))
+    assert refusal().startswith("file: its metadata: ")
+
+
+def test_headers_that_are_none(here, monkeypatch):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (Path("executed"),))
+
+    for data in (b"", b"1234567", (2**63).to_bytes(8, "little"), (contents.LARGEST_HEADER + 1).to_bytes(8, "little")):
+        Path("file").write_bytes(data)
+        assert "does not begin like a safetensors file, or has too large a header" in refusal()
+    Path("file").write_bytes(pickle.dumps(Trap()))  # what torch.save would make
+    assert "does not begin like a safetensors file" in refusal()
+    assert not Path("executed").exists()
+    for header, words in [
+        (b"", "its header is not JSON"),
+        (b"[" * 10**5, "its header holds 100,000 lists and objects"),
+        (b"[" * 10**4, "its header is not JSON"),
+        ([], "its header is no object"),
+        ({"rnn.weight_hh_l0": {"dtype": "F32"}}, "its header says nothing usable of 'rnn.weight_hh_l0'"),
+        ({"x": {"dtype": "F32", "shape": [-1]}}, "its header says nothing usable of 'x'"),
+        ({"x": {"dtype": 1, "shape": [1]}}, "its header says nothing usable of 'x'"),
+        ({"__metadata__": 5}, "does not say its symbols"),
+        ({}, "does not say its symbols"),
+    ]:
+        Path("file").write_bytes(tensors(header))
+        assert words in refusal()
+
+
+def test_no_memory_is_taken_for_what_a_header_claims(here, monkeypatch):
+    arrays, hidden = network(), 10**6
+    shapes = {n: [hidden * s // H if s in (H, 3 * H) else s for s in a.shape] for n, a in arrays.items()}
+    header = {n: {"dtype": "F64", "shape": shape, "data_offsets": [0, 0]} for n, shape in shapes.items()}
+    Path("file").write_bytes(tensors(header))
+    monkeypatch.setattr(files, "read", None)  # it is not even tried
+    assert "bytes, more than this machine has memory" in refusal(symbols="\nabcdef", mode="lines")
+
+
+def test_what_is_no_file(here):
+    Path("folder").mkdir()
+    assert "missing: no such file: expected a file of bptt export" in refusal("missing")
+    assert "is not a regular file" in refusal("folder")
+    assert "cannot be read: embedded null" in refusal("a\0")
+    with pytest.raises(InputError, match="path 5: expected a path"):
+        exchange.from_torch(5)
+
+
+@posix
+def test_a_link_is_followed_and_a_pipe_is_not_waited_for(here):
+    exchange.to_torch(make(), "ours")
+    Path("link").symlink_to("ours")
+    assert same(make(), exchange.from_torch("link"))
+    os.mkfifo("pipe")
+    assert "is not a regular file" in refusal("pipe")
+
+
+def test_a_file_cut_anywhere_or_with_more_at_its_end(here):
+    exchange.to_torch(make(hidden=2, vocabulary=characters("a")), "ours")
+    whole = Path("ours").read_bytes()
+    Path("file").write_bytes(whole)
+    for size in reversed(range(len(whole))):
+        os.truncate("file", size)
+        refusal()
+    Path("file").write_bytes(whole + b"\0")
+    assert "bytes, expected" in refusal()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "header", "metadata"])
+def test_whatever_a_file_holds_it_is_refused_in_words_or_works(here, kind):
+    exchange.to_torch(make("lstm", 2, "float32", hidden=2, text="t", held_out=1.0), "ours")
+    whole = Path("ours").read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    rng, taken = random.Random(kind), 0
+    for _ in range(int(os.environ.get("BPTT_MUTATIONS", "20000")) // 40):
+        data = bytearray(whole)
+        header = json.loads(whole[8:end])
+        if kind == "bytes":
+            rng.choice(DAMAGES)(rng, data)
+        elif kind == "header":
+            data = tensors(twist(rng, header), whole[end:])
+        else:
+            header["__metadata__"]["bptt"] = json.dumps(twist(rng, json.loads(header["__metadata__"]["bptt"])))
+            data = tensors(header, whole[end:])
+        Path("file").write_bytes(data)
+        try:
+            found = exchange.from_torch("file")
+        except ExchangeError:
+            refusal()
+        else:
+            taken += 1
+            assert repr(found)
+            with np.errstate(all="ignore"):  # a number with another exponent
+                found.sample(1, length=3)
+    assert taken
+
+
+# Writing
+
+
+def test_nothing_is_written_over(here):
+    Path("file").write_bytes(b"mine")
+    Path("folder").mkdir()
+    for path in ("file", "folder"):
+        with pytest.raises(
+            InputError, match=f"^{path}: something is there already: name a new file, or move the old one away$"
+        ):
+            exchange.to_torch(make(), path)
+    assert Path("file").read_bytes() == b"mine"
+    assert sorted(path.name for path in here.iterdir()) == ["file", "folder"]
+
+
+def test_what_cannot_be_written(here):
+    Path("file").write_bytes(b"mine")
+    for path in ("file/new", "new\0"):
+        with pytest.raises(Unsaved, match="bytes cannot be written: "):
+            exchange.to_torch(make(), path)
+    exchange.to_torch(make(), "new/folder/file")
+    assert same(make(), exchange.from_torch("new/folder/file"))
+    assert sorted(path.name for path in here.iterdir()) == ["file", "new"]
+
+
+def test_what_could_not_be_read_again_is_not_written(here, monkeypatch):
+    exchange.to_torch(make(), "file")
+    header = int.from_bytes(Path("file").read_bytes()[:8], "little")
+    monkeypatch.setattr(contents, "LARGEST_HEADER", header)
+    exchange.to_torch(make(), "just")
+    assert same(make(), exchange.from_torch("just"))
+    monkeypatch.setattr(contents, "LARGEST_HEADER", header - 1)
+    with pytest.raises(InputError, match=r"symbols and initial states take .* can be read again: export a smaller model"):
+        exchange.to_torch(make(), "more")
+    assert not Path("more").exists()
+    refusal("just")
+
+
+# The commands
+
+
+def test_a_model_goes_out_and_comes_back_by_commands(run, monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: False)  # a second, the first time
+    trained = make()
+    trained.save("runs/m")
+    assert run("export", "runs/m", "--to", "torch") == (0, "saved in m.safetensors\n", "")
+    assert run("import", "m.safetensors", "--out", "back") == (0, "saved in back\nmore: bptt sample back --count 10\n", "")
+    assert same(trained, bptt.load("back", backend="numpy"))
+    Path("names.txt").write_text("abba\ncafe\n")
+    for command in (["sample", "--count", 5], ["next"], ["score", "names.txt"], ["evaluate", "names.txt"]):
+        there, back = (run(command[0], folder, *command[1:]) for folder in ("runs/m", "back"))
+        assert there == back
+        assert there[0] == 0
+    assert run("train", "names.txt", "--from", "back", "--steps", 2, "--quiet", "--out", "new", "--backend", "numpy")[0] == 0
+    code, out, err = run("train", "--resume", "back")
+    assert (code, out) == (2, "")
+    assert "begin a new run with --from" in err
+
+
+def test_somebody_elses_file_by_commands(run):
+    write("theirs.safetensors", network("lstm", 2, "float32"))
+    code, out, _ = run("import", "theirs.safetensors", "--symbols", "dac\nfeb", "--mode", "stream", "--out", "mine")
+    assert (code, out.splitlines()[0]) == (0, "saved in mine")
+    assert bptt.load("mine", backend="numpy").config == model.Config("lstm", V, H, 2, "zero")
+    assert run("sample", "mine", "--length", 5)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["export", "m"], "--to"),
+        (["export", "m", "--to", "onnx"], "onnx"),
+        (["export", "missing", "--to", "torch"], "missing: no such folder"),
+        (["export", "m", "--to", "torch", "--out", "names.txt"], "names.txt: something is there already: name a new file"),
+        (["export", "m", "--to", "torch"], "m.safetensors: something is there already: name a new file"),
+        (["import", "m.safetensors"], "--out"),
+        (["import", "missing", "--out", "x"], "missing: no such file"),
+        (["import", "m", "--out", "x"], "m: is not a regular file: expected a file of bptt export"),
+        (["import", "names.txt", "--out", "x"], "names.txt: does not begin like a safetensors file"),
+        (["import", "m.safetensors", "--out", "m"], "m: something is there already: name a new folder"),
+        (["import", "m.safetensors", "--out", "x", "--mode", "lines"], "leave out --symbols and --mode"),
+        (["import", "m.safetensors", "--out", "x", "--mode", "prose"], "prose"),
+    ],
+)
+def test_mistakes_are_one_line(run, command, words):
+    make().save("m")
+    exchange.to_torch(make(), "m.safetensors")
+    Path("names.txt").write_text("abba\ncafe\n")
+    before = sorted(Path().rglob("*"))
+    code, out, err = run(*command)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert sorted(Path().rglob("*")) == before
+
+
+# PyTorch itself
+
+
+def modules(torch, cell, layers, dtype):
+    kind = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
+    parts = {"rnn": kind(V, H, layers), "decoder": torch.nn.Linear(H, V)}
+    return torch.nn.ModuleDict(parts).to(getattr(torch, dtype))
+
+
+def torch_logits(torch, parts, ids, start):
+    """Logits (T, B, V) of tokens (T, B)."""
+    with torch.no_grad():
+        one_hot = torch.eye(V, dtype=parts["decoder"].weight.dtype)[torch.from_numpy(ids)]
+        return parts["decoder"](parts["rnn"](one_hot, start)[0]).numpy()
+
+
+@CELLS
+@LAYERS
+@DTYPES
+@pytest.mark.parametrize("initial", ["learned", "zero"])
+def test_torch_loads_what_is_exported_and_gives_our_logits(here, torch, cell, layers, dtype, initial):
+    from safetensors.torch import load_file
+
+    trained, ids = make(cell, layers, dtype, initial=initial), np.random.default_rng(0).integers(0, V, (20, 3))
+    about = exported(trained, "file")[1]
+    parts, start = modules(torch, cell, layers, dtype), None
+    parts.load_state_dict(load_file("file"), strict=True)
+    if initial == "learned":
+        states = [torch.tensor(s, dtype=getattr(torch, dtype))[:, None].repeat(1, 3, 1) for s in about["states"].values()]
+        start = tuple(states) if cell == "lstm" else states[0]
+    ours = model.forward(trained.config, trained.params, ids)[0]
+    assert ours.dtype == np.dtype(dtype)
+    np.testing.assert_allclose(torch_logits(torch, parts, ids, start), ours, rtol=0, atol=TOLERANCE[dtype])
+
+
+@CELLS
+@LAYERS
+@DTYPES
+def test_what_torch_saved_gives_its_logits(here, torch, cell, layers, dtype):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    parts, ids = modules(torch, cell, layers, dtype), np.random.default_rng(0).integers(0, V, (20, 3))
+    save_file(parts.state_dict(), "file", metadata={"format": "pt"})
+    found = exchange.from_torch("file", symbols="dac\nfeb", mode="lines")
+    assert found.backend.dtype == dtype
+    order = np.array(["dac\nfeb".index(symbol) for symbol in LETTERS.symbols])
+    ours = model.forward(found.config, found.params, np.argsort(order)[ids])[0]
+    expected = torch_logits(torch, parts, ids, None)[:, :, order]
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=TOLERANCE[dtype])
+
+
+def test_torch_in_half_precision_is_refused_in_words(here, torch):
+    from safetensors.torch import save_file
+
+    for dtype, kind in (("float16", "F16"), ("bfloat16", "BF16")):
+        save_file(modules(torch, "gru", 1, dtype).state_dict(), "file")
+        assert f"is {kind}, expected all F32 or all F64" in refusal(symbols="\nabcdef", mode="lines")
+
+
+def test_torch_runs_the_lines_in_the_readme(here, torch):
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")  # in the checkout and in the source distribution
+    code = next(block for block in readme.split("```python\n") if "strict=True" in block).partition("```")[0]
+    trained = make(dtype="float32", vocabulary=characters("abcdefghijklmnopqrstuvwxyz"), hidden=128)
+    exchange.to_torch(trained, "dinosaurs.safetensors")
+    found = {}
+    exec(code, found)
+    ours = logits(trained, trained.vocabulary.encode("\nvelo"))
+    np.testing.assert_allclose(found["logits"].detach().numpy(), ours, rtol=0, atol=1e-5)  # 128 units add up
