@@ -1,0 +1,79 @@
+"""The minimal gated unit of Zhou et al. (2016, arXiv 1603.09420): a cell with one gate, in the style of `bptt/nn`.
+
+f_t = sigmoid(Wax_f x_t + Waa_f a_{t-1} + b_f)
+n_t = tanh(Wax_n x_t + Waa_n (f_t a_{t-1}) + b_n)
+a_t = (1 - f_t) a_{t-1} + f_t n_t
+"""
+
+from typing import Any, NamedTuple
+
+from bptt.backend import Array, namespace
+from bptt.nn import initialisation, linear
+from bptt.nn.arrays import outer, sigmoid
+from bptt.nn.vanilla import State as State  # of one array, a (B, H); "as": it belongs to this module, too
+
+GATES = 2  # blocks of H rows in Wax, Waa and b
+
+
+class Params(NamedTuple):
+    """What is learned; 2H rows hold the blocks f, n."""
+
+    Wax: Array  # (2H, I)
+    Waa: Array  # (2H, H)
+    b: Array  # (2H,)
+
+
+class Cache(NamedTuple):
+    """What backward needs from forward."""
+
+    x: Array  # (T, B) tokens or (T, B, I) vectors
+    a: Array  # (T+1, B, H): a[0] is the initial state
+    f: Array  # (T, B, H)
+    n: Array  # (T, B, H)
+
+
+def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "uniform") -> Params:
+    """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero."""
+    Wax, Waa = initialisation.uniform(rng, (2 * hidden, inputs), hidden), initialisation.recurrent(rng, 2, hidden, kind)
+    return Params(Wax, Waa, namespace(Wax).zeros_like(Wax[:, 0]))
+
+
+def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache]:
+    """States a_1 .. a_T (T, B, H), the last one as the next State, and the Cache."""
+    a, f, n = recurrence(linear.forward(params.Wax, x, params.b), params.Waa, state.a)
+    return a[1:, ...], State(a[-1, ...]), Cache(x, a, f, n)
+
+
+def backward(params: Params, cache: Cache, da: Array, dafter: State | None = None) -> tuple[Array | None, State, Params]:
+    """Gradients with respect to x, the initial state and the parameters, given da (T, B, H) and `dafter` from after T."""
+    xp, (x, a, f, n), H = namespace(da), cache, params.Waa.shape[1]
+    da_next = xp.zeros_like(a[0, ...]) if dafter is None else dafter.a
+    dz, da0 = recurrence_backward(da, a, f, n, da_next, params.Waa)  # the only sequential part
+    dx, dWax, db = linear.backward(params.Wax, x, dz)
+    dWaa = xp.concat([outer(dz[:, :, :H], a[:-1, ...]), outer(dz[:, :, H:], f * a[:-1, ...])])
+    return dx, State(da0), Params(dWax, dWaa, db)
+
+
+def recurrence(z: Array, Waa: Array, a0: Array) -> tuple[Array, Array, Array]:
+    """a (T+1, B, H), f and n (T, B, H), given z (T, B, 2H) and a0 (B, H)."""
+    xp, H = namespace(z), a0.shape[1]
+    a, f, n = [a0], [], []
+    for t in range(z.shape[0]):
+        f.append(sigmoid(z[t, :, :H] + a[-1] @ Waa[:H, :].T))
+        n.append(xp.tanh(z[t, :, H:] + (f[-1] * a[-1]) @ Waa[H:, :].T))
+        a.append(a[-1] + f[-1] * (n[-1] - a[-1]))
+    return xp.stack(a), xp.stack(f), xp.stack(n)
+
+
+def recurrence_backward(da: Array, a: Array, f: Array, n: Array, da_next: Array, Waa: Array) -> tuple[Array, Array]:
+    """Gradients with respect to z (T, B, 2H) and a0 (B, H), given da (T, B, H) from above and da_next (B, H) from after T."""
+    xp, H = namespace(da), n.shape[2]
+    dz: list[Array] = []
+    for t in reversed(range(n.shape[0])):
+        d, a_prev = da[t, ...] + da_next, a[t, ...]
+        dz_n = d * f[t, ...] * (1.0 - n[t, ...] * n[t, ...])
+        ds = dz_n @ Waa[H:, :]
+        dz_f = (d * (n[t, ...] - a_prev) + ds * a_prev) * f[t, ...] * (1.0 - f[t, ...])
+        dz.append(xp.concat([dz_f, dz_n], axis=1))
+        da_next = d * (1.0 - f[t, ...]) + ds * f[t, ...] + dz_f @ Waa[:H, :]
+    return xp.stack(dz[::-1]), da_next

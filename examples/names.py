@@ -1,0 +1,21 @@
+"""A generator of names: learns from the built-in dinosaurs, prints ten names that are not among them, saves the model."""
+
+import argparse
+from pathlib import Path
+
+import bptt
+from bptt.text import corpus
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--steps", type=int, default=2000, help="updates of the weights")
+parser.add_argument("--out", type=Path, default=Path("dinosaur-names"), help="a new folder for the model")
+arguments = parser.parse_args()
+if arguments.out.exists():
+    parser.error(f"{arguments.out} is there already: name another folder with --out")
+
+model = bptt.train("dinosaurs", steps=arguments.steps, report=None)
+known = corpus.read("dinosaurs").text.split("\n")
+for name in model.sample(10, temperature=0.8, without=known):
+    print(name.capitalize())
+model.save(arguments.out)
+print(f"saved: bptt sample {arguments.out} --count 10 --seed 1")

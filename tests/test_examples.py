@@ -1,0 +1,205 @@
+"""The examples: each runs as it stands, and the cell in them is right."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import backend as backends
+from bptt.errors import InputError
+from bptt.nn import model, packing
+from bptt.run.language_model import LanguageModel
+from bptt.text.vocabulary import characters
+from gradcheck import central_differences
+
+EXAMPLES = Path(__file__).parents[1] / "examples"  # in the checkout and in the source distribution
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+RIGHT = " + ds * f[t, ...]"  # what the state before gets through the gate, in minimal_gated_unit.py
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+mgu = load("minimal_gated_unit")
+
+
+def run(script: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run an example here, with every warning an error."""
+    command = [sys.executable, "-W", "error", str(script), *arguments]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_FUSED": "0", "PYTHONIOENCODING": "utf-8", **env}
+    return subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", env=env)
+
+
+def printed(name: str, *arguments: str) -> list[str]:
+    done = run(EXAMPLES / f"{name}.py", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_an_example_is_short(script):
+    assert sum(bool(line.strip()) for line in script.read_text("utf-8").splitlines()) < 60
+
+
+def test_names(tmp_path):
+    *names, saved = printed("names", "--steps", "3")
+    assert len(names) == 10
+    assert saved == "saved: bptt sample dinosaur-names --count 10 --seed 1"
+    assert bptt.load("dinosaur-names").config.cell == "gru"
+    again = run(EXAMPLES / "names.py", "--steps", "3")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "dinosaur-names is there already" in again.stderr
+
+
+@pytest.mark.parametrize("text", [[], ["own.txt"]], ids=["built-in", "file"])
+def test_style(text):
+    Path("own.txt").write_text("the rain in spain stays mainly in the plain. " * 40)
+    lines = printed("style", *text, "--steps", "2")
+    assert lines[0].startswith("<bptt.LanguageModel: gru")
+    assert [line for line in lines if line.startswith("---")] == ["--- temperature 0.5", "--- temperature 1.0"]
+
+
+def test_odd_ones_out():
+    assert len(printed("odd_ones_out", "--steps", "2")) == 3
+    strange, least = printed("odd_ones_out", "rex", "t-rex", "mei", "--steps", "2", "--show", "2")
+    assert strange.split() == ["inf", "t-rex"]
+    assert float(least.split()[0]) > 0
+    assert least.split()[1] in ("rex", "mei")
+
+
+def test_train_a_cell():
+    first, *names = printed("train_a_cell", "--steps", "20")
+    assert float(first.split()[0]) < np.log(27)
+    assert len(names) == 10
+
+
+def test_check_a_cell():
+    lines = [line.split() for line in printed("check_a_cell")]
+    assert [(name, verdict) for name, _, verdict in lines] == [(name, "fine") for name in ("dWax", "dWaa", "db", "dx", "da")]
+
+
+def test_check_a_cell_finds_a_mistake(tmp_path):
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    (tmp_path / "tests").mkdir()
+    shutil.copy(EXAMPLES.parent / "tests" / "gradcheck.py", tmp_path / "tests")
+    cell = tmp_path / "examples" / "minimal_gated_unit.py"
+    source = cell.read_text("utf-8")
+    assert source.count(RIGHT) == 1
+    cell.write_text(source.replace(RIGHT, ""), "utf-8")
+    done = run(tmp_path / "examples" / "check_a_cell.py")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "dWaa" in done.stdout
+    assert "WRONG" in done.stdout
+
+
+# the minimal gated unit
+
+
+def case(T: int, B: int, I: int, H: int, tokens: bool) -> tuple[Any, ...]:
+    """Parameters, x, the state before, and the gradients da from above and dafter from the state after, as NumPy arrays."""
+    rng = np.random.default_rng(0)
+    params = packing.transform(lambda array: array + 0.3 * rng.normal(size=array.shape), mgu.init(rng, I, H))
+    x = rng.integers(0, I, (T, B)) if tokens else rng.normal(size=(T, B, I))
+    state, dafter = mgu.State(0.5 * rng.normal(size=(B, H))), mgu.State(rng.normal(size=(B, H)))
+    return params, x, state, rng.normal(size=(T, B, H)), dafter
+
+
+@pytest.mark.parametrize(("T", "B", "I", "H"), [(4, 3, 5, 2), (1, 3, 5, 2), (4, 1, 5, 2), (4, 3, 5, 1), (3, 2, 4, 6)])
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "vectors"])
+@pytest.mark.parametrize("truncated", [True, False], ids=["truncated", "whole"])
+def test_the_gradient_of_the_cell_equals_central_differences(lab, T, B, I, H, tokens, truncated):
+    params, x, state, da, dafter = case(T, B, I, H, tokens)
+
+    def gradients(params: Any, x: Any, state: Any, da: Any, dafter: Any) -> Any:
+        return mgu.backward(params, mgu.forward(params, x, state)[2], da, None if truncated else dafter)
+
+    tree = (params, state, () if tokens else x)
+    shapes = packing.transform(lambda array: list(array.shape), tree)
+
+    def loss(theta: np.ndarray) -> float:
+        params, state, vectors = packing.unpack(theta, shapes)
+        a, after, _ = mgu.forward(params, x if tokens else vectors, state)
+        return float(np.sum(a * da) + (0.0 if truncated else np.sum(after.a * dafter.a)))
+
+    dx, dstate, dparams = lab.call(gradients, params, x, state, da, dafter)
+    expected = packing.unpack(central_differences(loss, packing.pack(tree)), shapes)
+    assert (dx is None) == tokens
+    tolerance = 1e-8 if lab.backend.dtype == "float64" else 1e-4
+    lab.close((dparams, dstate, () if tokens else dx), expected, tolerance)
+
+
+def test_the_cell_follows_the_equations(lab):
+    """One step, one sequence and one gate at a time."""
+    T, B, I, H = 4, 3, 5, 2
+    params, x, state, _, _ = case(T, B, I, H, tokens=True)
+    (Wax_f, Wax_n), (Waa_f, Waa_n), (b_f, b_n) = (np.split(array, 2) for array in params)
+    expected = np.zeros((T, B, H))
+    for k in range(B):
+        a = state.a[k]
+        for t in range(T):
+            f = 1 / (1 + np.exp(-(Wax_f[:, x[t, k]] + Waa_f @ a + b_f)))
+            n = np.tanh(Wax_n[:, x[t, k]] + Waa_n @ (f * a) + b_n)
+            expected[t, k] = a = (1 - f) * a + f * n
+    a, after = lab.call(lambda *given: mgu.forward(*given)[:2], params, x, state)
+    lab.close((a, after.a), (expected, expected[-1]))
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """The cell in the table of cells, as train_a_cell.py puts it there."""
+    monkeypatch.setitem(model.CELLS, "mgu", mgu)
+
+
+def test_a_cell_in_the_table_is_a_model(lab, table):
+    """Two layers, dropout, a padded batch and a learned initial state, with the gradient of every parameter."""
+    rng = np.random.default_rng(1)
+    config = model.Config("mgu", 5, 3, layers=2)
+    params = packing.transform(lambda array: array + 0.3 * rng.normal(size=array.shape), model.init(config, rng))
+    x, y, mask = rng.integers(0, 5, (4, 2)), rng.integers(0, 5, (4, 2)), np.ones((4, 2))
+    mask[2:, 1] = 0.0
+    keep = model.dropout_masks(config, rng, 0.4, 2)
+
+    def gradient(params: Any, x: Any, y: Any, mask: Any, keep: Any) -> Any:
+        return model.loss_and_gradient(config, params, x, y, mask, None, keep)[1]
+
+    def loss(theta: np.ndarray) -> float:
+        return float(model.loss_and_gradient(config, packing.unpack(theta, model.shapes(config)), x, y, mask, None, keep)[0])
+
+    expected = packing.unpack(central_differences(loss, packing.pack(params)), model.shapes(config))
+    got = lab.call(gradient, params, x, y, mask, keep)
+    lab.close(got, expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
+
+
+def test_a_cell_in_the_table_is_saved_and_loaded(table):
+    config, backend, vocabulary = model.Config("mgu", 4, 3), backends.select("numpy"), characters("\nabc")
+    params = packing.transform(backend.put, model.init(config, np.random.default_rng(0)))
+    before = LanguageModel(config, vocabulary, "lines", params, backend, {})
+    before.save("m")
+    after = bptt.load("m", backend="numpy")
+    assert after.sample(3) == before.sample(3)
+    assert after.score("abc") == before.score("abc")
+    model.CELLS.pop("mgu")
+    with pytest.raises(InputError, match="cell 'mgu' is unknown"):
+        bptt.load("m")
+
+
+def test_bptt_train_takes_the_cells_of_the_package_only(table):
+    with pytest.raises(InputError, match="--cell 'mgu': expected one of vanilla, gru, lstm"):
+        bptt.train("dinosaurs", cell="mgu", steps=1)
