@@ -22,8 +22,9 @@ ROOMS = {
     "textbook": {"backend"},
     "text": {"backend"},
     "run": {"backend", "fused", "nn", "text"},
-    "cli": {"backend", "fused", "nn", "textbook", "text", "run", "__init__"},
+    "cli": {"backend", "fused", "nn", "textbook", "text", "run", "inspect", "report", "__init__"},
     "inspect": {"backend", "nn", "run"},
+    "report": {"backend", "nn", "text", "run", "inspect"},
     "__init__": {"run", "inspect"},
     "__main__": {"cli"},
 }
@@ -68,6 +69,7 @@ MAY_NAME = {
     "text": {"numpy"},
     "run": {"numpy"},
     "inspect": {"numpy"},
+    "report": {"numpy"},
 }
 
 SOURCE = Path(bptt.__file__).parent

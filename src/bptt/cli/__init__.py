@@ -6,7 +6,7 @@ import warnings
 
 from cyclopts import CycloptsError
 
-from bptt.cli import exchange, info, textbook, training, use  # noqa: F401  # they add their commands to the app
+from bptt.cli import check, exchange, info, report, textbook, training, use  # noqa: F401  # they add their commands to the app
 from bptt.cli.console import complain, printing, unwritten, warn
 from bptt.cli.parser import app, explain
 from bptt.errors import InputError

@@ -1,0 +1,31 @@
+"""`bptt report`."""
+
+from pathlib import Path
+
+from bptt.cli.console import say
+from bptt.cli.parser import Text, app
+from bptt.report import page
+from bptt.run import folder
+from bptt.run.language_model import load
+
+
+@app.command
+def report(run: Path, text: Text | None = None, /, *, out: Path | None = None) -> int:
+    """Write a page about a model: how it was trained, what its units follow, how far back its gradients reach.
+
+    One file that needs no network and no scripts.
+
+    Parameters
+    ----------
+    run
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+    text
+        What to look at: a file, - for standard input, or a built-in text; by default what the run held out.
+    out
+        The file, which is replaced; by default report.html in the folder of the run, or here for a model alone.
+    """
+    model = load(run, backend="numpy")
+    target = out or (run if folder.is_run(run) else Path()) / "report.html"
+    page.write(model, run, text, target)
+    say(f"written: {target}")
+    return 0

@@ -1,0 +1,229 @@
+"""The page itself: the numbers of a model and of its run, put into words, pictures and one file."""
+
+import importlib.util
+import itertools
+import math
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt import inspect
+from bptt.backend import HostArray
+from bptt.errors import InputError
+from bptt.inspect import Activations
+from bptt.nn import model, packing
+from bptt.report import pictures
+from bptt.report.units import telling
+from bptt.run import files, folder, sampling
+from bptt.run.checkpoint import CheckpointError
+from bptt.run.contents import Checkpoint
+from bptt.run.data import generator, prepare
+from bptt.run.language_model import LanguageModel
+from bptt.run.progress import printable
+from bptt.run.settings import from_flags
+from bptt.text import corpus
+from bptt.text.sequences import Sequences
+
+LENGTH = 600  # characters that are looked at
+LINES = 40  # at most
+HORIZON = 50  # steps back
+STRIP = 80  # characters whose expectations are shown
+RANKS = 4  # likeliest characters of each
+LEVELS = 5  # of a colour
+BLOCKS = {"vanilla": ("",), "gru": ("r", "u", "n"), "lstm": ("i", "f", "g", "o")}
+
+
+class Looked(NamedTuple):
+    """The text that is looked at."""
+
+    where: str  # in words
+    texts: list[str]  # lines, or one piece of a stream
+
+
+def available() -> str:
+    """What is missing of what a report needs, the extra `plot`; nothing where all is there."""
+    return next((name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None), "")
+
+
+def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> None:
+    """Write the report on a model into a file, in place of an older one; `place` is its run, or where it lies.
+
+    `text` is a file or a built-in text to look at; by default what the run held out.
+
+    Raises:
+        InputError: no text, or one with characters that the model does not know; the file cannot be written.
+    """
+    if missing := available():
+        raise InputError(f"a report needs {missing}, which is not installed: pip install 'bptt[plot]'")
+    looked = _looked(trained, text)
+    try:
+        files.replace(out, _page(trained, place, looked).encode())
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {files.reason(error)}") from None
+
+
+def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
+    import jinja2
+
+    seen = _joined([inspect.activations(trained, one) for one in looked.texts])
+    longest = max(looked.texts, key=len)
+    history, kept = _history(place), _checkpoints(place)
+    steps, found = _radii(trained, kept)
+    names = [printable(name, "\n") for name in seen.inputs]
+    mean = float(np.mean(seen.nats)) / math.log(2)
+    template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(template).render(
+        title=f"bptt: {printable(str(trained.record.get('text', place.name)))}",
+        facts=_facts(trained, len(seen.nats), mean),
+        curves=pictures.curves(history, _clip(trained)) if len(history) > 1 else "",
+        saturation=pictures.saturation(trained.config.cell, seen),
+        flow=pictures.flow(inspect.gradient_flow(trained, longest, HORIZON)),
+        radii=pictures.radii(steps, found, BLOCKS[trained.config.cell]),
+        samples=_samples(history),
+        where=looked.where,
+        units=[{**unit._asdict(), "runs": _runs(names[1:], unit.values[1:])} for unit in telling(seen)],
+        expected=_expected(trained, seen, 2 * mean),
+        surprise=f"{2 * mean:.1f}",
+        ranks=min(RANKS, trained.config.vocabulary),
+        levels=LEVELS,
+        mode=trained.mode,
+    )
+
+
+def _looked(trained: LanguageModel, text: str | None) -> Looked:
+    """The text to look at: what was given, or what the run held out, or learned from where it held out nothing."""
+    if text is not None:
+        source = corpus.read(text, trained.vocabulary)
+        return _pieces(f"The text {source.shown}", corpus.sequences(source, trained.mode), trained)
+    record = trained.record
+    told, place = record.get("settings"), record.get("source")
+    if place in (None, "", "-") or not isinstance(told, dict):
+        raise InputError("the text of this model was no file: give one to look at")
+    try:
+        as_it_was = {name: told[name] for name in ("seed", "validation") if told.get(name) is not None}
+        settings = from_flags({**as_it_was, "mode": trained.mode})
+        data = prepare(place, settings, generator(settings.seed, 0), trained.vocabulary)
+    except InputError as error:
+        raise InputError(f"the text of this model cannot be read again: {error}: give one to look at") from None
+    if data.held_out:
+        return _pieces("Text that was held out", data.held_out, trained)
+    return _pieces("Text that it learned from, for none was held out", data.training, trained)
+
+
+def _pieces(where: str, sequences: Sequences, trained: LanguageModel) -> Looked:
+    """Some lines from all over the text, or the beginning of a stream."""
+    count = min(len(sequences), LINES if trained.mode == "lines" else 1)
+    texts: list[str] = []
+    for place in np.linspace(0, len(sequences) - 1, count).astype(int).tolist() if count else ():
+        left = LENGTH - sum(map(len, texts))
+        ids: HostArray = sequences[place][1 : left + 1]
+        one = trained.vocabulary.decode(ids)
+        one = one.rstrip("\n") if trained.mode == "lines" else one
+        if one and left > 0:
+            texts.append(one)
+    if not texts:
+        raise InputError("nothing to look at: expected text that is more than white space")
+    return Looked(where, texts)
+
+
+def _joined(parts: list[Activations]) -> Activations:
+    """What was seen in one text after the other."""
+    arrays: dict[str, Any] = {}
+    for name in Activations._fields:
+        values = [getattr(part, name) for part in parts]
+        if name in ("inputs", "targets"):
+            arrays[name] = list(itertools.chain.from_iterable(values))
+        else:
+            arrays[name] = None if values[0] is None else np.concatenate(values)
+    return Activations(**arrays)
+
+
+def _saved(place: Path) -> Checkpoint | None:
+    try:
+        return folder.read(place, run=True)[1] if folder.is_run(place) else None
+    except CheckpointError:  # a run whose model could be loaded, but not gone on with
+        return None
+
+
+def _history(place: Path) -> list[dict[str, Any]]:
+    """The rows of a run's history, none for a model alone."""
+    saved = _saved(place)
+    return list(saved.progress.history) if saved and saved.progress else []
+
+
+def _checkpoints(place: Path) -> list[Checkpoint]:
+    """Those of a run that are kept and whole, the oldest first."""
+    found = []
+    for path in sorted(place.glob(f"{folder.CHECKPOINTS}/step-*")):
+        try:
+            found.append(folder.read(path)[1])
+        except CheckpointError:  # damaged: the others will do
+            continue
+    return found
+
+
+def _radii(trained: LanguageModel, kept: list[Checkpoint]) -> tuple[list[int], HostArray]:
+    """The steps of the checkpoints, and the spectral radius of each block of Waa there, (n, L, G); of a model alone its own."""
+    layers = range(trained.config.layers)
+    if kept:
+        steps = [int(saved.record.get("step") or 0) for saved in kept]
+        return steps, np.array([[inspect.spectral_radius(saved.weights[f"layers.{n}.Waa"]) for n in layers] for saved in kept])
+    params = packing.transform(trained.backend.get, trained.params)
+    return [int(trained.record.get("step") or 0)], np.array([[inspect.spectral_radius(one.Waa) for one in params.layers]])
+
+
+def _clip(trained: LanguageModel) -> float | None:
+    told = trained.record.get("settings")
+    found = told.get("clip_norm") if isinstance(told, dict) else None
+    return float(found) if isinstance(found, int | float) and found > 0 else None
+
+
+def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str, str]]:
+    config, record = trained.config, trained.record
+    size = packing.count(model.shapes(config))
+    held_out = record.get("held_out")
+    facts = [
+        ("model", f"{config.cell}, {config.layers} x {config.hidden} units, {size:,} parameters, {config.vocabulary} symbols"),
+        ("of step", f"{record.get('step') or 0:,}"),
+        ("held out", f"{held_out / math.log(2):.4f} bits per character" if held_out else "not measured"),
+        ("looked at", f"{targets:,} characters, {mean:.4f} bits each"),
+    ]
+    return [(name, printable(value)) for name, value in facts]
+
+
+def _samples(history: list[dict[str, Any]]) -> list[dict[str, str]]:
+    rows = []
+    for row in history:
+        if row.get("sample"):
+            measured = f"{row['held_out'] / math.log(2):.3f} bits" if "held_out" in row else ""
+            texts = row["sample"] if isinstance(row["sample"], list) else [row["sample"]]
+            rows.append({"step": f"{row['step']:,}", "bits": measured, "text": printable(", ".join(texts)[:300], "\n")})
+    return rows
+
+
+def _runs(names: list[str], values: HostArray) -> list[tuple[int, str]]:
+    """The characters that were read, those next to each other with one colour together; a line begins with its newline."""
+    levels = np.round(LEVELS * np.clip(values, -1, 1)).astype(int).tolist()
+    return [
+        (level, "".join(name for name, _ in group))
+        for level, group in itertools.groupby(zip(names, levels), lambda one: one[1])
+    ]
+
+
+def _expected(trained: LanguageModel, seen: Activations, surprise: float) -> list[dict[str, Any]]:
+    """Of the first characters what they cost, and what was likelier."""
+    symbols = [_visible(name) for name in sampling.names(trained.vocabulary)]
+    found = []
+    for target, nats, p in zip(seen.targets[:STRIP], seen.nats[:STRIP].tolist(), seen.p[:STRIP]):
+        bits = nats / math.log(2)
+        likely = [(symbols[i], f"{100 * p[i]:.0f} %") for i in np.argsort(-p, kind="stable")[:RANKS].tolist()]
+        found.append({"target": _visible(target), "bits": f"{bits:.1f}", "surprising": bits > surprise, "likely": likely})
+    return found
+
+
+def _visible(symbol: str) -> str:
+    """A symbol as something that can be seen."""
+    return {"\n": "↵", " ": "␣", "\t": "⇥"}.get(symbol, printable(symbol))

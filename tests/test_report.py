@@ -1,0 +1,194 @@
+"""A report: one file that stands alone, with the model's own numbers in it, for every cell and whatever is in the text."""
+
+import html
+import importlib.util
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import cli, inspect
+from bptt.report import page, pictures, units
+from bptt.run import plots
+from runs import NAMES, PROSE
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[plot]'")
+pytest.importorskip("jinja2", reason="jinja2 is not installed: pip install '.[plot]'")
+VOID = {"meta", "br", "hr", "img", "link"}
+
+
+class Page(HTMLParser):
+    """The tags of a page, which must be closed in order, and their attributes."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.open, self.tags, self.attributes = [], [], []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: False)
+
+
+def trained(folder, text=NAMES, **flags):
+    (folder / "text.txt").write_text("\n".join(text) if isinstance(text, list) else text, "utf-8")
+    small = {"hidden": 5, "batch": 6, "steps": 12, "evaluate_every": 4, "backend": "numpy", "report": None, **flags}
+    bptt.train(str(folder / "text.txt"), out=folder / "run", **small)
+    return folder / "run"
+
+
+def report(run, capsys, *arguments):
+    assert cli.main(["report", str(run), *map(str, arguments)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out.removeprefix("written: ").strip()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+@pytest.mark.parametrize("text", [NAMES, PROSE * 3], ids=["lines", "stream"])
+def test_it_stands_alone(tmp_path, capsys, cell, layers, text):
+    run = trained(tmp_path, text, cell=cell, layers=layers)
+    place = report(run, capsys)
+    assert place == str(run / "report.html")
+    source = (run / "report.html").read_text("utf-8")
+    assert len(source) < 2_000_000
+    found = Page(source)
+    assert not {"script", "link", "iframe", "object", "img"} & set(found.tags)
+    for name, value in found.attributes:
+        if name in ("href", "xlink:href", "src"):
+            assert value.startswith(("#", "data:image/png;base64,"))
+    assert not re.search(r"https?://(?!www\.w3\.org)", source)
+    assert not re.search(r"@import|url\((?!#)", source)
+    assert found.tags.count("svg") == 4
+    for picture in re.findall(r"<svg.*?</svg>", source, re.DOTALL):
+        ET.fromstring(picture)  # well-formed
+    assert pictures.INK not in source
+    assert source.count("currentColor") > 20
+    model = bptt.load(run)
+    assert f"{model.record['held_out'] / math.log(2):.4f} bits per character" in source
+    for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        if "sample" in row:
+            assert f"step {row['step']:,}</th>" in source
+
+
+def test_it_looks_at_what_it_is_given(tmp_path, capsys):
+    run = trained(tmp_path, PROSE, hidden=16, steps=200, evaluate_every=200)
+    (tmp_path / "other").write_text("the dog sat on the mat " * 3)
+    report(run, capsys, tmp_path / "other", "--out", tmp_path / "page.html")
+    source = (tmp_path / "page.html").read_text("utf-8")
+    seen = inspect.activations(bptt.load(run), "the dog sat on the mat " * 3)
+    assert f"{len(seen.nats)} characters, {seen.nats.mean() / math.log(2):.4f} bits each" in source
+    strip = re.search(r'<div class="strip"><table>\s*<tr>(.*?)</tr>', source, re.DOTALL)[1]
+    cells = re.findall(r"<td( class=\"surprise\")?><b>(.*?)</b><br>(.*?)</td>", strip)
+    bits = seen.nats / math.log(2)
+    assert [(mark != "", html.unescape(name), cost) for mark, name, cost in cells] == [
+        (bool(cost > 2 * bits.mean()), {" ": "␣"}.get(name, name), f"{cost:.1f}") for name, cost in zip(seen.targets, bits)
+    ]
+    assert any(mark for mark, _, _ in cells)
+    likeliest = re.search(r'<tr class="rest">(.*?)</tr>', source, re.DOTALL)[1]
+    shown = [html.unescape(one) for one in re.findall(r"<td>(.*?)<br>", likeliest)]
+    names = ["↵" if name == "\n" else "␣" if name == " " else name for name in bptt.load(run).vocabulary.symbols]
+    assert shown == [names[i] for i in seen.p.argmax(axis=1)]
+
+
+def test_text_is_only_text(tmp_path, capsys):
+    """Of a page, a text could make anything."""
+    lines = ["<script>alert(1)</script>", "a & b", '"quoted"', "</div>", "\x1b[31m red", "é ü 字", "{{ 7 * 7 }}"] * 4
+    run = trained(tmp_path, lines, validation=0.4)
+    report(run, capsys)
+    source = (run / "report.html").read_text("utf-8")
+    assert "script" not in Page(source).tags
+    assert "\x1b" not in source
+    run.joinpath("report.html").unlink()
+    assert bptt.load(run)  # the page in its folder is in nobody's way
+
+
+def test_the_same_run_gives_the_same_page(tmp_path, capsys):
+    run = trained(tmp_path)
+    pages = []
+    for _ in range(2):
+        report(run, capsys)
+        pages.append((run / "report.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_a_model_alone_and_a_text_that_was_no_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = bptt.train(NAMES, report=None, hidden=4, steps=3, backend="numpy")
+    model.save("model")
+    assert cli.main(["report", "model"]) == 2
+    assert capsys.readouterr().err == "bptt: the text of this model was no file: give one to look at\n"
+    (tmp_path / "names").write_text("bann\nker\n")
+    assert report("model", capsys, "names") == "report.html"
+    assert Page((tmp_path / "report.html").read_text("utf-8")).tags.count("svg") == 3  # there are no curves
+
+
+def test_what_it_needs_and_does_not_get_is_told(tmp_path, capsys, monkeypatch):
+    run = trained(tmp_path)
+    (tmp_path / "text.txt").unlink()
+    assert cli.main(["report", str(run)]) == 2
+    assert "the text of this model cannot be read again" in capsys.readouterr().err
+    (tmp_path / "other").write_text("xyzzy\n")
+    assert cli.main(["report", str(run), str(tmp_path / "other")]) == 2
+    assert "'x' (U+0078)" in capsys.readouterr().err
+    (tmp_path / "other").write_text("bann\n")
+    assert cli.main(["report", str(run), str(tmp_path / "other"), "--out", str(tmp_path / "none" / "page.html")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["report", str(run), str(tmp_path / "other")]) == 2
+    assert "pip install 'bptt[plot]'" in capsys.readouterr().err
+
+
+def seen(inputs, a):
+    T, V = len(inputs), 3
+    return inspect.Activations(list(inputs), list(inputs), np.array(a)[:, None, :], None, None, np.ones((T, V)) / V, np.ones(T))
+
+
+def test_units_are_chosen_by_what_they_go_with():
+    rng = np.random.default_rng(0)
+    text = 'a "bcd" e fgh "iou" xyz ' * 4
+    quoted = np.cumsum([one == '"' for one in text]) % 2
+    vowels = np.array([one in "aeiouy" for one in text])
+    noise = 0.01 * rng.normal(size=(3, len(text)))
+    a = np.stack(
+        [0.3 * noise[0], 0.2 * quoted + noise[1], -0.1 * vowels + noise[2], np.sign(rng.normal(size=len(text)))], axis=1
+    )
+    found = units.telling(seen(text, a))
+    reasons = {unit.number: unit.reason for unit in found}
+    assert reasons[1].startswith("goes with being inside quotation marks (r = 0.9")
+    assert "goes with a vowel (r = -" in reasons[2]
+    assert reasons[3].startswith("varies most (standard deviation 1.0")
+    np.testing.assert_array_equal(next(unit.values for unit in found if unit.number == 2), a[:, 2])
+
+
+def test_units_that_never_change_go_with_nothing():
+    assert units.correlation(np.zeros((5, 2)), np.arange(5.0)).tolist() == [0, 0]
+    assert units.correlation(np.arange(10.0).reshape(5, 2), np.zeros(5)).tolist() == [0, 0]
+    assert [unit.number for unit in units.telling(seen("abc", np.zeros((3, 2))))] == [0, 1]
+
+
+def test_colours_run_from_character_to_character():
+    values = np.array([1.0, 0.95, 0.04, -0.05, -1.0, -0.39])
+    assert page._runs(list("\nabcde"), values) == [(5, "\na"), (0, "bc"), (-5, "d"), (-2, "e")]
