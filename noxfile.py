@@ -102,6 +102,13 @@ def mpi(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def onnx(session: nox.Session) -> None:
+    """Exported graphs, run by onnxruntime and by the reference of the standard."""
+    session.install(".[onnx]", "onnxruntime", "--group", "test")
+    pytest(session, "-m", "onnx", "tests/test_onnx.py")
+
+
+@nox.session(default=False)
 def endurance(session: nox.Session) -> None:
     """What takes minutes: 75 runs killed and resumed, 100 MB of text, the memory of whole runs."""
     session.install(".", "--group", "test")

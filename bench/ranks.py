@@ -71,22 +71,25 @@ def length(cell: Any, hidden: int) -> int:
 
 
 def predict(rows: list[dict[str, Any]]) -> None:
-    """Print the efficiency that a model of the time of the sums gives for 8 and 64 machines.
+    """Print the efficiency that a model of the time of what is exchanged gives for 8 and 64 machines.
 
-    A sum of n bytes takes 2 (N-1) messages, and each process sends 2 (N-1)/N n bytes. To the network's time for these comes
-    what two processes of one machine were measured to need for the same bytes, which is copying and adding.
+    A sum of n bytes takes 2 (N-1) messages, and each process sends 2 (N-1)/N n bytes. The states at the end of a batch take
+    N-1 messages, and each process receives those of all others. To the network's time for these comes what two processes of
+    one machine were measured to need for the same bytes of a sum, which is copying and adding.
     """
     print(f"{'H':>5}{'bytes':>12}{'update':>10}{'network':>18}{'machines':>10}{'sums':>10}{'efficiency':>12}")
-    for own, two in zip(rows[::2], rows[1::2], strict=True):
+    by = {(row["hidden"], row["ranks"]): row for row in rows}
+    for own, two in [(by[hidden, 1], by[hidden, 2]) for hidden, count in by if count == 1]:
+        states = 4 * BATCH * own["hidden"] * len(model.CELLS[own["cell"]].State._fields)  # bytes of each process
         update = BATCH * LENGTH / own["characters_per_second"]
-        count = 4 * length(own["cell"], own["hidden"])
-        here = two["share_of_sums"] * BATCH * LENGTH / two["characters_per_second"] / count  # seconds a byte: 2 (2-1)/2 = 1
+        gradient = 4 * length(own["cell"], own["hidden"])
+        here = two["share_of_sums"] * BATCH * LENGTH / two["characters_per_second"] / gradient  # seconds a byte: 2 (2-1)/2 = 1
         for name, (speed, latency) in NETWORKS.items():
             for machines in (8, 64):
-                sent = 2 * (machines - 1) / machines * count
-                seconds = 2 * (machines - 1) * latency + sent * (here + 1 / speed)
+                sent = 2 * (machines - 1) / machines * gradient + (machines - 1) * states
+                seconds = 3 * (machines - 1) * latency + sent * (here + 1 / speed)
                 print(
-                    f"{own['hidden']:5}{count:12,}{1e3 * update:7.0f} ms{name:>18}{machines:10}{1e3 * seconds:7.1f} ms"
+                    f"{own['hidden']:5}{gradient:12,}{1e3 * update:7.0f} ms{name:>18}{machines:10}{1e3 * seconds:7.1f} ms"
                     f"{update / (update + seconds):12.2f}"
                 )
 

@@ -7,7 +7,7 @@ import pytest
 
 from bptt import backend as backends
 from bptt import cli, fused
-from bptt.nn import gradient, gru
+from bptt.nn import gradient, gru, lstm
 from bptt.run import checking
 
 
@@ -22,7 +22,7 @@ def test_right_gradients_pass(capsys):
     heads, *rows = out.splitlines()
     assert " ".join(heads.split()) == "backend cell of the type compared with functions largest error allowed"
     assert err == ""
-    assert [row.split()[1] for row in rows] == ["vanilla", "gru", "lstm", *["vanilla"] * 2, *["gru"] * 2, *["lstm"] * 2]
+    assert [row.split()[1] for row in rows] == ["vanilla", "gru", "lstm", *["vanilla"] * 3, *["gru"] * 3, *["lstm"] * 3]
     assert "WRONG" not in out
 
 
@@ -31,8 +31,8 @@ def test_on_another_library(capsys):
     assert cli.main(["check", "--backend", "strict", "--json"]) == 0
     rows = list(map(json.loads, capsys.readouterr().out.splitlines()))
     assert {(row["backend"], row["passed"]) for row in rows} == {("strict", True)}
-    assert {row["what"] for row in rows} == {"loss", "gradient"}
-    assert len(rows) == 15
+    assert {row["what"] for row in rows} == {"loss", "gradient", "pieces"}
+    assert len(rows) == 21
 
 
 @pytest.mark.gpu
@@ -54,14 +54,15 @@ def test_a_wrong_backward_pass_is_named(capsys, monkeypatch):
     monkeypatch.setattr(gru, "recurrence_backward", wrong)
     assert cli.main(["check", "--backend", "numpy"]) == 1
     out, err = capsys.readouterr()
-    assert [line.split()[1:5] for line in out.splitlines() if "WRONG" in line] == [["gru", "gradient", "float64", "central"]]
-    assert err == "bptt: 1 of 9 checks failed (gru): do not trust what is trained here\n"
+    wrong = [line.split()[1:5] for line in out.splitlines() if "WRONG" in line]
+    assert wrong == [["gru", "gradient", "float64", "central"], ["gru", "pieces", "float32", "pure"]]
+    assert err == "bptt: 2 of 12 checks failed (gru): do not trust what is trained here\n"
 
 
 def test_numbers_that_are_none_do_not_pass(capsys, monkeypatch):
     monkeypatch.setattr(gradient, "whole", lambda theta, *_: (theta[0] * np.nan, theta * np.nan, None))
     assert cli.main(["check", "--backend", "numpy"]) == 1
-    assert "9 of 9 checks failed (gru, lstm, vanilla)" in capsys.readouterr().err
+    assert "12 of 12 checks failed (gru, lstm, vanilla)" in capsys.readouterr().err
 
 
 def test_a_backend_that_cannot_run_is_told_once(capsys, monkeypatch):
@@ -72,19 +73,48 @@ def test_a_backend_that_cannot_run_is_told_once(capsys, monkeypatch):
     assert capsys.readouterr().err == "bptt: backend 'cupy' is required but there is none\n"
 
 
-def test_compiled_functions_are_checked_where_they_are_used(monkeypatch):
-    """Here the twins are stand-ins: one of them is wrong."""
-    calls = []
+def test_a_wrong_twin_is_named(capsys, monkeypatch):
+    """Here the twins are stand-ins, one for a gradient and one for what a gradient in pieces calls."""
+    right, layer = gradient.whole, lstm.run_backward
+
+    def whole(*arguments):
+        loss, d, states = right.__wrapped__(*arguments)
+        return loss, 1.001 * d if arguments[1].cell == "gru" else d, states
+
+    def run_backward(*arguments):
+        dx, *rest = layer.__wrapped__(*arguments)
+        return dx, *(1.001 * one for one in rest)
 
     def start(library):
-        calls.append(library)
+        fused._twins[np.ndarray] = {"gradient_whole": whole, "lstm_run_backward": run_backward}
         return "stand-in 1"
 
     monkeypatch.setattr(fused, "start", start)
-    found = list(checking.checks("numpy"))
-    assert {one.compiled for one in found} == {"", "stand-in 1"}
-    assert len(found) == 9 + 15
-    assert calls == ["numpy"] * 2
+    monkeypatch.setattr(fused, "name", lambda: "stand-in 1" if fused._twins else "")
+    assert cli.main(["check", "--backend", "numpy"]) == 1
+    out, err = capsys.readouterr()
+    wrong = {tuple(line.split()[1:4]) for line in out.splitlines() if "WRONG" in line and "stand-in 1" in line}
+    assert {("gru", "gradient", "float64"), ("gru", "gradient", "float32"), ("lstm", "pieces", "float64")} <= wrong
+    assert not any(cell == "vanilla" for cell, _, _ in wrong)
+    assert "pure" not in {line.split()[6] for line in out.splitlines() if "WRONG" in line}
+    assert "(gru, lstm)" in err
+
+
+def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no compiler")
+
+    def start(library):
+        if not fused._given_up:
+            fused._twins[np.ndarray] = {"gradient_whole": fail}
+        return fused.name()
+
+    monkeypatch.setattr(fused, "start", start)
+    monkeypatch.setattr(fused, "name", lambda: "stand-in 1" if fused._twins else "")
+    assert cli.main(["check", "--backend", "numpy"]) == 0
+    out, err = capsys.readouterr()
+    assert "stand-in" not in out
+    assert "the compiled twins fail here: RuntimeError: no compiler" in err
 
 
 def test_single_precision_is_what_is_checked():

@@ -11,9 +11,10 @@ import pytest
 import bptt
 from bptt import fused
 from bptt.nn import model, packing
-from bptt.run import environment, memory, preparation
+from bptt.run import environment, memory, parallel, preparation
 from bptt.run.data import held_out_windows
 from bptt.run.evaluation import evaluate
+from bptt.run.ranks import Ranks
 from bptt.run.settings import from_flags
 from bptt.run.updates import updates
 
@@ -136,3 +137,17 @@ def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
         ready()
     with pytest.raises(bptt.OutOfMemory, match="choose fewer units or layers"):
         ready(hidden=2000, batch=1)
+
+
+def test_processes_share_the_cores_and_the_memory_of_a_machine(monkeypatch):
+    task = ready("python-help", hidden=128, batch=512, length=64).task
+    eight = Ranks(0, 8, 0, 8)
+    monkeypatch.setattr(parallel, "workers", lambda: 1)
+    alone = memory.updating(task._replace(ranks=eight))
+    monkeypatch.setattr(parallel, "workers", lambda: 8)
+    assert memory.updating(task._replace(ranks=eight)) == alone < 0.3 * memory.updating(task)
+    each = memory.needed(task._replace(ranks=eight), plotting=False)
+    monkeypatch.setattr(environment, "physical", lambda: 7 * each)
+    memory.refuse_too_large(task._replace(ranks=eight._replace(neighbours=6)))
+    with pytest.raises(bptt.OutOfMemory, match="GB in each of 8 processes, this machine has"):
+        memory.refuse_too_large(task._replace(ranks=eight))

@@ -166,6 +166,23 @@ def seen(inputs, a):
     return inspect.Activations(list(inputs), list(inputs), np.array(a)[:, None, :], None, None, np.ones((T, V)) / V, np.ones(T))
 
 
+def test_a_text_that_has_changed_is_not_taken_for_what_was_held_out(tmp_path, capsys):
+    run = trained(tmp_path)
+    (tmp_path / "text.txt").write_text("\n".join(NAMES[:-1]))
+    assert cli.main(["report", str(run)]) == 2
+    assert "the text of this model has changed since: give one to look at" in capsys.readouterr().err
+
+
+def test_lines_are_looked_at_whole(tmp_path, capsys):
+    lines = ["bann " * 50, "ker", "dir " * 70, "b", "kan " * 80]
+    run = trained(tmp_path, lines * 2, mode="lines")
+    model = bptt.load(run)
+    (tmp_path / "other").write_text("\n".join(lines))
+    assert page._looked(model, str(tmp_path / "other")).texts == [lines[0], "ker", lines[2], "b"]  # the last one is too much
+    (tmp_path / "other").write_text("\n".join(["bann " * 500, "ker " * 400]))
+    assert page._looked(model, str(tmp_path / "other")).texts == ["ker " * 400]
+
+
 def test_units_are_chosen_by_what_they_go_with():
     rng = np.random.default_rng(0)
     text = 'a "bcd" e fgh "iou" xyz ' * 4

@@ -6,16 +6,17 @@ from typing import Literal
 
 from bptt.cli.console import say
 from bptt.cli.parser import app
-from bptt.run import exchange
+from bptt.run import exchange, onnx_graph
 from bptt.run.language_model import load
 from bptt.text.corpus import Mode
 
 
 @app.command
-def export(run: Path, /, *, to: Literal["torch"], out: Path | None = None) -> int:
-    """Write a saved model into a file for another program: safetensors that a PyTorch network loads with strict=True.
+def export(run: Path, /, *, to: Literal["torch", "onnx"], out: Path | None = None) -> int:
+    """Write a saved model into a file for another program.
 
-    The network is a torch.nn.RNN, GRU or LSTM named rnn and a torch.nn.Linear named decoder. Symbols, mode and the states that
+    torch: safetensors that a PyTorch network loads with strict=True, a torch.nn.RNN, GRU or LSTM named rnn and a
+    torch.nn.Linear named decoder. onnx: a graph, tokens and states in, logits and states out. Symbols, mode and the states that
     texts begin with are JSON in the metadata of the file.
 
     Parameters
@@ -25,10 +26,11 @@ def export(run: Path, /, *, to: Literal["torch"], out: Path | None = None) -> in
     to
         The program.
     out
-        The file, which must not exist yet; by default the name of the model, .safetensors, in the current folder.
+        The file, which must not exist yet; by default the name of the model, .safetensors or .onnx, in the current folder.
     """
-    out = Path(f"{os.path.basename(os.path.abspath(run))}.safetensors") if out is None else out
-    exchange.to_torch(load(run, backend="numpy"), out)
+    ending, write = {"torch": ("safetensors", exchange.to_torch), "onnx": ("onnx", onnx_graph.to_onnx)}[to]
+    out = Path(f"{os.path.basename(os.path.abspath(run))}.{ending}") if out is None else out
+    write(load(run, backend="numpy"), out)
     say(f"saved in {out}")
     return 0
 

@@ -14,11 +14,13 @@ from bptt.text import tokens
 EXTRAS = {
     "cupy": "backend cupy: a GPU",
     "numba": "compiled twins: faster training with NumPy",
-    "matplotlib": "curve.png",
+    "matplotlib": "curve.png and bptt report",
+    "jinja2": "bptt report",
     "mpi4py": "several processes",
     "torch": "backend torch",
     "jax": "backend jax",
     "array-api-strict": "backend strict",
+    "onnx": "bptt export --to onnx",
 }
 
 

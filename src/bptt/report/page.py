@@ -108,6 +108,8 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
         data = prepare(place, settings, generator(settings.seed, 0), trained.vocabulary)
     except InputError as error:
         raise InputError(f"the text of this model cannot be read again: {error}: give one to look at") from None
+    if data.sha256 != record.get("sha256"):  # another text is split in another way
+        raise InputError(f"{place}: the text of this model has changed since: give one to look at")
     if data.held_out:
         return _pieces("Text that was held out", data.held_out, trained)
     return _pieces("Text that it learned from, for none was held out", data.training, trained)
@@ -115,18 +117,18 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
 
 def _pieces(where: str, sequences: Sequences, trained: LanguageModel) -> Looked:
     """Some lines from all over the text, or the beginning of a stream."""
-    count = min(len(sequences), LINES if trained.mode == "lines" else 1)
-    texts: list[str] = []
-    for place in np.linspace(0, len(sequences) - 1, count).astype(int).tolist() if count else ():
-        left = LENGTH - sum(map(len, texts))
-        ids: HostArray = sequences[place][1 : left + 1]
-        one = trained.vocabulary.decode(ids)
-        one = one.rstrip("\n") if trained.mode == "lines" else one
-        if one and left > 0:
-            texts.append(one)
-    if not texts:
+    sequences = sequences.take(sequences.lengths > 0)
+    if not sequences:
         raise InputError("nothing to look at: expected text that is more than white space")
-    return Looked(where, texts)
+    decode = trained.vocabulary.decode
+    if trained.mode == "stream":  # a cut through the bytes of a character leaves a mark
+        return Looked(where, [decode(sequences[0][1 : LENGTH + 1]).rstrip("\ufffd")])
+    spread = np.linspace(0, len(sequences) - 1, min(len(sequences), LINES)).astype(int)
+    left, places = LENGTH, list[int]()
+    for place in spread.tolist():
+        left -= int(sequences.lengths[place])
+        places += [place] if left >= 0 else []
+    return Looked(where, [decode(sequences[place][1:-1]) for place in places or [int(np.argmin(sequences.lengths))]])
 
 
 def _joined(parts: list[Activations]) -> Activations:

@@ -26,13 +26,13 @@ def inside(mark: str) -> Callable[[list[str]], HostArray]:
     return lambda read: np.cumsum([one == mark for one in read]) % 2
 
 
-def since(mark: str) -> Callable[[list[str]], HostArray]:
-    """How many characters ago the mark was."""
+def since(marks: str) -> Callable[[list[str]], HostArray]:
+    """How many characters ago the last of these marks was."""
 
     def count(read: list[str]) -> HostArray:
         found, steps = np.empty(len(read)), 0
         for t, one in enumerate(read):
-            steps = 0 if one == mark else steps + 1
+            steps = 0 if one in marks else steps + 1
             found[t] = steps
         return found
 
@@ -46,7 +46,7 @@ def among(characters: str) -> Callable[[list[str]], HostArray]:
 
 PROPERTIES: dict[str, Callable[[list[str]], HostArray]] = {
     "the place in the line": since("\n"),
-    "the place in the word": since(" "),
+    "the place in the word": since(" \n"),
     "being inside quotation marks": inside('"'),
     "a vowel": among("aeiouyAEIOUY"),
     "a capital letter": lambda read: np.array([one.isupper() for one in read], np.float64),

@@ -9,7 +9,8 @@ import numpy as np
 from bptt import backend as backends
 from bptt import fused
 from bptt.backend import Backend, HostArray
-from bptt.nn import gradient, model, packing
+from bptt.nn import gradient, model, packing, pieces
+from bptt.run import twins
 from bptt.run.data import generator
 
 DIFFERENCE = 1e-5  # of a parameter: the error of a central difference is of the order of its square
@@ -21,7 +22,7 @@ class Check(NamedTuple):
 
     backend: str
     cell: str
-    what: str  # "loss" or "gradient"
+    what: str  # "loss", "gradient", or "pieces": the gradient by way of single layers, in pieces of time
     dtype: str
     compiled: str  # what compiled the functions; nothing: the pure ones
     against: str
@@ -62,13 +63,15 @@ def checks(name: str, *, require: bool = False) -> Iterator[Check]:
                 backend = backends.select(here, dtype)
                 fused.stop()
                 by = fused.start(backend.name) if compiled else ""
-                if compiled and not by:
+                for config in (case(cell, T=1, B=1, V=1, H=1).config for cell in model.CELLS):
+                    twins.rehearse(config, backend)  # gives them up, with a warning, where they fail
+                if compiled and not fused.name():
                     return
                 for cell in model.CELLS:
                     yield from _of_a_cell(cell, backend, by)
 
 
-def _of_a_cell(cell: str, backend: Backend, compiled: str) -> Iterator[Check]:
+def _of_a_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
     check = functools.partial(Check, backend.name, cell, dtype=backend.dtype, compiled=compiled)
     if backend.dtype == "float64":
         small = case(cell, T=4, B=3, V=5, H=3)
@@ -78,11 +81,11 @@ def _of_a_cell(cell: str, backend: Backend, compiled: str) -> Iterator[Check]:
     if (backend.name, backend.dtype, compiled) == ("numpy", "float64", ""):
         return  # it would be compared with itself
     large = case(cell, T=20, B=9, V=30, H=33)
-    got = loss_and_gradient(large, backend)
+    got = (*loss_and_gradient(large, backend), loss_and_gradient(large, backend, every=7)[1])
     with fused.restored():
         fused.stop()
-        expected = loss_and_gradient(large, backends.select("numpy", "float64"))
-    for what, one, other in zip(("loss", "gradient"), got, expected):
+        loss, d = loss_and_gradient(large, backends.select("numpy", "float64"))
+    for what, one, other in zip(("loss", "gradient", "pieces"), got, (loss, d, d)):
         yield check(what, against="pure NumPy, float64", error=error(one, other), allowed=ALLOWED[backend.dtype])
 
 
@@ -96,13 +99,19 @@ def case(cell: Any, T: int, B: int, V: int, H: int) -> Case:
     return Case(config, theta, x, y, mask, model.dropout_masks(config, rng, 0.3, B))
 
 
-def loss_and_gradient(one: Case, backend: Backend, theta: HostArray | None = None) -> tuple[HostArray, HostArray]:
-    """Loss () and gradient (P,) in float64, as a run on the backend computes them; of other parameters, if they are given."""
+def loss_and_gradient(
+    one: Case, backend: Backend, theta: HostArray | None = None, every: int | None = None
+) -> tuple[HostArray, HostArray]:
+    """Loss () and gradient (P,) in float64, as a run on the backend computes them; of other parameters, if they are given.
+
+    With `every`, in pieces of so many steps.
+    """
     put, get = backend.put, backend.get
-    arrays = (put(one.x), put(one.y), put(one.mask))
-    loss, d, _ = gradient.whole(
-        put(one.theta if theta is None else theta), one.config, *arrays, None, tuple(map(put, one.keep)), None
-    )
+    arrays = put(one.x), put(one.y), put(one.mask)
+    given = put(one.theta if theta is None else theta), one.config, *arrays, None, tuple(map(put, one.keep)), None
+    lengths = [int(steps) for steps in one.mask.sum(axis=0)]
+    compute = functools.partial(pieces.loss_and_gradient, lengths=lengths, every=every) if every else gradient.whole
+    loss, d, _ = compute(*given)
     return np.asarray(get(loss), np.float64), np.asarray(get(d), np.float64)
 
 

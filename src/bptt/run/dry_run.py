@@ -26,7 +26,7 @@ def explain(text: Any, settings: Settings, tell: Tell) -> None:
     if among.rank:
         tell = together.silent
     with ranks.ending_together(among):
-        if settings.out:
+        if settings.out and among.rank == 0:
             checkpoint.refuse_unusable(settings.out)
         ready = together.prepared(among, settings, lambda: preparation.from_scratch(text, settings, among))
         _tell(ready, tell)

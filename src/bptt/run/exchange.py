@@ -5,14 +5,11 @@ What PyTorch has no names for, such as the symbols, is JSON in the metadata. Fil
 executed, and nothing is read that their header does not bear out.
 """
 
-import itertools
 import json
 import math
 import os
-import stat
-from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -21,38 +18,15 @@ from bptt import backend as backends
 from bptt.backend import HostArray
 from bptt.errors import InputError
 from bptt.nn import model, packing
-from bptt.run import checkpoint, contents, environment, files, settings
+from bptt.run import checkpoint, contents, environment, files, settings, torch_file
 from bptt.run.contents import Checkpoint
 from bptt.run.files import Unusable
 from bptt.run.language_model import LanguageModel, restored
+from bptt.run.torch_file import FORMAT, KEY, RECORD, SHAPE, WIDTH, ExchangeError, Known, Shapes
 from bptt.text.corpus import Mode
-from bptt.text.vocabulary import START, Vocabulary
+from bptt.text.vocabulary import Vocabulary
 
-FORMAT = 1
-KEY = "bptt"  # the only key of the metadata: of several, safetensors changes the order from file to file
-SHAPE = ("cell", "hidden", "layers")
-RECORD = ("text", "step", "held_out")  # what goes along of the record of the training, which has the paths of its user, too
 PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a layer
-CELLS = {module.GATES: name for name, module in model.CELLS.items()}  # by the blocks of rows
-WIDTH = {"F32": 4, "F64": 8}  # bytes of a number
-MOST_NESTED = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a layer, a thousand layers and the read-out
-MADE = "expected a file of bptt export, or of safetensors.torch.save_file(network.state_dict(), FILE)"
-BUILD = "expected rnn, a torch.nn.RNN, GRU or LSTM with biases and in one direction, and decoder, a torch.nn.Linear, alone"
-Shapes = dict[str, tuple[int, ...]]
-
-
-class ExchangeError(InputError):
-    """A file that holds no model, or none that can be taken over as it is."""
-
-
-class Known(NamedTuple):
-    """What the tensors do not say of a model."""
-
-    symbols: list[str] | None  # in the order of their ids; None: the 256 bytes of UTF-8
-    mode: Mode
-    record: dict[str, Any]
-    states: Any  # a value of JSON: of each field of a State, a list of numbers a layer; None: texts begin at zero
-    shape: tuple[Any, ...] | None  # what the file claims of `SHAPE`
 
 
 def to_torch(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
@@ -64,26 +38,43 @@ def to_torch(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
         InputError: something is there already, or symbols and initial states are more than a header can hold.
         Unsaved: the file cannot be written; nothing of it is left.
     """
-    target = settings.path("path", path)
-    if os.path.lexists(target):
-        raise InputError(f"{target}: something is there already: name a new file, or move the old one away")
-    config, host = trained.config, packing.transform(trained.backend.get, trained.params)
-    fields = model.CELLS[config.cell].State._fields
-    about = {
-        "format": FORMAT,
-        **{name: getattr(config, name) for name in SHAPE},
-        "mode": trained.mode,
-        "symbols": trained.vocabulary.to_json(),
-        "states": {name: [getattr(s, name).tolist() for s in host.initial] for name in fields} if host.initial else None,
-        "record": {name: trained.record[name] for name in RECORD if name in trained.record},
-    }
+    target = unused(path)
+    host = packing.transform(trained.backend.get, trained.params)
     arrays = {name: np.asarray(array, order="C") for name, array in _named(host).items()}  # safetensors scrambles others
     np.empty(3 * sum(array.nbytes for array in arrays.values()), np.uint8)  # a MemoryError, where safetensors ends the process
-    data = bytes(safetensors.numpy.save(arrays, {KEY: json.dumps(about, sort_keys=True)}))
+    data = bytes(safetensors.numpy.save(arrays, {KEY: described(trained)}))
     header = int.from_bytes(data[:8], "little")
     if header > contents.LARGEST_HEADER:
         most = f"at most {contents.LARGEST_HEADER:,} can be read again"
         raise InputError(f"{target}: symbols and initial states take {header:,} bytes, {most}: export a smaller model")
+    write(target, data)
+
+
+def unused(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that is not there yet, or an InputError."""
+    target = settings.path("path", path)
+    if os.path.lexists(target):
+        raise InputError(f"{target}: something is there already: name a new file, or move the old one away")
+    return target
+
+
+def described(trained: LanguageModel) -> str:
+    """What its weights do not say of a model, as JSON: its symbols, its mode, the states that texts begin with."""
+    config, initial = trained.config, packing.transform(trained.backend.get, trained.params.initial)
+    fields = model.CELLS[config.cell].State._fields
+    known = {
+        "format": FORMAT,
+        **{name: getattr(config, name) for name in SHAPE},
+        "mode": trained.mode,
+        "symbols": trained.vocabulary.to_json(),
+        "states": {name: [getattr(state, name).tolist() for state in initial] for name in fields} if initial else None,
+        "record": {name: trained.record[name] for name in RECORD if name in trained.record},
+    }
+    return json.dumps(known, sort_keys=True)
+
+
+def write(target: Path, data: bytes) -> None:
+    """Write a new file whole or not at all; Unsaved where that fails."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.replace(target, data)
@@ -117,20 +108,20 @@ def from_torch(
 
 def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None) -> Checkpoint:
     """The model of a file, every claim of its header checked before the rest is read."""
-    head, kinds, shapes, about = _header(place)
+    head, kinds, shapes, about = torch_file.header(place)
     if about is not None:
         if symbols is not None or mode is not None:
             raise Unusable("says its symbols and mode itself: leave out --symbols and --mode")
-        known = _told(about)
+        known = torch_file.told(about)
     elif symbols is None or mode is None:
         raise Unusable(
             "does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
         )
     else:
-        known = Known(ordered(symbols), mode, {}, None, None)
-    config = _config(shapes, known)
+        known = Known(torch_file.ordered(symbols), mode, {}, None, None)
+    config = torch_file.config(shapes, known)
     expected: Shapes = {name: tuple(shape) for name, shape in _named(model.shapes(config)).items()}
-    _check(kinds, shapes, expected)
+    torch_file.check(kinds, shapes, expected)
     whole = len(head) + WIDTH[kinds["decoder.bias"]] * sum(map(math.prod, expected.values()))
     if whole > environment.physical():
         raise Unusable(f"has {whole:,} bytes, more than this machine has memory")
@@ -146,115 +137,6 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
     contents.check_weights(weights, config)
     vocabulary = Vocabulary(None if known.symbols is None else tuple(sorted(known.symbols)))
     return Checkpoint(config, known.mode, vocabulary, known.record, weights)
-
-
-def _header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
-    """The first bytes of a file, up to its tensors, the types and shapes of these, and what bptt export said about them."""
-    try:
-        if not stat.S_ISREG(os.stat(place).st_mode):
-            raise Unusable(f"is not a regular file: {MADE}")
-        with open(place, "rb") as file:
-            head = file.read(8)
-            length = int.from_bytes(head, "little")
-            if len(head) < 8 or length > contents.LARGEST_HEADER:
-                raise Unusable(f"does not begin like a safetensors file, or has too large a header: {MADE}")
-            head += file.read(length)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Unusable(f"no such file: {MADE}") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise Unusable(f"cannot be read: {files.reason(error)}") from None
-    try:
-        header = files.parse(head[8:], MOST_NESTED)
-        if not isinstance(header, dict):
-            raise Unusable("is no object")
-    except Unusable as problem:
-        raise Unusable(f"its header {problem}: {MADE}") from None
-    metadata = header.pop("__metadata__", None)
-    about = metadata.get(KEY) if isinstance(metadata, dict) else None
-    kinds, shapes = dict[str, str](), Shapes()
-    for name, entry in header.items():
-        match entry:
-            case {"dtype": str(kind), "shape": list(shape)} if all(type(n) is int and n >= 0 for n in shape):
-                kinds[name], shapes[name] = kind, tuple(shape)
-            case _:
-                raise Unusable(f"its header says nothing usable of {name!r:.60}: {contents.DAMAGED}")
-    return head, kinds, shapes, None if about is None else str(about)
-
-
-def _told(about: str) -> Known:
-    """What bptt export said about the tensors."""
-    try:
-        value = files.parse(about.encode("utf-8", "surrogatepass"), MOST_NESTED)
-        if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
-            raise Unusable(f"has format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
-        match value:
-            case {"format": _, "mode": mode, "symbols": symbols, "states": states, "record": dict(record)}:
-                Vocabulary.from_json(symbols)
-                few = {name: record[name] for name in RECORD if name in record}
-                return Known(symbols, mode, few, states, tuple(value.get(name) for name in SHAPE))
-        raise Unusable(f"is not what bptt export says: {contents.DAMAGED}")
-    except (Unusable, InputError) as problem:
-        raise Unusable(f"its metadata: {problem}") from None
-
-
-def ordered(symbols: str | os.PathLike[str]) -> list[str] | None:
-    """Symbols in the order of their ids, None for the 256 bytes: given as they are, or in a JSON file, as in `from_torch`.
-
-    Raises:
-        ExchangeError: not distinct single characters with the newline among them.
-    """
-    if symbols == "bytes":
-        return None
-    shown, found = "--symbols", list[Any](symbols) if isinstance(symbols, str) else []
-    if START not in found:
-        place = settings.path("--symbols", symbols)
-        shown = f"--symbols {place}"
-        try:
-            found = files.parse(files.read(Path(os.path.realpath(place)), contents.LARGEST_JSON), 1)
-        except (Unusable, ValueError) as problem:  # ValueError: a NUL in the path
-            given = "expected a JSON file with a list of them, bytes, or the symbols themselves, the newline among them"
-            raise ExchangeError(f"{shown}: {problem}: {given}") from None
-    if found is None:
-        return None
-    if not isinstance(found, list) or not all(isinstance(symbol, str) and len(symbol) == 1 for symbol in found):
-        raise ExchangeError(f"{shown}: expected a list of single characters, in the order of their ids")
-    for symbol, times in Counter(found).items():
-        if times > 1:
-            raise ExchangeError(f"{shown}: {symbol!r} is there {times} times, expected each once, in the order of their ids")
-    if START not in found:
-        raise ExchangeError(f"{shown}: expected the newline, too, in the place of what texts or lines begin and end with")
-    return found
-
-
-def _config(shapes: Shapes, known: Known) -> model.Config:
-    """The model that has such tensors."""
-    waa, wya = shapes.get("rnn.weight_hh_l0", ()), shapes.get("decoder.weight", ())
-    cells = [name for gates, name in CELLS.items() if len(waa) == 2 and waa[0] == gates * waa[1] > 0]
-    if not cells:
-        build = "[H, H] of a torch.nn.RNN, [3H, H] of a GRU or [4H, H] of an LSTM"
-        raise Unusable(f"rnn.weight_hh_l0 is {list(waa) or 'nothing'}, expected {build}: {BUILD}")
-    symbols = 256 if known.symbols is None else len(known.symbols)
-    if wya[:1] != (symbols,):
-        raise Unusable(f"decoder.weight is {list(wya) or 'nothing'}, expected a row for each of {symbols:,} symbols: {BUILD}")
-    layers = next(layer for layer in itertools.count() if f"rnn.weight_hh_l{layer}" not in shapes)
-    shape = {"cell": cells[0], "hidden": waa[1], "layers": layers}
-    if known.shape not in (None, tuple(shape.values())):
-        raise Unusable(f"its metadata is of another model than its tensors: {contents.DAMAGED}")
-    whole = {**shape, "vocabulary": symbols, "initial": "zero" if known.states is None else "learned"}
-    return contents.configuration({"model": whole, "mode": known.mode, "record": known.record})[0]
-
-
-def _check(kinds: dict[str, str], shapes: Shapes, expected: Shapes) -> None:
-    """Refuse tensors that are not those of a model."""
-    for name in sorted(expected.keys() | shapes.keys()):
-        if name not in shapes:
-            raise Unusable(f"has no {name}: {BUILD}")
-        if name not in expected:
-            raise Unusable(f"has {name!r:.60}, too: {BUILD}")
-        if shapes[name] != expected[name]:
-            raise Unusable(f"{name} is {list(shapes[name])}, expected {list(expected[name])}")
-        if kinds[name] not in WIDTH or kinds[name] != kinds["decoder.bias"]:
-            raise Unusable(f"{name} is {kinds[name]:.20}, expected all F32 or all F64: call network.float() before it is saved")
 
 
 def _named(params: model.Params) -> dict[str, Any]:

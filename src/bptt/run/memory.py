@@ -31,7 +31,7 @@ def updating(task: Task) -> float:
     """The floating-point numbers that are alive at the worst moment of an update, as the first batches tell."""
     parameters = packing.count(model.shapes(task.config))
     first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), LOOKED_AT)
-    threads = parallel.workers() if task.backend.name == "numpy" else 1
+    threads = max(1, parallel.workers() // task.ranks.neighbours) if task.backend.name == "numpy" else 1
     return max(15 * parameters, *(_in_update(task, window, parameters, threads) for _, window in first))
 
 

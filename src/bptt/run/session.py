@@ -248,15 +248,20 @@ def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, di
         _weights(run, now)  # names the first one that is not
     here = current(run, now)
     if not task.data.held_out:
-        return now._replace(best=here), {**row, "sample": progress.taste(here)}
+        return now._replace(best=here), {**row, "sample": _taste(task, here)}
     held_out = validation.held_out(task, here.params).nats_per_char
     if not math.isfinite(held_out):
         raise Diverged(progress.diverged(now.state.step, "the loss of the held-out part", task))
-    row = {**row, "held_out": held_out, "sample": progress.taste(here)}
+    row = {**row, "held_out": held_out, "sample": _taste(task, here)}
     if was.best is not None and was.best[1] <= held_out:
         return now._replace(progress=was._replace(waited=was.waited + 1)), row
     here = dataclasses.replace(here, record={**here.record, "loss": row["loss"], "held_out": held_out})
     return now._replace(best=here, progress=was._replace(best=(now.state.step, held_out), waited=0)), row
+
+
+def _taste(task: Task, here: LanguageModel) -> list[str]:
+    """What the model writes, where somebody will see it."""
+    return progress.taste(here) if task.ranks.rank == 0 else []
 
 
 def _draw(run: Run, now: Standing, figure: "Figure | None") -> "Figure | None":

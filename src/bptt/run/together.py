@@ -55,6 +55,7 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         "backend": str(task.backend),
         "compiled": twins.name(task.backend),
         "step": str(ready.now.state.step),
+        "best": str((ready.now.progress.best, ready.now.progress.waited)),  # which decide when all end
         "weights": str(ranks.checksum(task.backend.get(ready.now.state.theta))),
     }
     ranks.check_alike(among, facts)
