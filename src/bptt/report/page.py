@@ -75,7 +75,7 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
     mean = float(np.mean(seen.nats)) / math.log(2)
     template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(template).render(
+    page: str = environment.from_string(template).render(
         title=f"bptt: {printable(str(trained.record.get('text', place.name)))}",
         facts=_facts(trained, len(seen.nats), mean),
         curves=pictures.curves(history, _clip(trained)) if len(history) > 1 else "",
@@ -91,6 +91,7 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
         levels=LEVELS,
         mode=trained.mode,
     )
+    return page
 
 
 def _looked(trained: LanguageModel, text: str | None) -> Looked:

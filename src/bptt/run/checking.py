@@ -9,7 +9,7 @@ import numpy as np
 from bptt import backend as backends
 from bptt import fused
 from bptt.backend import Backend, HostArray
-from bptt.nn import gradient, model, packing, pieces
+from bptt.nn import gradient, loss, model, packing, pieces
 from bptt.run import twins
 from bptt.run.data import generator
 
@@ -84,8 +84,8 @@ def _of_a_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
     got = (*loss_and_gradient(large, backend), loss_and_gradient(large, backend, every=7)[1])
     with fused.restored():
         fused.stop()
-        loss, d = loss_and_gradient(large, backends.select("numpy", "float64"))
-    for what, one, other in zip(("loss", "gradient", "pieces"), got, (loss, d, d)):
+        mean, d = loss_and_gradient(large, backends.select("numpy", "float64"))
+    for what, one, other in zip(("loss", "gradient", "pieces"), got, (mean, d, d)):
         yield check(what, against="pure NumPy, float64", error=error(one, other), allowed=ALLOWED[backend.dtype])
 
 
@@ -99,20 +99,23 @@ def case(cell: Any, T: int, B: int, V: int, H: int) -> Case:
     return Case(config, theta, x, y, mask, model.dropout_masks(config, rng, 0.3, B))
 
 
-def loss_and_gradient(
-    one: Case, backend: Backend, theta: HostArray | None = None, every: int | None = None
-) -> tuple[HostArray, HostArray]:
-    """Loss () and gradient (P,) in float64, as a run on the backend computes them; of other parameters, if they are given.
+def loss_alone(one: Case, backend: Backend, theta: HostArray) -> float:
+    """The loss at other parameters (P,), by the forward pass."""
+    put = backend.put
+    params = packing.unpack(put(theta), model.shapes(one.config))
+    logits, _, _ = model.forward(one.config, params, put(one.x), None, tuple(map(put, one.keep)))
+    return float(backend.get(loss.forward(logits, put(one.y), put(one.mask))[0]))
 
-    With `every`, in pieces of so many steps.
-    """
+
+def loss_and_gradient(one: Case, backend: Backend, every: int | None = None) -> tuple[HostArray, HostArray]:
+    """Loss () and gradient (P,) in float64, as a run on the backend computes them; with `every`, in pieces of so many steps."""
     put, get = backend.put, backend.get
     arrays = put(one.x), put(one.y), put(one.mask)
-    given = put(one.theta if theta is None else theta), one.config, *arrays, None, tuple(map(put, one.keep)), None
+    given = put(one.theta), one.config, *arrays, None, tuple(map(put, one.keep)), None
     lengths = [int(steps) for steps in one.mask.sum(axis=0)]
     compute = functools.partial(pieces.loss_and_gradient, lengths=lengths, every=every) if every else gradient.whole
-    loss, d, _ = compute(*given)
-    return np.asarray(get(loss), np.float64), np.asarray(get(d), np.float64)
+    mean, d, _ = compute(*given)
+    return np.asarray(get(mean), np.float64), np.asarray(get(d), np.float64)
 
 
 def central_differences(one: Case, backend: Backend) -> HostArray:
@@ -121,7 +124,7 @@ def central_differences(one: Case, backend: Backend) -> HostArray:
     for i in range(len(found)):
         step = np.zeros_like(one.theta)
         step[i] = DIFFERENCE
-        more, less = (loss_and_gradient(one, backend, one.theta + sign * step)[0] for sign in (1.0, -1.0))
+        more, less = (loss_alone(one, backend, one.theta + sign * step) for sign in (1.0, -1.0))
         found[i] = (more - less) / (2 * DIFFERENCE)
     return found
 
