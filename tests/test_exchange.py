@@ -461,7 +461,7 @@ def test_what_is_no_file(here):
     Path("folder").mkdir()
     assert "missing: no such file: expected a file of bptt export" in refusal("missing")
     assert "is not a regular file" in refusal("folder")
-    assert "cannot be read: embedded null" in refusal("a\0")
+    assert "embedded null" in refusal("a\0")
     with pytest.raises(InputError, match="path 5: expected a path"):
         exchange.from_torch(5)
 

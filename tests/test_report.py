@@ -51,6 +51,13 @@ def _no_curves(monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)
 
 
+@pytest.fixture
+def sketched(monkeypatch):
+    """A report without its pictures, which take most of the time."""
+    for name in ("curves", "saturation", "flow", "radii"):
+        monkeypatch.setattr(pictures, name, lambda *_: "<svg></svg>")
+
+
 def trained(folder, text=NAMES, **flags):
     (folder / "text.txt").write_text("\n".join(text) if isinstance(text, list) else text, "utf-8")
     small = {"hidden": 5, "batch": 6, "steps": 12, "evaluate_every": 4, "backend": "numpy", "report": None, **flags}
@@ -92,6 +99,7 @@ def test_it_stands_alone(tmp_path, capsys, cell, layers, text):
             assert f"step {row['step']:,}</th>" in source
 
 
+@pytest.mark.usefixtures("sketched")
 def test_it_looks_at_what_it_is_given(tmp_path, capsys):
     run = trained(tmp_path, PROSE, hidden=16, steps=200, evaluate_every=200)
     (tmp_path / "other").write_text("the dog sat on the mat " * 3)
@@ -112,6 +120,7 @@ def test_it_looks_at_what_it_is_given(tmp_path, capsys):
     assert shown == [names[i] for i in seen.p.argmax(axis=1)]
 
 
+@pytest.mark.usefixtures("sketched")
 def test_text_is_only_text(tmp_path, capsys):
     """Of a page, a text could make anything."""
     lines = ["<script>alert(1)</script>", "a & b", '"quoted"', "</div>", "\x1b[31m red", "é ü 字", "{{ 7 * 7 }}"] * 4
@@ -133,6 +142,7 @@ def test_the_same_run_gives_the_same_page(tmp_path, capsys):
     assert pages[0] == pages[1]
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_model_alone_and_a_text_that_was_no_file(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = bptt.train(NAMES, report=None, hidden=4, steps=3, backend="numpy")
@@ -144,6 +154,7 @@ def test_a_model_alone_and_a_text_that_was_no_file(tmp_path, capsys, monkeypatch
     assert Page((tmp_path / "report.html").read_text("utf-8")).tags.count("svg") == 3  # there are no curves
 
 
+@pytest.mark.usefixtures("sketched")
 def test_what_it_needs_and_does_not_get_is_told(tmp_path, capsys, monkeypatch):
     run = trained(tmp_path)
     (tmp_path / "text.txt").unlink()
