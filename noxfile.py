@@ -24,7 +24,8 @@ SHORT = {  # what of a benchmark takes less than a minute
     "stream_quality.py": ["--rows", "1", "--steps", "60"],
     "train_step.py": ["--hidden", "50", "256", "--batch", "1", "32", "--vocabulary", "27"],
 }
-ONCE = ("cuda_source", "replays", "shares")  # tests of what C++ and array-api-strict compute, whatever the version of Python
+# tests of what C++, array-api-strict and matplotlib make, and of arithmetic alone, whatever the version of Python
+ONCE = ("cuda_source", "replays", "shares", "check", "inspect", "report", "validation")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that runs nox is there: no run passes untested
 
@@ -106,6 +107,13 @@ def onnx(session: nox.Session) -> None:
     """Exported graphs, run by onnxruntime and by the reference of the standard."""
     session.install(".[onnx]", "onnxruntime", "--group", "test")
     pytest(session, "-m", "onnx", "tests/test_onnx.py")
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """Exported pages in Chromium, which has to be there with its driver: apt-get install chromium-driver."""
+    session.install(".", "selenium", "--group", "test")
+    pytest(session, "-m", "browser", "--numprocesses=0", "tests/test_page.py")
 
 
 @nox.session(default=False)

@@ -1193,6 +1193,13 @@ MUTATIONS = [
         "test_onnx.py::test_logits",
     ),
     Mutation(
+        "page: the script ended by a name",
+        "run/player.py",
+        '.replace("<", "\\\\u003c")',
+        "",
+        "test_page.py::test_nothing_in_a_model",
+    ),
+    Mutation(
         "inspect: nothing comes from the layer above",
         "inspect.py",
         "above = zero if dx is None else dx[0, ...]",

@@ -6,18 +6,18 @@ from typing import Literal
 
 from bptt.cli.console import say
 from bptt.cli.parser import app
-from bptt.run import exchange, onnx_graph
+from bptt.run import exchange, onnx_graph, player
 from bptt.run.language_model import load
 from bptt.text.corpus import Mode
 
 
 @app.command
-def export(run: Path, /, *, to: Literal["torch", "onnx"], out: Path | None = None) -> int:
+def export(run: Path, /, *, to: Literal["torch", "onnx", "page"], out: Path | None = None) -> int:
     """Write a saved model into a file for another program.
 
     torch: safetensors that a PyTorch network loads with strict=True, a torch.nn.RNN, GRU or LSTM named rnn and a
     torch.nn.Linear named decoder. onnx: a graph, tokens and states in, logits and states out. Symbols, mode and the states that
-    texts begin with are JSON in the metadata of the file.
+    texts begin with are JSON in the metadata of these. page: a file that runs the model in a browser, without a network.
 
     Parameters
     ----------
@@ -26,9 +26,10 @@ def export(run: Path, /, *, to: Literal["torch", "onnx"], out: Path | None = Non
     to
         The program.
     out
-        The file, which must not exist yet; by default the name of the model, .safetensors or .onnx, in the current folder.
+        The file, which must not exist yet; by default the name of the model, .safetensors, .onnx or .html, here.
     """
-    ending, write = {"torch": ("safetensors", exchange.to_torch), "onnx": ("onnx", onnx_graph.to_onnx)}[to]
+    torch, onnx = ("safetensors", exchange.to_torch), ("onnx", onnx_graph.to_onnx)
+    ending, write = {"torch": torch, "onnx": onnx, "page": ("html", player.to_page)}[to]
     out = Path(f"{os.path.basename(os.path.abspath(run))}.{ending}") if out is None else out
     write(load(run, backend="numpy"), out)
     say(f"saved in {out}")

@@ -1,0 +1,193 @@
+"""A model as a page: what a real browser writes with it, from a file and without a network, is what Python writes.
+
+`nox -s browser` runs these in Chromium. A run that names them (-m browser) fails where that is missing; any other skips them.
+"""
+
+import importlib.util
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import backend as backends
+from bptt import cli
+from bptt.nn import model, packing
+from bptt.run import player
+from bptt.run.language_model import LanguageModel
+from bptt.text.vocabulary import BYTES, Vocabulary
+from runs import NAMES, PROSE
+
+BROWSER = pytest.mark.browser
+SYMBOLS = "\n abcdeé"
+
+
+def trained(cell="gru", layers=1, mode="lines", initial="learned", vocabulary=None):
+    rng = np.random.default_rng(3)
+    vocabulary = vocabulary or Vocabulary(tuple(SYMBOLS))
+    config = model.Config(cell, len(vocabulary), 12, layers, initial)
+    params = packing.transform(lambda a: a + 0.2 * rng.normal(size=a.shape), model.init(config, rng))
+    here = backends.select("numpy", "float32")
+    return LanguageModel(
+        config, vocabulary, mode, packing.transform(here.put, params), here, {"text": "</script><b>a text</b>"}
+    )
+
+
+@pytest.fixture(scope="module")
+def browser(request):
+    """Chromium without a window, and without a network: it opens files."""
+    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
+    if importlib.util.find_spec("selenium") is None or not driver or not chromium:
+        give_up = pytest.fail if request.config.option.markexpr == "browser" else pytest.skip
+        give_up("selenium, Chromium or its driver is not installed: apt-get install chromium-driver, then nox -s browser")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * 0.0.0.0",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield running
+    running.quit()
+
+
+def opened(browser, one, folder):
+    player.to_page(one, folder / "page.html")
+    browser.get((folder / "page.html").as_uri())
+    return browser
+
+
+def by(browser, name):
+    return browser.find_element("css selector", name)
+
+
+def settle(browser, beginning, temperature):
+    """Type a beginning, and move the temperature."""
+    field = by(browser, "#beginning")
+    field.clear()
+    field.send_keys(beginning)
+    script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
+    browser.execute_script(script, by(browser, "#temperature"), temperature)
+
+
+def written(browser):
+    return [item.get_property("textContent") for item in browser.find_elements("css selector", "#texts li")]
+
+
+@BROWSER
+@pytest.mark.parametrize(
+    ("cell", "layers", "mode", "initial"),
+    [
+        ("vanilla", 1, "lines", "learned"),
+        ("gru", 2, "stream", "zero"),
+        ("gru", 1, "lines", "learned"),
+        ("lstm", 3, "lines", "learned"),
+    ],
+)
+def test_the_greedy_continuation_of_twenty_beginnings_is_that_of_python(browser, tmp_path, cell, layers, initial, mode):
+    one = trained(cell, layers, mode, initial)
+    opened(browser, one, tmp_path)
+    rng = np.random.default_rng(0)
+    beginnings = ["", *("".join(rng.choice(list(SYMBOLS[1:]), size=1 + n % 5)) for n in range(19))]
+    for beginning in beginnings:
+        settle(browser, beginning, 0)
+        by(browser, "button").click()
+        (expected,) = one.sample(1, temperature=0, prompt=beginning, length=player.LONGEST[mode])
+        assert written(browser) == [expected] * (10 if mode == "lines" else 3)
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@BROWSER
+def test_the_bars_are_the_probabilities_of_what_may_come_next(browser, tmp_path):
+    one = trained("lstm")
+    opened(browser, one, tmp_path)
+    for beginning in ("", "a", "ab", "abé"):
+        settle(browser, beginning, 0.8)
+        cells = [cell.text for cell in browser.find_elements("css selector", "#next > span")]
+        expected = one.next(beginning)[:8]
+        names = {"\n": "↵", " ": "␣"}
+        assert cells[::2] == [names.get(name, name) for name, _ in expected]
+        assert [float(share.removesuffix(" %")) for share in cells[1::2]] == pytest.approx(
+            [100 * p for _, p in expected], abs=0.06
+        )
+
+
+@BROWSER
+def test_by_keyboard_alone_with_what_it_does_not_know(browser, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, trained(), tmp_path)
+    assert browser.title == by(browser, "h1").text == "</script><b>a text</b>: lines that a network invents"
+    focused = browser.switch_to.active_element
+    assert focused.get_attribute("id") == "beginning"
+    focused.send_keys("ab", Keys.ENTER)
+    texts = written(browser)
+    assert len(texts) == 10
+    assert all(text.startswith("ab") and set(text) <= set(SYMBOLS) for text in texts)
+    focused.send_keys("z", Keys.ENTER)
+    assert by(browser, "#problem").text == 'The model does not know "z".'
+    focused.send_keys(Keys.BACKSPACE, Keys.TAB, Keys.HOME)
+    assert browser.switch_to.active_element.get_attribute("id") == "temperature"
+    assert by(browser, "output").text == "0.00"
+    assert by(browser, "#problem").text == ""
+    browser.switch_to.active_element.send_keys(Keys.TAB, Keys.NULL)
+    browser.switch_to.active_element.send_keys(Keys.SPACE)
+    assert len(set(written(browser))) == 1  # the likeliest, ten times
+
+
+@BROWSER
+def test_a_model_of_bytes_and_a_narrow_screen(browser, tmp_path):
+    one = trained("gru", vocabulary=BYTES)
+    opened(browser, one, tmp_path)
+    browser.set_window_size(360, 640)
+    settle(browser, "é", 0)
+    by(browser, "button").click()
+    (expected,) = one.sample(1, temperature=0, prompt="é", length=player.LONGEST["lines"])
+    assert written(browser)[0] == expected
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    browser.set_window_size(1000, 800)
+
+
+@BROWSER
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_what_is_drawn_has_the_probabilities_of_the_model(browser, tmp_path, temperature):
+    one = trained("vanilla", mode="stream")
+    opened(browser, one, tmp_path)
+    script = "return Array.from({length: 4000}, () => draw(after('ab').logits, arguments[0]))"
+    counts = np.bincount(browser.execute_script(script, temperature), minlength=len(SYMBOLS)) / 4000
+    p = dict(one.next("ab", temperature=temperature))
+    assert np.abs(counts - [p[symbol] for symbol in SYMBOLS]).max() < 0.04  # five standard deviations
+
+
+def test_it_is_one_file_that_asks_for_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bptt.train(NAMES, report=None, hidden=4, steps=3, backend="numpy").save("names")
+    assert cli.main(["export", "names", "--to", "page"]) == 0
+    assert capsys.readouterr().out == "saved in names.html\n"
+    source = (tmp_path / "names.html").read_text("utf-8")
+    assert not re.search(r"https?:|src=|href=|@import|url\(|fetch|XMLHttp|WebSocket|import\(", source)
+    assert cli.main(["export", "names", "--to", "page"]) == 2
+    assert "names.html: something is there already" in capsys.readouterr().err
+
+
+def test_nothing_in_a_model_ends_the_script_that_it_stands_in(tmp_path):
+    player.to_page(trained(), tmp_path / "page.html")
+    source = (tmp_path / "page.html").read_text("utf-8")
+    assert source.count("</script>") == 2
+    found = json.loads(re.search(r'id="model">(.*?)</script>', source)[1])
+    assert found["title"].startswith("</script><b>")
+    assert found["symbols"] == list(SYMBOLS)
+
+
+def test_a_stream_is_written_on(tmp_path):
+    player.to_page(bptt.train(PROSE, report=None, hidden=4, steps=3, backend="numpy"), tmp_path / "page.html")
+    assert '"mode": "stream"' in (tmp_path / "page.html").read_text("utf-8")
