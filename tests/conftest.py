@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
-from bptt import fused
+from bptt import cli, fused
 from bptt.errors import InputError
 from bptt.nn import packing
 from bptt.text.sequences import Sequences
@@ -183,6 +183,18 @@ def _twins_as_before() -> Iterator[None]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in the folder `here` of a test: its exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture

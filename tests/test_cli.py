@@ -54,18 +54,6 @@ def here(tmp_path, monkeypatch, trained):
     return tmp_path
 
 
-@pytest.fixture
-def run(here, capsys):
-    """Run the command line here: its exit code, standard output and standard error."""
-
-    def call(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 def everything():
     return sorted((str(path), path.stat().st_size) for path in Path().rglob("*"))
 

@@ -13,7 +13,6 @@ import safetensors.numpy
 
 import bptt
 from bptt import backend as backends
-from bptt import cli
 from bptt.errors import InputError
 from bptt.nn import model, packing
 from bptt.run import contents, exchange, files, plots
@@ -46,18 +45,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
     return tmp_path
-
-
-@pytest.fixture
-def run(here, capsys):
-    """Run the command line here: its exit code, standard output and standard error."""
-
-    def call(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def make(cell="gru", layers=1, dtype="float64", *, initial="learned", mode="lines", vocabulary=LETTERS, hidden=H, **record):

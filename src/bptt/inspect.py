@@ -6,7 +6,7 @@ one sequence after the start symbol, a line with its end; a text of several line
 
 from typing import Any, NamedTuple
 
-import numpy as np
+import numpy as np  # on the host, in float64, whatever the model is on
 
 from bptt.backend import HostArray
 from bptt.errors import InputError

@@ -65,7 +65,7 @@ def kept() -> bool:
     return any(next(folder.glob(f"*-{SOURCE}-*.nbc"), None) for folder in _folders)
 
 
-class Cache(FunctionCache):  # type: ignore[misc]  # Numba has no types: its class is Any
+class Cache(FunctionCache):
     """Numba's cache of a function, but for its files."""
 
     def __init__(self, function: Callable[..., Any]) -> None:

@@ -18,7 +18,7 @@ from bptt.fused.compiling import compiled
 from bptt.fused.vectors import VECTOR
 
 
-class Lanes(types.Type):  # type: ignore[misc]  # Numba has no types: its class is Any
+class Lanes(types.Type):
     """As many numbers of a type as a vector register has."""
 
     def __init__(self, dtype: Any) -> None:
@@ -27,13 +27,13 @@ class Lanes(types.Type):  # type: ignore[misc]  # Numba has no types: its class 
 
 
 @register_model(Lanes)
-class _Model(models.PrimitiveModel):  # type: ignore[misc]  # as above
+class _Model(models.PrimitiveModel):
     def __init__(self, dmm: Any, lanes: Lanes) -> None:
         number = dmm.lookup(lanes.dtype).get_value_type()
         super().__init__(dmm, lanes, ir.VectorType(number, VECTOR * 8 // lanes.dtype.bitwidth))
 
 
-class _Operation(AbstractTemplate):  # type: ignore[misc]  # as above
+class _Operation(AbstractTemplate):
     def generic(self, arguments: Any, keywords: Any) -> Any:
         lanes = next((one for one in arguments if isinstance(one, Lanes)), None)
         if lanes is not None and all(one in (lanes, lanes.dtype) for one in arguments):

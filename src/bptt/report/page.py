@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import numpy as np  # what bptt.inspect gives is on the host
 
 from bptt import inspect
 from bptt.backend import HostArray

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import numpy as np  # what matplotlib draws is on the host
 
 from bptt.backend import HostArray
 from bptt.inspect import Activations, Flow

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
+import numpy as np  # what bptt.inspect gives is on the host
 
 from bptt.backend import HostArray
 from bptt.inspect import Activations
