@@ -16,7 +16,7 @@ from bptt.inspect import Activations
 from bptt.nn import model, packing
 from bptt.report import pictures
 from bptt.report.units import telling
-from bptt.run import files, folder, sampling
+from bptt.run import exchange, folder, sampling
 from bptt.run.checkpoint import CheckpointError
 from bptt.run.contents import Checkpoint
 from bptt.run.data import generator, prepare
@@ -53,15 +53,12 @@ def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> N
     `text` is a file or a built-in text to look at; by default what the run held out.
 
     Raises:
-        InputError: no text, or one with characters that the model does not know; the file cannot be written.
+        InputError: no text, or one with characters that the model does not know.
+        Unsaved: the file cannot be written; what was there stays.
     """
     if missing := available():
         raise InputError(f"a report needs {missing}, which is not installed: pip install 'bptt[plot]'")
-    looked = _looked(trained, text)
-    try:
-        files.replace(out, _page(trained, place, looked).encode())
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {files.reason(error)}") from None
+    exchange.write(out, _page(trained, place, _looked(trained, text)).encode())
 
 
 def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:

@@ -31,7 +31,7 @@ class Check(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether the error is no larger than it may be; one that is no number is."""
+        """Whether the error is as small as it should be; one that is not a number is not."""
         return self.error <= self.allowed
 
 
@@ -50,8 +50,8 @@ def checks(name: str, *, require: bool = False) -> Iterator[Check]:
     """Each check of a backend, as soon as it is made: in seconds, but for twins that have to be compiled.
 
     In float64 the gradient with respect to each parameter of a small model against central differences. Then, in both types,
-    loss and gradient of a larger one against those of the pure functions on NumPy in float64. Where compiled twins can be used,
-    both once more with them.
+    loss and gradient of a larger one, whole and in pieces of time, against those of the pure functions on NumPy in float64.
+    Where compiled twins can be used, all of it once more with them.
 
     Raises:
         InputError: as `backend.select`.

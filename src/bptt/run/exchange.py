@@ -74,7 +74,7 @@ def described(trained: LanguageModel) -> str:
 
 
 def write(target: Path, data: bytes) -> None:
-    """Write a new file whole or not at all; Unsaved where that fails."""
+    """Write a file whole or not at all, in place of what is there; Unsaved where that fails."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.replace(target, data)
