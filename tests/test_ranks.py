@@ -112,6 +112,13 @@ def test_only_one_process_prints_and_writes(names, tmp_path):
     assert two == one
 
 
+def test_a_dry_run_is_told_once_and_counts_all(names):
+    code, out, err = run(2, *MAIN, names, *TINY, "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.count("MB for each of 2 processes, this machine has") == 1
+    assert len(out.splitlines()) == 6
+
+
 def test_a_run_goes_on_with_as_many_or_with_others(names, tmp_path):
     run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "whole")
     run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "33")
