@@ -17,7 +17,6 @@ import numpy as np
 from machine import report
 from threadpoolctl import threadpool_limits
 
-from bptt import fused
 from bptt.run import environment, parallel, preparation, training
 from bptt.run.data import epochs
 from bptt.run.settings import from_flags
@@ -60,7 +59,7 @@ def main() -> None:
         rows.append(row(cell, hidden, batch, arguments.repeats, threads))
         one, many = rows[-1]["one_ms"], rows[-1]["many_ms"]
         print(f"{cell:8}{hidden:4}{batch:4}{rows[-1]['parts']:6}{one:10.2f}{many:12.2f}{one / many:7.2f}", flush=True)
-    print(report(rows, *(["numba"] if not fused.obstacle() else [])))
+    print(report(rows))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from typing import Any
 from machine import report
 
 import bptt
-from bptt import fused
 from bptt.run.data import generator, prepare
 from bptt.run.settings import Settings
 
@@ -50,7 +49,7 @@ def main() -> None:
         words = " ".join(f"--{name} {value}" for name, value in rows[-1]["flags"].items())
         each = " ".join(f"{value:.4f}" for value in nats)
         print(f"{words:40}{statistics.mean(nats):10.4f}{each:>24}{statistics.mean(seconds):10.1f}", flush=True)
-    print(report(rows, *(["numba"] if not fused.obstacle() else [])))
+    print(report(rows))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import time
 from machine import report
 
 import bptt
-from bptt import fused, textbook
+from bptt import textbook
 from bptt.run.data import generator, prepare
 from bptt.run.settings import Settings
 
@@ -50,7 +50,7 @@ def main() -> None:
     for name, median in seconds.items():
         print(f"{name:8}{1e6 * median / updates:8.0f} µs an update")
     print(f"course / engine: {seconds['course'] / seconds['engine']:.1f}")
-    print(report([{"updates": updates, **seconds}], *(["numba"] if not fused.obstacle() else [])))
+    print(report([{"updates": updates, **seconds}]))
 
 
 if __name__ == "__main__":

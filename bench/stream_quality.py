@@ -17,7 +17,6 @@ import numpy as np
 from machine import report
 
 import bptt
-from bptt import fused
 from bptt.run.data import HELD_OUT_STREAMS, generator, prepare
 from bptt.run.settings import Settings
 
@@ -106,8 +105,7 @@ def main() -> None:
         row(flags, words, lambda run=run: bptt.train(arguments.text, **run).record["held_out"])
     if arguments.peer:
         row({"peer": "torch", **steps}, "PyTorch, GRU 384", lambda: peer(arguments.text, arguments.steps or STEPS))
-    used = [*(["numba"] if not fused.obstacle() else []), *(["torch"] if arguments.peer else [])]
-    print(report(rows, *used))
+    print(report(rows, *(["torch"] if arguments.peer else [])))
 
 
 if __name__ == "__main__":
