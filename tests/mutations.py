@@ -865,6 +865,20 @@ MUTATIONS = [
     in_a_twin("the last two rows of four not multiplied", "product", "if rows % 4 >= 2:", "if rows % 4 > 2:", "linear_affine"),
     in_a_twin("the last block of rows alone", "product", "add or start > 0", "add", "linear_affine_backward"),
     in_a_twin("the last block of steps alone", "cells", "add = t + steps < T", "add = False", "gru_run_backward"),
+    Mutation(
+        "texts written by twins that pack the weights for each character",
+        "run/twins.py",
+        'if backend.name == "numpy":\n            fused.stop()\n',
+        "",
+        "test_twins.py::test_texts_are_written_without",
+    ),
+    in_a_twin(
+        "a sum written over what is beside it",
+        "product",
+        "C if M % ROWS == 0 and N == padded(N, C) else",
+        "C if M else",
+        "gradient_whole",
+    ),
     in_a_twin("a gradient from after the last step lost", "cells", "dc_after.copy()", "0.0 * dc_after", "lstm_run_backward"),
     in_a_twin(
         "second moment of what is not squared", "rules", "(d[i] * d[i])\n        new", "d[i]\n        new", "optimizers_moments"
@@ -935,7 +949,11 @@ MUTATIONS = [
     in_a_twin("no gradient of the initial states", "whole", "        if fresh:\n", "        if not fresh:\n", "gradient_whole"),
     in_a_twin("dropout in one direction alone", "whole", "dropped(da, keep, layer)", "da", "gradient_whole"),
     in_a_twin(
-        "biases in each other's places", "whole", "enter(d, end, db), dban)", "enter(d, end, dban), db)", "gradient_whole"
+        "biases in each other's places",
+        "whole",
+        "enter(d, end + own.size, db), dban)",
+        "enter(d, end + own.size, dban), db)",
+        "gradient_whole",
     ),
     in_a_twin(
         "a panel left out on the way back", "product", "count - 1 - i if back", "max(0, count - 2 - i) if back", "vanilla_run"

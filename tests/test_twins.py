@@ -282,3 +282,15 @@ def test_only_training_loads_them(tmp_path):
         code = f"import sys; from bptt.cli import main; assert main({words!r}) == 0; print('numba' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], input=TEXT, capture_output=True, text=True, check=False)
         assert done.stdout.endswith("\nFalse\n"), done.stderr
+
+
+def test_texts_are_written_without_those_of_a_cpu():
+    def never(*_):
+        pytest.fail("a twin that packs its weights for each character")
+
+    model, _ = train()
+    alone = model.sample(3, seed=1)
+    with fused.restored():
+        fused._twins[np.ndarray] = {"vanilla_run": never, "gru_run": never, "linear_affine": never}
+        assert model.sample(3, seed=1) == alone
+        assert list(fused._twins) == [np.ndarray], "they are there again afterwards"

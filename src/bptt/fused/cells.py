@@ -130,12 +130,12 @@ def gather(
 
 
 @compiled
-def prepare(Wax: Any, Waa: Any, ids: Any, vectors: Any) -> Any:
-    """The steps in a block of rows, room for dx, and for the sums dWaa, dWax and, by token, db."""
+def prepare(Wax: Any, dWaa: Any, ids: Any, vectors: Any) -> Any:
+    """The steps in a block of rows, room for dx, and for the sums dWaa (which is given), dWax and, by token, db."""
     (T, B), I, N = ids.shape, vectors.shape[2], Wax.shape[0]
     dx = np.empty((T * B, padded(I, Wax)), Wax.dtype)
     by_token = np.zeros((1 if I else Wax.shape[1], N), Wax.dtype)
-    return min(T, max(1, BLOCK // B)), dx, (space(N, Waa.shape[1], Wax), space(N, I, Wax), by_token)
+    return min(T, max(1, BLOCK // B)), dx, (dWaa, space(N, I, Wax), by_token)
 
 
 @compiled
@@ -152,12 +152,12 @@ def finish(dx: Any, sums: Any, Wax: Any, Waa: Any, ids: Any, vectors: Any) -> An
 
 
 @inlined
-def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any, da_after: Any) -> Any:
-    """da0 (B, H), dx, dWax, dWaa, db; da comes to hold dz."""
+def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any, da_after: Any, dWaa: Any) -> Any:
+    """da0 (B, H), dx, dWax, dWaa, db; da comes to hold dz, and the `room` dWaa its sum."""
     T, B, H = da.shape
     one = da.dtype.type(1)
     panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
-    S, dx, sums = prepare(Wax, Waa, ids, vectors)
+    S, dx, sums = prepare(Wax, dWaa, ids, vectors)
     da_next = np.zeros((B, padded(H, da)), da.dtype)
     fill(da_next, da_after)
     end = T
@@ -178,13 +178,15 @@ def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any
 
 
 @inlined
-def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_after: Any) -> Any:
+def gru_backward(
+    Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_after: Any, dWaa: Any
+) -> Any:
     """da0 (B, H), dban, and dx, dWax, dWaa, db; ru and n come to hold dz, ru and p what is dz for the product with Waa."""
     T, B, H = da.shape
     one, I = da.dtype.type(1), vectors.shape[2]
     panels, inputs = pack(Waa[: 2 * H]), pack(Wax[: 2 * H, :I])
     panels_n, inputs_n = pack(Waa[2 * H :]), pack(Wax[2 * H :, :I])
-    S, dx, sums = prepare(Wax, Waa, ids, vectors)
+    S, dx, sums = prepare(Wax, dWaa, ids, vectors)
     direct, through, dban = np.zeros((B, H), da.dtype), np.zeros((B, padded(H, da)), da.dtype), np.zeros(H, da.dtype)
     fill(through, da_after)
     end = T
@@ -214,13 +216,13 @@ def gru_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n:
 
 @inlined
 def lstm_backward(
-    Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, c: Any, gates: Any, da: Any, da_after: Any, dc_after: Any
+    Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, c: Any, gates: Any, da: Any, da_after: Any, dc_after: Any, dWaa: Any
 ) -> Any:
     """da0 and dc0 (B, H), and dx, dWax, dWaa, db; the gates come to hold dz."""
     T, B, H = da.shape
     one = da.dtype.type(1)
     panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
-    S, dx, sums = prepare(Wax, Waa, ids, vectors)
+    S, dx, sums = prepare(Wax, dWaa, ids, vectors)
     da_next, dc = np.zeros((B, padded(H, da)), da.dtype), dc_after.copy()
     fill(da_next, da_after)
     end = T

@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from bptt.fused import cells, readout, rules, whole
+from bptt.fused import cells, product, readout, rules, whole
 
 NAME: str = f"numba {numba.__version__}"
 ARRAY = np.ndarray
@@ -21,12 +21,17 @@ def _inputs(x: Any, W: Any) -> tuple[Any, Any]:
     return np.zeros(x.shape[:2], np.int64), x
 
 
+def room(Waa: Any) -> Any:
+    """Room for the gradient of an array."""
+    return product.room(np.empty_like(Waa))
+
+
 def vanilla_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any) -> Any:
     return cells.vanilla(Wax, Waa, b, *_inputs(x, Wax), a0)
 
 
 def vanilla_run_backward(Wax: Any, Waa: Any, b: Any, x: Any, a: Any, da: Any, da_next: Any) -> Any:
-    da0, (dx, dWax, dWaa, db) = cells.vanilla_backward(Wax, Waa, *_inputs(x, Wax), a, da.copy(), da_next)
+    da0, (dx, dWax, dWaa, db) = cells.vanilla_backward(Wax, Waa, *_inputs(x, Wax), a, da.copy(), da_next, room(Waa))
     return None if x.ndim == 2 else dx, da0, dWax, dWaa, db
 
 
@@ -38,7 +43,7 @@ def gru_run_backward(
     Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_next: Any
 ) -> Any:
     over = ru.copy(), n.copy(), p.copy()
-    da0, dban, (dx, dWax, dWaa, db) = cells.gru_backward(Wax, Waa, *_inputs(x, Wax), a, *over, da, da_next)
+    da0, dban, (dx, dWax, dWaa, db) = cells.gru_backward(Wax, Waa, *_inputs(x, Wax), a, *over, da, da_next, room(Waa))
     return None if x.ndim == 2 else dx, da0, dWax, dWaa, db, dban
 
 
@@ -49,7 +54,7 @@ def lstm_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any, c0: Any) -> Any:
 def lstm_run_backward(
     Wax: Any, Waa: Any, b: Any, x: Any, a: Any, c: Any, gates: Any, da: Any, da_next: Any, dc_next: Any
 ) -> Any:
-    after = da, da_next, dc_next
+    after = da, da_next, dc_next, room(Waa)
     da0, dc0, (dx, dWax, dWaa, db) = cells.lstm_backward(Wax, Waa, *_inputs(x, Wax), a, c, gates.copy(), *after)
     return None if x.ndim == 2 else dx, da0, dc0, dWax, dWaa, db
 

@@ -14,7 +14,6 @@ from numba.core.datamodel import models
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
 
-from bptt.fused.compiling import compiled
 from bptt.fused.vectors import VECTOR
 
 
@@ -157,10 +156,10 @@ def _exp(b: Any, x: Any) -> Any:
     return b.fmul(total, b.bitcast(power, x.type))
 
 
-@compiled
-def width(array: Any) -> Any:
-    """How many numbers of an array a vector register has."""
-    return VECTOR // array.itemsize
+@intrinsic
+def width(context: Any, array: Any) -> Any:
+    """How many numbers of an array a vector register has: a constant, where `array.itemsize` would be read, to divide by it."""
+    return types.intp(array), lambda context, b, signature, arguments: ir.IntType(64)(VECTOR * 8 // array.dtype.bitwidth)
 
 
 @intrinsic

@@ -146,6 +146,13 @@ def space(M: int, N: int, like: Any) -> Any:
 
 
 @compiled
+def room(C: Any) -> Any:
+    """C (M, N) itself where `outer` can make it without touching what is beside it, else `space` for it."""
+    M, N = C.shape
+    return C if M % ROWS == 0 and N == padded(N, C) else space(M, N, C)
+
+
+@compiled
 def trimmed(C: Any, M: int, N: int) -> Any:
     """What `outer` made, (M, N)."""
     return C[:M] if C.shape[1] == N else C[:M, :N].copy()

@@ -1,5 +1,6 @@
 """The twins of the read-out and of the loss: logits of the next token, softmax cross-entropy, and back."""
 
+import functools
 import math
 from typing import Any
 
@@ -41,6 +42,15 @@ def affine_backward(W: Any, x: Any, dz: Any) -> Any:
     return products(dz, pack(W), np.zeros(I, W.dtype)), trimmed(dW, N, I), db
 
 
+@functools.partial(compiled, fastmath=frozenset({"contract", "reassoc"}))
+def total(row: Any) -> Any:
+    """The sum of some numbers (V,)."""
+    found = row.dtype.type(0)
+    for v in range(row.size):
+        found += row[v]
+    return found
+
+
 @compiled
 def cross_entropy(logits: Any, y: Any, mask: Any, of: float) -> Any:
     """The mean of -log p(y), p (T, B, V), and the weight of each target (T, B); all of them `of`, or 0: those here."""
@@ -63,12 +73,11 @@ def cross_entropy(logits: Any, y: Any, mask: Any, of: float) -> Any:
         store(exp(load(flat, i, flat.size - i)), flat, i, flat.size - i)
     for t in range(T):
         for b in range(B):
-            row, total = p[t, b], logits.dtype.type(0)
+            row = p[t, b]
+            whole = total(row)
             for v in range(V):
-                total += row[v]
-            for v in range(V):
-                row[v] /= total
-            loss += (math.log(total) - weight[t, b]) * mask[t, b]
+                row[v] /= whole
+            loss += (math.log(whole) - weight[t, b]) * mask[t, b]
             weight[t, b] = mask[t, b] / count
     mean[()] = loss / count
     return mean, p, weight

@@ -11,7 +11,7 @@ import numpy as np
 
 from bptt.fused import cells, readout
 from bptt.fused.compiling import compiled
-from bptt.fused.product import fill
+from bptt.fused.product import fill, room
 
 CELLS = {"vanilla": (1, 1, 0), "gru": (1, 3, 1), "lstm": (2, 4, 0)}  # states, gates, whether there is a ban
 
@@ -129,16 +129,21 @@ def gradient(theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: 
         Wax, Waa, b, dban = weights(theta, layer, sizes)
         ids, vectors, cache = tokens if layer else x, inputs[layer], caches[layer]
         da = dropped(da, keep, layer)
+        own = weights(d, layer, sizes)[1]
+        into = room(own)
         if len(gates) == 4:
-            da0, dc0, found = cells.lstm_backward(Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], da, zero, zero)
+            da0, dc0, found = cells.lstm_backward(Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], da, zero, zero, into)
             fill(dbefore[layer, 1], dc0)
         elif len(gates) == 3:
-            da0, dban, found = cells.gru_backward(Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], cache[3], da, zero)
+            a, ru, n, p = cache
+            da0, dban, found = cells.gru_backward(Wax, Waa, ids, vectors, a, ru, n, p, da, zero, into)
         else:
-            da0, found = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, zero)
+            da0, found = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, zero, into)
         fill(dbefore[layer, 0], da0)
         da, dWax, dWaa, db = found
-        end = enter(d, enter(d, place(layer, sizes), dWax.reshape(-1)), dWaa.reshape(-1))
-        enter(d, enter(d, end, db), dban)
+        if len(into) > len(own):
+            fill(own, dWaa)
+        end = enter(d, place(layer, sizes), dWax.reshape(-1))
+        enter(d, enter(d, end + own.size, db), dban)
     enter_starts(d, dbefore, states.size == 0, sizes)
     return mean, d, after

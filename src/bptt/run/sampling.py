@@ -102,7 +102,7 @@ def texts(
 ) -> list[str]:
     """The texts number `first` and following of a task, `count` of them in one batch."""
     numbers = uniforms(task.seed, first, count)
-    with twins.on_a_gpu(backend):
+    with twins.for_sampling(backend):
         steps = list(generate(config, params, backend, task.prompt, task.choice, task.ending, numbers))
     prompt, written = vocabulary.decode(task.prompt[1:]), np.stack(steps, axis=1)  # (count, steps)
     return [prompt + "".join(decode(certain(ids[ids >= 0].tolist(), task.ending), vocabulary)) for ids in written]

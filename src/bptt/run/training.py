@@ -77,8 +77,10 @@ def update(task: Task, state: State, window: Window, after: Position, executor: 
     theta, memory, norm = step(task.settings, state.theta, state.memory, d, rate)
     xp = namespace(theta)
     alive = state.alive & xp.isfinite(loss) & xp.isfinite(norm)
+    if task.backend.name != "numpy" or not alive:  # on a host a look costs less than a copy of all parameters
+        theta = xp.where(alive, theta, state.theta)
     trace = Trace(state.position, state.states, loss, norm, rate, window.targets)
-    return State(state.step + 1, after, xp.where(alive, theta, state.theta), memory, states, alive), trace
+    return State(state.step + 1, after, theta, memory, states, alive), trace
 
 
 def step(

@@ -33,6 +33,15 @@ def on_a_gpu(backend: Backend) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def for_sampling(backend: Backend) -> Iterator[None]:
+    """Use twins here if the backend is a GPU, and none on a CPU: those would pack the weights anew for each character."""
+    with on_a_gpu(backend):
+        if backend.name == "numpy":
+            fused.stop()
+        yield
+
+
 def name(backend: Backend) -> str:
     """What compiled the twins that a run on this backend uses; nothing where it uses none."""
     return fused.name() if backend.name in fused.LIBRARIES else ""
