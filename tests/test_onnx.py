@@ -73,10 +73,11 @@ def states_of(one, outputs, names):
 @CELLS
 @LAYERS
 @pytest.mark.parametrize("run", ["onnxruntime", "onnx.reference"])
-def test_logits_and_states_are_those_of_the_model(tmp_path, cell, layers, run):
+@pytest.mark.parametrize("hidden", [9, 1], ids=["more units than symbols", "fewer units than symbols"])
+def test_logits_and_states_are_those_of_the_model(tmp_path, cell, layers, run, hidden):
     import onnx.reference
 
-    one = trained(cell, layers)
+    one = trained(cell, layers, hidden)
     path = saved(one, tmp_path)
     session = runtime(path) if run == "onnxruntime" else onnx.reference.ReferenceEvaluator(path)
     names = ["logits", *(f"next.{n}.{name}" for n in range(layers) for name in model.CELLS[cell].State._fields)]
@@ -155,8 +156,10 @@ def test_the_example_in_the_readme(tmp_path, capsys, monkeypatch):
 
 def test_what_cannot_be_exported_is_told_in_words(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(onnx_graph, "MOST_SYMBOLS", 3)
-        with pytest.raises(InputError, match="7 symbols: expected at most 3: export --to torch instead"):
+        patch.setattr(onnx_graph, "MOST", 2000)
+        with pytest.raises(
+            InputError, match="2,428 bytes of weights: an ONNX file holds at most 2,000: export --to torch instead"
+        ):
             onnx_graph.to_onnx(trained(), tmp_path / "model.onnx")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs onnx, which is not installed: pip install 'bptt\[onnx\]'"):

@@ -21,20 +21,18 @@ from bptt.run.torch_file import KEY
 OPSET, IR = 17, 8  # of 2022: what runs graphs today knows them
 OPERATORS = {"vanilla": "RNN", "gru": "GRU", "lstm": "LSTM"}
 ORDER = {"vanilla": (0,), "gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}  # our blocks in ONNX's order: z (our u), r, h; i, o, f, c
-MOST_SYMBOLS = 8192  # a token is looked up in the identity matrix, which takes 256 MB then
+MOST = 2_000_000_000  # bytes of weights: protobuf ends at 2 GiB
 
 
 def to_onnx(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
     """Write a model into a new file as an ONNX graph in float32; the same model gives the same bytes with one version of onnx.
 
     Raises:
-        InputError: onnx is not installed, something is there already, or the model has too many symbols.
+        InputError: onnx is not installed, something is there already, or the model is too large.
         Unsaved: the file cannot be written; nothing of it is left.
     """
     if importlib.util.find_spec("onnx") is None:
         raise InputError("an ONNX graph needs onnx, which is not installed: pip install 'bptt[onnx]'")
-    if trained.config.vocabulary > MOST_SYMBOLS:
-        raise InputError(f"{trained.config.vocabulary:,} symbols: expected at most {MOST_SYMBOLS:,}: export --to torch instead")
     target = exchange.unused(path)
     exchange.write(target, _graph(trained).SerializeToString(deterministic=True))
 
@@ -47,15 +45,17 @@ def _graph(trained: LanguageModel) -> Any:
     host = packing.transform(lambda a: np.asarray(trained.backend.get(a), np.float32), trained.params)
     fields, kind = model.CELLS[config.cell].State._fields, onnx.TensorProto.FLOAT
     constants: dict[str, HostArray] = {
-        "identity": np.eye(config.vocabulary, dtype=np.float32),
         "direction": np.array([1], np.int64),
         "Wya": np.ascontiguousarray(host.Wya.T),
         "by": host.by,
     }
-    nodes = [helper.make_node("Gather", ["identity", "tokens"], ["x.0"], axis=0)]
+    nodes = [helper.make_node("Gather", ["rows", "tokens"], ["x.0"], axis=0)]
     for layer, params in enumerate(host.layers):
         names = {name: f"layers.{layer}.{name}" for name in ("W", "R", "B")}
-        constants |= dict(zip(names.values(), _weights(config.cell, params)))
+        W, *others = _weights(config.cell, params)
+        if layer == 0:
+            constants["rows"], W = _looked_up(W[0])
+        constants |= dict(zip(names.values(), (W, *others)))
         before, after = ([f"{when}.{layer}.{field}" for field in fields] for when in ("states", "next"))
         more = {"linear_before_reset": 1} if config.cell == "gru" else {}
         inputs = [f"x.{layer}", *names.values(), "", *before]
@@ -63,6 +63,8 @@ def _graph(trained: LanguageModel) -> Any:
             helper.make_node(OPERATORS[config.cell], inputs, [f"a.{layer}", *after], hidden_size=config.hidden, **more),
             helper.make_node("Squeeze", [f"a.{layer}", "direction"], [f"x.{layer + 1}"]),
         ]
+    if (size := sum(array.nbytes for array in constants.values())) > MOST:
+        raise InputError(f"{size:,} bytes of weights: an ONNX file holds at most {MOST:,}: export --to torch instead")
     nodes += [
         helper.make_node("MatMul", [f"x.{config.layers}", "Wya"], ["products"]),
         helper.make_node("Add", ["products", "by"], ["logits"]),
@@ -86,6 +88,17 @@ def _graph(trained: LanguageModel) -> Any:
     helper.set_model_props(made, {KEY: exchange.described(trained)})
     onnx.checker.check_model(made, full_check=True)
     return made
+
+
+def _looked_up(W: HostArray) -> tuple[HostArray, HostArray]:
+    """What has a row for each symbol, and what that row is multiplied by, for W (G H, V); one of them is an identity matrix.
+
+    The smaller one: with ten thousand symbols it is not theirs.
+    """
+    N, V = W.shape
+    if V <= N:
+        return np.eye(V, dtype=W.dtype), W[None]
+    return np.ascontiguousarray(W.T), np.eye(N, dtype=W.dtype)[None]
 
 
 def _weights(cell: str, params: Any) -> tuple[HostArray, HostArray, HostArray]:
