@@ -568,7 +568,7 @@ MUTATIONS = [
     Mutation(
         "rows with anything else in them",
         "run/contents.py",
-        'row.keys() <= {*ROW, "held_out", "sample"}',
+        "row.keys() <= {*ROW, *MEASURED}",
         "True",
         "test_checkpoint.py::test_a_forged_progress",
     ),
@@ -865,6 +865,20 @@ MUTATIONS = [
     in_a_twin("the last two rows of four not multiplied", "product", "if rows % 4 >= 2:", "if rows % 4 > 2:", "linear_affine"),
     in_a_twin("the last block of rows alone", "product", "add or start > 0", "add", "linear_affine_backward"),
     in_a_twin("the last block of steps alone", "cells", "add = t + steps < T", "add = False", "gru_run_backward"),
+    Mutation(
+        "the norm of a matrix taken for its spectral radius",
+        "nn/arrays.py",
+        "xp.matmul(W, W)",
+        "xp.matmul(W, W.T)",
+        "test_arrays.py::test_the_spectral_radius",
+    ),
+    Mutation(
+        "the spectral radius of the first gate alone",
+        "run/session.py",
+        "range(0, layer.Waa.shape[0], H)",
+        "range(0, H, H)",
+        "test_report.py::test_the_spectral_radii_are_those",
+    ),
     Mutation(
         "texts written by twins that pack the weights for each character",
         "run/twins.py",

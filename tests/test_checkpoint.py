@@ -526,6 +526,9 @@ def test_a_forged_vocabulary(tmp_path, symbols, words):
         ({"history": [{**ROW, "more": [[]]}]}, "is no entry of a history"),
         ({"history": [{**ROW, "sample": "text"}]}, "'text' is no sample"),
         ({"history": [{**ROW, "sample": [5]}]}, "[5] is no sample"),
+        ({"history": [{**ROW, "radii": 1.5}]}, "1.5 are no spectral radii"),
+        ({"history": [{**ROW, "radii": [1.5]}]}, "[1.5] are no spectral radii"),
+        ({"history": [{**ROW, "radii": [["1.5"]]}]}, "[['1.5']] are no spectral radii"),
     ],
 )
 def test_a_forged_progress(tmp_path, changes, words):

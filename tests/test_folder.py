@@ -22,7 +22,7 @@ from forging import NAMES, content, same, train
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and signals of POSIX")
 ROW = {"step": 1, "loss": 0.5, "rate": 0.1, "norm": 1.0, "characters": 9, "seconds": 0.5}
-MEASURED = {**ROW, "step": 2, "held_out": 1.25, "sample": ["anna", "é\ud800"]}
+MEASURED = {**ROW, "step": 2, "held_out": 1.25, "sample": ["anna", "é\ud800"], "radii": [[0.5, 1.5]]}
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,20 @@ def test_it_stands_alone(tmp_path, capsys, cell, layers, text):
             assert f"step {row['step']:,}</th>" in source
 
 
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+def test_the_spectral_radii_are_those_of_the_weights_at_each_measurement(tmp_path, monkeypatch, cell):
+    run = trained(tmp_path, cell=cell, layers=2, hidden=7, learning_rate=0.1)
+    drawn = {}
+    monkeypatch.setattr(pictures, "radii", lambda *them: drawn.update(zip(("steps", "found", "names"), them)) or "")
+    page.write(bptt.load(run), run, None, tmp_path / "page.html")
+    assert drawn["steps"] == [4, 8, 12]
+    assert drawn["found"].shape == (3, 2, len(drawn["names"]))
+    assert not np.allclose(drawn["found"][0], drawn["found"][2], rtol=0.02)  # they have changed
+    for step, found in zip(drawn["steps"], drawn["found"]):
+        layers = bptt.load(run / "checkpoints" / f"step-{step:08}").params.layers
+        np.testing.assert_allclose(found, [inspect.spectral_radius(layer.Waa) for layer in layers], rtol=0.01, atol=1e-3)
+
+
 @pytest.mark.usefixtures("sketched")
 def test_it_looks_at_what_it_is_given(tmp_path, capsys):
     run = trained(tmp_path, PROSE, hidden=16, steps=200, evaluate_every=200)

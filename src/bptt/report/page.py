@@ -18,7 +18,6 @@ from bptt.report import pictures
 from bptt.report.units import telling
 from bptt.run import exchange, folder, sampling
 from bptt.run.checkpoint import CheckpointError
-from bptt.run.contents import Checkpoint
 from bptt.run.data import generator, prepare
 from bptt.run.language_model import LanguageModel
 from bptt.run.progress import printable
@@ -66,8 +65,8 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
 
     seen = _joined([inspect.activations(trained, one) for one in looked.texts])
     longest = max(looked.texts, key=len)
-    history, kept = _history(place), _checkpoints(place)
-    steps, found = _radii(trained, kept)
+    history = _history(place)
+    steps, found = _radii(trained, history)
     names = [printable(name, "\n") for name in seen.inputs]
     mean = float(np.mean(seen.nats)) / math.log(2)
     template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
@@ -141,36 +140,20 @@ def _joined(parts: list[Activations]) -> Activations:
     return Activations(**arrays)
 
 
-def _saved(place: Path) -> Checkpoint | None:
-    try:
-        return folder.read(place, run=True)[1] if folder.is_run(place) else None
-    except CheckpointError:  # a run whose model could be loaded, but not gone on with
-        return None
-
-
 def _history(place: Path) -> list[dict[str, Any]]:
-    """The rows of a run's history, none for a model alone."""
-    saved = _saved(place)
+    """The rows of a run's history; none for a model alone."""
+    try:
+        saved = folder.read(place, run=True)[1] if folder.is_run(place) else None
+    except CheckpointError:  # a run whose model could be loaded, but not gone on with
+        saved = None
     return list(saved.progress.history) if saved and saved.progress else []
 
 
-def _checkpoints(place: Path) -> list[Checkpoint]:
-    """Those of a run that are kept and whole, the oldest first."""
-    found = []
-    for path in sorted(place.glob(f"{folder.CHECKPOINTS}/step-*")):
-        try:
-            found.append(folder.read(path)[1])
-        except CheckpointError:  # damaged: the others will do
-            continue
-    return found
-
-
-def _radii(trained: LanguageModel, kept: list[Checkpoint]) -> tuple[list[int], HostArray]:
-    """The steps of the checkpoints, and the spectral radius of each block of Waa there, (n, L, G); of a model alone its own."""
-    layers = range(trained.config.layers)
-    if kept:
-        steps = [int(saved.record.get("step") or 0) for saved in kept]
-        return steps, np.array([[inspect.spectral_radius(saved.weights[f"layers.{n}.Waa"]) for n in layers] for saved in kept])
+def _radii(trained: LanguageModel, history: list[dict[str, Any]]) -> tuple[list[int], HostArray]:
+    """The spectral radius of each block of Waa at the steps that were measured, (n, L, G); of a model alone its own."""
+    rows = [row for row in history if row.get("radii")]
+    if rows:
+        return [row["step"] for row in rows], np.array([row["radii"] for row in rows])
     params = packing.transform(trained.backend.get, trained.params)
     return [int(trained.record.get("step") or 0)], np.array([[inspect.spectral_radius(one.Waa) for one in params.layers]])
 

@@ -121,7 +121,7 @@ def flow(found: Flow) -> str:
 
 
 def radii(steps: list[int], found: HostArray, names: tuple[str, ...]) -> str:
-    """The spectral radius of each block of Waa, (steps, L, G), over the checkpoints of a run."""
+    """The spectral radius of each block of Waa, (steps, L, G), over the steps of a run."""
 
     def draw(panels: list["Axes"]) -> None:
         (axes,) = panels

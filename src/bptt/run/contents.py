@@ -31,6 +31,7 @@ MOST_UNITS = 1_000_000  # of a layer: Waa alone would take 4 TB
 MOST_SYMBOLS = 0x110000  # there are no more code points
 HEX = set("0123456789abcdef")
 ROW = ("step", "loss", "rate", "norm", "characters", "seconds")  # of an entry of the history: numbers
+MEASURED = ("held_out", "sample", "radii")  # of some, too: a number, texts, and numbers by layer
 COUNTS: dict[str, settings.Rule] = {
     "hidden": (f"a whole number from 1 to {MOST_UNITS}", int, lambda value: 1 <= value <= MOST_UNITS),
     "layers": settings.LAYERS,
@@ -183,12 +184,15 @@ def progress(value: Any) -> Progress:
 
 def _check_row(row: Any) -> None:
     """Refuse what is no entry of a history."""
-    known = isinstance(row, dict) and row.keys() <= {*ROW, "held_out", "sample"}
+    known = isinstance(row, dict) and row.keys() <= {*ROW, *MEASURED}
     if not known or not all(is_number(row.get(name)) for name in ROW) or not is_number(row.get("held_out", 0)):
         raise Unusable(f"{row!r:.80} is no entry of a history")
     texts = row.get("sample", [])
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Unusable(f"{texts!r:.80} is no sample")
+    layers = row.get("radii", [])
+    if not isinstance(layers, list) or not all(isinstance(one, list) and all(map(is_number, one)) for one in layers):
+        raise Unusable(f"{layers!r:.80} are no spectral radii")
 
 
 def is_number(value: Any) -> bool:

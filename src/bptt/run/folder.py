@@ -20,7 +20,7 @@ import filelock
 from bptt.errors import InputError
 from bptt.run import checkpoint, files
 from bptt.run.checkpoint import CheckpointError, Unsaved
-from bptt.run.contents import MANIFEST, ROW, Checkpoint
+from bptt.run.contents import MANIFEST, MEASURED, ROW, Checkpoint
 from bptt.run.files import Unusable
 
 CONFIG, ENVIRONMENT, METRICS, SAMPLES, CURVE = "config.toml", "env.json", "metrics.jsonl", "samples.txt", "curve.png"
@@ -232,7 +232,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _metrics(row: dict[str, Any]) -> str:
-    return json.dumps({name: row[name] for name in (*ROW, "held_out", "sample") if name in row}) + "\n"
+    return json.dumps({name: row[name] for name in (*ROW, *MEASURED) if name in row}) + "\n"
 
 
 def _samples(row: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.nn import model, packing
+from bptt.nn.arrays import spectral_radius
 from bptt.run import agenda, checkpoint, contents, folder, plots, progress, ranks, validation
 from bptt.run.agenda import Due
 from bptt.run.checkpoint import CheckpointError, Unsaved
@@ -248,20 +249,26 @@ def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, di
         _weights(run, now)  # names the first one that is not
     here = current(run, now)
     if not task.data.held_out:
-        return now._replace(best=here), {**row, "sample": _taste(task, here)}
+        return now._replace(best=here), {**row, **_seen(task, here)}
     held_out = validation.held_out(task, here.params).nats_per_char
     if not math.isfinite(held_out):
         raise Diverged(progress.diverged(now.state.step, "the loss of the held-out part", task))
-    row = {**row, "held_out": held_out, "sample": _taste(task, here)}
+    row = {**row, "held_out": held_out, **_seen(task, here)}
     if was.best is not None and was.best[1] <= held_out:
         return now._replace(progress=was._replace(waited=was.waited + 1)), row
     here = dataclasses.replace(here, record={**here.record, "loss": row["loss"], "held_out": held_out})
     return now._replace(best=here, progress=was._replace(best=(now.state.step, held_out), waited=0)), row
 
 
-def _taste(task: Task, here: LanguageModel) -> list[str]:
-    """What the model writes, where somebody will see it."""
-    return progress.taste(here) if task.ranks.rank == 0 else []
+def _seen(task: Task, here: LanguageModel) -> dict[str, Any]:
+    """What the model writes, and the spectral radius of each block of Waa by layer, where somebody will see them."""
+    if task.ranks.rank:
+        return {"sample": []}
+    H = task.config.hidden
+    blocks = [layer.Waa[k : k + H, ...] for layer in here.params.layers for k in range(0, layer.Waa.shape[0], H)]
+    radii = task.backend.get(task.backend.xp.stack([spectral_radius(block) for block in blocks]))
+    by_layer = np.reshape(radii.astype(np.float64), (task.config.layers, -1))
+    return {"sample": progress.taste(here), "radii": np.round(by_layer, 4).tolist()}
 
 
 def _draw(run: Run, now: Standing, figure: "Figure | None") -> "Figure | None":
