@@ -15,6 +15,7 @@ import bptt
 from bptt import backend as backends
 from bptt import cli
 from bptt.nn import model, packing
+from bptt.report import page
 from bptt.run import player
 from bptt.run.language_model import LanguageModel
 from bptt.text.vocabulary import BYTES, Vocabulary
@@ -155,6 +156,64 @@ def test_a_model_of_bytes_and_a_narrow_screen(browser, tmp_path):
     assert written(browser)[0] == expected
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     browser.set_window_size(1000, 800)
+
+
+@pytest.fixture
+def telephone(browser):
+    """A screen that is 360 points wide, and fingers."""
+    size = {"width": 360, "height": 640, "deviceScaleFactor": 3, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    yield browser
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def tap(browser, name, along=0.5):
+    """Touch an element, at some part of its width."""
+    place = by(browser, name).rect
+    point = {"x": place["x"] + along * place["width"], "y": place["y"] + place["height"] / 2}
+    browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+    browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+@BROWSER
+def test_on_a_telephone_by_touch_alone(telephone, tmp_path):
+    one = trained()
+    opened(telephone, one, tmp_path)
+    assert telephone.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [360, 360]
+    for name in ("#beginning", "#temperature", "button"):
+        assert by(telephone, name).rect["height"] >= 44, f"{name} is too low for a finger"
+    # a telephone would zoom into a smaller one
+    assert telephone.execute_script("return parseFloat(getComputedStyle(beginning).fontSize)") >= 16
+    tap(telephone, "#beginning")
+    telephone.switch_to.active_element.send_keys("ab")
+    tap(telephone, "#temperature", along=0.001)
+    assert by(telephone, "output").text == "0.00"
+    tap(telephone, "button")
+    (expected,) = one.sample(1, temperature=0, prompt="ab", length=player.LONGEST["lines"])
+    assert written(telephone) == [expected] * 10
+    assert telephone.execute_script("return document.documentElement.scrollWidth") == 360
+
+
+@BROWSER
+@pytest.mark.parametrize("text", [NAMES, PROSE * 3], ids=["lines", "stream"])
+def test_a_report_fits_a_sheet_of_paper_and_a_telephone(telephone, tmp_path, text):
+    for name in ("matplotlib", "jinja2"):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install '.[plot]'")
+    model = bptt.train(text, report=None, hidden=5, layers=2, steps=12, out=tmp_path / "run", backend="numpy")
+    (tmp_path / "text").write_text("\n".join(text) if text is NAMES else text)
+    page.write(model, tmp_path / "run", str(tmp_path / "text"), tmp_path / "report.html")
+    for media, width in (("print", 700), ("screen", 360)):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+        telephone.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        telephone.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
+        telephone.get((tmp_path / "report.html").as_uri())
+        script = "return [...document.querySelectorAll('body *')].filter(one => one.scrollWidth > one.clientWidth + 1 &&"
+        script += " !one.closest('svg') && getComputedStyle(one).display != 'inline').map(one => one.outerHTML.slice(0, 80))"
+        assert telephone.execute_script(script) == []
+        assert telephone.execute_script("return document.documentElement.scrollWidth") == width
+    telephone.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 @BROWSER

@@ -121,15 +121,14 @@ def test_it_looks_at_what_it_is_given(tmp_path, capsys):
     source = (tmp_path / "page.html").read_text("utf-8")
     seen = inspect.activations(bptt.load(run), "the dog sat on the mat " * 3)
     assert f"{len(seen.nats)} characters, {seen.nats.mean() / math.log(2):.4f} bits each" in source
-    strip = re.search(r'<div class="strip"><table>\s*<tr>(.*?)</tr>', source, re.DOTALL)[1]
-    cells = re.findall(r"<td( class=\"surprise\")?><b>(.*?)</b><br>(.*?)</td>", strip)
+    strip = re.search(r'<div class="strip">(.*)\n</div>', source, re.DOTALL)[1]
+    cells = re.findall(r"<div( class=\"surprise\")?><b>(.*?)</b> (.*?)<span>", strip)
     bits = seen.nats / math.log(2)
     assert [(mark != "", html.unescape(name), cost) for mark, name, cost in cells] == [
         (bool(cost > 2 * bits.mean()), {" ": "␣"}.get(name, name), f"{cost:.1f}") for name, cost in zip(seen.targets, bits)
     ]
     assert any(mark for mark, _, _ in cells)
-    likeliest = re.search(r'<tr class="rest">(.*?)</tr>', source, re.DOTALL)[1]
-    shown = [html.unescape(one) for one in re.findall(r"<td>(.*?)<br>", likeliest)]
+    shown = [html.unescape(one) for one in re.findall(r"</b> [^<]*<span>(.*?) \d+ %</span>", strip)]
     names = ["↵" if name == "\n" else "␣" if name == " " else name for name in bptt.load(run).vocabulary.symbols]
     assert shown == [names[i] for i in seen.p.argmax(axis=1)]
 
@@ -207,6 +206,27 @@ def test_lines_are_looked_at_whole(tmp_path, capsys):
     assert page._looked(model, str(tmp_path / "other")).texts == [lines[0], "ker", lines[2], "b"]  # the last one is too much
     (tmp_path / "other").write_text("\n".join(["bann " * 500, "ker " * 400]))
     assert page._looked(model, str(tmp_path / "other")).texts == ["ker " * 400]
+
+
+def test_of_many_layers_some_are_drawn_from_the_first_one_to_the_last():
+    assert [pictures.drawn(layers) for layers in (1, 3, 4, 20)] == [[0], [0, 1, 2], [0, 1, 2, 3], [0, 6, 12, 19]]
+
+
+@pytest.mark.usefixtures("sketched")
+def test_it_says_which_layers_are_drawn_where_not_all_are(tmp_path, capsys):
+    for layers, said in ((4, False), (5, True)):
+        (tmp_path / str(layers)).mkdir()
+        run = trained(tmp_path / str(layers), layers=layers, steps=1)
+        report(run, capsys)
+        assert ("<th>layers drawn</th><td>1, 2, 3, 5</td>" in (run / "report.html").read_text("utf-8")) == said
+
+
+def test_a_wide_and_deep_model_has_a_page_of_less_than_two_megabytes():
+    L, H, T, rng = 20, 1024, 200, np.random.default_rng(0)
+    gates = rng.random((T, L, 4, H), np.float32)
+    cloud = pictures.saturation("lstm", inspect.Activations([], [], gates[:, :, 0, :], None, gates, np.ones(0), np.ones(0)))
+    norms = np.exp(rng.normal(size=(L, T, 51)))
+    assert len(cloud) + len(pictures.flow(inspect.Flow(norms, norms.mean(axis=1)))) < 1_000_000
 
 
 def test_units_are_chosen_by_what_they_go_with():

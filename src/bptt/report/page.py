@@ -83,7 +83,6 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
         units=[{**unit._asdict(), "runs": _runs(names[1:], unit.values[1:])} for unit in telling(seen)],
         expected=_expected(trained, seen, 2 * mean),
         surprise=f"{2 * mean:.1f}",
-        ranks=min(RANKS, trained.config.vocabulary),
         levels=LEVELS,
         mode=trained.mode,
     )
@@ -174,6 +173,8 @@ def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str,
         ("held out", f"{held_out / math.log(2):.4f} bits per character" if held_out else "not measured"),
         ("looked at", f"{targets:,} characters, {mean:.4f} bits each"),
     ]
+    if len(shown := pictures.drawn(config.layers)) < config.layers:
+        facts.append(("layers drawn", ", ".join(str(layer + 1) for layer in shown)))
     return [(name, printable(value)) for name, value in facts]
 
 

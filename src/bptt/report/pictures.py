@@ -26,6 +26,8 @@ STYLE = {
 GATES = {"gru": ("reset", "update"), "lstm": ("input", "forget", "", "output")}  # those between 0 and 1, by their places
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION)
 LOW, HIGH = 0.1, 0.9  # a gate below or above is as good as closed or open
+LAYERS = 4  # that are drawn at most: their pictures fit a sheet of paper
+POINTS = 256  # that are drawn one by one; more become a picture of dots
 LEAST = 1e-8  # of a norm that is drawn
 
 
@@ -42,6 +44,11 @@ def svg(name: str, size: tuple[float, float], panels: tuple[int, int], draw: Cal
     picture = file.getvalue()
     picture = picture[picture.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r"<metadata>.*?</metadata>", "", picture, flags=re.DOTALL)
+
+
+def drawn(layers: int) -> list[int]:
+    """The layers that are drawn: all of them, or some from the first one to the last."""
+    return [int(layer) for layer in np.linspace(0, layers - 1, min(layers, LAYERS))]
 
 
 def curves(history: list[dict[str, Any]], clip: float | None) -> str:
@@ -70,10 +77,11 @@ def curves(history: list[dict[str, Any]], clip: float | None) -> str:
 
 def saturation(cell: str, seen: Activations) -> str:
     """How often units, and of GRU and LSTM gates, are near their ends: one histogram or cloud of points a layer."""
-    gates, (_, L, _) = seen.gates, seen.a.shape
+    gates, (_, L, H) = seen.gates, seen.a.shape
+    layers = drawn(L)
 
     def draw(panels: list["Axes"]) -> None:
-        for layer, (states, open_) in enumerate(zip(panels[::2], panels[1::2])):
+        for layer, states, open_ in zip(layers, panels[::2], panels[1::2]):
             states.hist(seen.a[:, layer, :].ravel(), bins=np.linspace(-1, 1, 41).tolist(), color=BLUE)
             states.set_title(f"layer {layer + 1}: activations", fontsize=9)
             states.set_yticks([])
@@ -86,30 +94,32 @@ def saturation(cell: str, seen: Activations) -> str:
                 if name:
                     values = gates[:, layer, number, :]
                     places = np.mean(values < LOW, axis=0), np.mean(values > HIGH, axis=0)
-                    open_.plot(*places, "o", markersize=3, alpha=0.5, color=COLOURS[number], label=name)
+                    (points,) = open_.plot(*places, "o", markersize=3, alpha=0.5, color=COLOURS[number], label=name)
+                    points.set_rasterized(POINTS < H)
             open_.set_title(f"layer {layer + 1}: gates", fontsize=9)
             open_.set_xlabel(f"share of steps below {LOW}")
             open_.set_ylabel(f"above {HIGH}")
             open_.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
             open_.legend(frameon=False)
 
-    return svg("saturation", (9.5, 2.8 * L), (L, 2), draw)
+    return svg("saturation", (9.5, 2.8 * len(layers)), (len(layers), 2), draw)
 
 
 def flow(found: Flow) -> str:
     """A heat map a layer of how much the loss of each step depends on the states before it; and the means, layer by layer."""
-    L = len(found.norms)
+    layers = drawn(len(found.norms))
+    L = len(layers)
 
     def draw(panels: list["Axes"]) -> None:
-        for layer, axes in enumerate(panels[:L]):
+        for layer, axes in zip(layers, panels):
             levels = np.log10(np.maximum(found.norms[layer].T, LEAST))  # (K+1, T); NaN stays
             image = axes.imshow(levels, aspect="auto", origin="lower", cmap="viridis", interpolation="nearest")
             axes.set_title(f"layer {layer + 1}", fontsize=9)
             axes.set_xlabel("step t")
             axes.set_ylabel("steps back, k")
             axes.figure.colorbar(image, ax=axes, label="log10 of the norm")
-        for layer in range(L):
-            panels[L].semilogy(np.maximum(found.decay[layer], LEAST), color=COLOURS[layer % 4], label=f"layer {layer + 1}")
+        for layer, colour in zip(layers, COLOURS):
+            panels[L].semilogy(np.maximum(found.decay[layer], LEAST), color=colour, label=f"layer {layer + 1}")
         panels[L].set_xlabel("steps back, k")
         panels[L].set_title("mean over t", fontsize=9)
         panels[L].legend(frameon=False)
@@ -125,15 +135,14 @@ def radii(steps: list[int], found: HostArray, names: tuple[str, ...]) -> str:
 
     def draw(panels: list["Axes"]) -> None:
         (axes,) = panels
-        styles = ("-", "--", ":", "-.")
-        for layer in range(found.shape[1]):
+        for layer, style in zip(drawn(found.shape[1]), ("-", "--", ":", "-.")):
             for number, name in enumerate(names):
                 label = f"layer {layer + 1} {name}".strip()
                 (line,) = axes.plot(steps, found[:, layer, number], label=label, marker="o", markersize=3)
-                line.set(color=COLOURS[number % 4], linestyle=styles[layer % 4])
+                line.set(color=COLOURS[number % 4], linestyle=style)
         axes.axhline(1.0, color=INK, linewidth=0.5)
         axes.set_xlabel("step")
         axes.set_title("spectral radius of Waa", fontsize=9)
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, ncols=2)
 
     return svg("radii", (9.5, 2.8), (1, 1), draw)
