@@ -829,9 +829,16 @@ MUTATIONS = [
     Mutation(
         "a mean of each piece of steps",
         "nn/pieces.py",
-        "mask[own], count)",
-        "mask[own])",
+        "own_keep, count, dafter)",
+        "own_keep, None, dafter)",
         "test_pieces.py::test_loss_gradient_and_states",
+    ),
+    Mutation(
+        "a mean of each piece of columns",
+        "nn/pieces.py",
+        "own_y, own_mask, count)",
+        "own_y, own_mask)",
+        "test_pieces.py::test_columns_that_are_over",
     ),
     Mutation(
         "initial states forgotten by the first piece of steps",
@@ -843,8 +850,8 @@ MUTATIONS = [
     Mutation(
         "all states kept behind the last one",
         "nn/pieces.py",
-        "namespace(a).asarray(a, copy=True)",
-        "a",
+        "held.append(None)",
+        "held.append(forward(piece, starts[-1]))",
         "test_pieces.py::test_memory_grows_with_the_root",
     ),
     Mutation(

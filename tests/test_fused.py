@@ -108,6 +108,8 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
         keep = tuple(np.asarray(one, dtype) for one in model.dropout_masks(config, rng, dropout, B))
         count = np.float64(3 * T * B) if seed % 2 else None
         found = [theta, config, *rng.integers(0, V, (2, T, B)), mask, states, keep, count]
+        if function == "piece":
+            found.append(few * normal(layers, 1 + (cell == "lstm"), B, H) if seed % 5 else None)
     elif function == "along":
         found = [normal(H * V), normal(H * V), float(rng.choice([1e-3, 1.0]))]
     elif function == "clip_by_norm":

@@ -68,13 +68,19 @@ def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
 
 
 def gradient_whole(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
+    found = gradient_piece(theta, config, x, y, mask, states, keep, count, None)
+    return found if found is NotImplemented else found[:3]
+
+
+def gradient_piece(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any, dafter: Any) -> Any:
     if config.cell not in whole.CELLS:
         return NotImplemented
     L, S, G, _, H, _ = sizes = whole.sizes_of(config)
-    states = np.empty((L, S, 0, H), theta.dtype) if states is None else states
+    none = np.empty((L, S, 0, H), theta.dtype)
+    states, dafter = (none if given is None else given for given in (states, dafter))
     masks = np.stack(keep) if keep else np.empty((0, 0, H), theta.dtype)
     of = 0.0 if count is None else float(count)
-    return whole.gradient(theta, x, y, mask, states, masks, of, sizes, (0,) * G)
+    return whole.gradient(theta, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)
 
 
 def optimizers_clip_by_norm(d: Any, limit: float) -> Any:

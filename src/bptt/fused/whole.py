@@ -104,12 +104,17 @@ def loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -
 
 
 @compiled
-def gradient(theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: float, sizes: Any, gates: Any) -> Any:
-    """The loss, its gradient (P,), and the states after (L, S, B, H)."""
+def gradient(
+    theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: float, dafter: Any, sizes: Any, gates: Any
+) -> Any:
+    """The loss, its gradient (P,), and the states after (L, S, B, H); then the gradient with respect to those before.
+
+    `dafter` (L, S, B, H) is the gradient with respect to the states after; or it is empty.
+    """
     (T, B), L, S = x.shape, sizes[0], sizes[1]
     before = starts(theta, states, B, sizes)
     after, dbefore, d = np.empty_like(before), np.empty_like(before), np.empty_like(theta)
-    zero = np.zeros_like(before[0, 0])
+    following = dafter if dafter.size else np.zeros_like(before)
     tokens, inputs, caches = np.zeros_like(x), [np.empty((T, B, 0), theta.dtype)], []
     for layer in range(L):
         Wax, Waa, b, ban = weights(theta, layer, sizes)
@@ -128,17 +133,19 @@ def gradient(theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: 
     for layer in range(L - 1, -1, -1):
         Wax, Waa, b, dban = weights(theta, layer, sizes)
         ids, vectors, cache = tokens if layer else x, inputs[layer], caches[layer]
-        da = dropped(da, keep, layer)
+        da, dfield = dropped(da, keep, layer), following[layer]
         own = weights(d, layer, sizes)[1]
         into = room(own)
         if len(gates) == 4:
-            da0, dc0, found = cells.lstm_backward(Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], da, zero, zero, into)
+            da0, dc0, found = cells.lstm_backward(
+                Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], da, dfield[0], dfield[1], into
+            )
             fill(dbefore[layer, 1], dc0)
         elif len(gates) == 3:
             a, ru, n, p = cache
-            da0, dban, found = cells.gru_backward(Wax, Waa, ids, vectors, a, ru, n, p, da, zero, into)
+            da0, dban, found = cells.gru_backward(Wax, Waa, ids, vectors, a, ru, n, p, da, dfield[0], into)
         else:
-            da0, found = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, zero, into)
+            da0, found = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, dfield[0], into)
         fill(dbefore[layer, 0], da0)
         da, dWax, dWaa, db = found
         if len(into) > len(own):
@@ -146,4 +153,4 @@ def gradient(theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: 
         end = enter(d, place(layer, sizes), dWax.reshape(-1))
         enter(d, enter(d, end + own.size, db), dban)
     enter_starts(d, dbefore, states.size == 0, sizes)
-    return mean, d, after
+    return mean, d, after, dbefore

@@ -7,7 +7,7 @@ from typing import Any
 
 from bptt.backend import Array, namespace
 from bptt.fused import twinned
-from bptt.nn import model, packing
+from bptt.nn import loss, model, packing
 
 
 def parted(config: model.Config, states: Array) -> tuple[Any, ...]:
@@ -42,3 +42,27 @@ def whole(
     start = None if states is None else parted(config, states)
     mean, d, after = model.loss_and_gradient(config, params, x, y, mask, start, keep, count)
     return mean, packing.pack(d), joined(after)
+
+
+@twinned
+def piece(
+    theta: Array,
+    config: model.Config,
+    x: Array,
+    y: Array,
+    mask: Array,
+    states: Array | None,
+    keep: tuple[Array, ...],
+    count: Array | None,
+    dafter: Array | None,
+) -> tuple[Array, Array, Array, Array]:
+    """What `whole` gives for some steps of more, and then the gradient with respect to the states before them.
+
+    `dafter` is the gradient with respect to the states after them, None where nothing follows; both are (L, S, B, H).
+    """
+    params = packing.unpack(theta, model.shapes(config))
+    logits, after, cache = model.forward(config, params, x, None if states is None else parted(config, states), keep)
+    mean, loss_cache = loss.forward(logits, y, mask, count)
+    following = None if dafter is None else parted(config, dafter)
+    d, dbefore = model.backward(config, params, cache, loss.backward(loss_cache), following)
+    return mean, packing.pack(d), joined(after), joined(dbefore)

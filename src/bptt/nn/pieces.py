@@ -34,7 +34,7 @@ class Forward(NamedTuple):
     cache: model.Cache
     share: Array  # () of the mean
     loss_cache: loss.Cache
-    after: tuple[Any, ...]
+    after: Array  # (L, S, B, H)
 
 
 def length(every: Every, T: int) -> int:
@@ -85,56 +85,53 @@ def loss_and_gradient(
     count = namespace(mask).sum(mask) if count is None else count
     params = packing.unpack(theta, model.shapes(config))
 
-    def forward(piece: Piece, start: Any) -> Forward:
+    def part(piece: Piece) -> tuple[Array, Array, Array, tuple[Array, ...]]:
         own = slice(piece.first, piece.end), slice(piece.width)
-        logits, after, cache = model.forward(config, params, x[own], start, _columns(keep, 0, piece.width))
-        return Forward(cache, *loss.forward(logits, y[own], mask[own], count), _copies(after))
+        return x[own], y[own], mask[own], tuple(one[: piece.width, ...] for one in keep)
 
-    def backward(piece: Piece, start: Any, done: Forward | None, dafter: Any) -> tuple[Array, Array, Any]:
+    def tree(states: Array | None) -> tuple[Any, ...] | None:
+        return None if states is None else gradient.parted(config, states)
+
+    def forward(piece: Piece, start: Array | None) -> Forward:
+        own_x, own_y, own_mask, own_keep = part(piece)
+        logits, after, cache = model.forward(config, params, own_x, tree(start), own_keep)
+        return Forward(cache, *loss.forward(logits, own_y, own_mask, count), gradient.joined(after))
+
+    def run(piece: Piece, start: Array | None) -> Array:
+        own_x, _, _, own_keep = part(piece)
+        return gradient.joined(model.run(config, params, own_x, tree(start), own_keep)[1])
+
+    def backward(piece: Piece, start: Array | None, done: Forward | None, dafter: Array | None) -> tuple[Array, ...]:
         # a function of its own, so that what a piece needs is gone when the next one begins
-        done = done or forward(piece, start)
-        d, dstart = model.backward(config, params, done.cache, loss.backward(done.loss_cache), dafter)
-        return done.share, packing.pack(d), dstart
+        if done is None:
+            own_x, own_y, own_mask, own_keep = part(piece)
+            return gradient.piece(theta, config, own_x, own_y, own_mask, start, own_keep, count, dafter)
+        d, dstart = model.backward(config, params, done.cache, loss.backward(done.loss_cache), tree(dafter))
+        return done.share, packing.pack(d), done.after, gradient.joined(dstart)
 
-    now, ends = model.initial_states(config, params, B) if states is None else gradient.parted(config, states), []
-    starts: list[Any] = []
-    held: list[Any] = []  # of each piece what `forward` gave, or None
+    now, ends = gradient.joined(model.initial_states(config, params, B)) if states is None else states, []
+    starts: list[Array | None] = []
+    held: list[Forward | None] = []  # of each piece; None where the steps are recomputed
     for piece in pieces:
-        ends.append(_columns(now, piece.width, None))
-        now = _columns(now, 0, piece.width)
+        ends.append(now[:, :, piece.width :, :])
+        now = now[:, :, : piece.width, :]
         starts.append(None if states is None and piece.first == 0 else now)
-        if every is None or piece is pieces[-1]:
-            held.append(forward(piece, starts[-1]))
-            now = held[-1].after
+        if every is None:
+            done = forward(piece, starts[-1])
+            held.append(done)
+            now = done.after
         else:
             held.append(None)
-            given = x[piece.first : piece.end, : piece.width], starts[-1], _columns(keep, 0, piece.width)
-            now = _copies(model.run(config, params, *given)[1])
-    mean, total, dstart = backward(pieces[-1], starts.pop(), held.pop(), None)
+            now = run(piece, starts[-1]) if piece is not pieces[-1] else now
+    mean, total, after, dstart = backward(pieces[-1], starts.pop(), held.pop(), None)
     for piece in pieces[-2::-1]:
-        share, d, dstart = backward(piece, starts.pop(), held.pop(), _widened(dstart, piece.width))
+        share, d, _, dstart = backward(piece, starts.pop(), held.pop(), _widened(dstart, piece.width))
         mean, total = mean + share, total + d
-    after = packing.transform(lambda *rows: namespace(rows[0]).concat(rows), now, *reversed(ends))
-    return mean, total, gradient.joined(after)
+    return mean, total, namespace(after).concat([after, *reversed(ends)], axis=2)
 
 
-def _copies(states: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same states by themselves: as views they would keep those of all steps."""
-    copies: tuple[Any, ...] = packing.transform(lambda a: namespace(a).asarray(a, copy=True), states)
-    return copies
-
-
-def _columns(tree: Any, first: int, end: int | None) -> Any:
-    """Some rows of arrays (B, H): those of some columns."""
-    return packing.transform(lambda a: a[first:end, ...], tree)
-
-
-def _widened(tree: Any, width: int) -> Any:
-    """Arrays (B, H) with zeros for the columns beyond theirs."""
-
-    def widened(a: Array) -> Array:
-        xp = namespace(a)
-        zeros = xp.zeros((width - a.shape[0], a.shape[1]), dtype=a.dtype, device=device(a))
-        return xp.concat([a, zeros])
-
-    return packing.transform(widened, tree)
+def _widened(states: Array, width: int) -> Array:
+    """States (L, S, B, H) with zeros for the columns beyond theirs."""
+    xp, (L, S, B, H) = namespace(states), states.shape
+    zeros = xp.zeros((L, S, width - B, H), dtype=states.dtype, device=device(states))
+    return xp.concat([states, zeros], axis=2)
