@@ -5,7 +5,8 @@ with those of every k-th step, the rest recomputed, in a process of its own:
 
 peak      what the process came to hold, in MB; `before` the call it held Python, NumPy, the compiled twins, x, y and the mask
 stored    what the states and gates of all steps take, by their shapes: what backward needs, without its own working room
-time      of the processor, per step: the median of three calls or more; the ratio is to T = 1000, all stored
+time      of the processor, per step: the median of three calls or more
+ratio     of that time to the one per step of T = 1000, all stored, which takes turns with it
 apart     the largest difference from the gradient with all stored, as a share of its largest element, both in float64
 
 Each piece of k steps costs some 60 microseconds by itself: where sqrt(T) is small, a larger k is faster.
@@ -31,6 +32,7 @@ from bptt.nn import model, packing, pieces
 from bptt.run import environment
 
 LARGEST = 100_000  # steps whose states are all stored here
+BASE = 1000  # steps that a time is compared with
 WORK = 1_000_000  # steps to measure the time of, in three calls at least
 
 
@@ -52,13 +54,19 @@ def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Name
         given = theta, config, x[:T], y[:T], mask[:T].astype(theta.dtype, copy=False)
         return packing.unpack(pieces.loss_and_gradient(*given, every=every)[1], model.shapes(config))
 
-    gradient(theta, 20, every)  # what is compiled or loaded at the first call does not count
-    before, times = environment.resident(), []
-    while len(times) < 3 or len(times) * T < WORK:
+    def seconds_a_step(T: int, every: Any, calls: int = 1) -> float:
         began = time.process_time()
-        gradient(theta, T, every)
-        times.append((time.process_time() - began) / T)
+        for _ in range(calls):
+            gradient(theta, T, every)
+        return (time.process_time() - began) / T / calls
+
+    gradient(theta, 20, every)  # what is compiled or loaded at the first call does not count
+    before, times, base = environment.resident(), list[float](), list[float]()
+    while len(times) < 3 or len(times) * T < WORK:
+        times.append(seconds_a_step(T, every))
+        base.append(seconds_a_step(min(BASE, T), None, min(100, max(1, T // BASE))))
     row = {"before_MB": before / 1e6, "peak_MB": peak() / 1e6, "us_per_step": statistics.median(times) * 1e6}
+    row["ratio"] = statistics.median(times) / statistics.median(base)
     if every is not None and T <= LARGEST:
         pairs = zip(*(packing.flat(gradient(exact, T, k)) for k in (every, None)))
         row["apart"] = max(float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in pairs)
@@ -98,13 +106,11 @@ def main() -> None:
     rows = []
     for cell in arguments.cell:
         child(cell, 20, 0)  # the twins are compiled now, if they were not before: that takes memory
-        base = None
         for T in arguments.steps:
             for every in [0, arguments.recompute_every] if T <= LARGEST else [arguments.recompute_every]:
                 row = child(cell, T, every)
-                base = base or row["us_per_step"]
                 k = pieces.length(number(every), T) if every else None
-                row["ratio"] = round(row["us_per_step"] / base, 2)
+                row["ratio"] = round(row["ratio"], 2)
                 print(
                     f"{cell:8}{T:10,}{k or 'all':>7}{row['before_MB']:9.0f}{row['peak_MB']:8.0f}{row['stored_MB']:9.1f} MB"
                     f"{row['us_per_step']:9.2f}{row['ratio']:7.2f}{row.get('apart', ''):>9.1}",
