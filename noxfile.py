@@ -112,7 +112,7 @@ def onnx(session: nox.Session) -> None:
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """Exported pages and reports in Chromium, which has to be there with its driver: apt-get install chromium-driver."""
-    session.install(".[plot]", "selenium", "--group", "test")
+    session.install(".", "selenium", "--group", "test")
     pytest(session, "-m", "browser", "--numprocesses=0", "tests/test_page.py")
 
 

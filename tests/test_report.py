@@ -208,6 +208,15 @@ def test_lines_are_looked_at_whole(tmp_path, capsys):
     assert page._looked(model, str(tmp_path / "other")).texts == ["ker " * 400]
 
 
+def test_radii_of_another_model_are_not_drawn(tmp_path):
+    model = bptt.load(trained(tmp_path, cell="gru", layers=2, steps=1))
+    own = [inspect.spectral_radius(layer.Waa) for layer in model.params.layers]
+    for odd in ([[1.0, 1.0, 1.0]], [[1.0], [1.0]], [[1.0, 1.0, 1.0], [1.0]]):  # forged, or of a run that began otherwise
+        steps, found = page._radii(model, [{"step": 5, "radii": odd}])
+        assert steps == [1]
+        np.testing.assert_allclose(found, [own])
+
+
 def test_of_many_layers_some_are_drawn_from_the_first_one_to_the_last():
     assert [pictures.drawn(layers) for layers in (1, 3, 4, 20)] == [[0], [0, 1, 2], [0, 1, 2, 3], [0, 6, 12, 19]]
 

@@ -150,7 +150,8 @@ def _history(place: Path) -> list[dict[str, Any]]:
 
 def _radii(trained: LanguageModel, history: list[dict[str, Any]]) -> tuple[list[int], HostArray]:
     """The spectral radius of each block of Waa at the steps that were measured, (n, L, G); of a model alone its own."""
-    rows = [row for row in history if row.get("radii")]
+    sizes = [len(BLOCKS[trained.config.cell])] * trained.config.layers
+    rows = [row for row in history if [len(layer) for layer in row.get("radii", [])] == sizes]
     if rows:
         return [row["step"] for row in rows], np.array([row["radii"] for row in rows])
     params = packing.transform(trained.backend.get, trained.params)
