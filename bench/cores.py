@@ -34,7 +34,7 @@ def row(cell: str, hidden: int, batch: int, repeats: int, threads: int) -> dict[
         for count in (1, threads) * (repeats + 1):
             position, window = next(windows)
             began = time.perf_counter()
-            state, _ = training.update(task, state, task.read(window), position, None if count == 1 else pool)
+            state, _ = training.update(task, state, window, position, None if count == 1 else pool)
             times[count].append(1e3 * (time.perf_counter() - began))
     one, many = (statistics.median(times[count][1:]) for count in (1, threads))
     parts = len(parallel.cut(task.config, np.full(batch, STEPS)))

@@ -67,6 +67,12 @@ def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
     return readout.cross_entropy(logits, y, mask, 0.0 if count is None else float(count))
 
 
+@functools.cache
+def nothing(dtype: Any, *shape: int) -> Any:
+    """An array without elements, for what is not given."""
+    return np.empty(shape, dtype)
+
+
 def gradient_whole(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
     found = gradient_piece(theta, config, x, y, mask, states, keep, count, None)
     return found if found is NotImplemented else found[:3]
@@ -76,9 +82,8 @@ def gradient_piece(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: A
     if config.cell not in whole.CELLS:
         return NotImplemented
     L, S, G, _, H, _ = sizes = whole.sizes_of(config)
-    none = np.empty((L, S, 0, H), theta.dtype)
-    states, dafter = (none if given is None else given for given in (states, dafter))
-    masks = np.stack(keep) if keep else np.empty((0, 0, H), theta.dtype)
+    states, dafter = (nothing(theta.dtype, L, S, 0, H) if given is None else given for given in (states, dafter))
+    masks = np.stack(keep) if keep else nothing(theta.dtype, 0, 0, H)
     of = 0.0 if count is None else float(count)
     return whole.gradient(theta, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)
 
