@@ -29,7 +29,8 @@ def row(cell: str, hidden: int, batch: int, repeats: int, threads: int) -> dict[
     flags = {"cell": cell, "hidden": hidden, "batch": batch, "length": STEPS, "backend": "numpy", "validation": 0.0}
     task, _, now = preparation.from_scratch("python-help", from_flags(flags))
     windows = epochs(task.data, batch, STEPS, 0)
-    state, times = now.state, {1: [], threads: []}
+    state = now.state
+    times: dict[int, list[float]] = {1: [], threads: []}
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         for count in (1, threads) * (repeats + 1):
             position, window = next(windows)

@@ -29,6 +29,9 @@ def processor() -> str:
 
 def commit() -> str:
     """The commit of the checkout, with + where files have changed since; empty outside of one."""
-    run = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent)  # noqa: E731
-    head = run("rev-parse", "--short", "HEAD").stdout.strip()
-    return head + "+" if head and run("status", "--porcelain", "--untracked-files=no").stdout else head
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+
+    head = git("rev-parse", "--short", "HEAD")
+    return head + "+" if head and git("status", "--porcelain", "--untracked-files=no") else head

@@ -41,7 +41,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(cell: model.Cell, T: int, every: int | str | None, arguments: argparse.Namespace) -> dict[str, Any]:
     """Peak and time of loss and gradient, in this process."""
     rng, V, dtype = np.random.default_rng(0), arguments.vocabulary, np.dtype(arguments.dtype)
     config = model.Config(cell, V, arguments.hidden)
@@ -52,7 +52,8 @@ def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Name
 
     def gradient(theta: HostArray, T: int, every: Any) -> model.Params:
         given = theta, config, x[:T], y[:T], mask[:T].astype(theta.dtype, copy=False)
-        return packing.unpack(pieces.loss_and_gradient(*given, every=every)[1], model.shapes(config))
+        found: model.Params = packing.unpack(pieces.loss_and_gradient(*given, every=every)[1], model.shapes(config))
+        return found
 
     def seconds_a_step(T: int, every: Any, calls: int = 1) -> float:
         began = time.process_time()
@@ -77,6 +78,10 @@ def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Name
     return {name: float(f"{value:.4g}") for name, value in row.items()}
 
 
+def number(every: str) -> pieces.Every | None:
+    return "sqrt" if every == "sqrt" else int(every) or None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cell", nargs="+", default=list(model.CELLS), choices=list(model.CELLS))
@@ -90,7 +95,6 @@ def main() -> None:
     arguments = parser.parse_args()
     environment.keep_memory()
     used = "" if arguments.pure else fused.start()
-    number = lambda every: every if every == "sqrt" else int(every) or None  # noqa: E731
     if arguments.one:
         cell, T, every = arguments.one
         print(json.dumps(measure(cell, int(T), number(every), arguments)))
@@ -98,18 +102,18 @@ def main() -> None:
     print(f"H = {arguments.hidden}, B = 1, {arguments.dtype}, {used or 'no compiled twins'}")
     print(f"{'cell':8}{'T':>10}{'k':>7}{'before':>9}{'peak':>8}{'stored':>9} MB{'us/step':>9}{'ratio':>7}{'apart':>9}")
 
-    def child(cell: str, T: int, every: str | int) -> dict[str, Any]:
+    def child(cell: str, T: int, every: str) -> dict[str, Any]:
         command = [sys.executable, *sys.argv, "--one", cell, str(T), str(every)]
         row: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         return row
 
     rows = []
     for cell in arguments.cell:
-        child(cell, 20, 0)  # the twins are compiled now, if they were not before: that takes memory
+        child(cell, 20, "0")  # the twins are compiled now, if they were not before: that takes memory
         for T in arguments.steps:
-            for every in [0, arguments.recompute_every] if T <= LARGEST else [arguments.recompute_every]:
-                row = child(cell, T, every)
-                k = pieces.length(number(every), T) if every else None
+            for every in ["0", arguments.recompute_every] if T <= LARGEST else [arguments.recompute_every]:
+                row, chosen = child(cell, T, every), number(every)
+                k = pieces.length(chosen, T) if chosen else None
                 row["ratio"] = round(row["ratio"], 2)
                 print(
                     f"{cell:8}{T:10,}{k or 'all':>7}{row['before_MB']:9.0f}{row['peak_MB']:8.0f}{row['stored_MB']:9.1f} MB"

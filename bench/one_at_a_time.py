@@ -12,6 +12,7 @@ import contextlib
 import io
 import statistics
 import time
+from typing import Any
 
 from machine import report
 
@@ -36,8 +37,8 @@ def main() -> None:
             textbook.model(names, dict(enumerate(ix)), ix, updates, vocab_size=len(ix))
 
     def engine() -> None:
-        flags = {"cell": "vanilla", "hidden": 50, "batch": 1, "optimizer": "sgd", "learning_rate": 0.1, "validation": 0}
-        bptt.train("dinosaurs", report=None, backend="numpy", steps=updates, **flags)
+        flags: dict[str, Any] = {"cell": "vanilla", "hidden": 50, "batch": 1, "optimizer": "sgd", "learning_rate": 0.1}
+        bptt.train("dinosaurs", report=None, backend="numpy", validation=0.0, steps=updates, **flags)
 
     bptt.train("dinosaurs", report=None, backend="numpy", steps=2)  # what is compiled or loaded once does not count
     times: dict[str, list[float]] = {"course": [], "engine": []}

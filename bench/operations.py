@@ -45,7 +45,7 @@ def watch(xp: Any) -> None:
             setattr(xp, name, counting(function))
 
 
-def operations(cell: str, steps: int) -> dict[str, int]:
+def operations(cell: model.Cell, steps: int) -> dict[str, int]:
     """Those of a step."""
     global count
     where, rng = backends.select("strict"), np.random.default_rng(0)

@@ -22,7 +22,7 @@ from bptt.text.vocabulary import characters
 LENGTH = 500
 
 
-def prepare(cell: str, hidden: int, layers: int, where: backends.Backend) -> LanguageModel:
+def prepare(cell: model.Cell, hidden: int, layers: int, where: backends.Backend) -> LanguageModel:
     """A model of random weights that writes streams."""
     vocabulary = characters(string.ascii_lowercase)
     config = model.Config(cell, len(vocabulary), hidden, layers)

@@ -8,6 +8,7 @@ units, dropout 0.3 anew at each step, AdamW and 4000 steps of 64 x 64 characters
 """
 
 import argparse
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -82,6 +83,12 @@ def peer(text: str, steps: int) -> float:
     return best
 
 
+def held_out(text: str, flags: dict[str, Any]) -> float:
+    """Nats of the best model of a run."""
+    found: float = bptt.train(text, **flags).record["held_out"]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", metavar="TEXT", nargs="?", default="python-help")
@@ -102,7 +109,7 @@ def main() -> None:
         flags = {**chosen, **steps}
         words = " ".join(f"--{name} {value}" for name, value in flags.items())
         run = {"mode": "stream", "report": None, "backend": "numpy", **flags}
-        row(flags, words, lambda run=run: bptt.train(arguments.text, **run).record["held_out"])
+        row(flags, words, functools.partial(held_out, arguments.text, run))
     if arguments.peer:
         row({"peer": "torch", **steps}, "PyTorch, GRU 384", lambda: peer(arguments.text, arguments.steps or STEPS))
     print(report(rows, *(["torch"] if arguments.peer else [])))

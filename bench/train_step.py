@@ -12,6 +12,7 @@ import importlib.util
 import itertools
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import contenders
@@ -25,8 +26,14 @@ from bptt.run.environment import keep_memory
 STEPS = 32
 SECONDS = 0.4  # of measuring, for each size and contender
 TURN = 0.004  # seconds, or one call where that takes longer
-NAMES = ("pure", "fused", "torch", "jax", "textbook")
-MAKERS = dict(zip(NAMES, (contenders.pure, contenders.compiled, contenders.torch, contenders.jax, contenders.course)))
+MAKERS: dict[str, Callable[..., Contender]] = {
+    "pure": contenders.pure,
+    "fused": contenders.compiled,
+    "torch": contenders.torch,
+    "jax": contenders.jax,
+    "textbook": contenders.course,
+}
+NAMES = tuple(MAKERS)
 NEEDED = {"fused": "numba", "torch": "torch", "jax": "jax"}
 
 
@@ -50,7 +57,7 @@ def measure(those: dict[str, Contender], what: str) -> dict[str, float]:
     return {name: round(statistics.median(own) * 1e6, 1) for name, own in times.items()}
 
 
-def row(cell: str, hidden: int, batch: int, vocabulary: int, names: list[str]) -> dict[str, Any]:
+def row(cell: model.Cell, hidden: int, batch: int, vocabulary: int, names: list[str]) -> dict[str, Any]:
     """The times of one size."""
     rng = np.random.default_rng(0)
     config = model.Config(cell, vocabulary, hidden, 1, "zero")

@@ -7,14 +7,15 @@ from typing import Any, Literal, NamedTuple
 from bptt.backend import Array, device, namespace
 from bptt.nn import gru, initialisation, linear, loss, lstm, packing, vanilla
 
-CELLS: dict[str, Any] = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
+Cell = Literal["vanilla", "gru", "lstm"]
+CELLS: dict[Cell, Any] = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
 
 
 @dataclass(frozen=True)
 class Config:
     """What fixes the shapes of a model."""
 
-    cell: Literal["vanilla", "gru", "lstm"]
+    cell: Cell
     vocabulary: int  # V
     hidden: int  # H
     layers: int = 1
