@@ -111,15 +111,14 @@ def loss_and_gradient(
 
     now, ends = gradient.joined(model.initial_states(config, params, B)) if states is None else states, []
     starts: list[Array | None] = []
-    held: list[Forward | None] = []  # of each piece; None where the steps are recomputed
+    held: list[Any] = []  # the Forward of each piece, which nothing else may keep; None where the steps are recomputed
     for piece in pieces:
         ends.append(now[:, :, piece.width :, :])
         now = now[:, :, : piece.width, :]
         starts.append(None if states is None and piece.first == 0 else now)
         if every is None:
-            done = forward(piece, starts[-1])
-            held.append(done)
-            now = done.after
+            held.append(forward(piece, starts[-1]))
+            now = held[-1].after
         else:
             held.append(None)
             now = run(piece, starts[-1]) if piece is not pieces[-1] else now
