@@ -48,8 +48,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=list(PYTHONS))
 def tests(session: nox.Session) -> None:
-    """The tests on NumPy in every installed Python; in the one of nox on all arrays, all damaged files and CUDA sources."""
-    session.install(".", "--group", "test")
+    """The tests on NumPy in every installed Python; in the one of nox on all arrays, all damaged files, CUDA, with pictures."""
+    session.install(".[plot]" if session.python == HERE else ".", "--group", "test")
     if session.python == HERE:
         pytest(session, *(f"--backend={name}" for name in ("numpy", "numpy-readonly", "strict", "strict-f32")))
     else:
@@ -112,7 +112,7 @@ def onnx(session: nox.Session) -> None:
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """Exported pages and reports in Chromium, which has to be there with its driver: apt-get install chromium-driver."""
-    session.install(".", "selenium", "--group", "test")
+    session.install(".[plot]", "selenium", "--group", "test")
     pytest(session, "-m", "browser", "--numprocesses=0", "tests/test_page.py")
 
 
@@ -126,7 +126,7 @@ def endurance(session: nox.Session) -> None:
 @nox.session(default=False)
 def mutations(session: nox.Session) -> None:
     """Deliberate mistakes, one at a time, each of which a named test must catch."""
-    session.install(".[fast,onnx]", "onnxruntime", "--group", "test")
+    session.install(".[fast,onnx,plot]", "onnxruntime", "--group", "test")
     session.run("python", "tests/mutations.py")
 
 

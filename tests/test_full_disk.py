@@ -205,6 +205,7 @@ def test_a_history_that_cannot_be_written(here):
     assert same_as_whole(here / "run", flags)
 
 
+@pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed: pip install '.[plot]'")
 def test_a_picture_that_cannot_be_drawn_ends_no_run(here):
     code, _, errors = run("train", "names.txt", *SMALL, "--out", "run", code=LIMIT + FILES.format(most=30_000) + MAIN)
     assert code == 0
