@@ -19,7 +19,7 @@ from bptt.run import checkpoint, plots
 from bptt.run.checkpoint import Unsaved
 from bptt.run.training import UPDATES
 from runs import MAIN, NAMES, PLAIN, newest, outcome, steps, undisturbed
-from runs import bptt as run
+from runs import forked as run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of a Linux process")
 

@@ -11,7 +11,7 @@ import pytest
 import bptt
 from bptt.run import checkpoint
 from runs import NAMES, PLAIN, outcome, process, steps, wait
-from runs import bptt as run
+from runs import forked as run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
 
