@@ -967,6 +967,9 @@ MUTATIONS = [
         "inputs[layer], before[0]\n",
         "gradient_whole",
     ),
+    in_a_twin(
+        "nothing comes back from the steps after", "whole", "dafter if dafter.size else", "before if 0 else", "gradient_piece"
+    ),
     in_a_twin("no gradient of the initial states", "whole", "        if fresh:\n", "        if not fresh:\n", "gradient_whole"),
     in_a_twin("dropout in one direction alone", "whole", "dropped(da, keep, layer)", "da", "gradient_whole"),
     in_a_twin(
