@@ -115,10 +115,11 @@ exec(job["code"], {"__name__": "__main__"})
 
 @functools.cache
 def _forking() -> subprocess.Popen[str]:
-    """The process that makes the others; it ends with this one, whose end of the pipe it reads."""
+    """The process that makes the others, between two of which it ends with this one, whose end of the pipe it reads."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", FORKING]
-    return subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
 
 
 def forked(*arguments: Any, code: str = PLAIN) -> tuple[int, str, str]:
@@ -130,7 +131,11 @@ def forked(*arguments: Any, code: str = PLAIN) -> tuple[int, str, str]:
         job["arguments"] = [str(argument) for argument in arguments]
         print(json.dumps(job), file=running.stdin, flush=True)
         assert running.stdout is not None
-        assert select.select([running.stdout], [], [], 120)[0], "it does not end"
+        if not select.select([running.stdout], [], [], 120)[0]:
+            os.killpg(running.pid, signal.SIGKILL)  # with its child
+            running.communicate()
+            _forking.cache_clear()
+            raise subprocess.TimeoutExpired(job["arguments"], 120)
         ended = int(running.stdout.readline())
         return ended, Path(files["out"]).read_text("utf-8"), Path(files["err"]).read_text("utf-8")
 

@@ -667,3 +667,12 @@ def test_torch_runs_the_lines_in_the_readme(here, torch):
     exec(code, found)
     ours = logits(trained, trained.vocabulary.encode("\nvelo"))
     np.testing.assert_allclose(found["logits"].detach().numpy(), ours, rtol=0, atol=1e-5)  # 128 units add up
+
+
+def test_a_file_of_ours_is_not_taken_for_one_of_pytorch(tmp_path):
+    bptt.train(["anna", "bob"] * 5, report=None, hidden=4, steps=1, backend="numpy").save(tmp_path / "model")
+    for given in ({}, {"symbols": "\nabno", "mode": "lines"}):
+        with pytest.raises(
+            InputError, match="holds weights by the names of bptt, not of PyTorch: load the folder that it is in"
+        ):
+            exchange.from_torch(tmp_path / "model" / "model.safetensors", **given)

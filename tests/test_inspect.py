@@ -191,3 +191,8 @@ def test_bad_input_is_told_in_words():
 
 def test_it_is_found_where_the_package_is():
     assert bptt.inspect is inspect
+
+
+def test_a_path_is_no_model():
+    with pytest.raises(InputError, match=r"model 'runs/names': expected what bptt\.load or bptt\.train gives"):
+        inspect.activations("runs/names", TEXT)

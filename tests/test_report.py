@@ -205,7 +205,12 @@ def test_lines_are_looked_at_whole(tmp_path, capsys):
     (tmp_path / "other").write_text("\n".join(lines))
     assert page._looked(model, str(tmp_path / "other")).texts == [lines[0], "ker", lines[2], "b"]  # the last one is too much
     (tmp_path / "other").write_text("\n".join(["bann " * 500, "ker " * 400]))
-    assert page._looked(model, str(tmp_path / "other")).texts == ["ker " * 400]
+    assert page._looked(model, str(tmp_path / "other")).texts == [("ker " * 400)[: page.LENGTH]]  # not one fits
+
+
+def test_a_gradient_that_is_zero_can_be_drawn():
+    row = {"step": 1, "loss": 0.5, "rate": 0.1, "norm": 0.0}
+    ET.fromstring(pictures.curves([row, {**row, "step": 2}], 1.0))  # without a warning, which is an error here
 
 
 def test_radii_of_another_model_are_not_drawn(tmp_path):
@@ -236,6 +241,14 @@ def test_a_wide_and_deep_model_has_a_page_of_less_than_two_megabytes():
     cloud = pictures.saturation("lstm", inspect.Activations([], [], gates[:, :, 0, :], None, gates, np.ones(0), np.ones(0)))
     norms = np.exp(rng.normal(size=(L, T, 51)))
     assert len(cloud) + len(pictures.flow(inspect.Flow(norms, norms.mean(axis=1)))) < 1_000_000
+
+
+@pytest.mark.parametrize("out", ["", ".", "a folder"])
+def test_a_folder_in_the_place_of_the_report(tmp_path, capsys, out):
+    run = trained(tmp_path, steps=1)
+    (tmp_path / "a folder").mkdir()
+    assert cli.main(["report", str(run), "--out", str(tmp_path / out) if out else out]) == 2
+    assert "is a folder: name a file for the report" in capsys.readouterr().err
 
 
 def test_units_are_chosen_by_what_they_go_with():

@@ -52,7 +52,8 @@ def activations(trained: LanguageModel, text: str) -> Activations:
     """The states, gates and predictions of a model at every step of a text.
 
     Raises:
-        InputError: a text with characters that the model does not know, or an empty one, or several lines for a model of lines.
+        InputError: a text with characters that the model does not know, or an empty one, or several lines for a model of lines;
+            something else than a model.
     """
     read = _read(trained, text)
     names, layers, H = sampling.names(trained.vocabulary), read.cache.layers, read.config.hidden
@@ -144,6 +145,8 @@ def spectral_radius(Waa: HostArray) -> list[float]:
 
 def _read(trained: LanguageModel, text: str) -> Read:
     """A text read by a model."""
+    if not isinstance(trained, LanguageModel):
+        raise InputError(f"model {trained!r:.80}: expected what bptt.load or bptt.train gives")
     if not isinstance(text, str) or not text:
         raise InputError(f"text {text!r}: expected at least one character, as str")
     ids = sampling.beginning(trained.vocabulary, trained.mode, text, "error").astype(np.int64)

@@ -63,6 +63,7 @@ def piece(
     params = packing.unpack(theta, model.shapes(config))
     logits, after, cache = model.forward(config, params, x, None if states is None else parted(config, states), keep)
     mean, loss_cache = loss.forward(logits, y, mask, count)
+    del logits  # they would take memory as long as the backward pass
     following = None if dafter is None else parted(config, dafter)
     d, dbefore = model.backward(config, params, cache, loss.backward(loss_cache), following)
     return mean, packing.pack(d), joined(after), joined(dbefore)

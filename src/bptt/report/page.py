@@ -52,9 +52,11 @@ def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> N
     `text` is a file or a built-in text to look at; by default what the run held out.
 
     Raises:
-        InputError: no text, or one with characters that the model does not know.
+        InputError: no text, or one with characters that the model does not know, or a folder in the place of the file.
         Unsaved: the file cannot be written; what was there stays.
     """
+    if not out.name or out.is_dir():
+        raise InputError(f"{str(out)!r} is a folder: name a file for the report")
     if missing := available():
         raise InputError(f"a report needs {missing}, which is not installed: pip install 'bptt[plot]'")
     exchange.write(out, _page(trained, place, _looked(trained, text)).encode())
@@ -112,7 +114,7 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
 
 
 def _pieces(where: str, sequences: Sequences, trained: LanguageModel) -> Looked:
-    """Some lines from all over the text, or the beginning of a stream."""
+    """Some lines from all over the text, or the beginning of a stream, or of the shortest line where not one is short."""
     sequences = sequences.take(sequences.lengths > 0)
     if not sequences:
         raise InputError("nothing to look at: expected text that is more than white space")
@@ -124,7 +126,9 @@ def _pieces(where: str, sequences: Sequences, trained: LanguageModel) -> Looked:
     for place in spread.tolist():
         left -= int(sequences.lengths[place])
         places += [place] if left >= 0 else []
-    return Looked(where, [decode(sequences[place][1:-1]) for place in places or [int(np.argmin(sequences.lengths))]])
+    if not places:  # not one fits
+        return Looked(where, [decode(sequences[int(np.argmin(sequences.lengths))][1 : LENGTH + 1]).rstrip("\ufffd")])
+    return Looked(where, [decode(sequences[place][1:-1]) for place in places])
 
 
 def _joined(parts: list[Activations]) -> Activations:

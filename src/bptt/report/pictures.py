@@ -62,7 +62,7 @@ def curves(history: list[dict[str, Any]], clip: float | None) -> str:
         if measured:
             losses.plot(*zip(*measured), color=VERMILION, marker="o", markersize=3, label="held out")
         rates.plot(steps, [row["rate"] for row in history], color=GREEN, linewidth=1)
-        before = [row["norm"] for row in history]
+        before = [max(row["norm"], LEAST) for row in history]
         norms.semilogy(steps, before, color=ORANGE, linewidth=1, label="before clipping")
         if clip:
             norms.semilogy(steps, [min(norm, clip) for norm in before], color=BLUE, linewidth=1, label="after clipping")

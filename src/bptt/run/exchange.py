@@ -109,6 +109,8 @@ def from_torch(
 def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None) -> Checkpoint:
     """The model of a file, every claim of its header checked before the rest is read."""
     head, kinds, shapes, about = torch_file.header(place)
+    if "layers.0.Waa" in shapes:
+        raise Unusable("holds weights by the names of bptt, not of PyTorch: load the folder that it is in")
     if about is not None:
         if symbols is not None or mode is not None:
             raise Unusable("says its symbols and mode itself: leave out --symbols and --mode")

@@ -267,7 +267,8 @@ def _seen(task: Task, here: LanguageModel) -> dict[str, Any]:
     H = task.config.hidden
     blocks = [layer.Waa[k : k + H, ...] for layer in here.params.layers for k in range(0, layer.Waa.shape[0], H)]
     radii = task.backend.get(task.backend.xp.stack([spectral_radius(block) for block in blocks]))
-    by_layer = np.reshape(np.nan_to_num(radii).astype(np.float64), (task.config.layers, -1))  # JSON has no infinity
+    finite = np.minimum(radii.astype(np.float64), 1e200)  # JSON has no infinity
+    by_layer = np.reshape(finite, (task.config.layers, -1))
     return {"sample": progress.taste(here), "radii": np.round(by_layer, 4).tolist()}
 
 
