@@ -106,15 +106,18 @@ def loss_and_gradient(
         if done is None:
             own_x, own_y, own_mask, own_keep = part(piece)
             return gradient.piece(theta, config, own_x, own_y, own_mask, start, own_keep, count, dafter)
+        share, after = done.share, done.after
         d, dstart = model.backward(config, params, done.cache, loss.backward(done.loss_cache), tree(dafter))
-        return done.share, packing.pack(d), done.after, gradient.joined(dstart)
+        del done
+        return share, packing.pack(d), after, gradient.joined(dstart)
 
     now, ends = gradient.joined(model.initial_states(config, params, B)) if states is None else states, []
     starts: list[Array | None] = []
     held: list[Any] = []  # the Forward of each piece, which nothing else may keep; None where the steps are recomputed
     for piece in pieces:
-        ends.append(now[:, :, piece.width :, :])
-        now = now[:, :, : piece.width, :]
+        if piece.width < now.shape[2]:
+            ends.append(now[:, :, piece.width :, :])
+            now = now[:, :, : piece.width, :]
         starts.append(None if states is None and piece.first == 0 else now)
         if every is None:
             held.append(forward(piece, starts[-1]))
