@@ -158,6 +158,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("lab", [pytest.param(name, marks=marks.get(name, ())) for name in names], indirect=True)
 
 
+@pytest.fixture(autouse=True)
+def _device(request: pytest.FixtureRequest) -> None:
+    """What is marked gpu has a CUDA device, or is not run."""
+    if request.node.get_closest_marker("gpu") and (reason := backends.cupy_obstacle()):
+        pytest.skip(reason)  # a machine without a CUDA device: array-api-strict and the kernels' tests on a CPU stand in
+
+
 @pytest.fixture
 def lab(request: pytest.FixtureRequest) -> Lab:
     """One backend after the other."""

@@ -78,8 +78,6 @@ def test_a_model_opens_and_writes_the_same_texts_on_the_other_device(there, text
 
 @pytest.mark.gpu
 def test_a_device_without_room_is_told_of_in_words(tmp_path):
-    if obstacle := backends.cupy_obstacle():
-        pytest.skip(obstacle)  # a machine without a CUDA device, whose memory cannot be limited; test_memory.py is of a CPU's
     import cupy
 
     pool = cupy.get_default_memory_pool()
@@ -96,8 +94,6 @@ def test_a_device_without_room_is_told_of_in_words(tmp_path):
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, text, tmp_path, monkeypatch):
-    if obstacle := backends.cupy_obstacle():
-        pytest.skip(obstacle)  # there is nothing to record; test_replays.py is of all else
     from bptt.fused import graphs
 
     made, recorder = [], graphs.recorder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bptt import textbook
-from bptt.backend import cupy_obstacle, device, namespace, select
+from bptt.backend import device, namespace, select
 
 NAMES = ("Wax", "Waa", "Wya", "b", "by")
 LETTERS = "\nabcdefghijklmnopqrstuvwxyz"
@@ -365,8 +365,6 @@ def library(request):
         pytest.importorskip("torch", reason="torch is not installed: it is one of several libraries, not a requirement")
     if request.param == "jax":
         pytest.importorskip("jax", reason="jax is not installed: it is one of several libraries, not a requirement")
-    if request.param == "cupy" and (obstacle := cupy_obstacle()):
-        pytest.skip(obstacle)  # a machine without a CUDA device: the other libraries stand in
     return select(request.param, "float64")
 
 
