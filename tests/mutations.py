@@ -881,7 +881,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the spectral radius of the first gate alone",
-        "run/session.py",
+        "nn/model.py",
         "range(0, layer.Waa.shape[0], H)",
         "range(0, H, H)",
         "test_report.py::test_the_spectral_radii_are_those",
@@ -1214,10 +1214,17 @@ MUTATIONS = [
         "test_check.py::test_numbers",
     ),
     Mutation(
+        "check: the twins of single layers left out",
+        "run/checking.py",
+        "    if compiled:\n        got",
+        "    if not compiled:\n        got",
+        "test_check.py::test_a_wrong_twin",
+    ),
+    Mutation(
         "check: compared with itself",
         "run/checking.py",
-        "got = (*loss_and_gradient(large, backend),",
-        'got = (*loss_and_gradient(large, backends.select("numpy", "float64")),',
+        '"gradient"), loss_and_gradient(large, backend)))',
+        '"gradient"), loss_and_gradient(large, backends.select("numpy", "float64"))))',
         "test_check.py::test_single_precision",
     ),
     Mutation(

@@ -71,19 +71,23 @@ def test_a_backend_that_cannot_run_is_told_once(capsys, monkeypatch):
 
 
 def test_a_wrong_twin_is_named(capsys, monkeypatch):
-    """Here the twins are stand-ins, one for a gradient and one for what a gradient in pieces calls."""
-    right, layer = gradient.whole, lstm.run_backward
+    """Here the twins are stand-ins: of a gradient, of one in pieces, and of a layer of one."""
+    right, part, layer = gradient.whole, gradient.piece, lstm.run_backward
 
     def whole(*arguments):
         loss, d, states = right.__wrapped__(*arguments)
         return loss, 1.001 * d if arguments[1].cell == "gru" else d, states
+
+    def piece(*arguments):
+        loss, d, *states = part.__wrapped__(*arguments)
+        return loss, 1.001 * d if arguments[1].cell == "vanilla" else d, *states
 
     def run_backward(*arguments):
         dx, *rest = layer.__wrapped__(*arguments)
         return dx, *(1.001 * one for one in rest)
 
     def start(library):
-        fused._twins[np.ndarray] = {"gradient_whole": whole, "lstm_run_backward": run_backward}
+        fused._twins[np.ndarray] = {"gradient_whole": whole, "gradient_piece": piece, "lstm_run_backward": run_backward}
         return "stand-in 1"
 
     monkeypatch.setattr(fused, "start", start)
@@ -91,10 +95,11 @@ def test_a_wrong_twin_is_named(capsys, monkeypatch):
     assert cli.main(["check", "--backend", "numpy"]) == 1
     out, err = capsys.readouterr()
     wrong = {tuple(line.split()[1:4]) for line in out.splitlines() if "WRONG" in line and "stand-in 1" in line}
-    assert {("gru", "gradient", "float64"), ("gru", "gradient", "float32"), ("lstm", "pieces", "float64")} <= wrong
-    assert not any(cell == "vanilla" for cell, _, _ in wrong)
+    both = {(cell, what) for cell, what, dtype in wrong if (cell, what, "float32") in wrong and dtype == "float64"}
+    assert both >= {("gru", "gradient"), ("vanilla", "pieces"), ("lstm", "layers")}
+    assert not both & {("gru", "layers"), ("vanilla", "gradient"), ("vanilla", "layers")}
     assert "pure" not in {line.split()[6] for line in out.splitlines() if "WRONG" in line}
-    assert "(gru, lstm)" in err
+    assert "(gru, lstm, vanilla)" in err
 
 
 def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monkeypatch):

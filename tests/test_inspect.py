@@ -165,12 +165,6 @@ def test_the_spectrum_is_that_of_the_map_from_state_to_state(cell, layers):
         assert abs(found[5, 0, 0]) == pytest.approx(radius, rel=1e-10)
 
 
-def test_the_spectral_radius_of_each_block():
-    rng = np.random.default_rng(0)
-    turn = np.linalg.qr(rng.normal(size=(H, H)))[0]
-    assert inspect.spectral_radius(np.concatenate([0.5 * turn, 3 * turn])) == pytest.approx([0.5, 3])
-
-
 def test_a_float32_model_is_read_in_float64():
     single = inspect.activations(trained(dtype="float32"), TEXT)
     assert single.a.dtype == single.p.dtype == np.float64

@@ -99,6 +99,11 @@ def test_it_stands_alone(tmp_path, capsys, cell, layers, text):
             assert f"step {row['step']:,}</th>" in source
 
 
+def largest(Waa):
+    """The largest modulus of the eigenvalues of each square block."""
+    return [np.abs(np.linalg.eigvals(Waa[k : k + Waa.shape[1]])).max() for k in range(0, len(Waa), Waa.shape[1])]
+
+
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 def test_the_spectral_radii_are_those_of_the_weights_at_each_measurement(tmp_path, monkeypatch, cell):
     run = trained(tmp_path, cell=cell, layers=2, hidden=7, learning_rate=0.1)
@@ -110,7 +115,7 @@ def test_the_spectral_radii_are_those_of_the_weights_at_each_measurement(tmp_pat
     assert not np.allclose(drawn["found"][0], drawn["found"][2], rtol=0.02)  # they have changed
     for step, found in zip(drawn["steps"], drawn["found"]):
         layers = bptt.load(run / "checkpoints" / f"step-{step:08}").params.layers
-        np.testing.assert_allclose(found, [inspect.spectral_radius(layer.Waa) for layer in layers], rtol=0.01, atol=1e-3)
+        np.testing.assert_allclose(found, [largest(layer.Waa) for layer in layers], rtol=0.01, atol=1e-3)
 
 
 @pytest.mark.usefixtures("sketched")
@@ -215,11 +220,11 @@ def test_a_gradient_that_is_zero_can_be_drawn():
 
 def test_radii_of_another_model_are_not_drawn(tmp_path):
     model = bptt.load(trained(tmp_path, cell="gru", layers=2, steps=1))
-    own = [inspect.spectral_radius(layer.Waa) for layer in model.params.layers]
+    own = [largest(layer.Waa) for layer in model.params.layers]
     for odd in ([[1.0, 1.0, 1.0]], [[1.0], [1.0]], [[1.0, 1.0, 1.0], [1.0]]):  # forged, or of a run that began otherwise
         steps, found = page._radii(model, [{"step": 5, "radii": odd}])
         assert steps == [1]
-        np.testing.assert_allclose(found, [own])
+        np.testing.assert_allclose(found, [own], rtol=0.01, atol=1e-3)
 
 
 def test_of_many_layers_some_are_drawn_from_the_first_one_to_the_last():

@@ -137,12 +137,6 @@ def jacobian_spectrum(trained: LanguageModel, text: str) -> HostArray:
     return found
 
 
-def spectral_radius(Waa: HostArray) -> list[float]:
-    """The largest modulus of the eigenvalues of each block (H, H) of recurrent weights (G H, H)."""
-    H = Waa.shape[1]
-    return [float(np.max(np.abs(np.linalg.eigvals(Waa[k : k + H, :])))) for k in range(0, len(Waa), H)]
-
-
 def _read(trained: LanguageModel, text: str) -> Read:
     """A text read by a model."""
     if not isinstance(trained, LanguageModel):

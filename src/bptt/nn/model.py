@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from bptt.backend import Array, device, namespace
 from bptt.nn import gru, initialisation, linear, loss, lstm, packing, vanilla
+from bptt.nn.arrays import spectral_radius
 
 Cell = Literal["vanilla", "gru", "lstm"]
 CELLS: dict[Cell, Any] = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
@@ -62,6 +63,13 @@ def shapes(config: Config) -> Params:
         layers.append(cell.Params(*(shape[name] for name in cell.Params._fields)))
     state = cell.State(*[[H] for _ in cell.State._fields])
     return Params(tuple(layers), (state,) * config.layers if config.initial == "learned" else (), [V, H], [V])
+
+
+def spectral_radii(config: Config, params: Params) -> Array:
+    """The spectral radius of each block (H, H) of each layer's recurrent weights, (L, G)."""
+    xp, H = namespace(params.Wya), config.hidden
+    blocks = [layer.Waa[k : k + H, ...] for layer in params.layers for k in range(0, layer.Waa.shape[0], H)]
+    return xp.reshape(xp.stack([spectral_radius(block) for block in blocks]), (config.layers, -1))
 
 
 def dropout_masks(config: Config, rng: Any, rate: float, batch: int) -> tuple[Array, ...]:

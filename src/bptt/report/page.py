@@ -158,8 +158,8 @@ def _radii(trained: LanguageModel, history: list[dict[str, Any]]) -> tuple[list[
     rows = [row for row in history if [len(layer) for layer in row.get("radii", [])] == sizes]
     if rows:
         return [row["step"] for row in rows], np.array([row["radii"] for row in rows])
-    params = packing.transform(trained.backend.get, trained.params)
-    return [int(trained.record.get("step") or 0)], np.array([[inspect.spectral_radius(one.Waa) for one in params.layers]])
+    own = trained.backend.get(model.spectral_radii(trained.config, trained.params))
+    return [int(trained.record.get("step") or 0)], own[None]
 
 
 def _clip(trained: LanguageModel) -> float | None:

@@ -22,7 +22,7 @@ class Check(NamedTuple):
 
     backend: str
     cell: str
-    what: str  # "loss", "gradient", or "pieces": the gradient by way of single layers, in pieces of time
+    what: str  # "loss", "gradient", "pieces": the gradient in pieces of time, or "layers": by way of the twins of single layers
     dtype: str
     compiled: str  # what compiled the functions; nothing: the pure ones
     against: str
@@ -51,7 +51,7 @@ def checks(name: str, *, require: bool = False) -> Iterator[Check]:
 
     In float64 the gradient with respect to each parameter of a small model against central differences. Then, in both types,
     loss and gradient of a larger one, whole and in pieces of time, against those of the pure functions on NumPy in float64.
-    Where compiled twins can be used, all of it once more with them.
+    Where compiled twins can be used, all of it once more with them, and layer by layer: a whole gradient has a twin of its own.
 
     Raises:
         InputError: as `backend.select`.
@@ -81,12 +81,16 @@ def _of_a_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
     if (backend.name, backend.dtype, compiled) == ("numpy", "float64", ""):
         return  # it would be compared with itself
     large = case(cell, T=20, B=9, V=30, H=33)
-    got = (*loss_and_gradient(large, backend), loss_and_gradient(large, backend, every=7)[1])
+    got = dict(zip(("loss", "gradient"), loss_and_gradient(large, backend)))
+    got["pieces"] = loss_and_gradient(large, backend, every=7)[1]
+    if compiled:
+        got["layers"] = layer_by_layer(large, backend)
     with fused.restored():
         fused.stop()
         mean, d = loss_and_gradient(large, backends.select("numpy", "float64"))
-    for what, one, other in zip(("loss", "gradient", "pieces"), got, (mean, d, d)):
-        yield check(what, against="pure NumPy, float64", error=error(one, other), allowed=ALLOWED[backend.dtype])
+    for what, one in got.items():
+        expected = mean if what == "loss" else d
+        yield check(what, against="pure NumPy, float64", error=error(one, expected), allowed=ALLOWED[backend.dtype])
 
 
 def case(cell: Any, T: int, B: int, V: int, H: int) -> Case:
@@ -116,6 +120,15 @@ def loss_and_gradient(one: Case, backend: Backend, every: int | None = None) -> 
     compute = functools.partial(pieces.loss_and_gradient, lengths=lengths, every=every) if every else gradient.whole
     mean, d, _ = compute(*given)
     return np.asarray(get(mean), np.float64), np.asarray(get(d), np.float64)
+
+
+def layer_by_layer(one: Case, backend: Backend) -> HostArray:
+    """The gradient (P,) in float64, by the functions that go through one layer at a time."""
+    put = backend.put
+    params = packing.unpack(put(one.theta), model.shapes(one.config))
+    given = put(one.x), put(one.y), put(one.mask), None, tuple(map(put, one.keep))
+    _, d, _ = model.loss_and_gradient(one.config, params, *given)
+    return np.asarray(backend.get(packing.pack(d)), np.float64)
 
 
 def central_differences(one: Case, backend: Backend) -> HostArray:

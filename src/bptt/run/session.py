@@ -15,7 +15,6 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.nn import model, packing
-from bptt.nn.arrays import spectral_radius
 from bptt.run import agenda, checkpoint, contents, folder, plots, progress, ranks, validation
 from bptt.run.agenda import Due
 from bptt.run.checkpoint import CheckpointError, Unsaved
@@ -264,12 +263,8 @@ def _seen(task: Task, here: LanguageModel) -> dict[str, Any]:
     """What the model writes, and the spectral radius of each block of Waa by layer, where somebody will see them."""
     if task.ranks.rank:
         return {"sample": []}
-    H = task.config.hidden
-    blocks = [layer.Waa[k : k + H, ...] for layer in here.params.layers for k in range(0, layer.Waa.shape[0], H)]
-    radii = task.backend.get(task.backend.xp.stack([spectral_radius(block) for block in blocks]))
-    finite = np.minimum(radii.astype(np.float64), 1e200)  # JSON has no infinity
-    by_layer = np.reshape(finite, (task.config.layers, -1))
-    return {"sample": progress.taste(here), "radii": np.round(by_layer, 4).tolist()}
+    radii = task.backend.get(model.spectral_radii(task.config, here.params)).astype(np.float64)
+    return {"sample": progress.taste(here), "radii": np.round(np.minimum(radii, 1e200), 4).tolist()}  # JSON has no infinity
 
 
 def _draw(run: Run, now: Standing, figure: "Figure | None") -> "Figure | None":
