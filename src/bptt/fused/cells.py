@@ -153,7 +153,7 @@ def finish(dx: Any, sums: Any, Wax: Any, Waa: Any, ids: Any, vectors: Any) -> An
 
 @inlined
 def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any, da_after: Any, dWaa: Any) -> Any:
-    """da0 (B, H), dx, dWax, dWaa, db; da comes to hold dz, and the `room` dWaa its sum."""
+    """da0 (B, H), dx, dWax, dWaa, db; da comes to hold dz; dWaa is summed in the `room` that is given."""
     T, B, H = da.shape
     one = da.dtype.type(1)
     panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
@@ -181,7 +181,10 @@ def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any
 def gru_backward(
     Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_after: Any, dWaa: Any
 ) -> Any:
-    """da0 (B, H), dban, and dx, dWax, dWaa, db; ru and n come to hold dz, ru and p what is dz for the product with Waa."""
+    """da0 (B, H), dban, and dx, dWax, dWaa, db; ru and n come to hold dz, ru and p what is dz for the product with Waa.
+
+    dWaa is summed in the `room` that is given.
+    """
     T, B, H = da.shape
     one, I = da.dtype.type(1), vectors.shape[2]
     panels, inputs = pack(Waa[: 2 * H]), pack(Wax[: 2 * H, :I])
@@ -218,7 +221,7 @@ def gru_backward(
 def lstm_backward(
     Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, c: Any, gates: Any, da: Any, da_after: Any, dc_after: Any, dWaa: Any
 ) -> Any:
-    """da0 and dc0 (B, H), and dx, dWax, dWaa, db; the gates come to hold dz."""
+    """da0 and dc0 (B, H), and dx, dWax, dWaa, db; the gates come to hold dz; dWaa is summed in the `room` that is given."""
     T, B, H = da.shape
     one = da.dtype.type(1)
     panels, Wax_panels = pack(Waa), pack(Wax[:, : vectors.shape[2]])
