@@ -321,12 +321,14 @@ def process(*arguments, **keywords):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **keywords.pop("env", {})}
     main = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from bptt.cli import main"
     command = [sys.executable, "-c", f"{main}; sys.exit(main())", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **keywords)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, **pipes, **keywords)
 
 
 @posix
 def test_ctrl_c_ends_a_text_with_its_line(here):
-    with process("sample", "s", "--length", 10_000_000) as running:
+    # unbuffered: what a read has left in a buffer `communicate` would not find
+    with process("sample", "s", "--length", 10_000_000, bufsize=0) as running:
         begun = running.stdout.read(50)
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=60)
