@@ -1,6 +1,7 @@
 """What processes that train together tell each other; here they are threads, with what is used of MPI between them."""
 
 import copy
+import dataclasses
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt.errors import InputError
-from bptt.run import ranks
+from bptt.run import preparation, ranks, shares, updates
 from bptt.run.ranks import ALONE, Drifted, Ranks
+from bptt.run.settings import from_flags
+from runs import NAMES, PROSE
 
 
 class Comm:
@@ -55,15 +58,37 @@ def together(size, work):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 5), st.integers(1, 23), st.data())
 def test_a_total_is_the_sum_in_the_order_of_the_processes_bit_for_bit(size, n, data):
-    present = data.draw(st.integers(1, size))
+    present = sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1)))
     vectors = np.random.default_rng(n).normal(size=(size, n)).astype(np.float32) * 10.0 ** np.arange(size)[:, None]
-    vectors[present:] = np.nan  # of those that have no part
+    vectors[[rank for rank in range(size) if rank not in present]] = np.nan  # of those that have no part
     vectors = vectors.astype(np.float32)
-    expected = vectors[0]
-    for other in vectors[1:present]:
+    expected = vectors[present[0]]
+    for other in vectors[present[1:]]:
         expected = expected + other
     for found in together(size, lambda own: ranks.total(own, vectors[own.rank], present)):
         assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("size", [2, 3, 9])  # the last one: more than there are columns
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+@pytest.mark.parametrize(
+    ("text", "length"), [(NAMES, 3), (PROSE, 17)]
+)  # some columns are over before others; between them, too
+def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, cell, text, length):
+    flags = {"cell": cell, "hidden": 5, "batch": 7, "length": length, "steps": 30, "backend": "numpy", "validation": 0}
+    run = preparation.from_scratch(text, from_flags({**flags, "micro_batches": size, "dropout": 0.2, "layers": 2}))
+    alone = [state for state, _ in updates.updates(run.task, run.now.state)]
+
+    def work(own):
+        task = run.task._replace(ranks=own, settings=dataclasses.replace(run.task.settings, micro_batches=1))
+        states = [state for state, _ in updates.updates(task, alone[9])]  # from the states of all on
+        return states, shares.whole(states[-1].states, own, task.backend)
+
+    for rank, (states, whole) in enumerate(together(size, work)):
+        for here, expected in zip(states, alone[10:], strict=True):
+            np.testing.assert_array_equal(here.theta, expected.theta)
+            np.testing.assert_array_equal(here.states, expected.states[:, :, rank::size, :])
+        np.testing.assert_array_equal(whole, alone[-1].states)
 
 
 def test_one_after_another_raises_the_first_problem_in_all():

@@ -165,8 +165,8 @@ def noted(ranks: Ranks, signals: list[str]) -> list[str]:
     return signals if ranks.size == 1 else [name for names in each(ranks, list(signals)) for name in names]
 
 
-def total(ranks: Ranks, vector: HostArray, present: int) -> HostArray:
-    """The sum of the vectors (n,) of the first `present` processes, in the order of these: the same bits everywhere.
+def total(ranks: Ranks, vector: HostArray, present: list[int]) -> HostArray:
+    """The sum of the vectors (n,) of some processes, in the order of these: the same bits everywhere.
 
     Each process adds up a part of it, as in a reduce-scatter, and all gather the parts.
     """
@@ -174,8 +174,8 @@ def total(ranks: Ranks, vector: HostArray, present: int) -> HostArray:
     given, parts = np.zeros((ranks.size, part), vector.dtype), np.empty((ranks.size, part), vector.dtype)
     given.reshape(-1)[: len(vector)] = vector
     ranks.comm.Alltoall(given, parts)
-    own = parts[0]
-    for other in parts[1:present]:
+    own = parts[present[0]]
+    for other in parts[present[1:]]:
         own = own + other
     found = np.empty((ranks.size, part), vector.dtype)
     ranks.comm.Allgather(np.ascontiguousarray(own), found)

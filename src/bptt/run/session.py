@@ -15,7 +15,7 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.nn import model, packing
-from bptt.run import agenda, checkpoint, contents, folder, plots, progress, ranks, validation
+from bptt.run import agenda, checkpoint, contents, folder, plots, progress, ranks, shares, validation
 from bptt.run.agenda import Due
 from bptt.run.checkpoint import CheckpointError, Unsaved
 from bptt.run.contents import Progress
@@ -72,8 +72,11 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     figure = None
 
     def look() -> Standing:
+        if now.progress.step == now.state.step:
+            return now
         seconds = first.seconds + time.perf_counter() - began
-        return now._replace(progress=_look(task, now, pending, seconds))
+        states = shares.whole(now.state.states, task.ranks, task.backend)  # the next save is of those of all processes
+        return now._replace(state=now.state._replace(states=states), progress=_look(task, now, pending, seconds))
 
     try:
         for state, traces in updates(task, now.state, lambda step: agenda.free(task, step, first.step)):

@@ -1,4 +1,7 @@
-"""Shares of a batch, some of its columns each: their gradients, computed one after the other, add up to that of the batch."""
+"""Shares of a batch, every so-many-th of its columns each: their gradients, one after the other, add up to that of the batch.
+
+Where several processes train, each has the same columns of all windows, so that what it goes on from stays with it.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -6,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bptt.backend import Array, Backend, HostArray
+from bptt.run import ranks
+from bptt.run.ranks import Ranks
 from bptt.text.batches import Window
 
 
@@ -17,11 +22,13 @@ class Share(NamedTuple):
 
 
 def shares(window: Window, count: int) -> list[Share]:
-    """Up to `count` shares that have about as much to do: every count-th column each, but for those that are over."""
-    places = np.flatnonzero(window.lengths > 0)
+    """Up to `count` shares: every count-th column from the first, second and so on, but for those that are over."""
     found = []
-    for first in range(min(count, len(places))):
-        columns = places[first::count]
+    for first in range(min(count, window.columns.shape[1])):
+        columns = np.arange(first, window.columns.shape[1], count)
+        columns = columns[window.lengths[columns] > 0]
+        if not len(columns):
+            continue
         lengths = window.lengths[columns]
         own = Window(window.columns[:, columns], int(lengths.max()), int(lengths.sum()), window.start)
         found.append(Share(own, columns))
@@ -41,13 +48,27 @@ def rows(states: Array, columns: HostArray, backend: Backend) -> Array:
     return backend.xp.take(states, backend.put(columns), axis=2)
 
 
-def joined(parts: list[tuple[HostArray, Array]], width: int, backend: Backend) -> Array:
-    """The states (L, S, B, H) of all columns, given some columns with theirs, (n,) and (L, S, n, H); zeros for the others."""
-    xp = backend.xp
-    arrays, columns = [states for _, states in parts], np.concatenate([columns for columns, _ in parts])
-    over = np.setdiff1d(np.arange(width), columns)
-    if len(over):
-        layers, fields, _, units = arrays[0].shape
-        arrays.append(backend.put(np.zeros((layers, fields, len(over), units))))
-    order = np.argsort(np.concatenate([columns, over]))
+def joined(parts: list[tuple[HostArray, Array]], shape: tuple[int, ...], backend: Backend) -> Array:
+    """States of a shape (L, S, B, H), given some columns with theirs, (n,) and (L, S, n, H); zeros for the others."""
+    xp, (layers, fields, width, units) = backend.xp, shape
+    over = np.setdiff1d(np.arange(width), [place for columns, _ in parts for place in columns])
+    arrays = [*(states for _, states in parts), backend.put(np.zeros((layers, fields, len(over), units)))]
+    order = np.argsort(np.concatenate([*(columns for columns, _ in parts), over]))
     return xp.take(xp.concat(arrays, axis=2), backend.put(order), axis=2)
+
+
+def own(states: Array | None, among: Ranks) -> Array | None:
+    """The states (L, S, n, H) of the columns of this process, of those (L, S, B, H) of all."""
+    return states if among.size == 1 or states is None else states[:, :, among.rank :: among.size, :]
+
+
+def whole(states: Array | None, among: Ranks, backend: Backend) -> Array | None:
+    """The states (L, S, B, H) of all columns, given those of this process; every one that trains with it has to call this."""
+    if among.size == 1 or states is None:
+        return states
+    parts = ranks.each(among, backend.get(states))
+    layers, fields, _, units = parts[0].shape
+    found = np.empty((layers, fields, sum(part.shape[2] for part in parts), units), parts[0].dtype)
+    for number, part in enumerate(parts):
+        found[:, :, number :: among.size, :] = part
+    return backend.put(found)

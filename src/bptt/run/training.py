@@ -103,13 +103,16 @@ def rate_at(task: Task, step: int) -> float:
 
 
 def culprit(task: Task, theta: Array, step: int, before: Position, states: Array | None) -> str:
-    """The first tensor that is not finite in the update after `step` others, in the order in which they are computed."""
+    """The first tensor that is not finite in the update after `step` others, in the order in which they are computed.
+
+    Every process that trains with this one has to call it.
+    """
     params = packing.unpack(theta, model.shapes(task.config))
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, before))
     loss, d, _ = _gradient(task, theta, window, states, step)
     tensors = itertools.chain(
         ((f"the weights {name}", array) for name, array in packing.leaves(params)),
-        _forward(task, params, window, states, step),
+        _forward(task, params, window, shares.whole(states, task.ranks, task.backend), step),
         [("the loss", loss)],
         ((f"the gradient of {name}", array) for name, array in packing.leaves(packing.unpack(d, model.shapes(task.config)))),
     )
@@ -146,7 +149,10 @@ def _gradient(
     step: int,
     executor: Executor | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Loss, gradient and states after an update; what it takes together with other processes, all of them have to call."""
+    """Loss, gradient and states after an update; what it takes together with other processes, all of them have to call.
+
+    The states before and after are those of the columns of this process.
+    """
     width, put = window.columns.shape[1], task.backend.put
     start, masks = None if window.start else states, drawn(task, width, step)
     among, number = task.ranks, max(task.settings.micro_batches, task.ranks.size)
@@ -155,33 +161,33 @@ def _gradient(
     if among.size > 1 and step % DRIFT == 0:
         ranks.check_parameters(among, task.backend.get(theta))
     count, every = put(np.array(float(window.targets))), shares.shares(window, number)
-    own = every if among.size == 1 else every[among.rank : among.rank + 1]
+    homes = [int(share.columns[0]) % among.size for share in every]  # the process of each
     mean: Array = None
     total: Array = None
     ends = []
-    for share, columns in own:
-        begun = None if start is None else shares.rows(start, columns, task.backend)
+    for home, (share, columns) in zip(homes, every):
+        if home != among.rank:
+            continue
+        here = columns // among.size  # where they are among those of this process
+        begun = None if start is None else shares.rows(start, here, task.backend)
         keep = tuple(put(mask[columns]) for mask in masks)
         loss, d, after = _of_batch(task, theta, task.read(share), begun, keep, count, executor)
         mean, total = (loss, d) if mean is None else (mean + loss, total + d)
-        ends.append((columns, after))
+        ends.append((here, after))
     if among.size > 1:
-        mean, total, ends = _exchanged(task, mean, total, ends, len(every))
-    return mean, total, shares.joined(ends, width, task.backend)
+        mean, total = _exchanged(task, mean, total, homes)
+    own, fields = len(range(among.rank, width, among.size)), len(model.CELLS[task.config.cell].State._fields)
+    return mean, total, shares.joined(ends, (task.config.layers, fields, own, task.config.hidden), task.backend)
 
 
-def _exchanged(
-    task: Task, loss: Array, d: Array, ends: list[tuple[HostArray, Array]], present: int
-) -> tuple[Array, Array, list[tuple[HostArray, Array]]]:
-    """The sums of losses and gradients (P,) over all processes, and the states of all, given those of this one."""
+def _exchanged(task: Task, loss: Array, d: Array, homes: list[int]) -> tuple[Array, Array]:
+    """The sums of losses and gradients (P,) of some processes, given those of this one, if it has any."""
     get, put = task.backend.get, task.backend.put
     vector = np.zeros(1 + packing.count(model.shapes(task.config)), task.backend.dtype)
-    if ends:
+    if d is not None:
         vector[0], vector[1:] = get(loss), get(d)
-    vector = ranks.total(task.ranks, vector, present)
-    everywhere = ranks.each(task.ranks, [(columns, get(after)) for columns, after in ends])
-    states = [(columns, put(after)) for those in everywhere for columns, after in those]
-    return put(vector[0]), put(vector[1:]), states
+    vector = ranks.total(task.ranks, vector, homes)
+    return put(vector[0]), put(vector[1:])
 
 
 def _of_batch(

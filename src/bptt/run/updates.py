@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bptt import fused
 from bptt.nn import gradient, model, pieces
-from bptt.run import agenda, parallel, replays
+from bptt.run import agenda, parallel, replays, shares
 from bptt.run.data import epochs
 from bptt.run.replays import Step
 from bptt.run.training import UPDATES, State, Task, Trace, clipped, dropout, rate_at, update
@@ -32,8 +32,9 @@ class Together(NamedTuple):
 def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 1) -> Iterator[tuple[State, list[Trace]]]:
     """The state after each update, up to the last one of the plan, or after at most so many as `most` allows there.
 
-    How many are made at a time changes no bit.
+    How many are made at a time changes no bit. Of several processes each holds the states of its own columns alone.
     """
+    state = state._replace(states=shares.own(state.states, task.ranks))
     plan, together = task.plan, _together(task, state)
     following = epochs(task.data, plan.batch, plan.length, task.settings.seed, state.position)
     waiting: deque[Step] = deque()
