@@ -1,7 +1,8 @@
 """What more processes are worth: characters per second of `mpiexec -n N bptt train`, each process with one core.
 
 The efficiency is the speed over N times that of one process, and the share of the sums is the time that N processes take to add
-up vectors as long as a gradient, over that of an update. Times are those of metrics.jsonl, from a third of the run on.
+up vectors as long as a gradient, over that of an update. Times are those of metrics.jsonl, from a third of the run on; the
+numbers of processes take turns, and of several runs of each the median counts.
 
     python bench/ranks.py [--ranks 1 2] [--hidden 128 512 1024]
     python bench/ranks.py --predict bench/results/ranks.json
@@ -73,21 +74,19 @@ def length(cell: Any, hidden: int) -> int:
 def predict(rows: list[dict[str, Any]]) -> None:
     """Print the efficiency that a model of the time of what is exchanged gives for 8 and 64 machines.
 
-    A sum of n bytes takes 2 (N-1) messages, and each process sends 2 (N-1)/N n bytes. The states at the end of a batch take
-    N-1 messages, and each process receives those of all others. To the network's time for these comes what two processes of
-    one machine were measured to need for the same bytes of a sum, which is copying and adding.
+    A sum of n bytes takes 2 (N-1) messages, and each process sends 2 (N-1)/N n bytes. To the network's time for these comes
+    what two processes of one machine were measured to need for the same bytes of a sum, which is copying and adding.
     """
     print(f"{'H':>5}{'bytes':>12}{'update':>10}{'network':>18}{'machines':>10}{'sums':>10}{'efficiency':>12}")
     by = {(row["hidden"], row["ranks"]): row for row in rows}
     for own, two in [(by[hidden, 1], by[hidden, 2]) for hidden, count in by if count == 1]:
-        states = 4 * BATCH * own["hidden"] * len(model.CELLS[own["cell"]].State._fields)  # bytes of each process
         update = BATCH * LENGTH / own["characters_per_second"]
         gradient = 4 * length(own["cell"], own["hidden"])
         here = two["share_of_sums"] * BATCH * LENGTH / two["characters_per_second"] / gradient  # seconds a byte: 2 (2-1)/2 = 1
         for name, (speed, latency) in NETWORKS.items():
             for machines in (8, 64):
-                sent = 2 * (machines - 1) / machines * gradient + (machines - 1) * states
-                seconds = 3 * (machines - 1) * latency + sent * (here + 1 / speed)
+                sent = 2 * (machines - 1) / machines * gradient
+                seconds = 2 * (machines - 1) * latency + sent * (here + 1 / speed)
                 print(
                     f"{own['hidden']:5}{gradient:12,}{1e3 * update:7.0f} ms{name:>18}{machines:10}{1e3 * seconds:7.1f} ms"
                     f"{update / (update + seconds):12.2f}"
@@ -102,6 +101,7 @@ def main() -> None:
     parser.add_argument("--hidden", nargs="+", type=int, default=[128, 512, 1024])
     parser.add_argument("--cell", default="gru", choices=list(model.CELLS))
     parser.add_argument("--steps", type=int, help="updates of a run; by default as many as take some seconds")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each")
     parser.add_argument("--predict", metavar="RESULT", help="what this result says of 8 and 64 machines; nothing is measured")
     parser.add_argument("--sum", type=int, metavar="LENGTH", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -114,11 +114,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     print(f"{'H':>5}{'processes':>11}{'characters/s':>14}{'efficiency':>12}{'share of sums':>15}")
     for hidden in arguments.hidden:
-        steps = arguments.steps or max(60, 40_000 // hidden)
-        alone = 0.0
-        for count in arguments.ranks:
-            speed, update = trained(count, hidden, steps, arguments.cell)
-            alone = alone or speed / count
+        steps = arguments.steps or max(40, 15_000 // hidden)
+        runs = [[trained(count, hidden, steps, arguments.cell) for count in arguments.ranks] for _ in range(arguments.repeats)]
+        medians = [[statistics.median(numbers) for numbers in zip(*those)] for those in zip(*runs)]
+        alone = medians[0][0] / arguments.ranks[0]
+        for count, (speed, update) in zip(arguments.ranks, medians):
             summed = str(length(arguments.cell, hidden))
             share = float(launched(count, sys.executable, __file__, "--sum", summed)) / update if count > 1 else 0.0
             row = {"cell": arguments.cell, "hidden": hidden, "ranks": count, "characters_per_second": round(speed)}
