@@ -1090,8 +1090,8 @@ MUTATIONS = [
     Mutation(
         "micro-batches: each with a mean of its own",
         "run/training.py",
-        "task.read(share), begun, keep, count, executor",
-        "task.read(share), begun, keep, None, executor",
+        "task.read(own), begun, keep, count, executor",
+        "task.read(own), begun, keep, None, executor",
         "test_shares.py::test_the_updates_are_those",
     ),
     Mutation(
@@ -1106,6 +1106,20 @@ MUTATIONS = [
         "run/shares.py",
         "order = np.argsort(np.concatenate([*(columns for columns, _ in parts), over]))",
         "order = np.arange(width)",
+        "test_shares.py::test_the_updates_are_those",
+    ),
+    Mutation(
+        "shares: added up one after the other, however many there are",
+        "run/sums.py",
+        "step = count // (count & -count)",
+        "step = count",
+        "test_together.py::test_each_has_its_columns",
+    ),
+    Mutation(
+        "shares: the first half of them twice",
+        "run/sums.py",
+        "first + step, 2 * step",
+        "first, 2 * step",
         "test_shares.py::test_the_updates_are_those",
     ),
     Mutation(
@@ -1125,15 +1139,15 @@ MUTATIONS = [
     Mutation(
         "processes: those whose columns are over, too",
         "run/training.py",
-        "int(share.columns[0]) % among.size for share in every",
-        "number for number, _ in enumerate(every)",
+        "sorted({number % among.size for number in every})",
+        "list(range(min(among.size, len(every))))",
         "test_together.py::test_each_has_its_columns",
     ),
     Mutation(
         "processes: sums of those that have no part",
         "run/ranks.py",
-        "parts[present[1:]]",
-        "parts[1:]",
+        "if number in present else None",
+        "",
         "test_together.py::test_a_total",
     ),
     Mutation(

@@ -126,13 +126,16 @@ def test_a_run_goes_on_with_as_many_or_with_others(names, tmp_path):
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     code, _, err = run(3, *MAIN, "--resume", tmp_path / "run", "--steps", "90")
     assert code == 0
-    assert err.count("the run had 2 processes before and goes on with 3: its numbers will be the same but for rounding") == 1
+    assert (
+        err.count("batches had 2 parts before and have 3 for 3 processes: the numbers will be the same but for rounding") == 1
+    )
 
 
-def test_a_run_in_parts_goes_on_in_as_many_processes(names, tmp_path):
-    run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "whole")
-    run(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "2", "--out", tmp_path / "run", "--stop-after", "33")
-    assert run(2, *MAIN, "--resume", tmp_path / "run")[::2] == (0, "")
+def test_a_run_in_shares_goes_on_in_any_processes_that_these_divide_among(names, tmp_path):
+    run(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "4", "--out", tmp_path / "whole")
+    run(4, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "20")
+    for count in (2, 1, 4):
+        assert run(count, *MAIN, "--resume", tmp_path / "run", "--stop-after", "20")[::2] == (0, "")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
@@ -178,8 +181,9 @@ def test_processes_that_would_not_do_the_same_are_refused(names, flag, values):
 
 def test_bad_input_is_one_line(names):
     assert run(2, *MAIN, "nothing.txt")[::2] == (2, run(1, *MAIN, "nothing.txt")[2])
-    code, _, err = run(2, *MAIN, names, "--micro-batches", "2")
-    assert (code, err) == (2, "bptt: --micro-batches 2 for 2 processes: leave it out: each process has one part of a batch\n")
+    code, _, err = run(2, *MAIN, names, "--micro-batches", "3")
+    words = "--micro-batches 3 for 2 processes: give 2, 4, 8 and so on, or leave it out for one part each"
+    assert (code, err) == (2, f"bptt: {words}\n")
 
 
 def test_a_launcher_of_another_mpi_is_refused(names):

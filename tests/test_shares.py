@@ -59,7 +59,7 @@ def test_every_column_that_has_targets_is_in_one_share():
 )
 def test_the_updates_are_those_of_whole_batches(cell, dtype, text, flags):
     ends = []
-    for count in (1, 3):
+    for count in (1, 6):
         run = ready(text, cell=cell, dtype=dtype, micro_batches=count, **flags)
         pairs = list(updates.updates(run.task, run.now.state))
         ends.append((pairs[-1][0], [(float(trace.loss), float(trace.norm)) for _, traces in pairs for trace in traces]))

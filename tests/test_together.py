@@ -1,7 +1,6 @@
 """What processes that train together tell each other; here they are threads, with what is used of MPI between them."""
 
 import copy
-import dataclasses
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt.errors import InputError
-from bptt.run import preparation, ranks, shares, updates
+from bptt.run import preparation, ranks, shares, sums, updates
 from bptt.run.ranks import ALONE, Drifted, Ranks
 from bptt.run.settings import from_flags
 from runs import NAMES, PROSE
@@ -62,25 +61,48 @@ def test_a_total_is_the_sum_in_the_order_of_the_processes_bit_for_bit(size, n, d
     vectors = np.random.default_rng(n).normal(size=(size, n)).astype(np.float32) * 10.0 ** np.arange(size)[:, None]
     vectors[[rank for rank in range(size) if rank not in present]] = np.nan  # of those that have no part
     vectors = vectors.astype(np.float32)
-    expected = vectors[present[0]]
-    for other in vectors[present[1:]]:
-        expected = expected + other
+    (expected,) = sums.added(lambda number: (vectors[number],) if number in present else None, size)
     for found in together(size, lambda own: ranks.total(own, vectors[own.rank], present)):
         assert found.tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("size", [2, 3, 9])  # the last one: more than there are columns
+def test_the_order_of_sums():
+    def words(count, first=0, step=None, end=None):
+        def share(number):
+            asked.append(number)
+            return (Words(number),)
+
+        asked = []
+        (found,) = sums.added(share, count, first, step, end)
+        assert len(set(asked)) == len(asked)
+        return found
+
+    class Words(str):
+        def __add__(self, other):
+            return Words(f"({self}{other})")
+
+    assert [words(count) for count in (1, 2, 3, 4)] == ["0", "(01)", "((01)2)", "((02)(13))"]
+    assert words(6) == "(((03)(14))(25))"
+    assert words(8) == "(((04)(26))((15)(37)))"
+    assert words(8) == f"({words(8, 0, 2)}{words(8, 1, 2)})"
+    assert words(10**9, end=3) == "((01)2)"
+    assert sums.added(lambda number: None, 7) is None
+    fitting = {count: [n for n in range(1, 13) if sums.divide(count, n)] for count in (1, 2, 6, 8, 12)}
+    assert fitting == {1: [1], 2: [1, 2], 6: [1, 3, 6], 8: [1, 2, 4, 8], 12: [1, 3, 6, 12]}
+
+
+@pytest.mark.parametrize(("size", "count"), [(2, 2), (3, 3), (9, 9), (2, 8), (4, 8), (3, 6)])  # 8 and 9: more than columns
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 @pytest.mark.parametrize(
     ("text", "length"), [(NAMES, 3), (PROSE, 17)]
 )  # some columns are over before others; between them, too
-def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, cell, text, length):
+def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, count, cell, text, length):
     flags = {"cell": cell, "hidden": 5, "batch": 7, "length": length, "steps": 30, "backend": "numpy", "validation": 0}
-    run = preparation.from_scratch(text, from_flags({**flags, "micro_batches": size, "dropout": 0.2, "layers": 2}))
+    run = preparation.from_scratch(text, from_flags({**flags, "micro_batches": count, "dropout": 0.2, "layers": 2}))
     alone = [state for state, _ in updates.updates(run.task, run.now.state)]
 
     def work(own):
-        task = run.task._replace(ranks=own, settings=dataclasses.replace(run.task.settings, micro_batches=1))
+        task = run.task._replace(ranks=own)
         states = [state for state, _ in updates.updates(task, alone[9])]  # from the states of all on
         return states, shares.whole(states[-1].states, own, task.backend)
 

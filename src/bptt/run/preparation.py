@@ -1,6 +1,7 @@
 """What a run needs before its first update: a text made ready, a plan, a model; from the start, or as a checkpoint has it."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.errors import InputError
 from bptt.nn import model, packing
-from bptt.run import folder, memory, twins
+from bptt.run import folder, memory, sums, twins
 from bptt.run.checkpoint import CheckpointError
 from bptt.run.contents import CONFIG, OPTIMIZER, Checkpoint, Progress
 from bptt.run.data import Data, Position, batches_in_epoch, epochs, generator, prepare, targets
@@ -78,6 +79,10 @@ def from_checkpoint(
         raise InputError(f"{where}: the run cannot go on with its text: {error}; {elsewhere}") from None
     task = _task(saved.config, backend, data, settings, plan, among)
     memory.refuse_too_large(task)
+    if (before := settings.micro_batches) != (count := task.settings.micro_batches):
+        changed = f"batches had {before} parts before and have {count} for {among.size} processes"
+        words = f"{changed}: the numbers will be the same but for rounding, not bit for bit"
+        warnings.warn(words, twins.TwinsWarning, stacklevel=6)
     now = saved.progress or BEGINNING
     if now.step >= plan.steps:
         raise Done(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or begin a new run with --from")
@@ -105,7 +110,9 @@ def _backend(settings: Settings) -> Backend:
 
 
 def _task(config: model.Config, backend: Backend, data: Data, settings: Settings, plan: Plan, among: Ranks) -> Task:
-    """The task, the ids of its text on the device if they fit."""
+    """The task, the ids of its text on the device if they fit; each process has a share of a batch, or several."""
+    if not sums.divide(settings.micro_batches, among.size):
+        settings = dataclasses.replace(settings, micro_batches=among.size)
     ids = batches.held(data.training.ids, backend)
     return Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend, ids), ids, among)
 

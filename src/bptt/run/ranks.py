@@ -17,6 +17,7 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.errors import InputError
+from bptt.run import sums
 
 T = TypeVar("T")
 
@@ -166,7 +167,7 @@ def noted(ranks: Ranks, signals: list[str]) -> list[str]:
 
 
 def total(ranks: Ranks, vector: HostArray, present: list[int]) -> HostArray:
-    """The sum of the vectors (n,) of some processes, in the order of these: the same bits everywhere.
+    """The sum of the vectors (n,) of some processes, in the order of `sums`: the same bits everywhere.
 
     Each process adds up a part of it, as in a reduce-scatter, and all gather the parts.
     """
@@ -174,9 +175,7 @@ def total(ranks: Ranks, vector: HostArray, present: list[int]) -> HostArray:
     given, parts = np.zeros((ranks.size, part), vector.dtype), np.empty((ranks.size, part), vector.dtype)
     given.reshape(-1)[: len(vector)] = vector
     ranks.comm.Alltoall(given, parts)
-    own = parts[present[0]]
-    for other in parts[present[1:]]:
-        own = own + other
+    (own,) = sums.added(lambda number: (parts[number],) if number in present else None, ranks.size) or (parts[0],)
     found = np.empty((ranks.size, part), vector.dtype)
     ranks.comm.Allgather(np.ascontiguousarray(own), found)
     return found.reshape(-1)[: len(vector)]

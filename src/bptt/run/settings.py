@@ -43,7 +43,8 @@ class Settings:
     distributed: bool | None = None
     """Train together with the processes that mpiexec or srun has started; by default where they have. False: each by itself."""
     micro_batches: int = 1
-    """Parts of a batch whose gradients are computed one after the other: large batches in less memory, the same updates."""
+    """Parts of a batch whose gradients are computed one after the other: large batches in less memory, the same updates.
+    Several processes share them; one part each by default."""
     recompute_every: int | Literal["sqrt"] | None = None
     """Keep the states of one step in so many and recompute the rest: long gradients in less memory; sqrt suits any length."""
     graph: bool = True
@@ -152,9 +153,6 @@ def check(settings: Settings, called: Callable[[str], str] = flag) -> Settings:
             plain[name] = (
                 number(called(name), RULES[name], value) if name in RULES else _choice(called(name), name, hints[name], value)
             )
-    if settings.distributed and settings.micro_batches > 1:
-        both = f"{called('distributed')} and {called('micro_batches')} {settings.micro_batches}"
-        raise InputError(f"{both}: give one of the two: each process has one part of a batch")
     if settings.steps is not None and settings.epochs is not None:
         raise InputError(f"{called('steps')} {settings.steps} and {called('epochs')} {settings.epochs}: give one of the two")
     return dataclasses.replace(settings, **plain)

@@ -19,6 +19,7 @@ class Share(NamedTuple):
 
     window: Window  # of these alone
     columns: HostArray  # (n,): where they are in the whole one
+    number: int  # among the shares
 
 
 def shares(window: Window, count: int) -> list[Share]:
@@ -31,7 +32,7 @@ def shares(window: Window, count: int) -> list[Share]:
             continue
         lengths = window.lengths[columns]
         own = Window(window.columns[:, columns], int(lengths.max()), int(lengths.sum()), window.start)
-        found.append(Share(own, columns))
+        found.append(Share(own, columns, first))
     return found
 
 

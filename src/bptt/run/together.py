@@ -1,13 +1,11 @@
 """How processes that train together begin: each finds its place, and all of them that they are about to do the same."""
 
-import dataclasses
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from bptt import backend as backends
 from bptt.errors import InputError
-from bptt.run import environment, ranks, twins
+from bptt.run import environment, ranks, sums, twins
 from bptt.run.preparation import Ready
 from bptt.run.ranks import Ranks
 from bptt.run.settings import Settings
@@ -18,9 +16,10 @@ def begin(text: Any, settings: Settings) -> Ranks:
     among = ranks.begin(asked=settings.distributed)
     if among.size > 1 and isinstance(text, str) and text == "-":
         raise ranks.agreed(among, InputError("text -: standard input is that of one process alone: give a file"))
-    if among.size > 1 and settings.micro_batches > 1:
-        parts = f"--micro-batches {settings.micro_batches} for {among.size} processes"
-        raise ranks.agreed(among, InputError(f"{parts}: leave it out: each process has one part of a batch"))
+    if settings.micro_batches > 1 and not sums.divide(settings.micro_batches, among.size):
+        told = f"--micro-batches {settings.micro_batches} for {among.size} processes"
+        some = f"{among.size}, {2 * among.size}, {4 * among.size} and so on"
+        raise ranks.agreed(among, InputError(f"{told}: give {some}, or leave it out for one part each"))
     return among
 
 
@@ -36,15 +35,9 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         return prepare()
 
     ready = ranks.one_after_another(among, here)
-    before = ready.record.get("processes", ready.task.settings.micro_batches)
-    if ready.now.state.step and before != max(among.size, ready.task.settings.micro_batches if among.size == 1 else 1):
-        changed = f"the run had {before} processes before and goes on with {among.size}"
-        words = f"{changed}: its numbers will be the same but for rounding, not bit for bit"
-        warnings.warn(words, twins.TwinsWarning, stacklevel=2)
     if among.size == 1:
-        return ready._replace(record={name: value for name, value in ready.record.items() if name != "processes"})
+        return ready
     task, own = ready.task, {"quiet", "json", "distributed"}  # of one process alone
-    task = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1))  # a run that goes on had its parts
     told = {f"--{name}": str(value) for name, value in vars(task.settings).items() if name not in own}
     facts = {
         **environment.versions(),
@@ -59,7 +52,7 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         "weights": str(ranks.checksum(task.backend.get(ready.now.state.theta))),
     }
     ranks.check_alike(among, facts)
-    return ready._replace(task=task, record={**ready.record, "processes": among.size})
+    return ready
 
 
 def silent(words: str, row: dict[str, Any]) -> None:

@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
 from bptt.nn import gradient, model, optimizers, packing, pieces
-from bptt.run import parallel, ranks, shares
+from bptt.run import parallel, ranks, shares, sums
 from bptt.run.data import Data, Position, epochs, generator
 from bptt.run.plans import Plan
 from bptt.run.ranks import Ranks
@@ -155,38 +155,39 @@ def _gradient(
     """
     width, put = window.columns.shape[1], task.backend.put
     start, masks = None if window.start else states, drawn(task, width, step)
-    among, number = task.ranks, max(task.settings.micro_batches, task.ranks.size)
+    among, number = task.ranks, task.settings.micro_batches
     if number == 1:
         return _of_batch(task, theta, task.read(window), start, tuple(map(put, masks)), None, executor)
     if among.size > 1 and step % DRIFT == 0:
         ranks.check_parameters(among, task.backend.get(theta))
-    count, every = put(np.array(float(window.targets))), shares.shares(window, number)
-    homes = [int(share.columns[0]) % among.size for share in every]  # the process of each
-    mean: Array = None
-    total: Array = None
+    count, every = put(np.array(float(window.targets))), {share.number: share for share in shares.shares(window, number)}
     ends = []
-    for home, (share, columns) in zip(homes, every):
-        if home != among.rank:
-            continue
+
+    def share(number: int) -> tuple[Array, Array] | None:
+        if number not in every:
+            return None
+        own, columns, _ = every[number]
         here = columns // among.size  # where they are among those of this process
         begun = None if start is None else shares.rows(start, here, task.backend)
         keep = tuple(put(mask[columns]) for mask in masks)
-        loss, d, after = _of_batch(task, theta, task.read(share), begun, keep, count, executor)
-        mean, total = (loss, d) if mean is None else (mean + loss, total + d)
+        loss, d, after = _of_batch(task, theta, task.read(own), begun, keep, count, executor)
         ends.append((here, after))
+        return loss, d
+
+    found: Any = sums.added(share, number, among.rank, among.size if among.size > 1 else None, min(number, width))
     if among.size > 1:
-        mean, total = _exchanged(task, mean, total, homes)
+        found = _exchanged(task, found, sorted({number % among.size for number in every}))
     own, fields = len(range(among.rank, width, among.size)), len(model.CELLS[task.config.cell].State._fields)
-    return mean, total, shares.joined(ends, (task.config.layers, fields, own, task.config.hidden), task.backend)
+    return *found, shares.joined(ends, (task.config.layers, fields, own, task.config.hidden), task.backend)
 
 
-def _exchanged(task: Task, loss: Array, d: Array, homes: list[int]) -> tuple[Array, Array]:
-    """The sums of losses and gradients (P,) of some processes, given those of this one, if it has any."""
+def _exchanged(task: Task, found: tuple[Array, Array] | None, present: list[int]) -> tuple[Array, Array]:
+    """The sums of loss and gradient (P,) over the processes that have some, given those of this one."""
     get, put = task.backend.get, task.backend.put
     vector = np.zeros(1 + packing.count(model.shapes(task.config)), task.backend.dtype)
-    if d is not None:
-        vector[0], vector[1:] = get(loss), get(d)
-    vector = ranks.total(task.ranks, vector, homes)
+    if found:
+        vector[0], vector[1:] = map(get, found)
+    vector = ranks.total(task.ranks, vector, present)
     return put(vector[0]), put(vector[1:])
 
 
@@ -212,7 +213,7 @@ def _of_batch(
 def _forward(task: Task, params: model.Params, window: Window, states: Array | None, step: int) -> Iterator[tuple[str, Array]]:
     """The states and the logits of an update, of as many columns and steps at a time as may be in memory."""
     start, masks = None if window.start else states, drawn(task, window.columns.shape[1], step)
-    for share, columns in shares.shares(window, max(task.settings.micro_batches, task.ranks.size)):
+    for share, columns, _ in shares.shares(window, task.settings.micro_batches):
         batch, T, every = task.read(share), share.steps, task.settings.recompute_every
         after = None if start is None else gradient.parted(task.config, shares.rows(start, columns, task.backend))
         keep, k = tuple(task.backend.put(mask[columns]) for mask in masks), T if every is None else pieces.length(every, T)

@@ -73,7 +73,7 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
 
 def _together(task: Task, state: State) -> Together | None:
     """How several updates of a task are made at a time, from a state on; None where each is made alone."""
-    if task.settings.recompute_every is not None or max(task.settings.micro_batches, task.ranks.size) > 1:
+    if task.settings.recompute_every is not None or task.settings.micro_batches > 1:
         return None
     if task.backend.name == "numpy":
         return Together(functools.partial(in_turn, task), functools.partial(small, task), lambda step, group: None)

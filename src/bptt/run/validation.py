@@ -13,7 +13,7 @@ from bptt.text.batches import Window
 
 def parts(task: Task) -> int:
     """How many parts the columns of what is held out are dealt out in: those of a batch, but no more than there are columns."""
-    return min(HELD_OUT_STREAMS, max(task.settings.micro_batches, task.ranks.size))
+    return min(HELD_OUT_STREAMS, task.settings.micro_batches)
 
 
 def windows(task: Task, part: int) -> Iterator[Window]:
