@@ -1139,7 +1139,7 @@ MUTATIONS = [
     Mutation(
         "processes: those whose columns are over, too",
         "run/training.py",
-        "sorted({number % among.size for number in every})",
+        "sorted({which % among.size for which in every})",
         "list(range(min(among.size, len(every))))",
         "test_together.py::test_each_has_its_columns",
     ),

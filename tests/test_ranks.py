@@ -126,9 +126,11 @@ def test_a_run_goes_on_with_as_many_or_with_others(names, tmp_path):
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     code, _, err = run(3, *MAIN, "--resume", tmp_path / "run", "--steps", "90")
     assert code == 0
-    assert (
-        err.count("batches had 2 parts before and have 3 for 3 processes: the numbers will be the same but for rounding") == 1
-    )
+    words = "batches had 2 parts before and have 3 parts for 3 processes: the numbers will be the same but for rounding"
+    assert err.count(words) == 1
+    code, _, err = run(2, *MAIN, "--resume", tmp_path / "run")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "its 90 steps are done" in err
 
 
 def test_a_run_in_shares_goes_on_in_any_processes_that_these_divide_among(names, tmp_path):
@@ -184,6 +186,8 @@ def test_bad_input_is_one_line(names):
     code, _, err = run(2, *MAIN, names, "--micro-batches", "3")
     words = "--micro-batches 3 for 2 processes: give 2, 4, 8 and so on, or leave it out for one part each"
     assert (code, err) == (2, f"bptt: {words}\n")
+    code, _, err = run(1, *MAIN, names, ":", "-n", "1", sys.executable, *MAIN, names, "--micro-batches", "3")
+    assert (code, err) == (2, f"bptt: process 1 of 2: {words}\n")
 
 
 def test_a_launcher_of_another_mpi_is_refused(names):

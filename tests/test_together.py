@@ -87,6 +87,7 @@ def test_the_order_of_sums():
     assert words(8) == f"({words(8, 0, 2)}{words(8, 1, 2)})"
     assert words(10**9, end=3) == "((01)2)"
     assert sums.added(lambda number: None, 7) is None
+    assert [sums.fitting(count, 3) for count in (1, 3, 4, 6, 7, 16)] == [3, 3, 6, 6, 12, 24]
     fitting = {count: [n for n in range(1, 13) if sums.divide(count, n)] for count in (1, 2, 6, 8, 12)}
     assert fitting == {1: [1], 2: [1, 2], 6: [1, 3, 6], 8: [1, 2, 4, 8], 12: [1, 3, 6, 12]}
 

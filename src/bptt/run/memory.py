@@ -48,9 +48,9 @@ def _in_update(task: Task, window: Window, parameters: int, threads: int) -> flo
     if count > 1:
         alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1), ranks=ALONE)
         each: list[float] = [_in_update(alone, own, parameters, threads) for own, _, _ in shares.shares(window, count)]
-        sums = min(count, len(each)).bit_length() * parameters  # of halves, that wait for others
+        halves = len(each).bit_length() * parameters  # their sums wait for others
         exchanged = 4 * parameters * (task.ranks.size > 1)  # what is sent, what comes, twice
-        return max(each) + sums + exchanged + whole
+        return max(each) + halves + exchanged + whole
     steps = window.lengths
     if task.backend.name == "cupy":  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)

@@ -52,6 +52,8 @@ def from_scratch(text: Any, settings: Settings, among: Ranks = ALONE) -> Ready:
             params = restored(source[1], backend).params
         else:
             params = packing.transform(backend.put, model.init(config, generator(settings.seed, 1), settings.init))
+        if settings.micro_batches > 1:  # of a run that had not saved anything yet; new ones are refused
+            _tell_of_parts(settings.micro_batches, task)
         return Ready(task, _record(task), Standing(start(params), BEGINNING))
     except MemoryError as error:
         raise memory.OutOfMemory(memory.advice(task)) from error
@@ -79,10 +81,6 @@ def from_checkpoint(
         raise InputError(f"{where}: the run cannot go on with its text: {error}; {elsewhere}") from None
     task = _task(saved.config, backend, data, settings, plan, among)
     memory.refuse_too_large(task)
-    if (before := settings.micro_batches) != (count := task.settings.micro_batches):
-        changed = f"batches had {before} parts before and have {count} for {among.size} processes"
-        words = f"{changed}: the numbers will be the same but for rounding, not bit for bit"
-        warnings.warn(words, twins.TwinsWarning, stacklevel=6)
     now = saved.progress or BEGINNING
     if now.step >= plan.steps:
         raise Done(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or begin a new run with --from")
@@ -99,7 +97,17 @@ def from_checkpoint(
         state = state._replace(states=None)
     elif not _fit(task, state):
         raise CheckpointError(f"{where / OPTIMIZER}: batch {now.batch} cannot go on from its states: use another checkpoint")
+    _tell_of_parts(settings.micro_batches, task)
     return Ready(task, {**saved.record, **_record(task)}, Standing(state, now))
+
+
+def _tell_of_parts(before: int, task: Task) -> None:
+    """Warn where the processes of a run that goes on cannot divide the parts that its batches had."""
+    if (count := task.settings.micro_batches) != before:
+        had = f"had {before} parts" if before > 1 else "were whole"
+        changed = f"batches {had} before and have {count} parts for {task.ranks.size} processes"
+        words = f"{changed}: the numbers will be the same but for rounding, not bit for bit"
+        warnings.warn(words, twins.TwinsWarning, stacklevel=6)
 
 
 def _backend(settings: Settings) -> Backend:
@@ -111,8 +119,7 @@ def _backend(settings: Settings) -> Backend:
 
 def _task(config: model.Config, backend: Backend, data: Data, settings: Settings, plan: Plan, among: Ranks) -> Task:
     """The task, the ids of its text on the device if they fit; each process has a share of a batch, or several."""
-    if not sums.divide(settings.micro_batches, among.size):
-        settings = dataclasses.replace(settings, micro_batches=among.size)
+    settings = dataclasses.replace(settings, micro_batches=sums.fitting(settings.micro_batches, among.size))
     ids = batches.held(data.training.ids, backend)
     return Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend, ids), ids, among)
 

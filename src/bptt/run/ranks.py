@@ -151,9 +151,9 @@ def check_alike(ranks: Ranks, facts: dict[str, str]) -> None:
 
 def check_parameters(ranks: Ranks, theta: HostArray) -> None:
     """Raise Drifted where the parameters (P,) are not the same bits in all processes."""
-    sums = each(ranks, checksum(theta))
-    if len(set(sums)) > 1:
-        raise Drifted(f"the parameters of {ranks.size} processes are not the same any more (checksums {sums})")
+    found = each(ranks, checksum(theta))
+    if len(set(found)) > 1:
+        raise Drifted(f"the parameters of {ranks.size} processes are not the same any more (checksums {found})")
 
 
 def checksum(array: HostArray) -> int:

@@ -16,8 +16,12 @@ Sums = TypeVar("Sums", bound=tuple[Array, ...])
 
 def divide(count: int, processes: int) -> bool:
     """Whether so many shares can be dealt out to processes, and the order of the sums stay."""
-    each = count // processes
-    return processes == 1 or (each * processes == count and each & (each - 1) == 0 < each)
+    return fitting(count, processes) == count
+
+
+def fitting(count: int, processes: int) -> int:
+    """So many shares, or the next larger number that processes can divide: as many each, and that a power of two."""
+    return count if processes == 1 else processes << (-(-count // processes) - 1).bit_length()
 
 
 def added(

@@ -14,12 +14,16 @@ from bptt.run.settings import Settings
 def begin(text: Any, settings: Settings) -> Ranks:
     """The process among those that train together, if there are several."""
     among = ranks.begin(asked=settings.distributed)
-    if among.size > 1 and isinstance(text, str) and text == "-":
-        raise ranks.agreed(among, InputError("text -: standard input is that of one process alone: give a file"))
-    if settings.micro_batches > 1 and not sums.divide(settings.micro_batches, among.size):
-        told = f"--micro-batches {settings.micro_batches} for {among.size} processes"
-        some = f"{among.size}, {2 * among.size}, {4 * among.size} and so on"
-        raise ranks.agreed(among, InputError(f"{told}: give {some}, or leave it out for one part each"))
+
+    def check() -> None:
+        if among.size > 1 and isinstance(text, str) and text == "-":
+            raise InputError("text -: standard input is that of one process alone: give a file")
+        if settings.micro_batches > 1 and not sums.divide(settings.micro_batches, among.size):
+            told = f"--micro-batches {settings.micro_batches} for {among.size} processes"
+            some = f"{among.size}, {2 * among.size}, {4 * among.size} and so on"
+            raise InputError(f"{told}: give {some}, or leave it out for one part each")
+
+    ranks.one_after_another(among, check)
     return among
 
 

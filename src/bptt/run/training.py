@@ -48,7 +48,9 @@ class State(NamedTuple):
     position: Position  # of the next batch
     theta: Array  # (P,) parameters
     memory: optimizers.State
-    states: Array | None  # (L, S, B, H) that the next batch goes on from; None before the first one
+    states: (
+        Array | None
+    )  # (L, S, B, H) that the next batch goes on from, None before the first; of several processes `shares.own`
     alive: Array  # (): False once a loss or a gradient was not finite; from there on theta stays as it is
 
 
@@ -160,13 +162,13 @@ def _gradient(
         return _of_batch(task, theta, task.read(window), start, tuple(map(put, masks)), None, executor)
     if among.size > 1 and step % DRIFT == 0:
         ranks.check_parameters(among, task.backend.get(theta))
-    count, every = put(np.array(float(window.targets))), {share.number: share for share in shares.shares(window, number)}
+    count, every = put(np.array(float(window.targets))), {one.number: one for one in shares.shares(window, number)}
     ends = []
 
-    def share(number: int) -> tuple[Array, Array] | None:
-        if number not in every:
+    def share(which: int) -> tuple[Array, Array] | None:
+        if which not in every:
             return None
-        own, columns, _ = every[number]
+        own, columns, _ = every[which]
         here = columns // among.size  # where they are among those of this process
         begun = None if start is None else shares.rows(start, here, task.backend)
         keep = tuple(put(mask[columns]) for mask in masks)
@@ -176,9 +178,9 @@ def _gradient(
 
     found: Any = sums.added(share, number, among.rank, among.size if among.size > 1 else None, min(number, width))
     if among.size > 1:
-        found = _exchanged(task, found, sorted({number % among.size for number in every}))
-    own, fields = len(range(among.rank, width, among.size)), len(model.CELLS[task.config.cell].State._fields)
-    return *found, shares.joined(ends, (task.config.layers, fields, own, task.config.hidden), task.backend)
+        found = _exchanged(task, found, sorted({which % among.size for which in every}))
+    fields, columns = len(model.CELLS[task.config.cell].State._fields), len(range(among.rank, width, among.size))
+    return *found, shares.joined(ends, (task.config.layers, fields, columns, task.config.hidden), task.backend)
 
 
 def _exchanged(task: Task, found: tuple[Array, Array] | None, present: list[int]) -> tuple[Array, Array]:
