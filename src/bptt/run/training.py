@@ -48,9 +48,7 @@ class State(NamedTuple):
     position: Position  # of the next batch
     theta: Array  # (P,) parameters
     memory: optimizers.State
-    states: (
-        Array | None
-    )  # (L, S, B, H) that the next batch goes on from, None before the first; of several processes `shares.own`
+    states: Array | None  # (L, S, B, H) that the next batch goes on from, or `shares.own` of them; None before the first one
     alive: Array  # (): False once a loss or a gradient was not finite; from there on theta stays as it is
 
 
