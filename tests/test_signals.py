@@ -137,6 +137,26 @@ def test_ctrl_c_during_the_imports_is_one_line(here, imports):
     assert "".join(said) in ("", "bptt: interrupted", "bptt: interrupted; nothing was learnt, nothing is saved")
 
 
+IGNORING = """
+import os, signal, sys, weakref
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "bptt.run.environment":
+            thing = type("Thing", (), {})()
+            called = weakref.ref(thing, lambda gone: os.kill(os.getpid(), signal.SIGINT))
+            del thing
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_ctrl_c_where_an_exception_is_ignored_while_imports_go_on(here):
+    with process("train", "names.txt", "--steps", "1000000", "--quiet", code=IGNORING + MAIN) as running:
+        _, errors = running.communicate(timeout=30)
+    assert (running.returncode, errors) == (130, "bptt: interrupted\n")
+
+
 # To a program that trains
 
 

@@ -1,13 +1,27 @@
 """The command `bptt`, and `python -m bptt`: Ctrl-C is one line, even while the imports still go on."""
 
+import os
+import signal
 import sys
+from typing import Any, NoReturn
+
+
+def leave(number: int, frame: Any) -> NoReturn:
+    """End at once: an exception that comes while Python calls back from an import is ignored, and the command would go on."""
+    os.write(2, b"bptt: interrupted\n")
+    os._exit(130)
 
 
 def main() -> int:
     """Run the command line and return its exit code."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
+        if usual:
+            signal.signal(signal.SIGINT, leave)
         from bptt.cli import main as run
 
+        if usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return run()
     except KeyboardInterrupt:
         sys.stderr.write("bptt: interrupted\n")
