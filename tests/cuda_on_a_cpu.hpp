@@ -15,8 +15,7 @@
 #define __global__
 #define __forceinline__ inline
 #define __launch_bounds__(threads, blocks)
-#define __ldcg(place) (*(place))
-#define __threadfence()
+#define NOT_A_NUMBER NAN
 
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) double2 { double x, y; };
@@ -27,12 +26,24 @@ struct Barrier {
     int size, arrived, round;
 };
 
+struct Arrivals {  // of one mbarrier
+    int bytes;  // that are still to come
+    bool expected, odd;  // whether it has been said how many; the round
+};
+
+struct Parcel {  // what was sent and has not come yet
+    real *place, value;
+    Arrivals* arrivals;
+};
+
 struct Block {
     int number;
     Barrier barrier, warps[THREADS / 32], cluster;
     double slots[THREADS];  // what each thread gives in a shuffle
     long asleep[THREADS / 32];  // the turn until which a warp does nothing
     char* memory;
+    Parcel* parcels;
+    int sent;
 };
 
 struct Fiber {
@@ -44,7 +55,7 @@ struct Fiber {
     bool done;
 };
 
-constexpr int STACK = 1 << 16;
+constexpr int STACK = 1 << 16, PARCELS = 1 << 14;
 
 static jmp_buf scheduler;
 static Fiber* now;
@@ -91,10 +102,51 @@ inline void __syncthreads() {
     }
 }
 
-inline real* in_block(real* place, int block) {
-    const Block* own = now->block;
-    const Block* other = own - own->number % G + block;
-    return reinterpret_cast<real*>(other->memory + (reinterpret_cast<char*>(place) - own->memory));
+template <typename Piece> Piece look(const Piece* place) { return *place; }
+inline void show(real* place, real value) { *place = value; }
+
+inline void init(Arrivals* place) { *place = Arrivals{}; }
+
+// What was sent comes when all of it is there, as late as it may.
+inline void check(Block& block, Arrivals* own) {
+    if (!own->expected || own->bytes) return;
+    int kept = 0;
+    for (int i = 0; i < block.sent; ++i) {
+        const Parcel& parcel = block.parcels[i];
+        if (parcel.arrivals == own) {
+            *parcel.place = parcel.value;
+        } else {
+            block.parcels[kept++] = parcel;
+        }
+    }
+    block.sent = kept;
+    own->expected = false;
+    own->odd = !own->odd;
+}
+
+inline void expect(Arrivals* place, int bytes) {
+    if (place->expected) abort();
+    place->bytes += bytes;
+    place->expected = true;
+    check(*now->block, place);
+}
+
+inline void await(Arrivals* place, int odd) {
+    while (place->odd == bool(odd)) idle();
+}
+
+template <typename Thing> Thing* in_block(Thing* place, Block* block) {
+    return reinterpret_cast<Thing*>(block->memory + (reinterpret_cast<char*>(place) - now->block->memory));
+}
+
+inline void send(real* place, real value, Arrivals* arrivals, int block) {
+    Block* own = now->block;
+    Block* other = own - own->number % G + block;
+    if (other->sent == PARCELS) abort();
+    Arrivals* there = in_block(arrivals, other);
+    other->parcels[other->sent++] = Parcel{in_block(place, other), value, there};
+    there->bytes -= sizeof(real);
+    check(*other, there);
 }
 
 inline void meet_in_cluster() {
@@ -104,8 +156,6 @@ inline void meet_in_cluster() {
         give_way();
     }
 }
-
-inline void atomicAdd(unsigned* place, unsigned value) { *place += value; }
 
 inline real __shfl_xor_sync(unsigned, real value, int offset, int) {
     Barrier& warp = now->block->warps[now->number / 32];
@@ -122,7 +172,7 @@ static void enter() {
     give_way();
 }
 
-// Whether all threads came to their end.
+// Whether all threads came to their end, and all that was sent.
 inline bool launch(int blocks, int bytes, void (*body)()) {
     kernel = body;
     drawn = 1;
@@ -136,6 +186,7 @@ inline bool launch(int blocks, int bytes, void (*body)()) {
         all[b].cluster.size = THREADS * G;
         for (Barrier& warp : all[b].warps) warp.size = 32;
         all[b].memory = static_cast<char*>(aligned_alloc(16, (bytes + 15) / 16 * 16));
+        all[b].parcels = static_cast<Parcel*>(malloc(sizeof(Parcel) * PARCELS));
         memset(all[b].memory, 0x7f, bytes);  // large numbers: what is read before it is written shows
     }
     for (int i = 0; i < threads; ++i) {
@@ -158,7 +209,11 @@ inline bool launch(int blocks, int bytes, void (*body)()) {
             left -= fiber.done;
         }
     }
-    for (int b = 0; b < blocks; ++b) free(all[b].memory);
+    for (int b = 0; b < blocks; ++b) {
+        left += all[b].sent;  // what was sent to a block that has ended
+        free(all[b].parcels);
+        free(all[b].memory);
+    }
     free(all);
     free(fibers);
     free(stacks);

@@ -21,12 +21,12 @@ struct Left {
     }
 };
 
-// da (T, B, H) and the gradients from after T to dz and, in a GRU, dq (T, B, N), and to da0 and, in an LSTM, dc0 (B, H), which
-// are in place of those from after T. Given are a (T+1, B, H), GRU: ru, n, p; LSTM: c (T+1, B, H) in place of a, gates.
+// da (T, B, H) and the gradients from after T, da_next and, in an LSTM, dc_next (B, H), to dz and, in a GRU, dq (T, B, N), where
+// others have dq alone, and to da0 and, in an LSTM, dc0 (B, H). Given are a (T+1, B, H), GRU: ru, n, p; LSTM: c (T+1, B, H) in place of a, gates.
 extern "C" __global__ void GROUPED __launch_bounds__(THREADS, 1) backward(
-    const real* Waa, const real* da, const real* a, const real* gates, const real* n_in, const real* p_in, real* dz, real* dq,
-    real* da_next, real* dc_next, unsigned* counters, int T, int B) {
-    Place here(shared, counters, B);
+    const real* Waa, const real* da, const real* a, const real* gates, const real* n_in, const real* p_in, const real* da_next,
+    const real* dc_next, real* dz, real* dq, real* da0, real* dc0, int T, int B) {
+    Place here(shared, B);
     Weights weights;
     weights.load(Waa, here.unit, here.set, here.part);
     int row, u;
@@ -53,7 +53,7 @@ extern "C" __global__ void GROUPED __launch_bounds__(THREADS, 1) backward(
                 const int unit = here.unit + u;
                 const Left& was = left[e];
                 const real d = was.da + carry[e];
-                real to[GATES];  // what is multiplied by the weights
+                real to[GATES], last = 0;  // what is multiplied by the weights; GRU: what is not
                 if (CELL == 0) {
                     to[0] = d * (real(1) - was.after * was.after);
                 } else if (CELL == 1) {
@@ -61,9 +61,7 @@ extern "C" __global__ void GROUPED __launch_bounds__(THREADS, 1) backward(
                     to[0] = d * (slope * was.p * was.r * (real(1) - was.r));
                     to[GATES > 1 ? 1 : 0] = d * ((was.before - was.n) * was.update * (real(1) - was.update));
                     to[GATES > 2 ? 2 : 0] = d * (slope * was.r);
-                    dz[at * N + unit] = to[0];
-                    dz[at * N + H + unit] = to[GATES > 1 ? 1 : 0];
-                    dz[at * N + 2 * H + unit] = d * slope;
+                    last = d * slope;
                     direct[e] = d * was.update;
                 } else {
                     const real tanh_c = tanh_(was.after);
@@ -76,19 +74,19 @@ extern "C" __global__ void GROUPED __launch_bounds__(THREADS, 1) backward(
                 }
 #pragma unroll
                 for (int k = 0; k < GATES; ++k) {
-                    dq[at * N + k * H + unit] = to[k];
-                    here.give(row, k * H + unit, to[k]);
+                    here.give(dq + at * N + k * H + unit, row, k * H + unit, to[k], true);
                 }
+                if (CELL == 1) {
+                    dz[at * N + unit] = to[0];
+                    dz[at * N + H + unit] = to[GATES > 1 ? 1 : 0];
+                    dz[at * N + 2 * H + unit] = last;
+                }
+                // asked for a product ahead, so that it is there after that
+                if (t > 0) left[e].fetch(da, a, gates, n_in, p_in, at - B, B, unit);
             }
         }
         here.meet();
-#pragma unroll
-        for (int e = 0; e < E; ++e) {  // asked for before the product, so that it is there after it
-            if (t > 0 && here.own(e, row, u)) {
-                left[e].fetch(da, a, gates, n_in, p_in, size_t(t - 1) * B + here.column + row, B, here.unit + u);
-            }
-        }
-        here.multiply(weights, dq + (size_t(t) * B + here.column) * K);
+        here.multiply(weights, dq + (size_t(t) * B + here.column) * K, true);
 #pragma unroll
         for (int e = 0; e < E; ++e) {
             if (here.own(e, row, u)) carry[e] = direct[e] + here.product(row, u);
@@ -98,8 +96,8 @@ extern "C" __global__ void GROUPED __launch_bounds__(THREADS, 1) backward(
     for (int e = 0; e < E; ++e) {
         if (here.own(e, row, u)) {
             const int place = (here.column + row) * H + here.unit + u;
-            da_next[place] = carry[e];
-            if (CELL == 2) dc_next[place] = cell[e];
+            da0[place] = carry[e];
+            if (CELL == 2) dc0[place] = cell[e];
         }
     }
 }

@@ -5,14 +5,14 @@ recurrence gives NotImplemented and the pure function runs.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cupy
 
 from bptt.backend import Array
-from bptt.fused import blas, elementwise
-from bptt.fused.layouts import APART, CELLS, Layout, Limits, layout, source
+from bptt.fused import blas, clusters, elementwise
+from bptt.fused.layouts import CELLS, Layout, Limits, layout, source
 
 NAME = "nvrtc " + ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
 ARRAY = cupy.ndarray
@@ -20,10 +20,8 @@ ARRAY = cupy.ndarray
 
 @functools.cache
 def _limits(number: int) -> Limits:
-    device = cupy.cuda.Device(number)
-    cluster = 8 if int(device.compute_capability) >= 90 else 1  # more would have to be asked for at the launch
-    attributes = device.attributes
-    return Limits(attributes["MultiProcessorCount"], attributes["MaxSharedMemoryPerBlockOptin"], cluster)
+    attributes = cupy.cuda.Device(number).attributes
+    return Limits(attributes["MultiProcessorCount"], attributes["MaxSharedMemoryPerBlockOptin"], clusters.side_by_side(number))
 
 
 @functools.lru_cache(256)
@@ -36,6 +34,8 @@ def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, siz
     name = "backward" if backward else "forward"
     kernel = cupy.RawKernel(code, name, ("-std=c++17",), enable_cooperative_groups=not how.CLUSTER)
     kernel.max_dynamic_shared_size_bytes = how.memory
+    if how.CLUSTER:
+        clusters.allow(kernel)
     return kernel, how
 
 
@@ -45,71 +45,66 @@ def fits(cell: str, hidden: int, batch: int, size: int) -> bool:
     return all(layout(CELLS.index(cell), backward, hidden, batch, size, limits) for backward in (False, True))
 
 
-def _run(cell: int, backward: bool, Waa: Array, T: int, B: int, *arrays: Array) -> bool:
+def _run(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[Array | None], found: Sequence[Array | None]) -> bool:
     """Launch the kernel on arrays, None among them for those that its cell has not; False where there is none."""
-    found = _kernel(Waa.device.id, cell, backward, Waa.shape[1], B, Waa.itemsize)
-    if found is None:
+    known = _kernel(Waa.device.id, cell, backward, Waa.shape[1], B, Waa.itemsize)
+    if known is None:
         return False
-    kernel, how = found
-    counters = cupy.zeros(how.groups * APART, cupy.uint32)
-    given = [cupy.ascontiguousarray(Waa), *arrays, counters, T, B]
-    arguments = [0 if one is None else cupy.int32(one) if isinstance(one, int) else one for one in given]
-    kernel((how.groups * how.G,), (_limits(Waa.device.id).threads,), tuple(arguments), shared_mem=how.memory)
+    kernel, how = known
+    if how.G > 1 and not how.CLUSTER:  # what blocks look for in global memory: not there yet
+        awaited = found[1 if backward else 0]
+        awaited.data.memset_async(0xFF, awaited.nbytes)
+    arrays = [0 if one is None else cupy.ascontiguousarray(one) for one in (Waa, *given)]
+    arrays += [0 if one is None else one for one in found]
+    arguments = (*arrays, cupy.int32(T), cupy.int32(B))
+    kernel((how.groups * how.G,), (_limits(Waa.device.id).threads,), arguments, shared_mem=how.memory)
     return True
-
-
-def _begun(T: int, start: Array) -> Array:
-    """An array (T+1, B, H) that begins with the state before the first step."""
-    states = cupy.empty((T + 1, *start.shape), start.dtype)
-    states[0] = start
-    return states
 
 
 def vanilla(z: Array, Waa: Array, a0: Array) -> Array:
     """`vanilla.recurrence`."""
-    T, B, _ = z.shape
-    a = _begun(T, a0)
-    return a if _run(0, False, Waa, T, B, cupy.ascontiguousarray(z), a, None, None, None, None) else NotImplemented
+    T, B, H = z.shape
+    a = cupy.empty((T + 1, B, H), z.dtype)
+    return a if _run(0, False, Waa, T, B, (z, a0, None), (a, None, None, None, None)) else NotImplemented
 
 
 def vanilla_backward(da: Array, a: Array, da_next: Array, Waa: Array) -> Any:
     """`vanilla.recurrence_backward`."""
-    (T, B, _), da0 = da.shape, cupy.array(da_next)
-    dz = cupy.empty(da.shape, da.dtype)
-    given = cupy.ascontiguousarray(da), cupy.ascontiguousarray(a), None, None, None, None, dz, da0, None
-    return (dz, da0) if _run(0, True, Waa, T, B, *given) else NotImplemented
+    (T, B, _), dz, da0 = da.shape, cupy.empty_like(da, order="C"), cupy.empty_like(da_next, order="C")
+    given = da, a, None, None, None, da_next, None
+    return (dz, da0) if _run(0, True, Waa, T, B, given, (None, dz, da0, None)) else NotImplemented
 
 
 def gru(z: Array, Waa: Array, ban: Array, a0: Array) -> Any:
     """`gru.recurrence`."""
     T, B, N = z.shape
-    a, ru = _begun(T, a0), cupy.empty((T, B, N // 3 * 2), z.dtype)
-    n, p = (cupy.empty((T, B, N // 3), z.dtype) for _ in range(2))
-    given = cupy.ascontiguousarray(z), a, cupy.ascontiguousarray(ban), ru, n, p
-    return (a, ru, n, p) if _run(1, False, Waa, T, B, *given) else NotImplemented
+    H = N // 3
+    a, ru, n, p = (cupy.empty(shape, z.dtype) for shape in ((T + 1, B, H), (T, B, 2 * H), (T, B, H), (T, B, H)))
+    return (a, ru, n, p) if _run(1, False, Waa, T, B, (z, a0, ban), (a, None, ru, n, p)) else NotImplemented
 
 
 def gru_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, da_next: Array, Waa: Array) -> Any:
     """`gru.recurrence_backward`."""
-    (T, B, H), da0 = da.shape, cupy.array(da_next)
+    (T, B, H), da0 = da.shape, cupy.empty_like(da_next, order="C")
     dz, dq = (cupy.empty((T, B, 3 * H), da.dtype) for _ in range(2))
-    given = (*map(cupy.ascontiguousarray, (da, a, ru, n, p)), dz, dq, da0, None)
-    return (dz, dq, da0) if _run(1, True, Waa, T, B, *given) else NotImplemented
+    given = da, a, ru, n, p, da_next, None
+    return (dz, dq, da0) if _run(1, True, Waa, T, B, given, (dz, dq, da0, None)) else NotImplemented
 
 
 def lstm(z: Array, Waa: Array, a0: Array, c0: Array) -> Any:
     """`lstm.recurrence`."""
-    T, B, _ = z.shape
-    a, c, gates = _begun(T, a0), _begun(T, c0), cupy.empty(z.shape, z.dtype)
-    return (a, c, gates) if _run(2, False, Waa, T, B, cupy.ascontiguousarray(z), a, c, gates, None, None) else NotImplemented
+    T, B, N = z.shape
+    a, c = (cupy.empty((T + 1, B, N // 4), z.dtype) for _ in range(2))
+    gates = cupy.empty((T, B, N), z.dtype)
+    return (a, c, gates) if _run(2, False, Waa, T, B, (z, a0, c0), (a, c, gates, None, None)) else NotImplemented
 
 
 def lstm_backward(da: Array, c: Array, gates: Array, da_next: Array, dc_next: Array, Waa: Array) -> Any:
     """`lstm.recurrence_backward`."""
-    (T, B, H), da0, dc0 = da.shape, cupy.array(da_next), cupy.array(dc_next)
+    (T, B, H), da0, dc0 = da.shape, *(cupy.empty_like(one, order="C") for one in (da_next, dc_next))
     dz = cupy.empty((T, B, 4 * H), da.dtype)
-    given = (*map(cupy.ascontiguousarray, (da, c, gates)), None, None, None, dz, da0, dc0)
-    return (dz, da0, dc0) if _run(2, True, Waa, T, B, *given) else NotImplemented
+    given = da, c, gates, None, None, da_next, dc_next
+    return (dz, da0, dc0) if _run(2, True, Waa, T, B, given, (None, dz, da0, dc0)) else NotImplemented
 
 
 TWINS: dict[str, Callable[..., Any]] = {

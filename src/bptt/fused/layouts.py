@@ -9,7 +9,7 @@ CELLS = ("vanilla", "gru", "lstm")  # by their numbers in the program
 GATES = (1, 3, 4)  # of these
 LANES, SHARES = (4, 8), (1, 2, 4, 8, 16)  # that are tried for L and Q
 OUTPUTS = 16  # of a thread, at most
-APART = 32  # counters from one group to the next, so that they share no line of a cache
+ARRIVALS = 16  # bytes of shared memory for what counts them
 
 
 class Layout(NamedTuple):
@@ -31,7 +31,7 @@ class Limits(NamedTuple):
 
     processors: int
     shared: int  # bytes of shared memory of a block
-    cluster: int = 1  # blocks, at most
+    clusters: tuple[int, ...] = ()  # of 2, 3 and so on blocks each, as many as run at the same time
     threads: int = 512  # of a block
     words: int = 80  # of 128 registers of a thread, those that hold weights
 
@@ -42,20 +42,13 @@ def layout(cell: int, backward: bool, hidden: int, batch: int, size: int, limits
         U = -(-hidden // blocks)
         M, K = (U, GATES[cell] * hidden) if backward else (GATES[cell] * U, hidden)
         G = -(-hidden // U)
-        for cluster in (1, 0) if 1 < G <= limits.cluster else (0,):
-            room = _clusters(G, limits.processors) if cluster else limits.processors // G
+        side_by_side = limits.clusters[G - 2] if 1 < G < len(limits.clusters) + 2 else 0
+        for cluster in (1, 0) if side_by_side else (0,):
+            room = side_by_side if cluster else limits.processors // G
             R = -(-batch // min(batch, room))
             if found := _shares(M, K, Layout(U, G, R, 0, 0, 0, cluster, -(-batch // R), 0), size, limits):
                 return min(found)[1]
     return None
-
-
-def _clusters(G: int, processors: int) -> int:
-    """How many clusters of G blocks run at the same time: more would have to wait, which takes twice as long.
-
-    An H100 ran 16 clusters of 6, but not of 7: so its multiprocessors lie together by 16 or more, and once by 12 or 13.
-    """
-    return processors // 2 if G == 2 else max(1, (processors // 16 - 1) * (16 // G) + 12 // G)
 
 
 def _shares(M: int, K: int, how: Layout, size: int, limits: Limits) -> list[tuple[float, Layout]]:
@@ -66,9 +59,9 @@ def _shares(M: int, K: int, how: Layout, size: int, limits: Limits) -> list[tupl
         outputs, fours = -(-M // max(1, sets)), -(-K // (4 * L * Q))  # S and I of the program
         too_much = outputs > OUTPUTS or outputs * fours * size > limits.words or how.R * how.U > UNITS * limits.threads
         results, width, copies = Q * how.R * M, 4 * L * Q * fours, 1 + how.CLUSTER
-        rows = min(how.R, (limits.shared // size - results) // (width * copies))
+        rows = min(how.R, ((limits.shared - ARRIVALS) // size - results) // (width * copies))
         if sets and not too_much and rows >= (how.R if how.G == 1 or how.CLUSTER else 1):
-            memory = (copies * rows * width + results) * size
+            memory = ARRIVALS + (copies * rows * width + results) * size
             found.append((_cycles(L, Q, M, outputs, fours, size, limits), how._replace(ROWS=rows, L=L, Q=Q, memory=memory)))
     return found
 
@@ -91,7 +84,6 @@ def source(cell: int, backward: bool, hidden: int, size: int, how: Layout, threa
         "H": hidden,
         **{name: value for name, value in how._asdict().items() if name.isupper()},
         "THREADS": threads,
-        "APART": APART,
     }
     defined = "".join(f"#define {name} {value}\n" for name, value in macros.items())
     files = "recurrence.cu", "backward.cu" if backward else "forward.cu"

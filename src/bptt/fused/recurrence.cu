@@ -1,9 +1,12 @@
 // The recurrences of vanilla, GRU and LSTM, forward and backward, each as one kernel for all T steps.
 //
 // The recurrent weights stay in registers. A group of G blocks does R columns of the batch, each block U of the H units of all
-// its columns; the blocks of a group hand each other what they computed of a step and wait for each other. Groups need nothing
-// of each other. The blocks of a cluster write straight into each other's shared memory. Where groups are no clusters, they go
-// through global memory, and all blocks must run at the same time (a cooperative launch sees to that).
+// its columns; the blocks of a group hand each other what they computed of a step. Groups need nothing of each other.
+//
+// No fence is in the loop, which would wait for all that is on its way to global memory. The blocks of a cluster send into each
+// other's shared memory, and a barrier there counts the bytes that came. Where groups are no clusters, their blocks read each
+// other's results from global memory, again and again until nothing of NOT_YET is left, which the caller has filled them with;
+// all blocks must run at the same time (a cooperative launch sees to that).
 //
 // A step multiplies one row vector x (K) a column by a block's share of the weights, M outputs: forward x = a_{t-1} (K = H) and
 // the outputs are all gates of its units, backward x = dq_t (K = gates * H) and the outputs are da_{t-1} of its units. L lanes
@@ -11,7 +14,7 @@
 // shuffles, those of warps in shared memory, in an order that is always the same.
 //
 // Macros: CELL (0 vanilla, 1 GRU, 2 LSTM), BACKWARD, real, H, U, G, R, L, Q, ROWS (columns in shared memory at a time), CLUSTER
-// (1 where groups are clusters), THREADS, APART (words from one counter to the next).
+// (1 where groups are clusters), THREADS.
 
 constexpr int GATES = CELL == 0 ? 1 : CELL == 1 ? 3 : 4;
 constexpr int N = GATES * H;
@@ -25,18 +28,63 @@ constexpr int WIDTH = 4 * L * Q * I;  // K with its padding
 constexpr bool NEAR = G == 1 || CLUSTER;  // all that a block multiplies is made in its shared memory
 constexpr int E = (R * U + THREADS - 1) / THREADS;  // units of columns that a thread looks after
 
+template <int size> struct Pick { using Wide = float4; using Bits = unsigned; };  // 16 bytes; an integer of the same size
+template <> struct Pick<8> { using Wide = double2; using Bits = unsigned long long; };
+using Wide = Pick<sizeof(real)>::Wide;
+using Bits = Pick<sizeof(real)>::Bits;
+constexpr Bits NOT_YET = ~Bits(0);  // as a number a NaN, which is never written
+
 #ifdef __CUDACC__
-extern __shared__ __align__(16) char shared[];
+#define NOT_A_NUMBER __int_as_float(0x7fffffff)
 __device__ __forceinline__ void idle() {}
+extern __shared__ __align__(16) char shared[];
+
+// What other blocks write into global memory, past the first level of caches.
+__device__ __forceinline__ float4 look(const float4* place) {
+    float4 v;
+    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(place) : "memory");
+    return v;
+}
+__device__ __forceinline__ double2 look(const double2* place) {
+    double2 v;
+    asm volatile("ld.relaxed.gpu.global.v2.f64 {%0, %1}, [%2];" : "=d"(v.x), "=d"(v.y) : "l"(place) : "memory");
+    return v;
+}
+__device__ __forceinline__ real look(const real* place) { return *reinterpret_cast<const volatile real*>(place); }
+__device__ __forceinline__ void show(real* place, real value) { *reinterpret_cast<volatile real*>(place) = value; }
 
 #if CLUSTER
 #define GROUPED __cluster_dims__(G, 1, 1)
+using Arrivals = unsigned long long;  // how many bytes are awaited in shared memory, and in which round of waiting
 
-// The same place in the shared memory of another block of the cluster.
-__device__ __forceinline__ real* in_block(real* place, int block) {
-    unsigned long long there;
-    asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(place), "r"(block));
-    return reinterpret_cast<real*>(there);
+__device__ __forceinline__ unsigned near(const void* place) { return unsigned(__cvta_generic_to_shared(place)); }
+
+__device__ __forceinline__ void init(Arrivals* place) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(near(place)) : "memory");
+}
+
+// In this round so many bytes come in all.
+__device__ __forceinline__ void expect(Arrivals* place, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(near(place)), "r"(bytes) : "memory");
+}
+
+// Wait for the end of a round, even or odd, and see what was sent in it.
+__device__ __forceinline__ void await(Arrivals* place, int odd) {
+    asm volatile(
+        "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(near(place)), "r"(odd)
+        : "memory");
+}
+
+// Write into the shared memory of a block of the cluster, and have it counted there.
+__device__ __forceinline__ void send(real* place, real value, Arrivals* arrivals, int block) {
+    unsigned to, count;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(near(place)), "r"(block));
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(count) : "r"(near(arrivals)), "r"(block));
+    if constexpr (sizeof(real) == 4) {
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(__float_as_uint(value)), "r"(count) : "memory");
+    } else {
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(to), "l"(__double_as_longlong(value)), "r"(count) : "memory");
+    }
 }
 
 // Wait for all threads of the cluster, and see what they wrote.
@@ -52,25 +100,46 @@ __device__ __forceinline__ void meet_in_cluster() {
 
 struct alignas(16) Four { real v[4]; };
 
-template <int size> struct Pick { using Type = float4; };
-template <> struct Pick<8> { using Type = double2; };
-
 __device__ __forceinline__ real tanh_(real x) { return sizeof(real) == 4 ? tanhf(x) : tanh(x); }
 __device__ __forceinline__ real sigmoid(real x) { return real(0.5) * tanh_(real(0.5) * x) + real(0.5); }
 
-// Copy rows of K numbers to rows of WIDTH, past the first level of caches, which does not see what other blocks write.
-__device__ __forceinline__ void copy(const real* from, real* x, int rows) {
-    using Wide = typename Pick<sizeof(real)>::Type;  // 16 bytes
-    constexpr int EACH = sizeof(Wide) / sizeof(real);
-    if (K % EACH == 0) {
-#pragma unroll 4
-        for (int i = threadIdx.x; i < rows * (K / EACH); i += THREADS) {
-            const int row = i / (K / EACH), column = i % (K / EACH);
-            reinterpret_cast<Wide*>(x + row * WIDTH)[column] = __ldcg(reinterpret_cast<const Wide*>(from) + i);
+template <typename Piece> __device__ __forceinline__ bool missing(const Piece& piece) {
+    bool found = false;
+#pragma unroll
+    for (int i = 0; i < int(sizeof(Piece) / sizeof(Bits)); ++i) found |= reinterpret_cast<const Bits*>(&piece)[i] == NOT_YET;
+    return found;
+}
+
+// Copy rows of K numbers to rows of WIDTH, in pieces of one or several numbers; awaited: as soon as they have been written.
+template <typename Piece> __device__ __forceinline__ void copy_pieces(const real* from, real* x, int rows, bool awaited) {
+    constexpr int EACH = sizeof(Piece) / sizeof(real), PIECES = K / EACH, AHEAD = 4;
+    const Piece* source = reinterpret_cast<const Piece*>(from);
+    for (int first = threadIdx.x; first < rows * PIECES; first += AHEAD * THREADS) {
+        Piece piece[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; ++k) {
+            const int i = first + k * THREADS;
+            if (i < rows * PIECES) piece[k] = look(source + i);
         }
+#pragma unroll
+        for (int k = 0; k < AHEAD; ++k) {
+            const int i = first + k * THREADS;
+            if (i < rows * PIECES) {
+                while (awaited && missing(piece[k])) {
+                    idle();
+                    piece[k] = look(source + i);
+                }
+                reinterpret_cast<Piece*>(x + i / PIECES * WIDTH)[i % PIECES] = piece[k];
+            }
+        }
+    }
+}
+
+__device__ __forceinline__ void copy(const real* from, real* x, int rows, bool awaited) {
+    if (K % (16 / sizeof(real)) == 0) {
+        copy_pieces<Wide>(from, x, rows, awaited);
     } else {
-#pragma unroll 4
-        for (int i = threadIdx.x; i < rows * K; i += THREADS) x[i / K * WIDTH + i % K] = __ldcg(from + i);
+        copy_pieces<real>(from, x, rows, awaited);
     }
 }
 
@@ -150,25 +219,29 @@ struct Weights {
 
 // Where a thread is, and what all kernels do alike.
 struct Place {
-    int tid, part, set, unit, column, columns, step;
-    unsigned* counter;
-    real *x, *next, *q;  // next: in a cluster, what x will be when its blocks have met
+    int tid, part, set, unit, column, columns, round;
+    real *x, *next, *q;  // next: in a cluster, what x will be when all of it has come
+#if CLUSTER
+    Arrivals* arrivals;  // of the two
+#endif
 
-    __device__ __forceinline__ Place(char* memory, unsigned* counters, int B) {
+    __device__ __forceinline__ Place(char* memory, int B) {
         tid = threadIdx.x;
         const int warps = tid / L;
         set = warps % SETS;
         part = tid % L + warps / SETS * L;  // which of the inputs
-        const int group = blockIdx.x / G;
         unit = blockIdx.x % G * U;
-        column = group * R;
+        column = blockIdx.x / G * R;
         columns = B - column < R ? B - column : R;
-        counter = counters + group * APART;
-        step = 0;
-        x = reinterpret_cast<real*>(memory);
+        round = 0;
+        x = reinterpret_cast<real*>(memory + 16);
         next = x + CLUSTER * ROWS * WIDTH;
         q = next + ROWS * WIDTH;
         for (int i = tid; i < (1 + CLUSTER) * ROWS * WIDTH; i += THREADS) x[i] = 0;
+#if CLUSTER
+        arrivals = reinterpret_cast<Arrivals*>(memory);
+        if (tid < 2) init(arrivals + tid);
+#endif
         __syncthreads();
     }
 
@@ -181,45 +254,48 @@ struct Place {
 #endif
     }
 
-    // Put what the next product needs into shared memory, where blocks have it from there.
-    __device__ __forceinline__ void give(int row, int input, real value) {
+    // Hand a result to the next product of all blocks of the group, if there is one: blocks that have ended cannot be sent to.
+    // `kept` is where it belongs in global memory.
+    __device__ __forceinline__ void give(real* kept, int row, int input, real value, bool more) {
 #if CLUSTER
 #pragma unroll
-        for (int block = 0; block < G; ++block) in_block(next, block)[row * WIDTH + input] = value;
+        for (int block = 0; more && block < G; ++block) send(next + row * WIDTH + input, value, arrivals + (round + 1) % 2, block);
+        *kept = value;
 #else
-        if (NEAR) x[row * WIDTH + input] = value;
+        if (NEAR) {
+            x[row * WIDTH + input] = value;
+            *kept = value;
+        } else {
+            show(kept, value == value ? value : real(NOT_A_NUMBER));  // never NOT_YET
+        }
 #endif
     }
 
-    // Wait until all blocks of the group have written what they have of a step.
+    // Wait until the next product has what it needs, as far as it does not look for that itself.
     __device__ __forceinline__ void meet() {
 #if CLUSTER
-        meet_in_cluster();
+        ++round;
+        Arrivals* own = arrivals + round % 2;
+        if (tid == 0) expect(own, columns * K * int(sizeof(real)));
+        await(own, (round - 1) / 2 % 2);
         real* before = x;
         x = next;
         next = before;
 #else
-        __syncthreads();
-        if (G > 1 && tid == 0) {
-            ++step;
-            __threadfence();
-            atomicAdd(counter, 1u);
-            while (*reinterpret_cast<volatile unsigned*>(counter) < unsigned(step * G)) idle();
-            __threadfence();
-        }
-        if (G > 1) __syncthreads();
+        if (NEAR) __syncthreads();
 #endif
     }
 
-    // q = the products of the columns' vectors, from x where they are made there, else from a row of global memory each.
-    __device__ __forceinline__ void multiply(const Weights& weights, const real* from) {
+    // q = the products of the columns' vectors, from x where they are made there, else from a row of global memory each, which
+    // has been there from the beginning or is awaited from the blocks of the group.
+    __device__ __forceinline__ void multiply(const Weights& weights, const real* from, bool awaited) {
         if (NEAR) {
             weights.multiply(x, q + part / L * R * M, columns, set, part);
         } else {
             for (int begin = 0; begin < columns; begin += ROWS) {
                 const int rows = columns - begin < ROWS ? columns - begin : ROWS;
                 if (begin) __syncthreads();
-                copy(from + begin * K, x, rows);
+                copy(from + begin * K, x, rows, awaited);
                 __syncthreads();
                 weights.multiply(x, q + (part / L * R + begin) * M, rows, set, part);
             }

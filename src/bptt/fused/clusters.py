@@ -1,0 +1,62 @@
+"""How many clusters of blocks a CUDA device runs at the same time: it is asked, through the driver, for CuPy does not."""
+
+import ctypes
+import functools
+import os
+from typing import Any
+
+import cupy
+from cupy_backends.cuda.api import driver
+
+PROBE = "extern \"C\" __global__ void __launch_bounds__(512, 1) probe() {}"
+LARGEST = 16  # blocks of a cluster; more than 8 have to be allowed
+ALLOWED = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+DIMENSION = 4  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+
+
+class Attribute(ctypes.Structure):
+    """CUlaunchAttribute: of 64 bytes for its value three numbers are used here."""
+
+    _fields_ = (("id", ctypes.c_int), ("pad", ctypes.c_int), ("dimensions", ctypes.c_uint * 3), ("rest", ctypes.c_uint * 13))
+
+
+class Config(ctypes.Structure):
+    """CUlaunchConfig."""
+
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared", ctypes.c_uint),
+        ("stream", ctypes.c_void_p),
+        ("attributes", ctypes.POINTER(Attribute)),
+        ("count", ctypes.c_uint),
+    )
+
+
+def allow(kernel: Any) -> None:
+    """Let a kernel (cupy.RawKernel) run in clusters of more than eight blocks."""
+    driver.funcSetAttribute(kernel.kernel.ptr, ALLOWED, 1)
+
+
+@functools.cache
+def side_by_side(number: int) -> tuple[int, ...]:
+    """How many clusters of 2, 3 and so on blocks, each alone on its multiprocessor, run on a device at the same time."""
+    device = cupy.cuda.Device(number)
+    if int(device.compute_capability) < 90:  # there are none
+        return ()
+    shared = device.attributes["MaxSharedMemoryPerBlockOptin"]  # all of it, so that no two blocks share a multiprocessor
+    with device:
+        probe = cupy.RawKernel(PROBE, "probe")
+        probe.max_dynamic_shared_size_bytes = shared
+        allow(probe)
+        return tuple(_fitting(probe.kernel.ptr, blocks, shared) for blocks in range(2, LARGEST + 1))
+
+
+def _fitting(function: int, blocks: int, shared: int) -> int:
+    """How many clusters of so many blocks run at the same time; 0 where they are too large."""
+    library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    attribute = Attribute(DIMENSION, 0, (ctypes.c_uint * 3)(blocks, 1, 1))
+    config = Config((ctypes.c_uint * 3)(blocks, 1, 1), (ctypes.c_uint * 3)(512, 1, 1), shared, None, ctypes.pointer(attribute), 1)
+    count = ctypes.c_int()
+    status = library.cuOccupancyMaxActiveClusters(ctypes.byref(count), ctypes.c_void_p(function), ctypes.byref(config))
+    return 0 if status else count.value
