@@ -1,9 +1,8 @@
-// What recurrence.cu needs of CUDA, on a CPU: threads take turns, and give way only where they wait for each other.
+// What the kernels need of CUDA, on a CPU: threads take turns, and give way only where they wait for each other.
 //
-// Every thread of every block has a stack of its own (ucontext; between stacks it is _longjmp, which asks the system nothing), and
-// gives way at a barrier, a shuffle and in a waiting loop. Who
-// is next is drawn, and after a barrier one warp of the block, drawn too, sleeps: a program with a barrier too few computes something
-// else. One whose threads wait for ever is given up.
+// Every thread of every block has a stack of its own (ucontext; between stacks it is _longjmp, which asks the system nothing),
+// and gives way at a barrier, a shuffle and in a waiting loop. Who is next is drawn, and after a barrier one warp of the block,
+// drawn too, sleeps: a program with a barrier too few computes something else. One whose threads wait for ever is given up.
 
 #include <math.h>
 #include <setjmp.h>

@@ -29,7 +29,8 @@ extern "C" int start(int blocks, int bytes, void** pointers, int steps, int batc
     return launch(blocks, bytes, body);
 }
 """
-CALLS = {False: f"forward({', '.join(f'at({i})' for i in range(9))}, T, B)", True: f"backward({', '.join(f'at({i})' for i in range(12))}, T, B)"}
+ARRAYS = {(False, True): 9, (True, True): 12, (False, False): 8, (True, False): 10}  # of a kernel: backward, of all steps
+STEPWISE = 64  # threads of a block where a kernel does one step
 
 
 def layout(cell, backward, hidden, batch, size, limits):
@@ -38,29 +39,58 @@ def layout(cell, backward, hidden, batch, size, limits):
 
 
 @functools.cache
-def compiled(cell, backward, hidden, batch, size, limits):
-    """The kernel as a function of a library for this CPU, and its layout."""
+def compiled(cell, backward, hidden, size, how, threads):
+    """A kernel, of a layout or of a single step, as a function of a library for this CPU."""
     compiler = shutil.which("g++")
     if not compiler:
         pytest.skip("there is no g++ to compile the kernels for this CPU")  # a machine without one: the device tests stand in
-    how = layout(cell, backward, hidden, batch, size, limits)
-    assert how is not None
-    defines, _, body = kernels.source(cell, backward, hidden, size, how, limits.threads).partition("\n//")
+    defines, _, body = kernels.source(cell, backward, hidden, size, how, threads).partition("\n//")
+    if how is None:
+        defines += "\n#define G 1"
+    arrays = ", ".join(f"at({i})" for i in range(ARRAYS[backward, how is not None]))
+    launch = LAUNCH % f"{'backward' if backward else 'forward'}({arrays}, T, B)"
     folder = Path(tempfile.mkdtemp())
-    (folder / "kernel.cpp").write_text(f'{defines}\n#include "cuda_on_a_cpu.hpp"\n//{body}{LAUNCH % CALLS[backward]}')
+    (folder / "kernel.cpp").write_text(f'{defines}\n#include "cuda_on_a_cpu.hpp"\n//{body}{launch}')
     headers = [word for name in ("math.h", "setjmp.h", "stdlib.h", "string.h", "ucontext.h") for word in ("-include", name)]
     flags = ["-std=c++17", "-O0", "-shared", "-fPIC", "-Wno-unknown-pragmas", f"-I{Path(__file__).parent}", *headers]
     subprocess.run([compiler, *flags, "kernel.cpp", "-o", "kernel.so"], cwd=folder, check=True)
     library = ctypes.CDLL(str(folder / "kernel.so"))
     shutil.rmtree(folder)
-    return library.start, how
+    return library.start
 
 
-def call(cell, backward, T, B, limits, *arrays):
+def pointers(arrays):
+    return (ctypes.c_void_p * len(arrays))(*(None if a is None else a.ctypes.data for a in arrays))
+
+
+def call_whole(cell, backward, T, B, limits, Waa, *arrays):
     """Run a kernel on NumPy arrays, None for those that its cell has not."""
-    start, how = compiled(cell, backward, arrays[0].shape[1], B, arrays[0].itemsize, limits)
-    pointers = [None if a is None else a.ctypes.data for a in arrays]
-    assert start(how.groups * how.G, how.memory, (ctypes.c_void_p * len(pointers))(*pointers), T, B), "threads wait for ever"
+    how = layout(cell, backward, Waa.shape[1], B, Waa.itemsize, limits)
+    assert how is not None
+    start = compiled(cell, backward, Waa.shape[1], Waa.itemsize, how, limits.threads)
+    assert start(how.groups * how.G, how.memory, pointers((Waa, *arrays)), T, B), "threads wait for ever"
+
+
+def call_stepwise(cell, backward, T, B, limits, Waa, *arrays):
+    """The same by a kernel for each step, as stepwise.py does it."""
+    H = Waa.shape[1]
+    start, blocks = compiled(cell, backward, H, Waa.itemsize, None, STEPWISE), -(-B * H // STEPWISE)
+    if backward:
+        *before, da_next, dc_next, dz, dq, da0, dc0 = arrays
+        da0[...], through = da_next, np.zeros_like(da_next)
+        if cell == 2:
+            dc0[...] = dc_next
+        for t in reversed(range(T)):
+            assert start(blocks, 16, pointers((*before, through, da0, dc0, dz, dq)), t, B)
+            through = dq[t] @ Waa
+        da0 += through
+    else:
+        z, a0, extra, a, c, *rest = arrays
+        a[0] = a0
+        if cell == 2:
+            c[0] = extra
+        for t in range(T):
+            assert start(blocks, 16, pointers((z, a[t] @ Waa.T, extra, a, c, *rest)), t, B)
 
 
 def draw(rng, dtype, *shapes):
@@ -75,13 +105,15 @@ def awaited(dtype, *shape):
 # one block with all units; several with some; an odd number that leaves the last one less to do; one unit
 SIZES = [(1, 1, LITTLE), (3, 2, LITTLE), (7, 5, LITTLE), (40, 1, LITTLE), (50, 12, LITTLE), (16, 3, SCANT), (33, 20, SCANT)]
 SIZES += [(50, 1, CLUSTERED), (50, 20, CLUSTERED), (35, 9, CLUSTERED)]
+ALL_SIZES = [*SIZES, (1, 1, None), (50, 7, None)]  # None: step by step
 TOLERANCES = {"float32": 2e-6, "float64": 1e-13}
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
-@pytest.mark.parametrize(("hidden", "batch", "limits"), SIZES)
+@pytest.mark.parametrize(("hidden", "batch", "limits"), ALL_SIZES)
 @pytest.mark.parametrize("cell", range(3), ids=["vanilla", "gru", "lstm"])
 def test_the_kernels_compute_what_the_pure_functions_do(cell, hidden, batch, limits, dtype, rng):
+    call = call_stepwise if limits is None else call_whole
     T, B, H, N = 5, batch, hidden, kernels.GATES[cell] * hidden  # buffers of a cluster take turns, and are even and odd
     Waa, z, a0, c0, ban = draw(rng, dtype, (N, H), (T, B, N), (B, H), (B, H), (H,))
     Waa = (2 * Waa / H**0.5).astype(dtype)  # larger weights would let rounding grow from step to step

@@ -176,10 +176,13 @@ def test_the_kernels_compile(cupy, request, architecture):
             architecture = f"sm_{max(nvrtc.getSupportedArchs())}"
     except ImportError as error:
         give_up(f"NVRTC is not importable ({error}): pip install nvidia-cuda-nvrtc")
-    limits = layouts.Limits(processors=108, shared=163_000, clusters=() if architecture == "sm_80" else (48, 32, 24, 20, 16, 14, 12))
-    sizes = (50, 4), (200, 4), (200, 8), (640, 4)
+    limits = layouts.Limits(
+        processors=108, shared=163_000, clusters=() if architecture == "sm_80" else (48, 32, 24, 20, 16, 14, 12)
+    )
+    sizes = (50, 4), (200, 4), (200, 8), (640, 4), (5000, 4), (5000, 8)
     for cell, backward, (hidden, size) in itertools.product(range(3), (False, True), sizes):
         how = layouts.layout(cell, backward, hidden, 16, size, limits)
+        assert (how is None) == (hidden == 5000)  # a kernel for each step, then
         code = layouts.source(cell, backward, hidden, size, how, limits.threads)
         program = nvrtc.createProgram(code, "recurrence.cu", (), ())
         nvrtc.compileProgram(program, ("-std=c++17", f"-arch={architecture}"))

@@ -68,6 +68,9 @@ def _laid_out(x: Array) -> tuple[Array, bool, int]:
         return x, False, x.shape[1]
     if x.flags.f_contiguous:
         return x, True, x.shape[0]
+    rows, columns = (step // x.itemsize for step in x.strides)
+    if columns == 1 and x.shape[1] <= rows < 2**31:  # some columns of a wider matrix
+        return x, False, rows
     return cupy.ascontiguousarray(x), False, x.shape[1]
 
 
@@ -89,6 +92,10 @@ def affine(W: Array, x: Array, b: Array) -> Array:
 
 def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]:
     """`linear.affine_backward`."""
-    d = _rows(dz)
-    ones = cupy.ones((1, d.shape[0]), d.dtype)  # a product is several times as fast as a sum over rows
-    return product(d, W).reshape(x.shape), outer(dz, x), product(ones, d)[0]
+    return product(_rows(dz), W).reshape(x.shape), outer(dz, x), total(dz)
+
+
+def total(x: Array) -> Array:
+    """`arrays.total`: a product is several times as fast as a sum over rows."""
+    x = _rows(x)
+    return product(cupy.ones((1, x.shape[0]), x.dtype), x)[0]

@@ -6,9 +6,8 @@ import os
 from typing import Any
 
 import cupy
-from cupy_backends.cuda.api import driver
 
-PROBE = "extern \"C\" __global__ void __launch_bounds__(512, 1) probe() {}"
+PROBE = 'extern "C" __global__ void __launch_bounds__(512, 1) probe() {}'
 LARGEST = 16  # blocks of a cluster; more than 8 have to be allowed
 ALLOWED = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
 DIMENSION = 4  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
@@ -35,7 +34,14 @@ class Config(ctypes.Structure):
 
 def allow(kernel: Any) -> None:
     """Let a kernel (cupy.RawKernel) run in clusters of more than eight blocks."""
-    driver.funcSetAttribute(kernel.kernel.ptr, ALLOWED, 1)
+    if status := _driver().cuFuncSetAttribute(ctypes.c_void_p(kernel.kernel.ptr), ALLOWED, 1):
+        raise RuntimeError(f"cuFuncSetAttribute of CUDA gave status {status}")
+
+
+@functools.cache
+def _driver() -> Any:
+    """CUDA's driver, which CuPy has loaded."""
+    return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
 
 
 @functools.cache
@@ -54,9 +60,10 @@ def side_by_side(number: int) -> tuple[int, ...]:
 
 def _fitting(function: int, blocks: int, shared: int) -> int:
     """How many clusters of so many blocks run at the same time; 0 where they are too large."""
-    library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     attribute = Attribute(DIMENSION, 0, (ctypes.c_uint * 3)(blocks, 1, 1))
-    config = Config((ctypes.c_uint * 3)(blocks, 1, 1), (ctypes.c_uint * 3)(512, 1, 1), shared, None, ctypes.pointer(attribute), 1)
+    config = Config(
+        (ctypes.c_uint * 3)(blocks, 1, 1), (ctypes.c_uint * 3)(512, 1, 1), shared, None, ctypes.pointer(attribute), 1
+    )
     count = ctypes.c_int()
-    status = library.cuOccupancyMaxActiveClusters(ctypes.byref(count), ctypes.c_void_p(function), ctypes.byref(config))
+    status = _driver().cuOccupancyMaxActiveClusters(ctypes.byref(count), ctypes.c_void_p(function), ctypes.byref(config))
     return 0 if status else count.value

@@ -1,7 +1,7 @@
 """Twins on a CUDA device: each recurrence as one kernel for all its steps (recurrence.cu).
 
-Where the weights fit on no number of blocks that run at the same time, or a thread would have to look after too much, a
-recurrence gives NotImplemented and the pure function runs.
+Where the weights fit on no number of blocks that run at the same time, or a thread would have to look after too much, it goes
+step by step (stepwise.py).
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import Any
 import cupy
 
 from bptt.backend import Array
-from bptt.fused import blas, clusters, elementwise
+from bptt.fused import blas, clusters, elementwise, stepwise
 from bptt.fused.layouts import CELLS, Layout, Limits, layout, source
 
 NAME = "nvrtc " + ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
@@ -40,16 +40,17 @@ def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, siz
 
 
 def fits(cell: str, hidden: int, batch: int, size: int) -> bool:
-    """Whether there are kernels for the loops over time of a cell, on the current device, in numbers of so many bytes."""
+    """Whether the weights of a cell stay on the current device's chip through all steps, in numbers of so many bytes."""
     limits = _limits(cupy.cuda.Device().id)
     return all(layout(CELLS.index(cell), backward, hidden, batch, size, limits) for backward in (False, True))
 
 
-def _run(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[Array | None], found: Sequence[Array | None]) -> bool:
-    """Launch the kernel on arrays, None among them for those that its cell has not; False where there is none."""
+def _run(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[Any], found: Sequence[Any]) -> None:
+    """Fill arrays from others that are given, None among them for those that the cell has not."""
     known = _kernel(Waa.device.id, cell, backward, Waa.shape[1], B, Waa.itemsize)
     if known is None:
-        return False
+        stepwise.run(cell, backward, Waa, T, B, given, found)
+        return
     kernel, how = known
     if how.G > 1 and not how.CLUSTER:  # what blocks look for in global memory: not there yet
         awaited = found[1 if backward else 0]
@@ -58,21 +59,22 @@ def _run(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[
     arrays += [0 if one is None else one for one in found]
     arguments = (*arrays, cupy.int32(T), cupy.int32(B))
     kernel((how.groups * how.G,), (_limits(Waa.device.id).threads,), arguments, shared_mem=how.memory)
-    return True
 
 
 def vanilla(z: Array, Waa: Array, a0: Array) -> Array:
     """`vanilla.recurrence`."""
     T, B, H = z.shape
     a = cupy.empty((T + 1, B, H), z.dtype)
-    return a if _run(0, False, Waa, T, B, (z, a0, None), (a, None, None, None, None)) else NotImplemented
+    _run(0, False, Waa, T, B, (z, a0, None), (a, None, None, None, None))
+    return a
 
 
 def vanilla_backward(da: Array, a: Array, da_next: Array, Waa: Array) -> Any:
     """`vanilla.recurrence_backward`."""
     (T, B, _), dz, da0 = da.shape, cupy.empty_like(da, order="C"), cupy.empty_like(da_next, order="C")
     given = da, a, None, None, None, da_next, None
-    return (dz, da0) if _run(0, True, Waa, T, B, given, (None, dz, da0, None)) else NotImplemented
+    _run(0, True, Waa, T, B, given, (None, dz, da0, None))
+    return dz, da0
 
 
 def gru(z: Array, Waa: Array, ban: Array, a0: Array) -> Any:
@@ -80,7 +82,8 @@ def gru(z: Array, Waa: Array, ban: Array, a0: Array) -> Any:
     T, B, N = z.shape
     H = N // 3
     a, ru, n, p = (cupy.empty(shape, z.dtype) for shape in ((T + 1, B, H), (T, B, 2 * H), (T, B, H), (T, B, H)))
-    return (a, ru, n, p) if _run(1, False, Waa, T, B, (z, a0, ban), (a, None, ru, n, p)) else NotImplemented
+    _run(1, False, Waa, T, B, (z, a0, ban), (a, None, ru, n, p))
+    return a, ru, n, p
 
 
 def gru_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, da_next: Array, Waa: Array) -> Any:
@@ -88,7 +91,8 @@ def gru_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, da_next: Ar
     (T, B, H), da0 = da.shape, cupy.empty_like(da_next, order="C")
     dz, dq = (cupy.empty((T, B, 3 * H), da.dtype) for _ in range(2))
     given = da, a, ru, n, p, da_next, None
-    return (dz, dq, da0) if _run(1, True, Waa, T, B, given, (dz, dq, da0, None)) else NotImplemented
+    _run(1, True, Waa, T, B, given, (dz, dq, da0, None))
+    return dz, dq, da0
 
 
 def lstm(z: Array, Waa: Array, a0: Array, c0: Array) -> Any:
@@ -96,7 +100,8 @@ def lstm(z: Array, Waa: Array, a0: Array, c0: Array) -> Any:
     T, B, N = z.shape
     a, c = (cupy.empty((T + 1, B, N // 4), z.dtype) for _ in range(2))
     gates = cupy.empty((T, B, N), z.dtype)
-    return (a, c, gates) if _run(2, False, Waa, T, B, (z, a0, c0), (a, c, gates, None, None)) else NotImplemented
+    _run(2, False, Waa, T, B, (z, a0, c0), (a, c, gates, None, None))
+    return a, c, gates
 
 
 def lstm_backward(da: Array, c: Array, gates: Array, da_next: Array, dc_next: Array, Waa: Array) -> Any:
@@ -104,7 +109,8 @@ def lstm_backward(da: Array, c: Array, gates: Array, da_next: Array, dc_next: Ar
     (T, B, H), da0, dc0 = da.shape, *(cupy.empty_like(one, order="C") for one in (da_next, dc_next))
     dz = cupy.empty((T, B, 4 * H), da.dtype)
     given = da, c, gates, None, None, da_next, dc_next
-    return (dz, da0, dc0) if _run(2, True, Waa, T, B, given, (None, dz, da0, dc0)) else NotImplemented
+    _run(2, True, Waa, T, B, given, (None, dz, da0, dc0))
+    return dz, da0, dc0
 
 
 TWINS: dict[str, Callable[..., Any]] = {
@@ -116,6 +122,7 @@ TWINS: dict[str, Callable[..., Any]] = {
     "lstm_recurrence_backward": lstm_backward,
     "arrays_one_hot": elementwise.one_hot,
     "arrays_outer": blas.outer,
+    "arrays_total": blas.total,
     "linear_affine": blas.affine,
     "linear_affine_backward": blas.affine_backward,
     "linear_embedded": elementwise.embedded,

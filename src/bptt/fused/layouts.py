@@ -75,16 +75,13 @@ def _cycles(L: int, Q: int, M: int, outputs: int, fours: int, size: int, limits:
     return warps * (read + outputs * fours * size / 4 + shuffles * size / 4) + M * Q / 16
 
 
-def source(cell: int, backward: bool, hidden: int, size: int, how: Layout, threads: int) -> str:
-    """The program of one kernel."""
-    macros = {
-        "CELL": cell,
-        "BACKWARD": int(backward),
-        "real": {4: "float", 8: "double"}[size],
-        "H": hidden,
-        **{name: value for name, value in how._asdict().items() if name.isupper()},
-        "THREADS": threads,
-    }
+def source(cell: int, backward: bool, hidden: int, size: int, how: Layout | None, threads: int) -> str:
+    """The program of one kernel; without a layout, of one for a single step."""
+    macros: dict[str, object] = {"CELL": cell, "BACKWARD": int(backward), "real": {4: "float", 8: "double"}[size], "H": hidden}
+    macros["THREADS"] = threads
+    files = ["cells", "stepwise"]
+    if how is not None:
+        macros |= {name: value for name, value in how._asdict().items() if name.isupper()}
+        files[1:] = "exchange", "recurrence", "backward" if backward else "forward"
     defined = "".join(f"#define {name} {value}\n" for name, value in macros.items())
-    files = "recurrence.cu", "backward.cu" if backward else "forward.cu"
-    return "\n".join([defined, *(resources.files("bptt.fused").joinpath(file).read_text("utf-8") for file in files)])
+    return "\n".join([defined, *(resources.files("bptt.fused").joinpath(f"{file}.cu").read_text("utf-8") for file in files)])

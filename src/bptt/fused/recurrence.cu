@@ -10,14 +10,11 @@
 //
 // A step multiplies one row vector x (K) a column by a block's share of the weights, M outputs: forward x = a_{t-1} (K = H) and
 // the outputs are all gates of its units, backward x = dq_t (K = gates * H) and the outputs are da_{t-1} of its units. L lanes
-// of each of Q warps share a set of S outputs, each with every L * Q-th group of four of the K inputs. The sums of lanes meet by
-// shuffles, those of warps in shared memory, in an order that is always the same.
+// of each of Q warps share a set of S outputs, each with every L * Q-th group of four of the K inputs. The sums of lanes meet
+// by shuffles, those of warps in shared memory, in an order that is always the same.
 //
-// Macros: CELL (0 vanilla, 1 GRU, 2 LSTM), BACKWARD, real, H, U, G, R, L, Q, ROWS (columns in shared memory at a time), CLUSTER
-// (1 where groups are clusters), THREADS.
+// Macros: those of cells.cu and exchange.cu, U, R, L, Q, ROWS (columns in shared memory at a time), THREADS.
 
-constexpr int GATES = CELL == 0 ? 1 : CELL == 1 ? 3 : 4;
-constexpr int N = GATES * H;
 constexpr int K = BACKWARD ? N : H;
 constexpr int M = BACKWARD ? U : GATES * U;
 constexpr int SETS = THREADS / (L * Q);  // of outputs
@@ -26,89 +23,10 @@ constexpr int P = S > 16 ? 32 : S > 8 ? 16 : S > 4 ? 8 : S > 2 ? 4 : S;  // the 
 constexpr int I = (K + 4 * L * Q - 1) / (4 * L * Q);  // groups of four inputs of a lane
 constexpr int WIDTH = 4 * L * Q * I;  // K with its padding
 constexpr bool NEAR = G == 1 || CLUSTER;  // all that a block multiplies is made in its shared memory
+constexpr bool SCOUTS = !NEAR && R * K * int(sizeof(real)) > 32 * THREADS;  // too much for all to ask for it again and again
 constexpr int E = (R * U + THREADS - 1) / THREADS;  // units of columns that a thread looks after
 
-template <int size> struct Pick { using Wide = float4; using Bits = unsigned; };  // 16 bytes; an integer of the same size
-template <> struct Pick<8> { using Wide = double2; using Bits = unsigned long long; };
-using Wide = Pick<sizeof(real)>::Wide;
-using Bits = Pick<sizeof(real)>::Bits;
-constexpr Bits NOT_YET = ~Bits(0);  // as a number a NaN, which is never written
-
-#ifdef __CUDACC__
-#define NOT_A_NUMBER __int_as_float(0x7fffffff)
-__device__ __forceinline__ void idle() {}
-extern __shared__ __align__(16) char shared[];
-
-// What other blocks write into global memory, past the first level of caches.
-__device__ __forceinline__ float4 look(const float4* place) {
-    float4 v;
-    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(place) : "memory");
-    return v;
-}
-__device__ __forceinline__ double2 look(const double2* place) {
-    double2 v;
-    asm volatile("ld.relaxed.gpu.global.v2.f64 {%0, %1}, [%2];" : "=d"(v.x), "=d"(v.y) : "l"(place) : "memory");
-    return v;
-}
-__device__ __forceinline__ real look(const real* place) { return *reinterpret_cast<const volatile real*>(place); }
-__device__ __forceinline__ void show(real* place, real value) { *reinterpret_cast<volatile real*>(place) = value; }
-
-#if CLUSTER
-#define GROUPED __cluster_dims__(G, 1, 1)
-using Arrivals = unsigned long long;  // how many bytes are awaited in shared memory, and in which round of waiting
-
-__device__ __forceinline__ unsigned near(const void* place) { return unsigned(__cvta_generic_to_shared(place)); }
-
-__device__ __forceinline__ void init(Arrivals* place) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(near(place)) : "memory");
-}
-
-// In this round so many bytes come in all.
-__device__ __forceinline__ void expect(Arrivals* place, int bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(near(place)), "r"(bytes) : "memory");
-}
-
-// Wait for the end of a round, even or odd, and see what was sent in it.
-__device__ __forceinline__ void await(Arrivals* place, int odd) {
-    asm volatile(
-        "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(near(place)), "r"(odd)
-        : "memory");
-}
-
-// Write into the shared memory of a block of the cluster, and have it counted there.
-__device__ __forceinline__ void send(real* place, real value, Arrivals* arrivals, int block) {
-    unsigned to, count;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(near(place)), "r"(block));
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(count) : "r"(near(arrivals)), "r"(block));
-    if constexpr (sizeof(real) == 4) {
-        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(__float_as_uint(value)), "r"(count) : "memory");
-    } else {
-        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(to), "l"(__double_as_longlong(value)), "r"(count) : "memory");
-    }
-}
-
-// Wait for all threads of the cluster, and see what they wrote.
-__device__ __forceinline__ void meet_in_cluster() {
-    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
-}
-#endif
-#endif
-
-#ifndef GROUPED
-#define GROUPED
-#endif
-
 struct alignas(16) Four { real v[4]; };
-
-__device__ __forceinline__ real tanh_(real x) { return sizeof(real) == 4 ? tanhf(x) : tanh(x); }
-__device__ __forceinline__ real sigmoid(real x) { return real(0.5) * tanh_(real(0.5) * x) + real(0.5); }
-
-template <typename Piece> __device__ __forceinline__ bool missing(const Piece& piece) {
-    bool found = false;
-#pragma unroll
-    for (int i = 0; i < int(sizeof(Piece) / sizeof(Bits)); ++i) found |= reinterpret_cast<const Bits*>(&piece)[i] == NOT_YET;
-    return found;
-}
 
 // Copy rows of K numbers to rows of WIDTH, in pieces of one or several numbers; awaited: as soon as they have been written.
 template <typename Piece> __device__ __forceinline__ void copy_pieces(const real* from, real* x, int rows, bool awaited) {
@@ -259,7 +177,9 @@ struct Place {
     __device__ __forceinline__ void give(real* kept, int row, int input, real value, bool more) {
 #if CLUSTER
 #pragma unroll
-        for (int block = 0; more && block < G; ++block) send(next + row * WIDTH + input, value, arrivals + (round + 1) % 2, block);
+        for (int block = 0; more && block < G; ++block) {
+            send(next + row * WIDTH + input, value, arrivals + (round + 1) % 2, block);
+        }
         *kept = value;
 #else
         if (NEAR) {
@@ -292,6 +212,11 @@ struct Place {
         if (NEAR) {
             weights.multiply(x, q + part / L * R * M, columns, set, part);
         } else {
+            if (SCOUTS && awaited) {  // a thread for each block looks for one of the last numbers that it gives
+                const real* last = from + columns * K - H + (tid * U + U < H ? tid * U + U : H) - 1;
+                while (tid < G && missing(look(last))) idle();
+                __syncthreads();
+            }
             for (int begin = 0; begin < columns; begin += ROWS) {
                 const int rows = columns - begin < ROWS ? columns - begin : ROWS;
                 if (begin) __syncthreads();

@@ -15,6 +15,12 @@ def outer(d: Array, x: Array) -> Array:
     return namespace(d).matmul(rows(d).T, rows(x))
 
 
+@twinned
+def total(x: Array) -> Array:
+    """The sum over all steps of x (T, B, N), (N,): the gradient of a bias."""
+    return namespace(x).sum(rows(x), axis=0)
+
+
 def transposed(W: Array, uses: int) -> Array:
     """W.T, laid out row by row if it is used more than once: a product reads that 1.2 to 4 times faster than the view."""
     if uses == 1:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from bptt.backend import Array, namespace
 from bptt.fused import twinned
 from bptt.nn import initialisation, linear
-from bptt.nn.arrays import outer, rows, sigmoid, transposed
+from bptt.nn.arrays import outer, sigmoid, total, transposed
 
 GATES = 3  # blocks of H rows in Wax, Waa and b
 
@@ -81,8 +81,7 @@ def run_backward(
     """Gradients with respect to x, a0, Wax, Waa, b and ban, given da (T, B, H) and, from after T, da_next (B, H)."""
     dz, dq, da0 = recurrence_backward(da, a, ru, n, p, da_next, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
-    dban = namespace(da).sum(rows(dq)[:, 2 * n.shape[2] :], axis=0)
-    return dx, da0, dWax, outer(dq, a[:-1, ...]), db, dban
+    return dx, da0, dWax, outer(dq, a[:-1, ...]), db, total(dq[:, :, 2 * n.shape[2] :])
 
 
 @twinned

@@ -1,0 +1,90 @@
+"""The twins on a CUDA device, at the sizes they are for: each equals its pure function, and twice the same bits."""
+
+import numpy as np
+import pytest
+
+from bptt.nn import arrays, gru, linear, lstm, vanilla
+
+pytestmark = pytest.mark.gpu
+TOLERANCES = {"float32": 3e-6, "float64": 1e-13}  # of the largest element, or of 1
+CELLS = {"vanilla": (vanilla, 1), "gru": (gru, 3), "lstm": (lstm, 4)}
+# one block; an odd number in clusters; large clusters; blocks that meet in global memory, few numbers and many
+SIZES = [(64, 64), (129, 3), (384, 16), (640, 1), (512, 64)]
+
+
+@pytest.fixture
+def cuda():
+    return pytest.importorskip("bptt.fused.cuda", reason="CuPy is not installed")
+
+
+def close(got, expected, dtype):
+    for one, other in zip(got, expected, strict=True):
+        assert one.dtype == dtype
+        np.testing.assert_allclose(one.get(), other.get(), rtol=0, atol=TOLERANCES[dtype] * max(1.0, float(abs(other).max())))
+
+
+def compare(cuda, name, hidden, batch, steps, dtype, rng):
+    cell, gates = CELLS[name]
+    T, B, H, N = steps, batch, hidden, gates * hidden
+
+    def draw(*shape):
+        return cuda.cupy.asarray((rng.normal(size=shape) / 2).astype(dtype))
+
+    Waa, z, a0, c0, ban = draw(N, H) * (2 / H**0.5), draw(T, B, N), draw(B, H), draw(B, H), draw(H)
+    da, da_next, dc_next = draw(T, B, H), draw(B, H), draw(B, H)
+    forward, backward = cuda.TWINS[f"{name}_recurrence"], cuda.TWINS[f"{name}_recurrence_backward"]
+    given = {"vanilla": (z, Waa, a0), "gru": (z, Waa, ban, a0), "lstm": (z, Waa, a0, c0)}[name]
+    expected = cell.recurrence.__wrapped__(*given)
+    a, *rest = expected if isinstance(expected, tuple) else (expected,)
+    after = {"vanilla": (a, da_next), "gru": (a, *rest, da_next), "lstm": (*rest, da_next, dc_next)}[name]
+    for function, pure, arguments in (
+        (forward, cell.recurrence, given),
+        (backward, cell.recurrence_backward, (da, *after, Waa)),
+    ):
+        got, again, wanted = (
+            found if isinstance(found, tuple) else (found,)
+            for found in (function(*arguments), function(*arguments), pure.__wrapped__(*arguments))
+        )
+        close(got, wanted, dtype)
+        assert all(one.get().tobytes() == other.get().tobytes() for one, other in zip(got, again))
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+@pytest.mark.parametrize(("hidden", "batch"), SIZES)
+@pytest.mark.parametrize("name", list(CELLS))
+def test_a_loop_over_time_is_its_pure_function(cuda, name, hidden, batch, dtype, rng):
+    compare(cuda, name, hidden, batch, 9, dtype, rng)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+@pytest.mark.parametrize("name", list(CELLS))
+def test_so_is_one_that_goes_step_by_step(cuda, name, dtype, rng, monkeypatch):
+    monkeypatch.setattr(cuda, "_kernel", lambda *size: None)
+    compare(cuda, name, 129, 7, 5, dtype, rng)
+
+
+@pytest.mark.parametrize("name", list(CELLS))
+def test_what_is_no_number_goes_on_to_the_end(cuda, name):
+    """Blocks that meet in global memory know what is not there yet by a NaN: no other one may keep them waiting."""
+    (_, gates), H = CELLS[name], 900
+    z, Waa = (cuda.cupy.zeros((*shape, H), "float32") for shape in ((3, 2, gates), (gates * H,)))
+    z, a0 = z.reshape(3, 2, gates * H), cuda.cupy.full((2, H), 2**32 - 1, np.uint32).view("float32")
+    given = {"vanilla": (z, Waa, a0), "gru": (z, Waa, a0[0], a0), "lstm": (z, Waa, a0, a0)}[name]
+    found = cuda.TWINS[f"{name}_recurrence"](*given)
+    a = found[0] if isinstance(found, tuple) else found
+    assert bool(cuda.cupy.isnan(a[1:]).all())
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+@pytest.mark.parametrize(("hidden", "symbols"), [(12, 5), (13, 5), (12, 1)])
+def test_columns_of_weights_are_looked_up(cuda, hidden, symbols, dtype, rng):
+    x = cuda.cupy.asarray(rng.integers(0, symbols, (6, 5)))
+    vector = cuda.cupy.asarray(rng.normal(size=1 + hidden * (symbols + 1)).astype(dtype))  # views at odd places, as in training
+    W, b = vector[1 : 1 + hidden * symbols].reshape(hidden, symbols), vector[1 + hidden * symbols :]
+    close([cuda.TWINS["linear_embedded"](W, x, b)], [linear.embedded.__wrapped__(W, x, b)], dtype)
+
+
+def test_a_sum_over_steps_takes_some_columns_of_a_wider_array(cuda, rng):
+    x = cuda.cupy.asarray(rng.normal(size=(6, 5, 12)))
+    for part in (x, x[:, :, 8:], x[:, :, :1], x[:1, :1, 3:5]):
+        close([cuda.TWINS["arrays_total"](part)], [arrays.total.__wrapped__(part)], "float64")
