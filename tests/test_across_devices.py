@@ -8,7 +8,7 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt.nn import model, packing
-from bptt.run import plots
+from bptt.run import plots, replays
 from runs import NAMES, PROSE
 
 CELLS = list(model.CELLS)
@@ -94,23 +94,20 @@ def test_a_device_without_room_is_told_of_in_words(tmp_path):
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, text, tmp_path, monkeypatch):
-    from bptt.fused import graphs
+    made, desk = [], replays.desk
 
-    made, recorder = [], graphs.recorder
-
-    def counting():
-        record = recorder()
-
+    def counting(task, state, most, record):
         def counted(action):
             made.append(action)
             return record(action)
 
-        return counted
+        return desk(task, state, most, counted)
 
-    monkeypatch.setattr(graphs, "recorder", counting)
+    monkeypatch.setattr(replays, "desk", counting)
     losses = []
     for graph in (True, False):
         flags = {"cell": cell, "graph": graph, "steps": 1000, "dropout": 0.2, "layers": 2, "dtype": "float64", "length": 20}
+        flags |= {"evaluate_every": 500}
         trained = train(text, "cupy", out=tmp_path / str(graph), **flags)
         rows = (tmp_path / str(graph) / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(row)["loss"] for row in rows])

@@ -23,7 +23,7 @@ constexpr int P = S > 16 ? 32 : S > 8 ? 16 : S > 4 ? 8 : S > 2 ? 4 : S;  // the 
 constexpr int I = (K + 4 * L * Q - 1) / (4 * L * Q);  // groups of four inputs of a lane
 constexpr int WIDTH = 4 * L * Q * I;  // K with its padding
 constexpr bool NEAR = G == 1 || CLUSTER;  // all that a block multiplies is made in its shared memory
-constexpr bool SCOUTS = !NEAR && R * K * int(sizeof(real)) > 32 * THREADS;  // too much for all to ask for it again and again
+constexpr bool SCOUTS = !NEAR && R * K * int(sizeof(real)) >= 24 * THREADS;  // too much for all to ask for it again and again
 constexpr int E = (R * U + THREADS - 1) / THREADS;  // units of columns that a thread looks after
 
 struct alignas(16) Four { real v[4]; };
