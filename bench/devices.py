@@ -78,6 +78,7 @@ def peers(named: list[str], tf32: bool) -> list[Runner]:
         if name == "jax":
             import jax
 
+            jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
             device = jax.devices()[0].device_kind
         else:
             import torch
