@@ -79,8 +79,8 @@ MUTATIONS = [
     Mutation(
         "gru: bias inside the reset product without gradient",
         "nn/gru.py",
-        "dban = namespace(da).sum(rows(dq)[:, 2 * n.shape[2] :], axis=0)",
-        "dban = 0.0 * p[0, 0, :]",
+        "total(dq[:, :, 2 * n.shape[2] :])",
+        "0.0 * p[0, 0, :]",
         DIFFERENCES,
     ),
     Mutation(
@@ -1062,31 +1062,33 @@ MUTATIONS = [
         "if cluster else batch",
         "test_cuda_source.py::a_layout_keeps",
     ),
-    in_a_kernel("blocks do not wait for each other", "unsigned(step * G)) idle();", "unsigned(step)) idle();"),
+    in_a_kernel("blocks do not wait for each other", "while (awaited && missing(piece[k]))", "while (false)"),
+    in_a_kernel("a block's own threads do not wait", "if (NEAR) __syncthreads();", "", "vanilla-40-1-"),
     in_a_kernel(
-        "a block's own threads do not wait",
-        "        __syncthreads();\n        if (G > 1 && tid == 0) {",
-        "        if (G > 1 && tid == 0) {",
-        "lstm-50-12",
+        "blocks of a cluster do not wait for what comes", "        await(own, (round - 1) / 2 % 2);\n", "", "gru-50-20"
     ),
+    in_a_kernel("a round is waited for that is over", "(round - 1) / 2 % 2", "0", "gru-50-20"),
+    in_a_kernel("less is awaited than comes", "columns * K * int(sizeof(real))", "K * int(sizeof(real))", "gru-50-20"),
+    in_a_kernel("blocks that have ended are sent to", "more && block < G", "block < G", "gru-50-20"),
     in_a_kernel("sums of only one warp", "total += q[(i * R + row) * M + output];", ";", "lstm-33-20"),
     in_a_kernel("lanes give the wrong half", "upper ? s[i] : s[i + left], keep", "upper ? s[i + left] : s[i], keep", "gru-7-5"),
     in_a_kernel("last group counts columns that are not there", "B - column < R ? B - column : R", "R", "vanilla-33-20"),
     in_a_kernel("units beyond the last one", " && unit + offset < H", ""),
+    in_a_kernel("blocks of a cluster write where others still read", "send(next + row", "send(x + row", "gru-50-20"),
+    in_a_kernel("a block gives to itself alone", "(round + 1) % 2, block);", "(round + 1) % 2, blockIdx.x % G);", "gru-50-20"),
     in_a_kernel(
-        "blocks of a cluster write where others still read", "in_block(next, block)", "in_block(x, block)", "gru-50-20"
+        "tanh: slope before the step", "after = a[(at + B) * H + unit]", "after = a[at * H + unit]", "vanilla-33", "cells"
     ),
-    in_a_kernel("a block gives to itself alone", "in_block(next, block)", "in_block(next, blockIdx.x % G)", "gru-50-20"),
-    in_a_kernel(
-        "tanh: slope before the step", "after = a[(at + B) * H + unit]", "after = a[at * H + unit]", "vanilla-33", "backward"
-    ),
-    in_a_kernel("what forward left at another step", "size_t(t - 1) * B", "size_t(t) * B", "lstm-33-20", "backward"),
-    in_a_kernel("gru: reset gate left out of dq", "d * (slope * was.r)", "d * slope", file="backward"),
-    in_a_kernel("gru: nothing carried by the update gate", "direct[e] = d * was.update", "direct[e] = 0", file="backward"),
-    in_a_kernel("lstm: cell not carried by the forget gate", "cell[e] = dc * was.f", "cell[e] = dc", "lstm-33-20", "backward"),
+    in_a_kernel("what forward left at another step", "n, p, at - B, B", "n, p, at, B", "lstm-33-20", "backward"),
+    in_a_kernel("gru: reset gate left out of dq", "d * (slope * r)", "d * slope", file="cells"),
+    in_a_kernel("gru: nothing carried by the update gate", "direct = d * update", "direct = 0", file="cells"),
+    in_a_kernel("lstm: cell not carried by the forget gate", "cell = dc * f", "cell = dc", "lstm-33-20", "cells"),
     in_a_kernel(
         "lstm: gradient after the last step left out", "cell[e] = dc_next[place]", "cell[e] = 0", "lstm-33-20", "backward"
     ),
+    in_a_kernel("step by step: nothing comes through the weights", "direct[i] + through[i]", "direct[i]", "50-7", "stepwise"),
+    in_a_kernel("step by step: the GRU's own state lost", "direct[i] = past", "direct[i] = 0", "gru-50-7", "stepwise"),
+    in_a_kernel("step by step: the cell's gradient lost", "cell[i] = carry", "cell[i] = 0", "lstm-50-7", "stepwise"),
     Mutation(
         "micro-batches: each with a mean of its own",
         "run/training.py",

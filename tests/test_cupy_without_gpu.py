@@ -4,6 +4,7 @@
 any other run skips them there.
 """
 
+import ctypes
 import importlib
 import itertools
 import json
@@ -164,6 +165,13 @@ def test_what_is_too_large_for_a_kernel_is_known(monkeypatch):
     assert cuda.fits("vanilla", 2000, 16, 4)
     assert not cuda.fits("vanilla", 2000, 16, 8)
     assert not cuda.fits("lstm", 2000, 16, 4)
+
+
+def test_what_the_driver_is_asked_with_is_laid_out_as_in_its_header():
+    clusters = importlib.import_module("bptt.fused.clusters")
+    assert ctypes.sizeof(clusters.Attribute) == 72
+    assert ctypes.sizeof(clusters.Config) == 56
+    assert clusters.Config.attributes.offset == 40
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "newest"])

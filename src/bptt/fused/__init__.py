@@ -78,7 +78,7 @@ def name() -> str:
 
 
 def fits(cell: str, hidden: int, batch: int, size: int) -> bool:
-    """Whether the twins that are used have the loops over time of a layer, in numbers of so many bytes; a CPU's always do."""
+    """Whether the loops over time of a layer, in numbers of so many bytes, are one call of the twins that are used each."""
     if not name().startswith("nvrtc"):
         return True
     from bptt.fused import cuda
