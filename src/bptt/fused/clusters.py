@@ -47,7 +47,7 @@ def _driver() -> Any:
 def side_by_side(number: int) -> tuple[int, ...]:
     """How many clusters of 2, 3 and so on blocks, each alone on its multiprocessor, run on a device at the same time."""
     device = cupy.cuda.Device(number)
-    if int(device.compute_capability) < 90:  # there are none
+    if int(device.compute_capability) < 90 or cupy.cuda.nvrtc.getVersion() < (12, 1):  # a compiler that cannot send in them
         return ()
     shared = device.attributes["MaxSharedMemoryPerBlockOptin"]  # all of it, so that no two blocks share a multiprocessor
     with device:
