@@ -1067,6 +1067,13 @@ MUTATIONS = [
     in_a_kernel(
         "blocks of a cluster do not wait for what comes", "        await(own, (round - 1) / 2 % 2);\n", "", "gru-50-20"
     ),
+    Mutation(
+        "kernels: a NaN that says that it is not there yet",
+        "fused/recurrence.cu",
+        "value == value ? value : real(NOT_A_NUMBER)",
+        "value",
+        "test_cuda_source.py::test_blocks_do_not_wait_for_ever",
+    ),
     in_a_kernel("a round is waited for that is over", "(round - 1) / 2 % 2", "0", "gru-50-20"),
     in_a_kernel("less is awaited than comes", "columns * K * int(sizeof(real))", "K * int(sizeof(real))", "gru-50-20"),
     in_a_kernel("blocks that have ended are sent to", "more && block < G", "block < G", "gru-50-20"),

@@ -30,7 +30,8 @@ def compare(cuda, name, hidden, batch, steps, dtype, rng):
     def draw(*shape):
         return cuda.cupy.asarray((rng.normal(size=shape) / 2).astype(dtype))
 
-    Waa, z, a0, c0, ban = draw(N, H) * (2 / H**0.5), draw(T, B, N), draw(B, H), draw(B, H), draw(H)
+    Waa, z, c0, ban = draw(N, H) * (2 / H**0.5), draw(T, B, N), draw(B, H), draw(H)
+    a0 = draw(B * H + 1)[1:].reshape(B, H)  # at an odd place
     da, da_next, dc_next = draw(T, B, H), draw(B, H), draw(B, H)
     forward, backward = cuda.TWINS[f"{name}_recurrence"], cuda.TWINS[f"{name}_recurrence_backward"]
     given = {"vanilla": (z, Waa, a0), "gru": (z, Waa, ban, a0), "lstm": (z, Waa, a0, c0)}[name]
@@ -63,12 +64,16 @@ def test_so_is_one_that_goes_step_by_step(cuda, name, dtype, rng, monkeypatch):
     compare(cuda, name, 129, 7, 5, dtype, rng)
 
 
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("name", list(CELLS))
-def test_what_is_no_number_goes_on_to_the_end(cuda, name):
+def test_what_is_no_number_goes_on_to_the_end(cuda, name, dtype):
     """Blocks that meet in global memory know what is not there yet by a NaN: no other one may keep them waiting."""
-    (_, gates), H = CELLS[name], 900
-    z, Waa = (cuda.cupy.zeros((*shape, H), "float32") for shape in ((3, 2, gates), (gates * H,)))
-    z, a0 = z.reshape(3, 2, gates * H), cuda.cupy.full((2, H), 2**32 - 1, np.uint32).view("float32")
+    (_, gates), H = CELLS[name], 640
+    z, Waa = (cuda.cupy.zeros((*shape, H), dtype) for shape in ((3, 2, gates), (gates * H,)))
+    z, a0 = (
+        z.reshape(3, 2, gates * H),
+        cuda.cupy.full(2 * H * np.dtype(dtype).itemsize, 255, np.uint8).view(dtype).reshape(2, H),
+    )
     given = {"vanilla": (z, Waa, a0), "gru": (z, Waa, a0[0], a0), "lstm": (z, Waa, a0, a0)}[name]
     found = cuda.TWINS[f"{name}_recurrence"](*given)
     a = found[0] if isinstance(found, tuple) else found

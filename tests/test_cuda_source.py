@@ -142,6 +142,21 @@ def test_the_kernels_compute_what_the_pure_functions_do(cell, hidden, batch, lim
         np.testing.assert_allclose(computed, expected, rtol=0, atol=TOLERANCES[dtype] * max(1, np.abs(expected).max()))
 
 
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+@pytest.mark.parametrize("cell", [1, 2], ids=["gru", "lstm"])
+def test_blocks_do_not_wait_for_ever_for_what_is_no_number(cell, dtype):
+    """What is not there yet is a NaN, too; this processor hands on the very one that it is given."""
+    T, B, H, N = 3, 1, 40, kernels.GATES[cell] * 40
+    how = layout(cell, False, H, B, np.dtype(dtype).itemsize, LITTLE)
+    assert how.G > 1
+    assert not how.CLUSTER
+    Waa, z, a, c, gates = (np.zeros(shape, dtype) for shape in ((N, H), (T, B, N), (T + 1, B, H), (T + 1, B, H), (T, B, N)))
+    a[...], a0 = awaited(dtype, T + 1, B, H), awaited(dtype, B, H)
+    n, p = np.zeros((2, T, B, H), dtype)
+    call_whole(cell, False, T, B, LITTLE, Waa, z, a0, a0[0] if cell == 1 else a0, a, c, gates, n, p)
+    assert np.isnan(a).all()
+
+
 def test_the_sizes_above_take_every_way():
     """One block and several, columns in several goes, one warp for an output and several, and so on."""
     batches = [batch for _, batch, _ in SIZES for _ in range(12)]

@@ -83,7 +83,10 @@ def test_a_run_says_what_compiled_its_twins(tmp_path, pretended):
 def test_a_run_says_which_loops_go_step_by_step(pretended, monkeypatch):
     monkeypatch.setattr(fused, "fits", lambda cell, hidden, batch, size: (cell, size) != ("gru", 8))
     assert ", compiled by numba 9\n" in train()[1]
-    assert "9, which takes a kernel for each step: the weights are too large to stay on the chip\n" in train(dtype="float64")[1]
+    assert (
+        "9, which takes a kernel for each step: weights or batch are too large to stay on the chip\n"
+        in train(dtype="float64")[1]
+    )
 
 
 def test_a_run_without_twins_says_nothing(tmp_path, pretended):

@@ -20,8 +20,10 @@ ARRAY = cupy.ndarray
 
 @functools.cache
 def _limits(number: int) -> Limits:
-    attributes = cupy.cuda.Device(number).attributes
-    return Limits(attributes["MultiProcessorCount"], attributes["MaxSharedMemoryPerBlockOptin"], clusters.side_by_side(number))
+    device = cupy.cuda.Device(number)
+    attributes = device.attributes
+    processors = attributes["MultiProcessorCount"] if int(device.compute_capability) >= 70 else 0  # older: step by step
+    return Limits(processors, attributes["MaxSharedMemoryPerBlockOptin"], clusters.side_by_side(number))
 
 
 @functools.lru_cache(256)
@@ -61,11 +63,17 @@ def _run(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[
     kernel((how.groups * how.G,), (_limits(Waa.device.id).threads,), arguments, shared_mem=how.memory)
 
 
+def _aligned(x: Array) -> Array:
+    """An array at a place from which 16 bytes can be read at a time."""
+    x = cupy.ascontiguousarray(x)
+    return x.copy() if x.data.ptr % 16 else x
+
+
 def vanilla(z: Array, Waa: Array, a0: Array) -> Array:
     """`vanilla.recurrence`."""
     T, B, H = z.shape
     a = cupy.empty((T + 1, B, H), z.dtype)
-    _run(0, False, Waa, T, B, (z, a0, None), (a, None, None, None, None))
+    _run(0, False, Waa, T, B, (z, _aligned(a0), None), (a, None, None, None, None))
     return a
 
 
@@ -82,7 +90,7 @@ def gru(z: Array, Waa: Array, ban: Array, a0: Array) -> Any:
     T, B, N = z.shape
     H = N // 3
     a, ru, n, p = (cupy.empty(shape, z.dtype) for shape in ((T + 1, B, H), (T, B, 2 * H), (T, B, H), (T, B, H)))
-    _run(1, False, Waa, T, B, (z, a0, ban), (a, None, ru, n, p))
+    _run(1, False, Waa, T, B, (z, _aligned(a0), ban), (a, None, ru, n, p))
     return a, ru, n, p
 
 
@@ -100,7 +108,7 @@ def lstm(z: Array, Waa: Array, a0: Array, c0: Array) -> Any:
     T, B, N = z.shape
     a, c = (cupy.empty((T + 1, B, N // 4), z.dtype) for _ in range(2))
     gates = cupy.empty((T, B, N), z.dtype)
-    _run(2, False, Waa, T, B, (z, a0, c0), (a, c, gates, None, None))
+    _run(2, False, Waa, T, B, (z, _aligned(a0), c0), (a, c, gates, None, None))
     return a, c, gates
 
 

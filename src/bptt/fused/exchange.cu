@@ -53,7 +53,8 @@ __device__ __forceinline__ void expect(Arrivals* place, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(near(place)), "r"(bytes) : "memory");
 }
 
-// Wait for the end of a round, even or odd, and see what was sent in it.
+// Wait for the end of a round, even or odd, and see what was sent in it. (Its `acquire` is that of a block, as in CUTLASS; what
+// is sent comes before it is counted.)
 __device__ __forceinline__ void await(Arrivals* place, int odd) {
     asm volatile("{\n"
                  ".reg .pred done;\n"

@@ -33,7 +33,7 @@ def heading(task: Task) -> str:
         shrunk = f" (the text is too short for a batch of {plan.batch})"
     compiled = f", compiled by {twins.name(task.backend)}" if twins.name(task.backend) else ""
     if compiled and not fused.fits(task.config.cell, task.config.hidden, batch, int(settings.dtype[-2:]) // 8):
-        compiled += ", which takes a kernel for each step: the weights are too large to stay on the chip"
+        compiled += ", which takes a kernel for each step: weights or batch are too large to stay on the chip"
     return "\n".join(
         [
             f"text   {data.name}: {learn:,} {unit}{'s' * (learn != 1)} to learn from, {measured}, "
