@@ -107,8 +107,7 @@ def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, te
     losses = []
     for graph in (True, False):
         flags = {"cell": cell, "graph": graph, "steps": 1000, "dropout": 0.2, "layers": 2, "dtype": "float64", "length": 20}
-        flags |= {"evaluate_every": 500}
-        trained = train(text, "cupy", out=tmp_path / str(graph), **flags)
+        trained = train(text, "cupy", out=tmp_path / str(graph), evaluate_every=500, **flags)
         rows = (tmp_path / str(graph) / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(row)["loss"] for row in rows])
         assert trained.record["backend"]["ran"] == "cupy"

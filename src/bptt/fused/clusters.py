@@ -7,7 +7,8 @@ from typing import Any
 
 import cupy
 
-PROBE = 'extern "C" __global__ void __launch_bounds__(512, 1) probe() {}'
+THREADS = 512  # of a block, as the kernels have them
+PROBE = f'extern "C" __global__ void __launch_bounds__({THREADS}, 1) probe() {{}}'
 LARGEST = 16  # blocks of a cluster; more than 8 have to be allowed
 ALLOWED = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
 DIMENSION = 4  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
@@ -61,7 +62,7 @@ def _fitting(function: int, blocks: int, shared: int) -> int:
     """How many clusters of so many blocks run at the same time; 0 where they are too large."""
     attribute = Attribute(DIMENSION, 0, (ctypes.c_uint * 3)(blocks, 1, 1))
     config = Config(
-        (ctypes.c_uint * 3)(blocks, 1, 1), (ctypes.c_uint * 3)(512, 1, 1), shared, None, ctypes.pointer(attribute), 1
+        (ctypes.c_uint * 3)(blocks, 1, 1), (ctypes.c_uint * 3)(THREADS, 1, 1), shared, None, ctypes.pointer(attribute), 1
     )
     count = ctypes.c_int()
     status = _driver().cuOccupancyMaxActiveClusters(ctypes.byref(count), ctypes.c_void_p(function), ctypes.byref(config))

@@ -42,7 +42,7 @@ def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, siz
 
 
 def fits(cell: str, hidden: int, batch: int, size: int) -> bool:
-    """Whether the weights of a cell stay on the current device's chip through all steps, in numbers of so many bytes."""
+    """Whether a cell's loops over time are a kernel each on the current device, in numbers of so many bytes."""
     limits = _limits(cupy.cuda.Device().id)
     return all(layout(CELLS.index(cell), backward, hidden, batch, size, limits) for backward in (False, True))
 

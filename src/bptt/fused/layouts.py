@@ -81,7 +81,7 @@ def source(cell: int, backward: bool, hidden: int, size: int, how: Layout | None
     macros["THREADS"] = threads
     files = ["cells", "stepwise"]
     if how is not None:
-        macros |= {name: value for name, value in how._asdict().items() if name.isupper()}
+        macros |= {name: value for name, value in how._asdict().items() if name.isupper()} | {"ARRIVALS": ARRIVALS}
         files[1:] = "exchange", "recurrence", "backward" if backward else "forward"
     defined = "".join(f"#define {name} {value}\n" for name, value in macros.items())
     return "\n".join([defined, *(resources.files("bptt.fused").joinpath(f"{file}.cu").read_text("utf-8") for file in files)])

@@ -13,7 +13,8 @@
 // of each of Q warps share a set of S outputs, each with every L * Q-th group of four of the K inputs. The sums of lanes meet
 // by shuffles, those of warps in shared memory, in an order that is always the same.
 //
-// Macros: those of cells.cu and exchange.cu, U, R, L, Q, ROWS (columns in shared memory at a time), THREADS.
+// Macros: those of cells.cu and exchange.cu, U, R, L, Q, ROWS (columns in shared memory at a time), THREADS, ARRIVALS
+// (bytes at the beginning of shared memory that count what comes).
 
 constexpr int K = BACKWARD ? N : H;
 constexpr int M = BACKWARD ? U : GATES * U;
@@ -152,7 +153,7 @@ struct Place {
         column = blockIdx.x / G * R;
         columns = B - column < R ? B - column : R;
         round = 0;
-        x = reinterpret_cast<real*>(memory + 16);
+        x = reinterpret_cast<real*>(memory + ARRIVALS);
         next = x + CLUSTER * ROWS * WIDTH;
         q = next + ROWS * WIDTH;
         for (int i = tid; i < (1 + CLUSTER) * ROWS * WIDTH; i += THREADS) x[i] = 0;
