@@ -18,7 +18,7 @@ SHORT = {  # what of a benchmark takes less than a minute
     "memory.py": ["--cell", "gru", "--steps", "1000", "1000000"],
     "names_quality.py": ["--steps", "500", "--seeds", "10"],
     "one_at_a_time.py": ["--updates", "3000"],
-    "ranks.py": ["--hidden", "128", "--steps", "60"],
+    "parallel.py": ["--hidden", "128", "--steps", "60"],
     "sampling.py": ["--batch", "64", "--repeats", "3"],
     "startup.py": ["--repeats", "3"],
     "stream_quality.py": ["--rows", "1", "--steps", "60"],
@@ -64,7 +64,7 @@ def fused(session: nox.Session) -> None:
     session.install(".[fast]", "--group", "test")
     rooms = ("fused", "compiling", "twins", "updates")
     pytest(session, "--numprocesses=auto", "--dist=loadgroup", *(f"tests/test_{room}.py" for room in rooms))
-    names = ("cells", "model", "pieces", "parallel", "training")
+    names = ("cells", "model", "pieces", "threads", "training")
     twins = {"BPTT_TEST_FUSED": "numpy"}
     pytest(session, "--numprocesses=auto", "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **twins)
 
@@ -146,6 +146,6 @@ def bench(session: nox.Session) -> None:
     short = [[str(path), *SHORT.get(path.name, [])] for path in scripts]
     pinned = ["taskset", "-c", "0"] if shutil.which("taskset") else []
     for command in [session.posargs] if session.posargs else short:
-        one_core = not command[0].endswith(("cores.py", "ranks.py"))
+        one_core = not command[0].endswith(("cores.py", "parallel.py"))
         where, threads = (pinned, {"OMP_NUM_THREADS": "1"}) if one_core else ([], {})
         session.run(*where, "python", *command, env=threads, external=True)

@@ -17,28 +17,28 @@ import numpy as np
 from machine import report
 from threadpoolctl import threadpool_limits
 
-from bptt.run import environment, parallel, preparation, training
+from bptt.run import environment, preparation, threads, training
 from bptt.run.data import epochs
 from bptt.run.settings import from_flags
 
 STEPS = 32
 
 
-def row(cell: str, hidden: int, batch: int, repeats: int, threads: int) -> dict[str, Any]:
+def row(cell: str, hidden: int, batch: int, repeats: int, cores: int) -> dict[str, Any]:
     """Milliseconds of a step by one thread and by many."""
     flags = {"cell": cell, "hidden": hidden, "batch": batch, "length": STEPS, "backend": "numpy", "validation": 0.0}
     task, _, now = preparation.from_scratch("python-help", from_flags(flags))
     windows = epochs(task.data, batch, STEPS, 0)
     state = now.state
-    times: dict[int, list[float]] = {1: [], threads: []}
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        for count in (1, threads) * (repeats + 1):
+    times: dict[int, list[float]] = {1: [], cores: []}
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores) as pool:
+        for count in (1, cores) * (repeats + 1):
             position, window = next(windows)
             began = time.perf_counter()
             state, _ = training.update(task, state, window, position, None if count == 1 else pool)
             times[count].append(1e3 * (time.perf_counter() - began))
-    one, many = (statistics.median(times[count][1:]) for count in (1, threads))
-    parts = len(parallel.cut(task.config, np.full(batch, STEPS)))
+    one, many = (statistics.median(times[count][1:]) for count in (1, cores))
+    parts = len(threads.cut(task.config, np.full(batch, STEPS)))
     return {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS, "parts": parts, "one_ms": one, "many_ms": many}
 
 
@@ -50,14 +50,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
     environment.keep_memory()
-    threads = parallel.workers()
-    if threads == 1:
+    cores = threads.workers()
+    if cores == 1:
         print("nothing to compare: there is one core, or one thread is allowed (OMP_NUM_THREADS, taskset)")
         return
     rows = []
-    print(f"{'cell':8}{'H':>4}{'B':>4}{'parts':>6}{'one':>10}{f'{threads} threads':>12}{'ratio':>7}   (ms)")
+    print(f"{'cell':8}{'H':>4}{'B':>4}{'parts':>6}{'one':>10}{f'{cores} threads':>12}{'ratio':>7}   (ms)")
     for cell, hidden, batch in itertools.product(arguments.cell, arguments.hidden, arguments.batch):
-        rows.append(row(cell, hidden, batch, arguments.repeats, threads))
+        rows.append(row(cell, hidden, batch, arguments.repeats, cores))
         one, many = rows[-1]["one_ms"], rows[-1]["many_ms"]
         print(f"{cell:8}{hidden:4}{batch:4}{rows[-1]['parts']:6}{one:10.2f}{many:12.2f}{one / many:7.2f}", flush=True)
     print(report(rows))

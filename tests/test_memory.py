@@ -11,10 +11,10 @@ import pytest
 import bptt
 from bptt import fused
 from bptt.nn import model, packing
-from bptt.run import environment, memory, parallel, preparation
+from bptt.run import environment, memory, preparation, threads
 from bptt.run.data import held_out_windows
 from bptt.run.evaluation import evaluate
-from bptt.run.ranks import Ranks
+from bptt.run.parallel import Ranks
 from bptt.run.settings import from_flags
 from bptt.run.updates import updates
 
@@ -142,9 +142,9 @@ def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
 def test_processes_share_the_cores_and_the_memory_of_a_machine(monkeypatch):
     task = ready("python-help", hidden=128, batch=512, length=64).task
     eight = Ranks(0, 8, 0, 8)
-    monkeypatch.setattr(parallel, "workers", lambda: 1)
+    monkeypatch.setattr(threads, "workers", lambda: 1)
     alone = memory.updating(task._replace(ranks=eight))
-    monkeypatch.setattr(parallel, "workers", lambda: 8)
+    monkeypatch.setattr(threads, "workers", lambda: 8)
     assert memory.updating(task._replace(ranks=eight)) == alone < 0.3 * memory.updating(task)
     each = memory.needed(task._replace(ranks=eight), plotting=False)
     monkeypatch.setattr(environment, "physical", lambda: 7 * each)

@@ -1,171 +1,317 @@
-"""Parts of a batch: the whole batch as oracle, one thread as oracle of many."""
+"""Several processes that train one model, on MPICH: the bits of one process with as many micro-batches, and one end for all.
 
+`nox -s mpi` installs mpi4py and MPICH. A run that names these tests (-m mpi) fails where they cannot run; any other skips them.
+"""
+
+import contextlib
+import functools
+import importlib.util
 import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-import threadpoolctl
 
 import bptt
-from bptt import backend as backends
-from bptt.nn import gradient, model, packing
-from bptt.run import parallel
+from bptt.nn import packing
+from runs import NAMES, PROSE, outcome, steps, wait
 
-CELLS = pytest.mark.parametrize("cell", model.CELLS)
-HERE = backends.select("numpy", "float64")
-T, B, V, H = 5, 70, 6, 4
+pytestmark = pytest.mark.mpi
+
+STEPS = {"steps": 200, "evaluate_every": 200, "backend": "numpy"}
+RUNS = [  # lines with masks, columns that are over and states from one window to the next; a stream; each with dropout
+    (text, {"cell": cell, "dtype": dtype, "hidden": 6, "batch": 7, "length": length, "dropout": 0.2, **STEPS})
+    for dtype in ("float32", "float64")
+    for cell in ("vanilla", "gru", "lstm")
+    for text, length in ((NAMES, 3), (PROSE, 9))
+]
+WORK = """
+import sys, numpy as np, bptt
+sys.path.insert(0, "tests")
+from test_parallel import RUNS
+from bptt.nn import packing
+found = {}
+for number in map(int, sys.argv[2:]):
+    text, flags = RUNS[number]
+    found[str(number)] = packing.pack(bptt.train(text, report=None, **flags).params)
+from mpi4py import MPI
+np.savez(f"{sys.argv[1]}/{MPI.COMM_WORLD.rank}.npz", **found)
+"""
 
 
-def inputs(cell: str, layers: int = 1, *, carried: bool = True) -> Any:
-    rng = np.random.default_rng(layers)
-    config = model.Config(cell, V, H, layers)
-    params = packing.transform(lambda a: a + 0.3 * rng.normal(size=a.shape), model.init(config, rng))
-    State = model.CELLS[cell].State
-    states = tuple(State(*(rng.normal(size=(B, H)) for _ in State._fields)) for _ in range(layers))
-    lengths = rng.integers(0, T + 1, B)
-    lengths[0], lengths[40:] = T, 0  # the last ones are over
-    mask = (np.arange(T)[:, None] < lengths).astype(float)
-    x, y = rng.integers(0, V, (2, T, B))
-    return (config, params, x, y, mask, states if carried else None, model.dropout_masks(config, rng, 0.3, B)), lengths
+@pytest.fixture(autouse=True)
+def _needed(request):
+    give_up = pytest.fail if request.config.option.markexpr == "mpi" else pytest.skip
+    if importlib.util.find_spec("mpi4py") is None or not mpiexec():
+        give_up("mpi4py and MPICH are not installed: nox -s mpi installs them")
+
+
+def mpiexec():
+    beside = Path(sys.executable).with_name("mpiexec")
+    return str(beside) if beside.exists() else shutil.which("mpiexec")
+
+
+def start(count, *command, **environment):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_FUSED": "0", **environment}
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(
+        [mpiexec(), "-n", str(count), sys.executable, *map(str, command)],
+        cwd=root,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(count, *command, **environment):
+    out, err = (process := start(count, *command, **environment)).communicate(timeout=100)
+    return process.returncode, out, err
+
+
+MAIN = ("-m", "bptt", "train")
+TINY = ("--hidden", "5", "--batch", "4", "--backend", "numpy", "--evaluate-every", "40")
 
 
 @pytest.fixture
-def small(monkeypatch: Any) -> None:
-    """Let small batches be dealt out, too."""
-    monkeypatch.setattr(parallel, "LARGE", 1.0)
-    monkeypatch.setattr(parallel, "WIDTH", 8)
+def names(tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+    return tmp_path / "names.txt"
 
 
-def in_parts(executor: Any, given: Any, lengths: Any, every: Any = None) -> Any:
-    """What gives in parts what `model.loss_and_gradient` gives, of the same arguments."""
-    config, params, x, y, mask, states, keep = given
-    start = gradient.joined(states) if states else None
-    found = parallel.loss_and_gradient(executor, packing.pack(params), config, x, y, mask, start, keep, None, lengths, every)
-    return found[0], packing.unpack(found[1], model.shapes(config)), gradient.parted(config, found[2])
+@pytest.mark.parametrize(("count", "numbers"), [(2, [0, 1, 2, 3, 4, 5]), (3, [2, 11]), (4, [8])])
+def test_ranks_make_the_updates_of_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
+    monkeypatch.setenv("BPTT_FUSED", "0")
+    assert run(count, "-c", WORK, tmp_path, *numbers)[0] == 0
+    found = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
+    for number in numbers:
+        text, flags = RUNS[number]
+        expected = packing.pack(bptt.train(text, report=None, micro_batches=count, **flags).params)
+        for each in found:
+            np.testing.assert_array_equal(each[str(number)], expected)
 
 
-@CELLS
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("carried", [True, False])
-@pytest.mark.parametrize("every", [None, 2])
-def test_parts_add_up_to_the_whole(small, cell, layers, carried, every):
-    given, lengths = inputs(cell, layers, carried=carried)
-    assert len(parallel.cut(given[0], lengths)) > 4
-    expected = model.loss_and_gradient(*given)
-    got = in_parts(None, given, lengths, every)
-    for (name, a), (other, b) in zip(packing.leaves(got[:2]), packing.leaves(expected[:2]), strict=True):
-        assert name == other
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=name)
-    for a, b in zip(packing.flat(got[2]), packing.flat(expected[2]), strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a[lengths == T], b[lengths == T], rtol=0, atol=1e-12)
+def timeless(words):
+    return re.sub(r" +[0-9.]+ s", "", words)
 
 
-@CELLS
-def test_many_threads_give_the_bits_of_one(small, cell):
-    given, lengths = inputs(cell)
-    one = in_parts(None, given, lengths)
-    with ThreadPoolExecutor(3) as executor:
-        many = in_parts(executor, given, lengths)
-    for (name, a), (_, b) in zip(packing.leaves(one), packing.leaves(many), strict=True):
-        np.testing.assert_array_equal(a, b, err_msg=name)
+def test_only_one_process_prints_and_writes(names, tmp_path):
+    code, out, err = run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "two")
+    alone = run(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "2", "--out", tmp_path / "one")
+    assert (code, err) == (alone[0], alone[2]) == (0, "")
+    assert timeless(out.replace("two", "one")) == timeless(alone[1])
+    two, one = (outcome(tmp_path / name) for name in ("two", "one"))
+    assert two == one
+
+
+def test_a_dry_run_is_told_once_and_counts_all(names):
+    code, out, err = run(2, *MAIN, names, *TINY, "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.count("MB for each of 2 processes, this machine has") == 1
+    assert len(out.splitlines()) == 6
+
+
+def test_a_run_goes_on_with_as_many_or_with_others(names, tmp_path):
+    run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "whole")
+    run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "33")
+    assert run(2, *MAIN, "--resume", tmp_path / "run")[::2] == (0, "")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    code, _, err = run(3, *MAIN, "--resume", tmp_path / "run", "--steps", "90")
+    assert code == 0
+    words = "batches had 2 parts before and have 3 parts for 3 processes: the numbers will be the same but for rounding"
+    assert err.count(words) == 1
+    code, _, err = run(2, *MAIN, "--resume", tmp_path / "run")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "its 90 steps are done" in err
+
+
+def test_a_run_in_shares_goes_on_in_any_processes_that_these_divide_among(names, tmp_path):
+    run(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "4", "--out", tmp_path / "whole")
+    run(4, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "20")
+    for count in (2, 1, 4):
+        assert run(count, *MAIN, "--resume", tmp_path / "run", "--stop-after", "20")[::2] == (0, "")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_all_processes_find_the_same_model_and_the_same_end(tmp_path):
+    best = """
+import sys, bptt
+from mpi4py import MPI
+bad = {"optimizer": "sgd", "learning_rate": 50.0, "clip_norm": 1e6, "steps": 60, "evaluate_every": 10, "hidden": 4}
+first = bptt.train(NAMES, out=sys.argv[1], stop_after=30, report=None, backend="numpy", **bad)
+then = bptt.train(NAMES, resume=sys.argv[1], report=None)
+print(MPI.COMM_WORLD.allgather((then.record["step"], then.score("ban"))) == [(then.record["step"], then.score("ban"))] * 2)
+"""
+    code, out, err = run(2, "-c", f"NAMES = {NAMES}\n{best}", tmp_path / "run")
+    assert (code, out.count("True"), out.count("False")) == (0, 2, 0), err
+
+
+def test_weights_that_are_found_not_finite_when_they_are_saved_end_all(names, tmp_path):
+    wild = ("--optimizer", "sgd", "--learning-rate", "1e39", "--checkpoint-every", "1", "--evaluate-every", "9")
+    code, _, err = run(
+        2, *MAIN, names, "--hidden", "5", "--backend", "numpy", "--steps", "30", *wild, "--out", tmp_path / "run"
+    )
+    assert code == 3
+    assert "NaN or infinity in" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_each_by_itself_where_that_is_asked_for(names, tmp_path):
+    code, out, _ = run(2, *MAIN, names, *TINY, "--steps", "5", "--distributed=false")
+    assert code == 0
+    assert out.count("saved in") == 2
+
+
+@pytest.mark.parametrize(("flag", "values"), [("--seed", (1, 2)), ("--hidden", (5, 6)), ("--dtype", ("float32", "float64"))])
+def test_processes_that_would_not_do_the_same_are_refused(names, flag, values):
+    rest = (sys.executable, *MAIN, names, "--steps", "5", "--backend", "numpy", flag)
+    code, out, err = run(
+        1, *MAIN, names, "--steps", "5", "--backend", "numpy", flag, values[0], ":", "-n", "1", *rest, values[1]
+    )
+    assert (code, out) == (2, "")
+    assert err.startswith(f"bptt: process 1 of 2 has {flag} {values[1]}, process 0 has {values[0]}: start all")
+    assert len(err.splitlines()) == 1
+
+
+def test_bad_input_is_one_line(names):
+    assert run(2, *MAIN, "nothing.txt")[::2] == (2, run(1, *MAIN, "nothing.txt")[2])
+    code, _, err = run(2, *MAIN, names, "--micro-batches", "3")
+    words = "--micro-batches 3 for 2 processes: give 2, 4, 8 and so on, or leave it out for one part each"
+    assert (code, err) == (2, f"bptt: {words}\n")
+    code, _, err = run(1, *MAIN, names, ":", "-n", "1", sys.executable, *MAIN, names, "--micro-batches", "3")
+    assert (code, err) == (2, f"bptt: process 1 of 2: {words}\n")
+
+
+def test_a_launcher_of_another_mpi_is_refused(names):
+    env = {**os.environ, "OMPI_COMM_WORLD_SIZE": "4"}
+    done = subprocess.run([sys.executable, *MAIN, names], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bptt: the launcher started 4 processes, and MPI knows of 1: use the launcher of the MPI")
+    assert len(done.stderr.splitlines()) == 1
+
+
+FAILING = """
+import sys, bptt
+sys.path.insert(0, "tests")
+from mpi4py import MPI
+from bptt.run import shares, training
+from runs import NAMES
+calls, real, rank = [], shares.shares, MPI.COMM_WORLD.rank
+training.DRIFT = 4
+
+def spy(*arguments):
+    calls.append(arguments)
+    if rank == 1 and len(calls) == 9:
+        {what}
+    return real(*arguments)
+
+shares.shares = spy
+bptt.train(NAMES, report=None, steps=10**6, hidden=4, backend="numpy", distributed=True)
+"""
 
 
 @pytest.mark.parametrize(
-    ("cell", "hidden", "batch", "steps", "expected"),
+    ("what", "code", "words"),
     [
-        ("gru", 512, 1, 32, 1),
-        ("gru", 512, 31, 32, 1),  # too few columns
-        ("gru", 512, 32, 32, 2),
-        ("gru", 512, 64, 32, 2),
-        ("gru", 512, 96, 32, 3),
-        ("gru", 512, 300, 32, 9),
-        ("vanilla", 50, 256, 32, 1),  # too little to do
-        ("gru", 128, 64, 16, 2),
-        ("vanilla", 128, 64, 16, 1),
+        ("raise ValueError('lost')", 1, "process 1 of 2 ends all: Traceback"),
+        ("sys.exit(3)", 1, "process 1 of 2 ends all: Traceback"),
+        ("training.UPDATES['adam'] = lambda theta, *rest: (theta + rest[0], rest[1])", 1, "are not the same any more"),
     ],
 )
-def test_the_number_of_parts_depends_on_the_sizes_alone(cell, hidden, batch, steps, expected):
-    found = parallel.cut(model.Config(cell, 27, hidden), np.full(batch, steps))
-    assert len(found) == expected
-    widths = [part.stop - part.start for part in found]
-    assert (sum(widths), found[0].start, found[-1].stop) == (batch, 0, batch)
-    assert max(widths) - min(widths) <= 1
+def test_a_failure_of_one_ends_all(what, code, words):
+    process = start(2, "-c", FAILING.format(what=what))
+    began = time.perf_counter()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert words in err
+    assert time.perf_counter() - began < 15  # the imports included
 
 
-def test_parts_have_about_the_same_steps():
-    lengths = np.sort(np.random.default_rng(0).integers(1, 30, 128))[::-1]
-    steps = [lengths[part].sum() for part in parallel.cut(model.Config("gru", 27, 512), lengths)]
-    assert len(steps) == 4
-    assert max(steps) - min(steps) < 60
+def wait_for(path, process):
+    for _ in range(600):
+        if path.is_dir() and any(path.iterdir()):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    pytest.fail(f"{path} does not come")
 
 
-@pytest.mark.parametrize("lengths", [[9] + [0] * 63, [0] * 63 + [9], [9, *[0] * 62, 9]])
-def test_no_part_has_nothing_to_do(small, lengths):
-    config, lengths = model.Config("gru", 27, 512), np.array(lengths)
-    parts = parallel.cut(config, lengths)
-    assert all(lengths[part].any() for part in parts)
-    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(64))
+def workers(launcher):
+    """The processes that train, by their parent's parent: MPICH's launcher has a proxy, whose children they are."""
+    found = {launcher.pid: []}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended in the meantime
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            found.setdefault(parent, []).append(int(status.parent.name))
+    return [worker for proxy in found[launcher.pid] for worker in found.get(proxy, [])]
 
 
-def test_the_blas_has_one_thread_while_this_package_has_many(monkeypatch):
-    def blas() -> list[int]:
-        return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
-
-    with threadpoolctl.threadpool_limits(2, "blas"):
-        before = blas()
-        monkeypatch.setattr(parallel, "workers", lambda: 2)
-        with parallel.threads(HERE) as executor:
-            assert executor._max_workers == 2
-            assert blas() == [1] * len(before)
-        assert blas() == before
-        with parallel.threads(backends.select("strict", "float64")) as executor:
-            assert executor is None
-            assert blas() == before
-        monkeypatch.setattr(parallel, "workers", lambda: 1)
-        with parallel.threads(HERE) as executor:
-            assert executor is None
+def reached_by(launcher, out, step):
+    return bool(workers(launcher)) and (steps(out) or [0])[-1] >= step
 
 
-@pytest.mark.parametrize(("cores", "blas", "expected"), [(4, [8], 4), (8, [2, 64], 2), (3, [], 3)])
-def test_cores_and_the_threads_of_the_blas_limit_each_other(monkeypatch, cores, blas, expected):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(parallel, "threadpool_info", lambda: [{"user_api": "openmp", "num_threads": 1}, *map(as_blas, blas)])
-    assert parallel.workers() == expected
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_to_the_launcher_saves_once_and_ends_all(name, names, tmp_path):
+    process = start(2, *MAIN, names, *TINY, "--steps", "1000000", "--out", tmp_path / "run", "--checkpoint-every", "50")
+    wait_for(tmp_path / "run" / "checkpoints", process)
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + getattr(signal, name)
+    assert "Traceback" not in err
+    assert out.count("--resume") == 1
 
 
-def as_blas(threads: int) -> dict[str, Any]:
-    return {"user_api": "blas", "num_threads": threads}
+def test_the_script_for_slurm_saves_and_goes_on(names, tmp_path):
+    """As docs/clusters.md has it, under bash: told that its time is up, it saves and asks to be started again, and goes on."""
+    words = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text("utf-8")
+    endless = " ".join((*TINY, "--steps", "1000000", "--checkpoint-every", "40"))
+    script = words.split("```bash\n")[1].split("```")[0].replace("--batch 512", endless)
+    (tmp_path / "job").write_text(script)
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "activate").write_text(f"PATH={tmp_path}:{Path(sys.executable).parent}:$PATH")
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" >> asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_FUSED": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    job = subprocess.Popen(["bash", "job"], cwd=tmp_path, env=environment, **pipes)
+    assert wait(job, lambda: bool(steps(tmp_path / "runs" / "names")))
+    job.send_signal(signal.SIGUSR1)
+    out, err = job.communicate(timeout=60)
+    reached = steps(tmp_path / "runs" / "names")[-1]
+    assert f"interrupted (SIGUSR1) at step {reached}" in out, err
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    (tmp_path / "job").write_text(script.replace('"$run")', f'"$run" --steps {reached + 40})'))  # or it would not end
+    again = subprocess.run(
+        ["bash", "job"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"after step {reached}\n" in again.stdout
+    assert steps(tmp_path / "runs" / "names")[-1] == reached + 40
 
 
-@pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_a_training_run_is_the_same_on_one_core_and_on_two(small, monkeypatch, mode):
-    def theta(workers: int) -> Any:
-        monkeypatch.setattr(parallel, "workers", lambda: workers)
-        flags = {"hidden": 8, "batch": 40, "length": 30, "steps": 6, "seed": 3, "mode": mode, "backend": "numpy"}
-        return packing.pack(bptt.train("dinosaurs", report=None, **flags).params)
-
-    pools = []
-    monkeypatch.setattr(parallel, "ThreadPoolExecutor", lambda n, **how: pools.append(n) or ThreadPoolExecutor(n, **how))
-    one, two = theta(1), theta(2)
-    assert pools == [2]
-    np.testing.assert_array_equal(one, two)
-
-
-def test_numbers_that_overflow_in_a_thread_are_no_warnings(small, monkeypatch):
-    """A thread does not inherit what NumPy was told in another; a warning would be an error here."""
-    monkeypatch.setattr(parallel, "workers", lambda: 2)
-    flags = {
-        "hidden": 8,
-        "batch": 40,
-        "steps": 20,
-        "evaluate_every": 20,
-        "optimizer": "sgd",
-        "learning_rate": 1e200,
-        "clip_norm": 0,
-        "cell": "lstm",
-    }
-    with pytest.raises(bptt.Diverged):
-        bptt.train("dinosaurs", report=None, backend="numpy", **flags)
+def test_kills_of_any_process_lose_nothing(names, tmp_path):
+    """Ten of them: while a process starts, and up to three checkpoints later, at any moment between two."""
+    out, rest = tmp_path / "run", (*TINY, "--steps", "1000", "--checkpoint-every", "40")
+    assert run(2, *MAIN, names, *rest, "--out", tmp_path / "whole", "--quiet")[0] == 0
+    rng, reached = random.Random(5), []
+    command = [names, *rest, "--out", out]
+    for _ in range(10):
+        process = start(2, *MAIN, *command, "--quiet")
+        target = (reached or [0])[-1] + 40 * rng.randrange(0 if reached else 1, 4)
+        assert wait(process, functools.partial(reached_by, process, out, target))
+        time.sleep(0.05 * rng.random())
+        os.kill(rng.choice(workers(process)), signal.SIGKILL)
+        process.communicate(timeout=30)
+        assert process.returncode == 9
+        reached.append(steps(out)[-1])
+        command = ["--resume", out]
+    assert reached[-1] > 400  # what one saved the next one went on with
+    assert run(2, *MAIN, *command, "--quiet")[0] == 0
+    assert outcome(out) == outcome(tmp_path / "whole")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt.errors import InputError
-from bptt.run import preparation, ranks, shares, sums, updates
-from bptt.run.ranks import ALONE, Drifted, Ranks
+from bptt.run import parallel, preparation, shares, sums, updates
+from bptt.run.parallel import ALONE, Drifted, Ranks
 from bptt.run.settings import from_flags
 from runs import NAMES, PROSE
 
@@ -62,7 +62,7 @@ def test_a_total_is_the_sum_in_the_order_of_the_processes_bit_for_bit(size, n, d
     vectors[[rank for rank in range(size) if rank not in present]] = np.nan  # of those that have no part
     vectors = vectors.astype(np.float32)
     (expected,) = sums.added(lambda number: (vectors[number],) if number in present else None, size)
-    for found in together(size, lambda own: ranks.total(own, vectors[own.rank], present)):
+    for found in together(size, lambda own: parallel.total(own, vectors[own.rank], present)):
         assert found.tobytes() == expected.tobytes()
 
 
@@ -124,7 +124,7 @@ def test_one_after_another_raises_the_first_problem_in_all():
                 raise InputError(f"no file at {own.rank}")
             return own.rank
 
-        return ranks.one_after_another(own, function)
+        return parallel.one_after_another(own, function)
 
     assert together(3, lambda own: work(own, ())) == [0, 1, 2]
     assert calls[0] == 0
@@ -140,42 +140,44 @@ def test_one_after_another_raises_the_first_problem_in_all():
 
 
 def test_what_must_be_alike_is_compared():
-    assert together(3, lambda own: ranks.check_alike(own, {"numpy": "2", "--seed": "1"})) == [None] * 3
-    errors = together(3, lambda own: ranks.check_alike(own, {"numpy": "2", "--seed": str(own.rank // 2)}))
+    assert together(3, lambda own: parallel.check_alike(own, {"numpy": "2", "--seed": "1"})) == [None] * 3
+    errors = together(3, lambda own: parallel.check_alike(own, {"numpy": "2", "--seed": str(own.rank // 2)}))
     words = "process 2 of 3 has --seed 1, process 0 has 0: start all of them with the same command, packages and files"
     assert list(map(str, errors)) == [words] * 3
     theta = np.arange(3.0)
-    assert together(2, lambda own: ranks.check_parameters(own, theta)) == [None] * 2
-    assert all(isinstance(error, Drifted) for error in together(2, lambda own: ranks.check_parameters(own, theta + own.rank)))
+    assert together(2, lambda own: parallel.check_parameters(own, theta)) == [None] * 2
+    assert all(
+        isinstance(error, Drifted) for error in together(2, lambda own: parallel.check_parameters(own, theta + own.rank))
+    )
 
 
 def test_signals_and_decisions_are_those_of_all():
-    assert together(3, lambda own: ranks.noted(own, ["SIGTERM"] * (own.rank > 0))) == [["SIGTERM", "SIGTERM"]] * 3
-    assert together(3, lambda own: ranks.same(own, own.rank + 5)) == [5] * 3
+    assert together(3, lambda own: parallel.noted(own, ["SIGTERM"] * (own.rank > 0))) == [["SIGTERM", "SIGTERM"]] * 3
+    assert together(3, lambda own: parallel.same(own, own.rank + 5)) == [5] * 3
 
 
 def test_alone_nothing_is_asked():
-    assert ranks.same(ALONE, 3) == 3
-    assert ranks.each(ALONE, 3) == [3]
-    assert ranks.noted(ALONE, ["SIGINT"]) == ["SIGINT"]
-    assert ranks.one_after_another(ALONE, lambda: 4) == 4
+    assert parallel.same(ALONE, 3) == 3
+    assert parallel.each(ALONE, 3) == [3]
+    assert parallel.noted(ALONE, ["SIGINT"]) == ["SIGINT"]
+    assert parallel.one_after_another(ALONE, lambda: 4) == 4
 
 
 def test_without_a_launcher_mpi_is_not_touched(monkeypatch):
-    for name in ranks.LAUNCHED:
+    for name in parallel.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "mpi4py", None)  # an import of it is an ImportError
-    assert ranks.begin(asked=None) is ALONE
+    assert parallel.begin(asked=None) is ALONE
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert ranks.begin(asked=None) is ALONE
+    assert parallel.begin(asked=None) is ALONE
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    assert ranks.begin(asked=False) is ALONE
+    assert parallel.begin(asked=False) is ALONE
     for setting, asked in (("1", True), ("2", None)):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", setting)
         with pytest.raises(
             InputError, match=r"^several processes need MPI, which cannot be used: .*remedy: pip install mpi4py"
         ):
-            ranks.begin(asked=asked)
+            parallel.begin(asked=asked)
 
 
 def test_an_end_of_one_is_the_end_of_all(capsys):
@@ -187,7 +189,7 @@ def test_an_end_of_one_is_the_end_of_all(capsys):
             raise Aborted(code)
 
     def end(error):
-        with ranks.ending_together(Ranks(1, 2, 1, 2, World())):
+        with parallel.ending_together(Ranks(1, 2, 1, 2, World())):
             raise error
 
     for error, code in ((InputError("no"), 2), (KeyboardInterrupt(), 130), (ValueError("lost"), 1), (SystemExit(3), 1)):
@@ -195,8 +197,8 @@ def test_an_end_of_one_is_the_end_of_all(capsys):
             end(error)
         assert aborted.value.args == (code,)
         assert "bptt: process 1 of 2 ends all: " in capsys.readouterr().err
-    own = ranks.agreed(Ranks(1, 2), InputError("all say so"))
+    own = parallel.agreed(Ranks(1, 2), InputError("all say so"))
     with pytest.raises(InputError, match="all say so"):
         end(own)
-    with pytest.raises(ValueError, match="alone"), ranks.ending_together(ALONE):
+    with pytest.raises(ValueError, match="alone"), parallel.ending_together(ALONE):
         raise ValueError("alone")

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from bptt.cli.console import printing, say
 from bptt.cli.parser import Text, app, given
 from bptt.errors import InputError
-from bptt.run import configuration, folder, panel, progress, ranks, trainer
+from bptt.run import configuration, folder, panel, parallel, progress, trainer
 from bptt.run import dry_run as dry
 from bptt.run.language_model import LanguageModel
 from bptt.run.session import Tell
@@ -74,7 +74,7 @@ def train(
 def telling(settings: Settings, *, named: bool) -> Iterator[Tell]:
     """How news is told: in a live panel on a terminal, else in lines, of JSON if so asked; `named` as `progress.plain`."""
     # a launcher of several processes mixes what they write, and may give each a terminal that nobody sees
-    console = None if settings.quiet or settings.json or ranks.launched() > 1 else panel.terminal()
+    console = None if settings.quiet or settings.json or parallel.launched() > 1 else panel.terminal()
     if console is None:
         yield progress.plain(settings, say, named=named)
         return

@@ -7,7 +7,7 @@ import numpy as np
 
 from bptt import fused
 from bptt.nn import model, packing
-from bptt.run import checkpoint, environment, memory, plots, preparation, progress, ranks, together, validation
+from bptt.run import checkpoint, environment, memory, parallel, plots, preparation, progress, together, validation
 from bptt.run.agenda import LOOK
 from bptt.run.data import targets
 from bptt.run.plans import Plan, size_of
@@ -25,7 +25,7 @@ def explain(text: Any, settings: Settings, tell: Tell) -> None:
     among = together.begin(text, settings)
     if among.rank:
         tell = together.silent
-    with ranks.ending_together(among):
+    with parallel.ending_together(among):
         if settings.out and among.rank == 0:
             checkpoint.refuse_unusable(settings.out)
         ready = together.prepared(among, settings, lambda: preparation.from_scratch(text, settings, among))
@@ -68,7 +68,7 @@ def _seconds(ready: Ready) -> float:
             began, done = time.perf_counter(), 0
         else:
             done += len(traces)
-        if ranks.same(task.ranks, time.perf_counter() - began > TRIAL):
+        if parallel.same(task.ranks, time.perf_counter() - began > TRIAL):
             break
     each = (time.perf_counter() - began) / max(1, done)
     began = time.perf_counter()

@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 
 from bptt.nn import model, packing, pieces
-from bptt.run import environment, parallel, shares, validation
+from bptt.run import environment, shares, threads, validation
 from bptt.run.data import epochs
-from bptt.run.ranks import ALONE
+from bptt.run.parallel import ALONE
 from bptt.run.training import Task
 from bptt.text.batches import Window
 
@@ -31,8 +31,8 @@ def updating(task: Task) -> float:
     """The floating-point numbers that are alive at the worst moment of an update, as the first batches tell."""
     parameters = packing.count(model.shapes(task.config))
     first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), LOOKED_AT)
-    threads = max(1, parallel.workers() // task.ranks.neighbours) if task.backend.name == "numpy" else 1
-    return max(15 * parameters, *(_in_update(task, window, parameters, threads) for _, window in first))
+    workers = max(1, threads.workers() // task.ranks.neighbours) if task.backend.name == "numpy" else 1
+    return max(15 * parameters, *(_in_update(task, window, parameters, workers) for _, window in first))
 
 
 def measuring(task: Task) -> float:
@@ -42,22 +42,22 @@ def measuring(task: Task) -> float:
     return 4 * packing.count(model.shapes(task.config)) + area * _per_step(task.config, FORWARD)
 
 
-def _in_update(task: Task, window: Window, parameters: int, threads: int) -> float:
+def _in_update(task: Task, window: Window, parameters: int, workers: int) -> float:
     whole: int = 3 * window.steps * window.columns.shape[1]  # tokens and mask
     count = task.settings.micro_batches
     if count > 1:
         alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1), ranks=ALONE)
-        each: list[float] = [_in_update(alone, own, parameters, threads) for own, _, _ in shares.shares(window, count)]
+        each: list[float] = [_in_update(alone, own, parameters, workers) for own, _, _ in shares.shares(window, count)]
         halves = len(each).bit_length() * parameters  # their sums wait for others
         exchanged = 4 * parameters * (task.ranks.size > 1)  # what is sent, what comes, twice
         return max(each) + halves + exchanged + whole
     steps = window.lengths
     if task.backend.name == "cupy":  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)
-    columns = parallel.cut(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
+    columns = threads.cut(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
     parts = sorted((_in_part(task, steps[own].tolist(), window.steps, parameters) for own in columns), reverse=True)
     gradients = (2 if len(parts) == 1 else 4) * parameters  # what is added, and the sum
-    return 5 * parameters + gradients + sum(parts[:threads]) + whole
+    return 5 * parameters + gradients + sum(parts[:workers]) + whole
 
 
 def _in_part(task: Task, steps: list[int], T: int, parameters: int) -> float:

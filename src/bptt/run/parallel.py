@@ -1,91 +1,181 @@
-"""One gradient by several threads: the columns of a batch are dealt out in parts, whose gradients are added.
+"""Several processes that train one model, each with a share of every batch: all that knows of MPI.
 
-How many parts there are depends on the sizes alone, never on the machine: one core computes the same sums in the same order as
-many do, bit for bit.
+They hold the same parameters, read the same text in the same order, and compute the same update from the sum of their
+gradients. So they need to hear of each other only what they add up, and what a clock, a signal or a disk decides.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import partial
-from itertools import pairwise
+import sys
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
 
-from bptt.backend import Array, Backend, HostArray, namespace
-from bptt.nn import model, pieces
+from bptt.backend import HostArray
+from bptt.errors import InputError
+from bptt.run import sums
 
-WIDTH = 32  # columns of a part, but two parts from so many on: the fewer there are, the more often the weights are read
-LARGE = 2.5e7  # multiplications by a recurrent weight in a part, at least: for less a second thread does not pay
+T = TypeVar("T")
 
-
-def cut(config: model.Config, lengths: HostArray) -> list[slice]:
-    """The columns of each part of a batch, given the steps (B,) of each column; the parts have about the same steps in all."""
-    batch = len(lengths)
-    if batch < WIDTH:
-        return [slice(0, batch)]
-    steps = np.cumsum(lengths)
-    work = int(steps[-1]) * config.layers * model.CELLS[config.cell].GATES * config.hidden**2
-    parts = max(1, min(max(2, batch // WIDTH), int(work / LARGE)))
-    ends = np.searchsorted(steps, steps[-1] * np.arange(1, parts) / parts) + 1
-    borders = [0, *ends[steps[ends - 1] < steps[-1]].tolist(), batch]  # there is something to do behind each
-    return [slice(first, end) for first, end in pairwise(borders) if end > first]
+LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # where launchers tell how many they start
+REMEDY = "pip install mpi4py mpich"
 
 
-def workers() -> int:
-    """A thread for each core that this process may use, but no more than its BLAS may have (OMP_NUM_THREADS and its like)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allowed: list[int] = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-    return min([cores, *allowed])
+class Ranks(NamedTuple):
+    """A process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0  # its number among those on this machine
+    neighbours: int = 1  # how many are on this machine
+    comm: Any = None
+
+
+ALONE = Ranks()
+
+
+class Drifted(RuntimeError):
+    """Parameters that are not the same in all processes, as they must be."""
+
+
+def launched() -> int:
+    """How many processes a launcher says in the environment that it has started; 1 where there is none."""
+    return max((int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()), default=1)
+
+
+def begin(*, asked: bool | None) -> Ranks:
+    """Where this process is among those that a launcher started.
+
+    Alone where it is not asked for, and where nothing is said of it and no launcher has left a trace in the environment.
+
+    Raises:
+        InputError: MPI is not installed, or is not the one of the launcher.
+    """
+    told = launched()
+    if asked is False or (asked is None and told == 1):
+        return ALONE
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what is refused below
+            from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise InputError(f"several processes need MPI, which cannot be used: {reason} (remedy: {REMEDY})") from None
+    comm = MPI.COMM_WORLD.Dup()  # nothing of the program around is mixed up with this
+    if told > 1 and comm.size != told:
+        other = f"the launcher started {told} processes, and MPI knows of {comm.size}"
+        raise InputError(f"{other}: use the launcher of the MPI that mpi4py was built for (remedy: {REMEDY}, then its mpiexec)")
+    if comm.size == 1:
+        return ALONE
+    machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    return Ranks(comm.rank, comm.size, machine.rank, machine.size, comm)
 
 
 @contextlib.contextmanager
-def threads(backend: Backend, processes: int = 1) -> Iterator[Executor | None]:
-    """Threads to work on parts, while the BLAS has one of its own; None for one core, and for a library that has its own.
+def ending_together(ranks: Ranks) -> Iterator[None]:
+    """Whatever ends this process in here ends them all: the others would wait for it for ever."""
+    if ranks.size == 1:
+        yield
+        return
+    try:
+        with warnings.catch_warnings():
+            if ranks.rank:
+                warnings.simplefilter("ignore", UserWarning)  # process 0 has the same ones
+            yield
+    except BaseException as error:
+        if getattr(error, "agreed", False):
+            vars(error)["told"] = ranks.rank > 0
+            raise
+        codes = {InputError: 2, MemoryError: 4, KeyboardInterrupt: 130}
+        code = next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+        words = "".join(traceback.format_exception(error)) if code == 1 else str(error) or type(error).__name__
+        sys.stderr.write(f"bptt: process {ranks.rank} of {ranks.size} ends all: {words}\n")
+        sys.stderr.flush()
+        ranks.comm.Abort(code)
 
-    So many processes share the cores of this machine.
+
+def same(ranks: Ranks, value: T) -> T:
+    """The value of process 0."""
+    found: T = value if ranks.size == 1 else ranks.comm.bcast(value)
+    return found
+
+
+def each(ranks: Ranks, value: T) -> list[T]:
+    """The values of all processes, in their order."""
+    return [value] if ranks.size == 1 else list(ranks.comm.allgather(value))
+
+
+def one_after_another(ranks: Ranks, function: Callable[[], T]) -> T:
+    """What a function gives, called by process 0 first, then by the others.
+
+    An InputError or an ArithmeticError (a run that diverged) of any of them is raised in all.
     """
-    count = max(1, workers() // processes) if backend.name == "numpy" else 1
-    if count == 1:
-        with threadpool_limits(1, "blas") if processes > 1 and backend.name == "numpy" else contextlib.nullcontext():
-            yield None
-    else:
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(count, initializer=partial(np.seterr, all="ignore")) as executor:
-            yield executor
+    found: list[T] = []
+
+    def attempt() -> InputError | ArithmeticError | None:
+        try:
+            found.append(function())
+        except (InputError, ArithmeticError) as error:
+            return error
+        return None
+
+    if ranks.size == 1:
+        return function()
+    problem = same(ranks, attempt() if ranks.rank == 0 else None)
+    if problem is None and ranks.rank:
+        problem = attempt()
+    for number, other in enumerate(each(ranks, problem)):
+        if other is not None:
+            raise agreed(ranks, other if number == 0 else type(other)(f"process {number} of {ranks.size}: {other}"))
+    return found[0]
 
 
-def loss_and_gradient(
-    executor: Executor | None,
-    theta: Array,
-    config: model.Config,
-    x: Array,
-    y: Array,
-    mask: Array,
-    states: Array | None,
-    keep: tuple[Array, ...],
-    count: Array | None,
-    lengths: HostArray,
-    every: pieces.Every | None,
-) -> tuple[Array, Array, Array]:
-    """What `pieces.loss_and_gradient` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
-    columns = cut(config, lengths)
-    if len(columns) == 1:
-        given = theta, config, x, y, mask, states, keep, count
-        return pieces.loss_and_gradient(*given, lengths=lengths.tolist(), every=every)
-    xp = namespace(mask)
-    count = xp.sum(mask) if count is None else count
+def agreed(ranks: Ranks, error: InputError | ArithmeticError) -> InputError | ArithmeticError:
+    """An error that all processes raise, and process 0 tells: with marks for those who catch it."""
+    vars(error).update(agreed=True, told=ranks.rank > 0)
+    return error
 
-    def part(own: slice) -> tuple[Array, Array, Array]:
-        begun = None if states is None else states[:, :, own, :]
-        given = x[:, own], y[:, own], mask[:, own], begun, tuple(one[own, :] for one in keep), count
-        return pieces.loss_and_gradient(theta, config, *given, lengths=lengths[own].tolist(), every=every)
 
-    results = (executor.map if executor else map)(part, columns)
-    mean, total, after = next(results)
-    afters = [after]
-    for share, d, after in results:
-        mean, total = mean + share, total + d
-        afters.append(after)
-    return mean, total, xp.concat(afters, axis=2)
+def check_alike(ranks: Ranks, facts: dict[str, str]) -> None:
+    """Raise an InputError in all processes where they are not about to do the same, in number, type or text."""
+    first, *others = each(ranks, facts)
+    for number, other in enumerate(others, 1):
+        for name, value in first.items():
+            if other[name] != value:
+                difference = f"process {number} of {ranks.size} has {name} {other[name]}, process 0 has {value}"
+                raise agreed(ranks, InputError(f"{difference}: start all of them with the same command, packages and files"))
+
+
+def check_parameters(ranks: Ranks, theta: HostArray) -> None:
+    """Raise Drifted where the parameters (P,) are not the same bits in all processes."""
+    found = each(ranks, checksum(theta))
+    if len(set(found)) > 1:
+        raise Drifted(f"the parameters of {ranks.size} processes are not the same any more (checksums {found})")
+
+
+def checksum(array: HostArray) -> int:
+    """A number that nearly always differs where the bits do."""
+    return zlib.crc32(array.tobytes())
+
+
+def noted(ranks: Ranks, signals: list[str]) -> list[str]:
+    """The signals that have arrived at any process, those of process 0 first."""
+    return signals if ranks.size == 1 else [name for names in each(ranks, list(signals)) for name in names]
+
+
+def total(ranks: Ranks, vector: HostArray, present: list[int]) -> HostArray:
+    """The sum of the vectors (n,) of some processes, in the order of `sums`: the same bits everywhere.
+
+    Each process adds up a part of it, as in a reduce-scatter, and all gather the parts.
+    """
+    part = -(-len(vector) // ranks.size)
+    given, parts = np.zeros((ranks.size, part), vector.dtype), np.empty((ranks.size, part), vector.dtype)
+    given.reshape(-1)[: len(vector)] = vector
+    ranks.comm.Alltoall(given, parts)
+    (own,) = sums.added(lambda number: (parts[number],) if number in present else None, ranks.size) or (parts[0],)
+    found = np.empty((ranks.size, part), vector.dtype)
+    ranks.comm.Allgather(np.ascontiguousarray(own), found)
+    return found.reshape(-1)[: len(vector)]

@@ -14,8 +14,8 @@ from bptt.run.checkpoint import CheckpointError
 from bptt.run.contents import CONFIG, OPTIMIZER, Checkpoint, Progress
 from bptt.run.data import Data, Position, batches_in_epoch, epochs, generator, prepare, targets
 from bptt.run.language_model import restored
+from bptt.run.parallel import ALONE, Ranks
 from bptt.run.plans import Plan, choose
-from bptt.run.ranks import ALONE, Ranks
 from bptt.run.session import Standing
 from bptt.run.settings import Settings, flag, from_flags
 from bptt.run.training import State, Task, from_host, start

@@ -8,8 +8,8 @@ from bptt.errors import InputError
 from bptt.run import checkpoint, configuration, folder, preparation
 from bptt.run.contents import Checkpoint
 from bptt.run.language_model import restored
+from bptt.run.parallel import Ranks
 from bptt.run.preparation import Ready
-from bptt.run.ranks import Ranks
 from bptt.run.settings import from_flags
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.nn import model, packing
-from bptt.run import agenda, checkpoint, contents, folder, plots, progress, ranks, shares, validation
+from bptt.run import agenda, checkpoint, contents, folder, parallel, plots, progress, shares, validation
 from bptt.run.agenda import Due
 from bptt.run.checkpoint import CheckpointError, Unsaved
 from bptt.run.contents import Progress
@@ -81,14 +81,14 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     try:
         for state, traces in updates(task, now.state, lambda step: agenda.free(task, step, first.step)):
             now, pending = now._replace(state=state), [*pending, *traces]
-            due = agenda.due(task, now.state.step, first.step, ranks.noted(task.ranks, signals))
+            due = agenda.due(task, now.state.step, first.step, parallel.noted(task.ranks, signals))
             due = due._replace(saved=due.saved or time.perf_counter() - saved > STALE)
-            due, silent = ranks.same(task.ranks, (due, time.perf_counter() - told > SILENCE))
+            due, silent = parallel.same(task.ranks, (due, time.perf_counter() - told > SILENCE))
             if not any(due) and not silent and len(pending) < agenda.unseen(task):
                 continue
             now, pending = look(), []
             now, row = _enter(run, now, due, traces[-1].rate)
-            if ranks.one_after_another(task.ranks, partial(_keep, run, now, due, row)):
+            if parallel.one_after_another(task.ranks, partial(_keep, run, now, due, row)):
                 saved = time.perf_counter()
             words = progress.line(row, task) if due.measured else ""
             if silent and not words:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bptt.backend import Array, Backend, HostArray
-from bptt.run import ranks
-from bptt.run.ranks import Ranks
+from bptt.run import parallel
+from bptt.run.parallel import Ranks
 from bptt.text.batches import Window
 
 
@@ -67,7 +67,7 @@ def whole(states: Array | None, among: Ranks, backend: Backend) -> Array | None:
     """The states (L, S, B, H) of all columns, given those of this process; every one that trains with it has to call this."""
     if among.size == 1 or states is None:
         return states
-    parts = ranks.each(among, backend.get(states))
+    parts = parallel.each(among, backend.get(states))
     layers, fields, _, units = parts[0].shape
     found = np.empty((layers, fields, sum(part.shape[2] for part in parts), units), parts[0].dtype)
     for number, part in enumerate(parts):

@@ -5,15 +5,15 @@ from typing import Any
 
 from bptt import backend as backends
 from bptt.errors import InputError
-from bptt.run import environment, ranks, sums, twins
+from bptt.run import environment, parallel, sums, twins
+from bptt.run.parallel import Ranks
 from bptt.run.preparation import Ready
-from bptt.run.ranks import Ranks
 from bptt.run.settings import Settings
 
 
 def begin(text: Any, settings: Settings) -> Ranks:
     """The process among those that train together, if there are several."""
-    among = ranks.begin(asked=settings.distributed)
+    among = parallel.begin(asked=settings.distributed)
 
     def check() -> None:
         if among.size > 1 and isinstance(text, str) and text == "-":
@@ -23,7 +23,7 @@ def begin(text: Any, settings: Settings) -> Ranks:
             some = f"{among.size}, {2 * among.size}, {4 * among.size} and so on"
             raise InputError(f"{told}: give {some}, or leave it out for one part each")
 
-    ranks.one_after_another(among, check)
+    parallel.one_after_another(among, check)
     return among
 
 
@@ -38,7 +38,7 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
             backends.use_device(among.local)
         return prepare()
 
-    ready = ranks.one_after_another(among, here)
+    ready = parallel.one_after_another(among, here)
     if among.size == 1:
         return ready
     task, own = ready.task, {"quiet", "json", "distributed"}  # of one process alone
@@ -53,9 +53,9 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         "compiled": twins.name(task.backend),
         "step": str(ready.now.state.step),
         "best": str((ready.now.progress.best, ready.now.progress.waited)),  # which decide when all end
-        "weights": str(ranks.checksum(task.backend.get(ready.now.state.theta))),
+        "weights": str(parallel.checksum(task.backend.get(ready.now.state.theta))),
     }
-    ranks.check_alike(among, facts)
+    parallel.check_alike(among, facts)
     return ready
 
 

@@ -20,9 +20,9 @@ from bptt.run import (
     environment,
     folder,
     memory,
+    parallel,
     preparation,
     progress,
-    ranks,
     resuming,
     session,
     signals,
@@ -106,7 +106,7 @@ def begin(
     among, told = together.begin(text, settings), settings
     if among.rank:
         settings, runs, tell = dataclasses.replace(settings, out=None), None, together.silent
-    with ranks.ending_together(among), contextlib.ExitStack() as stack:
+    with parallel.ending_together(among), contextlib.ExitStack() as stack:
         stack.enter_context(fused.restored())
         if settings.out:
             checkpoint.refuse_unusable(settings.out)  # before hours are spent on a large text
@@ -141,7 +141,7 @@ def go_on(
     among = together.begin(text, asked)
     if among.rank:
         tell = together.silent
-    with ranks.ending_together(among), contextlib.ExitStack() as stack:
+    with parallel.ending_together(among), contextlib.ExitStack() as stack:
         stack.enter_context(fused.restored())
         out: Path | None = None if among.rank else place
         if in_place:

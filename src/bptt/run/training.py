@@ -9,10 +9,10 @@ import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
 from bptt.nn import gradient, model, optimizers, packing, pieces
-from bptt.run import parallel, ranks, shares, sums
+from bptt.run import parallel, shares, sums, threads
 from bptt.run.data import Data, Position, epochs, generator
+from bptt.run.parallel import Ranks
 from bptt.run.plans import Plan
-from bptt.run.ranks import Ranks
 from bptt.run.settings import Settings
 from bptt.text.batches import Batch, Window
 
@@ -38,7 +38,7 @@ class Task(NamedTuple):
     plan: Plan
     read: Callable[[Window], Batch]  # of `data`, its held-out part included
     ids: Array | None  # (N,) of `data` on the device, if they fit
-    ranks: Ranks = ranks.ALONE  # the processes that train together
+    ranks: Ranks = parallel.ALONE  # the processes that train together
 
 
 class State(NamedTuple):
@@ -159,7 +159,7 @@ def _gradient(
     if number == 1:
         return _of_batch(task, theta, task.read(window), start, tuple(map(put, masks)), None, executor)
     if among.size > 1 and step % DRIFT == 0:
-        ranks.check_parameters(among, task.backend.get(theta))
+        parallel.check_parameters(among, task.backend.get(theta))
     count, every = put(np.array(float(window.targets))), {one.number: one for one in shares.shares(window, number)}
     ends = []
 
@@ -187,7 +187,7 @@ def _exchanged(task: Task, found: tuple[Array, Array] | None, present: list[int]
     vector = np.zeros(1 + packing.count(model.shapes(task.config)), task.backend.dtype)
     if found:
         vector[0], vector[1:] = map(get, found)
-    vector = ranks.total(task.ranks, vector, present)
+    vector = parallel.total(task.ranks, vector, present)
     return put(vector[0]), put(vector[1:])
 
 
@@ -204,7 +204,7 @@ def _of_batch(
     given = theta, task.config, batch.x, batch.y, batch.mask, start, keep, count
     every = task.settings.recompute_every
     if task.backend.name == "numpy":
-        return parallel.loss_and_gradient(executor, *given, batch.window.lengths, every)
+        return threads.loss_and_gradient(executor, *given, batch.window.lengths, every)
     on_gpu = task.backend.name == "cupy"  # where one column takes as long as many do
     lengths = None if on_gpu else batch.window.lengths.tolist()
     return pieces.loss_and_gradient(*given, lengths=lengths, every=every)

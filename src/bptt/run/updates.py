@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bptt import fused
 from bptt.nn import gradient, model, pieces
-from bptt.run import agenda, parallel, replays, shares
+from bptt.run import agenda, replays, shares, threads
 from bptt.run.data import epochs
 from bptt.run.replays import Step
 from bptt.run.training import UPDATES, State, Task, Trace, clipped, dropout, rate_at, update
@@ -45,7 +45,7 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
         waiting.extend(itertools.islice(following, max(0, count - len(waiting))))
         return list(itertools.takewhile(lambda one: together.fit(one[1]), itertools.islice(waiting, count))) if together else []
 
-    with parallel.threads(task.backend, task.ranks.neighbours) as executor:
+    with threads.several(task.backend, task.ranks.neighbours) as executor:
         group = upcoming(state.step)
         while state.step < plan.steps:
             traces: list[Trace] = []

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from bptt.nn import model
-from bptt.run import ranks, shares
+from bptt.run import parallel, shares
 from bptt.run.data import HELD_OUT_STREAMS, held_out_windows
 from bptt.run.evaluation import Evaluation, measure
 from bptt.run.training import Task
@@ -26,5 +26,5 @@ def held_out(task: Task, params: model.Params) -> Evaluation:
     among, count = task.ranks, parts(task)
     own = range(count) if among.size == 1 else range(among.rank, count, among.size)
     found = [measure(task.config, params, task.backend, map(task.read, windows(task, part))) for part in own]
-    everywhere = [one for those in ranks.each(among, found) for one in those]
+    everywhere = [one for those in parallel.each(among, found) for one in those]
     return Evaluation(math.fsum(nats for sums, _ in everywhere for nats in sums), sum(targets for _, targets in everywhere))

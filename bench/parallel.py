@@ -4,8 +4,8 @@ The efficiency is the speed over N times that of one process, and the share of t
 up vectors as long as a gradient, over that of an update. Times are those of metrics.jsonl, from a third of the run on; the
 numbers of processes take turns, and of several runs of each the median counts.
 
-    python bench/ranks.py [--ranks 1 2] [--hidden 128 512 1024]
-    python bench/ranks.py --predict bench/results/ranks.json
+    python bench/parallel.py [--ranks 1 2] [--hidden 128 512 1024]
+    python bench/parallel.py --predict bench/results/parallel.json
 
 The second one computes from such a result what as many more machines would do, each with one process and a batch of the same
 width; docs/scaling.md says how, and what it leaves out.
@@ -26,7 +26,7 @@ import numpy as np
 from machine import report
 
 from bptt.nn import model, packing
-from bptt.run import ranks
+from bptt.run import parallel
 
 BATCH, LENGTH, SYMBOLS = 64, 64, 100  # of a run; its text has about so many symbols
 NETWORKS = {"10 Gbit/s, 30 µs": (1.1e9, 30e-6), "100 Gbit/s, 3 µs": (11e9, 3e-6)}  # bytes a second and seconds a message
@@ -55,12 +55,12 @@ def trained(count: int, hidden: int, steps: int, cell: str) -> tuple[float, floa
 
 def sums(count: int) -> None:
     """Print the seconds that one sum of vectors takes, as one of the processes."""
-    own = ranks.begin(asked=True)
+    own = parallel.begin(asked=True)
     vector, times = np.ones(count, np.float32), []
     for _ in range(50):
         own.comm.Barrier()
         began = time.perf_counter()
-        ranks.total(own, vector, list(range(own.size)))
+        parallel.total(own, vector, list(range(own.size)))
         times.append(time.perf_counter() - began)
     if own.rank == 0:
         print(statistics.median(times))

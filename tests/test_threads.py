@@ -1,0 +1,171 @@
+"""Parts of a batch: the whole batch as oracle, one thread as oracle of many."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import bptt
+from bptt import backend as backends
+from bptt.nn import gradient, model, packing
+from bptt.run import threads
+
+CELLS = pytest.mark.parametrize("cell", model.CELLS)
+HERE = backends.select("numpy", "float64")
+T, B, V, H = 5, 70, 6, 4
+
+
+def inputs(cell: str, layers: int = 1, *, carried: bool = True) -> Any:
+    rng = np.random.default_rng(layers)
+    config = model.Config(cell, V, H, layers)
+    params = packing.transform(lambda a: a + 0.3 * rng.normal(size=a.shape), model.init(config, rng))
+    State = model.CELLS[cell].State
+    states = tuple(State(*(rng.normal(size=(B, H)) for _ in State._fields)) for _ in range(layers))
+    lengths = rng.integers(0, T + 1, B)
+    lengths[0], lengths[40:] = T, 0  # the last ones are over
+    mask = (np.arange(T)[:, None] < lengths).astype(float)
+    x, y = rng.integers(0, V, (2, T, B))
+    return (config, params, x, y, mask, states if carried else None, model.dropout_masks(config, rng, 0.3, B)), lengths
+
+
+@pytest.fixture
+def small(monkeypatch: Any) -> None:
+    """Let small batches be dealt out, too."""
+    monkeypatch.setattr(threads, "LARGE", 1.0)
+    monkeypatch.setattr(threads, "WIDTH", 8)
+
+
+def in_parts(executor: Any, given: Any, lengths: Any, every: Any = None) -> Any:
+    """What gives in parts what `model.loss_and_gradient` gives, of the same arguments."""
+    config, params, x, y, mask, states, keep = given
+    start = gradient.joined(states) if states else None
+    found = threads.loss_and_gradient(executor, packing.pack(params), config, x, y, mask, start, keep, None, lengths, every)
+    return found[0], packing.unpack(found[1], model.shapes(config)), gradient.parted(config, found[2])
+
+
+@CELLS
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("carried", [True, False])
+@pytest.mark.parametrize("every", [None, 2])
+def test_parts_add_up_to_the_whole(small, cell, layers, carried, every):
+    given, lengths = inputs(cell, layers, carried=carried)
+    assert len(threads.cut(given[0], lengths)) > 4
+    expected = model.loss_and_gradient(*given)
+    got = in_parts(None, given, lengths, every)
+    for (name, a), (other, b) in zip(packing.leaves(got[:2]), packing.leaves(expected[:2]), strict=True):
+        assert name == other
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=name)
+    for a, b in zip(packing.flat(got[2]), packing.flat(expected[2]), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a[lengths == T], b[lengths == T], rtol=0, atol=1e-12)
+
+
+@CELLS
+def test_many_threads_give_the_bits_of_one(small, cell):
+    given, lengths = inputs(cell)
+    one = in_parts(None, given, lengths)
+    with ThreadPoolExecutor(3) as executor:
+        many = in_parts(executor, given, lengths)
+    for (name, a), (_, b) in zip(packing.leaves(one), packing.leaves(many), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("cell", "hidden", "batch", "steps", "expected"),
+    [
+        ("gru", 512, 1, 32, 1),
+        ("gru", 512, 31, 32, 1),  # too few columns
+        ("gru", 512, 32, 32, 2),
+        ("gru", 512, 64, 32, 2),
+        ("gru", 512, 96, 32, 3),
+        ("gru", 512, 300, 32, 9),
+        ("vanilla", 50, 256, 32, 1),  # too little to do
+        ("gru", 128, 64, 16, 2),
+        ("vanilla", 128, 64, 16, 1),
+    ],
+)
+def test_the_number_of_parts_depends_on_the_sizes_alone(cell, hidden, batch, steps, expected):
+    found = threads.cut(model.Config(cell, 27, hidden), np.full(batch, steps))
+    assert len(found) == expected
+    widths = [part.stop - part.start for part in found]
+    assert (sum(widths), found[0].start, found[-1].stop) == (batch, 0, batch)
+    assert max(widths) - min(widths) <= 1
+
+
+def test_parts_have_about_the_same_steps():
+    lengths = np.sort(np.random.default_rng(0).integers(1, 30, 128))[::-1]
+    steps = [lengths[part].sum() for part in threads.cut(model.Config("gru", 27, 512), lengths)]
+    assert len(steps) == 4
+    assert max(steps) - min(steps) < 60
+
+
+@pytest.mark.parametrize("lengths", [[9] + [0] * 63, [0] * 63 + [9], [9, *[0] * 62, 9]])
+def test_no_part_has_nothing_to_do(small, lengths):
+    config, lengths = model.Config("gru", 27, 512), np.array(lengths)
+    parts = threads.cut(config, lengths)
+    assert all(lengths[part].any() for part in parts)
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(64))
+
+
+def test_the_blas_has_one_thread_while_this_package_has_many(monkeypatch):
+    def blas() -> list[int]:
+        return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        before = blas()
+        monkeypatch.setattr(threads, "workers", lambda: 2)
+        with threads.several(HERE) as executor:
+            assert executor._max_workers == 2
+            assert blas() == [1] * len(before)
+        assert blas() == before
+        with threads.several(backends.select("strict", "float64")) as executor:
+            assert executor is None
+            assert blas() == before
+        monkeypatch.setattr(threads, "workers", lambda: 1)
+        with threads.several(HERE) as executor:
+            assert executor is None
+
+
+@pytest.mark.parametrize(("cores", "blas", "expected"), [(4, [8], 4), (8, [2, 64], 2), (3, [], 3)])
+def test_cores_and_the_threads_of_the_blas_limit_each_other(monkeypatch, cores, blas, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(threads, "threadpool_info", lambda: [{"user_api": "openmp", "num_threads": 1}, *map(as_blas, blas)])
+    assert threads.workers() == expected
+
+
+def as_blas(threads: int) -> dict[str, Any]:
+    return {"user_api": "blas", "num_threads": threads}
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_a_training_run_is_the_same_on_one_core_and_on_two(small, monkeypatch, mode):
+    def theta(workers: int) -> Any:
+        monkeypatch.setattr(threads, "workers", lambda: workers)
+        flags = {"hidden": 8, "batch": 40, "length": 30, "steps": 6, "seed": 3, "mode": mode, "backend": "numpy"}
+        return packing.pack(bptt.train("dinosaurs", report=None, **flags).params)
+
+    pools = []
+    monkeypatch.setattr(threads, "ThreadPoolExecutor", lambda n, **how: pools.append(n) or ThreadPoolExecutor(n, **how))
+    one, two = theta(1), theta(2)
+    assert pools == [2]
+    np.testing.assert_array_equal(one, two)
+
+
+def test_numbers_that_overflow_in_a_thread_are_no_warnings(small, monkeypatch):
+    """A thread does not inherit what NumPy was told in another; a warning would be an error here."""
+    monkeypatch.setattr(threads, "workers", lambda: 2)
+    flags = {
+        "hidden": 8,
+        "batch": 40,
+        "steps": 20,
+        "evaluate_every": 20,
+        "optimizer": "sgd",
+        "learning_rate": 1e200,
+        "clip_norm": 0,
+        "cell": "lstm",
+    }
+    with pytest.raises(bptt.Diverged):
+        bptt.train("dinosaurs", report=None, backend="numpy", **flags)
