@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from machine import report
 
+from bptt import backend
 from bptt.nn import model, packing
-from bptt.run import parallel
+from bptt.run import links, parallel
 
 BATCH, LENGTH, SYMBOLS = 64, 64, 100  # of a run; its text has about so many symbols
 NETWORKS = {"10 Gbit/s, 30 µs": (1.1e9, 30e-6), "100 Gbit/s, 3 µs": (11e9, 3e-6)}  # bytes a second and seconds a message
@@ -56,11 +57,11 @@ def trained(count: int, hidden: int, steps: int, cell: str) -> tuple[float, floa
 def sums(count: int) -> None:
     """Print the seconds that one sum of vectors takes, as one of the processes."""
     own = parallel.begin(asked=True)
-    vector, times = np.ones(count, np.float32), []
+    link, vector, times = links.Link(own, backend.select("numpy")), np.ones(count, np.float32), []
     for _ in range(50):
         own.comm.Barrier()
         began = time.perf_counter()
-        parallel.total(own, vector, list(range(own.size)))
+        link.total([vector], count, list(range(own.size)))
         times.append(time.perf_counter() - began)
     if own.rank == 0:
         print(statistics.median(times))

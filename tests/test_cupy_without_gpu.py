@@ -83,6 +83,16 @@ def test_cupy_has_every_function_that_the_maths_calls(cupy):
     assert [name for name in sorted(called) if not callable(operator.attrgetter(name)(xp))] == []
 
 
+def test_nccl_is_there_or_says_how_to_get_it(cupy):
+    wires = importlib.import_module("bptt.fused.nccl")
+    if wires.obstacle():
+        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        assert wires.obstacle() == f"NCCL cannot be loaded (remedy: pip install nvidia-nccl-cu{major})"
+    else:  # without a device it gives a name, and no more
+        assert len(wires.nccl.get_unique_id()) == 128
+        assert all(callable(getattr(wires.nccl.NcclCommunicator, name)) for name in ("send", "recv", "allGather"))
+
+
 def test_auto_is_numpy():
     chosen = select("auto")  # any warning would be an error
     assert (chosen.name, chosen.asked) == ("numpy", "auto")

@@ -190,6 +190,23 @@ def test_bad_input_is_one_line(names):
     assert (code, err) == (2, f"bptt: process 1 of 2: {words}\n")
 
 
+def test_nccl_between_processes_without_gpus_is_refused(names):
+    code, out, err = run(2, *MAIN, names, *TINY, "--nccl")
+    assert (code, out) == (2, "")
+    assert err == "bptt: --nccl: the backend is numpy, and NCCL needs a GPU for each process: leave --nccl out\n"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+def test_two_processes_on_a_gpu_give_the_bits_of_micro_batches(cell, names, tmp_path):
+    flags = (names, "--hidden", "5", "--batch", "4", "--cell", cell, "--steps", "60", "--backend", "cupy", "--require-backend")
+    for count, more in ((1, ("--micro-batches", "2")), (2, ())):
+        code, _, err = run(count, *MAIN, *flags, *more, "--out", tmp_path / f"{count}", BPTT_FUSED="1")
+        assert code == 0, err
+    one, two = (outcome(tmp_path / f"{count}") for count in (1, 2))
+    assert [two[name] for name in ("model", "optimizer")] == [one[name] for name in ("model", "optimizer")]
+
+
 def test_a_launcher_of_another_mpi_is_refused(names):
     env = {**os.environ, "OMPI_COMM_WORLD_SIZE": "4"}
     done = subprocess.run([sys.executable, *MAIN, names], env=env, capture_output=True, text=True, check=False)

@@ -3,15 +3,14 @@
 import copy
 import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bptt.errors import InputError
-from bptt.run import parallel, preparation, shares, sums, updates
+from bptt.run import links, parallel, preparation, shares, sums, updates
 from bptt.run.parallel import ALONE, Drifted, Ranks
 from bptt.run.settings import from_flags
 from runs import NAMES, PROSE
@@ -33,6 +32,10 @@ class Comm:
     def bcast(self, value):
         return self.allgather(value)[0]
 
+    def gather(self, value):
+        found = self.allgather(value)
+        return None if self.rank else found
+
     def Alltoall(self, given, found):
         found[...] = [rows[self.rank] for rows in self.allgather(given)]
 
@@ -52,18 +55,6 @@ def together(size, work):
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(one, range(size)))
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(2, 5), st.integers(1, 23), st.data())
-def test_a_total_is_the_sum_in_the_order_of_the_processes_bit_for_bit(size, n, data):
-    present = sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1)))
-    vectors = np.random.default_rng(n).normal(size=(size, n)).astype(np.float32) * 10.0 ** np.arange(size)[:, None]
-    vectors[[rank for rank in range(size) if rank not in present]] = np.nan  # of those that have no part
-    vectors = vectors.astype(np.float32)
-    (expected,) = sums.added(lambda number: (vectors[number],) if number in present else None, size)
-    for found in together(size, lambda own: parallel.total(own, vectors[own.rank], present)):
-        assert found.tobytes() == expected.tobytes()
 
 
 def test_the_order_of_sums():
@@ -103,15 +94,17 @@ def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, co
     alone = [state for state, _ in updates.updates(run.task, run.now.state)]
 
     def work(own):
-        task = run.task._replace(ranks=own)
+        task = run.task._replace(ranks=own, link=links.Link(own, run.task.backend))
         states = [state for state, _ in updates.updates(task, alone[9])]  # from the states of all on
-        return states, shares.whole(states[-1].states, own, task.backend)
+        return states, shares.gathered(states[-1].states, own, task.backend)
 
-    for rank, (states, whole) in enumerate(together(size, work)):
+    results = together(size, work)
+    np.testing.assert_array_equal(results[0][1], alone[-1].states)
+    for rank, (states, gathered) in enumerate(results):
+        assert (gathered is None) == (rank > 0)
         for here, expected in zip(states, alone[10:], strict=True):
             np.testing.assert_array_equal(here.theta, expected.theta)
             np.testing.assert_array_equal(here.states, expected.states[:, :, rank::size, :])
-        np.testing.assert_array_equal(whole, alone[-1].states)
 
 
 def test_one_after_another_raises_the_first_problem_in_all():
@@ -178,6 +171,16 @@ def test_without_a_launcher_mpi_is_not_touched(monkeypatch):
             InputError, match=r"^several processes need MPI, which cannot be used: .*remedy: pip install mpi4py"
         ):
             parallel.begin(asked=asked)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reads"),
+    [(None, False), ("mpi,system", False), ("mpi,system,cuda", True), ("system,cuda:device", True), ("mpi,cuda:host", False)],
+)
+def test_an_mpi_says_whether_it_reads_the_memory_of_a_gpu(kinds, reads):
+    about = {"no_locks": "false"} if kinds is None else {"mpi_memory_alloc_kinds": kinds}
+    info = types.SimpleNamespace(Get=about.get)
+    assert parallel.reads_cuda(info) == reads
 
 
 def test_an_end_of_one_is_the_end_of_all(capsys):

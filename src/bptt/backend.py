@@ -53,6 +53,31 @@ class Backend:
             array = array.detach().cpu().numpy()
         return np.array(array)
 
+    def exchanged(self, shape: tuple[int, ...]) -> HostArray:
+        """Zeros in memory of the host that the device reads and writes by itself, where it can (pinned)."""
+        if self.name != "cupy":
+            return np.zeros(shape, self.dtype)
+        from cupyx import empty_pinned  # of CuPy alone
+
+        pinned: HostArray = empty_pinned(shape, self.dtype)
+        pinned[...] = 0
+        return pinned
+
+    def fetch(self, array: Array, into: HostArray) -> None:
+        """Copy an array into a part (n,) of one of `exchanged`, of its type; waits for the device."""
+        if self.name == "cupy":
+            array.reshape(-1).get(out=into)
+        else:
+            into[...] = self.get(array).reshape(-1)
+
+    def send(self, host: HostArray) -> Array:
+        """A copy on the device of one of `exchanged`, or a part."""
+        if self.name != "cupy":
+            return self.put(host)
+        array = self.xp.empty(host.shape, dtype=host.dtype)
+        array.set(host)
+        return array
+
     def room(self) -> int:
         """Bytes of the device that a text may take for the length of a run: a quarter of what is free on a GPU, else 1 GiB."""
         if self.name == "cupy":

@@ -96,6 +96,13 @@ def recorder() -> Callable[[Callable[[], None]], Callable[[], None]] | None:
     return found
 
 
+def wires() -> Any:
+    """The module with what carries numbers between GPUs: an obstacle, the name of a device, a communicator."""
+    from bptt.fused import nccl
+
+    return nccl
+
+
 def new() -> bool:
     """Whether nothing is kept yet of the twins for NumPy that are used, so that their first calls have to compile them."""
     if not name().startswith("numba"):

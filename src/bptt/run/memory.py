@@ -50,7 +50,9 @@ def _in_update(task: Task, window: Window, parameters: int, workers: int) -> flo
         each: list[float] = [_in_update(alone, own, parameters, workers) for own, _, _ in shares.shares(window, count)]
         halves = len(each).bit_length() * parameters  # their sums wait for others
         exchanged = 4 * parameters * (task.ranks.size > 1)  # what is sent, what comes, twice
-        return max(each) + halves + exchanged + whole
+        width: int = window.columns.shape[1]
+        gathered = 3 * width * _states(task.config) * (task.ranks.size > 1)  # when no update is computed
+        return max(gathered, *each) + halves + exchanged + whole
     steps = window.lengths
     if task.backend.name == "cupy":  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)
@@ -65,10 +67,14 @@ def _in_part(task: Task, steps: list[int], T: int, parameters: int) -> float:
     config, every = task.config, task.settings.recompute_every
     cuts = pieces.cut(config, steps, T if every is None else pieces.length(every, T))
     areas = [(piece.end - piece.first) * piece.width for piece in cuts]
-    units = config.layers * config.hidden * len(model.CELLS[config.cell].State._fields)
-    states: int = units * sum(piece.width for piece in cuts)
+    states = _states(config) * sum(piece.width for piece in cuts)
     gradients = parameters * (len(cuts) > 1)  # the sum
     return gradients + states + (sum(areas) if every is None else max(areas)) * _per_step(config, UPDATE)
+
+
+def _states(config: model.Config) -> int:
+    """Numbers in the states of a column."""
+    return config.layers * config.hidden * len(model.CELLS[config.cell].State._fields)
 
 
 def _per_step(config: model.Config, table: dict[str, tuple[float, int]]) -> float:

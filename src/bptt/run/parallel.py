@@ -13,11 +13,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from bptt.backend import HostArray
 from bptt.errors import InputError
-from bptt.run import sums
 
 T = TypeVar("T")
 
@@ -33,6 +30,7 @@ class Ranks(NamedTuple):
     local: int = 0  # its number among those on this machine
     neighbours: int = 1  # how many are on this machine
     comm: Any = None
+    cuda: bool = False  # whether MPI reads and writes the memory of a GPU
 
 
 ALONE = Ranks()
@@ -71,7 +69,13 @@ def begin(*, asked: bool | None) -> Ranks:
     if comm.size == 1:
         return ALONE
     machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    return Ranks(comm.rank, comm.size, machine.rank, machine.size, comm)
+    return Ranks(comm.rank, comm.size, machine.rank, machine.size, comm, reads_cuda(MPI.COMM_WORLD.Get_info()))
+
+
+def reads_cuda(about: Any) -> bool:
+    """Whether an MPI says of itself, as MPI 4.1 has it (section 12.4.3), that it takes the memory of a CUDA device."""
+    kinds = (about.Get("mpi_memory_alloc_kinds") or "").split(",")
+    return bool({"cuda", "cuda:device"}.intersection(kinds))
 
 
 @contextlib.contextmanager
@@ -106,6 +110,12 @@ def same(ranks: Ranks, value: T) -> T:
 def each(ranks: Ranks, value: T) -> list[T]:
     """The values of all processes, in their order."""
     return [value] if ranks.size == 1 else list(ranks.comm.allgather(value))
+
+
+def gathered(ranks: Ranks, value: T) -> list[T] | None:
+    """The values of all processes, in their order, in process 0 alone."""
+    found: list[T] | None = [value] if ranks.size == 1 else ranks.comm.gather(value)
+    return found
 
 
 def one_after_another(ranks: Ranks, function: Callable[[], T]) -> T:
@@ -164,18 +174,3 @@ def checksum(array: HostArray) -> int:
 def noted(ranks: Ranks, signals: list[str]) -> list[str]:
     """The signals that have arrived at any process, those of process 0 first."""
     return signals if ranks.size == 1 else [name for names in each(ranks, list(signals)) for name in names]
-
-
-def total(ranks: Ranks, vector: HostArray, present: list[int]) -> HostArray:
-    """The sum of the vectors (n,) of some processes, in the order of `sums`: the same bits everywhere.
-
-    Each process adds up a part of it, as in a reduce-scatter, and all gather the parts.
-    """
-    part = -(-len(vector) // ranks.size)
-    given, parts = np.zeros((ranks.size, part), vector.dtype), np.empty((ranks.size, part), vector.dtype)
-    given.reshape(-1)[: len(vector)] = vector
-    ranks.comm.Alltoall(given, parts)
-    (own,) = sums.added(lambda number: (parts[number],) if number in present else None, ranks.size) or (parts[0],)
-    found = np.empty((ranks.size, part), vector.dtype)
-    ranks.comm.Allgather(np.ascontiguousarray(own), found)
-    return found.reshape(-1)[: len(vector)]

@@ -11,9 +11,10 @@ from typing import Any
 
 from bptt import fused
 from bptt.nn import model, packing
-from bptt.run import twins
+from bptt.run import sampling, twins
 from bptt.run.data import contained, targets, widest
 from bptt.run.language_model import LanguageModel
+from bptt.run.parallel import ALONE, Ranks
 from bptt.run.settings import Settings
 from bptt.run.training import Task
 
@@ -57,12 +58,14 @@ def going_on(task: Task, place: Path, step: int) -> str:
     return f"{heading(task)}\ngoing on with {place} after step {step:,}"
 
 
-def taste(now: LanguageModel) -> list[str]:
-    """What the model writes at the moment."""
-    seed = now.record["step"]
-    if now.mode == "stream":
-        return now.sample(1, temperature=0.8, seed=seed, length=200)
-    return now.sample(TASTE, temperature=0.8, seed=seed)
+def taste(now: LanguageModel, among: Ranks = ALONE) -> list[str]:
+    """What the model writes at the moment: the texts of this process, of those that all of them write."""
+    count, length = (1, 200) if now.mode == "stream" else (TASTE, None)
+    first, end = (-(-count * rank // among.size) for rank in (among.rank, among.rank + 1))
+    if first == end:
+        return []
+    task = sampling.task(now.vocabulary, now.mode, temperature=0.8, seed=now.record["step"], length=length)
+    return sampling.texts(now.config, now.params, now.backend, now.vocabulary, task, first, end - first)
 
 
 def line(row: dict[str, Any], task: Task) -> str:

@@ -75,7 +75,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
         if now.progress.step == now.state.step:
             return now
         seconds = first.seconds + time.perf_counter() - began
-        states = shares.whole(now.state.states, task.ranks, task.backend)  # the next save is of those of all processes
+        states = shares.gathered(now.state.states, task.ranks, task.backend)  # the next save is of those of all processes
         return now._replace(state=now.state._replace(states=states), progress=_look(task, now, pending, seconds))
 
     try:
@@ -263,11 +263,13 @@ def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, di
 
 
 def _seen(task: Task, here: LanguageModel) -> dict[str, Any]:
-    """What the model writes, and the spectral radius of each block of Waa by layer, where somebody will see them."""
-    if task.ranks.rank:
-        return {"sample": []}
-    radii = task.backend.get(model.spectral_radii(task.config, here.params)).astype(np.float64)
-    return {"sample": progress.taste(here), "radii": np.round(np.minimum(radii, 1e200), 4).tolist()}  # JSON has no infinity
+    """What the model writes, and the spectral radius of each block of Waa by layer, which the last process computes."""
+    among, radii = task.ranks, None
+    if among.rank == among.size - 1:
+        found = task.backend.get(model.spectral_radii(task.config, here.params)).astype(np.float64)
+        radii = np.round(np.minimum(found, 1e200), 4).tolist()  # JSON has no infinity
+    seen = parallel.each(among, (progress.taste(here, among), radii))
+    return {"sample": [text for texts, _ in seen for text in texts], "radii": seen[-1][1]}
 
 
 def _draw(run: Run, now: Standing, figure: "Figure | None") -> "Figure | None":

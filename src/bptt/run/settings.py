@@ -47,6 +47,8 @@ class Settings:
     Several processes share them; one part each by default."""
     recompute_every: int | Literal["sqrt"] | None = None
     """Keep the states of one step in so many and recompute the rest: long gradients in less memory; sqrt suits any length."""
+    nccl: bool = False
+    """With several processes, each on a GPU of its own, add up their gradients from device to device."""
     graph: bool = True
     """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch. False asks for them one by one."""
     mode: Literal["lines", "stream"] | None = None

@@ -63,11 +63,13 @@ def own(states: Array | None, among: Ranks) -> Array | None:
     return states if among.size == 1 or states is None else states[:, :, among.rank :: among.size, :]
 
 
-def whole(states: Array | None, among: Ranks, backend: Backend) -> Array | None:
-    """The states (L, S, B, H) of all columns, given those of this process; every one that trains with it has to call this."""
+def gathered(states: Array | None, among: Ranks, backend: Backend) -> Array | None:
+    """The states (L, S, B, H) of all columns in process 0, given those of each process, which all call this; else None."""
     if among.size == 1 or states is None:
         return states
-    parts = parallel.each(among, backend.get(states))
+    parts = parallel.gathered(among, backend.get(states))
+    if parts is None:
+        return None
     layers, fields, _, units = parts[0].shape
     found = np.empty((layers, fields, sum(part.shape[2] for part in parts), units), parts[0].dtype)
     for number, part in enumerate(parts):

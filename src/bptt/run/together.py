@@ -5,7 +5,7 @@ from typing import Any
 
 from bptt import backend as backends
 from bptt.errors import InputError
-from bptt.run import environment, parallel, sums, twins
+from bptt.run import environment, links, parallel, sums, twins
 from bptt.run.parallel import Ranks
 from bptt.run.preparation import Ready
 from bptt.run.settings import Settings
@@ -36,7 +36,10 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
     def here() -> Ready:
         if among.size > 1 and settings.backend in ("auto", "cupy"):
             backends.use_device(among.local)
-        return prepare()
+        ready = prepare()
+        if ready.task.settings.nccl:
+            links.refuse(among, ready.task.backend)
+        return ready
 
     ready = parallel.one_after_another(among, here)
     if among.size == 1:
@@ -56,7 +59,7 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         "weights": str(parallel.checksum(task.backend.get(ready.now.state.theta))),
     }
     parallel.check_alike(among, facts)
-    return ready
+    return ready._replace(task=task._replace(link=links.between(among, task.backend, nccl=task.settings.nccl)))
 
 
 def silent(words: str, row: dict[str, Any]) -> None:

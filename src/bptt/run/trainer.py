@@ -41,6 +41,7 @@ ANEW = (
     "require_backend",
     "graph",
     "distributed",
+    "nccl",
     "steps",
     "evaluate_every",
     "patience",

@@ -11,6 +11,7 @@ from bptt.backend import Array, Backend, HostArray, namespace
 from bptt.nn import gradient, model, optimizers, packing, pieces
 from bptt.run import parallel, shares, sums, threads
 from bptt.run.data import Data, Position, epochs, generator
+from bptt.run.links import Link
 from bptt.run.parallel import Ranks
 from bptt.run.plans import Plan
 from bptt.run.settings import Settings
@@ -39,6 +40,7 @@ class Task(NamedTuple):
     read: Callable[[Window], Batch]  # of `data`, its held-out part included
     ids: Array | None  # (N,) of `data` on the device, if they fit
     ranks: Ranks = parallel.ALONE  # the processes that train together
+    link: Link | None = None  # between them, if there are several
 
 
 class State(NamedTuple):
@@ -105,14 +107,14 @@ def rate_at(task: Task, step: int) -> float:
 def culprit(task: Task, theta: Array, step: int, before: Position, states: Array | None) -> str:
     """The first tensor that is not finite in the update after `step` others, in the order in which they are computed.
 
-    Every process that trains with this one has to call it.
+    Every process that trains with this one has to call it; only process 0, which tells, has the states of all columns.
     """
     params = packing.unpack(theta, model.shapes(task.config))
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, before))
     loss, d, _ = _gradient(task, theta, window, states, step)
     tensors = itertools.chain(
         ((f"the weights {name}", array) for name, array in packing.leaves(params)),
-        _forward(task, params, window, shares.whole(states, task.ranks, task.backend), step),
+        _forward(task, params, window, shares.gathered(states, task.ranks, task.backend), step),
         [("the loss", loss)],
         ((f"the gradient of {name}", array) for name, array in packing.leaves(packing.unpack(d, model.shapes(task.config)))),
     )
@@ -175,20 +177,12 @@ def _gradient(
         return loss, d
 
     found: Any = sums.added(share, number, among.rank, among.size if among.size > 1 else None, min(number, width))
-    if among.size > 1:
-        found = _exchanged(task, found, sorted({which % among.size for which in every}))
+    if task.link is not None:
+        parameters, present = packing.count(model.shapes(task.config)), sorted({which % among.size for which in every})
+        vector = task.link.total(found[::-1] if found else (), parameters + 1, present)
+        found = vector[parameters], vector[:parameters]
     fields, columns = len(model.CELLS[task.config.cell].State._fields), len(range(among.rank, width, among.size))
     return *found, shares.joined(ends, (task.config.layers, fields, columns, task.config.hidden), task.backend)
-
-
-def _exchanged(task: Task, found: tuple[Array, Array] | None, present: list[int]) -> tuple[Array, Array]:
-    """The sums of loss and gradient (P,) over the processes that have some, given those of this one."""
-    get, put = task.backend.get, task.backend.put
-    vector = np.zeros(1 + packing.count(model.shapes(task.config)), task.backend.dtype)
-    if found:
-        vector[0], vector[1:] = map(get, found)
-    vector = parallel.total(task.ranks, vector, present)
-    return put(vector[0]), put(vector[1:])
 
 
 def _of_batch(
