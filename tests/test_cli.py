@@ -115,6 +115,7 @@ FLAGS = {
     "micro_batches": 2,
     "recompute_every": "sqrt",
     "graph": False,
+    "nccl": True,
     "mode": "stream",
     "vocabulary": "bytes",
     "steps": 2,

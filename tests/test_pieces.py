@@ -274,7 +274,7 @@ def test_what_is_not_finite_is_found_without_all_states_at_once(monkeypatch):
         seen.clear()
         with monkeypatch.context() as patch:
             patch.setattr(model, "run", spy)
-            patch.setattr("bptt.run.progress.taste", lambda _: "")
+            patch.setattr("bptt.run.progress.taste", lambda *_: [])
             with pytest.warns(bptt.TrainingWarning, match="NaN or infinity in the states of layer 0") as warned:
                 train(PROSE, mode="stream", recompute_every=every, **flags)
         words.append(str(warned[0].message))

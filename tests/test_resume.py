@@ -27,7 +27,8 @@ MODES = pytest.mark.parametrize("mode", ["lines", "stream"])
 STEPS = 12
 
 # what a session that goes on may choose for itself; the other settings are the run's
-ANEW = {"backend", "require_backend", "graph", "distributed", "steps", "evaluate_every", "patience", "checkpoint_every", "keep"}
+ANEW = {"backend", "require_backend", "graph", "distributed", "nccl"}
+ANEW |= {"steps", "evaluate_every", "patience", "checkpoint_every", "keep"}
 ANEW |= {"stop_after", "quiet", "json"}
 OTHERS = {
     "out": "elsewhere",

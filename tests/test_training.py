@@ -13,7 +13,7 @@ from bptt import backend as backends
 from bptt.backend import Backend, BackendWarning
 from bptt.errors import InputError
 from bptt.nn import gradient, model, optimizers, packing
-from bptt.run import session
+from bptt.run import sampling, session
 from bptt.run.training import UPDATES
 from conftest import no_host_looks
 
@@ -118,7 +118,8 @@ def test_a_text_that_fits_travels_once_and_each_batch_by_its_places(monkeypatch,
         return array
 
     monkeypatch.setattr(Backend, "put", spy)
-    monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: ["new"])  # would put what it writes on the device
+    monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: ["new"])
+    monkeypatch.setattr(sampling, "texts", lambda *_: ["new"])  # would put what it writes on the device
     text = "\n".join(NAMES) if mode == "lines" else PROSE
     flags = {"mode": mode, "steps": 9, "batch": 3, "evaluate_every": 3, "validation": 0.3, "dropout": 0.0, "quiet": True}
     strict = backends.select("strict")
