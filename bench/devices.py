@@ -6,14 +6,19 @@ of some steps in a row that are waited for together. The losses must agree befor
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/devices.py [--hidden 64 256] [--plot devices.svg]
     python bench/devices.py --backend cupy --peer torch torch-graph --hidden 64 512 --batch 1 64 --steps 64
+    python bench/devices.py --result bench/results/devices_h200_steps64.json --plot devices.svg
+
+The last one measures nothing and draws what is in a result.
 """
 
 import argparse
 import itertools
+import json
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import contenders
@@ -148,21 +153,25 @@ def measure(those: list[contenders.Contender], repeats: int, together: int) -> l
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
-    """One panel a cell, one line a backend: the time of a step over hidden units, both axes logarithmic."""
+    """One panel a cell and batch, one line a backend: the time of a step over hidden units, both axes logarithmic."""
     from matplotlib.figure import Figure
 
-    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    cells, batches = (list(dict.fromkeys(row[name] for row in rows)) for name in ("cell", "batch"))
     sizes = sorted({row["hidden"] for row in rows})
-    figure = Figure(figsize=(3.6 * len(cells), 3.6), layout="constrained")
-    for cell, axes in zip(cells, figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]):
+    figure = Figure(figsize=(3.6 * len(cells), 0.6 + 3 * len(batches)), layout="constrained")
+    grid = figure.subplots(len(batches), len(cells), sharex=True, sharey=True, squeeze=False)
+    for (batch, cell), axes in zip(itertools.product(batches, cells), grid.flat):
+        here = [row for row in rows if (row["batch"], row["cell"]) == (batch, cell)]
         for key in dict.fromkeys((row["backend"], row["device"]) for row in rows):
-            line = [row for row in rows if row["cell"] == cell and (row["backend"], row["device"]) == key]
-            axes.loglog([row["hidden"] for row in line], [row["us"] for row in line], marker="o", label=" on ".join(key))
-        axes.set_xticks(sizes, map(str, sizes))
+            line = [row for row in here if (row["backend"], row["device"]) == key]
+            axes.loglog([row["hidden"] for row in line], [row["us"] for row in line], marker="o", ms=4, label=" on ".join(key))
+        axes.set_xticks(sizes, map(str, sizes), rotation=45 if len(sizes) > 5 else 0)
         axes.set_xticks([], minor=True)
-        axes.set(title=cell, xlabel="hidden units")
+        axes.set(title=f"{cell}, batch of {batch}")
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("µs per training step")
+    for axes in grid[-1]:
+        axes.set_xlabel("hidden units")
+    figure.supylabel("µs per training step")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path)
 
@@ -179,7 +188,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--together", type=int, default=1, help="training steps in a row before the device is waited for")
     parser.add_argument("--plot", metavar="FILE", help="draw the times, after the last line is printed (needs matplotlib)")
+    parser.add_argument("--result", metavar="JSON", help="draw the times of a result; nothing is measured")
     arguments = parser.parse_args()
+    if arguments.result:
+        plot(json.loads(Path(arguments.result).read_text("utf-8"))["rows"], arguments.plot or "devices.svg")
+        return
     runners = usable(arguments.backend) + peers(arguments.peer, arguments.tf32)
     rows = []
     print(f"{'cell':8} {'H':>4} {'B':>4}  " + "  ".join(f"{r.name:>18}" for r in runners) + "   µs per step")
