@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import bptt
 from bptt.errors import InputError
-from bptt.run import links, parallel, preparation, shares, sums, updates
+from bptt.run import links, parallel, preparation, progress, shares, sums, updates
 from bptt.run.parallel import ALONE, Drifted, Ranks
 from bptt.run.settings import from_flags
 from runs import NAMES, PROSE
@@ -105,6 +106,17 @@ def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, co
         for here, expected in zip(states, alone[10:], strict=True):
             np.testing.assert_array_equal(here.theta, expected.theta)
             np.testing.assert_array_equal(here.states, expected.states[:, :, rank::size, :])
+
+
+@pytest.mark.parametrize(("text", "count"), [(NAMES, 10), (PROSE, 1)])
+@pytest.mark.parametrize("size", [2, 3, 12])
+def test_all_write_a_sample_together(text, count, size):
+    here = bptt.train(text, hidden=6, steps=30, report=None)
+    alone = progress.taste(here)
+    assert len(alone) == count
+    parts = together(size, lambda own: progress.taste(here, own))
+    assert [text for texts in parts for text in texts] == alone
+    assert len(parts[0]) == -(-count // size)
 
 
 def test_one_after_another_raises_the_first_problem_in_all():
