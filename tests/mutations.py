@@ -1195,13 +1195,6 @@ MUTATIONS = [
         "test_links.py::test_two_processes",
     ),
     Mutation(
-        "processes: states of one go to another column",
-        "run/shares.py",
-        "found[:, :, number :: among.size, :] = part",
-        "found[:, :, : part.shape[2], :] = part",
-        "test_together.py::test_each_has_its_columns",
-    ),
-    Mutation(
         "processes: two of them write the same texts",
         "run/progress.py",
         "(among.rank, among.rank + 1)",

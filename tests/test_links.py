@@ -154,15 +154,14 @@ def test_all_ways_between_gpus_give_the_same_bits(way, dtype, gpu):
 
     def work(own):
         link = links.between(own._replace(cuda=way == "direct"), backend, nccl=way == "nccl")
-        for _ in range(2):
-            given = [vectors[own.rank, :9].view(OnDevice), vectors[own.rank, 9:].reshape(()).view(OnDevice)]
-            found = link.total(given, 10, [0, 1, 2])
+        d, loss = vectors[own.rank, :9].view(OnDevice), vectors[own.rank, 9:].reshape(()).view(OnDevice)
         assert (link.wire is own.comm) == (way != "nccl")
-        return found
+        return [link.total(given, 10, [0, 1, 2]) for given in ((d, loss), (2 * d, 2 * loss))]
 
-    for found in together(3, work):
-        assert type(found) is OnDevice
-        assert found.tobytes() == expected.tobytes()
+    for one, twice in together(3, work):
+        assert type(one) is type(twice) is OnDevice
+        assert one.tobytes() == expected.tobytes()
+        assert twice.tobytes() == (2 * expected).tobytes()
     assert len(gpu.waits) == {"pinned": 0, "direct": 12, "nccl": 0}[way]  # before each of two calls of MPI
     assert len(gpu.pinned) == {"pinned": 9, "direct": 0, "nccl": 0}[way]
 
