@@ -1,7 +1,7 @@
 """How many operations on arrays a training step asks a library for: on a GPU each takes the host some time, whatever its size.
 
-One layer, loss and gradient alone and with norm clip and Adam, counted on array-api-strict: operators and calls of functions,
-but for those that only look at an array in another way. No compiled twin takes part.
+One layer, loss and gradient alone and with norm clip and Adam, counted on array-api-strict: calls of the namespace's functions,
+but for those that only look at an array in another way, and operators (+, *, @ and so on). No compiled twin takes part.
 
     python bench/operations.py [--steps 32]
 """
@@ -19,16 +19,15 @@ from bptt.nn import gradient, model, optimizers, packing
 ARITHMETIC = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow", "matmul", "neg")
 LOGIC = ("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "invert")
 VIEWS = ("reshape", "broadcast_to", "asarray", "isdtype", "result_type")
-count = 0
+counts = {"functions": 0, "operators": 0}
 
 
-def counting(function: Any) -> Any:
+def counting(function: Any, kind: str) -> Any:
     """The function, which counts its calls."""
 
     @functools.wraps(function)
     def counted(*arguments: Any, **keywords: Any) -> Any:
-        global count
-        count += 1
+        counts[kind] += 1
         return function(*arguments, **keywords)
 
     return counted
@@ -38,41 +37,42 @@ def watch(xp: Any) -> None:
     """Count from now on what is asked of array-api-strict."""
     array = type(xp.asarray(0.0))
     for name in ARITHMETIC + LOGIC:
-        setattr(array, f"__{name}__", counting(getattr(array, f"__{name}__")))
+        setattr(array, f"__{name}__", counting(getattr(array, f"__{name}__"), "operators"))
     for name in xp.__all__:
         function = getattr(xp, name)
         if hasattr(function, "__code__") and name not in VIEWS:
-            setattr(xp, name, counting(function))
+            setattr(xp, name, counting(function, "functions"))
 
 
 def operations(cell: model.Cell, steps: int) -> dict[str, int]:
-    """Those of a step."""
-    global count
+    """Those of a gradient and of a whole training step, of each kind."""
     where, rng = backends.select("strict"), np.random.default_rng(0)
     config = model.Config(cell, 27, 8)
     theta = packing.pack(packing.transform(where.put, model.init(config, rng)))
     x, y = (where.put(ids) for ids in rng.integers(0, 27, (2, steps, 4)))
     mask, memory = where.put(np.ones((steps, 4))), optimizers.start(theta)
-    count = 0
+    counts.update(functions=0, operators=0)
     _, d, _ = gradient.whole(theta, config, x, y, mask, None, (), None)
-    found = {"gradient": count}
+    found = {f"gradient_{kind}": count for kind, count in counts.items()}
     d, _ = optimizers.clip_by_norm(d, 1.0)
     optimizers.adam(theta, d, memory, 1e-3)
-    return {**found, "step": count}
+    return {**found, **{f"step_{kind}": count for kind, count in counts.items()}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=32, metavar="T", help="time steps of a batch")
     T = parser.parse_args().steps
     watch(backends.select("strict").xp)
     rows: list[dict[str, Any]] = []
-    print(f"{'cell':8}{'gradient':>10}{'of them in a step of time':>28}{'whole step':>12}   (T = {T})")
+    print(f"{'cell':8}{'':12}{'gradient':>10}{'whole step':>12}{'for each step of time':>23}   (T = {T})")
     for cell in model.CELLS:
         found, longer = operations(cell, T), operations(cell, T + 1)
-        each = longer["gradient"] - found["gradient"]
-        rows.append({"cell": cell, "steps": T, **found, "each": each})
-        print(f"{cell:8}{found['gradient']:10}{each:28}{found['step']:12}")
+        for kind in counts:
+            alone, whole = found[f"gradient_{kind}"], found[f"step_{kind}"]
+            each = longer[f"gradient_{kind}"] - alone
+            rows.append({"cell": cell, "steps": T, "kind": kind, "gradient": alone, "step": whole, "each": each})
+            print(f"{cell:8}{kind:12}{alone:10}{whole:12}{each:23}")
     print(report(rows, "array_api_strict"))
 
 
