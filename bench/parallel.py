@@ -57,11 +57,11 @@ def trained(count: int, hidden: int, steps: int, cell: str) -> tuple[float, floa
 def sums(count: int) -> None:
     """Print the seconds that one sum of vectors takes, as one of the processes."""
     own = parallel.begin(asked=True)
-    link, vector, times = links.Link(own, backend.select("numpy")), np.ones(count, np.float32), []
+    link, vector, times = links.link(own, backend.select("numpy"), count), np.ones(count, np.float32), []
     for _ in range(50):
         own.comm.Barrier()
         began = time.perf_counter()
-        link.total([vector], count, list(range(own.size)))
+        links.total(link, [vector], list(range(own.size)))
         times.append(time.perf_counter() - began)
     if own.rank == 0:
         print(statistics.median(times))

@@ -1162,15 +1162,15 @@ MUTATIONS = [
     Mutation(
         "processes: MPI reads a GPU that is at work",
         "run/links.py",
-        "self.waits = self.direct and wire is None",
-        "self.waits = False",
+        "direct, direct and mpi, length",
+        "direct, False, length",
         "test_links.py::test_all_ways",
     ),
     Mutation(
         "processes: a sum is written over by the next",
         "run/links.py",
-        "self.backend.xp.asarray(whole, copy=True) if self.direct",
-        "whole if self.direct",
+        "link.backend.xp.asarray(whole, copy=True) if link.direct",
+        "whole if link.direct",
         "test_links.py::test_all_ways",
     ),
     Mutation(
@@ -1200,6 +1200,27 @@ MUTATIONS = [
         "(among.rank, among.rank + 1)",
         "(0, among.rank + 1)",
         "test_together.py::test_all_write",
+    ),
+    Mutation(
+        "processes: a loss that keeps the whole sum",
+        "run/training.py",
+        "asarray(vector[-1, ...], copy=True)",
+        "asarray(vector[-1, ...])",
+        "test_together.py::test_each_has_its_columns",
+    ),
+    Mutation(
+        "processes: a run that wants NCCL for ever",
+        "run/preparation.py",
+        ', "nccl": None}',
+        "}",
+        "test_resume.py::test_what_a_session_chose",
+    ),
+    Mutation(
+        "processes: the memory of what is exchanged",
+        "run/memory.py",
+        "return _linked(task) + max(15",
+        "return max(15",
+        "test_memory.py::test_the_numbers_of_an_update",
     ),
     Mutation(
         "processes: an end of one is not told to the others",

@@ -35,7 +35,7 @@ def test_a_total_is_the_sum_in_the_order_of_the_processes_bit_for_bit(size, n, d
     present = sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1)))
     vectors, expected = drawn(size, n, present)
     here = backends.select("numpy")
-    for found in together(size, lambda own: links.Link(own, here).total([vectors[own.rank]], n, present)):
+    for found in together(size, lambda own: links.total(links.link(own, here, n), [vectors[own.rank]], present)):
         assert found.tobytes() == expected.tobytes()
 
 
@@ -44,9 +44,9 @@ def test_a_link_is_used_again_and_writes_over_nothing_that_it_gave(lab):
     (expected,) = sums.added(lambda number: (vectors[number],), 3)
 
     def work(own):
-        link, (d, loss) = links.Link(own, lab.backend), map(lab.backend.put, (vectors[own.rank, :9], vectors[own.rank, 9]))
-        one = link.total([d, loss], 10, [0, 1, 2])
-        alone = link.total([] if own.rank else [d, loss], 10, [0])  # the others have no part in it
+        link, (d, loss) = links.link(own, lab.backend, 10), map(lab.backend.put, (vectors[own.rank, :9], vectors[own.rank, 9]))
+        one = links.total(link, [d, loss], [0, 1, 2])
+        alone = links.total(link, [] if own.rank else [d, loss], [0])  # the others have no part in it
         return lab.backend.get(one), lab.backend.get(alone)
 
     for one, alone in together(3, work):
@@ -153,38 +153,38 @@ def test_all_ways_between_gpus_give_the_same_bits(way, dtype, gpu):
     backend = Backend("cupy", "cupy", gpu.backend.xp, None, dtype)
 
     def work(own):
-        link = links.between(own._replace(cuda=way == "direct"), backend, nccl=way == "nccl")
+        link = links.between(own._replace(cuda=way == "direct"), backend, 10, nccl=way == "nccl")
         d, loss = vectors[own.rank, :9].view(OnDevice), vectors[own.rank, 9:].reshape(()).view(OnDevice)
-        assert (link.wire is own.comm) == (way != "nccl")
-        return [link.total(given, 10, [0, 1, 2]) for given in ((d, loss), (2 * d, 2 * loss))]
+        assert str(link) == {"pinned": "MPI by way of pinned memory", "direct": "MPI from the GPU", "nccl": "NCCL"}[way]
+        return [links.total(link, given, [0, 1, 2]) for given in ((d, loss), (2 * d, 2 * loss))]
 
     for one, twice in together(3, work):
         assert type(one) is type(twice) is OnDevice
         assert one.tobytes() == expected.tobytes()
         assert twice.tobytes() == (2 * expected).tobytes()
-    assert len(gpu.waits) == {"pinned": 0, "direct": 12, "nccl": 0}[way]  # before each of two calls of MPI
+    assert len(gpu.waits) == {"pinned": 6, "direct": 12, "nccl": 0}[way]  # for a copy; before each of two calls of MPI
     assert len(gpu.pinned) == {"pinned": 9, "direct": 0, "nccl": 0}[way]
 
 
 def test_nccl_needs_a_gpu_and_its_library_for_each_process(gpu, monkeypatch):
     two = Ranks(0, 2)
     links.refuse(two, gpu.backend)
-    with pytest.raises(InputError, match=r"^--nccl: the backend is numpy, and NCCL needs a GPU for each process: leave --nccl"):
+    with pytest.raises(
+        InputError, match=r"^--nccl: the backend is numpy, and NCCL needs a GPU for each process: start without"
+    ):
         links.refuse(two, backends.select("numpy"))
     links.refuse(ALONE, backends.select("numpy"))  # nothing is to be added up
-    assert links.between(ALONE, gpu.backend, nccl=True) is None
+    assert links.between(ALONE, gpu.backend, 10, nccl=True) is None
     monkeypatch.setattr(gpu.nccl, "available", False, raising=False)
-    with pytest.raises(InputError, match=r"^--nccl: NCCL cannot be loaded \(remedy: pip install nvidia-nccl-cu13\), or"):
+    with pytest.raises(InputError, match=r"^--nccl: NCCL cannot be loaded \(remedy: pip install nvidia-nccl-cu13\), or start"):
         links.refuse(two, gpu.backend)
 
 
 def test_two_processes_with_one_gpu_are_refused_in_all(gpu, monkeypatch):
     wires = importlib.import_module("bptt.fused.nccl")
     monkeypatch.setattr(wires, "device", lambda: "node1 0000:1B:00.0")
-    errors = together(3, lambda own: links.between(own, gpu.backend, nccl=True))
-    words = (
-        "--nccl: processes 0 and 1 have the same GPU (node1 0000:1B:00.0): start one process for each GPU, or leave --nccl out"
-    )
+    errors = together(3, lambda own: links.between(own, gpu.backend, 10, nccl=True))
+    words = "--nccl: processes 0 and 1 have the same GPU: start one process for each GPU, or without --nccl"
     assert [str(error) for error in errors] == [words] * 3
     assert [(error.agreed, error.told) for error in errors] == [(True, False), (True, True), (True, True)]
 
@@ -199,6 +199,6 @@ def test_nccl_of_one_process_gives_what_it_gets():
         pytest.skip(wires.obstacle())
     backend = backends.select("cupy")
     vector = np.random.default_rng(0).normal(size=101).astype(np.float32)
-    link = links.Link(Ranks(), backend, wires.Communicator(0, 1, lambda value: value))
-    found = link.total([cupy.asarray(vector)], 101, [0])
+    link = links.link(Ranks(), backend, 101, wires.Communicator(0, 1, lambda value: value))
+    found = links.total(link, [cupy.asarray(vector)], [0])
     np.testing.assert_array_equal(backend.get(found), vector)

@@ -193,7 +193,7 @@ def test_bad_input_is_one_line(names):
 def test_nccl_between_processes_without_gpus_is_refused(names):
     code, out, err = run(2, *MAIN, names, *TINY, "--nccl")
     assert (code, out) == (2, "")
-    assert err == "bptt: --nccl: the backend is numpy, and NCCL needs a GPU for each process: leave --nccl out\n"
+    assert err == "bptt: --nccl: the backend is numpy, and NCCL needs a GPU for each process: start without --nccl\n"
 
 
 @pytest.mark.gpu

@@ -280,10 +280,11 @@ def test_a_run_goes_on_as_it_was_begun(tmp_path, text):
 
 
 def test_what_a_session_chose_holds_for_the_next_one_too_but_for_where_it_stopped(tmp_path, text):
-    train(text, out=tmp_path / "run", stop_after=2)
+    assert train(text, out=tmp_path / "run", stop_after=2, nccl=True).record["settings"]["nccl"]
     go_on(tmp_path / "run", stop_after=2, evaluate_every=3, checkpoint_every=1, keep=5, patience=9)
     trained = go_on(tmp_path / "run")
     settings = trained.record["settings"] | trained.record["plan"]
+    assert not settings["nccl"]  # the next one may have no GPU
     assert [settings[name] for name in ("evaluate_every", "checkpoint_every", "keep", "patience")] == [3, 1, 5, 9]
     assert [row["step"] for row in outcome(tmp_path / "run")["metrics"] if "held_out" in row] == [3, 6, 9, 12]
     assert steps(tmp_path / "run")[-5:] == [8, 9, 10, 11, 12]
@@ -491,7 +492,7 @@ def test_a_model_alone_is_nothing_to_go_on_from(tmp_path, text):
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path, text, given):
     source = text if given == "file" else LONG
     train(source, out=tmp_path / "whole", seed=5)
-    train(source, out=tmp_path / "run", seed=5, stop_after=1)
+    train(source, out=tmp_path / "run", seed=5, stop_after=1, nccl=True)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     if given == "Python":
         with pytest.raises(
@@ -500,7 +501,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
             go_on(tmp_path / "run")
         go_on(tmp_path / "run", LONG)
     else:
-        go_on(tmp_path / "run")
+        assert not go_on(tmp_path / "run").record["settings"]["nccl"]
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 

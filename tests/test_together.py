@@ -95,8 +95,11 @@ def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, co
     alone = [state for state, _ in updates.updates(run.task, run.now.state)]
 
     def work(own):
-        task = run.task._replace(ranks=own, link=links.Link(own, run.task.backend))
-        states = [state for state, _ in updates.updates(task, alone[9])]  # from the states of all on
+        task = run.task._replace(ranks=own, link=links.link(own, run.task.backend, 1 + run.now.state.theta.shape[0]))
+        states = []
+        for state, traces in updates.updates(task, alone[9]):  # from the states of all on
+            assert all(trace.loss.base is None for trace in traces)  # or it would keep the whole sum in memory
+            states.append(state)
         return states, shares.gathered(states[-1].states, own, task.backend)
 
     results = together(size, work)
@@ -185,14 +188,11 @@ def test_without_a_launcher_mpi_is_not_touched(monkeypatch):
             parallel.begin(asked=asked)
 
 
-@pytest.mark.parametrize(
-    ("kinds", "reads"),
-    [(None, False), ("mpi,system", False), ("mpi,system,cuda", True), ("system,cuda:device", True), ("mpi,cuda:host", False)],
-)
-def test_an_mpi_says_whether_it_reads_the_memory_of_a_gpu(kinds, reads):
-    about = {"no_locks": "false"} if kinds is None else {"mpi_memory_alloc_kinds": kinds}
-    info = types.SimpleNamespace(Get=about.get)
-    assert parallel.reads_cuda(info) == reads
+@pytest.mark.parametrize("kinds", [None, "mpi,system", "mpi,cuda:host", "system,cuda:host:managed"])
+def test_an_mpi_says_whether_it_reads_the_memory_of_a_gpu(kinds):
+    assert not parallel.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": kinds}.get))
+    for more in ("cuda", "cuda:device", "cuda:managed:device"):
+        assert parallel.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": f"{kinds},{more}"}.get))
 
 
 def test_an_end_of_one_is_the_end_of_all(capsys):

@@ -71,11 +71,12 @@ class Backend:
             into[...] = self.get(array).reshape(-1)
 
     def send(self, host: HostArray) -> Array:
-        """A copy on the device of one of `exchanged`, or a part."""
+        """A copy on the device of one of `exchanged`, or a part; waits for it."""
         if self.name != "cupy":
             return self.put(host)
         array = self.xp.empty(host.shape, dtype=host.dtype)
-        array.set(host)
+        array.set(host)  # without a wait but on the null stream
+        self.synchronise()
         return array
 
     def room(self) -> int:

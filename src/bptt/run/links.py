@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bptt import fused
 from bptt.backend import Array, Backend
@@ -11,57 +11,38 @@ from bptt.run import parallel, sums
 from bptt.run.parallel import Ranks
 
 
-class Link:
-    """The way from this process to the others, and back, for vectors as long as a gradient."""
+class Link(NamedTuple):
+    """The way from this process to the others, and back, for vectors (n,)."""
 
-    def __init__(self, among: Ranks, backend: Backend, wire: Any = None):
-        """`wire` has `Alltoall` and `Allgather` as an mpi4py communicator, for arrays on the device.
+    among: Ranks
+    backend: Backend
+    wire: Any  # with `Alltoall` and `Allgather` as an mpi4py communicator has them
+    direct: bool  # whether it finds numbers where the backend has them, or on the host
+    waits: bool  # whether the device has to be done with them first
+    length: int  # n
+    rows: tuple[Array, Array, Array]  # (size, part) each, used again: what goes out, what comes in, and the sum
 
-        By default it is MPI, which gets them there if it says that it reads the memory of GPUs, and on the host if not.
-        """
-        self.among, self.backend = among, backend
-        self.wire = among.comm if wire is None else wire
-        self.direct = wire is not None or (among.cuda and backend.name == "cupy")
-        self.waits = self.direct and wire is None  # for MPI knows nothing of what the device has been asked for
-        self.rows: tuple[Array, ...] = ()  # (size, part) each: what goes out, what comes in, and the sum
-
-    def total(self, arrays: Sequence[Array], count: int, present: list[int]) -> Array:
-        """The sum of the vectors (count,) of some processes, in the order of `sums`: the same bits everywhere.
-
-        `arrays` (n,) or () are that of this process one behind the other. Each process adds up a part of all, as in a
-        reduce-scatter, and all gather the parts.
-        """
-        shape = self.among.size, -(-count // self.among.size)
-        if not self.rows or self.rows[0].shape != shape:
-            self.rows = tuple(self._zeros(shape) for _ in range(3))
-        given, parts, found = self.rows
-        end, flat = 0, given.reshape(-1)
-        for array in arrays:
-            begin, end = end, end + math.prod(array.shape)
-            self._copy(array, flat[begin:end])
-        self._ready()
-        self.wire.Alltoall(given, parts)
-        (own,) = sums.added(lambda number: (parts[number],) if number in present else None, self.among.size) or (parts[0],)
-        self._ready()
-        self.wire.Allgather(own, found)
-        whole = found.reshape(-1)[:count]
-        return self.backend.xp.asarray(whole, copy=True) if self.direct else self.backend.send(whole)
-
-    def _zeros(self, shape: tuple[int, int]) -> Array:
-        return self.backend.xp.zeros(shape, dtype=self.backend.dtype) if self.direct else self.backend.exchanged(shape)
-
-    def _copy(self, array: Array, into: Array) -> None:
-        if self.direct:
-            into[...] = array.reshape(-1)
-        else:
-            self.backend.fetch(array, into)
-
-    def _ready(self) -> None:
-        if self.waits:
-            self.backend.synchronise()
+    def __str__(self) -> str:
+        """By what the numbers go."""
+        if self.wire is not self.among.comm:
+            return "NCCL"
+        return "MPI from the GPU" if self.direct else "MPI by way of pinned memory" if self.backend.name == "cupy" else "MPI"
 
 
-def between(among: Ranks, backend: Backend, *, nccl: bool) -> Link | None:
+def link(among: Ranks, backend: Backend, length: int, wire: Any = None) -> Link:
+    """The way by a wire for arrays on the device; by default MPI's, for such if it says that it reads a GPU's memory."""
+    mpi = wire is None
+    direct = not mpi or (among.cuda and backend.name == "cupy")
+    shape = among.size, -(-length // among.size)
+
+    def zeros() -> Array:
+        return backend.xp.zeros(shape, dtype=backend.dtype) if direct else backend.exchanged(shape)
+
+    rows = zeros(), zeros(), zeros()
+    return Link(among, backend, among.comm if mpi else wire, direct, direct and mpi, length, rows)
+
+
+def between(among: Ranks, backend: Backend, length: int, *, nccl: bool) -> Link | None:
     """The link between processes that train together, all of which call this; None where there is one.
 
     Raises:
@@ -70,14 +51,14 @@ def between(among: Ranks, backend: Backend, *, nccl: bool) -> Link | None:
     if among.size == 1:
         return None
     if not nccl:
-        return Link(among, backend)
+        return link(among, backend, length)
     wires = fused.wires()
     devices = parallel.each(among, wires.device())
     for number, device in enumerate(devices):
         if (first := devices.index(device)) < number:
-            same = f"processes {first} and {number} have the same GPU ({device})"
-            raise parallel.agreed(among, InputError(f"--nccl: {same}: start one process for each GPU, or leave --nccl out"))
-    return Link(among, backend, wires.Communicator(among.rank, among.size, lambda value: parallel.same(among, value)))
+            same = f"processes {first} and {number} have the same GPU"
+            raise parallel.agreed(among, InputError(f"--nccl: {same}: start one process for each GPU, or without --nccl"))
+    return link(among, backend, length, wires.Communicator(among.rank, among.size, lambda value: parallel.same(among, value)))
 
 
 def refuse(among: Ranks, backend: Backend) -> None:
@@ -85,6 +66,35 @@ def refuse(among: Ranks, backend: Backend) -> None:
     if among.size == 1:
         return
     if backend.name != "cupy":
-        raise InputError(f"--nccl: the backend is {backend.name}, and NCCL needs a GPU for each process: leave --nccl out")
+        raise InputError(f"--nccl: the backend is {backend.name}, and NCCL needs a GPU for each process: start without --nccl")
     if obstacle := fused.wires().obstacle():
-        raise InputError(f"--nccl: {obstacle}, or leave --nccl out")
+        raise InputError(f"--nccl: {obstacle}, or start without --nccl")
+
+
+def total(link: Link, arrays: Sequence[Array], present: list[int]) -> Array:
+    """The sum of the vectors (n,) of some processes, in the order of `sums`: the same bits everywhere.
+
+    `arrays` (m,) or () are that of this process one behind the other; none, where it is not among those. Each process adds up
+    a part of all, as in a reduce-scatter, and all gather the parts.
+    """
+    given, parts, found = link.rows
+    end, flat = 0, given.reshape(-1)
+    for array in arrays:
+        begin, end = end, end + math.prod(array.shape)
+        if link.direct:
+            flat[begin:end] = array.reshape(-1)
+        else:
+            link.backend.fetch(array, flat[begin:end])
+    _ready(link)
+    link.wire.Alltoall(given, parts)
+    (own,) = sums.added(lambda number: (parts[number],) if number in present else None, link.among.size) or (parts[0],)
+    _ready(link)
+    link.wire.Allgather(own, found)
+    whole = found.reshape(-1)[: link.length]
+    return link.backend.xp.asarray(whole, copy=True) if link.direct else link.backend.send(whole)
+
+
+def _ready(link: Link) -> None:
+    """Let MPI find what the device has been asked for, of which it knows nothing."""
+    if link.waits:
+        link.backend.synchronise()

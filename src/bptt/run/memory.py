@@ -32,14 +32,19 @@ def updating(task: Task) -> float:
     parameters = packing.count(model.shapes(task.config))
     first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), LOOKED_AT)
     workers = max(1, threads.workers() // task.ranks.neighbours) if task.backend.name == "numpy" else 1
-    return max(15 * parameters, *(_in_update(task, window, parameters, workers) for _, window in first))
+    return _linked(task) + max(15 * parameters, *(_in_update(task, window, parameters, workers) for _, window in first))
 
 
 def measuring(task: Task) -> float:
     """The floating-point numbers that are alive at the worst moment of a measurement: its first batch is the largest one."""
     first = next(validation.windows(task, 0), None) if task.data.held_out else None
     area = first.steps * first.columns.shape[1] if first else 0
-    return 4 * packing.count(model.shapes(task.config)) + area * _per_step(task.config, FORWARD)
+    return _linked(task) + 4 * packing.count(model.shapes(task.config)) + area * _per_step(task.config, FORWARD)
+
+
+def _linked(task: Task) -> int:
+    """Numbers in the rows of a `links.Link`, as long as a run lasts."""
+    return 3 * packing.count(model.shapes(task.config)) * (task.ranks.size > 1)
 
 
 def _in_update(task: Task, window: Window, parameters: int, workers: int) -> float:
@@ -49,7 +54,7 @@ def _in_update(task: Task, window: Window, parameters: int, workers: int) -> flo
         alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1), ranks=ALONE)
         each: list[float] = [_in_update(alone, own, parameters, workers) for own, _, _ in shares.shares(window, count)]
         halves = len(each).bit_length() * parameters  # their sums wait for others
-        exchanged = 4 * parameters * (task.ranks.size > 1)  # what is sent, what comes, twice
+        exchanged = 2 * parameters * (task.ranks.size > 1)  # what a process adds up, and the sum
         width: int = window.columns.shape[1]
         gathered = 3 * width * _states(task.config) * (task.ranks.size > 1)  # when no update is computed
         return max(gathered, *each) + halves + exchanged + whole

@@ -74,8 +74,8 @@ def begin(*, asked: bool | None) -> Ranks:
 
 def reads_cuda(about: Any) -> bool:
     """Whether an MPI says of itself, as MPI 4.1 has it (section 12.4.3), that it takes the memory of a CUDA device."""
-    kinds = (about.Get("mpi_memory_alloc_kinds") or "").split(",")
-    return bool({"cuda", "cuda:device"}.intersection(kinds))
+    kinds = [kind.split(":") for kind in (about.Get("mpi_memory_alloc_kinds") or "").split(",")]
+    return any(kind == "cuda" and (not parts or "device" in parts) for kind, *parts in kinds)
 
 
 @contextlib.contextmanager

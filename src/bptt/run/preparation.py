@@ -162,7 +162,7 @@ def _settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Set
     """The settings and the plan of a run, and where its text is, from a record that may hold anything."""
     config, record = saved.config, saved.record
     try:
-        once = {"epochs": None, "out": None, "from_": None, "stop_after": None}  # of the session before
+        once = {"epochs": None, "out": None, "from_": None, "stop_after": None, "nccl": None}  # of the session before
         before = {name: value for name, value in {**record["settings"], **record["plan"], **once}.items() if value is not None}
         given = {name: value for name, value in told.items() if value is not None or name not in Plan._fields}
         settings = from_flags({**before, "mode": saved.mode, **given})

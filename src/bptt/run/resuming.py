@@ -17,7 +17,7 @@ def from_run(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, chan
     """What a run needs to go on in its own folder, which process 0 tidies up where nothing is in the way."""
     mending = among.rank == 0
     if not folder.steps(place):  # ended before its first checkpoint
-        first = {**configuration.read(place / folder.CONFIG), **told}
+        first = {**configuration.read(place / folder.CONFIG), "nccl": False, **told}
         named = first.pop("text", None)
         if text is None and named in (None, "-"):
             raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")

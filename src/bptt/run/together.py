@@ -5,6 +5,7 @@ from typing import Any
 
 from bptt import backend as backends
 from bptt.errors import InputError
+from bptt.nn import model, packing
 from bptt.run import environment, links, parallel, sums, twins
 from bptt.run.parallel import Ranks
 from bptt.run.preparation import Ready
@@ -56,10 +57,12 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         "compiled": twins.name(task.backend),
         "step": str(ready.now.state.step),
         "best": str((ready.now.progress.best, ready.now.progress.waited)),  # which decide when all end
+        "an MPI that reads a GPU's memory:": str(among.cuda),
         "weights": str(parallel.checksum(task.backend.get(ready.now.state.theta))),
     }
     parallel.check_alike(among, facts)
-    return ready._replace(task=task._replace(link=links.between(among, task.backend, nccl=task.settings.nccl)))
+    length = 1 + packing.count(model.shapes(task.config))  # a gradient and a loss
+    return ready._replace(task=task._replace(link=links.between(among, task.backend, length, nccl=task.settings.nccl)))
 
 
 def silent(words: str, row: dict[str, Any]) -> None:

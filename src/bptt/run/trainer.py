@@ -170,6 +170,8 @@ def carry_out(ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...
     """Train to the end, whatever it is, save, and say what there is now."""
     twins.rehearse(ready.task.config, ready.task.backend)
     here = {**environment.session(ready.task.backend), "compiled": twins.name(ready.task.backend)}
+    if ready.task.link is not None:
+        here |= {"processes": ready.task.ranks.size, "sums by": str(ready.task.link)}
     if out:
         folder.record_session(out, here, new=True)
     run = Run(ready.task, ready.record, out, tell)

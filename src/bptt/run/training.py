@@ -9,9 +9,8 @@ import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
 from bptt.nn import gradient, model, optimizers, packing, pieces
-from bptt.run import parallel, shares, sums, threads
+from bptt.run import links, parallel, shares, sums, threads
 from bptt.run.data import Data, Position, epochs, generator
-from bptt.run.links import Link
 from bptt.run.parallel import Ranks
 from bptt.run.plans import Plan
 from bptt.run.settings import Settings
@@ -40,7 +39,7 @@ class Task(NamedTuple):
     read: Callable[[Window], Batch]  # of `data`, its held-out part included
     ids: Array | None  # (N,) of `data` on the device, if they fit
     ranks: Ranks = parallel.ALONE  # the processes that train together
-    link: Link | None = None  # between them, if there are several
+    link: Any = None  # a links.Link between them, if there are several
 
 
 class State(NamedTuple):
@@ -107,7 +106,7 @@ def rate_at(task: Task, step: int) -> float:
 def culprit(task: Task, theta: Array, step: int, before: Position, states: Array | None) -> str:
     """The first tensor that is not finite in the update after `step` others, in the order in which they are computed.
 
-    Every process that trains with this one has to call it; only process 0, which tells, has the states of all columns.
+    Every process that trains with this one has to call it.
     """
     params = packing.unpack(theta, model.shapes(task.config))
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, before))
@@ -119,7 +118,8 @@ def culprit(task: Task, theta: Array, step: int, before: Position, states: Array
         ((f"the gradient of {name}", array) for name, array in packing.leaves(packing.unpack(d, model.shapes(task.config)))),
     )
     bad = (name for name, array in tensors if not np.isfinite(task.backend.get(array)).all())
-    return next(bad, "the norm of the gradient")
+    first = next(bad, "the norm of the gradient") if task.ranks.rank == 0 else ""  # where the states of all columns are
+    return parallel.same(task.ranks, first)
 
 
 def to_host(task: Task, state: State) -> dict[str, HostArray]:
@@ -177,10 +177,10 @@ def _gradient(
         return loss, d
 
     found: Any = sums.added(share, number, among.rank, among.size if among.size > 1 else None, min(number, width))
-    if task.link is not None:
-        parameters, present = packing.count(model.shapes(task.config)), sorted({which % among.size for which in every})
-        vector = task.link.total(found[::-1] if found else (), parameters + 1, present)
-        found = vector[parameters], vector[:parameters]
+    if among.size > 1:
+        vector = links.total(task.link, found[::-1] if found else (), sorted({which % among.size for which in every}))
+        loss = namespace(vector).asarray(vector[-1, ...], copy=True)  # which is kept for longer than the gradient
+        found = loss, vector[:-1]
     fields, columns = len(model.CELLS[task.config.cell].State._fields), len(range(among.rank, width, among.size))
     return *found, shares.joined(ends, (task.config.layers, fields, columns, task.config.hidden), task.backend)
 
