@@ -88,7 +88,7 @@ def names(tmp_path):
 
 
 @pytest.mark.parametrize(("count", "numbers"), [(2, [0, 1, 2, 3, 4, 5]), (3, [2, 11]), (4, [8])])
-def test_ranks_make_the_updates_of_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
+def test_processes_make_the_updates_of_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
     monkeypatch.setenv("BPTT_FUSED", "0")
     assert run(count, "-c", WORK, tmp_path, *numbers)[0] == 0
     found = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
