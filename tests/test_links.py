@@ -169,14 +169,12 @@ def test_all_ways_between_gpus_give_the_same_bits(way, dtype, gpu):
 def test_nccl_needs_a_gpu_and_its_library_for_each_process(gpu, monkeypatch):
     two = Ranks(0, 2)
     links.refuse(two, gpu.backend)
-    with pytest.raises(
-        InputError, match=r"^--nccl: the backend is numpy, and NCCL needs a GPU for each process: start without"
-    ):
+    with pytest.raises(InputError, match=r"^--nccl: the backend is numpy, and NCCL needs a GPU for each process: give"):
         links.refuse(two, backends.select("numpy"))
     links.refuse(ALONE, backends.select("numpy"))  # nothing is to be added up
     assert links.between(ALONE, gpu.backend, 10, nccl=True) is None
     monkeypatch.setattr(gpu.nccl, "available", False, raising=False)
-    with pytest.raises(InputError, match=r"^--nccl: NCCL cannot be loaded \(remedy: pip install nvidia-nccl-cu13\), or start"):
+    with pytest.raises(InputError, match=r"^--nccl: NCCL cannot be loaded \(remedy: pip install nvidia-nccl-cu13\), or give"):
         links.refuse(two, gpu.backend)
 
 
@@ -184,7 +182,7 @@ def test_two_processes_with_one_gpu_are_refused_in_all(gpu, monkeypatch):
     wires = importlib.import_module("bptt.fused.nccl")
     monkeypatch.setattr(wires, "device", lambda: "node1 0000:1B:00.0")
     errors = together(3, lambda own: links.between(own, gpu.backend, 10, nccl=True))
-    words = "--nccl: processes 0 and 1 have the same GPU: start one process for each GPU, or without --nccl"
+    words = "--nccl: processes 0 and 1 have the same GPU: start one process for each GPU, or with --nccl=false"
     assert [str(error) for error in errors] == [words] * 3
     assert [(error.agreed, error.told) for error in errors] == [(True, False), (True, True), (True, True)]
 

@@ -184,16 +184,87 @@ def test_processes_that_would_not_do_the_same_are_refused(names, flag, values):
 def test_bad_input_is_one_line(names):
     assert run(2, *MAIN, "nothing.txt")[::2] == (2, run(1, *MAIN, "nothing.txt")[2])
     code, _, err = run(2, *MAIN, names, "--micro-batches", "3")
-    words = "--micro-batches 3 for 2 processes: give 2, 4, 8 and so on, or leave it out for one part each"
+    words = "--micro-batches 3 for 2 processes: give 2, 4, 8 and so on, or 1 for one part each"
     assert (code, err) == (2, f"bptt: {words}\n")
     code, _, err = run(1, *MAIN, names, ":", "-n", "1", sys.executable, *MAIN, names, "--micro-batches", "3")
     assert (code, err) == (2, f"bptt: process 1 of 2: {words}\n")
 
 
+def test_what_keeps_one_from_beginning_is_told_once_and_ends_all(names, tmp_path):
+    assert run(3, *MAIN, names, "--nope") == (2, "", "bptt: Unknown option: --nope. Ask --help for all.\n")
+    rest = (":", "-n", "1", sys.executable, *MAIN, names, *TINY, "--steps", "5")
+    assert run(1, *MAIN, names, *TINY, *rest, "--nope")[2].startswith("bptt: process 1 of 2: Unknown option: --nope")
+    code, _, err = run(1, *MAIN, names, *TINY, "--steps", "5", *rest, "--dry-run")
+    assert code == 2
+    assert err.startswith("bptt: process 1 of 2 has --dry-run True, process 0 has False: start all")
+    code, _, err = run(2, *MAIN, "--resume", tmp_path / "nothing", "--seed", "3", "--cell", "gru")
+    assert (code, err.count("\n"), err[:16]) == (2, 1, "bptt: --cell gru")  # always the first one of the flags
+
+
+def test_what_keeps_the_first_one_from_writing_is_told_once_and_ends_all(names, tmp_path):
+    (tmp_path / "taken").mkdir()
+    for more in ((), ("--dry-run",)):
+        code, out, err = run(2, *MAIN, names, *TINY, "--out", tmp_path / "taken", *more)
+        words = f"bptt: {tmp_path / 'taken'}: something is there already: name a new folder, or move the old one away\n"
+        assert (code, out, err) == (2, "", words)
+    caught = "import bptt, sys\ntry: bptt.train('dinosaurs', out=sys.argv[1])\nexcept bptt.InputError as error: print('caught')"
+    assert run(2, "-c", caught, tmp_path / "taken")[:2] == (0, "caught\n" * 2)
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+wanted = sys.argv.pop(1)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == wanted and os.environ["PMI_RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from bptt.__main__ import main
+sys.argv[0] = "bptt"
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["bptt.run.environment", "mpi4py", "mpi4py.MPI"])
+def test_ctrl_c_in_one_that_has_not_met_the_others_ends_all(module, names):
+    before = time.monotonic()
+    code, _, err = run(2, "-c", INTERRUPTED, module, "train", names, *TINY, "--steps", "100000000")
+    assert code != 0
+    assert "bptt: interrupted\n" in err
+    assert "Traceback" not in err
+    assert time.monotonic() - before < 20
+
+
+EARLY = """
+import os, signal, sys
+from bptt.run import preparation
+
+def prepared(*arguments, was=preparation.from_scratch):
+    if os.environ["PMI_RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return was(*arguments)
+
+preparation.from_scratch = prepared
+from bptt.__main__ import main
+sys.argv[0] = "bptt"
+sys.exit(main())
+"""
+
+
+def test_a_signal_while_the_text_is_prepared_is_not_lost(names, tmp_path):
+    code, out, err = run(2, "-c", EARLY, "train", names, *TINY, "--steps", "100000000", "--out", tmp_path / "run")
+    assert code == 138, err
+    assert "interrupted (SIGUSR1) at step 1: saved in" in out
+    assert steps(tmp_path / "run") == [1]
+
+
 def test_nccl_between_processes_without_gpus_is_refused(names):
     code, out, err = run(2, *MAIN, names, *TINY, "--nccl")
     assert (code, out) == (2, "")
-    assert err == "bptt: --nccl: the backend is numpy, and NCCL needs a GPU for each process: start without --nccl\n"
+    assert err == "bptt: --nccl: the backend is numpy, and NCCL needs a GPU for each process: give --nccl=false\n"
 
 
 @pytest.mark.gpu

@@ -7,8 +7,14 @@ from typing import Any, NoReturn
 
 
 def leave(number: int, frame: Any) -> NoReturn:
-    """End at once: an exception that comes while Python calls back from an import is ignored, and the command would go on."""
+    """End at once: an exception that comes while Python calls back from an import is ignored, and the command would go on.
+
+    The end is that by the signal itself, where there is one: a shell calls it 130, and a launcher ends all other processes.
+    """
     os.write(2, b"bptt: interrupted\n")
+    if os.name == "posix":
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     os._exit(130)
 
 
@@ -24,8 +30,7 @@ def main() -> int:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return run()
     except KeyboardInterrupt:
-        sys.stderr.write("bptt: interrupted\n")
-        return 130
+        leave(signal.SIGINT, None)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from bptt.cli import check, exchange, info, report, textbook, training, use  # n
 from bptt.cli.console import complain, printing, unwritten, warn
 from bptt.cli.parser import app, explain
 from bptt.errors import InputError
+from bptt.run import parallel, together
 from bptt.run.checkpoint import Unsaved
 from bptt.run.memory import OutOfMemory
 from bptt.run.session import Diverged
@@ -41,15 +42,18 @@ def attempt(arguments: list[str] | None) -> int:
     """The exit code of a command, with one line for whatever goes wrong."""
     try:
         return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
-    except (InputError, Diverged) as error:
-        code = 3 if isinstance(error, Diverged) else 5 if isinstance(error, Unsaved) else 2
-        return code if getattr(error, "told", False) else complain(str(error), code)  # told: by another process
+    except Diverged as error:
+        return _refused(error, 3)
+    except InputError as error:
+        return _refused(_of_all(error, arguments), 5 if isinstance(error, Unsaved) else 2)
     except CycloptsError as error:
-        return complain(explain(error), 2)
+        return _refused(_of_all(InputError(explain(error)), arguments), 2)
     except MemoryError as error:
         lower = "try a smaller --hidden, --layers, --batch, --length or --count"
         return complain(str(error) if isinstance(error, OutOfMemory) else f"out of memory: {error}: {lower}", 4)
     except KeyboardInterrupt as error:
+        if parallel.launched() > 1:  # the others may not have met this process yet, and would wait for it
+            raise
         return complain(str(error) or "interrupted", 130)
     except SystemExit:  # of rich, which prints the help, where its reader leaves
         return 0
@@ -60,3 +64,15 @@ def attempt(arguments: list[str] | None) -> int:
         with printing():  # the help could not be printed
             raise
         return 0
+
+
+def _of_all(error: InputError, arguments: list[str] | None) -> InputError:
+    """What kept a training from beginning, as all processes say it that a launcher started."""
+    words = sys.argv[1:] if arguments is None else arguments
+    alone = "--distributed false" in " ".join(words).replace("=", " ")
+    return together.told_to_all(error, alone=alone) if words[:1] == ["train"] else error
+
+
+def _refused(error: Exception, code: int) -> int:
+    """An exit code, after the words of an error that no other process has told."""
+    return code if getattr(error, "told", False) else complain(str(error), code)

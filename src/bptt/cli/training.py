@@ -66,7 +66,7 @@ def train(
     with telling(settings, named=named) as tell:
         if resume is None:
             return code(trainer.begin(text, settings, tell, runs=RUNS, caught=ALL))
-        told = {name: getattr(settings, name) for name in given if hasattr(settings, name)}
+        told = {name: value for name, value in vars(settings).items() if name in given}
         return code(trainer.go_on(resume, text, told, tell, changed_text=changed_text, runs=RUNS, caught=ALL))
 
 

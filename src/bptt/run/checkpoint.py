@@ -31,19 +31,21 @@ class CheckpointError(InputError):
 class Taken(InputError):
     """A path that something is to be saved at, where something is already."""
 
-    def __init__(self, folder: Path) -> None:
-        goes_on = f": go on with bptt train --resume {folder}, or name" if os.path.isdir(folder / "checkpoints") else ": name"
-        super().__init__(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
-
 
 class Unsaved(InputError):
     """A checkpoint that could not be written, as on a full disk."""
 
 
+def taken(folder: Path) -> Taken:
+    """What to say of a folder that is there already."""
+    goes_on = f": go on with bptt train --resume {folder}, or name" if os.path.isdir(folder / "checkpoints") else ": name"
+    return Taken(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
+
+
 def refuse_unusable(folder: Path) -> None:
     """Raise an InputError where nothing can be saved: something is there already, or no folder can be made there."""
     if os.path.lexists(folder):
-        raise Taken(folder)
+        raise taken(folder)
     trial = None
     try:  # to make it is the only sure test; to make it elsewhere leaves alone what other runs are about to make
         around = next(path for path in folder.parents if path.exists())
@@ -74,7 +76,7 @@ def write(folder: Path, saved: Checkpoint) -> None:
     try:
         files.write_folder(folder, content)
     except FileExistsError:
-        raise Taken(folder) from None
+        raise taken(folder) from None
     except (OSError, ValueError) as error:
         needed = sum(map(len, content.values()))
         raise Unsaved(

@@ -22,12 +22,12 @@ TRIAL = 1.5  # seconds of updates, from which the time of all is told
 @fused.restored()
 def explain(text: Any, settings: Settings, tell: Tell) -> None:
     """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
-    among = together.begin(text, settings)
+    among = together.begin(text, settings, dry_run=True)
     if among.rank:
         tell = together.silent
     with parallel.ending_together(among):
-        if settings.out and among.rank == 0:
-            checkpoint.refuse_unusable(settings.out)
+        if (out := settings.out) is not None:
+            parallel.first(among, lambda: checkpoint.refuse_unusable(out))
         ready = together.prepared(among, settings, lambda: preparation.from_scratch(text, settings, among))
         _tell(ready, tell)
 

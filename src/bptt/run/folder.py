@@ -43,7 +43,7 @@ def create(folder: Path, config: str, environment: dict[str, Any]) -> None:
         files.write_folder(folder, {ENVIRONMENT: files.to_json(environment), CONFIG: config.encode("utf-8", "surrogateescape")})
         folder.joinpath(CHECKPOINTS).mkdir()
     except FileExistsError:
-        raise checkpoint.Taken(folder) from None
+        raise checkpoint.taken(folder) from None
     except (OSError, ValueError) as error:
         raise Unsaved(f"{folder}: cannot be made: {files.reason(error)}") from error
 

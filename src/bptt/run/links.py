@@ -57,7 +57,7 @@ def between(among: Ranks, backend: Backend, length: int, *, nccl: bool) -> Link 
     for number, device in enumerate(devices):
         if (first := devices.index(device)) < number:
             same = f"processes {first} and {number} have the same GPU"
-            raise parallel.agreed(among, InputError(f"--nccl: {same}: start one process for each GPU, or without --nccl"))
+            raise parallel.agreed(among, InputError(f"--nccl: {same}: start one process for each GPU, or with --nccl=false"))
     return link(among, backend, length, wires.Communicator(among.rank, among.size, lambda value: parallel.same(among, value)))
 
 
@@ -66,9 +66,9 @@ def refuse(among: Ranks, backend: Backend) -> None:
     if among.size == 1:
         return
     if backend.name != "cupy":
-        raise InputError(f"--nccl: the backend is {backend.name}, and NCCL needs a GPU for each process: start without --nccl")
+        raise InputError(f"--nccl: the backend is {backend.name}, and NCCL needs a GPU for each process: give --nccl=false")
     if obstacle := fused.wires().obstacle():
-        raise InputError(f"--nccl: {obstacle}, or start without --nccl")
+        raise InputError(f"--nccl: {obstacle}, or give --nccl=false")
 
 
 def total(link: Link, arrays: Sequence[Array], present: list[int]) -> Array:

@@ -45,13 +45,14 @@ def launched() -> int:
     return max((int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()), default=1)
 
 
-def begin(*, asked: bool | None) -> Ranks:
+def begin(*, asked: bool | None, problem: str = "") -> Ranks:
     """Where this process is among those that a launcher started.
 
     Alone where it is not asked for, and where nothing is said of it and no launcher has left a trace in the environment.
+    A process that cannot begin says its `problem`, for the others would wait for it.
 
     Raises:
-        InputError: MPI is not installed, or is not the one of the launcher.
+        InputError: MPI is not installed, or is not the one of the launcher; in all processes, where one has a problem.
     """
     told = launched()
     if asked is False or (asked is None and told == 1):
@@ -69,7 +70,11 @@ def begin(*, asked: bool | None) -> Ranks:
     if comm.size == 1:
         return ALONE
     machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    return Ranks(comm.rank, comm.size, machine.rank, machine.size, comm, reads_cuda(MPI.COMM_WORLD.Get_info()))
+    ranks = Ranks(comm.rank, comm.size, machine.rank, machine.size, comm, reads_cuda(MPI.COMM_WORLD.Get_info()))
+    for number, other in enumerate(each(ranks, problem)):
+        if other:
+            raise agreed(ranks, InputError(other if number == 0 else f"process {number} of {ranks.size}: {other}"))
+    return ranks
 
 
 def reads_cuda(about: Any) -> bool:
@@ -147,6 +152,11 @@ def agreed(ranks: Ranks, error: InputError | ArithmeticError) -> InputError | Ar
     """An error that all processes raise, and process 0 tells: with marks for those who catch it."""
     vars(error).update(agreed=True, told=ranks.rank > 0)
     return error
+
+
+def first(ranks: Ranks, function: Callable[[], T]) -> T | None:
+    """What a function gives, called by process 0 alone; its InputError or ArithmeticError is raised in all."""
+    return one_after_another(ranks, function if ranks.rank == 0 else lambda: None)
 
 
 def check_alike(ranks: Ranks, facts: dict[str, str]) -> None:

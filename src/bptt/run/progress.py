@@ -113,8 +113,8 @@ def again(task: Task, out: Path) -> str:
     """The command that goes on with a run, in Python where its text was given there."""
     if not task.data.source:
         return f"bptt.train(TEXT, resume={str(out)!r})"
-    folder = shlex.quote(str(out))
-    return f"bptt train - --resume {folder} < TEXT" if task.data.source == "-" else f"bptt train --resume {folder}"
+    folder, launcher = shlex.quote(str(out)), f"mpiexec -n {task.ranks.size} " if task.ranks.size > 1 else ""
+    return f"bptt train - --resume {folder} < TEXT" if task.data.source == "-" else f"{launcher}bptt train --resume {folder}"
 
 
 def ending(trained: LanguageModel, task: Task, out: Path | None, ended: str, step: int) -> tuple[str, dict[str, Any]]:

@@ -12,9 +12,21 @@ from bptt.run.preparation import Ready
 from bptt.run.settings import Settings
 
 
-def begin(text: Any, settings: Settings) -> Ranks:
+def told_to_all(error: InputError, *, alone: bool) -> InputError:
+    """An error that came before `begin`, as all processes raise it that a launcher started, unless each trains `alone`."""
+    if alone or parallel.launched() == 1 or hasattr(error, "agreed"):
+        return error
+    try:
+        parallel.begin(asked=None, problem=str(error))
+    except InputError as other:  # without `agreed` it is another one: there is no MPI to tell it by
+        return other if hasattr(other, "agreed") else error
+    return error
+
+
+def begin(text: Any, settings: Settings, *, dry_run: bool = False) -> Ranks:
     """The process among those that train together, if there are several."""
     among = parallel.begin(asked=settings.distributed)
+    parallel.check_alike(among, {"--dry-run": str(dry_run)})
 
     def check() -> None:
         if among.size > 1 and isinstance(text, str) and text == "-":
@@ -22,7 +34,7 @@ def begin(text: Any, settings: Settings) -> Ranks:
         if settings.micro_batches > 1 and not sums.divide(settings.micro_batches, among.size):
             told = f"--micro-batches {settings.micro_batches} for {among.size} processes"
             some = f"{among.size}, {2 * among.size}, {4 * among.size} and so on"
-            raise InputError(f"{told}: give {some}, or leave it out for one part each")
+            raise InputError(f"{told}: give {some}, or 1 for one part each")
 
     parallel.one_after_another(among, check)
     return among

@@ -91,13 +91,17 @@ def train(
         Diverged: the loss was not finite before there was anything to keep.
         OutOfMemory: the run needs more memory than there is.
     """
-    told = {**({} if config is None else configuration.read(path("config", config))), **flags}
-    named = told.pop("text", None)
-    text = named if text is None else text
-    tell = progress.plain(from_flags(told), report)
-    if resume is not None:
-        return go_on(path("resume", resume), text, told, tell, changed_text=changed_text)
-    return begin("dinosaurs" if text is None else text, from_flags(told), tell)
+    try:
+        told = {**({} if config is None else configuration.read(path("config", config))), **flags}
+        named = told.pop("text", None)
+        text = named if text is None else text
+        settings = from_flags(told)
+        tell = progress.plain(settings, report)
+        if resume is not None:
+            return go_on(path("resume", resume), text, told, tell, changed_text=changed_text)
+    except InputError as error:
+        raise together.told_to_all(error, alone=flags.get("distributed") is False) from None
+    return begin("dinosaurs" if text is None else text, settings, tell)
 
 
 def begin(
@@ -109,13 +113,14 @@ def begin(
         settings, runs, tell = dataclasses.replace(settings, out=None), None, together.silent
     with parallel.ending_together(among), contextlib.ExitStack() as stack:
         stack.enter_context(fused.restored())
-        if settings.out:
-            checkpoint.refuse_unusable(settings.out)  # before hours are spent on a large text
+        arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None  # MPI may swallow some
+        if (named := told.out) is not None:
+            parallel.first(among, lambda: checkpoint.refuse_unusable(named))  # before hours are spent on a large text
         ready = together.prepared(among, told, lambda: preparation.from_scratch(text, settings, among))
-        out = _new_folder(ready.task, settings.out, runs, stack)
+        out = parallel.first(among, lambda: _new_folder(ready.task, settings.out, runs, stack))
         try:
             tell(progress.heading(ready.task), {"event": "start", "record": ready.record})
-            return carry_out(ready, out, tell, caught)
+            return carry_out(ready, out, tell, caught, arrived)
         except BaseException as error:
             if out and not isinstance(error, Hurried):
                 folder.discard(out)
@@ -144,30 +149,36 @@ def go_on(
         tell = together.silent
     with parallel.ending_together(among), contextlib.ExitStack() as stack:
         stack.enter_context(fused.restored())
+        arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None
         out: Path | None = None if among.rank else place
         if in_place:
-            if among.rank == 0:
-                stack.enter_context(folder.locked(place))
+            parallel.first(among, lambda: stack.enter_context(folder.locked(place)))
             prepare = partial(resuming.from_run, place, text, told, among, changed_text=changed_text)
             ready = together.prepared(among, asked, prepare)
-            if among.rank == 0:
-                folder.reconfigure(place, configuration.to_toml(ready.task))
+            parallel.first(among, lambda: folder.reconfigure(place, configuration.to_toml(ready.task)))
         else:
             prepare = partial(resuming.from_lone, place, text, told, among, changed_text=changed_text)
             ready = together.prepared(among, asked, prepare)
             named = path("out", told["out"]) if "out" in told else None
-            out = None if among.rank else _new_folder(ready.task, named, runs, stack)
-            if out:  # that is its first checkpoint, then
-                folder.rewrite(out, ready.now.progress.history)
-                session.save(Run(ready.task, ready.record, out, tell), ready.now)
+            out = parallel.first(among, lambda: _first_checkpoint(ready, _new_folder(ready.task, named, runs, stack), tell))
         step = ready.now.progress.step
         row = {"event": "resume", "step": step, "record": ready.record, "history": list(ready.now.progress.history)}
         tell(progress.going_on(ready.task, place, step), row)
-        return carry_out(ready, out, tell, caught)
+        return carry_out(ready, out, tell, caught, arrived)
 
 
-def carry_out(ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...]) -> LanguageModel:
-    """Train to the end, whatever it is, save, and say what there is now."""
+def _first_checkpoint(ready: Ready, out: Path | None, tell: Tell) -> Path | None:
+    """The folder of a run that goes on from a lone checkpoint, if there is one; that is its first one then."""
+    if out is not None:
+        folder.rewrite(out, ready.now.progress.history)
+        session.save(Run(ready.task, ready.record, out, tell), ready.now)
+    return out
+
+
+def carry_out(
+    ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...], early: list[str] | None = None
+) -> LanguageModel:
+    """Train to the end, whatever it is, save, and say what there is now; `early` gets signals from before on, if given."""
     twins.rehearse(ready.task.config, ready.task.backend)
     here = {**environment.session(ready.task.backend), "compiled": twins.name(ready.task.backend)}
     if ready.task.link is not None:
@@ -175,7 +186,8 @@ def carry_out(ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...
     if out:
         folder.record_session(out, here, new=True)
     run = Run(ready.task, ready.record, out, tell)
-    with np.errstate(all="ignore"), signals.noted(caught) as arrived:  # a loss that is not finite is told in words, once
+    noted = signals.noted(caught) if early is None else contextlib.nullcontext(early)
+    with np.errstate(all="ignore"), noted as arrived:  # a loss that is not finite is told in words, once
         now = session.go_on(run, ready.now, arrived)
     if now.state.step == 0 and now.error is None:
         raise KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
