@@ -1,8 +1,9 @@
 """What more processes are worth: characters per second of `mpiexec -n N bptt train`, each process with one core.
 
-The efficiency is the speed over N times that of one process, and the share of the sums is the time that N processes take to add
-up vectors as long as a gradient, over that of an update. Times are those of metrics.jsonl, from a third of the run on; the
-numbers of processes take turns, and of several runs of each the median counts.
+The efficiency is the speed over N times that of one process. Beside it is that of N processes which train N models, each with
+as many columns as it has otherwise: what is lost there is lost by narrow batches and by cores that share a memory, not between
+processes. The share of the sums is the time that N processes take to add up vectors as long as a gradient, over that of an
+update. Times are those of metrics.jsonl, from a third of the run on; all take turns, and of several runs of each the median counts.
 
     python bench/parallel.py [--ranks 1 2] [--hidden 128 512 1024]
     python bench/parallel.py --predict bench/results/parallel.json
@@ -35,23 +36,31 @@ HERE = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{HERE}{os.pathsep}{os.environ['PATH']}"}
 
 
-def launched(count: int, *command: str) -> str:
-    """What a command prints that so many processes run."""
-    return subprocess.run(
-        ["mpiexec", "-n", str(count), *command], env=ENVIRONMENT, check=True, capture_output=True, text=True
-    ).stdout
+def launched(*commands: list[str]) -> str:
+    """What commands print that mpiexec starts together."""
+    words = ["mpiexec", *commands[0], *(word for command in commands[1:] for word in (":", *command))]
+    return subprocess.run(words, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout
 
 
-def trained(count: int, hidden: int, steps: int, cell: str) -> tuple[float, float]:
-    """Characters per second, and seconds of an update."""
+def trained(count: int, hidden: int, steps: int, cell: str, *, apart: bool = False) -> tuple[float, float]:
+    """Characters per second of all, and seconds of an update; `apart`: of so many models, each with its share of a batch."""
+    batch = BATCH // count if apart else BATCH
+    size = ["--hidden", str(hidden), "--batch", str(batch), "--length", str(LENGTH), "--steps", str(steps), "--cell", cell]
+    quick = ["--dropout", "0", "--evaluate-every", str(steps), "--backend", "numpy", "--seed", "1", "--quiet"]
+    command = [sys.executable, "-m", "bptt", "train", "python-help", *size, *quick]
     with tempfile.TemporaryDirectory() as folder:
-        size = ["--hidden", str(hidden), "--batch", str(BATCH), "--length", str(LENGTH), "--steps", str(steps), "--cell", cell]
-        quick = ["--dropout", "0", "--evaluate-every", str(steps), "--backend", "numpy", "--seed", "1", "--quiet"]
-        launched(count, sys.executable, "-m", "bptt", "train", "python-help", *size, *quick, "--out", f"{folder}/run")
-        rows = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text("utf-8").splitlines()]
-    first, last = rows[len(rows) // 3], rows[-2]  # the last one is measured on what is held out
-    seconds = last["seconds"] - first["seconds"]
-    return (last["characters"] - first["characters"]) / seconds, seconds / (last["step"] - first["step"])
+        if apart:
+            each = [["-n", "1", *command, "--distributed=false", "--out", f"{folder}/{number}"] for number in range(count)]
+            launched(*each)
+        else:
+            launched(["-n", str(count), *command, "--out", f"{folder}/0"])
+        runs = [path.read_text("utf-8").splitlines() for path in Path(folder).glob("*/metrics.jsonl")]
+    speed = seconds = 0.0
+    for rows in ([json.loads(line) for line in lines] for lines in runs):
+        first, last = rows[len(rows) // 3], rows[-2]  # the last one is measured on what is held out
+        seconds = last["seconds"] - first["seconds"]
+        speed += (last["characters"] - first["characters"]) / seconds
+    return speed, seconds / (last["step"] - first["step"])
 
 
 def sums(count: int) -> None:
@@ -113,18 +122,26 @@ def main() -> None:
         sums(arguments.sum)
         return
     rows: list[dict[str, Any]] = []
-    print(f"{'H':>5}{'processes':>11}{'characters/s':>14}{'efficiency':>12}{'share of sums':>15}")
+    print(f"{'H':>5}{'processes':>11}{'characters/s':>14}{'efficiency':>12}{'apart':>8}{'share of sums':>15}")
     for hidden in arguments.hidden:
         steps = arguments.steps or max(40, 15_000 // hidden)
-        runs = [[trained(count, hidden, steps, arguments.cell) for count in arguments.ranks] for _ in range(arguments.repeats)]
-        medians = [[statistics.median(numbers) for numbers in zip(*those)] for those in zip(*runs)]
-        alone = medians[0][0] / arguments.ranks[0]
-        for count, (speed, update) in zip(arguments.ranks, medians):
-            summed = str(length(arguments.cell, hidden))
-            share = float(launched(count, sys.executable, __file__, "--sum", summed)) / update if count > 1 else 0.0
+        ways = [(count, apart) for count in arguments.ranks for apart in (False, True) if count > 1 or not apart]
+        runs = [
+            [trained(count, hidden, steps, arguments.cell, apart=apart) for count, apart in ways]
+            for _ in range(arguments.repeats)
+        ]
+        medians = {way: [statistics.median(numbers) for numbers in zip(*those)] for way, those in zip(ways, zip(*runs))}
+        alone = medians[ways[0]][0] / ways[0][0]
+        for count in arguments.ranks:
+            speed, update = medians[count, False]
+            adding = ["-n", str(count), sys.executable, __file__, "--sum", str(length(arguments.cell, hidden))]
+            share = float(launched(adding)) / update if count > 1 else 0.0
+            most = medians.get((count, True), medians[count, False])[0]
             row = {"cell": arguments.cell, "hidden": hidden, "ranks": count, "characters_per_second": round(speed)}
-            rows.append({**row, "efficiency": round(speed / count / alone, 3), "share_of_sums": round(share, 4)})
-            print(f"{hidden:5}{count:11}{speed:14,.0f}{speed / count / alone:12.2f}{share:15.1%}", flush=True)
+            ratios = {"efficiency": round(speed / count / alone, 3), "efficiency_apart": round(most / count / alone, 3)}
+            rows.append({**row, **ratios, "share_of_sums": round(share, 4)})
+            told = f"{speed / count / alone:12.2f}{most / count / alone:8.2f}"
+            print(f"{hidden:5}{count:11}{speed:14,.0f}{told}{share:15.1%}", flush=True)
     print(report(rows, "mpi4py"))
 
 

@@ -1223,6 +1223,20 @@ MUTATIONS = [
         "test_memory.py::test_the_numbers_of_an_update",
     ),
     Mutation(
+        "processes: what keeps one from beginning is told by all",
+        "run/together.py",
+        "if alone or parallel.launched() == 1 or",
+        "if True or",
+        "test_parallel.py::test_what_keeps_one",
+    ),
+    Mutation(
+        "processes: a signal while the text is prepared is lost",
+        "run/trainer.py",
+        "noted = signals.noted(caught) if early is None else contextlib.nullcontext(early)",
+        "noted = signals.noted(caught)",
+        "test_parallel.py::test_a_signal_while",
+    ),
+    Mutation(
         "processes: an end of one is not told to the others",
         "run/parallel.py",
         "ranks.comm.Abort(",
