@@ -3,7 +3,8 @@
 The efficiency is the speed over N times that of one process. Beside it is that of N processes which train N models, each with
 as many columns as it has otherwise: what is lost there is lost by narrow batches and by cores that share a memory, not between
 processes. The share of the sums is the time that N processes take to add up vectors as long as a gradient, over that of an
-update. Times are those of metrics.jsonl, from a third of the run on; all take turns, and of several runs of each the median counts.
+update. Times are those of metrics.jsonl, from a third of the run on; all take turns, and the median of several runs of each
+counts.
 
     python bench/parallel.py [--ranks 1 2] [--hidden 128 512 1024]
     python bench/parallel.py --predict bench/results/parallel.json

@@ -197,6 +197,18 @@ def test_what_keeps_one_from_beginning_is_told_once_and_ends_all(names, tmp_path
     code, _, err = run(1, *MAIN, names, *TINY, "--steps", "5", *rest, "--dry-run")
     assert code == 2
     assert err.startswith("bptt: process 1 of 2 has --dry-run True, process 0 has False: start all")
+    for one, other in (("", "--out"), ("--out", "")):
+        named = [[flag, tmp_path / "out"] if flag else [] for flag in (one, other)]
+        code, _, err = run(1, *MAIN, names, *TINY, "--steps", "5", *named[0], *rest, *named[1])
+        assert code == 2
+        assert err.startswith("bptt: process 1 of 2 has --out ")
+    assert not (tmp_path / "out").exists()
+    assert run(1, *MAIN, names, *TINY, "--steps", "5", "--out", tmp_path / "whole")[0] == 0
+    shutil.copytree(tmp_path / "whole" / "checkpoints" / "step-00000005", tmp_path / "lone")
+    rest = (":", "-n", "1", sys.executable, *MAIN, "--resume", tmp_path / "lone")
+    code, _, err = run(1, *MAIN, "--resume", tmp_path / "whole", *rest)
+    assert code == 2
+    assert err.startswith("bptt: process 1 of 2 has at --resume no run, process 0 has a run: start all")
     code, _, err = run(2, *MAIN, "--resume", tmp_path / "nothing", "--seed", "3", "--cell", "gru")
     assert (code, err.count("\n"), err[:16]) == (2, 1, "bptt: --cell gru")  # always the first one of the flags
 

@@ -42,8 +42,10 @@ def taken(folder: Path) -> Taken:
     return Taken(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
 
 
-def refuse_unusable(folder: Path) -> None:
+def refuse_unusable(folder: Path | None) -> None:
     """Raise an InputError where nothing can be saved: something is there already, or no folder can be made there."""
+    if folder is None:  # nothing is to be saved
+        return
     if os.path.lexists(folder):
         raise taken(folder)
     trial = None

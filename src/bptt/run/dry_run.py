@@ -1,6 +1,7 @@
 """What a run would do, and what it would take: `bptt train --dry-run`."""
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,7 @@ def explain(text: Any, settings: Settings, tell: Tell) -> None:
     if among.rank:
         tell = together.silent
     with parallel.ending_together(among):
-        if (out := settings.out) is not None:
-            parallel.first(among, lambda: checkpoint.refuse_unusable(out))
+        parallel.first(among, partial(checkpoint.refuse_unusable, settings.out))
         ready = together.prepared(among, settings, lambda: preparation.from_scratch(text, settings, among))
         _tell(ready, tell)
 

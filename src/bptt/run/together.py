@@ -69,7 +69,7 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         "compiled": twins.name(task.backend),
         "step": str(ready.now.state.step),
         "best": str((ready.now.progress.best, ready.now.progress.waited)),  # which decide when all end
-        "an MPI that reads a GPU's memory:": str(among.cuda),
+        "an MPI that reads a GPU's memory:": str(among.cuda and task.backend.name == "cupy"),
         "weights": str(parallel.checksum(task.backend.get(ready.now.state.theta))),
     }
     parallel.check_alike(among, facts)

@@ -114,8 +114,7 @@ def begin(
     with parallel.ending_together(among), contextlib.ExitStack() as stack:
         stack.enter_context(fused.restored())
         arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None  # MPI may swallow some
-        if (named := told.out) is not None:
-            parallel.first(among, lambda: checkpoint.refuse_unusable(named))  # before hours are spent on a large text
+        parallel.first(among, partial(checkpoint.refuse_unusable, settings.out))  # before hours are spent
         ready = together.prepared(among, told, lambda: preparation.from_scratch(text, settings, among))
         out = parallel.first(among, lambda: _new_folder(ready.task, settings.out, runs, stack))
         try:
@@ -145,6 +144,7 @@ def go_on(
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
     asked = from_flags({name: value for name, value in told.items() if name in ("backend", "distributed", "out")})
     among = together.begin(text, asked)
+    parallel.check_alike(among, {"at --resume": "a run" if in_place else "no run"})
     if among.rank:
         tell = together.silent
     with parallel.ending_together(among), contextlib.ExitStack() as stack:
