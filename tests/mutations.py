@@ -1037,8 +1037,9 @@ MUTATIONS = [
     Mutation(
         "twins: those of a run stay",
         "run/trainer.py",
-        "stack.enter_context(fused.restored())\n        if settings.out",
-        "if settings.out",
+        "stack.enter_context(fused.restored())\n        arrived = stack.enter_context(signals.noted(caught))"
+        " if among.size > 1 else None  #",
+        "arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None  #",
         "test_twins.py::test_after_a_run",
     ),
     Mutation(
