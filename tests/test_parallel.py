@@ -196,7 +196,7 @@ def test_what_keeps_one_from_beginning_is_told_once_and_ends_all(names, tmp_path
     assert run(1, *MAIN, names, *TINY, *rest, "--nope")[2].startswith("bptt: process 1 of 2: Unknown option: --nope")
     code, _, err = run(1, *MAIN, names, *TINY, "--steps", "5", *rest, "--dry-run")
     assert code == 2
-    assert err.startswith("bptt: process 1 of 2 has --dry-run True, process 0 has False: start all")
+    assert err.startswith("bptt: process 1 of 2 has to do: a dry run, process 0 has a new run: start all")
     for one, other in (("", "--out"), ("--out", "")):
         named = [[flag, tmp_path / "out"] if flag else [] for flag in (one, other)]
         code, _, err = run(1, *MAIN, names, *TINY, "--steps", "5", *named[0], *rest, *named[1])
@@ -208,7 +208,9 @@ def test_what_keeps_one_from_beginning_is_told_once_and_ends_all(names, tmp_path
     rest = (":", "-n", "1", sys.executable, *MAIN, "--resume", tmp_path / "lone")
     code, _, err = run(1, *MAIN, "--resume", tmp_path / "whole", *rest)
     assert code == 2
-    assert err.startswith("bptt: process 1 of 2 has at --resume no run, process 0 has a run: start all")
+    assert err.startswith("bptt: process 1 of 2 has to do: a checkpoint to go on with, process 0 has a run to go on with: ")
+    code, _, err = run(1, *MAIN, names, *TINY, "--steps", "5", *rest)
+    assert (code, "has to do: a checkpoint to go on with, process 0 has a new run: start all" in err) == (2, True)
     code, _, err = run(2, *MAIN, "--resume", tmp_path / "nothing", "--seed", "3", "--cell", "gru")
     assert (code, err.count("\n"), err[:16]) == (2, 1, "bptt: --cell gru")  # always the first one of the flags
 

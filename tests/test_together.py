@@ -12,6 +12,7 @@ import pytest
 import bptt
 from bptt.errors import InputError
 from bptt.run import links, parallel, preparation, progress, shares, sums, updates
+from bptt.run import together as together_
 from bptt.run.parallel import ALONE, Drifted, Ranks
 from bptt.run.settings import from_flags
 from runs import NAMES, PROSE
@@ -193,6 +194,16 @@ def test_an_mpi_says_whether_it_reads_the_memory_of_a_gpu(kinds):
     assert not parallel.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": kinds}.get))
     for more in ("cuda", "cuda:device", "cuda:managed:device"):
         assert parallel.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": f"{kinds},{more}"}.get))
+
+
+def test_an_error_stays_as_it_is_where_nobody_has_to_be_told(monkeypatch):
+    for name in parallel.LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    for alone, started in ((False, "1"), (True, "2")):
+        monkeypatch.setenv("PMI_SIZE", started)
+        with pytest.raises(InputError, match=r"^no file$") as caught, together_.telling_all(alone=alone):
+            raise InputError("no file") from FileNotFoundError("there")
+        assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
 def test_an_end_of_one_is_the_end_of_all(capsys):

@@ -5,14 +5,16 @@ import signal
 import sys
 from typing import Any, NoReturn
 
+LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # as in bptt.run.parallel, before it is imported
+
 
 def leave(number: int, frame: Any) -> NoReturn:
     """End at once: an exception that comes while Python calls back from an import is ignored, and the command would go on.
 
-    The end is that by the signal itself, where there is one: a shell calls it 130, and a launcher ends all other processes.
+    Beside others it is the end by the signal itself, where there is one, so that the launcher ends them, too.
     """
     os.write(2, b"bptt: interrupted\n")
-    if os.name == "posix":
+    if os.name == "posix" and any(name in os.environ for name in LAUNCHED):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(130)
@@ -30,7 +32,8 @@ def main() -> int:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return run()
     except KeyboardInterrupt:
-        leave(signal.SIGINT, None)
+        sys.stderr.write("bptt: interrupted\n")
+        return 130
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The command line: a thin shell over the package; bad input is one line on standard error and exit code 2."""
 
 import io
+import re
 import sys
 import warnings
 
@@ -10,7 +11,7 @@ from bptt.cli import check, exchange, info, report, textbook, training, use  # n
 from bptt.cli.console import complain, printing, unwritten, warn
 from bptt.cli.parser import app, explain
 from bptt.errors import InputError
-from bptt.run import parallel, together
+from bptt.run import parallel, signals, together
 from bptt.run.checkpoint import Unsaved
 from bptt.run.memory import OutOfMemory
 from bptt.run.session import Diverged
@@ -45,16 +46,17 @@ def attempt(arguments: list[str] | None) -> int:
     except Diverged as error:
         return _refused(error, 3)
     except InputError as error:
-        return _refused(_of_all(error, arguments), 5 if isinstance(error, Unsaved) else 2)
+        return _refused(error, 5 if isinstance(error, Unsaved) else 2)
     except CycloptsError as error:
         return _refused(_of_all(InputError(explain(error)), arguments), 2)
     except MemoryError as error:
         lower = "try a smaller --hidden, --layers, --batch, --length or --count"
         return complain(str(error) if isinstance(error, OutOfMemory) else f"out of memory: {error}: {lower}", 4)
     except KeyboardInterrupt as error:
+        code = complain(str(error) or "interrupted", 130)
         if parallel.launched() > 1:  # the others may not have met this process yet, and would wait for it
-            raise
-        return complain(str(error) or "interrupted", 130)
+            signals.end()
+        return code
     except SystemExit:  # of rich, which prints the help, where its reader leaves
         return 0
     except OSError as error:
@@ -69,7 +71,7 @@ def attempt(arguments: list[str] | None) -> int:
 def _of_all(error: InputError, arguments: list[str] | None) -> InputError:
     """What kept a training from beginning, as all processes say it that a launcher started."""
     words = sys.argv[1:] if arguments is None else arguments
-    alone = "--distributed false" in " ".join(words).replace("=", " ")
+    alone = re.search(r"--distributed[= ](false|no|n|f|0)\b", " ".join(words).lower()) is not None
     return together.told_to_all(error, alone=alone) if words[:1] == ["train"] else error
 
 

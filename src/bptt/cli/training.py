@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from bptt.cli.console import printing, say
 from bptt.cli.parser import Text, app, given
 from bptt.errors import InputError
-from bptt.run import configuration, folder, panel, parallel, progress, trainer
+from bptt.run import configuration, folder, panel, parallel, progress, together, trainer
 from bptt.run import dry_run as dry
 from bptt.run.language_model import LanguageModel
 from bptt.run.session import Tell
@@ -49,7 +49,14 @@ def train(
     settings
         One flag for each.
     """
-    settings = check(settings)
+    with together.telling_all(alone=settings.distributed is False):
+        return _train(text, check(settings), resume, config, changed_text=changed_text, dry_run=dry_run)
+
+
+def _train(
+    text: str | None, settings: Settings, resume: Path | None, config: Path | None, *, changed_text: bool, dry_run: bool
+) -> int:
+    """The same, given settings that are in their range."""
     if changed_text and resume is None:
         raise InputError("--changed-text is for --resume: give both, or neither")
     if dry_run and resume is not None:

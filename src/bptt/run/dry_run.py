@@ -23,7 +23,7 @@ TRIAL = 1.5  # seconds of updates, from which the time of all is told
 @fused.restored()
 def explain(text: Any, settings: Settings, tell: Tell) -> None:
     """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
-    among = together.begin(text, settings, dry_run=True)
+    among = together.begin(text, settings, "a dry run")
     if among.rank:
         tell = together.silent
     with parallel.ending_together(among):

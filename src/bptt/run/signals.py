@@ -1,10 +1,13 @@
 """Signals that ask a run to end: the first one is noted, so that the run can save its work; the second one ends it at once."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 INTERRUPT = ("SIGINT",)
 ALL = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Ctrl-C, a polite end, a terminal that goes, what clusters send before an end
@@ -35,6 +38,16 @@ def noted(names: tuple[str, ...]) -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end() -> NoReturn:
+    """End this process by Ctrl-C itself, where there is such an end, so that a launcher ends all others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.name == "posix":
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(130)
 
 
 def exit_code(name: str) -> int:

@@ -1,6 +1,7 @@
 """How processes that train together begin: each finds its place, and all of them that they are about to do the same."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bptt import backend as backends
@@ -23,10 +24,22 @@ def told_to_all(error: InputError, *, alone: bool) -> InputError:
     return error
 
 
-def begin(text: Any, settings: Settings, *, dry_run: bool = False) -> Ranks:
-    """The process among those that train together, if there are several."""
+@contextlib.contextmanager
+def telling_all(*, alone: bool) -> Iterator[None]:
+    """Around what comes before `begin`: see `told_to_all`."""
+    try:
+        yield
+    except InputError as error:
+        other = told_to_all(error, alone=alone)
+        if other is error:
+            raise
+        raise other from error
+
+
+def begin(text: Any, settings: Settings, work: str) -> Ranks:
+    """The process among those that train together, if there are several, which all do the same work."""
     among = parallel.begin(asked=settings.distributed)
-    parallel.check_alike(among, {"--dry-run": str(dry_run)})
+    parallel.check_alike(among, {"to do:": work})
 
     def check() -> None:
         if among.size > 1 and isinstance(text, str) and text == "-":

@@ -91,16 +91,15 @@ def train(
         Diverged: the loss was not finite before there was anything to keep.
         OutOfMemory: the run needs more memory than there is.
     """
-    try:
+    with together.telling_all(alone=flags.get("distributed") is False):
         told = {**({} if config is None else configuration.read(path("config", config))), **flags}
-        named = told.pop("text", None)
-        text = named if text is None else text
+    named = told.pop("text", None)
+    text = named if text is None else text
+    with together.telling_all(alone=told.get("distributed") is False):
         settings = from_flags(told)
         tell = progress.plain(settings, report)
         if resume is not None:
             return go_on(path("resume", resume), text, told, tell, changed_text=changed_text)
-    except InputError as error:
-        raise together.told_to_all(error, alone=flags.get("distributed") is False) from None
     return begin("dinosaurs" if text is None else text, settings, tell)
 
 
@@ -108,7 +107,7 @@ def begin(
     text: Any, settings: Settings, tell: Tell, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
 ) -> LanguageModel:
     """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
-    among, told = together.begin(text, settings), settings
+    among, told = together.begin(text, settings, "a new run"), settings
     if among.rank:
         settings, runs, tell = dataclasses.replace(settings, out=None), None, together.silent
     with parallel.ending_together(among), contextlib.ExitStack() as stack:
@@ -143,8 +142,7 @@ def go_on(
             beginning = f"leave it out, or begin a new run with --from {place}"
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
     asked = from_flags({name: value for name, value in told.items() if name in ("backend", "distributed", "out")})
-    among = together.begin(text, asked)
-    parallel.check_alike(among, {"at --resume": "a run" if in_place else "no run"})
+    among = together.begin(text, asked, "a run to go on with" if in_place else "a checkpoint to go on with")
     if among.rank:
         tell = together.silent
     with parallel.ending_together(among), contextlib.ExitStack() as stack:
