@@ -194,7 +194,7 @@ def test_nccl_of_one_process_gives_what_it_gets():
 
     wires = fused.wires()
     if wires.obstacle():
-        pytest.skip(wires.obstacle())
+        pytest.skip(wires.obstacle())  # a GPU without NCCL's library (300 MB): the pretended one above stands in
     backend = backends.select("cupy")
     vector = np.random.default_rng(0).normal(size=101).astype(np.float32)
     link = links.link(Ranks(), backend, 101, wires.Communicator(0, 1, lambda value: value))

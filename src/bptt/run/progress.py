@@ -64,7 +64,18 @@ def taste(now: LanguageModel, among: Ranks = ALONE) -> list[str]:
     first, end = (-(-count * rank // among.size) for rank in (among.rank, among.rank + 1))
     if first == end:
         return []
-    task = sampling.task(now.vocabulary, now.mode, temperature=0.8, seed=now.record["step"], length=length)
+    task = sampling.task(
+        now.vocabulary,
+        now.mode,
+        temperature=0.8,
+        top_k=None,
+        top_p=None,
+        seed=now.record["step"],
+        prompt="",
+        length=length,
+        stop=None,
+        unknown="error",
+    )
     return sampling.texts(now.config, now.params, now.backend, now.vocabulary, task, first, end - first)
 
 

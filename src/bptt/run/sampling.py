@@ -46,14 +46,14 @@ def task(
     vocabulary: Vocabulary,
     mode: Mode,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    prompt: str = "",
-    length: int | None = None,
-    stop: str | None = None,
-    unknown: Unknown = "error",
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+    prompt: str,
+    length: int | None,
+    stop: str | None,
+    unknown: Unknown,
 ) -> Task:
     """What to write, in plain types, or an InputError where something is out of its range."""
     length = settings.number("length", settings.COUNT, LONGEST[mode] if length is None else length)
