@@ -1,11 +1,12 @@
 """The same training step, by the same functions, on every array library and device that is usable here.
 
 A step is forward, loss, backward, norm clip and Adam on a batch of random tokens; a time is the median over the repeats, each
-of some steps in a row that are waited for together. The losses must agree before a time is printed. Peers are
-`torch.nn` where PyTorch finds a CUDA device, as it is and captured as a CUDA graph, and the one program of JAX's jit.
+of some steps in a row that are waited for together: what a training run waits for, the host's share included. The losses must
+agree before a time is printed. Peers are `torch.nn` where PyTorch finds a CUDA device, as it is and captured as a CUDA graph,
+and the one program of JAX's jit.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/devices.py [--hidden 64 256] [--plot devices.svg]
-    python bench/devices.py --backend cupy --peer torch torch-graph --hidden 64 512 --batch 1 64 --steps 64
+    python bench/devices.py --backend cupy --peer torch torch-graph jax --hidden 64 512 --batch 1 64 --steps 64 [--tf32]
     python bench/devices.py --result bench/results/devices_h200_steps64.json --plot devices.svg
 
 The last one measures nothing and draws what is in a result.
@@ -14,6 +15,7 @@ The last one measures nothing and draws what is in a result.
 import argparse
 import itertools
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -180,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", nargs="+", choices=LIBRARIES, help="those that must be there; by default all that are")
     parser.add_argument("--peer", nargs="+", default=[], choices=list(PEERS), help="programs of others to measure, too")
-    parser.add_argument("--tf32", action="store_true", help="let the peers round the factors of products on a GPU to 10 bits")
+    parser.add_argument("--tf32", action="store_true", help="let all round the factors of products on a GPU to 10 bits")
     parser.add_argument("--cell", nargs="+", default=["vanilla", "gru", "lstm"], choices=list(model.CELLS))
     parser.add_argument("--hidden", nargs="+", type=int, default=[64, 128, 256, 512])
     parser.add_argument("--batch", nargs="+", type=int, default=[32])
@@ -193,19 +195,21 @@ def main() -> None:
     if arguments.result:
         plot(json.loads(Path(arguments.result).read_text("utf-8"))["rows"], arguments.plot or "devices.svg")
         return
+    os.environ["CUPY_TF32"] = str(int(arguments.tf32))  # before CuPy is imported
     runners = usable(arguments.backend) + peers(arguments.peer, arguments.tf32)
     rows = []
-    print(f"{'cell':8} {'H':>4} {'B':>4}  " + "  ".join(f"{r.name:>18}" for r in runners) + "   µs per step")
+    print(f"{'cell':8} {'H':>4} {'B':>4}  " + "  ".join(f"{r.name:>18}" for r in runners) + "   µs a step (of time)")
     for cell, hidden, batch in itertools.product(arguments.cell, arguments.hidden, arguments.batch):
         config = model.Config(cell, VOCABULARY, hidden, 1, "zero")
         those = [prepare(runner, config, batch, arguments.steps) for runner in runners]
         losses = [warmed(one) for one in those]
         agree(runners, losses, 1e-3 if arguments.tf32 else 1e-5)
         times = measure(those, arguments.repeats, arguments.together)
-        print(f"{cell:8} {hidden:4} {batch:4}  " + "  ".join(f"{us:18.0f}" for us in times), flush=True)
+        words = (f"{us:.0f} ({us / arguments.steps:.2f})" for us in times)
+        print(f"{cell:8} {hidden:4} {batch:4}  " + "  ".join(f"{word:>18}" for word in words), flush=True)
         for runner, us in zip(runners, times):
             size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": arguments.steps, "vocabulary": VOCABULARY}
-            rows.append({"backend": runner.name, "device": runner.device, **size, "us": round(us, 1)})
+            rows.append({"backend": runner.name, "device": runner.device, "tf32": arguments.tf32, **size, "us": round(us, 1)})
     fast = [runner.name for runner in runners if runner.name.endswith(("fused", "graph"))]
     print(summary(rows, fast[-1] if fast else runners[0].name))
     libraries = dict.fromkeys(runner.name.split()[0].split("-")[0] for runner in runners)
