@@ -126,7 +126,7 @@ def endurance(session: nox.Session) -> None:
 @nox.session(default=False)
 def mutations(session: nox.Session) -> None:
     """Deliberate mistakes, one at a time, each of which a named test must catch."""
-    session.install(".[fast,onnx,plot]", "onnxruntime", "--group", "test")
+    session.install(".[fast,onnx,plot,mpi]", "onnxruntime", "--group", "test")
     session.run("python", "tests/mutations.py")
 
 

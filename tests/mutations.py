@@ -1458,6 +1458,8 @@ def passes(test: str, source: Path) -> bool:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode > 1:  # not a verdict: nothing collected, say; less than 0: killed by what it did to memory
         sys.exit(f"{test}: pytest ended with {done.returncode}\n{done.stdout}{done.stderr}")
+    if not done.returncode and " passed" not in done.stdout:
+        sys.exit(f"{test}: skipped here, which is no verdict\n{done.stdout}")
     return done.returncode == 0
 
 
