@@ -14,6 +14,7 @@ import numpy as np
 from machine import report
 
 from bptt import backend as backends
+from bptt.errors import InputError
 from bptt.nn import gradient, model, optimizers, packing
 
 ARITHMETIC = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow", "matmul", "neg")
@@ -63,7 +64,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=32, metavar="T", help="time steps of a batch")
     T = parser.parse_args().steps
-    watch(backends.select("strict").xp)
+    try:
+        watch(backends.select("strict", require=True).xp)
+    except InputError as error:
+        raise SystemExit(str(error)) from None
     rows: list[dict[str, Any]] = []
     print(f"{'cell':8}{'':12}{'gradient':>10}{'whole step':>12}{'for each step of time':>23}   (T = {T})")
     for cell in model.CELLS:

@@ -55,6 +55,8 @@ def import_(file: Path, /, *, out: Path, symbols: str | None = None, mode: Mode 
     mode
         Of a file that does not say so: whether the network knows lines, or one stream.
     """
-    exchange.from_torch(file, symbols=symbols, mode=mode).save(out)
-    say(f"saved in {out}\nmore: bptt sample {out} --count 10")
+    trained = exchange.from_torch(file, symbols=symbols, mode=mode)
+    trained.save(out)
+    zero = "" if trained.params.initial else "texts begin from states of zero, since the file says no others\n"
+    say(f"saved in {out}\n{zero}more: bptt sample {out} --count 10")
     return 0

@@ -94,7 +94,11 @@ def explain(error: CycloptsError) -> str:
     if word.startswith("-") and word != "-":
         arguments = app[command].assemble_argument_collection() if command else []
         flags = ["--help", "--version", *(name for argument in arguments for name in argument.names)]
-        near = nearest(plain(word), [plain(name) for name in flags if name.startswith("--")])
+        names = [plain(name) for name in flags if name.startswith("--")]
+        positive, off = [name for name in names if not name.startswith("no_")], plain(word).removeprefix("no_")
+        if f"no_{off}" in names and plain(word) != off:  # cyclopts knows such a name for what is on or off
+            return f"Unknown option: {word}. Did you mean {flag(off)}=false?"
+        near = nearest(plain(word), positive)
         return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
     if command and word:
         return f"unexpected {word!r}" + ": one text at a time (cat a b | bptt train -)" * (command == "train")

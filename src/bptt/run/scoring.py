@@ -110,7 +110,7 @@ def _fine(lines: list[tuple[int, str | bytes]], vocabulary: Vocabulary, unknown:
     more = f" and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
     raise InputError(
         f"line {number}: not in the vocabulary: {listed}{more}: leave such lines out with --unknown skip, "
-        "or train with --vocabulary bytes"
+        "or train a new model with --vocabulary bytes"
     )
 
 

@@ -41,7 +41,8 @@ class Settings:
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
     distributed: bool | None = None
-    """Train together with the processes that mpiexec or srun has started; by default where they have. False: each by itself."""
+    """Train together with the processes that mpiexec or srun has started; by default where they have.
+    --distributed=false lets each train by itself."""
     micro_batches: int = 1
     """Parts of a batch whose gradients are computed one after the other: large batches in less memory, the same updates.
     Several processes share them; one part each by default."""
@@ -50,7 +51,7 @@ class Settings:
     nccl: bool = False
     """With several processes, each on a GPU of its own, add up their gradients from device to device."""
     graph: bool = True
-    """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch. False asks for them one by one."""
+    """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch; --graph=false makes them one by one."""
     mode: Literal["lines", "stream"] | None = None
     """Each line a text of its own (names), or one long text; by default told from the text."""
     vocabulary: Literal["characters", "bytes"] = "characters"

@@ -139,7 +139,7 @@ class Vocabulary:
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         return (
             f"not in the vocabulary: {shown}{more}, first at line {line}, column {column}: "
-            "use characters of the training text, or train with --vocabulary bytes"
+            "use characters of the training text, or train a new model with --vocabulary bytes"
         )
 
 
