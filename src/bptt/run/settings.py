@@ -51,7 +51,7 @@ class Settings:
     nccl: bool = False
     """With several processes, each on a GPU of its own, add up their gradients from device to device."""
     graph: bool = True
-    """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch; --graph=false makes them one by one."""
+    """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch. --graph=false makes them one by one."""
     mode: Literal["lines", "stream"] | None = None
     """Each line a text of its own (names), or one long text; by default told from the text."""
     vocabulary: Literal["characters", "bytes"] = "characters"
