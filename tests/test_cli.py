@@ -90,7 +90,9 @@ def test_train_then_sample_then_evaluate(run):
 def test_each_run_has_a_folder_of_its_own(run):
     for number in ("", "-2", "-3"):
         assert run("train", "names.txt", *SMALL, "--quiet") == (0, f"runs/names{number}\n", "")
-    assert sorted(path.name for path in Path("runs").iterdir()) == ["names", "names-2", "names-3"]
+    code, out, _ = run("train", "names.txt", *SMALL, "--quiet", "--json")
+    assert (code, json.loads(out)["out"]) == (0, "runs/names-4")
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["names", "names-2", "names-3", "names-4"]
 
 
 def test_the_dinosaurs_are_the_default(run):

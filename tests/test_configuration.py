@@ -1,5 +1,7 @@
 """One configuration in three places: flags, keywords of Python and TOML mean the same, and mistakes are named."""
 
+import os
+import threading
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +55,24 @@ def test_what_is_typed_comes_before_what_is_in_the_file(here):
     assert (told("other")["hidden"], told("other")["steps"]) == (5, 2)
 
 
+def test_steps_and_epochs_take_the_place_of_each_other(here):
+    Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
+    assert cli.main(["train", "--config", "mine.toml", "--epochs", "2", "--batch", "27", "--out", "new"]) == 0
+    assert bptt.load("new").record["plan"]["steps"] == 2
+    bptt.train(config="mine.toml", epochs=3, batch=27, out="other")
+    assert bptt.load("other").record["plan"]["steps"] == 3
+
+
+def test_a_file_is_read_once(here, capfd):
+    Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(Path("mine.toml").read_bytes()))
+    writer.start()
+    assert cli.main(["train", "--config", "pipe", "--out", "new"]) == 0
+    writer.join()
+    assert bptt.load("new").record["source"] == str(here / "names.txt")
+
+
 def test_a_file_of_the_usual_name_is_read(here):
     Path("bptt.toml").write_text(TABLE)
     assert cli.main(["train", "names.txt", "--out", "new"]) == 0
@@ -68,6 +88,10 @@ def test_a_file_of_the_usual_name_is_read(here):
     ("table", "words"),
     [
         ("hiden = 3", "m.toml: 'hiden' is unknown: did you mean 'hidden'?"),
+        (
+            "batch = 3\nlearning_rate = 0.1\nlearning-rate = 0.2",
+            "m.toml: 'learning-rate' is there twice, with - and with _: leave",
+        ),
         ("learningrate = 3", "did you mean 'learning_rate'?"),
         ("zzz = 3", "m.toml: 'zzz' is unknown: the keys are text, out, from_, backend"),
         ("hidden = 0", "m.toml: hidden = 0: expected a whole number from 1 to 1,000,000,000"),
@@ -100,7 +124,7 @@ def test_a_mistake_names_the_file_the_key_and_what_is_near(here, capsys, table, 
 
 def test_a_file_that_is_not_there_or_no_text(here):
     Path("raw.toml").write_bytes(b"\xff\xfe")
-    for name, words in [("nowhere.toml", "No such file"), ("raw.toml", "utf-8"), (".", "Is a directory")]:
+    for name, words in [("nowhere.toml", "No such file"), ("raw.toml", "Invalid statement"), (".", "Is a directory")]:
         with pytest.raises(InputError, match=rf"{name}: .*{words}.*: expected settings in TOML"):
             configuration.read(Path(name))
 

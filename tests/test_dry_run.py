@@ -33,6 +33,13 @@ def test_everything_given(capsys):
     assert "\nchosen nothing, all is given; " in capsys.readouterr().out
 
 
+def test_what_epochs_make_is_not_chosen(capsys):
+    assert cli.main(["train", "--dry-run", "--hidden", "3", "--epochs", "100000", "--batch", "16"]) == 0
+    out = capsys.readouterr().out
+    assert ", evaluate every 800000, checkpoint every 800000; " in out
+    assert " steps 8" not in out.partition("\nchosen ")[2]
+
+
 def test_it_is_told_to_programs_too(capsys):
     assert cli.main(["train", "python-help", "--dry-run", "--json", "--backend", "numpy", "--hidden", "8"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import sys
 from typing import Any
@@ -503,6 +504,56 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
     else:
         assert not go_on(tmp_path / "run").record["settings"]["nccl"]
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("missing", ["unreadable", "a link to a disk that is gone"])
+def test_checkpoints_that_cannot_be_looked_for_are_not_taken_for_none(tmp_path, text, monkeypatch, missing):
+    train(text, out=tmp_path / "run", stop_after=5)
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("metrics.jsonl", "samples.txt")}
+    place = tmp_path / "run" / "checkpoints"
+    if missing == "unreadable":
+        iterdir = type(place).iterdir
+
+        def denied(path):
+            if path == place:
+                raise PermissionError(13, "Permission denied")
+            return iterdir(path)
+
+        monkeypatch.setattr(type(place), "iterdir", denied)
+    else:
+        place.rename(tmp_path / "gone")
+        place.symlink_to("disk")
+    with pytest.raises(CheckpointError, match="checkpoints: cannot be read: "):
+        go_on(tmp_path / "run")
+    assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
+
+
+def test_a_run_in_a_place_that_is_not_utf8_goes_on_before_its_first_checkpoint(tmp_path):
+    source = tmp_path / os.fsdecode(b"bad\xff.txt")
+    source.write_text(TEXTS["lines"])
+    train(source, out=tmp_path / "run", stop_after=1)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert go_on(tmp_path / "run").record["step"] == STEPS
+
+
+def test_a_deep_network_goes_on(tmp_path, text):
+    train(text, out=tmp_path / "run", stop_after=2, cell="vanilla", hidden=2, layers=100)
+    assert go_on(tmp_path / "run", stop_after=1).record["step"] == 3
+
+
+def test_a_setting_of_none_is_as_before_with_a_checkpoint_and_without(tmp_path, text):
+    train(text, out=tmp_path / "run", steps=7, stop_after=1)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert go_on(tmp_path / "run", steps=None, stop_after=2).record["plan"]["steps"] == 7
+    assert go_on(tmp_path / "run", steps=None).record["step"] == 7
+
+
+def test_the_settings_of_a_run_from_weights_repeat_it_after_it_was_resumed(tmp_path, text):
+    train(text, out=tmp_path / "old")
+    train(text, out=tmp_path / "run", from_=tmp_path / "old", stop_after=5)
+    go_on(tmp_path / "run")
+    bptt.train(config=tmp_path / "run" / "config.toml", out=tmp_path / "again", report=None)
+    assert outcome(tmp_path / "again") == outcome(tmp_path / "run")
 
 
 def test_a_run_from_the_weights_of_another_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path, text):

@@ -16,7 +16,7 @@ import pytest
 import bptt
 from bptt.errors import InputError
 from bptt.nn import model, optimizers, packing
-from bptt.run import folder, memory, plots, session
+from bptt.run import agenda, folder, memory, plots, session
 from bptt.run.evaluation import Evaluation
 from bptt.run.settings import Settings
 from bptt.run.training import UPDATES
@@ -125,6 +125,11 @@ def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
     assert "stopped at step 50: no new best one in 3 measurements" in news[-1]
 
 
+def test_patience_with_nothing_held_out_is_a_warning():
+    with pytest.warns(session.TrainingWarning, match="--patience 2 waits for nothing: no part of the text is held out"):
+        train(validation=0, patience=2)
+
+
 def test_the_last_model_is_kept_where_nothing_is_held_out(tmp_path):
     trained = train(steps=4, validation=0, out=tmp_path / "m")
     assert (trained.record["step"], trained.record["held_out"]) == (4, None)
@@ -224,10 +229,12 @@ def test_the_curve_is_drawn_at_each_measurement_and_where_a_run_ends(tmp_path, m
     drawn = []
     monkeypatch.setattr(plots, "available", lambda: True)
     monkeypatch.setattr(plots, "curve", lambda history, *_: drawn.append(history[-1]["step"]))
+    monkeypatch.setattr(session, "PICTURE", 0.0)
     train(steps=100, evaluate_every=30, stop_after=70, out=tmp_path / "m")
     assert drawn == [30, 60, 70]
+    monkeypatch.setattr(session, "PICTURE", 3600.0)  # as if they came so soon after each other that drawing would take longer
     bptt.train(NAMES, resume=tmp_path / "m", report=None)
-    assert drawn[3:] == [90, 100]
+    assert drawn[3:] == [100]
 
 
 # What is told
@@ -266,6 +273,14 @@ def test_a_run_says_every_few_seconds_how_far_it_is(monkeypatch):
     told = [line for line in news if "to go" in line]
     assert len(told) > 5
     assert all("characters/s, about " in line for line in told)
+
+
+def test_a_long_run_holds_the_numbers_of_few_updates(tmp_path, monkeypatch):
+    monkeypatch.setattr(agenda, "WAITING", 5)
+    train(steps=1_000_000_000, stop_after=17, out=tmp_path / "m")
+    assert [row["step"] for row in rows(tmp_path / "m")] == [5, 10, 15]
+    saved = json.loads((tmp_path / "m" / "checkpoints" / "latest" / "training.json").read_text())
+    assert (len(saved["losses"]), len(saved["norms"])) == (2, 2)
 
 
 def test_quiet_says_nothing(tmp_path):

@@ -114,6 +114,7 @@ def test_none_is_refused_where_nothing_would_be_chosen(name):
     ("flags", "words"),
     [
         ({"cell": "grru"}, ["--cell 'grru'", "vanilla, gru, lstm"]),
+        ({"cell": np.array(["gru", "lstm"])}, ["--cell array(", "vanilla, gru, lstm"]),
         ({"optimizer": 5}, ["--optimizer 5", "adam, rmsprop, adagrad, momentum, sgd"]),
         ({"dtype": np.float32}, ["--dtype <class", "float32, float64"]),
         ({"mode": "line"}, ["--mode 'line'", "lines, stream"]),
@@ -163,3 +164,8 @@ def test_epochs_are_so_many_passes_rounded_up(epochs, steps):
 
     assert choose(Settings(epochs=epochs, batch=3, length=2), "lines", 99, batches).steps == steps
     assert asked == [(3, 2)]
+
+
+def test_epochs_make_no_more_steps_than_can_be_told():
+    with pytest.raises(InputError, match=r"^--epochs 1e\+09 makes steps 7000000000: expected a whole number from 1 to 1,000"):
+        choose(Settings(epochs=1e9), "lines", 99, lambda batch, length: 7)

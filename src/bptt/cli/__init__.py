@@ -20,8 +20,9 @@ from bptt.run.session import Diverged
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0, 2 for bad input or output that cannot be written, 3 for a diverged run, 4 for too little memory, 5 for a run that could
-    not be saved, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138 after SIGUSR1.
+    0, 1 for gradients that `bptt check` finds wrong, 2 for bad input or output that cannot be written, 3 for a diverged run,
+    4 for too little memory, 5 for a run that could not be saved, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138
+    after SIGUSR1.
     """
     unwritten.clear()
     for stream in (sys.stdout, sys.stderr):

@@ -16,7 +16,8 @@ def printing() -> Iterator[None]:
         yield
     except OSError as error:
         unwritten.append(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def say(line: str) -> None:

@@ -52,7 +52,7 @@ Require = Annotated[bool, Parameter(help="Fail, rather than fall back to NumPy, 
 Dtype = Annotated[Type | None, Parameter(help="Floating-point type of the arithmetic; by default as the model was trained.")]
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
 
-given: set[str] = set()  # the settings that were typed, or stand in a file
+given: dict[str, Any] = {}  # what was typed, and what stands in a file besides, the name of the text included
 
 
 def configure(app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -64,9 +64,9 @@ def configure(app: App, command: tuple[str, ...], arguments: ArgumentCollection)
     given.update(typed)
     path = configuration.chosen(typed.get("config"), new="resume" not in typed)
     if path is not None:
-        settings = {name: value for name, value in configuration.read(path).items() if name != "text"}
-        given.update(settings)
-        table = {flag(name).removeprefix("--"): value for name, value in settings.items()}
+        found = configuration.beside(typed, path)
+        given.update(found | typed)
+        table = {flag(name).removeprefix("--"): value for name, value in found.items() if name != "text"}
         cyclopts.config.Dict(table, use_commands_as_keys=False, source=str(path))(app, command, arguments)
 
 

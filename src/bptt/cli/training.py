@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from bptt.cli.console import printing, say
 from bptt.cli.parser import Text, app, given
 from bptt.errors import InputError
-from bptt.run import configuration, folder, panel, parallel, progress, together, trainer
 from bptt.run import dry_run as dry
+from bptt.run import folder, panel, parallel, progress, together, trainer
 from bptt.run.language_model import LanguageModel
 from bptt.run.session import Tell
 from bptt.run.settings import Settings, check
@@ -28,7 +28,7 @@ def train(
     *,
     resume: Path | None = None,
     changed_text: bool = False,
-    config: Path | None = None,
+    config: Path | None = None,  # which `parser.configure` reads
     dry_run: bool = False,
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
 ) -> int:
@@ -50,20 +50,16 @@ def train(
         One flag for each.
     """
     with together.telling_all(alone=settings.distributed is False):
-        return _train(text, check(settings), resume, config, changed_text=changed_text, dry_run=dry_run)
+        return _train(text, check(settings), resume, changed_text=changed_text, dry_run=dry_run)
 
 
-def _train(
-    text: str | None, settings: Settings, resume: Path | None, config: Path | None, *, changed_text: bool, dry_run: bool
-) -> int:
+def _train(text: str | None, settings: Settings, resume: Path | None, *, changed_text: bool, dry_run: bool) -> int:
     """The same, given settings that are in their range."""
     if changed_text and resume is None:
         raise InputError("--changed-text is for --resume: give both, or neither")
     if dry_run and resume is not None:
         raise InputError("--dry-run is for a new run: leave out --resume")
-    file = configuration.chosen(config, new=resume is None)
-    if text is None and file:
-        text = configuration.read(file).get("text")
+    text = given.get("text") if text is None else text
     if text is None and resume is None:
         text = "dinosaurs"
     if dry_run:

@@ -61,7 +61,7 @@ def sample(  # noqa: D417  # BackendName and the like bring their help
     unknown
         What to do with characters of the prompt that the model does not know: complain, or skip them.
     length
-        New characters at most, after the prompt; by default 200 for lines and 500 for a stream.
+        New characters at most, after the prompt, or bytes of a model of bytes; by default 200 for lines and 500 for a stream.
     stop
         End a text before this string, where that is newly written.
     novel

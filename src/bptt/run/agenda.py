@@ -8,6 +8,7 @@ from bptt.run.training import Task
 LOOK = 16  # updates from one look at their numbers to the next, at most; so many can be made at a time
 LATE = 4  # times as many on a GPU, which would have nothing to do meanwhile
 ROWS = 100  # of the history of a run, besides its measurements
+WAITING = 10_000  # updates at most from one row to the next: a checkpoint holds the numbers of each
 
 
 class Due(NamedTuple):
@@ -49,4 +50,4 @@ def impatient(task: Task, step: int, waited: int) -> str:
 
 
 def _row_every(plan: Plan) -> int:
-    return max(1, plan.steps // ROWS)
+    return max(1, min(WAITING, plan.steps // ROWS))

@@ -128,7 +128,7 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
         if not run:
             return Checkpoint(config, mode, symbols, record, weights)
         name = TRAINING
-        entries = listed[name]["bytes"] // 40  # each takes more than twice that, and is one object and perhaps one list
+        entries = listed[name]["bytes"] // 20  # what takes the least is the list of the radius of a layer, 22
         progress = contents.progress(json(contents.LARGEST_HISTORY, 16 + entries))
         name = OPTIMIZER
         more = 1 + contents.MOST_ROWS * sum(shape[1] for shape in contents.states(config, 1).values())

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def read(path: Path) -> dict[str, Any]:
         InputError: no such file, not TOML, a key that is unknown or a value out of its range; names the file and the key.
     """
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8"))
+        table = tomllib.loads(path.read_bytes().decode("utf-8", "surrogateescape"))  # as a path may be
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
         raise InputError(f"{path}: {files.reason(error)}: expected settings in TOML, as in: hidden = 128") from None
     names = {"text": "text", **{flag(name).removeprefix("--"): name for name in NAMES}, **{name: name for name in NAMES}}
@@ -37,12 +38,20 @@ def read(path: Path) -> dict[str, Any]:
             near = nearest(key, list(names))
             hint = f"did you mean {near!r}?" if near else f"the keys are text, {', '.join(NAMES)}"
             raise InputError(f"{path}: {key!r} is unknown: {hint}")
+        if names[key] in settings:
+            raise InputError(f"{path}: {key!r} is there twice, with - and with _: leave out one of the two")
         settings[names[key]] = value
     text = settings.pop("text", None)
     if text is not None and (not isinstance(text, str) or not text):
         raise InputError(f"{path}: text = {text!r}: expected a path, - or the name of a built-in text")
     plain = check(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
     return {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
+
+
+def beside(told: Collection[str], path: Path) -> dict[str, Any]:
+    """The table of a file beside what was told; steps or epochs that were told take the place of both."""
+    theirs = ("steps", "epochs") if {"steps", "epochs"} & set(told) else ()
+    return {name: value for name, value in read(path).items() if name not in theirs}
 
 
 def to_toml(task: Task) -> str:

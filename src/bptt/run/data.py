@@ -37,7 +37,11 @@ class Position(NamedTuple):
 
 
 def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary: Vocabulary | None = None) -> Data:
-    """The text of a source that `corpus.read` understands, split by `rng`; a vocabulary that is given is kept to."""
+    """The text of a source that `corpus.read` understands, split by `rng`; a vocabulary that is given is kept to.
+
+    Raises:
+        InputError: the text cannot be read, has nothing to learn from, or has symbols that the vocabulary does not have.
+    """
     source = corpus.read(text, vocabulary or settings.vocabulary)
     corpus.check_learnable(source)
     mode = settings.mode or corpus.choose_mode(source)

@@ -11,7 +11,7 @@ from bptt.nn import model, packing
 from bptt.run import checkpoint, environment, memory, parallel, plots, preparation, progress, together, validation
 from bptt.run.agenda import LOOK
 from bptt.run.data import targets
-from bptt.run.plans import Plan, size_of
+from bptt.run.plans import size_of
 from bptt.run.preparation import Ready
 from bptt.run.session import Tell
 from bptt.run.settings import Settings
@@ -51,8 +51,11 @@ def _chosen(ready: Ready) -> str:
     """Which settings were chosen, and why."""
     task = ready.task
     count, size = targets(task.data.training), size_of(targets(task.data.training))
-    names = [name for name in Plan._fields if getattr(task.settings, name) is None]
-    values = ", ".join(f"{name.replace('_', ' ')} {getattr(task.plan, name):g}" for name in names) or "nothing, all is given"
+    given = {name for name, value in vars(task.settings).items() if value is not None}
+    if "epochs" in given:
+        given.add("steps")
+    chosen = {name: value for name, value in task.plan._asdict().items() if name not in given}
+    values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items()) or "nothing, all is given"
     bound = f"up to {size.targets:,.0f}" if size.targets < float("inf") else "many"
     return f"{values}; for a text of {bound} characters to learn from (here {count:,}), read as {task.data.mode}"
 

@@ -101,8 +101,11 @@ def steps(folder: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
     try:
         found = [path for path in (folder / CHECKPOINTS).iterdir() if STEP.fullmatch(path.name) and not path.is_symlink()]
-    except OSError:
-        return []
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not os.path.islink(folder / CHECKPOINTS):
+            return []
+        # as if there were none, a run would begin anew and write over its metrics
+        raise CheckpointError(f"{folder / CHECKPOINTS}: cannot be read: {files.reason(error)}") from None
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 

@@ -17,7 +17,6 @@ from bptt.run.sampling import Unknown
 from bptt.run.scoring import MANY, Score
 from bptt.text import batches, corpus
 from bptt.text.corpus import Corpus
-from bptt.text.sequences import Sequences
 from bptt.text.vocabulary import Vocabulary
 
 BATCH = 1024  # texts written at a time: bounds the memory
@@ -51,10 +50,10 @@ class LanguageModel:
     ) -> list[str]:
         """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
 
-        `length` is 200 characters at most for lines and 500 for a stream unless given; a text ends before the first `stop`
-        that is newly written, too. `temperature` 0 takes the most likely character each time; `top_k` keeps the most likely
-        ones only, and `top_p` the fewest whose probability reaches it, of what the temperature and `top_k` leave. `unknown`
-        "skip" leaves out of the prompt what the model does not know.
+        `length` is 200 characters at most for lines and 500 for a stream unless given, of a model of bytes as many bytes; a
+        text ends before the first `stop` that is newly written, too. `temperature` 0 takes the most likely character each time;
+        `top_k` keeps the most likely ones only, and `top_p` the fewest whose probability reaches it, of what the temperature
+        and `top_k` leave. `unknown` "skip" leaves out of the prompt what the model does not know.
 
         The texts of a seed come in one order: a text depends on the seed and its place, not on how many are written.
         Texts in `without`, or those among a list of texts that it returns as known, are left out, and so are repeated ones
@@ -184,10 +183,7 @@ class LanguageModel:
         if not isinstance(text, str | bytes | Corpus):
             raise InputError(f"got {type(text).__name__}, expected the text itself, as str")
         source = text if isinstance(text, Corpus) else corpus.from_text(text, self.vocabulary)
-        return self._evaluate(corpus.sequences(source, self.mode))
-
-    def _evaluate(self, sequences: Sequences) -> Evaluation:
-        """The cross-entropy of sequences of ids (n + 1,), the start symbol first."""
+        sequences = corpus.sequences(source, self.mode)
         sequences = sequences.take(sequences.lengths > 0)
         if not sequences:
             raise InputError("nothing to evaluate: expected text that is more than white space")

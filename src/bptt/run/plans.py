@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bptt.run.settings import Settings
+from bptt.run.settings import COUNT, Settings, number
 
 MEASUREMENTS = 10  # of the held-out part, in a run
 RATES = {"rmsprop": 2e-3, "adagrad": 3e-2, "momentum": 1e-1, "sgd": 1.0}  # adam's depends on the size of the text
@@ -48,7 +48,9 @@ def choose(settings: Settings, mode: str, targets: int, batches: Callable[[int, 
     size = size_of(targets)
     batch = settings.batch or size.batch[mode]
     length = settings.length or (256 if mode == "lines" else 64)
-    steps = math.ceil(settings.epochs * batches(batch, length)) if settings.epochs else settings.steps or size.steps
+    steps = settings.steps or size.steps
+    if settings.epochs:
+        steps = number(f"--epochs {settings.epochs:g} makes steps", COUNT, math.ceil(settings.epochs * batches(batch, length)))
     default_dropout = 0.0 if settings.cell == "vanilla" else size.dropout
     evaluate_every = settings.evaluate_every or max(1, steps // MEASUREMENTS)
     return Plan(

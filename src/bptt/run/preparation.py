@@ -16,7 +16,7 @@ from bptt.run.data import Data, Position, batches_in_epoch, epochs, generator, p
 from bptt.run.language_model import restored
 from bptt.run.parallel import ALONE, Ranks
 from bptt.run.plans import Plan, choose
-from bptt.run.session import Standing
+from bptt.run.session import Standing, TrainingWarning
 from bptt.run.settings import Settings, flag, from_flags
 from bptt.run.training import State, Task, from_host, start
 from bptt.text import batches
@@ -37,7 +37,13 @@ class Done(InputError):
 
 
 def from_scratch(text: Any, settings: Settings, among: Ranks = ALONE) -> Ready:
-    """A run before its first update, its weights drawn, or taken from the checkpoint that the settings name."""
+    """A run before its first update, its weights drawn, or taken from the checkpoint that the settings name.
+
+    Raises:
+        CheckpointError: that checkpoint cannot be used.
+        InputError: a text that cannot be read or learnt from, a backend that has to be there and is not.
+        OutOfMemory: the run needs more memory than there is.
+    """
     source = folder.read(settings.from_) if settings.from_ else None
     backend = _backend(settings)
     if source is not None:
@@ -119,6 +125,9 @@ def _backend(settings: Settings) -> Backend:
 
 def _task(config: model.Config, backend: Backend, data: Data, settings: Settings, plan: Plan, among: Ranks) -> Task:
     """The task, the ids of its text on the device if they fit; each process has a share of a batch, or several."""
+    if settings.patience is not None and not data.held_out and among.rank == 0:
+        words = f"--patience {settings.patience} waits for nothing: no part of the text is held out"
+        warnings.warn(words, TrainingWarning, stacklevel=7)
     settings = dataclasses.replace(settings, micro_batches=sums.fitting(settings.micro_batches, among.size))
     ids = batches.held(data.training.ids, backend)
     return Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend, ids), ids, among)
@@ -162,10 +171,9 @@ def _settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Set
     """The settings and the plan of a run, and where its text is, from a record that may hold anything."""
     config, record = saved.config, saved.record
     try:
-        once = {"epochs": None, "out": None, "from_": None, "stop_after": None, "nccl": None}  # of the session before
+        once = {"epochs": None, "out": None, "stop_after": None, "nccl": None}  # of the session before
         before = {name: value for name, value in {**record["settings"], **record["plan"], **once}.items() if value is not None}
-        given = {name: value for name, value in told.items() if value is not None or name not in Plan._fields}
-        settings = from_flags({**before, "mode": saved.mode, **given})
+        settings = from_flags({**before, "mode": saved.mode, **told})
         plan = Plan(**{name: getattr(settings, name) for name in Plan._fields})
         source = record["source"]
     except (KeyError, TypeError, InputError) as error:

@@ -175,7 +175,8 @@ def plain(
     def tell(words: str, row: dict[str, Any]) -> None:
         news = (json.dumps(row) if row else "") if settings.json else words
         if settings.quiet:
-            news = row["out"] if row.get("event") == "end" and not named and not settings.json else ""
+            ended = row.get("event") == "end" and not named
+            news = "" if not ended else news if settings.json else row["out"]
         if report and news:
             report(news)
 

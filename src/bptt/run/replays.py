@@ -15,13 +15,13 @@ from bptt.backend import Array, HostArray, device, namespace
 from bptt.fused import Unrecordable, twinned
 from bptt.nn import gradient, model, optimizers
 from bptt.run.data import Position, widest
+from bptt.run.recording import Action
 from bptt.run.training import State, Task, Trace, drawn, rate_at, step
 from bptt.text.batches import Window, gather
 
 ROUND = 8  # steps: a batch whose columns all end is padded to a multiple of this, so that fewer shapes are recorded
 
 Step = tuple[Position, Window]  # what an update learns from, and the position after it
-Action = Callable[[], None]
 
 
 class Shape(NamedTuple):

@@ -14,7 +14,10 @@ from bptt.run.settings import from_flags
 
 
 def from_run(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, changed_text: bool) -> Ready:
-    """What a run needs to go on in its own folder, which process 0 tidies up where nothing is in the way."""
+    """What a run needs to go on in its own folder, which process 0 tidies up where nothing is in the way.
+
+    Raises what `preparation.from_checkpoint` does, and before the first checkpoint what `preparation.from_scratch` does.
+    """
     mending = among.rank == 0
     if not folder.steps(place):  # ended before its first checkpoint
         first = {**configuration.read(place / folder.CONFIG), "nccl": False, **told}
@@ -60,7 +63,10 @@ def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
 
 
 def from_lone(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, changed_text: bool) -> Ready:
-    """What a new run needs to go on from a checkpoint that leaves its own run, and with it the best one."""
+    """What a new run needs to go on from a checkpoint that leaves its own run, and with it the best one.
+
+    Raises what `preparation.from_checkpoint` does.
+    """
     where, saved = folder.read(place, run=True)
     now = saved.progress or preparation.BEGINNING
     if now.best and now.best[0] != now.step:

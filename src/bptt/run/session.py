@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 import tempfile
 import time
 import warnings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SILENCE = 5.0  # seconds without news, after which a run says how far it is
+PICTURE = 1.0  # seconds from one drawing of the curve to the next, at least
 STALE = 600.0  # seconds after which a checkpoint is saved between two that are due
 
 Tell = Callable[[str, dict[str, Any]], None]  # words for people, if there are any, and the same for programs
@@ -56,7 +58,7 @@ class Standing(NamedTuple):
 
     state: State
     progress: Progress
-    best: LanguageModel | None = None  # of this session
+    best: LanguageModel | None = None  # so far, where it is at hand
     ended: str = ""  # nothing: by itself; "patience", "paused", the name of a signal, "diverged", "unsaved" or "failed"
     error: BaseException | None = None
 
@@ -69,7 +71,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     task, first = run.task, now.progress
     pending: list[Trace] = []
     began = told = saved = time.perf_counter()
-    figure = None
+    drawn, figure = began, None
 
     def look() -> Standing:
         if now.progress.step == now.state.step:
@@ -97,8 +99,9 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
             if words or row:
                 told = time.perf_counter() if words else told
                 run.tell(words, {"event": "measurement" if due.measured else "log", **row} if row else {})
-            if due.measured or now.ended:
-                figure = _draw(run, now, figure)
+            last = now.ended or now.state.step == task.plan.steps
+            if last or (due.measured and time.perf_counter() - drawn > PICTURE):
+                drawn, figure = time.perf_counter(), _draw(run, now, figure)
             if now.ended:
                 return now
     except Diverged as error:
@@ -129,7 +132,7 @@ def _keep(run: Run, now: Standing, due: Due, row: dict[str, Any]) -> bool:
 
 
 def snapshot(run: Run, now: Standing) -> contents.Checkpoint:
-    """All that a session can go on from."""
+    """All that a session can go on from; Diverged, where a number is not finite."""
     task = run.task
     memory = to_host(task, now.state)
     for name, array in memory.items():
@@ -150,11 +153,16 @@ def _weights(run: Run, now: Standing) -> dict[str, HostArray]:
 
 
 def save(run: Run, now: Standing) -> Path | None:
-    """Save where a session stands in the folder of its run, if there is one and it is not there already."""
+    """Save where a session stands in the folder of its run, if there is one and it is not there already.
+
+    Raises:
+        Diverged: a number is not finite.
+        Unsaved: it cannot be written.
+    """
     if run.folder is None or now.progress.step != now.state.step:
         return None
     target = run.folder / folder.CHECKPOINTS / folder.name(now.state.step)
-    if not target.exists():
+    if not os.path.exists(target):  # which raises nothing where it may not be looked for
         best = now.progress.best[0] if now.progress.best else now.state.step
         folder.keep(run.folder, snapshot(run, now), now.state.step, best, run.task.settings.keep)
     return target

@@ -1,5 +1,6 @@
 """What a user can choose for a training run, and what is chosen from the text where they do not."""
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -185,6 +186,7 @@ def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
         return path(called, value)
     words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
     choices = [False, True] if bool in (kind, *get_args(kind)) else words
-    if value in choices:
-        return choices[choices.index(value)]
+    with contextlib.suppress(ValueError):  # an array is in no list
+        if value in choices:
+            return choices[choices.index(value)]
     raise InputError(f"{called} {value!r}: expected one of {', '.join(map(str, choices))}")

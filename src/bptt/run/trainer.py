@@ -30,6 +30,7 @@ from bptt.run import (
     twins,
 )
 from bptt.run.language_model import LanguageModel
+from bptt.run.plans import Plan
 from bptt.run.preparation import Ready
 from bptt.run.session import Diverged, Run, Standing, Tell, TrainingWarning
 from bptt.run.settings import Settings, flag, from_flags, path
@@ -92,7 +93,7 @@ def train(
         OutOfMemory: the run needs more memory than there is.
     """
     with together.telling_all(alone=flags.get("distributed") is False):
-        told = {**({} if config is None else configuration.read(path("config", config))), **flags}
+        told = {**({} if config is None else configuration.beside(flags, path("config", config))), **flags}
     named = told.pop("text", None)
     text = named if text is None else text
     with together.telling_all(alone=told.get("distributed") is False):
@@ -141,6 +142,7 @@ def go_on(
         if name not in ANEW and not (name == "out" and not in_place):
             beginning = f"leave it out, or begin a new run with --from {place}"
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
+    told = {name: value for name, value in told.items() if value is not None or name not in Plan._fields}  # None: as before
     asked = from_flags({name: value for name, value in told.items() if name in ("backend", "distributed", "out")})
     among = together.begin(text, asked, "a run to go on with" if in_place else "a checkpoint to go on with")
     if among.rank:
@@ -223,7 +225,8 @@ def _fail(run: Run, error: BaseException) -> NoReturn:
     if isinstance(error, MemoryError):
         raise memory.OutOfMemory(memory.advice(run.task)) from error
     if isinstance(error, KeyboardInterrupt) and run.folder:
-        raise Hurried(f"interrupted; what was saved before is in {run.folder}: {progress.again(run.task, run.folder)}")
+        saved = "what was saved before is in" if folder.steps(run.folder) else "nothing was saved yet in"
+        raise Hurried(f"interrupted; {saved} {run.folder}: {progress.again(run.task, run.folder)}")
     raise error
 
 

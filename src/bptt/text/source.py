@@ -126,7 +126,7 @@ def _file(path: str, stack: contextlib.ExitStack) -> Source:
             file = closing.enter_context(open(path, "rb"))
             content = _content(file, shown, stack, again=os.path.isfile(path))
             stack.enter_context(closing.pop_all())
-        return Source(Path(path).stem, os.path.abspath(path), shown, content)
+        return Source(Path(path).stem.strip(".") or "text", os.path.abspath(path), shown, content)
     except FileNotFoundError:
         reason = "does not exist" + _hint(path)
     except InputError:
