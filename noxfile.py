@@ -25,7 +25,7 @@ SHORT = {  # what of a benchmark takes less than a minute
     "train_step.py": ["--hidden", "50", "256", "--batch", "1", "32", "--vocabulary", "27"],
 }
 # tests of what C++, array-api-strict, matplotlib and NumPy make, and of arithmetic alone, whatever the version of Python
-ONCE = ("cuda_source", "replays", "shares", "check", "inspect", "memory", "plots", "report", "validation")
+ONCE = ("cuda_source", "no_host_looks", "replays", "shares", "check", "inspect", "memory", "plots", "report", "validation")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that runs nox is there: no run passes untested
 
@@ -133,7 +133,7 @@ def mutations(session: nox.Session) -> None:
 @nox.session(default=False)
 def gpu(session: nox.Session) -> None:
     """The tests on CuPy, without its kernels and with them; fails where no CUDA device answers."""
-    session.install(".[cuda13]", "--group", "test")
+    session.install(".[cuda13,nccl13,mpi]", "--group", "test")
     for twins in ("", "cupy"):
         pytest(session, "-m", "gpu", "--backend=cupy", BPTT_REQUIRE_BACKEND="1", BPTT_TEST_FUSED=twins)
 

@@ -49,7 +49,7 @@ class Runner(NamedTuple):
     make: Callable[..., contenders.Contender]
 
 
-def usable(named: list[str] | None) -> list[Runner]:
+def usable(named: list[str] | None, tf32: bool) -> list[Runner]:
     """The backends that are named, which must be there, or all that are there."""
     found = []
     for name in named or LIBRARIES:
@@ -60,14 +60,13 @@ def usable(named: list[str] | None) -> list[Runner]:
                 raise SystemExit(str(error)) from None
             print(f"left out: {error}")
         else:
-            found.append(Runner(name, device_name(where), partial(switched, where, fused.stop, contenders.ours)))
+            device = jax_precision(tf32) if name == "jax" else device_name(where)
+            found.append(Runner(name, device, partial(switched, where, fused.stop, contenders.ours)))
             if not fused.obstacle(name):
                 start = partial(fused.start, name)
-                found.append(Runner(f"{name} fused", device_name(where), partial(switched, where, start, contenders.ours)))
+                found.append(Runner(f"{name} fused", device, partial(switched, where, start, contenders.ours)))
                 if name == "cupy":
-                    found.append(
-                        Runner(f"{name} graph", device_name(where), partial(switched, where, start, contenders.replayed))
-                    )
+                    found.append(Runner(f"{name} graph", device, partial(switched, where, start, contenders.replayed)))
     return found
 
 
@@ -83,10 +82,7 @@ def peers(named: list[str], tf32: bool) -> list[Runner]:
     found = []
     for name in named:
         if name == "jax":
-            import jax
-
-            jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
-            device = jax.devices()[0].device_kind
+            device = jax_precision(tf32)
         else:
             import torch
 
@@ -94,6 +90,15 @@ def peers(named: list[str], tf32: bool) -> list[Runner]:
             device = torch.cuda.get_device_name()
         found.append(Runner(f"{name} itself", device, PEERS[name]))
     return found
+
+
+def jax_precision(tf32: bool) -> str:
+    """Let JAX multiply as precisely as all others do; the device that it uses."""
+    import jax
+
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+    kind: str = jax.devices()[0].device_kind
+    return kind
 
 
 def device_name(where: backends.Backend) -> str:
@@ -196,7 +201,7 @@ def main() -> None:
         plot(json.loads(Path(arguments.result).read_text("utf-8"))["rows"], arguments.plot or "devices.svg")
         return
     os.environ["CUPY_TF32"] = str(int(arguments.tf32))  # before CuPy is imported
-    runners = usable(arguments.backend) + peers(arguments.peer, arguments.tf32)
+    runners = usable(arguments.backend, arguments.tf32) + peers(arguments.peer, arguments.tf32)
     rows = []
     print(f"{'cell':8} {'H':>4} {'B':>4}  " + "  ".join(f"{r.name:>18}" for r in runners) + "   µs a step (of time)")
     for cell, hidden, batch in itertools.product(arguments.cell, arguments.hidden, arguments.batch):

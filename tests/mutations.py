@@ -1224,6 +1224,27 @@ MUTATIONS = [
         "test_memory.py::test_the_numbers_of_an_update",
     ),
     Mutation(
+        "looks: at the numbers for a character",
+        "run/sampling.py",
+        "now, ids = write(now, u[k, ...])",
+        "now, ids = write(now, u[k, ...] if bool(u[k, 0] < 2) else u)",
+        "test_no_host_looks.py::test_texts",
+    ),
+    Mutation(
+        "looks: at the loss of an update",
+        "run/replays.py",
+        "alive[...] = alive & xp.isfinite(loss) & xp.isfinite(norm)",
+        "alive[...] = alive & bool(xp.isfinite(loss)) & xp.isfinite(norm)",
+        "test_no_host_looks.py::test_updates",
+    ),
+    Mutation(
+        "twins: those of one process fail, and the others go on with theirs",
+        "run/twins.py",
+        'next(filter(None, parallel.each(among, problem)), "")',
+        "problem",
+        "test_twins.py::test_where_twins_fail",
+    ),
+    Mutation(
         "session: a row of a long history for each hundredth of it",
         "run/agenda.py",
         "min(WAITING, plan.steps // ROWS)",

@@ -91,6 +91,18 @@ def test_a_device_without_room_is_told_of_in_words(tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("twins", ["1", "0"], ids=["twins", "pure"])
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+@pytest.mark.parametrize("cell", CELLS)
+def test_so_is_one_that_is_not_recorded(cell, dtype, twins, monkeypatch):
+    monkeypatch.setenv("BPTT_FUSED", twins)
+    flags = {"cell": cell, "dtype": dtype, "layers": 2, "dropout": 0.2, "length": 20, "graph": False}
+    trained = train(PROSE, "cupy", **flags)
+    assert bool(trained.record["compiled"]) == (twins == "1")
+    np.testing.assert_allclose(theta(trained), theta(train(PROSE, "numpy", **flags)), rtol=0, atol=TOLERANCES[dtype])
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, text, tmp_path, monkeypatch):

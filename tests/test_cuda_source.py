@@ -109,12 +109,26 @@ ALL_SIZES = [*SIZES, (1, 1, None), (50, 7, None)]  # None: step by step
 TOLERANCES = {"float32": 2e-6, "float64": 1e-13}
 
 
+BY_CELL = pytest.mark.parametrize("cell", range(3), ids=["vanilla", "gru", "lstm"])
+
+
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize(("hidden", "batch", "limits"), ALL_SIZES)
-@pytest.mark.parametrize("cell", range(3), ids=["vanilla", "gru", "lstm"])
+@BY_CELL
 def test_the_kernels_compute_what_the_pure_functions_do(cell, hidden, batch, limits, dtype, rng):
+    compare(cell, hidden, batch, limits, dtype, 5, rng)  # buffers of a cluster take turns, and are even and odd
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize(("hidden", "batch", "limits"), [(7, 5, LITTLE), (33, 20, SCANT), (35, 9, CLUSTERED), (50, 7, None)])
+@BY_CELL
+def test_so_they_do_whatever_the_number_of_steps(cell, hidden, batch, limits, steps, rng):
+    compare(cell, hidden, batch, limits, "float64", steps, rng)
+
+
+def compare(cell, hidden, batch, limits, dtype, T, rng):
     call = call_stepwise if limits is None else call_whole
-    T, B, H, N = 5, batch, hidden, kernels.GATES[cell] * hidden  # buffers of a cluster take turns, and are even and odd
+    B, H, N = batch, hidden, kernels.GATES[cell] * hidden
     Waa, z, a0, c0, ban = draw(rng, dtype, (N, H), (T, B, N), (B, H), (B, H), (H,))
     Waa = (2 * Waa / H**0.5).astype(dtype)  # larger weights would let rounding grow from step to step
     a, c, gates = (awaited(dtype, *shape) for shape in ((T + 1, B, H), (T + 1, B, H), (T, B, 2 * H if cell == 1 else 4 * H)))

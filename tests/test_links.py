@@ -1,7 +1,9 @@
 """What carries sums between processes; here they are threads, and a GPU's memory is the host's by another name."""
 
 import ctypes
+import functools
 import importlib
+import os
 import sys
 import threading
 import types
@@ -82,6 +84,7 @@ class Nccl(types.ModuleType):
     def __init__(self, size):
         super().__init__("cupy.cuda.nccl")
         self.size, self.barrier, self.sent, self.own = size, threading.Barrier(size), {}, threading.local()
+        self.left = []
 
     def get_unique_id(self):
         return b"one of all"
@@ -117,7 +120,8 @@ class Nccl(types.ModuleType):
             self.memory(into, size * count, kind)[...] = np.concatenate([self.sent[one] for one in range(size)])
             self.barrier.wait(10)
 
-        communicator = types.SimpleNamespace(rank=rank, send=send, recv=recv, allGather=all_gather)
+        leave = functools.partial(self.left.append, rank)
+        communicator = types.SimpleNamespace(rank=rank, send=send, recv=recv, allGather=all_gather, destroy=leave)
         return communicator
 
 
@@ -156,7 +160,9 @@ def test_all_ways_between_gpus_give_the_same_bits(way, dtype, gpu):
         link = links.between(own._replace(cuda=way == "direct"), backend, 10, nccl=way == "nccl")
         d, loss = vectors[own.rank, :9].view(OnDevice), vectors[own.rank, 9:].reshape(()).view(OnDevice)
         assert str(link) == {"pinned": "MPI by way of pinned memory", "direct": "MPI from the GPU", "nccl": "NCCL"}[way]
-        return [links.total(link, given, [0, 1, 2]) for given in ((d, loss), (2 * d, 2 * loss))]
+        found = [links.total(link, given, [0, 1, 2]) for given in ((d, loss), (2 * d, 2 * loss))]
+        links.close(link)
+        return found
 
     for one, twice in together(3, work):
         assert type(one) is type(twice) is OnDevice
@@ -164,6 +170,20 @@ def test_all_ways_between_gpus_give_the_same_bits(way, dtype, gpu):
         assert twice.tobytes() == (2 * expected).tobytes()
     assert len(gpu.waits) == {"pinned": 6, "direct": 12, "nccl": 0}[way]  # for a copy; before each of two calls of MPI
     assert len(gpu.pinned) == {"pinned": 9, "direct": 0, "nccl": 0}[way]
+    assert sorted(gpu.nccl.left) == ([0, 1, 2] if way == "nccl" else [])
+
+
+@pytest.mark.parametrize(("status", "error"), [(2, MemoryError), (700, RuntimeError)])
+def test_pinned_memory_that_is_not_there_is_memory(gpu, monkeypatch, status, error):
+    def empty_pinned(*_):
+        problem = RuntimeError("cudaError")  # as CuPy's CUDARuntimeError
+        problem.status = status
+        raise problem
+
+    monkeypatch.setattr(sys.modules["cupyx"], "empty_pinned", empty_pinned)
+    with pytest.raises(error) as failed:
+        gpu.backend.exchanged((2, 3))
+    assert isinstance(failed.value, MemoryError) == (status == 2)
 
 
 def test_nccl_needs_a_gpu_and_its_library_for_each_process(gpu, monkeypatch):
@@ -194,7 +214,9 @@ def test_nccl_of_one_process_gives_what_it_gets():
 
     wires = fused.wires()
     if wires.obstacle():
-        pytest.skip(wires.obstacle())  # a GPU without NCCL's library (300 MB): the pretended one above stands in
+        required = os.environ.get("BPTT_REQUIRE_BACKEND") == "1"  # nox -s gpu, which installs it
+        # a GPU without NCCL's library (300 MB): the pretended one above stands in
+        (pytest.fail if required else pytest.skip)(wires.obstacle())
     backend = backends.select("cupy")
     vector = np.random.default_rng(0).normal(size=101).astype(np.float32)
     link = links.link(Ranks(), backend, 101, wires.Communicator(0, 1, lambda value: value))

@@ -48,7 +48,8 @@ np.savez(f"{sys.argv[1]}/{MPI.COMM_WORLD.rank}.npz", **found)
 
 @pytest.fixture(autouse=True)
 def _needed(request):
-    give_up = pytest.fail if request.config.option.markexpr == "mpi" else pytest.skip
+    required = request.config.option.markexpr == "mpi" or os.environ.get("BPTT_REQUIRE_BACKEND") == "1"  # nox -s gpu
+    give_up = pytest.fail if required else pytest.skip
     if importlib.util.find_spec("mpi4py") is None or not mpiexec():
         give_up("mpi4py and MPICH are not installed: nox -s mpi installs them")
 

@@ -1,5 +1,6 @@
 """A session: what is measured, kept and told on the way, what lies in the folder, and how a run ends."""
 
+import dataclasses
 import io
 import json
 import math
@@ -16,9 +17,9 @@ import pytest
 import bptt
 from bptt.errors import InputError
 from bptt.nn import model, optimizers, packing
-from bptt.run import agenda, folder, memory, plots, session
+from bptt.run import agenda, folder, memory, plots, preparation, session
 from bptt.run.evaluation import Evaluation
-from bptt.run.settings import Settings
+from bptt.run.settings import Settings, from_flags
 from bptt.run.training import UPDATES
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
@@ -273,6 +274,22 @@ def test_a_run_says_every_few_seconds_how_far_it_is(monkeypatch):
     told = [line for line in news if "to go" in line]
     assert len(told) > 5
     assert all("characters/s, about " in line for line in told)
+
+
+@pytest.mark.parametrize("late", [1, 4])
+def test_the_device_is_looked_at_every_so_many_updates(monkeypatch, late):
+    looked, look = [], session._look
+    monkeypatch.setattr(session, "_look", lambda task, now, *more: looked.append(now.state.step) or look(task, now, *more))
+    monkeypatch.setattr(agenda, "unseen", lambda task: agenda.LOOK * late)
+    train(steps=100_000, stop_after=130)
+    assert looked == [*range(16 * late, 130, 16 * late), 130]
+
+
+def test_a_gpu_is_looked_at_more_rarely():
+    task = preparation.from_scratch(NAMES, from_flags({"steps": 3, "backend": "numpy"})).task
+    assert agenda.unseen(task) == agenda.LOOK
+    on_gpu = task._replace(backend=dataclasses.replace(task.backend, name="cupy"))
+    assert agenda.unseen(on_gpu) == agenda.LOOK * agenda.LATE > agenda.LOOK
 
 
 def test_a_long_run_holds_the_numbers_of_few_updates(tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import fused
-from bptt.nn import packing, vanilla
+from bptt.nn import model, packing, vanilla
 from bptt.run import dry_run, environment, plots, twins
 from bptt.run.settings import from_flags
 from bptt.run.twins import TwinsWarning
 from runs import NAMES, PROSE, outcome
+from test_together import together
 
 REAL = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed: pip install '.[fast]'")
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -87,6 +90,37 @@ def test_a_run_says_which_loops_go_step_by_step(pretended, monkeypatch):
         "9, which takes a kernel for each step: weights or batch are too large to stay on the chip\n"
         in train(dtype="float64")[1]
     )
+
+
+def test_what_has_to_fit_on_the_chip_is_a_part_of_a_batch(pretended, monkeypatch):
+    monkeypatch.setattr(fused, "fits", lambda cell, hidden, batch, size: batch <= 3)
+    words = "which takes a kernel for each step"
+    assert words in train(batch=6)[1]
+    assert words not in train(batch=6, micro_batches=2)[1]
+    assert words in train(batch=7, micro_batches=2)[1]
+
+
+def test_where_twins_fail_in_one_process_none_uses_them(monkeypatch):
+    """A process alone without them would round in another way than the others."""
+    given_up, config, here = [], model.Config("gru", 3, 4), backends.select("numpy")
+    monkeypatch.setattr(twins, "name", lambda backend: "numba 9")
+    monkeypatch.setattr(fused, "give_up", lambda library, why: given_up.append((library, why)))
+    own, real = threading.local(), model.forward
+
+    def forward(*arguments):
+        if own.rank == 1:
+            raise MemoryError("on this one")
+        return real(*arguments)
+
+    monkeypatch.setattr(model, "forward", forward)
+
+    def work(among):
+        own.rank = among.rank
+        with warnings.catch_warnings(action="ignore"):
+            twins.rehearse(config, here, among)
+
+    together(3, work)
+    assert given_up == [("numpy", "MemoryError: on this one")] * 3
 
 
 def test_a_run_without_twins_says_nothing(tmp_path, pretended):

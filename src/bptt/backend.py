@@ -17,6 +17,7 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 
 NAMES = ("auto", "numpy", "cupy", "torch", "jax", "strict")
 DTYPES = ("float32", "float64")
+NO_MEMORY = 2  # cudaErrorMemoryAllocation
 CUDA = "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for an older driver"
 
 # NumPy is a namespace of the standard itself; array-api-compat's copy of it takes 0.4 s to import, as long as all the rest
@@ -59,7 +60,12 @@ class Backend:
             return np.zeros(shape, self.dtype)
         from cupyx import empty_pinned  # of CuPy alone
 
-        pinned: HostArray = empty_pinned(shape, self.dtype)
+        try:
+            pinned: HostArray = empty_pinned(shape, self.dtype)
+        except RuntimeError as error:
+            if getattr(error, "status", None) == NO_MEMORY:
+                raise MemoryError(f"no pinned memory for {shape}") from error
+            raise
         pinned[...] = 0
         return pinned
 
@@ -75,7 +81,7 @@ class Backend:
         if self.name != "cupy":
             return self.put(host)
         array = self.xp.empty(host.shape, dtype=host.dtype)
-        array.set(host)  # without a wait but on the null stream
+        array.set(host)  # asks for the copy, and does not wait for it
         self.synchronise()
         return array
 

@@ -14,6 +14,7 @@ from bptt.backend import Array
 
 WORKSPACE = 32 << 20  # bytes, as NVIDIA advises on Hopper; without one cuBLAS would allocate in the midst of a recording
 TF32 = 3  # CUBLAS_TF32_TENSOR_OP_MATH
+NO_MEMORY = 3  # CUBLAS_STATUS_ALLOC_FAILED
 GEMM: dict[str, tuple[str, Any]] = {"f": ("cublasSgemm_v2", ctypes.c_float), "d": ("cublasDgemm_v2", ctypes.c_double)}
 
 
@@ -41,7 +42,7 @@ def _handle(number: int) -> tuple[ctypes.c_void_p, Array]:
 def _checked(name: str, *arguments: Any) -> None:
     """Call a function of cuBLAS."""
     if status := getattr(_library(), name)(*arguments):
-        raise RuntimeError(f"{name} of cuBLAS gave status {status}")
+        raise (MemoryError if status == NO_MEMORY else RuntimeError)(f"{name} of cuBLAS gave status {status}")
 
 
 def product(a: Array, b: Array) -> Array:

@@ -48,6 +48,10 @@ class Communicator:
         """The vectors (n,) of all processes become the rows of `found` (size, n)."""
         self.nccl.allGather(given.data.ptr, found.data.ptr, *_what(given), _stream())
 
+    def close(self) -> None:
+        """Leave the others, all of which call this: NCCL waits for them, which it must not do at any odd moment."""
+        self.nccl.destroy()
+
 
 def _what(array: Any) -> tuple[int, int]:
     """How many numbers, and of which type."""

@@ -61,6 +61,12 @@ def between(among: Ranks, backend: Backend, length: int, *, nccl: bool) -> Link 
     return link(among, backend, length, wires.Communicator(among.rank, among.size, lambda value: parallel.same(among, value)))
 
 
+def close(link: Link | None) -> None:
+    """Give up a link that is not used any more; all processes call this."""
+    if link is not None and link.wire is not link.among.comm:
+        link.wire.close()
+
+
 def refuse(among: Ranks, backend: Backend) -> None:
     """Raise an InputError where NCCL cannot be used in this process."""
     if among.size == 1:

@@ -33,7 +33,8 @@ def heading(task: Task) -> str:
     if batch < plan.batch:
         shrunk = f" (the text is too short for a batch of {plan.batch})"
     compiled = f", compiled by {twins.name(task.backend)}" if twins.name(task.backend) else ""
-    if compiled and not fused.fits(task.config.cell, task.config.hidden, batch, int(settings.dtype[-2:]) // 8):
+    share = -(-batch // settings.micro_batches)  # columns at a time
+    if compiled and not fused.fits(task.config.cell, task.config.hidden, share, int(settings.dtype[-2:]) // 8):
         compiled += ", which takes a kernel for each step: weights or batch are too large to stay on the chip"
     return "\n".join(
         [

@@ -19,6 +19,7 @@ from bptt.run import (
     configuration,
     environment,
     folder,
+    links,
     memory,
     parallel,
     preparation,
@@ -179,7 +180,7 @@ def carry_out(
     ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...], early: list[str] | None = None
 ) -> LanguageModel:
     """Train to the end, whatever it is, save, and say what there is now; `early` gets signals from before on, if given."""
-    twins.rehearse(ready.task.config, ready.task.backend)
+    twins.rehearse(ready.task.config, ready.task.backend, ready.task.ranks)
     here = {**environment.session(ready.task.backend), "compiled": twins.name(ready.task.backend)}
     if ready.task.link is not None:
         here |= {"processes": ready.task.ranks.size, "sums by": str(ready.task.link)}
@@ -189,6 +190,8 @@ def carry_out(
     noted = signals.noted(caught) if early is None else contextlib.nullcontext(early)
     with np.errstate(all="ignore"), noted as arrived:  # a loss that is not finite is told in words, once
         now = session.go_on(run, ready.now, arrived)
+    if now.error is None or getattr(now.error, "agreed", False):  # all processes are here, or will be
+        links.close(ready.task.link)
     if now.state.step == 0 and now.error is None:
         raise KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
     hurried = isinstance(now.error, KeyboardInterrupt)  # the disk may hang

@@ -10,7 +10,8 @@ import numpy as np
 from bptt import fused
 from bptt.backend import Backend
 from bptt.nn import gradient, model, optimizers, packing
-from bptt.run import environment
+from bptt.run import environment, parallel
+from bptt.run.parallel import ALONE, Ranks
 
 
 class TwinsWarning(UserWarning):
@@ -47,9 +48,10 @@ def name(backend: Backend) -> str:
     return fused.name() if backend.name in fused.LIBRARIES else ""
 
 
-def rehearse(config: model.Config, backend: Backend) -> None:
+def rehearse(config: model.Config, backend: Backend, among: Ranks = ALONE) -> None:
     """Compile, or find on disk, what every run calls; go on without twins, with a warning, where that fails.
 
+    Where it fails in one of several processes, which all call this, none uses them: they would round in other ways.
     Gradients in pieces call more, which takes some seconds once.
     """
     if not name(backend):
@@ -57,6 +59,7 @@ def rehearse(config: model.Config, backend: Backend) -> None:
     small = model.Config(config.cell, 1, 1)
     params = packing.transform(backend.put, model.init(small, np.random.default_rng(0)))
     ids, mask = backend.put(np.zeros((1, 1), np.int64)), backend.put(np.ones((1, 1)))
+    problem = ""
     try:
         model.forward(small, params, ids)
         theta = packing.pack(params)
@@ -66,6 +69,7 @@ def rehearse(config: model.Config, backend: Backend) -> None:
         optimizers.adam(theta, d, optimizers.start(d), 0.1)
     except Exception as error:  # a compiler that this was not written for, say
         problem = f"{type(error).__name__}: {error!s:.200}"
+    if problem := next(filter(None, parallel.each(among, problem)), ""):
         fused.give_up(backend.name, problem)
         warnings.warn(f"the compiled twins fail here: {problem}: going on without them", TwinsWarning, stacklevel=2)
 

@@ -1,0 +1,71 @@
+"""What is done on a device never waits for the host to look at an array: updates of all kinds, measurements, texts."""
+
+import numpy as np
+import pytest
+
+from bptt import backend as backends
+from bptt import fused
+from bptt.nn import model, packing
+from bptt.run import preparation, sampling, updates, validation
+from bptt.run.choosing import Choice
+from bptt.run.sampling import Ending
+from bptt.run.settings import from_flags
+from conftest import no_host_looks
+from runs import NAMES, PROSE
+
+CELLS = pytest.mark.parametrize("cell", list(model.CELLS))
+TEXTS = pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
+
+
+def ready(text, **flags):
+    small = {"hidden": 5, "layers": 2, "steps": 24, "batch": 6, "length": 3, "backend": "strict", "validation": 0}
+    return preparation.from_scratch(text, from_flags({**small, **flags}))
+
+
+def recorded(action):
+    """What repeats an action, as it is, without a look."""
+
+    def repeat():
+        with no_host_looks():
+            action()
+
+    return repeat
+
+
+@CELLS
+@TEXTS
+@pytest.mark.parametrize("how", [{"graph": False}, {}, {"micro_batches": 2}], ids=["one-by-one", "recorded", "in-parts"])
+def test_updates(monkeypatch, cell, text, how):
+    monkeypatch.setattr(fused, "recorder", lambda: recorded)
+    run = ready(text, cell=cell, dropout=0.2, **how)
+    those = updates.updates(run.task, run.now.state, lambda _: 5)
+    state, _ = next(those)  # the first one may import what it needs
+    while state.step < 24:
+        with no_host_looks():
+            state, _ = next(those)
+
+
+@CELLS
+@TEXTS
+def test_measurements(cell, text):
+    run = ready(text, cell=cell, validation=0.3)
+    params = packing.unpack(run.now.state.theta, model.shapes(run.task.config))
+    before = validation.held_out(run.task, params)
+    with no_host_looks():
+        assert validation.held_out(run.task, params) == before
+
+
+@CELLS
+@pytest.mark.parametrize("choice", [Choice(), Choice(0.7, 3, 0.9), Choice(0.0)])
+@pytest.mark.parametrize("ending", [Ending(40), Ending(40, newline=0), Ending(50, stop=np.array([2, 3]))])
+def test_texts(monkeypatch, cell, choice, ending):
+    """The characters that are written at a time; between those what was written is read."""
+    made = []
+    monkeypatch.setattr(fused, "recorder", lambda: lambda action: made.append(action) or recorded(action))
+    monkeypatch.setattr(sampling, "TOGETHER", 4)
+    where, config = backends.select("strict", "float64"), model.Config(cell, 7, 5, 2)
+    params = packing.transform(lambda a: where.put(3 * a), model.init(config, np.random.default_rng(1)))
+    given = config, params, where, np.array([0, 4]), choice, ending
+    found = list(sampling.generate(*given, sampling.uniforms(5, 0, 70)))
+    assert {len(ids) for ids in found} == {70}
+    assert made or ending.newline == 0  # where so many end early that no two batches are of one size
