@@ -66,9 +66,14 @@ def test_so_is_one_that_goes_step_by_step(cuda, name, dtype, rng, monkeypatch):
 
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("name", list(CELLS))
-def test_what_is_no_number_goes_on_to_the_end(cuda, name, dtype):
+def test_what_is_no_number_goes_on_to_the_end(cuda, name, dtype, monkeypatch):
     """Blocks that meet in global memory know what is not there yet by a NaN: no other one may keep them waiting."""
-    (_, gates), H = CELLS[name], 640
+    (_, gates), H, device = CELLS[name], 256, cuda.cupy.cuda.Device().id
+    limits = cuda._limits(device)._replace(clusters=())
+    monkeypatch.setattr(cuda, "_limits", lambda number: limits)
+    monkeypatch.setattr(cuda, "_kernel", cuda._kernel.__wrapped__)  # which knows kernels with clusters
+    _, how = cuda._kernel(device, list(CELLS).index(name), False, H, 2, np.dtype(dtype).itemsize)
+    assert (how.G > 1, how.CLUSTER) == (True, 0)
     z, Waa = (cuda.cupy.zeros((*shape, H), dtype) for shape in ((3, 2, gates), (gates * H,)))
     z, a0 = (
         z.reshape(3, 2, gates * H),
