@@ -25,7 +25,19 @@ SHORT = {  # what of a benchmark takes less than a minute
     "train_step.py": ["--hidden", "50", "256", "--batch", "1", "32", "--vocabulary", "27"],
 }
 # tests of what C++, array-api-strict, matplotlib and NumPy make, and of arithmetic alone, whatever the version of Python
-ONCE = ("cuda_source", "no_host_looks", "replays", "shares", "check", "inspect", "memory", "plots", "report", "validation")
+ONCE = (
+    "cuda_source",
+    "no_host_looks",
+    "replays",
+    "shares",
+    "check",
+    "inspect",
+    "memory",
+    "pictures",
+    "plots",
+    "report",
+    "validation",
+)
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that runs nox is there: no run passes untested
 

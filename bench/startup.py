@@ -64,7 +64,9 @@ def main() -> None:
         subprocess.run([*start, *f"train dinosaurs --hidden 64 --steps 20 --quiet --out {model}".split()], check=True)
         commands = {"bptt": [*start, "sample", model, "--count", "1"]}
         peers = [name for name, package in PEERS.items() if _installed(package)]
-        print("".join(f"left out: {package} is not installed\n" for package in PEERS.values() if package not in peers), end="")
+        print(
+            "".join(f"left out: {package} is not installed\n" for name, package in PEERS.items() if name not in peers), end=""
+        )
         commands |= {name: [sys.executable, "-c", f"import {name}"] for name in peers}
         for command in commands.values():
             run(command)  # the system's cache

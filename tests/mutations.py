@@ -255,7 +255,7 @@ MUTATIONS = [
     Mutation(
         "no curve before the end",
         "run/session.py",
-        "if due.measured or now.ended:",
+        "if last or (due.measured and (figure is None or time.perf_counter() - drawn > PICTURE)):",
         "if now.ended or state.step == task.plan.steps:",
         "test_session.py::test_the_curve_is_drawn_at_each_measurement",
     ),
@@ -1224,6 +1224,27 @@ MUTATIONS = [
         "test_memory.py::test_the_numbers_of_an_update",
     ),
     Mutation(
+        "loss: the maximum of all rows",
+        "nn/loss.py",
+        "s = logits - xp.max(logits, axis=2, keepdims=True)",
+        "s = logits - xp.max(logits)",
+        "test_loss.py::test_the_maximum",
+    ),
+    Mutation(
+        "batches: the last of many lines",
+        "text/batches.py",
+        "some + many + 1",
+        "some + many",
+        "test_batches.py::test_lines_give_every",
+    ),
+    Mutation(
+        "report: units coloured one character off",
+        "report/page.py",
+        "unit.values[1:]",
+        "unit.values[:-1]",
+        "test_report.py::test_units_are_coloured",
+    ),
+    Mutation(
         "looks: at the numbers for a character",
         "run/sampling.py",
         "now, ids = write(now, u[k, ...])",
@@ -1254,7 +1275,7 @@ MUTATIONS = [
     Mutation(
         "session: drawing takes longer than training",
         "run/session.py",
-        "if last or (due.measured and time.perf_counter() - drawn > PICTURE):",
+        "if last or (due.measured and (figure is None or time.perf_counter() - drawn > PICTURE)):",
         "if last or due.measured:",
         "test_session.py::test_the_curve_is_drawn",
     ),
@@ -1266,7 +1287,7 @@ MUTATIONS = [
         "test_resume.py::test_checkpoints_that_cannot",
     ),
     Mutation(
-        "configuration: a pipe is read twice",
+        "configuration: the text that a file names is forgotten",
         "cli/training.py",
         'text = given.get("text") if text is None else text',
         "text = text",

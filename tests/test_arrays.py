@@ -26,4 +26,4 @@ def test_the_spectral_radius_is_the_largest_modulus_of_an_eigenvalue(lab, rng, s
 )
 def test_the_spectral_radius_where_it_is_hard(lab, W, radius):
     found = lab.call(arrays.spectral_radius, np.array(W))
-    assert float(found) == pytest.approx(radius, rel=0.01, abs=0.05)
+    assert float(found) == pytest.approx(radius, rel=0.003, abs=1e-6)

@@ -82,9 +82,12 @@ def check_form(batch, width, length):
 
 @quick
 @given(lengths, sizes, sizes, seeds)
-def test_lines_give_every_sequence_once_with_the_longest_of_a_batch_first(targets, width, length, seed):
+@pytest.mark.parametrize("together", [1, 20, batches.TOGETHER])
+def test_lines_give_every_sequence_once_with_the_longest_of_a_batch_first(together, targets, width, length, seed):
     sequences = make(targets)
-    epoch = read(sequences, batches.lines(sequences, width, length, generator(seed)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "TOGETHER", together)  # sequences of which the places are computed at a time
+        epoch = read(sequences, batches.lines(sequences, width, length, generator(seed)))
     for batch in epoch:
         check_form(batch, width, length)
     for group in groups(epoch):
@@ -316,6 +319,19 @@ def test_an_epoch_may_come_from_a_file(tmp_path):
     large = stored(tmp_path, sequences)
     for some in (lambda s: batches.stream(one(s.ids, 3, 50), 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
         assert values(large, some(large)) == values(sequences, some(sequences))
+
+
+def test_no_more_is_read_from_a_file_than_a_window_has(tmp_path, monkeypatch):
+    """A column of a stream goes on to the end of the text, nearly."""
+    large, seen, real = stored(tmp_path, make([5000])), [], tokens.reader
+
+    def spy(ids):
+        read = real(ids)
+        return lambda start, stop: seen.append(stop - start) or read(start, stop)
+
+    monkeypatch.setattr(tokens, "reader", spy)
+    read(large, batches.stream(large, 4, 7))
+    assert max(seen) == 8
 
 
 @pytest.mark.parametrize(("width", "length"), [(0, 5), (5, 0), (-1, 5)])

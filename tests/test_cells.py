@@ -229,6 +229,9 @@ def test_init_draws_uniform_weights_and_forgets_little(cell):
     if cell is lstm:
         expected[16:32] = 1.0
     np.testing.assert_array_equal(params.b, expected)
+    if cell is gru:
+        np.testing.assert_array_equal(params.ban, np.zeros(16))
+        assert not np.shares_memory(params.ban, params.b)
 
 
 @CELLS

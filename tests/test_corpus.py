@@ -155,6 +155,13 @@ BAD_FILES = {
     "blank": (b" \n\t\r\n", ["nothing but white space"]),
     "only a mark": (b"\xef\xbb\xbf", ["holds nothing"]),
     "latin-1": (b"abc\ncaf\xe9 noir", ["byte 0xe9 at offset 7, line 2", "iconv", "or train with --vocabulary bytes"]),
+    "latin-1 with a bell": (
+        b"caf\xe9 noir\a " * 9 + 99 * b"caf\xe9 ",
+        ["is not UTF-8: byte 0xe9 at offset 3, line 1", "iconv -f LATIN1"],
+    ),
+    "latin-1 with more": (b"caf\xe9 noir\a " * 9, ["looks like a binary file"]),
+    "utf-16 with a bell": ((SENTENCE * 9 + "\a").encode("utf-16-le"), ["looks like UTF-16LE,"]),
+    "chinese utf-32-le": (("\u4e2d\u6587 " * 9).encode("utf-32-le"), ["looks like a binary file"]),
     "latin-1 after a mark": (b"\xef\xbb\xbfab\xff", ["byte 0xff at offset 5, line 1"]),
     "truncated": (
         "été".encode()[:-1],
@@ -399,7 +406,7 @@ def test_the_mode_is_told_in_pieces_as_it_is_told_at_once(text, piece):
         assert corpus.choose_mode(plain(long.encode() + b"\xff\xc3")) == mode_of(long + "\ufffd\ufffd", 40)
 
 
-TEXT = st.text(st.sampled_from("ab \n\té"), max_size=40)
+TEXT = st.text(st.sampled_from("ab \n\t\r\v\fé"), max_size=40)
 
 
 @quick

@@ -192,3 +192,15 @@ def test_forbidden_import_is_found(module, source):
 )
 def test_allowed_import_is_not_found(module, source):
     assert offences(module, source) == []
+
+
+def products(node: ast.AST) -> list[int]:
+    """The lines with a @ that is in no loop."""
+    found = [node.lineno] if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult) else []
+    return found + [line for child in ast.iter_child_nodes(node) if not isinstance(child, ast.For) for line in products(child)]
+
+
+def test_products_outside_of_the_loops_over_time_are_written_matmul():
+    """A captured CUDA graph has to supply its own."""
+    for path in sorted((SOURCE / "nn").glob("*.py")):
+        assert not products(ast.parse(path.read_text("utf-8"))), path.name

@@ -222,3 +222,4 @@ def test_nccl_of_one_process_gives_what_it_gets():
     link = links.link(Ranks(), backend, 101, wires.Communicator(0, 1, lambda value: value))
     found = links.total(link, [cupy.asarray(vector)], [0])
     np.testing.assert_array_equal(backend.get(found), vector)
+    links.close(link)

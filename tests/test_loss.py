@@ -60,3 +60,11 @@ def test_large_logits_neither_overflow_nor_vanish(lab):
     mean, d = lab.call(loss_and_gradient, logits, np.array([[0], [0]]), np.ones((2, 1)))
     lab.close(mean, np.asarray(1e4))
     lab.close(d, np.array([[[0.0, 0.0, 0.0]], [[-0.5, 0.5, 0.0]]]))
+
+
+def test_the_maximum_is_that_of_each_row(lab):
+    """Were it that of all rows, exp of a row far below the others would vanish, and its loss be infinite."""
+    logits = np.array([[[1e4, 0.0, -1e4]], [[-1e4, -1e4, -2e4]], [[0.0, 0.0, -1e4]]])
+    mean, d = lab.call(loss_and_gradient, logits, np.array([[0], [1], [1]]), np.ones((3, 1)))
+    lab.close(mean, np.asarray(2 * math.log(2) / 3))
+    lab.close(d, np.array([[[0.0, 0.0, 0.0]], [[0.5, -0.5, 0.0]], [[0.5, -0.5, 0.0]]]) / 3)

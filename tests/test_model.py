@@ -153,7 +153,18 @@ def test_init_fits_the_shapes_and_the_seed(cell):
     assert packing.transform(lambda array: list(array.shape), params) == model.shapes(config)
     np.testing.assert_array_equal(packing.pack(params), packing.pack(model.init(config, np.random.default_rng(5))))
     assert (packing.pack(params) != packing.pack(model.init(config, np.random.default_rng(6)))).any()
-    assert np.abs(params.Wya).max() <= 7**-0.5
+    assert 0.8 * 7**-0.5 < np.abs(params.Wya).max() <= 7**-0.5
+    assert not params.by.any()
+    assert not packing.pack(params.initial).any()
+
+
+@CELLS
+def test_a_state_that_is_not_learned_is_zero(lab, cell):
+    """Of each layer and each field, and of the type of the parameters."""
+    config, params, *_ = case(cell, 2, "zero")
+    states = lab.call(lambda params: model.initial_states(config, params, B), params)
+    State = model.CELLS[cell].State
+    lab.close(states, (State(*[np.zeros((B, H))] * len(State._fields)),) * 2)
 
 
 @CELLS

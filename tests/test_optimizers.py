@@ -69,6 +69,25 @@ def test_five_updates_follow_the_equations(lab, rng, rule, scalar):
     lab.close(lab.call(run, theta, gradients), (np.array(expected), np.asarray(5.0)), tolerance)
 
 
+@pytest.mark.parametrize(
+    ("rule", "used"),
+    [
+        (optimizers.sgd, ""),
+        (optimizers.momentum, "m"),
+        (optimizers.adagrad, "v"),
+        (optimizers.rmsprop, "v"),
+        (optimizers.adam, "mv"),
+    ],
+)
+def test_a_rule_leaves_alone_what_it_does_not_use(lab, rng, rule, used):
+    theta, d = rng.normal(size=(2, 4))
+    before = optimizers.State(np.asarray(3.0), rng.normal(size=4), rng.random(4))
+    _, after = lab.call(lambda *given: rule(*given, 0.1), theta, d, before)
+    for name in "mv":
+        assert np.allclose(getattr(after, name), getattr(before, name), rtol=1e-6) == (name not in used)
+    assert after.t == 4
+
+
 def test_clip_by_value(lab):
     d = np.array([-7.0, -2.0, 0.5, 3.0, 11.0])
     once = lab.call(lambda d: optimizers.clip_by_value(d, 3.0), d)
@@ -102,6 +121,7 @@ def test_warmup_cosine():
     assert rate[9] == rate[10] == pytest.approx(2.0)
     assert rate[60] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
     assert rate[110] == pytest.approx(0.2)
+    assert optimizers.warmup_cosine(200, 2.0, warmup=10, total=110, floor=0.1) == pytest.approx(0.2)  # and stays there
     assert optimizers.warmup_cosine(50, 1.0, warmup=0, total=50) == pytest.approx(0.02)
     assert all(a > b for a, b in itertools.pairwise(rate[10:]))
 

@@ -172,6 +172,11 @@ def test_columns_that_are_over_cost_nothing_and_change_nothing(lab, monkeypatch,
     lab.close(got[:2], expected[:2])
     if lengths == sorted(lengths, reverse=True):
         assert sum(computed) == sum(lengths)
+        for column, steps in enumerate(lengths):  # that of a column that is over is the one at its end
+            if steps:
+                _, after, _ = model.forward(config, given[0], given[1][:steps], given[4], given[5])
+                for a, b in zip(packing.flat(got[2]), packing.flat(after)):
+                    lab.close(a[column], b[column])
     whole = [column for column, steps in enumerate(lengths) if steps == max(lengths)]
     assert [a.shape for a in packing.flat(got[2])] == [b.shape for b in packing.flat(expected[2])]
     lab.close(*(packing.transform(lambda a: a[whole], states) for states in (got[2], expected[2])))
@@ -196,6 +201,29 @@ def test_a_piece_ends_where_half_of_it_is_over_and_that_saves_enough():
     lengths = [9] * 16 + [6] * 8 + [4] * 8
     assert pieces.cut(model.Config("gru", V, 512), lengths, 99) == [(0, 6, 32), (6, 9, 16)]
     assert pieces.cut(model.Config("gru", V, 64), lengths, 99) == [(0, 9, 32)]
+
+
+@pytest.mark.parametrize(("saved", "ends"), [(48, True), (49, False)])
+def test_what_the_end_of_a_piece_saves_is_counted_in_steps_of_columns(monkeypatch, saved, ends):
+    """16 columns are over after 6 steps of 9: 48 steps of a column, each of them through all gates of both layers."""
+    config, lengths = model.Config("gru", V, 10, layers=2), [9] * 16 + [6] * 8 + [4] * 8
+    monkeypatch.setattr(pieces, "WORTH", saved * 2 * 3 * 10**2)
+    assert pieces.cut(config, lengths, 99) == ([(0, 6, 32), (6, 9, 16)] if ends else [(0, 9, 32)])
+
+
+@CELLS
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_all_steps_but_those_of_the_last_piece_are_computed_twice(monkeypatch, cell, every):
+    config, arguments = case(cell, 1)
+    computed, real = [], model.run
+
+    def counting(config, params, x, *rest):
+        computed.append(x.shape[0])
+        return real(config, params, x, *rest)
+
+    monkeypatch.setattr(model, "run", counting)
+    recomputed(config, every)(*arguments)
+    assert sum(computed) == 2 * T - (T % every or every)
 
 
 # In less memory

@@ -13,8 +13,11 @@ import pytest
 
 import bptt
 from bptt import cli, inspect
+from bptt.nn import packing
 from bptt.report import page, pictures, units
 from bptt.run import plots
+from bptt.run.data import generator, prepare
+from bptt.run.settings import from_flags
 from runs import NAMES, PROSE
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[plot]'")
@@ -211,6 +214,93 @@ def test_lines_are_looked_at_whole(tmp_path, capsys):
     assert page._looked(model, str(tmp_path / "other")).texts == [lines[0], "ker", lines[2], "b"]  # the last one is too much
     (tmp_path / "other").write_text("\n".join(["bann " * 500, "ker " * 400]))
     assert page._looked(model, str(tmp_path / "other")).texts == [("ker " * 400)[: page.LENGTH]]  # not one fits
+    (tmp_path / "other").write_text("\n".join(["bann " * 500, "ker", "dir", "ban " * 500]))
+    assert page._looked(model, str(tmp_path / "other")).texts == ["ker", "dir"]  # whatever stands before them
+    (tmp_path / "other").write_text("\n".join(["ker"] * 500))
+    assert page._looked(model, str(tmp_path / "other")).texts == ["ker"] * 40
+
+
+def test_what_was_held_out_is_looked_at(tmp_path):
+    run = trained(tmp_path, seed=3, validation=0.2, steps=1)
+    model, told = bptt.load(run), from_flags({"seed": 3, "validation": 0.2})
+    data = prepare(str(tmp_path / "text.txt"), told, generator(3, 0))
+    looked = page._looked(model, None)
+    assert looked == ("Text that was held out", [model.vocabulary.decode(ids[1:-1]) for ids in data.held_out])
+    (tmp_path / "all").mkdir()
+    looked = page._looked(bptt.load(trained(tmp_path / "all", validation=0, steps=1)), None)
+    assert looked == ("Text that it learned from, for none was held out", NAMES)
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_cut_through_the_bytes_of_a_character_leaves_no_mark(tmp_path, offset):
+    """The held-out end of a stream may begin within one, and what is looked at may end within one."""
+    text = "ж" * 1000 + "\n"
+    run = trained(tmp_path, text, vocabulary="bytes", mode="stream", validation=(1501 + offset) / 2001, steps=1)
+    (found,) = page._looked(bptt.load(run), None).texts
+    assert set(found) == {"ж"}
+    assert 298 <= len(found) <= 300
+
+
+def test_units_are_coloured_by_what_they_are_after_each_character(tmp_path, monkeypatch):
+    """And what else the page takes from the model: gradients of the longest text, samples in bits, facts."""
+    monkeypatch.setattr(pictures, "flow", lambda flow: shown.append(flow) or "<svg></svg>")
+    for name in ("curves", "saturation", "radii"):
+        monkeypatch.setattr(pictures, name, lambda *given, name=name: shown.append((name, given)) or "<svg></svg>")
+    shown, run, texts = [], trained(tmp_path, clip_norm=0.7), ["bann", "dir" * 30, "ker"]
+    (tmp_path / "other").write_text("\n".join(texts))
+    model, place = bptt.load(run), tmp_path / "page.html"
+    page.write(model, run, str(tmp_path / "other"), place)
+    source = html.unescape(place.read_text("utf-8"))
+    assert ("curves", 0.7) == (shown[0][0], shown[0][1][1])
+    (flow,) = [one for one in shown if isinstance(one, inspect.Flow)]
+    np.testing.assert_array_equal(flow.norms, inspect.gradient_flow(model, "dir" * 30, 50).norms)
+    seen = page._joined([inspect.activations(model, text) for text in texts])
+    blocks = re.findall(r'<div class="text lines">(.*?)</div>', source, re.DOTALL)
+    assert len(blocks) == len(units.telling(seen)) == model.config.hidden
+    for block, unit in zip(blocks, units.telling(seen)):
+        found = []
+        for sign, level, coloured, plain in re.findall(r'<span class="([pn])(\d)">(.*?)</span>|([^<]+)', block, re.DOTALL):
+            found += [(one, int(level or 0) * (-1 if sign == "n" else 1)) for one in coloured or plain]
+        assert found == [(name, round(5 * value)) for name, value in zip(seen.inputs[1:], unit.values[1:].tolist())]
+    cells = re.findall(r"<div(?: class=\"surprise\")?><b>.*?</div>", source)
+    assert len(cells) == 80
+    for cell, p in zip(cells, seen.p):
+        shares = re.findall(r"<span>(?:.*?) (\d+) %</span>", cell)
+        assert shares == [f"{100 * share:.0f}" for share in sorted(p, reverse=True)[:4]]
+    assert f"gru, 1 x 5 units, {packing.pack(model.params).size} parameters, {len(model.vocabulary)} symbols" in source
+    assert "<th>of step</th><td>12</td>" in source
+    for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        if "sample" in row:
+            words = f"<th>step {row['step']}</th><td>{row['held_out'] / math.log(2):.3f} bits</td>"
+            assert f'{words}<td class="text">{", ".join(row["sample"])[:300]}</td>' in source
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "expected"),
+    [
+        ("the place in the line", "\nab c\nd", [0, 1, 2, 3, 4, 0, 1]),
+        ("the place in the word", "\nab c\nd", [0, 1, 2, 0, 1, 0, 1]),
+        ("being inside quotation marks", 'a"bc"d', [0, 1, 1, 1, 0, 0]),
+        ("a vowel", "aBeY1", [1, 0, 1, 1, 0]),
+        ("a capital letter", "aBé É1", [0, 1, 0, 0, 1, 0]),
+        ("a digit", "a1B2", [0, 1, 0, 1]),
+    ],
+)
+def test_properties_of_a_text(name, read, expected):
+    assert units.PROPERTIES[name](list(read)).tolist() == expected
+
+
+def test_the_most_telling_units_come_first_and_are_eight():
+    rng, text = np.random.default_rng(0), "ab1c e5 i" * 20
+    a = rng.normal(size=(len(text), 12)) * 1.5 ** np.arange(12)
+    vowels, digits = (measure(list(text)) for measure in (units.PROPERTIES["a vowel"], units.PROPERTIES["a digit"]))
+    a[:, 0] = vowels - 3 * digits  # goes with both
+    a[:, 1] = 0.4 * (vowels - vowels.mean()) / vowels.std() + 0.9 * rng.normal(size=len(text))  # r = 0.4, or nearly
+    found = units.telling(seen(text, a[:, [0, *range(2, 12)]]))
+    assert [unit.number for unit in found] == [0, *range(10, 3, -1)]  # then those that vary most
+    assert re.search(r"goes with .*; goes with a digit \(r = -0\.9", found[0].reason)
+    weak = units.telling(seen(text, a[:, [1]]))
+    assert "goes with a vowel (r = 0." in weak[0].reason
 
 
 def test_a_gradient_that_is_zero_can_be_drawn():

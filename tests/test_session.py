@@ -229,13 +229,13 @@ def test_a_curve_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
 def test_the_curve_is_drawn_at_each_measurement_and_where_a_run_ends(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "available", lambda: True)
-    monkeypatch.setattr(plots, "curve", lambda history, *_: drawn.append(history[-1]["step"]))
+    monkeypatch.setattr(plots, "curve", lambda history, *_: drawn.append(history[-1]["step"]) or "a figure")
     monkeypatch.setattr(session, "PICTURE", 0.0)
     train(steps=100, evaluate_every=30, stop_after=70, out=tmp_path / "m")
     assert drawn == [30, 60, 70]
     monkeypatch.setattr(session, "PICTURE", 3600.0)  # as if they came so soon after each other that drawing would take longer
-    bptt.train(NAMES, resume=tmp_path / "m", report=None)
-    assert drawn[3:] == [100]
+    bptt.train(NAMES, resume=tmp_path / "m", report=None, steps=130)
+    assert drawn[3:] == [90, 130]
 
 
 # What is told
@@ -360,6 +360,19 @@ def test_whatever_ends_a_run_it_is_saved_and_goes_on(at_update, monkeypatch, tmp
     assert saved_steps(tmp_path / "m")[-1] == 27
     monkeypatch.undo()
     np.testing.assert_array_equal(theta(bptt.train(resume=tmp_path / "m", text=NAMES, report=None)), theta(whole))
+
+
+def test_checkpoints_that_are_gone_do_not_hide_what_ends_a_run(tmp_path):
+    place = tmp_path / "m" / "checkpoints"
+
+    def report(words):
+        if " loss " in words and place.exists():
+            place.rename(tmp_path / "gone")
+            place.symlink_to("another disk")
+            raise ValueError("of the report")
+
+    with pytest.warns(session.TrainingWarning), pytest.raises(ValueError, match="of the report"):
+        bptt.train(NAMES, report=report, hidden=4, steps=9, backend="numpy", out=tmp_path / "m")
 
 
 def test_a_report_that_fails_loses_nothing(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from bptt import textbook
 from bptt.backend import device, namespace, select
+from bptt.errors import InputError
 
 NAMES = ("Wax", "Waa", "Wya", "b", "by")
 LETTERS = "\nabcdefghijklmnopqrstuvwxyz"
@@ -197,6 +198,7 @@ def test_softmax_of_columns():
     assert np.allclose(p[:, 0], np.exp([1, 2, 3]) / np.sum(np.exp([1, 2, 3])), rtol=1e-15)
     assert np.allclose(p[:, 1], 1 / 3, rtol=1e-15)
     assert np.array_equal(textbook.softmax(np.array([[1000.0], [0.0]])), [[1.0], [0.0]])  # no overflow
+    assert np.array_equal(textbook.softmax(np.array([[1000.0, 0.0], [0.0, 0.0]])), [[1.0, 0.5], [0.0, 0.5]])  # of no column
 
 
 def test_rnn_step_forward_is_the_equations():
@@ -228,6 +230,20 @@ def test_rnn_forward_sums_minus_log_p_and_none_is_the_zero_vector():
         assert np.array_equal(y_hat[t], p)
         total -= math.log(p[Y[t], 0])
     assert loss == pytest.approx(total, rel=1e-15)
+
+
+@pytest.mark.parametrize("X", [[5], [-1]])
+def test_a_token_that_there_is_not(X):
+    parameters, a0 = draw(3, 5, 5)
+    with pytest.raises(InputError, match=f"token id {X[0]}: expected 0 to 4"):
+        textbook.rnn_forward(X, [0], a0, parameters, vocab_size=5)
+    with pytest.raises(InputError, match=f"token id {X[0]}: expected 0 to 4"):
+        textbook.rnn_forward([0], X, a0, parameters, vocab_size=5)
+
+
+def test_no_names_to_learn():
+    with pytest.raises(InputError, match="data holds no line"):
+        textbook.model("", IX_TO_CHAR, CHAR_TO_IX)
 
 
 # Backward

@@ -64,13 +64,11 @@ def activations(trained: LanguageModel, text: str) -> Activations:
     elif read.config.cell == "lstm":
         found["gates"] = np.stack([np.reshape(layer.gates[:, 0, :], (-1, 4, H)) for layer in layers], axis=1)
         found["cells"] = np.stack([layer.c[1:, 0, :] for layer in layers], axis=1)
-    shifted = read.logits[:, 0, :] - np.max(read.logits[:, 0, :], axis=1, keepdims=True)
-    p = np.exp(shifted)
     return Activations(
         inputs=[names[i] for i in read.x[:, 0]],
         targets=[names[i] for i in read.y[:, 0]],
         a=np.stack([layer.a[1:, 0, :] for layer in layers], axis=1),
-        p=p / np.sum(p, axis=1, keepdims=True),
+        p=loss.forward(read.logits, read.y, np.ones(read.y.shape))[1].p[:, 0, :],
         nats=loss.nats(read.logits, read.y)[:, 0],
         **found,
     )
@@ -143,9 +141,10 @@ def _read(trained: LanguageModel, text: str) -> Read:
         raise InputError(f"model {trained!r:.80}: expected what bptt.load or bptt.train gives")
     if not isinstance(text, str) or not text:
         raise InputError(f"text {text!r}: expected at least one character, as str")
-    ids = sampling.beginning(trained.vocabulary, trained.mode, text, "error").astype(np.int64)
-    if trained.mode == "lines":  # whose end is predicted, too
-        ids = np.append(ids, trained.vocabulary.start)
+    start, lines = [trained.vocabulary.start], trained.mode == "lines"
+    if lines and "\n" in text:
+        raise InputError(f"text {text!r}: expected one line without its end, for the model reads lines")
+    ids = np.concatenate([start, trained.vocabulary.encode(text), start if lines else []]).astype(np.int64)
     get = trained.backend.get
     params = packing.transform(lambda a: np.asarray(get(a), np.float64), trained.params)
     x, y = ids[:-1, None], ids[1:, None]

@@ -57,10 +57,10 @@ def spectral_radius(W: Array, doublings: int = 12) -> Array:
     so nearly parallel that their matrix has a condition number of 100,000.
     """
     xp = namespace(W)
-    total = 0.0
+    log_radius = 0.0
     for n in range(doublings + 1):
         largest = xp.maximum(xp.max(xp.abs(W)), 1e-30)  # of W^(2^n), without what was taken out before
-        total = total + xp.log(largest) / 2.0**n
+        log_radius = log_radius + xp.log(largest) / 2.0**n
         W = W / largest
         W = xp.matmul(W, W)
-    return xp.exp(total)
+    return xp.exp(log_radius)

@@ -48,8 +48,8 @@ def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "unifor
     """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero."""
     Wax = initialisation.uniform(rng, (3 * hidden, inputs), hidden)
     Waa = initialisation.recurrent(rng, 3, hidden, kind)
-    b = namespace(Wax).zeros_like(Wax[:, 0])
-    return Params(Wax, Waa, b, b[:hidden])
+    zeros = namespace(Wax).zeros_like
+    return Params(Wax, Waa, zeros(Wax[:, 0]), zeros(Wax[:hidden, 0]))
 
 
 def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache]:

@@ -15,7 +15,7 @@ def uniform(rng: Any, shape: tuple[int, ...], hidden: int) -> Array:
 def recurrent(rng: Any, gates: int, hidden: int, kind: Kind) -> Array:
     """Waa (gates*H, H), one block (H, H) per gate.
 
-    `uniform` is ±1/sqrt(H); `orthogonal` a random rotation (Saxe et al. 2014, arXiv 1312.6120); `identity` that of
+    `uniform` is ±1/sqrt(H); `orthogonal` a random orthogonal matrix (Saxe et al. 2014, arXiv 1312.6120); `identity` that of
     Le et al. 2015 (arXiv 1504.00941).
     """
     if kind == "uniform":
@@ -28,7 +28,10 @@ def recurrent(rng: Any, gates: int, hidden: int, kind: Kind) -> Array:
 
 
 def orthogonal(rng: Any, hidden: int) -> Array:
-    """A rotation (H, H), uniform over all of them: Q of a normal matrix with the signs of R's diagonal (Mezzadri 2007)."""
+    """An orthogonal matrix (H, H), a rotation or a reflection, uniform over all of them.
+
+    Q of a normal matrix with the signs of R's diagonal (Mezzadri 2007, arXiv math-ph/0609050).
+    """
     normal = rng.standard_normal((hidden, hidden))
     xp = namespace(normal)
     Q, R = xp.linalg.qr(normal)

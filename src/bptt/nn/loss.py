@@ -24,6 +24,7 @@ def forward(logits: Array, y: Array, mask: Array, count: Array | None = None) ->
     """The mean of -log p(y) over the targets that count: logits (T, B, V), ids y (T, B), mask (T, B) of ones and zeros.
 
     `count` () is the number of all targets, where these are some of them: the result is then their share of the mean.
+    Without a target that counts it is NaN.
     """
     mean, p, weight = cross_entropy(logits, y, mask, count)
     return mean, Cache(p, y, weight)
@@ -57,9 +58,9 @@ def _softmax(logits: Array, y: Array) -> tuple[Array, Array]:
     The maximum of each row is taken off first, so that no exp overflows.
     """
     xp = namespace(logits)
-    u = logits - xp.max(logits, axis=2, keepdims=True)
-    e = xp.exp(u)
+    s = logits - xp.max(logits, axis=2, keepdims=True)
+    e = xp.exp(s)
     total = xp.sum(e, axis=2, keepdims=True)
-    targets = xp.reshape(y, (-1,)) + u.shape[2] * xp.arange(y.shape[0] * y.shape[1], dtype=y.dtype, device=device(y))
-    u_y = xp.reshape(xp.take(xp.reshape(u, (-1,)), targets), y.shape)
-    return xp.log(total[:, :, 0]) - u_y, e / total  # -log(exp(u_y) / total)
+    targets = xp.reshape(y, (-1,)) + s.shape[2] * xp.arange(y.shape[0] * y.shape[1], dtype=y.dtype, device=device(y))
+    s_y = xp.reshape(xp.take(xp.reshape(s, (-1,)), targets), y.shape)
+    return xp.log(total[:, :, 0]) - s_y, e / total  # -log(exp(s_y) / total)

@@ -95,7 +95,8 @@ def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array
         q = z[t, ...] + a[-1] @ WaaT
         i_f, g, o = sigmoid(q[:, : 2 * H]), xp.tanh(q[:, 2 * H : 3 * H]), sigmoid(q[:, 3 * H :])
         gates.append(xp.concat([i_f, g, o], axis=1))
-        c.append(i_f[:, H:] * c[-1] + i_f[:, :H] * g)
+        i, f = i_f[:, :H], i_f[:, H:]
+        c.append(f * c[-1] + i * g)
         a.append(o * xp.tanh(c[-1]))
     return xp.stack(a), xp.stack(c), xp.stack(gates)
 

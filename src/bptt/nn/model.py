@@ -75,7 +75,7 @@ def spectral_radii(config: Config, params: Params) -> Array:
 def dropout_masks(config: Config, rng: Any, rate: float, batch: int) -> tuple[Array, ...]:
     """One host mask (B, H) a layer, 0 with probability `rate`, else 1 / (1 - rate); empty for rate 0.
 
-    The mask stays the same for all steps of a sequence (locked dropout: Gal and Ghahramani 2016, arXiv 1512.05287).
+    A mask is that of all steps of a window (locked dropout: Gal and Ghahramani 2016, arXiv 1512.05287).
     """
     if not rate:
         return ()
@@ -155,6 +155,7 @@ def loss_and_gradient(
 ) -> tuple[Array, Params, tuple[Any, ...]]:
     """The mean of -log p(y) in nats, its gradient with respect to every parameter, and the next states.
 
+    x and y are ids (T, B), `mask` (T, B) is 1 where a target counts; `states` and `keep` are those of `forward`.
     `count` () is the number of all targets, where these are some of them: loss and gradient are then their share.
     """
     logits, after, cache = forward(config, params, x, states, keep)

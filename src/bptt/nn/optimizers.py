@@ -14,7 +14,7 @@ class State(NamedTuple):
     """What an update rule remembers; a rule leaves alone what it does not use."""
 
     t: Array  # (): updates so far
-    m: Array  # (P,): running mean of the gradient
+    m: Array  # (P,): running mean of the gradient; of momentum its decaying sum
     v: Array  # (P,): running mean, or sum, of its square
 
 
@@ -38,7 +38,10 @@ def norm(d: Array) -> Array:
 
 @twinned
 def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
-    """The vector scaled down to norm `limit` where it is longer, and its norm before (Pascanu et al. 2013, algorithm 1)."""
+    """The vector (P,) scaled down to norm `limit`, above 0, where it is longer, and its norm () before.
+
+    Pascanu et al. (2013, arXiv 1211.5063), algorithm 1.
+    """
     length = norm(d)
     return d * (limit / namespace(d).maximum(length, limit)), length
 
@@ -55,7 +58,7 @@ def along(theta: Array, d: Array, rate: Array | float) -> Array:
 
 
 def momentum(theta: Array, d: Array, state: State, rate: Array | float, *, mu: float = 0.9) -> tuple[Array, State]:
-    """Heavy-ball momentum (Polyak 1964) as in Sutskever et al. (2013), the rate outside of the memory."""
+    """Heavy-ball momentum (Polyak 1964): Sutskever et al. (2013), equations 1 and 2, but the rate outside of the memory."""
     m = mu * state.m + d
     return along(theta, m, rate), State(state.t + 1.0, m, state.v)
 
@@ -85,7 +88,10 @@ def adam(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> tuple[Array, State]:
-    """Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
+    """Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
+
+    Both betas are above 0 and below 1.
+    """
     t = state.t + 1.0
     theta, m, v = moments(theta, d, state.m, state.v, t, rate, beta1, beta2, eps, weight_decay)
     return theta, State(t, m, v)

@@ -120,15 +120,16 @@ def _pieces(where: str, sequences: Sequences, trained: LanguageModel) -> Looked:
         raise InputError("nothing to look at: expected text that is more than white space")
     decode = trained.vocabulary.decode
     if trained.mode == "stream":  # a cut through the bytes of a character leaves a mark
-        return Looked(where, [decode(sequences[0][1 : LENGTH + 1]).rstrip("\ufffd")])
-    spread = np.linspace(0, len(sequences) - 1, min(len(sequences), LINES)).astype(int)
-    left, places = LENGTH, list[int]()
-    for place in spread.tolist():
-        left -= int(sequences.lengths[place])
-        places += [place] if left >= 0 else []
-    if not places:  # not one fits
+        return Looked(where, [decode(sequences[0][1 : LENGTH + 1]).strip("\ufffd")])
+    short = sequences.take(sequences.lengths <= LENGTH)
+    if not short:
         return Looked(where, [decode(sequences[int(np.argmin(sequences.lengths))][1 : LENGTH + 1]).rstrip("\ufffd")])
-    return Looked(where, [decode(sequences[place][1:-1]) for place in places])
+    left, texts = LENGTH, list[str]()
+    for place in np.linspace(0, len(short) - 1, min(len(short), LINES)).astype(int).tolist():
+        if (steps := int(short.lengths[place])) <= left:
+            left -= steps
+            texts.append(decode(short[place][1:-1]))
+    return Looked(where, texts)
 
 
 def _joined(parts: list[Activations]) -> Activations:

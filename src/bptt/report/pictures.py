@@ -40,7 +40,7 @@ def svg(name: str, size: tuple[float, float], panels: tuple[int, int], draw: Cal
         figure = Figure(figsize=size, layout="constrained")
         draw(list(figure.subplots(*panels, squeeze=False).flat))
         file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(file, format="svg", transparent=True)
     picture = file.getvalue()
     picture = picture[picture.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r"<metadata>.*?</metadata>", "", picture, flags=re.DOTALL)

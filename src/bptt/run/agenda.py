@@ -7,7 +7,7 @@ from bptt.run.training import Task
 
 LOOK = 16  # updates from one look at their numbers to the next, at most; so many can be made at a time
 LATE = 4  # times as many on a GPU, which would have nothing to do meanwhile
-ROWS = 100  # of the history of a run, besides its measurements
+ROWS = 100  # of the history of a run, besides its measurements; more where WAITING asks for them
 WAITING = 10_000  # updates at most from one row to the next: a checkpoint holds the numbers of each
 
 

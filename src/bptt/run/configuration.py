@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def read(path: Path) -> dict[str, Any]:
         InputError: no such file, not TOML, a key that is unknown or a value out of its range; names the file and the key.
     """
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8", "surrogateescape"))  # as a path may be
+        table = tomllib.loads(path.read_bytes().decode("utf-8", "surrogateescape"))  # in a path, as written below
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
         raise InputError(f"{path}: {files.reason(error)}: expected settings in TOML, as in: hidden = 128") from None
     names = {"text": "text", **{flag(name).removeprefix("--"): name for name in NAMES}, **{name: name for name in NAMES}}
@@ -39,7 +39,7 @@ def read(path: Path) -> dict[str, Any]:
             hint = f"did you mean {near!r}?" if near else f"the keys are text, {', '.join(NAMES)}"
             raise InputError(f"{path}: {key!r} is unknown: {hint}")
         if names[key] in settings:
-            raise InputError(f"{path}: {key!r} is there twice, with - and with _: leave out one of the two")
+            raise InputError(f"{path}: {key!r} is there already, written in another way: leave out one of the two")
         settings[names[key]] = value
     text = settings.pop("text", None)
     if text is not None and (not isinstance(text, str) or not text):
@@ -48,9 +48,9 @@ def read(path: Path) -> dict[str, Any]:
     return {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
 
 
-def beside(told: Collection[str], path: Path) -> dict[str, Any]:
+def beside(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The table of a file beside what was told; steps or epochs that were told take the place of both."""
-    theirs = ("steps", "epochs") if {"steps", "epochs"} & set(told) else ()
+    theirs = ("steps", "epochs") if any(told.get(name) is not None for name in ("steps", "epochs")) else ()
     return {name: value for name, value in read(path).items() if name not in theirs}
 
 

@@ -56,7 +56,7 @@ def reconfigure(folder: Path, config: str) -> None:
 
 def discard(folder: Path) -> None:
     """Remove the folder of a run that has saved nothing."""
-    if not steps(folder):
+    if not has_saved(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -98,7 +98,7 @@ def environment(folder: Path) -> dict[str, Any]:
 
 
 def steps(folder: Path) -> list[Path]:
-    """The checkpoints of a run, newest first."""
+    """The checkpoints of a run, newest first; CheckpointError where they cannot be looked for."""
     try:
         found = [path for path in (folder / CHECKPOINTS).iterdir() if STEP.fullmatch(path.name) and not path.is_symlink()]
     except OSError as error:
@@ -107,6 +107,14 @@ def steps(folder: Path) -> list[Path]:
         # as if there were none, a run would begin anew and write over its metrics
         raise CheckpointError(f"{folder / CHECKPOINTS}: cannot be read: {files.reason(error)}") from None
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def has_saved(folder: Path) -> bool:
+    """Whether a run has checkpoints, or may have some that cannot be looked for."""
+    try:
+        return bool(steps(folder))
+    except CheckpointError:
+        return True
 
 
 def read(path: Path, *, run: bool = False) -> tuple[Path, Checkpoint]:
@@ -151,9 +159,12 @@ def keep(folder: Path, saved: Checkpoint, step: int, best: int, most: int) -> Pa
     checkpoint.write(target, saved)
     with _writing(folder / CHECKPOINTS):
         point(folder, target.name, name(best))
-    for path in steps(folder)[most:]:
+    old: list[Path] = []
+    with contextlib.suppress(CheckpointError):  # they go the next time
+        old = steps(folder)[most:]
+    for path in old:
         if path.name != name(best):
-            with contextlib.suppress(OSError):  # it goes the next time
+            with contextlib.suppress(OSError):
                 aside = files.temporary(path)  # gone in one moment, too
                 path.rename(aside)
                 shutil.rmtree(aside, ignore_errors=True)

@@ -125,9 +125,9 @@ def _backend(settings: Settings) -> Backend:
 
 def _task(config: model.Config, backend: Backend, data: Data, settings: Settings, plan: Plan, among: Ranks) -> Task:
     """The task, the ids of its text on the device if they fit; each process has a share of a batch, or several."""
-    if settings.patience is not None and not data.held_out and among.rank == 0:
+    if settings.patience is not None and not data.held_out:
         words = f"--patience {settings.patience} waits for nothing: no part of the text is held out"
-        warnings.warn(words, TrainingWarning, stacklevel=7)
+        warnings.warn(words, TrainingWarning, stacklevel=9)
     settings = dataclasses.replace(settings, micro_batches=sums.fitting(settings.micro_batches, among.size))
     ids = batches.held(data.training.ids, backend)
     return Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend, ids), ids, among)

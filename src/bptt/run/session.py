@@ -100,7 +100,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
                 told = time.perf_counter() if words else told
                 run.tell(words, {"event": "measurement" if due.measured else "log", **row} if row else {})
             last = now.ended or now.state.step == task.plan.steps
-            if last or (due.measured and time.perf_counter() - drawn > PICTURE):
+            if last or (due.measured and (figure is None or time.perf_counter() - drawn > PICTURE)):
                 drawn, figure = time.perf_counter(), _draw(run, now, figure)
             if now.ended:
                 return now

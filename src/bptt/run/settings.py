@@ -34,7 +34,7 @@ class Settings:
     layers: int = 1
     """Recurrent layers, one on top of the other."""
     dropout: float | None = None
-    """Share of the units of a layer switched off for a whole sequence in training; by default 0 to 0.5, by cell and text."""
+    """Share of the units of a layer switched off in all steps of a batch in training; by default 0 to 0.5, by cell and text."""
     init: Literal["uniform", "orthogonal", "identity"] = "uniform"
     """How the recurrent weights begin."""
     batch: int | None = None

@@ -191,7 +191,8 @@ def carry_out(
     with np.errstate(all="ignore"), noted as arrived:  # a loss that is not finite is told in words, once
         now = session.go_on(run, ready.now, arrived)
     if now.error is None or getattr(now.error, "agreed", False):  # all processes are here, or will be
-        links.close(ready.task.link)
+        with contextlib.suppress(RuntimeError):  # of a device that is lost; the run is over
+            links.close(ready.task.link)
     if now.state.step == 0 and now.error is None:
         raise KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
     hurried = isinstance(now.error, KeyboardInterrupt)  # the disk may hang
@@ -223,12 +224,12 @@ def _saved(run: Run, now: Standing) -> Standing:
 
 def _fail(run: Run, error: BaseException) -> NoReturn:
     """Raise what a run ends with, after the news of how to go on."""
-    if run.folder and folder.steps(run.folder) and not isinstance(error, KeyboardInterrupt):
+    if run.folder and folder.has_saved(run.folder) and not isinstance(error, KeyboardInterrupt):
         warnings.warn(progress.failed(error, run.task, run.folder), TrainingWarning, stacklevel=4)
     if isinstance(error, MemoryError):
         raise memory.OutOfMemory(memory.advice(run.task)) from error
     if isinstance(error, KeyboardInterrupt) and run.folder:
-        saved = "what was saved before is in" if folder.steps(run.folder) else "nothing was saved yet in"
+        saved = "what was saved before is in" if folder.has_saved(run.folder) else "nothing was saved yet in"
         raise Hurried(f"interrupted; {saved} {run.folder}: {progress.again(run.task, run.folder)}")
     raise error
 

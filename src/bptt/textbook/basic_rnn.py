@@ -31,7 +31,7 @@ def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, HostArray]:
 def softmax(x: Array) -> Array:
     """Probabilities exp(x) / sum(exp(x)) down each column (n, ...)."""
     xp = namespace(x)
-    e = xp.exp(x - xp.max(x))  # the largest exponent is 0: exp cannot overflow
+    e = xp.exp(x - xp.max(x, axis=0))  # the largest exponent of a column is 0: exp cannot overflow, nor the sum vanish
     return e / xp.sum(e, axis=0)
 
 
@@ -40,10 +40,15 @@ def one_hot(index: int | None, size: int, like: Array) -> Array:
     xp = namespace(like)
     if index is None:
         return xp.zeros((size, 1), dtype=like.dtype, device=device(like))
+    rows = xp.arange(size, dtype=xp.int64, device=device(like))[:, None]
+    return xp.astype(rows == known(index, size), like.dtype)
+
+
+def known(index: int, size: int) -> int:
+    """The token id, or an InputError where there is no such token."""
     if not 0 <= index < size:
         raise InputError(f"token id {index}: expected 0 to {size - 1}")
-    rows = xp.arange(size, device=device(like))[:, None]
-    return xp.astype(rows == index, like.dtype)
+    return index
 
 
 def rnn_step_forward(parameters: Arrays, a_prev: Array, x: Array) -> tuple[Array, Array]:
@@ -85,7 +90,7 @@ def rnn_forward(
     for t in range(len(X)):
         x[t] = one_hot(X[t], vocab_size, a0)
         a[t], y_hat[t] = rnn_step_forward(parameters, a[t - 1], x[t])
-        loss = loss - xp.log(y_hat[t][Y[t], 0])
+        loss = loss - xp.log(y_hat[t][known(Y[t], y_hat[t].shape[0]), 0])
     return loss, (y_hat, a, x)
 
 

@@ -94,6 +94,10 @@ def model(
     """Train on one name per iteration and return the parameters, printing the loss and some names every 2000 iterations.
 
     `data` is the text or its lines, one name per line. The numbers are the course's, in float64 on any backend.
+
+    Raises:
+        InputError: no line at all.
+        KeyError: a character, made lower case, that is not in `char_to_ix`.
     """
     lines = data.splitlines() if isinstance(data, str) else data
     names = [line.lower().strip() for line in lines]

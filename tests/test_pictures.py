@@ -1,0 +1,129 @@
+"""The pictures of a report: what is drawn are the numbers that were given, in the units that their titles say."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bptt.inspect import Activations, Flow
+from bptt.report import pictures
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[plot]'")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Let each picture give its panels instead of its SVG."""
+    from matplotlib.figure import Figure
+
+    def panels(name, size, shape, draw):
+        axes = list(Figure(figsize=size).subplots(*shape, squeeze=False).flat)
+        draw(axes)
+        return axes
+
+    monkeypatch.setattr(pictures, "svg", panels)
+
+
+def lines(axes):
+    """What stands in the legend, and the points of each line."""
+    return {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+
+
+def seen(a, gates=None):
+    return Activations([], [], np.asarray(a), None, gates, np.ones(0), np.ones(0))
+
+
+@pytest.mark.usefixtures("drawn")
+def test_curves_are_in_bits_and_show_where_gradients_are_cut():
+    ln2 = math.log(2)
+    rows = [
+        {"step": 10, "loss": 3 * ln2, "rate": 0.1, "norm": 4.0},
+        {"step": 20, "loss": 2 * ln2, "rate": 0.2, "norm": 0.5, "held_out": 5 * ln2},
+    ]
+    losses, rates, norms = pictures.curves(rows, 1.0)
+    assert lines(losses) == {"learned from": [[10, 3], [20, 2]], "held out": [[20, 5]]}
+    assert [line.get_xydata().tolist() for line in rates.get_lines()] == [[[10, 0.1], [20, 0.2]]]
+    assert lines(norms) == {"before clipping": [[10, 4], [20, 0.5]], "after clipping": [[10, 1], [20, 0.5]]}
+    assert list(lines(pictures.curves(rows, None)[2])) == ["before clipping"]
+
+
+@pytest.mark.usefixtures("drawn")
+@pytest.mark.parametrize(
+    ("cell", "names"), [("gru", {"reset": 0, "update": 1}), ("lstm", {"input": 0, "forget": 1, "output": 3})]
+)
+def test_each_gate_is_where_it_closes_and_opens(cell, names):
+    T, L, H = 20, 2, 3
+    gates = np.random.default_rng(0).random((T, L, 3 if cell == "gru" else 4, H)) ** 3
+    panels = pictures.saturation(cell, seen(np.zeros((T, L, H)), gates))
+    for layer in range(L):
+        expected = {}
+        for name, number in names.items():
+            values = gates[:, layer, number, :]
+            expected[name] = [[np.mean(v < 0.1), np.mean(v > 0.9)] for v in values.T]  # x: nearly closed, y: nearly open
+        assert lines(panels[2 * layer + 1]) == expected
+
+
+@pytest.mark.usefixtures("drawn")
+def test_units_that_are_pushed_far_are_counted_by_layer():
+    a = np.zeros((4, 2, 3))
+    a[:, 1, 0], a[:2, 1, 1] = -0.95, 0.95  # in layer 2: always, every other step, never
+    first, far_first, second, far_second = pictures.saturation("vanilla", seen(a))
+    assert [p.get_height() for p in first.patches if p.get_height()] == [12]
+    assert [p.get_height() for p in second.patches if p.get_height()] == [4, 6, 2]
+    assert [p.get_x() for p in far_first.patches if p.get_height()] == pytest.approx([0])
+    assert [p.get_x() for p in far_second.patches if p.get_height()] == pytest.approx([0, 0.5, 0.95])
+    assert "above 0.9" in far_second.get_title()
+    assert [axes.get_title()[:7] for axes in (first, far_first, second, far_second)] == ["layer 1"] * 2 + ["layer 2"] * 2
+
+
+@pytest.mark.usefixtures("drawn")
+def test_flow_goes_from_left_to_right_in_time_and_upwards_into_the_past():
+    L, T, K = 2, 7, 4
+    norms = np.exp(np.random.default_rng(0).normal(size=(L, T, K + 1)))
+    norms[:, [0, 0], [1, 2]] = np.nan
+    first, second, means, empty = pictures.flow(Flow(norms, np.nanmean(norms, axis=1)))
+    for layer, axes in enumerate((first, second)):
+        np.testing.assert_allclose(axes.images[0].get_array().filled(np.nan), np.log10(norms[layer].T))
+        assert axes.get_title() == f"layer {layer + 1}"
+    np.testing.assert_allclose([y for _, y in lines(means)["layer 1"]], np.nanmean(norms[0], axis=0))
+    np.testing.assert_allclose([y for _, y in lines(means)["layer 2"]], np.nanmean(norms[1], axis=0))
+    assert not empty.get_visible()
+
+
+@pytest.mark.usefixtures("drawn")
+def test_each_radius_has_its_name_and_there_is_a_line_at_one():
+    found = np.arange(12.0).reshape(2, 2, 3)
+    (axes,) = pictures.radii([4, 8], found, ("r", "u", "n"))
+    (border,) = [line for line in axes.get_lines() if line.get_label().startswith("_")]
+    assert list(border.get_ydata()) == [1, 1]
+    named = {label: points for label, points in lines(axes).items() if not label.startswith("_")}
+    assert named == {
+        f"layer {layer + 1} {name}": [[4, found[0, layer, k]], [8, found[1, layer, k]]]
+        for layer in range(2)
+        for k, name in enumerate("run")
+    }
+
+
+def test_a_picture_has_letters_no_date_and_the_colour_of_the_page():
+    picture = pictures.radii([4, 8], np.ones((2, 1, 1)), ("",))
+    assert ">spectral radius of Waa</text>" in picture
+    assert "<metadata>" not in picture
+    assert "dc:date" not in picture
+    assert pictures.INK not in picture
+
+
+@pytest.mark.usefixtures("drawn")
+def test_of_five_layers_the_last_one_is_the_fifth():
+    a, norms = np.zeros((4, 5, 2)), np.ones((5, 3, 3)) * np.arange(1, 6)[:, None, None]
+    a[:, 4, :] = 0.5
+    panels = pictures.saturation("vanilla", seen(a))
+    assert [axes.get_title() for axes in panels[::2]] == [f"layer {layer}: activations" for layer in (1, 2, 3, 5)]
+    assert [[p.get_x() for p in axes.patches if p.get_height()] == pytest.approx([0.5], abs=0.06) for axes in panels[::2]] == [
+        *[False] * 3,
+        True,
+    ]
+    panels = pictures.flow(Flow(norms, norms.mean(axis=1)))
+    assert [axes.get_title() for axes in panels[:4]] == [f"layer {layer}" for layer in (1, 2, 3, 5)]
+    np.testing.assert_allclose(panels[3].images[0].get_array(), np.log10(5.0))
+    (axes,) = pictures.radii([4, 8], np.arange(10.0).reshape(2, 5, 1), ("",))
+    assert lines(axes)["layer 5"] == [[4, 4], [8, 9]]
