@@ -15,6 +15,7 @@ import bptt
 from bptt import backend as backends
 from bptt.errors import InputError
 from bptt.nn import model, packing
+from bptt.report import page
 from bptt.run.language_model import LanguageModel
 from bptt.text.vocabulary import characters
 from gradcheck import central_differences
@@ -195,6 +196,10 @@ def test_a_cell_in_the_table_is_saved_and_loaded(table):
     after = bptt.load("m", backend="numpy")
     assert after.sample(3) == before.sample(3)
     assert after.score("abc") == before.score("abc")
+    Path("t.txt").write_text("abc\ncab\n")
+    if importlib.util.find_spec("matplotlib"):
+        page.write(after, Path("m"), "t.txt", Path("m.html"))
+        assert "layer 1 2" in Path("m.html").read_text("utf-8")  # the second block of its weights, which has no name there
     model.CELLS.pop("mgu")
     with pytest.raises(InputError, match="cell 'mgu' is unknown"):
         bptt.load("m")

@@ -79,7 +79,7 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
         curves=pictures.curves(history, _clip(trained)) if len(history) > 1 else "",
         saturation=pictures.saturation(trained.config.cell, seen),
         flow=pictures.flow(inspect.gradient_flow(trained, longest, HORIZON)),
-        radii=pictures.radii(steps, found, BLOCKS[trained.config.cell]),
+        radii=pictures.radii(steps, found, _blocks(trained)),
         samples=_samples(history),
         where=looked.where,
         units=[{**unit._asdict(), "runs": _runs(names[1:], unit.values[1:])} for unit in telling(seen)],
@@ -89,6 +89,12 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
         mode=trained.mode,
     )
     return page
+
+
+def _blocks(trained: LanguageModel) -> tuple[str, ...]:
+    """The names of the blocks of Waa; numbers, of a cell from elsewhere."""
+    cell = trained.config.cell
+    return BLOCKS.get(cell) or tuple(str(number + 1) for number in range(model.CELLS[cell].GATES))
 
 
 def _looked(trained: LanguageModel, text: str | None) -> Looked:
@@ -155,7 +161,7 @@ def _history(place: Path) -> list[dict[str, Any]]:
 
 def _radii(trained: LanguageModel, history: list[dict[str, Any]]) -> tuple[list[int], HostArray]:
     """The spectral radius of each block of Waa at the steps that were measured, (n, L, G); of a model alone its own."""
-    sizes = [len(BLOCKS[trained.config.cell])] * trained.config.layers
+    sizes = [len(_blocks(trained))] * trained.config.layers
     rows = [row for row in history if [len(layer) for layer in row.get("radii", [])] == sizes]
     if rows:
         return [row["step"] for row in rows], np.array([row["radii"] for row in rows])
