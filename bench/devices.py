@@ -201,6 +201,7 @@ def main() -> None:
         plot(json.loads(Path(arguments.result).read_text("utf-8"))["rows"], arguments.plot or "devices.svg")
         return
     os.environ["CUPY_TF32"] = str(int(arguments.tf32))  # before CuPy is imported
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX takes most of a GPU's memory else
     runners = usable(arguments.backend, arguments.tf32) + peers(arguments.peer, arguments.tf32)
     rows = []
     print(f"{'cell':8} {'H':>4} {'B':>4}  " + "  ".join(f"{r.name:>18}" for r in runners) + "   µs a step (of time)")
