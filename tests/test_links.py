@@ -215,8 +215,7 @@ def test_nccl_of_one_process_gives_what_it_gets():
     wires = fused.wires()
     if wires.obstacle():
         required = os.environ.get("BPTT_REQUIRE_BACKEND") == "1"  # nox -s gpu, which installs it
-        # a GPU without NCCL's library (300 MB): the pretended one above stands in
-        (pytest.fail if required else pytest.skip)(wires.obstacle())
+        (pytest.fail if required else pytest.skip)(wires.obstacle())  # without its 300 MB: the pretended one above stands in
     backend = backends.select("cupy")
     vector = np.random.default_rng(0).normal(size=101).astype(np.float32)
     link = links.link(Ranks(), backend, 101, wires.Communicator(0, 1, lambda value: value))
