@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
-from bptt import cli, fused
+from bptt import cli, dispatch, fused
 from bptt.errors import InputError
 from bptt.nn import packing
 from bptt.text.sequences import Sequences
@@ -182,7 +182,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _twins_as_before() -> Iterator[None]:
     """No test leaves compiled twins to the next one."""
-    with fused.restored():
+    with dispatch.restored():
         yield
     fused._given_up.clear()
 

@@ -868,10 +868,10 @@ MUTATIONS = [
         "math.isfinite(loss)",
         "test_full_disk.py::test_the_first_gradient",
     ),
-    in_a_twin("bias left out for tokens", "cells", "= Wax[j, i] + b[j]", "= Wax[j, i]", "vanilla_run"),
-    in_a_twin("the last two rows of four not multiplied", "product", "if rows % 4 >= 2:", "if rows % 4 > 2:", "linear_affine"),
-    in_a_twin("the last block of rows alone", "product", "add or start > 0", "add", "linear_affine_backward"),
-    in_a_twin("the last block of steps alone", "cells", "add = t + steps < T", "add = False", "gru_run_backward"),
+    in_a_twin("bias left out for tokens", "cells", "= Wax[j, i] + b[j]", "= Wax[j, i]", "vanilla.run"),
+    in_a_twin("the last two rows of four not multiplied", "product", "if rows % 4 >= 2:", "if rows % 4 > 2:", "linear.affine"),
+    in_a_twin("the last block of rows alone", "product", "add or start > 0", "add", "linear.affine_backward"),
+    in_a_twin("the last block of steps alone", "cells", "add = t + steps < T", "add = False", "gru.run_backward"),
     Mutation(
         "the norm of a matrix taken for its spectral radius",
         "nn/arrays.py",
@@ -898,11 +898,11 @@ MUTATIONS = [
         "product",
         "C if M % ROWS == 0 and N == padded(N, C) else",
         "C if M else",
-        "gradient_whole",
+        "gradient.whole",
     ),
-    in_a_twin("a gradient from after the last step lost", "cells", "dc_after.copy()", "0.0 * dc_after", "lstm_run_backward"),
+    in_a_twin("a gradient from after the last step lost", "cells", "dc_after.copy()", "0.0 * dc_after", "lstm.run_backward"),
     in_a_twin(
-        "second moment of what is not squared", "rules", "(d[i] * d[i])\n        new", "d[i]\n        new", "optimizers_moments"
+        "second moment of what is not squared", "rules", "(d[i] * d[i])\n        new", "d[i]\n        new", "optimizers.moments"
     ),
     Mutation(
         "several updates: states of another text",
@@ -965,24 +965,24 @@ MUTATIONS = [
         "whole",
         "inputs[layer], before[layer]\n",
         "inputs[layer], before[0]\n",
-        "gradient_whole",
+        "gradient.whole",
     ),
     in_a_twin(
-        "nothing comes back from the steps after", "whole", "dafter if dafter.size else", "before if 0 else", "gradient_piece"
+        "nothing comes back from the steps after", "whole", "dafter if dafter.size else", "before if 0 else", "gradient.piece"
     ),
-    in_a_twin("no gradient of the initial states", "whole", "        if fresh:\n", "        if not fresh:\n", "gradient_whole"),
-    in_a_twin("dropout in one direction alone", "whole", "dropped(da, keep, layer)", "da", "gradient_whole"),
+    in_a_twin("no gradient of the initial states", "whole", "        if fresh:\n", "        if not fresh:\n", "gradient.whole"),
+    in_a_twin("dropout in one direction alone", "whole", "dropped(da, keep, layer)", "da", "gradient.whole"),
     in_a_twin(
         "biases in each other's places",
         "whole",
         "enter(d, end + own.size, db), dban)",
         "enter(d, end + own.size, dban), db)",
-        "gradient_whole",
+        "gradient.whole",
     ),
     in_a_twin(
-        "a panel left out on the way back", "product", "count - 1 - i if back", "max(0, count - 2 - i) if back", "vanilla_run"
+        "a panel left out on the way back", "product", "count - 1 - i if back", "max(0, count - 2 - i) if back", "vanilla.run"
     ),
-    in_a_twin("NaN taken for a small number", "lanes", 'ordered("<", x', 'unordered("<", x', "vanilla_run", "not_finite"),
+    in_a_twin("NaN taken for a small number", "lanes", 'ordered("<", x', 'unordered("<", x', "vanilla.run", "not_finite"),
     Mutation(
         "twins: a whole vector written at the end of a row",
         "fused/lanes.py",
@@ -995,7 +995,7 @@ MUTATIONS = [
         "cpu",
         "c, gates.copy(), *after",
         "c, gates, *after",
-        "lstm_run_backward",
+        "lstm.run_backward",
         "layout and plain",
     ),
     in_a_twin(
@@ -1003,14 +1003,14 @@ MUTATIONS = [
         "cells",
         "gather(n, p, 2 * H,",
         "gather(n, p, H,",
-        "gru_run_backward",
+        "gru.run_backward",
     ),
     in_a_twin(
         "arrays taken as if they were contiguous",
         "cpu",
         "and not a.flags.carray",
         "and False",
-        "linear_affine",
+        "linear.affine",
         "layout and strided",
     ),
     Mutation(
@@ -1037,7 +1037,7 @@ MUTATIONS = [
     Mutation(
         "twins: those of a run stay",
         "run/trainer.py",
-        "stack.enter_context(fused.restored())\n        arrived = stack.enter_context(signals.noted(caught))"
+        "stack.enter_context(dispatch.restored())\n        arrived = stack.enter_context(signals.noted(caught))"
         " if among.size > 1 else None  #",
         "arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None  #",
         "test_twins.py::test_after_a_run",
@@ -1051,7 +1051,7 @@ MUTATIONS = [
     ),
     Mutation(
         "twins: what a twin cannot do is not done",
-        "fused/__init__.py",
+        "dispatch.py",
         "if result is not NotImplemented:",
         "if True:",
         "test_twins.py::where_a_twin_cannot",
@@ -1253,7 +1253,7 @@ MUTATIONS = [
     ),
     Mutation(
         "looks: at the loss of an update",
-        "run/replays.py",
+        "text/graph_inputs.py",
         "alive[...] = alive & xp.isfinite(loss) & xp.isfinite(norm)",
         "alive[...] = alive & bool(xp.isfinite(loss)) & xp.isfinite(norm)",
         "test_no_host_looks.py::test_updates",
@@ -1323,14 +1323,14 @@ MUTATIONS = [
     ),
     Mutation(
         "replays: the row of an update that was before",
-        "run/replays.py",
+        "text/graph_inputs.py",
         "at[...] = at + 1",
         "at[...] = at",
         "test_replays.py::test_recorded_updates",
     ),
     Mutation(
         "replays: states of a bad update gone",
-        "run/replays.py",
+        "text/graph_inputs.py",
         "xp.where(alive, new_states, states)",
         "new_states",
         "test_replays.py::test_after_a_bad_update",

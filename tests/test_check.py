@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from bptt import cli, fused
+import accelerated
+from bptt import cli, dispatch, fused
 from bptt.nn import gradient, gru, lstm
 from bptt.run import checking
 
@@ -87,11 +88,11 @@ def test_a_wrong_twin_is_named(capsys, monkeypatch):
         return dx, *(1.001 * one for one in rest)
 
     def start(library):
-        fused._twins[np.ndarray] = {"gradient_whole": whole, "gradient_piece": piece, "lstm_run_backward": run_backward}
+        accelerated.use_only(monkeypatch, {gradient.whole: whole, gradient.piece: piece, lstm.run_backward: run_backward})
         return "stand-in 1"
 
     monkeypatch.setattr(fused, "start", start)
-    monkeypatch.setattr(fused, "name", lambda: "stand-in 1" if fused._twins else "")
+    monkeypatch.setattr(fused, "name", lambda: "stand-in 1" if dispatch.enabled() else "")
     assert cli.main(["check", "--backend", "numpy"]) == 1
     out, err = capsys.readouterr()
     wrong = {tuple(line.split()[1:4]) for line in out.splitlines() if "WRONG" in line and "stand-in 1" in line}
@@ -108,11 +109,11 @@ def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monke
 
     def start(library):
         if not fused._given_up:
-            fused._twins[np.ndarray] = {"gradient_whole": fail}
+            accelerated.use_only(monkeypatch, {gradient.whole: fail})
         return fused.name()
 
     monkeypatch.setattr(fused, "start", start)
-    monkeypatch.setattr(fused, "name", lambda: "stand-in 1" if fused._twins else "")
+    monkeypatch.setattr(fused, "name", lambda: "stand-in 1" if dispatch.enabled() else "")
     assert cli.main(["check", "--backend", "numpy"]) == 0
     out, err = capsys.readouterr()
     assert "stand-in" not in out

@@ -33,7 +33,7 @@ def compare(cuda, name, hidden, batch, steps, dtype, rng):
     Waa, z, c0, ban = draw(N, H) * (2 / H**0.5), draw(T, B, N), draw(B, H), draw(H)
     a0 = draw(B * H + 1)[1:].reshape(B, H)  # at an odd place
     da, da_next, dc_next = draw(T, B, H), draw(B, H), draw(B, H)
-    forward, backward = cuda.TWINS[f"{name}_recurrence"], cuda.TWINS[f"{name}_recurrence_backward"]
+    forward, backward = (function.kernels[cuda.ARRAY] for function in (cell.recurrence, cell.recurrence_backward))
     given = {"vanilla": (z, Waa, a0), "gru": (z, Waa, ban, a0), "lstm": (z, Waa, a0, c0)}[name]
     expected = cell.recurrence.__wrapped__(*given)
     a, *rest = expected if isinstance(expected, tuple) else (expected,)
@@ -80,7 +80,7 @@ def test_what_is_no_number_goes_on_to_the_end(cuda, name, dtype, monkeypatch):
         cuda.cupy.full(2 * H * np.dtype(dtype).itemsize, 255, np.uint8).view(dtype).reshape(2, H),
     )
     given = {"vanilla": (z, Waa, a0), "gru": (z, Waa, a0[0], a0), "lstm": (z, Waa, a0, a0)}[name]
-    found = cuda.TWINS[f"{name}_recurrence"](*given)
+    found = CELLS[name][0].recurrence.kernels[cuda.ARRAY](*given)
     a = found[0] if isinstance(found, tuple) else found
     assert bool(cuda.cupy.isnan(a[1:]).all())
 
@@ -91,10 +91,10 @@ def test_columns_of_weights_are_looked_up(cuda, hidden, symbols, dtype, rng):
     x = cuda.cupy.asarray(rng.integers(0, symbols, (6, 5)))
     vector = cuda.cupy.asarray(rng.normal(size=1 + hidden * (symbols + 1)).astype(dtype))  # views at odd places, as in training
     W, b = vector[1 : 1 + hidden * symbols].reshape(hidden, symbols), vector[1 + hidden * symbols :]
-    close([cuda.TWINS["linear_embedded"](W, x, b)], [linear.embedded.__wrapped__(W, x, b)], dtype)
+    close([linear.embedded.kernels[cuda.ARRAY](W, x, b)], [linear.embedded.__wrapped__(W, x, b)], dtype)
 
 
 def test_a_sum_over_steps_takes_some_columns_of_a_wider_array(cuda, rng):
     x = cuda.cupy.asarray(rng.normal(size=(6, 5, 12)))
     for part in (x, x[:, :, 8:], x[:, :, :1], x[:1, :1, 3:5]):
-        close([cuda.TWINS["arrays_total"](part)], [arrays.total.__wrapped__(part)], "float64")
+        close([arrays.total.kernels[cuda.ARRAY](part)], [arrays.total.__wrapped__(part)], "float64")

@@ -3,7 +3,6 @@
 import ast
 import ctypes
 import dataclasses
-import importlib
 import inspect
 import mmap
 import os
@@ -18,25 +17,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptt import fused
+from bptt import dispatch, fused
 from bptt.nn import model, optimizers, packing
-from bptt.run import replays
 
 pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
 
-from bptt.fused import cpu, product, vectors
+import accelerated
+from bptt.fused import (
+    cpu,  # noqa: F401  # registers its kernels
+    product,
+    vectors,
+)
 
 HERE = Path(__file__).parent
 TOLERANCE = {"float32": 1e-6, "float64": 1e-13}  # of the largest element, or of 1
 DTYPES = pytest.mark.parametrize(  # a process of its own for each, where there are several: each compiles its own
     "dtype", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in TOLERANCE]
 )
-TWINS = pytest.mark.parametrize("name", list(cpu.TWINS))
+FUNCTIONS, KERNELS = accelerated.functions(), accelerated.kernels()
+TWINS = pytest.mark.parametrize("name", list(KERNELS))
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 quick = settings(deadline=None, derandomize=True, max_examples=60)
 
 GPU = ("cuda", "blas", "elementwise", "stepwise")  # modules with twins on a GPU
-PARTS = {"arrays_one_hot", "arrays_outer", "arrays_total", "linear_embedded", "packing_strung"}  # of larger twins on a CPU
+PARTS = {"arrays.one_hot", "arrays.outer", "arrays.total", "linear.embedded", "packing.strung"}  # of larger twins on a CPU
 
 
 class Sizes(NamedTuple):
@@ -63,15 +67,14 @@ def sizes() -> st.SearchStrategy[Sizes]:
 
 def pure(name: str) -> Callable[..., Any]:
     """The pure function of a twin."""
-    room, _, function = name.partition("_")
-    return getattr(importlib.import_module(f"bptt.nn.{room}"), function).__wrapped__
+    return FUNCTIONS[name].__wrapped__
 
 
 def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[Any]:
     """What the function is called with in training, or random numbers; no network in it is chaotic."""
     T, B, I, H, V, tokens, seed = size
     rng = np.random.default_rng(seed)
-    room, _, function = name.partition("_")
+    room, _, function = name.partition(".")
     few = (T * B) ** -0.75  # a sum over all rows is not large, nor is its rounding
 
     def normal(*shape: int) -> np.ndarray:
@@ -85,7 +88,7 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
         x = rng.integers(0, V, (T, B)) if tokens else normal(T, B, I) / np.sqrt(I)
         found = [*params, x, *(0.5 * normal(B, H) for _ in cell.State._fields)]
         if function == "run_backward":
-            a = pure(f"{room}_run")(*found)
+            a = pure(f"{room}.run")(*found)
             ends = rng.integers(0, T + 1, B)
             da = few * normal(T, B, H) * (np.arange(T)[:, None, None] < ends[:, None])
             states = (a,) if room == "vanilla" else a
@@ -96,7 +99,7 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
         mask = (np.arange(T)[:, None] < np.maximum(1, rng.integers(0, T + 1, B))).astype(float)
         found = [scale * normal(T, B, V), rng.integers(0, V, (T, B)), mask, np.float64(3 * T * B) if seed % 2 else None]
         if function == "cross_entropy_backward":
-            _, p, weight = pure("loss_cross_entropy")(*found)
+            _, p, weight = pure("loss.cross_entropy")(*found)
             found = [p, found[1], weight]
     elif room == "gradient":
         cell, layers, dropout = ("vanilla", "gru", "lstm")[seed % 3], 1 + seed // 3 % 2, seed // 6 % 2 * 0.5
@@ -140,7 +143,7 @@ def check(got: Any, expected: Any, dtype: str, tolerance: float = 0.0) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_stays():
-    with fused.restored():
+    with dispatch.restored():
         fused.stop()
         yield
 
@@ -154,7 +157,7 @@ def _nothing_stays():
 @given(size=sizes())
 def test_twin_equals_its_pure_function(name, dtype, size):
     found = arguments(name, dtype, size)
-    check(cpu.TWINS[name](*found), pure(name)(*found), dtype)
+    check(KERNELS[name](*found), pure(name)(*found), dtype)
 
 
 def strided(array: np.ndarray) -> np.ndarray:
@@ -186,11 +189,11 @@ LAYOUTS = {
 def test_twin_takes_arrays_of_any_layout_and_gives_new_ones(name, dtype, layout):
     for size in [Sizes(3, 4, 5, 6, 7, True, 1), Sizes(2, 9, 16, 32, 20, False, 2)]:
         found = arguments(name, dtype, size)
-        if name == "optimizers_clip_by_norm":
+        if name == "optimizers.clip_by_norm":
             found[1] = 1e-3  # a shorter vector comes back as it is
         laid = [LAYOUTS[layout](a) if isinstance(a, np.ndarray) and a.ndim else a for a in found]
         before = [np.array(a) for a in laid]
-        got = leaves(cpu.TWINS[name](*laid))
+        got = leaves(KERNELS[name](*laid))
         check(tuple(got), pure(name)(*laid), dtype)
         for a, b in zip(laid, before):
             np.testing.assert_array_equal(a, b)
@@ -208,7 +211,7 @@ def test_what_is_not_finite_stays_so(name, dtype, size, bad, place):
     arrays = [a for a in found if isinstance(a, np.ndarray) and a.ndim and a.dtype.kind == "f"]
     spoilt = arrays[place % len(arrays)]
     spoilt.flat[place % spoilt.size] = bad
-    for a, b in zip(leaves(cpu.TWINS[name](*found)), leaves(pure(name)(*found))):
+    for a, b in zip(leaves(KERNELS[name](*found)), leaves(pure(name)(*found))):
         assert b is None or np.isfinite(a).all() == np.isfinite(b).all()
 
 
@@ -216,56 +219,49 @@ def test_what_is_not_finite_stays_so(name, dtype, size, bad, place):
 @pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
 def test_large_logits(dtype, scale):
     for seed in range(4):
-        found = arguments("loss_cross_entropy", dtype, Sizes(3, 4, 1, 1, 30, True, seed), scale)
-        got = cpu.TWINS["loss_cross_entropy"](*found)
+        found = arguments("loss.cross_entropy", dtype, Sizes(3, 4, 1, 1, 30, True, seed), scale)
+        got = KERNELS["loss.cross_entropy"](*found)
         assert all(np.isfinite(a).all() for a in got)
-        check(got, pure("loss_cross_entropy")(*found), dtype)
+        check(got, pure("loss.cross_entropy")(*found), dtype)
 
 
 @DTYPES
 @np.errstate(all="ignore")
 def test_a_gradient_whose_norm_is_no_number_is_none(dtype):
     for bad in (np.nan, np.inf):
-        d, norm = cpu.TWINS["optimizers_clip_by_norm"](np.array([1.0, bad, 2.0], dtype), 5.0)
-        expected = pure("optimizers_clip_by_norm")(np.array([1.0, bad, 2.0], dtype), 5.0)
+        d, norm = KERNELS["optimizers.clip_by_norm"](np.array([1.0, bad, 2.0], dtype), 5.0)
+        expected = pure("optimizers.clip_by_norm")(np.array([1.0, bad, 2.0], dtype), 5.0)
         np.testing.assert_array_equal(d, expected[0])
         np.testing.assert_array_equal(norm, expected[1])
 
 
 def test_a_cell_without_a_twin_goes_to_the_pure_function():
-    found = arguments("gradient_whole", "float64", Sizes(2, 3, 4, 5, 6, True, 0))
+    found = arguments("gradient.whole", "float64", Sizes(2, 3, 4, 5, 6, True, 0))
     elman = dataclasses.replace(found[1], cell="elman")
-    assert cpu.TWINS["gradient_whole"](found[0], elman, *found[2:]) is NotImplemented
+    assert KERNELS["gradient.whole"](found[0], elman, *found[2:]) is NotImplemented
 
 
-def twins_on_a_gpu() -> dict[str, list[str]]:
-    """The parameters of each twin, as its source says: without CuPy it cannot be imported."""
-    trees = {name: ast.parse((Path(fused.__file__).parent / f"{name}.py").read_text("utf-8")) for name in GPU}
-    functions = {
-        (name, node.name): [one.arg for one in (*node.args.args, node.args.vararg) if one]
-        for name, tree in trees.items()
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef)
-    }
-    found = (node for node in trees["cuda"].body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "TWINS")
-    (listed,) = (node.value for node in found)
-    places = [tuple(["cuda", *ast.unparse(value).split(".")][-2:]) for value in listed.values]
-    return {key.value: functions[place] for key, place in zip(listed.keys, places, strict=True)}
-
-
-def test_every_twinned_function_has_a_twin_and_the_other_way_round():
+def kernels_on_a_gpu() -> dict[str, list[str]]:
+    """The parameters of each kernel for CuPy arrays, as its source says: without CuPy it cannot be imported."""
     found = {}
-    for path in [*Path(model.__file__).parent.glob("[!_]*.py"), Path(replays.__file__)]:
-        module = importlib.import_module(f"bptt.{path.parent.name}.{path.stem}")
-        for key, function in inspect.getmembers(module, inspect.isfunction):
-            if hasattr(function, "__wrapped__") and function.__module__ == module.__name__:
-                found[f"{path.stem}_{key}"] = list(inspect.signature(function).parameters)
-    on_cpu = {name: list(inspect.signature(twin.__wrapped__).parameters) for name, twin in cpu.TWINS.items()}
-    on_gpu = twins_on_a_gpu()
-    assert {**on_cpu, **on_gpu} == found
-    assert on_cpu == {name: found[name] for name in on_cpu}
-    without = {name for name in found if "_recurrence" in name or name.startswith("replays_")}
-    assert found.keys() - on_cpu.keys() == without | PARTS
+    for module in GPU:
+        for node in ast.parse((Path(fused.__file__).parent / f"{module}.py").read_text("utf-8")).body:
+            for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
+                if ast.unparse(decorator).startswith("kernel_for("):
+                    name = ast.unparse(decorator.args[0])
+                    found[name] = [one.arg for one in (*node.args.args, node.args.vararg) if one]
+    return found
+
+
+def test_a_kernel_has_the_parameters_of_its_function_and_each_function_has_one():
+    parameters = {name: list(inspect.signature(function.__wrapped__).parameters) for name, function in FUNCTIONS.items()}
+    on_cpu = {name: list(inspect.signature(kernel.__wrapped__).parameters) for name, kernel in KERNELS.items()}
+    assert on_cpu == {name: parameters[name] for name in on_cpu}
+    on_gpu = kernels_on_a_gpu()
+    assert on_gpu == {name: parameters[name] for name in on_gpu}
+    assert on_cpu.keys() | on_gpu.keys() == FUNCTIONS.keys()
+    without = {name for name in FUNCTIONS if "recurrence" in name or name.startswith("graph_inputs.")}
+    assert FUNCTIONS.keys() - on_cpu.keys() == without | PARTS
 
 
 # Together
@@ -349,7 +345,7 @@ def between_fences(dtype: str) -> None:
             (3, 9, 17, 33, 19, False),
             (2, 12, 32, 64, 16, False),
         ]:
-            for name, twin in cpu.TWINS.items():
+            for name, twin in KERNELS.items():
                 found = arguments(name, dtype, Sizes(T, B, I, H, V, tokens, 0))
                 expected = pure(name)(*found)
                 check(twin(*[fenced(a, end) if isinstance(a, np.ndarray) and a.ndim else a for a in found]), expected, dtype)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import fused
+from bptt import dispatch, fused
 from bptt.nn import gradient, model, packing, pieces
 from bptt.run import plots
 
@@ -222,7 +222,7 @@ def test_all_steps_but_those_of_the_last_piece_are_computed_twice(monkeypatch, c
         return real(config, params, x, *rest)
 
     monkeypatch.setattr(model, "run", counting)
-    with fused.restored():
+    with dispatch.restored():
         fused.stop()  # a twin would run the steps of a piece by itself
         recomputed(config, every)(*arguments)
     assert sum(computed) == 2 * T - (T % every or every)
@@ -247,7 +247,7 @@ def test_memory_grows_with_the_root_of_the_steps(cell):
         finally:
             tracemalloc.stop()
 
-    with fused.restored():
+    with dispatch.restored():
         fused.stop()  # Python does not see what the twins take
         function = lambda config, *given: in_pieces(config, every="sqrt")(*given)  # noqa: E731
         peak(16, function)  # what a first call keeps for ever

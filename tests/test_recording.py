@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
-from bptt.fused import Unrecordable
+from bptt.dispatch import Unrecordable
 from bptt.nn import model, packing
 from bptt.run import recording, sampling
 from bptt.run.choosing import Choice

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import fused
+from bptt import dispatch, fused
 from bptt.nn import packing
 from bptt.run import preparation, shares, updates
 from bptt.run.settings import from_flags
@@ -20,7 +20,7 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 @pytest.fixture(autouse=True)
 def _pure(monkeypatch):
     monkeypatch.setenv("BPTT_FUSED", "0")
-    with fused.restored():
+    with dispatch.restored():
         fused.stop()
         yield
 

@@ -14,10 +14,11 @@ import warnings
 import numpy as np
 import pytest
 
+import accelerated
 import bptt
 from bptt import backend as backends
-from bptt import fused
-from bptt.nn import model, packing, vanilla
+from bptt import dispatch, fused
+from bptt.nn import gru, linear, model, packing, vanilla
 from bptt.run import dry_run, environment, plots, twins
 from bptt.run.settings import from_flags
 from bptt.run.twins import TwinsWarning
@@ -142,8 +143,7 @@ def test_the_first_run_says_what_it_waits_for(pretended, monkeypatch):
 def test_where_a_twin_cannot_the_function_does(monkeypatch, rng):
     z, Waa, a0 = rng.normal(size=(3, 2, 4)), rng.normal(size=(4, 4)), rng.normal(size=(2, 4))
     asked = []
-    twins_of_numpy = {"vanilla_recurrence": lambda *given: asked.append(given) or NotImplemented}
-    monkeypatch.setattr(fused, "_twins", {np.ndarray: twins_of_numpy})
+    accelerated.use_only(monkeypatch, {vanilla.recurrence: lambda *given: asked.append(given) or NotImplemented})
     np.testing.assert_array_equal(vanilla.recurrence(z, Waa, a0), vanilla.recurrence.__wrapped__(z, Waa, a0))
     assert len(asked) == 1
 
@@ -255,8 +255,6 @@ def test_the_rehearsal_compiles_all_that_a_run_calls(monkeypatch, cell):
 
 @REAL
 def test_twins_that_fail_are_left_out(monkeypatch):
-    from bptt.fused import cpu
-
     def fails(*_):
         raise RuntimeError("no pointers any more")
 
@@ -264,11 +262,13 @@ def test_twins_that_fail_are_left_out(monkeypatch):
     monkeypatch.setenv("BPTT_FUSED", "0")
     pure, _ = train()
     monkeypatch.delenv("BPTT_FUSED")
-    unused = "vanilla", "lstm", "loss", "gradient_piece"  # by this run
-    for name in cpu.TWINS:
+    unused = "vanilla", "lstm", "loss", "gradient.piece"  # by this run
+    for name, function in accelerated.functions().items():
+        if np.ndarray not in function.kernels:
+            continue
         fused._given_up.clear()  # by the run before
         with monkeypatch.context() as patch:
-            patch.setitem(cpu.TWINS, name, fails)
+            patch.setitem(function.kernels, np.ndarray, fails)
             if name.startswith(unused) or name.endswith("_backward"):
                 np.testing.assert_array_equal(packing.pack(train()[0].params), packing.pack(expected.params))
                 continue
@@ -322,13 +322,13 @@ def test_only_training_loads_them(tmp_path):
         assert done.stdout.endswith("\nFalse\n"), done.stderr
 
 
-def test_texts_are_written_without_those_of_a_cpu():
+def test_texts_are_written_without_those_of_a_cpu(monkeypatch):
     def never(*_):
         pytest.fail("a twin that packs its weights for each character")
 
     model, _ = train()
     alone = model.sample(3, seed=1)
-    with fused.restored():
-        fused._twins[np.ndarray] = {"vanilla_run": never, "gru_run": never, "linear_affine": never}
+    with dispatch.restored():
+        accelerated.use_only(monkeypatch, {vanilla.run: never, gru.run: never, linear.affine: never})
         assert model.sample(3, seed=1) == alone
-        assert list(fused._twins) == [np.ndarray], "they are there again afterwards"
+        assert dispatch.enabled() == {np.ndarray}, "they are there again afterwards"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bptt
-from bptt import fused
+from bptt import dispatch, fused
 from bptt.nn import optimizers, packing, pieces
 from bptt.run import agenda, preparation, updates
 from bptt.run.settings import from_flags
@@ -23,7 +23,7 @@ CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 @pytest.fixture(params=["pure", "twins"], autouse=True)
 def _both(request, monkeypatch):
     """Each test without compiled twins, and with them where they can be."""
-    with fused.restored():
+    with dispatch.restored():
         fused.stop()
         monkeypatch.setenv("BPTT_FUSED", "0")
         if request.param == "twins":

@@ -3,56 +3,29 @@
 Twins exist for NumPy arrays on a CPU, where Numba is installed, and for CuPy arrays. They are used from `start` on.
 """
 
-import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import Any
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from bptt import dispatch
 
 LIBRARIES = ("numpy", "cupy")  # whose arrays they take
 
-
-class Unrecordable(Exception):
-    """Something that a function asks of a device and that no recording can repeat."""
-
-
-_twins: dict[type, dict[str, Callable[..., Any]]] = {}  # by the type of array
 _given_up: dict[str, str] = {}  # why, by the library
-
-
-def twinned(pure: Function) -> Function:
-    """The function, or its twin where one is loaded for the type of the first argument; positional arguments only.
-
-    A twin that cannot do what is asked gives NotImplemented, and the function itself is called.
-    """
-    name = f"{pure.__module__.rpartition('.')[2]}_{pure.__name__}"
-
-    @functools.wraps(pure)
-    def either(*arguments: Any) -> Any:
-        twins = _twins.get(type(arguments[0]))
-        if twins and name in twins:
-            result = twins[name](*arguments)
-            if result is not NotImplemented:
-                return result
-        return pure(*arguments)
-
-    return cast(Function, either)
 
 
 def start(library: str = "numpy") -> str:
     """Load the twins for arrays of a library, unless something is in the way; what is used now, in words, or nothing."""
     stop()
     if not obstacle(library):
-        twins = _room(library)
-        _twins[twins.ARRAY] = twins.TWINS
+        dispatch.enable(_room(library).ARRAY)
     return name()
 
 
 def stop() -> None:
     """Use the pure functions from now on."""
-    _twins.clear()
+    dispatch.disable()
 
 
 def give_up(library: str, why: str) -> None:
@@ -61,20 +34,9 @@ def give_up(library: str, why: str) -> None:
     _given_up[library] = why
 
 
-@contextlib.contextmanager
-def restored() -> Iterator[None]:
-    """Use afterwards what was used before."""
-    before = dict(_twins)
-    try:
-        yield
-    finally:
-        stop()
-        _twins.update(before)
-
-
 def name() -> str:
     """What compiled the twins that are used, with its version; nothing where none are."""
-    return "".join(_room(array.__module__.partition(".")[0]).NAME for array in _twins)
+    return "".join(_room(array.__module__.partition(".")[0]).NAME for array in dispatch.enabled())
 
 
 def fits(cell: str, hidden: int, batch: int, size: int) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 import cupy
 
 from bptt.backend import Array
+from bptt.dispatch import kernel_for
+from bptt.nn import arrays, linear
 
 WORKSPACE = 32 << 20  # bytes, as NVIDIA advises on Hopper; without one cuBLAS would allocate in the midst of a recording
 TF32 = 3  # CUBLAS_TF32_TENSOR_OP_MATH
@@ -79,11 +81,13 @@ def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
+@kernel_for(arrays.outer, cupy.ndarray)
 def outer(d: Array, x: Array) -> Array:
     """`arrays.outer`."""
     return product(_rows(d).T, _rows(x))
 
 
+@kernel_for(linear.affine, cupy.ndarray)
 def affine(W: Array, x: Array, b: Array) -> Array:
     """`linear.affine`."""
     z = product(_rows(x), W.T)
@@ -91,11 +95,13 @@ def affine(W: Array, x: Array, b: Array) -> Array:
     return z.reshape(*x.shape[:2], W.shape[0])
 
 
+@kernel_for(linear.affine_backward, cupy.ndarray)
 def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]:
     """`linear.affine_backward`."""
     return product(_rows(dz), W).reshape(x.shape), outer(dz, x), total(dz)
 
 
+@kernel_for(arrays.total, cupy.ndarray)
 def total(x: Array) -> Array:
     """`arrays.total`: a product is several times as fast as a sum over rows."""
     x = _rows(x)

@@ -8,10 +8,32 @@ from typing import Any
 import numba
 import numpy as np
 
+from bptt.dispatch import Accelerated, Kernel, kernel_for
 from bptt.fused import cells, product, readout, rules, whole
+from bptt.nn import gradient, gru, linear, loss, lstm, optimizers, vanilla
 
 NAME: str = f"numba {numba.__version__}"
 ARRAY = np.ndarray
+
+
+def owned(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its arrays copied where they are not contiguous and writable: Numba would compile for each kind of them."""
+
+    @functools.wraps(function)
+    def twin(*arguments: Any) -> Any:
+        return function(*[a.copy() if isinstance(a, np.ndarray) and not a.flags.carray else a for a in arguments])
+
+    return twin
+
+
+def kernel(function: Accelerated[..., Any]) -> Callable[[Kernel], Kernel]:
+    """Register the decorated function as the kernel of an accelerated function for NumPy arrays."""
+
+    def register(decorated: Kernel) -> Kernel:
+        kernel_for(function, ARRAY)(owned(decorated))
+        return decorated
+
+    return register
 
 
 def _inputs(x: Any, W: Any) -> tuple[Any, Any]:
@@ -26,19 +48,23 @@ def room(Waa: Any) -> Any:
     return product.room(np.empty_like(Waa))
 
 
+@kernel(vanilla.run)
 def vanilla_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any) -> Any:
     return cells.vanilla(Wax, Waa, b, *_inputs(x, Wax), a0)
 
 
+@kernel(vanilla.run_backward)
 def vanilla_run_backward(Wax: Any, Waa: Any, b: Any, x: Any, a: Any, da: Any, da_next: Any) -> Any:
     da0, (dx, dWax, dWaa, db) = cells.vanilla_backward(Wax, Waa, *_inputs(x, Wax), a, da.copy(), da_next, room(Waa))
     return None if x.ndim == 2 else dx, da0, dWax, dWaa, db
 
 
+@kernel(gru.run)
 def gru_run(Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a0: Any) -> Any:
     return cells.gru(Wax, Waa, b, ban, *_inputs(x, Wax), a0)
 
 
+@kernel(gru.run_backward)
 def gru_run_backward(
     Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_next: Any
 ) -> Any:
@@ -47,10 +73,12 @@ def gru_run_backward(
     return None if x.ndim == 2 else dx, da0, dWax, dWaa, db, dban
 
 
+@kernel(lstm.run)
 def lstm_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any, c0: Any) -> Any:
     return cells.lstm(Wax, Waa, b, *_inputs(x, Wax), a0, c0)
 
 
+@kernel(lstm.run_backward)
 def lstm_run_backward(
     Wax: Any, Waa: Any, b: Any, x: Any, a: Any, c: Any, gates: Any, da: Any, da_next: Any, dc_next: Any
 ) -> Any:
@@ -59,10 +87,12 @@ def lstm_run_backward(
     return None if x.ndim == 2 else dx, da0, dc0, dWax, dWaa, db
 
 
-linear_affine, linear_affine_backward = readout.affine, readout.affine_backward
-loss_cross_entropy_backward = readout.cross_entropy_backward
+kernel(linear.affine)(readout.affine)
+kernel(linear.affine_backward)(readout.affine_backward)
+kernel(loss.cross_entropy_backward)(readout.cross_entropy_backward)
 
 
+@kernel(loss.cross_entropy)
 def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
     return readout.cross_entropy(logits, y, mask, 0.0 if count is None else float(count))
 
@@ -73,11 +103,13 @@ def nothing(dtype: Any, *shape: int) -> Any:
     return np.empty(shape, dtype)
 
 
+@kernel(gradient.whole)
 def gradient_whole(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
     found = gradient_piece(theta, config, x, y, mask, states, keep, count, None)
     return found if found is NotImplemented else found[:3]
 
 
+@kernel(gradient.piece)
 def gradient_piece(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any, dafter: Any) -> Any:
     if config.cell not in whole.CELLS:
         return NotImplemented
@@ -88,14 +120,17 @@ def gradient_piece(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: A
     return whole.gradient(theta, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)
 
 
+@kernel(optimizers.clip_by_norm)
 def optimizers_clip_by_norm(d: Any, limit: float) -> Any:
     return rules.clipped(d, float(limit))
 
 
+@kernel(optimizers.along)
 def optimizers_along(theta: Any, d: Any, rate: Any) -> Any:
     return rules.along(theta, d, theta.dtype.type(rate))
 
 
+@kernel(optimizers.moments)
 def optimizers_moments(
     theta: Any, d: Any, m: Any, v: Any, t: Any, rate: Any, beta1: float, beta2: float, eps: float, weight_decay: float
 ) -> Any:
@@ -103,17 +138,3 @@ def optimizers_moments(
     m_fix, v_fix = -math.expm1(t * math.log(beta1)), -math.expm1(t * math.log(beta2))
     numbers = rate / m_fix, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps, 1.0 - rate * weight_decay
     return rules.adam(theta, d, m, v, tuple(map(theta.dtype.type, numbers)))
-
-
-def owned(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, its arrays copied where they are not contiguous and writable: Numba would compile for each kind of them."""
-
-    @functools.wraps(function)
-    def twin(*arguments: Any) -> Any:
-        return function(*[a.copy() if isinstance(a, np.ndarray) and not a.flags.carray else a for a in arguments])
-
-    return twin
-
-
-ROOMS = ("linear_", "vanilla_", "gru_", "lstm_", "loss_", "gradient_", "optimizers_")
-TWINS: dict[str, Callable[..., Any]] = {name: owned(function) for name, function in globals().items() if name.startswith(ROOMS)}

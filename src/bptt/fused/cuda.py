@@ -5,14 +5,21 @@ step by step (stepwise.py).
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cupy
 
 from bptt.backend import Array
-from bptt.fused import blas, clusters, elementwise, stepwise
+from bptt.dispatch import kernel_for
+from bptt.fused import (
+    blas,  # noqa: F401  # registers its kernels
+    clusters,
+    elementwise,  # noqa: F401  # registers its kernels
+    stepwise,
+)
 from bptt.fused.layouts import CELLS, Layout, Limits, layout, source
+from bptt.nn import gru, lstm, vanilla
 
 NAME = "nvrtc " + ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
 ARRAY = cupy.ndarray
@@ -69,7 +76,8 @@ def _aligned(x: Array) -> Array:
     return x.copy() if x.data.ptr % 16 else x
 
 
-def vanilla(z: Array, Waa: Array, a0: Array) -> Array:
+@kernel_for(vanilla.recurrence, cupy.ndarray)
+def vanilla_recurrence(z: Array, Waa: Array, a0: Array) -> Array:
     """`vanilla.recurrence`."""
     T, B, H = z.shape
     a = cupy.empty((T + 1, B, H), z.dtype)
@@ -77,7 +85,8 @@ def vanilla(z: Array, Waa: Array, a0: Array) -> Array:
     return a
 
 
-def vanilla_backward(da: Array, a: Array, da_next: Array, Waa: Array) -> Any:
+@kernel_for(vanilla.recurrence_backward, cupy.ndarray)
+def vanilla_recurrence_backward(da: Array, a: Array, da_next: Array, Waa: Array) -> Any:
     """`vanilla.recurrence_backward`."""
     (T, B, _), dz, da0 = da.shape, cupy.empty_like(da, order="C"), cupy.empty_like(da_next, order="C")
     given = da, a, None, None, None, da_next, None
@@ -85,7 +94,8 @@ def vanilla_backward(da: Array, a: Array, da_next: Array, Waa: Array) -> Any:
     return dz, da0
 
 
-def gru(z: Array, Waa: Array, ban: Array, a0: Array) -> Any:
+@kernel_for(gru.recurrence, cupy.ndarray)
+def gru_recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> Any:
     """`gru.recurrence`."""
     T, B, N = z.shape
     H = N // 3
@@ -94,7 +104,8 @@ def gru(z: Array, Waa: Array, ban: Array, a0: Array) -> Any:
     return a, ru, n, p
 
 
-def gru_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, da_next: Array, Waa: Array) -> Any:
+@kernel_for(gru.recurrence_backward, cupy.ndarray)
+def gru_recurrence_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, da_next: Array, Waa: Array) -> Any:
     """`gru.recurrence_backward`."""
     (T, B, H), da0 = da.shape, cupy.empty_like(da_next, order="C")
     dz, dq = (cupy.empty((T, B, 3 * H), da.dtype) for _ in range(2))
@@ -103,7 +114,8 @@ def gru_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, da_next: Ar
     return dz, dq, da0
 
 
-def lstm(z: Array, Waa: Array, a0: Array, c0: Array) -> Any:
+@kernel_for(lstm.recurrence, cupy.ndarray)
+def lstm_recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> Any:
     """`lstm.recurrence`."""
     T, B, N = z.shape
     a, c = (cupy.empty((T + 1, B, N // 4), z.dtype) for _ in range(2))
@@ -112,34 +124,11 @@ def lstm(z: Array, Waa: Array, a0: Array, c0: Array) -> Any:
     return a, c, gates
 
 
-def lstm_backward(da: Array, c: Array, gates: Array, da_next: Array, dc_next: Array, Waa: Array) -> Any:
+@kernel_for(lstm.recurrence_backward, cupy.ndarray)
+def lstm_recurrence_backward(da: Array, c: Array, gates: Array, da_next: Array, dc_next: Array, Waa: Array) -> Any:
     """`lstm.recurrence_backward`."""
     (T, B, H), da0, dc0 = da.shape, *(cupy.empty_like(one, order="C") for one in (da_next, dc_next))
     dz = cupy.empty((T, B, 4 * H), da.dtype)
     given = da, c, gates, None, None, da_next, dc_next
     _run(2, True, Waa, T, B, given, (None, dz, da0, dc0))
     return dz, da0, dc0
-
-
-TWINS: dict[str, Callable[..., Any]] = {
-    "vanilla_recurrence": vanilla,
-    "vanilla_recurrence_backward": vanilla_backward,
-    "gru_recurrence": gru,
-    "gru_recurrence_backward": gru_backward,
-    "lstm_recurrence": lstm,
-    "lstm_recurrence_backward": lstm_backward,
-    "arrays_one_hot": elementwise.one_hot,
-    "arrays_outer": blas.outer,
-    "arrays_total": blas.total,
-    "linear_affine": blas.affine,
-    "linear_affine_backward": blas.affine_backward,
-    "linear_embedded": elementwise.embedded,
-    "loss_cross_entropy": elementwise.cross_entropy,
-    "loss_cross_entropy_backward": elementwise.cross_entropy_backward,
-    "optimizers_clip_by_norm": elementwise.clip_by_norm,
-    "optimizers_moments": elementwise.moments,
-    "packing_strung": elementwise.strung,
-    "replays_batch": elementwise.batch,
-    "replays_finish": elementwise.finish,
-    "replays_replace": elementwise.replace,
-}

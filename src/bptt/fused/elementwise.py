@@ -7,6 +7,9 @@ from typing import Any
 import cupy
 
 from bptt.backend import Array
+from bptt.dispatch import kernel_for
+from bptt.nn import arrays, linear, loss, optimizers, packing
+from bptt.text import graph_inputs
 
 MOST = 48  # arrays that one kernel takes: its parameters have 4 KiB
 SOFTMAX = cupy.ElementwiseKernel(  # a warp does a row: lane k its elements k, k + 32 and so on
@@ -92,6 +95,7 @@ FINISH = cupy.ElementwiseKernel(
 REPLACE = cupy.ElementwiseKernel("raw bool alive, T now", "T before", "before = alive[0] ? now : before", "bptt_replace")
 
 
+@kernel_for(loss.cross_entropy, cupy.ndarray)
 def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> tuple[Array, Array, Array]:
     """`loss.cross_entropy`."""
     logits, p = cupy.ascontiguousarray(logits), cupy.empty(logits.shape, logits.dtype)
@@ -102,11 +106,13 @@ def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> 
     return share.sum(), p, weight
 
 
+@kernel_for(loss.cross_entropy_backward, cupy.ndarray)
 def cross_entropy_backward(p: Array, y: Array, weight: Array) -> Array:
     """`loss.cross_entropy_backward`."""
     return SOFTMAX_BACKWARD(p, cupy.ascontiguousarray(y), cupy.ascontiguousarray(weight), p.shape[2])
 
 
+@kernel_for(linear.embedded, cupy.ndarray)
 def embedded(W: Array, x: Array, b: Array) -> Array:
     """`linear.embedded`."""
     if x.size * W.shape[0] >= 2**32:
@@ -118,17 +124,20 @@ def embedded(W: Array, x: Array, b: Array) -> Array:
     return EMBEDDED_FOURS(columns, x, b, W.shape[0], z, size=z.size // 4)
 
 
+@kernel_for(arrays.one_hot, cupy.ndarray)
 def one_hot(ids: Array, size: int, like: Array) -> Array:
     """`arrays.one_hot`."""
     return ONE_HOT(cupy.ascontiguousarray(ids), size, cupy.empty((ids.size, size), like.dtype))
 
 
+@kernel_for(optimizers.clip_by_norm, cupy.ndarray)
 def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
     """`optimizers.clip_by_norm`."""
     norm = NORM(d)
     return SCALED(d, norm, limit), norm
 
 
+@kernel_for(optimizers.moments, cupy.ndarray)
 def moments(
     theta: Array,
     d: Array,
@@ -156,6 +165,7 @@ def _strung(count: int) -> Any:
     return cupy.ElementwiseKernel(parameters, "T y", f"y = {choices}{last}", f"bptt_strung_{count}")
 
 
+@kernel_for(packing.strung, cupy.ndarray)
 def strung(*arrays: Array) -> Array:
     """`packing.strung`: CuPy would bring their places to the device first, which a recorded graph would not repeat."""
     vector, given, end = cupy.empty(sum(array.size for array in arrays), arrays[0].dtype), [], 0
@@ -169,6 +179,7 @@ def strung(*arrays: Array) -> Array:
     return found
 
 
+@kernel_for(graph_inputs.batch, cupy.ndarray)
 def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
     """`replays.batch`."""
     x, y = (cupy.empty(ones.shape, columns.dtype) for _ in range(2))
@@ -178,11 +189,13 @@ def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full:
     return found
 
 
+@kernel_for(graph_inputs.finish, cupy.ndarray)
 def finish(alive: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
     """`replays.finish`."""
     FINISH(loss, norm, alive, measured, at)
 
 
+@kernel_for(graph_inputs.replace, cupy.ndarray)
 def replace(alive: Array, theta: Array, new_theta: Array, states: Array, new_states: Array) -> None:
     """`replays.replace`."""
     REPLACE(alive, new_theta, theta)

@@ -10,7 +10,7 @@ from typing import Any
 
 import cupy
 
-from bptt.fused import Unrecordable
+from bptt.dispatch import Unrecordable
 
 Action = Callable[[], None]
 

@@ -1,7 +1,7 @@
 """The few array functions that the maths wants and the array API standard lacks."""
 
 from bptt.backend import Array, device, namespace
-from bptt.fused import twinned
+from bptt.dispatch import accelerated
 
 
 def rows(x: Array) -> Array:
@@ -9,13 +9,13 @@ def rows(x: Array) -> Array:
     return namespace(x).reshape(x, (-1, x.shape[-1]))
 
 
-@twinned
+@accelerated
 def outer(d: Array, x: Array) -> Array:
     """The sum over all steps of the outer products of d (T, B, M) and x (T, B, N), (M, N): the gradient of W in d = W x."""
     return namespace(d).matmul(rows(d).T, rows(x))
 
 
-@twinned
+@accelerated
 def total(x: Array) -> Array:
     """The sum over all steps of x (T, B, N), (N,): the gradient of a bias."""
     return namespace(x).sum(rows(x), axis=0)
@@ -34,7 +34,7 @@ def by_columns(W: Array) -> Array:
     return transposed(W, 2).T if W.ndim == 2 else W
 
 
-@twinned
+@accelerated
 def one_hot(ids: Array, size: int, like: Array) -> Array:
     """Rows (n, size) with a one at each of n ids, of the type of `like`.
 

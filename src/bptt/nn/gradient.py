@@ -6,7 +6,7 @@ Here the states of a model are one array, too, (L, S, B, H): of each layer the S
 from typing import Any
 
 from bptt.backend import Array, namespace
-from bptt.fused import twinned
+from bptt.dispatch import accelerated
 from bptt.nn import loss, model, packing
 
 
@@ -23,7 +23,7 @@ def joined(states: tuple[Any, ...]) -> Array:
     return namespace(vector).reshape(vector, (len(states), len(states[0]), *shape))
 
 
-@twinned
+@accelerated
 def whole(
     theta: Array,
     config: model.Config,
@@ -44,7 +44,7 @@ def whole(
     return mean, packing.pack(d), joined(after)
 
 
-@twinned
+@accelerated
 def piece(
     theta: Array,
     config: model.Config,

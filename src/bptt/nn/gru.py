@@ -12,7 +12,7 @@ p = q_n + ban, what the reset gate multiplies; `ru` holds both gates.
 from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
-from bptt.fused import twinned
+from bptt.dispatch import accelerated
 from bptt.nn import initialisation, linear
 from bptt.nn.arrays import outer, sigmoid, total, transposed
 
@@ -68,13 +68,13 @@ def backward(params: Params, cache: Cache, da: Array, dafter: State | None = Non
     return dx, State(da0), Params(*dparams)
 
 
-@twinned
+@accelerated
 def run(Wax: Array, Waa: Array, b: Array, ban: Array, x: Array, a0: Array) -> tuple[Array, ...]:
     """States a_0 .. a_T (T+1, B, H), the gates r, u (T, B, 2H), n and p (T, B, H)."""
     return recurrence(linear.forward(Wax, x, b), Waa, ban, a0)
 
 
-@twinned
+@accelerated
 def run_backward(
     Wax: Array, Waa: Array, b: Array, ban: Array, x: Array, a: Array, ru: Array, n: Array, p: Array, da: Array, da_next: Array
 ) -> tuple[Array | None, ...]:
@@ -84,7 +84,7 @@ def run_backward(
     return dx, da0, dWax, outer(dq, a[:-1, ...]), db, total(dq[:, :, 2 * n.shape[2] :])
 
 
-@twinned
+@accelerated
 def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Array, Array, Array]:
     """a (T+1, B, H), the gates r, u (T, B, 2H), n and p = Waa_n a_{t-1} + ban (T, B, H), given z (T, B, 3H) and a0 (B, H)."""
     xp, H = namespace(z), a0.shape[1]
@@ -103,7 +103,7 @@ def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Arra
     return xp.stack(a), xp.stack(ru), xp.stack(n), xp.stack(p)
 
 
-@twinned
+@accelerated
 def recurrence_backward(
     da: Array, a: Array, ru: Array, n: Array, p: Array, da_next: Array, Waa: Array
 ) -> tuple[Array, Array, Array]:

@@ -1,7 +1,7 @@
 """W x + b for every step of every sequence: columns of W where x is tokens, one matrix product where it is vectors."""
 
 from bptt.backend import Array, namespace
-from bptt.fused import twinned
+from bptt.dispatch import accelerated
 from bptt.nn.arrays import one_hot, outer, rows, total
 
 
@@ -18,21 +18,21 @@ def backward(W: Array, x: Array, dz: Array) -> tuple[Array | None, Array, Array]
     return None, dW, namespace(W).sum(dW, axis=1)  # every step is in one column of dW: a shorter sum than that of dz
 
 
-@twinned
+@accelerated
 def embedded(W: Array, x: Array, b: Array) -> Array:
     """W x + b for tokens x: W times a one-hot vector is a column of W."""
     xp = namespace(W)
     return xp.reshape(xp.take(W.T, xp.reshape(x, (-1,)), axis=0) + b, (x.shape[0], x.shape[1], W.shape[0]))
 
 
-@twinned
+@accelerated
 def affine(W: Array, x: Array, b: Array) -> Array:
     """W x + b for vectors x."""
     xp = namespace(W)
     return xp.reshape(xp.matmul(rows(x), W.T) + b, (x.shape[0], x.shape[1], W.shape[0]))
 
 
-@twinned
+@accelerated
 def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]:
     """Gradients with respect to x, W and b for vectors x."""
     xp = namespace(W)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from bptt.backend import Array, device, namespace
-from bptt.fused import twinned
+from bptt.dispatch import accelerated
 from bptt.nn.arrays import one_hot, rows
 
 
@@ -35,7 +35,7 @@ def backward(cache: Cache) -> Array:
     return cross_entropy_backward(*cache)
 
 
-@twinned
+@accelerated
 def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> tuple[Array, Array, Array]:
     """The mean of -log p(y), or the share in it, p (T, B, V), and the weight of each target (T, B)."""
     xp = namespace(logits)
@@ -44,7 +44,7 @@ def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> 
     return xp.sum(each * weight), p, weight
 
 
-@twinned
+@accelerated
 def cross_entropy_backward(p: Array, y: Array, weight: Array) -> Array:
     """(p - one_hot(y)) times the weight of each target, (T, B, V)."""
     xp = namespace(p)

@@ -8,7 +8,7 @@ a_t = o_t tanh(c_t)
 from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
-from bptt.fused import twinned
+from bptt.dispatch import accelerated
 from bptt.nn import initialisation, linear
 from bptt.nn.arrays import outer, sigmoid, transposed
 
@@ -67,13 +67,13 @@ def backward(params: Params, cache: Cache, da: Array, dafter: State | None = Non
     return dx, State(da0, dc0), Params(*dparams)
 
 
-@twinned
+@accelerated
 def run(Wax: Array, Waa: Array, b: Array, x: Array, a0: Array, c0: Array) -> tuple[Array, ...]:
     """a and c (T+1, B, H) and the gates i, f, g, o (T, B, 4H)."""
     return recurrence(linear.forward(Wax, x, b), Waa, a0, c0)
 
 
-@twinned
+@accelerated
 def run_backward(
     Wax: Array, Waa: Array, b: Array, x: Array, a: Array, c: Array, gates: Array, da: Array, da_next: Array, dc_next: Array
 ) -> tuple[Array | None, ...]:
@@ -83,7 +83,7 @@ def run_backward(
     return dx, da0, dc0, dWax, outer(dz, a[:-1, ...]), db
 
 
-@twinned
+@accelerated
 def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array, Array]:
     """a and c (T+1, B, H) and the gates i, f, g, o (T, B, 4H), given z (T, B, 4H), a0 and c0 (B, H)."""
     xp, H = namespace(z), a0.shape[1]
@@ -101,7 +101,7 @@ def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array
     return xp.stack(a), xp.stack(c), xp.stack(gates)
 
 
-@twinned
+@accelerated
 def recurrence_backward(
     da: Array, c: Array, gates: Array, da_next: Array, dc_next: Array, Waa: Array
 ) -> tuple[Array, Array, Array]:

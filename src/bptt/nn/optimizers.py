@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 from bptt.backend import Array, namespace
-from bptt.fused import twinned
+from bptt.dispatch import accelerated
 
 
 class State(NamedTuple):
@@ -36,7 +36,7 @@ def norm(d: Array) -> Array:
     return xp.sqrt(xp.sum(d * d))
 
 
-@twinned
+@accelerated
 def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
     """The vector (P,) scaled down to norm `limit`, above 0, where it is longer, and its norm () before.
 
@@ -51,7 +51,7 @@ def sgd(theta: Array, d: Array, state: State, rate: Array | float) -> tuple[Arra
     return along(theta, d, rate), State(state.t + 1.0, state.m, state.v)
 
 
-@twinned
+@accelerated
 def along(theta: Array, d: Array, rate: Array | float) -> Array:
     """A step from theta against d."""
     return theta - rate * d
@@ -97,7 +97,7 @@ def adam(
     return theta, State(t, m, v)
 
 
-@twinned
+@accelerated
 def moments(
     theta: Array,
     d: Array,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bptt.backend import Array, namespace
-from bptt.fused import twinned
+from bptt.dispatch import accelerated
 
 
 def leaves(tree: Any, name: str = "") -> list[tuple[str, Array]]:
@@ -41,7 +41,7 @@ def pack(tree: Any) -> Array:
     return strung(*flat(tree))
 
 
-@twinned
+@accelerated
 def strung(*arrays: Array) -> Array:
     """The elements of all arrays in a row."""
     xp = namespace(arrays[0])

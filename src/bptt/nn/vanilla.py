@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
-from bptt.fused import twinned
+from bptt.dispatch import accelerated
 from bptt.nn import initialisation, linear
 from bptt.nn.arrays import outer, transposed
 
@@ -54,13 +54,13 @@ def backward(params: Params, cache: Cache, da: Array, dafter: State | None = Non
     return dx, State(da0), Params(*dparams)
 
 
-@twinned
+@accelerated
 def run(Wax: Array, Waa: Array, b: Array, x: Array, a0: Array) -> Array:
     """States a_0 .. a_T (T+1, B, H)."""
     return recurrence(linear.forward(Wax, x, b), Waa, a0)
 
 
-@twinned
+@accelerated
 def run_backward(Wax: Array, Waa: Array, b: Array, x: Array, a: Array, da: Array, da_next: Array) -> tuple[Array | None, ...]:
     """Gradients with respect to x, a0, Wax, Waa and b, given da (T, B, H) and, from after the last step, da_next (B, H)."""
     dz, da0 = recurrence_backward(da, a, da_next, Waa)  # the only sequential part
@@ -68,7 +68,7 @@ def run_backward(Wax: Array, Waa: Array, b: Array, x: Array, a: Array, da: Array
     return dx, da0, dWax, outer(dz, a[:-1, ...]), db
 
 
-@twinned
+@accelerated
 def recurrence(z: Array, Waa: Array, a0: Array) -> Array:
     """States a_0 .. a_T (T+1, B, H) of a_t = tanh(z_t + Waa a_{t-1}), given z (T, B, H) and a0 (B, H)."""
     xp = namespace(z)
@@ -79,7 +79,7 @@ def recurrence(z: Array, Waa: Array, a0: Array) -> Array:
     return xp.stack(a)
 
 
-@twinned
+@accelerated
 def recurrence_backward(da: Array, a: Array, da_next: Array, Waa: Array) -> tuple[Array, Array]:
     """Gradients with respect to z (T, B, H) and a0 (B, H), given da (T, B, H) from above and da_next (B, H) from after T."""
     xp, T = namespace(da), da.shape[0]

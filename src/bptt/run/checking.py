@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt import backend as backends
-from bptt import fused
+from bptt import dispatch, fused
 from bptt.backend import Backend, HostArray
 from bptt.nn import gradient, loss, model, packing, pieces
 from bptt.run import twins
@@ -57,7 +57,7 @@ def checks(name: str, *, require: bool = False) -> Iterator[Check]:
         InputError: as `backend.select`.
     """
     here = backends.select(name, require=require or None).name  # what it falls back to is told once
-    with fused.restored():
+    with dispatch.restored():
         for compiled in (False, True):
             for dtype in ("float64", "float32"):
                 backend = backends.select(here, dtype)
@@ -85,7 +85,7 @@ def _of_a_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
     got["pieces"] = loss_and_gradient(large, backend, every=7)[1]
     if compiled:
         got["layers"] = layer_by_layer(large, backend)
-    with fused.restored():
+    with dispatch.restored():
         fused.stop()
         mean, d = loss_and_gradient(large, backends.select("numpy", "float64"))
     for what, one in got.items():

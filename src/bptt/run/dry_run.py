@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt import fused
+from bptt import dispatch
 from bptt.nn import model, packing
 from bptt.run import checkpoint, environment, memory, parallel, plots, preparation, progress, together, validation
 from bptt.run.agenda import LOOK
@@ -20,7 +20,7 @@ from bptt.run.updates import updates
 TRIAL = 1.5  # seconds of updates, from which the time of all is told
 
 
-@fused.restored()
+@dispatch.restored()
 def explain(text: Any, settings: Settings, tell: Tell) -> None:
     """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
     among = together.begin(text, settings, "a dry run")

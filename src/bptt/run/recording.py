@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bptt.backend import Array, namespace
-from bptt.fused import Unrecordable
+from bptt.dispatch import Unrecordable
 from bptt.nn import packing
 
 Action = Callable[[], None]

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bptt.backend import Array, HostArray, device, namespace
-from bptt.fused import Unrecordable, twinned
+from bptt.backend import Array, HostArray
+from bptt.dispatch import Unrecordable
 from bptt.nn import gradient, model, optimizers
 from bptt.run.data import Position, widest
 from bptt.run.recording import Action
 from bptt.run.training import State, Task, Trace, drawn, rate_at, step
-from bptt.text.batches import Window, gather
+from bptt.text import graph_inputs
+from bptt.text.batches import Window
 
 ROUND = 8  # steps: a batch whose columns all end is padded to a multiple of this, so that fewer shapes are recorded
 
@@ -179,42 +180,17 @@ def _update(desk: Desk, shape: Shape) -> Action:
         return xp.take(array, table.at, axis=0)[0, ...]
 
     def update() -> None:
-        x, y, mask = batch(ids, table.columns, table.at, ramp, ones, shape.full)
+        x, y, mask = graph_inputs.batch(ids, table.columns, table.at, ramp, ones, shape.full)
         rate, keep = row(table.rates), row(table.keep) if layers else table.keep
         masks = tuple(keep[layer, : shape.width, :] for layer in layers)
         before = None if shape.start else states
         loss, d, after = gradient.whole(desk.theta, task.config, x, y, mask, before, masks, None)
         theta, memory, norm = step(task.settings, desk.theta, desk.memory, d, rate)
-        finish(desk.alive, loss, norm, table.measured, table.at)
-        replace(desk.alive, desk.theta, theta, states, after)  # after a bad update, states are those that it went on from
+        graph_inputs.finish(desk.alive, loss, norm, table.measured, table.at)
+        graph_inputs.replace(
+            desk.alive, desk.theta, theta, states, after
+        )  # after a bad update, states are those that it went on from
         for to, now in zip(desk.memory, memory):
             to[...] = now
 
     return update
-
-
-@twinned
-def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
-    """Inputs, targets and mask (T, B) of the columns (K, 2, W) in row `at` (1,), of which the first B count.
-
-    `ids`, `ramp`, `ones` and `full` are those of `batches.gather`.
-    """
-    own = namespace(ids).take(columns, at, axis=0)
-    return gather(ids, own[0, :, : ones.shape[1]], ramp, ones, full)
-
-
-@twinned
-def finish(alive: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
-    """Write down the loss and norm of an update in row `at` (1,) of `measured` (K, 2), whether all was finite, and go on."""
-    xp = namespace(loss)
-    rows = xp.reshape(xp.arange(measured.shape[0], dtype=at.dtype, device=device(at)), (-1, 1))
-    measured[...] = xp.where(rows == at, xp.stack([loss, norm]), measured)
-    alive[...] = alive & xp.isfinite(loss) & xp.isfinite(norm)
-    at[...] = at + 1
-
-
-@twinned
-def replace(alive: Array, theta: Array, new_theta: Array, states: Array, new_states: Array) -> None:
-    """Let new parameters and states take the place of the old ones, unless something was not finite."""
-    xp = namespace(theta)
-    theta[...], states[...] = xp.where(alive, new_theta, theta), xp.where(alive, new_states, states)

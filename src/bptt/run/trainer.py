@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from bptt import fused
+from bptt import dispatch
 from bptt.errors import InputError
 from bptt.run import (
     checkpoint,
@@ -113,7 +113,7 @@ def begin(
     if among.rank:
         settings, runs, tell = dataclasses.replace(settings, out=None), None, together.silent
     with parallel.ending_together(among), contextlib.ExitStack() as stack:
-        stack.enter_context(fused.restored())
+        stack.enter_context(dispatch.restored())
         arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None  # MPI may swallow some
         parallel.first(among, partial(checkpoint.refuse_unusable, settings.out))  # before hours are spent
         ready = together.prepared(among, told, lambda: preparation.from_scratch(text, settings, among))
@@ -149,7 +149,7 @@ def go_on(
     if among.rank:
         tell = together.silent
     with parallel.ending_together(among), contextlib.ExitStack() as stack:
-        stack.enter_context(fused.restored())
+        stack.enter_context(dispatch.restored())
         arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None
         out: Path | None = None if among.rank else place
         if in_place:

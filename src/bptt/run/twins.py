@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt import fused
+from bptt import dispatch, fused
 from bptt.backend import Backend
 from bptt.nn import gradient, model, optimizers, packing
 from bptt.run import environment, parallel
@@ -28,7 +28,7 @@ def load(backend: Backend) -> None:
 @contextlib.contextmanager
 def on_a_gpu(backend: Backend) -> Iterator[None]:
     """Use twins here if the backend is a GPU, where the functions of CuPy's own would wait for the host most of the time."""
-    with fused.restored():
+    with dispatch.restored():
         if backend.name == "cupy":
             fused.start(backend.name)
         yield
