@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import bptt
+from bptt.errors import CheckpointError
 from bptt.run import checkpoint, plots
-from bptt.run.checkpoint import CheckpointError
 from bptt.run.contents import Checkpoint
 from bptt.run.files import to_json
 

@@ -519,8 +519,8 @@ MUTATIONS = [
     Mutation(
         "lists not counted",
         "run/files.py",
-        '> most:\n        raise Unusable(f"holds',
-        '> 10**9:\n        raise Unusable(f"holds',
+        '> most:\n        raise InvalidFile(f"holds',
+        '> 10**9:\n        raise InvalidFile(f"holds',
         "test_strangers.py::test_a_bomb",
     ),
     Mutation(
@@ -532,7 +532,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a reason of many lines",
-        "run/files.py",
+        "errors.py",
         'character if character.isprintable() else " "',
         "character",
         "test_files.py::test_a_reason_is_one_short_line",

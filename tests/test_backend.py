@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
-from bptt.backend import BackendWarning, InputError, select
+from bptt.backend import InputError, select
+from bptt.errors import BackendWarning
 
 CAUSE = "cudaErrorNoDevice: no CUDA-capable device is detected"
 

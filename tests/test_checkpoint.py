@@ -11,10 +11,10 @@ import pytest
 import safetensors.numpy
 
 import bptt
-from bptt.errors import InputError
+from bptt import errors
+from bptt.errors import CheckpointError, InputError
 from bptt.nn import model, packing
 from bptt.run import checkpoint, contents, files
-from bptt.run.checkpoint import CheckpointError
 from bptt.run.contents import Checkpoint, Progress
 from bptt.text.vocabulary import BYTES, Vocabulary
 from failing import ERRORS, Failing
@@ -146,7 +146,7 @@ def test_a_failure_at_any_call_leaves_nothing_or_all_of_it(tmp_path, error):
         try:
             with Failing(place, error):
                 write(folder)
-        except (checkpoint.Unsaved, KeyboardInterrupt) as raised:
+        except (errors.SaveError, KeyboardInterrupt) as raised:
             failure = str(raised) or "Ctrl-C"
         left = [path.name for path in tmp_path.iterdir()]
         if folder.exists():  # whole: the failing call could be done without, or came after the rename
@@ -193,7 +193,7 @@ def test_what_is_there_already_is_refused_and_left_alone(tmp_path, kind):
         (path / "mine").write_text("mine")
     before = sorted(map(str, tmp_path.rglob("*")))
     for refuse in (checkpoint.refuse_unusable, write):
-        with pytest.raises(checkpoint.Taken, match="something is there already: name a new folder"):
+        with pytest.raises(errors.AlreadyExists, match="something is there already: name a new folder"):
             refuse(path)
     assert sorted(map(str, tmp_path.rglob("*"))) == before
 
@@ -201,7 +201,7 @@ def test_what_is_there_already_is_refused_and_left_alone(tmp_path, kind):
 def test_a_run_that_is_there_already_can_be_gone_on_with(tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(
-        checkpoint.Taken, match=r"run: something is there already: go on with bptt train --resume .*run, or name"
+        errors.AlreadyExists, match=r"run: something is there already: go on with bptt train --resume .*run, or name"
     ):
         checkpoint.refuse_unusable(tmp_path / "run")
 
@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_p
     for bad, reason in [("file/new", "Not a directory"), ("a/b/" + "c" * 300 + "/d", "too long"), ("a/\0", null)]:
         with pytest.raises(InputError, match=rf"no folder can be made there \(.*{reason}\): name another one"):
             checkpoint.refuse_unusable(tmp_path / bad)
-        with pytest.raises(checkpoint.Unsaved, match="cannot save the model"):
+        with pytest.raises(errors.SaveError, match="cannot save the model"):
             write(tmp_path / bad)
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
     checkpoint.refuse_unusable(tmp_path / "a" / "b" / "c")
@@ -221,7 +221,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_p
 
 def test_a_full_disk_is_told_with_numbers(tmp_path):
     size = sum(map(len, content(write(tmp_path / "first")).values()))
-    with Failing(2, OSError(28, "No space left on device")), pytest.raises(checkpoint.Unsaved) as error:
+    with Failing(2, OSError(28, "No space left on device")), pytest.raises(errors.SaveError) as error:
         write(tmp_path / "second")
     assert f"No space left on device: {size:,} bytes are needed, " in str(error.value)
     assert str(error.value).endswith(" are free")
@@ -236,7 +236,7 @@ def test_a_name_taken_between_the_look_and_the_rename(tmp_path, monkeypatch):
         return real(source, target)
 
     monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(checkpoint.Taken):
+    with pytest.raises(errors.AlreadyExists):
         write(tmp_path / "new")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "theirs"]
 
@@ -567,7 +567,7 @@ def test_the_golden_checkpoint_of_format_1_means_what_it_meant():
     assert m.score("bob\neve") == pytest.approx(19.387897405441173, rel=0, abs=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore::bptt.run.twins.TwinsWarning")  # it was made without them
+@pytest.mark.filterwarnings("ignore::bptt.errors.KernelWarning")  # it was made without them
 def test_the_golden_checkpoint_of_format_1_can_be_gone_on_with(tmp_path):
     bptt.train(NAMES, resume=GOLDEN / "format-1", steps=9, out=tmp_path / "on", backend="numpy", report=None)
     progress = checkpoint.read(tmp_path / "on" / "checkpoints" / "step-00000009", run=True).progress

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from bptt.errors import InvalidFile
 from bptt.nn import model, packing
 from bptt.run import contents
-from bptt.run.files import Unusable, to_json
+from bptt.run.files import to_json
 from forging import tensors
 
 CONFIG = model.Config("lstm", vocabulary=9, hidden=4, layers=2)
@@ -15,7 +16,7 @@ DIGEST = "0123456789abcdef" * 4
 
 
 def unusable(function, *arguments):
-    with pytest.raises(Unusable) as error:
+    with pytest.raises(InvalidFile) as error:
         function(*arguments)
     return str(error.value)
 
@@ -54,7 +55,7 @@ def test_the_size_of_a_file_of_tensors():
         contents.check_size(size, 100, 10)
     for size in (0, 407, 8 * 110 + header + 9, 10**30):
         assert "expected those of 100 numbers" in unusable(contents.check_size, size, 100, 10)
-    with pytest.raises(Unusable):
+    with pytest.raises(InvalidFile):
         contents.check_size(408 + header, 10**6)
 
 
@@ -70,9 +71,9 @@ def test_weights_are_those_of_the_model():
     contents.check_weights(arrays, CONFIG)
     for name in arrays:
         for wrong in (arrays[name].astype(np.float64), arrays[name][None], arrays[name] * np.float32("nan")):
-            with pytest.raises(Unusable):
+            with pytest.raises(InvalidFile):
                 contents.check_weights({**arrays, name: wrong}, CONFIG)
-        with pytest.raises(Unusable, match=rf"^{name} is nothing, expected floats \["):
+        with pytest.raises(InvalidFile, match=rf"^{name} is nothing, expected floats \["):
             contents.check_weights({other: arrays[other] for other in arrays if other != name}, CONFIG)
 
 
@@ -84,12 +85,12 @@ def test_the_memory_of_an_optimizer_may_hold_states(rows):
     assert list(states) == ["states.0.a", "states.0.c", "states.1.a", "states.1.c"]
     contents.check_memory(memory, P, CONFIG, np.dtype(np.float64))
     contents.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
-    with pytest.raises(Unusable, match=r"^'states.2.a' is too many"):
+    with pytest.raises(InvalidFile, match=r"^'states.2.a' is too many"):
         contents.check_memory(memory | states | {"states.2.a": np.zeros((1, 4))}, P, CONFIG, np.dtype(np.float64))
     del states["states.1.c"]
-    with pytest.raises(Unusable, match=r"^states.1.c is nothing"):
+    with pytest.raises(InvalidFile, match=r"^states.1.c is nothing"):
         contents.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
-    with pytest.raises(Unusable, match=r"all of one type"):
+    with pytest.raises(InvalidFile, match=r"all of one type"):
         contents.check_memory(memory, P, CONFIG, np.dtype(np.float32))
 
 
@@ -110,7 +111,7 @@ def test_a_history_is_checked_row_by_row():
     assert found.best is None
     for name in contents.ROW:
         for value in (None, True, "1", float("nan")):
-            with pytest.raises(Unusable, match="is no entry of a history"):
+            with pytest.raises(InvalidFile, match="is no entry of a history"):
                 contents.progress({**found._asdict(), "history": [row, {**row, name: value}]})
-        with pytest.raises(Unusable, match="is no entry of a history"):
+        with pytest.raises(InvalidFile, match="is no entry of a history"):
             contents.progress({**found._asdict(), "history": [{key: row[key] for key in row if key != name}]})

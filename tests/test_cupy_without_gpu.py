@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from bptt import backend
-from bptt.backend import BackendWarning, InputError, cupy_obstacle, select
+from bptt.backend import InputError, cupy_obstacle, select
+from bptt.errors import BackendWarning
 from bptt.fused import layouts
 
 pytestmark = pytest.mark.cupy_without_gpu

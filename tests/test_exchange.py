@@ -13,11 +13,10 @@ import safetensors.numpy
 
 import bptt
 from bptt import backend as backends
-from bptt.errors import InputError
+from bptt.errors import InputError, SaveError
 from bptt.nn import model, packing
 from bptt.run import contents, exchange, files, plots
-from bptt.run.checkpoint import Unsaved
-from bptt.run.exchange import ExchangeError
+from bptt.errors import ModelFileError
 from bptt.run.language_model import LanguageModel
 from bptt.text.vocabulary import BYTES, characters
 from forging import tensors
@@ -120,7 +119,7 @@ def same(first, second):
 
 def refusal(path="file", **how):
     """Why a file is not taken."""
-    with pytest.raises(ExchangeError) as error:
+    with pytest.raises(ModelFileError) as error:
         exchange.from_torch(path, **how)
     message = str(error.value).replace("\0", "")  # of a path that the user typed
     assert message.isprintable()
@@ -492,7 +491,7 @@ def test_whatever_a_file_holds_it_is_refused_in_words_or_works(here, kind):
         Path("file").write_bytes(data)
         try:
             found = exchange.from_torch("file")
-        except ExchangeError:
+        except ModelFileError:
             refusal()
         else:
             taken += 1
@@ -520,7 +519,7 @@ def test_nothing_is_written_over(here):
 def test_what_cannot_be_written(here):
     Path("file").write_bytes(b"mine")
     for path in ("file/new", "new\0"):
-        with pytest.raises(Unsaved, match="bytes cannot be written: "):
+        with pytest.raises(SaveError, match="bytes cannot be written: "):
             exchange.to_torch(make(), path)
     exchange.to_torch(make(), "new/folder/file")
     assert same(make(), exchange.from_torch("new/folder/file"))

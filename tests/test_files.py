@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
+from bptt.errors import InvalidFile
 from bptt.run import files
-from bptt.run.files import Unusable
 from failing import ERRORS, Failing
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
@@ -23,7 +23,7 @@ def attempt(function, *arguments):
 
 
 def unusable(function, *arguments):
-    with pytest.raises(Unusable) as error:
+    with pytest.raises(InvalidFile) as error:
         function(*arguments)
     return str(error.value)
 
@@ -166,8 +166,8 @@ def test_lists_and_objects_are_counted_before_they_take_memory():
 
 
 def test_a_reason_is_one_short_line_whatever_a_file_holds():
-    assert str(Unusable("a\nb\x1b[2Jc\ud800é")) == "a b [2Jc é"
-    assert str(Unusable("x" * 10**6)) == "x" * 300 + "..."
+    assert str(InvalidFile("a\nb\x1b[2Jc\ud800é")) == "a b [2Jc é"
+    assert str(InvalidFile("x" * 10**6)) == "x" * 300 + "..."
 
 
 def test_the_reason_of_an_error():

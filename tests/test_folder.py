@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 import bptt
-from bptt.errors import InputError
+from bptt import errors
+from bptt.errors import CheckpointError, CheckpointWarning, InputError, SaveError
 from bptt.run import checkpoint, files, folder
-from bptt.run.checkpoint import CheckpointError, Unsaved
-from bptt.run.folder import CheckpointWarning
 from failing import ERRORS, Failing
 from forging import NAMES, content, same, train
 
@@ -65,9 +64,9 @@ def test_a_new_run(tmp_path):
     folder.create(run, "hidden = 5\n", {"sessions": []})
     assert folder.is_run(run)
     assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.toml", "env.json"]
-    with pytest.raises(checkpoint.Taken, match="go on with bptt train --resume"):
+    with pytest.raises(errors.AlreadyExists, match="go on with bptt train --resume"):
         folder.create(run, "", {})
-    with pytest.raises(Unsaved, match="cannot be made: Not a directory"):
+    with pytest.raises(SaveError, match="cannot be made: Not a directory"):
         folder.create(run / "env.json" / "run", "", {})
     with pytest.raises(CheckpointError, match="the run has saved nothing yet: go on with bptt train --resume"):
         folder.read(run)
@@ -81,7 +80,7 @@ def test_a_new_run_on_a_bad_disk(tmp_path, error):
         folder.create(run, "", {})
     for place in range(len(calls.made)):
         shutil.rmtree(run, ignore_errors=True)
-        with Failing(place, error), contextlib.suppress(Unsaved, KeyboardInterrupt):
+        with Failing(place, error), contextlib.suppress(SaveError, KeyboardInterrupt):
             folder.create(run, "", {})
         assert [path.name for path in tmp_path.iterdir()] in ([], ["run"])
         assert not run.exists() or (folder.is_run(run) and listed(run) == [])
@@ -270,7 +269,7 @@ def test_what_is_no_checkpoint_stays(run, saved):
 
 def test_nothing_is_written_over(run, saved):
     before = content(stored(run, 6))
-    with pytest.raises(checkpoint.Taken):
+    with pytest.raises(errors.AlreadyExists):
         folder.keep(run, saved, 6, best=6, most=3)
     assert content(stored(run, 6)) == before
     assert listed(run) == [6, 5, 4]
@@ -290,7 +289,7 @@ def test_a_failure_at_any_call_leaves_a_checkpoint_to_go_on_from(original, saved
     assert {"mkdir", "open", "write", "fsync", "rename", "symlink", "replace", "rmdir"} <= set(calls.made)
     for place, name in enumerate(calls.made):
         run = fresh(f"{place}")
-        with Failing(place, error), contextlib.suppress(Unsaved, KeyboardInterrupt):
+        with Failing(place, error), contextlib.suppress(SaveError, KeyboardInterrupt):
             folder.keep(run, saved, 7, best=best, most=2)
         steps = listed(run)
         assert steps in ([6, 5, 4], [7, 6, 5, 4], [7, 6, 5], [7, 6, 4], [7, 6]), (place, name)
@@ -395,10 +394,10 @@ def test_a_history_on_a_full_disk(run, write):
     with Failing() as calls:
         write(run, what)
     for place, name in enumerate(calls.made):
-        with Failing(place, ERRORS[0]), contextlib.suppress(Unsaved):
+        with Failing(place, ERRORS[0]), contextlib.suppress(SaveError):
             write(run, what)
         if name in ("write", "replace"):
-            with Failing(place, ERRORS[0]), pytest.raises(Unsaved, match=r"cannot write in .*run: No space left on device"):
+            with Failing(place, ERRORS[0]), pytest.raises(SaveError, match=r"cannot write in .*run: No space left on device"):
                 write(run, what)
         folder.rewrite(run, [ROW])
         assert json.loads((run / "metrics.jsonl").read_text()) == ROW

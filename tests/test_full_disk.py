@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import bptt
+from bptt.errors import SaveError
 from bptt.nn import model, optimizers, packing
 from bptt.run import checkpoint, plots
-from bptt.run.checkpoint import Unsaved
 from bptt.run.training import UPDATES
 from runs import MAIN, NAMES, PLAIN, newest, outcome, steps, undisturbed
 from runs import forked as run
@@ -155,7 +155,7 @@ def test_a_disk_with_room_for_a_part_only(disk, monkeypatch, room):
     flags = {"hidden": 4, "steps": 20, "checkpoint_every": 2, "backend": "numpy"}
     bptt.train(NAMES, report=None, out=disk / "run", stop_after=5, **flags)
     fill(disk, room)
-    with warnings.catch_warnings(record=True) as warned, contextlib.suppress(Unsaved):
+    with warnings.catch_warnings(record=True) as warned, contextlib.suppress(SaveError):
         warnings.simplefilter("always")
         trained = bptt.train(NAMES, report=None, resume=disk / "run")
         assert bool(warned) == ("unsaved" in trained.record)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import fused
+from bptt import errors, fused
 from bptt.nn import model, packing
 from bptt.run import environment, links, memory, preparation, threads
 from bptt.run.data import held_out_windows
@@ -152,7 +152,7 @@ def test_the_estimate_is_within_a_fifth_of_the_peak(tmp_path, flags):
 
 def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
     for hidden in (10**6, 10**8, 10**9):
-        with pytest.raises(memory.OutOfMemory, match=rf"^out of memory: --hidden {hidden} --layers 3: [\d,]+ parameters need"):
+        with pytest.raises(errors.OutOfMemory, match=rf"^out of memory: --hidden {hidden} --layers 3: [\d,]+ parameters need"):
             ready(hidden=hidden, layers=3)
     monkeypatch.setattr(environment, "physical", lambda: 1e6)
     monkeypatch.setattr(model, "init", lambda *_: pytest.fail("memory was taken"))

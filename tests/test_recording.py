@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
-from bptt.dispatch import Unrecordable
+from bptt.errors import CaptureError
 from bptt.nn import model, packing
 from bptt.run import recording, sampling
 from bptt.run.choosing import Choice
 from bptt.run.sampling import Ending
 
 
-@pytest.mark.parametrize("error", [None, Unrecordable("a matrix product")])
+@pytest.mark.parametrize("error", [None, CaptureError("a matrix product")])
 def test_a_recorded_function_gives_what_the_function_does(error):
     calls, recorded = [], []
 

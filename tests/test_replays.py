@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import dispatch, fused
+from bptt import dispatch, errors, fused
 from bptt.backend import select
 from bptt.nn import gradient, packing
 from bptt.run import agenda, preparation, replays, updates
@@ -92,7 +92,7 @@ def test_states_that_were_given_stay_as_they_are(monkeypatch):
 
 
 def test_what_cannot_be_recorded_is_asked_for_as_it_is(monkeypatch):
-    run, recorder = ready(), Recorder(dispatch.Unrecordable("a matrix product"))
+    run, recorder = ready(), Recorder(errors.CaptureError("a matrix product"))
     got, expected = (go(monkeypatch, run, one)[0] for one in (recorder, None))
     assert (recorder.recorded, recorder.repeated) == (1, 0)  # one shape, tried once
     np.testing.assert_allclose(run.task.backend.get(got.theta), run.task.backend.get(expected.theta), rtol=0, atol=1e-12)

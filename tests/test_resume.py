@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt.errors import InputError
+from bptt.errors import CheckpointError, CheckpointWarning, InputError
 from bptt.nn import packing
 from bptt.run import folder, plots, session
-from bptt.run.checkpoint import CheckpointError
 from bptt.run.evaluation import Evaluation
-from bptt.run.folder import CheckpointWarning
 from bptt.run.settings import NAMES as SETTINGS
 from bptt.run.training import UPDATES
 from runs import NAMES, PROSE, damage, newest, outcome, steps

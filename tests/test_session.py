@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import bptt
+from bptt import errors
 from bptt.errors import InputError
 from bptt.nn import model, optimizers, packing
-from bptt.run import agenda, folder, memory, plots, preparation, session
+from bptt.run import agenda, folder, plots, preparation, session
 from bptt.run.evaluation import Evaluation
 from bptt.run.settings import Settings, from_flags
 from bptt.run.training import UPDATES
@@ -127,7 +128,7 @@ def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
 
 
 def test_patience_with_nothing_held_out_is_a_warning():
-    with pytest.warns(session.TrainingWarning, match="--patience 2 waits for nothing: no part of the text is held out"):
+    with pytest.warns(errors.TrainingWarning, match="--patience 2 waits for nothing: no part of the text is held out"):
         train(validation=0, patience=2)
 
 
@@ -222,7 +223,7 @@ def test_a_curve_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
 
     monkeypatch.setattr(plots, "available", lambda: True)
     monkeypatch.setattr(plots, "curve", curve)
-    with pytest.warns(session.TrainingWarning, match=r"curve.png could not be drawn: .*No space left"):
+    with pytest.warns(errors.TrainingWarning, match=r"curve.png could not be drawn: .*No space left"):
         assert train(out=tmp_path / "m").record["ended"] == ""
 
 
@@ -351,10 +352,8 @@ def test_whatever_ends_a_run_it_is_saved_and_goes_on(at_update, monkeypatch, tmp
     whole = train(steps=50, out=tmp_path / "whole")
     at_update(28, raises(failure))
     with (
-        pytest.warns(
-            session.TrainingWarning, match=r"the run failed \(\w+\): go on with it: bptt.train\(TEXT, resume='.*m'\)$"
-        ),
-        pytest.raises(memory.OutOfMemory if isinstance(failure, MemoryError) else type(failure)),
+        pytest.warns(errors.TrainingWarning, match=r"the run failed \(\w+\): go on with it: bptt.train\(TEXT, resume='.*m'\)$"),
+        pytest.raises(errors.OutOfMemory if isinstance(failure, MemoryError) else type(failure)),
     ):
         train(steps=50, out=tmp_path / "m")
     assert saved_steps(tmp_path / "m")[-1] == 27
@@ -371,7 +370,7 @@ def test_checkpoints_that_are_gone_do_not_hide_what_ends_a_run(tmp_path):
             place.symlink_to("another disk")
             raise ValueError("of the report")
 
-    with pytest.warns(session.TrainingWarning), pytest.raises(ValueError, match="of the report"):
+    with pytest.warns(errors.TrainingWarning), pytest.raises(ValueError, match="of the report"):
         bptt.train(NAMES, report=report, hidden=4, steps=9, backend="numpy", out=tmp_path / "m")
 
 
@@ -380,7 +379,7 @@ def test_a_report_that_fails_loses_nothing(tmp_path):
         if " s  step" in line:
             raise RuntimeError("no listener")
 
-    with pytest.warns(session.TrainingWarning, match="RuntimeError"), pytest.raises(RuntimeError, match="no listener"):
+    with pytest.warns(errors.TrainingWarning, match="RuntimeError"), pytest.raises(RuntimeError, match="no listener"):
         bptt.train(NAMES, report=report, hidden=5, steps=100, backend="numpy", out=tmp_path / "m")
     assert bptt.load(tmp_path / "m").record["step"] == 10
 
@@ -410,7 +409,7 @@ def test_what_is_not_finite_ends_the_run_before_the_update(monkeypatch, tmp_path
     monkeypatch.setattr(model, "loss_and_gradient", spy)
     monkeypatch.setenv("BPTT_FUSED", "0")  # a compiled gradient does not call it
     expected = rf"^step 27: NaN or infinity in {words}: try --learning-rate 0.001; the best model before, of step"
-    with pytest.warns(session.TrainingWarning, match=expected):
+    with pytest.warns(errors.TrainingWarning, match=expected):
         trained = train(steps=100, validation=validation, learning_rate=0.01, out=tmp_path / "m")
     assert (trained.record["step"] in (10, 20), trained.record["ended"]) == (True, "diverged")
     assert all((before == calls[26]).all() for before in calls[27:])  # frozen from the bad one on
@@ -421,7 +420,7 @@ def test_what_is_not_finite_ends_the_run_before_the_update(monkeypatch, tmp_path
 def test_weights_that_are_not_finite_are_not_saved(at_update, tmp_path):
     at_update(20, lambda theta, d, memory, rate: (theta * math.inf, memory))
     with pytest.warns(
-        session.TrainingWarning, match=r"^step 20: NaN or infinity in the weights layers.0.Wax: .* of step 10, is kept in .*m$"
+        errors.TrainingWarning, match=r"^step 20: NaN or infinity in the weights layers.0.Wax: .* of step 10, is kept in .*m$"
     ):
         train(steps=100, validation=0, out=tmp_path / "m")
     assert saved_steps(tmp_path / "m") == [10]
@@ -457,12 +456,12 @@ def test_a_model_that_cannot_be_saved_is_returned(tmp_path, monkeypatch):
 
     def keep(out, saved, step, *rest):
         if step == 3:
-            raise folder.Unsaved("cannot save the model: No space left on device")
+            raise folder.SaveError("cannot save the model: No space left on device")
         return real(out, saved, step, *rest)
 
     monkeypatch.setattr(folder, "keep", keep)
     monkeypatch.setattr(session, "save_elsewhere", lambda *_: None)
-    with pytest.warns(session.TrainingWarning, match="No space left on device; it is not saved"):
+    with pytest.warns(errors.TrainingWarning, match="No space left on device; it is not saved"):
         trained = train(out=tmp_path / "m", validation=0)
     assert trained.record["unsaved"].endswith("it is not saved")
     assert trained.record["step"] == 3
@@ -475,12 +474,12 @@ def test_where_the_disk_is_full_it_is_saved_elsewhere(tmp_path, monkeypatch):
 
     def keep(out, saved, step, *rest):
         if step == 3:
-            raise folder.Unsaved("full")
+            raise folder.SaveError("full")
         return real(out, saved, step, *rest)
 
     monkeypatch.setattr(folder, "keep", keep)
     monkeypatch.setattr(session.tempfile, "tempdir", str(tmp_path))
-    with pytest.warns(session.TrainingWarning, match=r"full; where the run stands is saved in .*bptt-m instead"):
+    with pytest.warns(errors.TrainingWarning, match=r"full; where the run stands is saved in .*bptt-m instead"):
         train(steps=6, out=tmp_path / "m")
     shutil.rmtree(tmp_path / "m")
     again = bptt.train(NAMES, resume=tmp_path / "bptt-m", report=None)
@@ -498,7 +497,7 @@ def test_numbers_that_cannot_be_read_are_not_saved_as_if_they_had_been(at_update
         return real(*arguments)
 
     monkeypatch.setattr(session, "_look", look)
-    with pytest.warns(session.TrainingWarning, match="go on with it"), pytest.raises(RuntimeError, match="lost"):
+    with pytest.warns(errors.TrainingWarning, match="go on with it"), pytest.raises(RuntimeError, match="lost"):
         train(steps=1000, evaluate_every=10, out=tmp_path / "m")
     assert saved_steps(tmp_path / "m")[-1] == 20
 
@@ -508,7 +507,7 @@ def test_a_loss_that_was_not_seen_yet_ends_the_run_whatever_ends_it(at_update, m
     monkeypatch.setattr(model, "loss_and_gradient", spy)
     monkeypatch.setenv("BPTT_FUSED", "0")  # a compiled gradient does not call it
     at_update(29, raises(RuntimeError("lost")))
-    with pytest.warns(session.TrainingWarning, match=r"^step 27: NaN or infinity in the gradient of layers.0.Waa"):
+    with pytest.warns(errors.TrainingWarning, match=r"^step 27: NaN or infinity in the gradient of layers.0.Waa"):
         trained = train(steps=1000, evaluate_every=10, keep=1, out=tmp_path / "m")
     assert trained.record["ended"] == "diverged"
     assert saved_steps(tmp_path / "m")[-1] == 20
@@ -552,7 +551,7 @@ def test_a_program_is_told_how_a_run_ended(monkeypatch, tmp_path):
     monkeypatch.setattr(model, "loss_and_gradient", spy)
     monkeypatch.setenv("BPTT_FUSED", "0")  # a compiled gradient does not call it
     news = []
-    with pytest.warns(session.TrainingWarning):
+    with pytest.warns(errors.TrainingWarning):
         train(steps=100, json=True, news=news, out=tmp_path / "m")
     last = json.loads(news[-1])
     assert (last["event"], last["ended"], last["out"]) == ("end", "diverged", str(tmp_path / "m"))

@@ -16,10 +16,10 @@ import pytest
 import safetensors.numpy
 
 from bptt import backend as backends
-from bptt.errors import InputError
+from bptt import errors
+from bptt.errors import InputError, KernelWarning
 from bptt.run import files, folder, language_model, preparation, updates
 from bptt.run.contents import Checkpoint
-from bptt.run.twins import TwinsWarning
 from forging import ALL, RUN, content, forge, restore, tensors, text, train
 
 CHUNKS = 10  # for each of two runs; half of them leave the manifest as it was
@@ -207,8 +207,8 @@ def test_whatever_the_files_hold(original, tmp_path, chunk):
     restore(where, whole)
     refused = 0
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", backends.BackendWarning)  # a forged name of one that is not here
-        warnings.simplefilter("ignore", TwinsWarning)  # a forged record of their use
+        warnings.simplefilter("ignore", errors.BackendWarning)  # a forged name of one that is not here
+        warnings.simplefilter("ignore", KernelWarning)  # a forged record of their use
         for _ in range(EACH):
             name = rng.choice(ALL)
             data = damaged(rng, name, whole[name], forged=forged)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt.errors import InputError
+from bptt.errors import InputError, OutOfSync
 from bptt.run import links, parallel, preparation, progress, shares, sums, updates
 from bptt.run import together as together_
-from bptt.run.parallel import ALONE, Drifted, Ranks
+from bptt.run.parallel import ALONE, Ranks
 from bptt.run.settings import from_flags
 from runs import NAMES, PROSE
 
@@ -156,7 +156,7 @@ def test_what_must_be_alike_is_compared():
     theta = np.arange(3.0)
     assert together(2, lambda own: parallel.check_parameters(own, theta)) == [None] * 2
     assert all(
-        isinstance(error, Drifted) for error in together(2, lambda own: parallel.check_parameters(own, theta + own.rank))
+        isinstance(error, OutOfSync) for error in together(2, lambda own: parallel.check_parameters(own, theta + own.rank))
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 
 import bptt
 from bptt import backend as backends
-from bptt.backend import Backend, BackendWarning
-from bptt.errors import InputError
+from bptt.backend import Backend
+from bptt.errors import BackendWarning, InputError
 from bptt.nn import gradient, model, optimizers, packing
 from bptt.run import sampling, session
 from bptt.run.training import UPDATES

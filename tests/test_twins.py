@@ -18,10 +18,10 @@ import accelerated
 import bptt
 from bptt import backend as backends
 from bptt import dispatch, fused
+from bptt.errors import KernelWarning
 from bptt.nn import gru, linear, model, packing, vanilla
 from bptt.run import dry_run, environment, plots, twins
 from bptt.run.settings import from_flags
-from bptt.run.twins import TwinsWarning
 from runs import NAMES, PROSE, outcome
 from test_together import together
 
@@ -176,7 +176,7 @@ def test_a_run_that_goes_on_in_another_way_warns(tmp_path, pretended, before, af
     pretended(before)
     train(out=tmp_path / "run", stop_after=4)
     pretended(after)
-    with pytest.warns(TwinsWarning, match=f"^the run was {words} them: .*not bit for bit$"):
+    with pytest.warns(KernelWarning, match=f"^the run was {words} them: .*not bit for bit$"):
         go_on(tmp_path / "run", stop_after=4)
     assert [one["compiled"] for one in sessions(tmp_path / "run")] == [before, after]
     go_on(tmp_path / "run")  # no warning: as the session before
@@ -272,7 +272,7 @@ def test_twins_that_fail_are_left_out(monkeypatch):
             if name.startswith(unused) or name.endswith("_backward"):
                 np.testing.assert_array_equal(packing.pack(train()[0].params), packing.pack(expected.params))
                 continue
-            with pytest.warns(TwinsWarning, match=r"^the compiled twins fail here: RuntimeError: no pointers any more: going"):
+            with pytest.warns(KernelWarning, match=r"^the compiled twins fail here: RuntimeError: no pointers any more: going"):
                 trained, _ = train()
             np.testing.assert_array_equal(packing.pack(trained.params), packing.pack(pure.params))
 

@@ -11,11 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from bptt import inspect
-    from bptt.errors import InputError
-    from bptt.run.checkpoint import CheckpointError
+    from bptt.errors import CheckpointError, Diverged, InputError, OutOfMemory, TrainingWarning
     from bptt.run.language_model import LanguageModel, load
-    from bptt.run.memory import OutOfMemory
-    from bptt.run.session import Diverged, TrainingWarning
     from bptt.run.trainer import train
 
 __all__ = [
@@ -38,11 +35,8 @@ def __getattr__(name: str) -> "Any":
     if name not in __all__:
         raise AttributeError(f"module 'bptt' has no attribute {name!r}")
     import bptt.inspect  # noqa: F401  # a module is found in here as soon as it is imported
-    from bptt.errors import InputError
-    from bptt.run.checkpoint import CheckpointError
+    from bptt.errors import CheckpointError, Diverged, InputError, OutOfMemory, TrainingWarning
     from bptt.run.language_model import LanguageModel, load
-    from bptt.run.memory import OutOfMemory
-    from bptt.run.session import Diverged, TrainingWarning
     from bptt.run.trainer import train
 
     public = (CheckpointError, Diverged, InputError, LanguageModel, OutOfMemory, TrainingWarning, load, train)

@@ -10,7 +10,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from bptt.errors import InputError
+from bptt.errors import BackendWarning, InputError
 
 Array = Any  # an array of any library that array-api-compat knows
 HostArray = np.ndarray[Any, np.dtype[Any]]
@@ -22,10 +22,6 @@ CUDA = "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for an older dri
 
 # NumPy is a namespace of the standard itself; array-api-compat's copy of it takes 0.4 s to import, as long as all the rest
 _namespaces: dict[type, Any] = dict.fromkeys((np.ndarray, np.float32, np.float64, np.bool_, np.int64), np)
-
-
-class BackendWarning(UserWarning):
-    """The backend asked for cannot be used here, and another one takes its place."""
 
 
 @dataclass(frozen=True)

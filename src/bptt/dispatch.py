@@ -15,10 +15,6 @@ Result = TypeVar("Result", covariant=True)
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
-class Unrecordable(Exception):
-    """Something that a function asks of a device and that no recording can repeat."""
-
-
 _enabled: set[type] = set()  # the types of arrays whose kernels are called
 
 

@@ -1,8 +1,88 @@
-"""What a user's input can do wrong, in one class."""
+"""All exceptions and warnings of bptt, in groups: bad input, files, training, and warnings.
+
+What a wrong input can cause is an `InputError`; its message is one line: what was given, what was expected, what to do.
+"""
 
 
 class InputError(ValueError):
-    """Input that cannot be used: one line that says what was got, what was expected and what to do.
+    """Input that cannot be used.
 
-    The command line prints that line and leaves with exit code 2.
+    The command line prints its line and exits with code 2.
     """
+
+
+# Files
+
+
+class CheckpointError(InputError):
+    """A folder that holds no model, or whose files do not match their manifest."""
+
+
+class AlreadyExists(InputError):
+    """A path to save at where something exists already."""
+
+
+class SaveError(InputError):
+    """A checkpoint or file that could not be written, for example because the disk is full."""
+
+
+class ModelFileError(InputError):
+    """A file to import that holds no model, or one that cannot be converted."""
+
+
+class InvalidFile(Exception):
+    """A file whose content cannot be used; the reason is one short line, whatever the file holds."""
+
+    def __str__(self) -> str:
+        """The reason, without what could move a cursor."""
+        text = super().__str__()
+        text = text if len(text) <= 300 else f"{text[:300]}..."
+        return "".join(character if character.isprintable() else " " for character in text)
+
+
+# Training
+
+
+class RunFinished(InputError):
+    """A run to resume that has made all its steps."""
+
+
+class Diverged(ArithmeticError):
+    """A loss, a gradient or a weight that is not finite; the last good checkpoint is kept."""
+
+    agreed = True  # where several processes train together, all of them have the same numbers
+
+
+class OutOfMemory(MemoryError):
+    """A run that needs more memory than there is; the message says how much, and which flag to lower."""
+
+
+class ForcedInterrupt(KeyboardInterrupt):
+    """A second Ctrl-C: the run ends without a save and leaves its folder as it is."""
+
+
+class OutOfSync(RuntimeError):
+    """Processes that train one model whose parameters are not the same bits any more."""
+
+
+class CaptureError(Exception):
+    """An operation on a GPU that cannot be captured in a CUDA graph."""
+
+
+# Warnings
+
+
+class BackendWarning(UserWarning):
+    """The backend that was asked for cannot be used, and another one takes its place."""
+
+
+class KernelWarning(UserWarning):
+    """Kernels that cannot be used, or that were used before the run was resumed and are not now, or the reverse."""
+
+
+class CheckpointWarning(UserWarning):
+    """A damaged checkpoint that was skipped."""
+
+
+class TrainingWarning(UserWarning):
+    """A run that ended early, or a model that could not be saved where it should be."""

@@ -10,11 +10,8 @@ from cyclopts import CycloptsError
 from bptt.cli import check, exchange, info, report, textbook, training, use  # noqa: F401  # they add their commands to the app
 from bptt.cli.console import complain, printing, unwritten, warn
 from bptt.cli.parser import app, explain
-from bptt.errors import InputError
+from bptt.errors import Diverged, InputError, OutOfMemory, SaveError
 from bptt.run import parallel, signals, together
-from bptt.run.checkpoint import Unsaved
-from bptt.run.memory import OutOfMemory
-from bptt.run.session import Diverged
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +44,7 @@ def attempt(arguments: list[str] | None) -> int:
     except Diverged as error:
         return _refused(error, 3)
     except InputError as error:
-        return _refused(error, 5 if isinstance(error, Unsaved) else 2)
+        return _refused(error, 5 if isinstance(error, SaveError) else 2)
     except CycloptsError as error:
         return _refused(_of_all(InputError(explain(error)), arguments), 2)
     except MemoryError as error:

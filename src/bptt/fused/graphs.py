@@ -10,7 +10,7 @@ from typing import Any
 
 import cupy
 
-from bptt.dispatch import Unrecordable
+from bptt.errors import CaptureError
 
 Action = Callable[[], None]
 
@@ -20,7 +20,7 @@ def recorder() -> Callable[[Action], Action]:
 
     What the function holds is held on to: its arrays must not make room for others.
 
-    It raises Unrecordable for what cannot be repeated: a transfer from the host, say, or a matrix product of CuPy's own.
+    It raises CaptureError for what cannot be repeated: a transfer from the host, say, or a matrix product of CuPy's own.
     """
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
 
@@ -34,7 +34,7 @@ def recorder() -> Callable[[Action], Action]:
                 with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # what was begun is of no use, nor is its end
                     stream.end_capture()
                 if isinstance(error, RuntimeError | MemoryError):  # of CuPy; the function itself has been called before
-                    raise Unrecordable(str(error)) from error
+                    raise CaptureError(str(error)) from error
                 raise
             return functools.partial(_repeat, graph, (pool, action))
 

@@ -11,13 +11,12 @@ import numpy as np  # what bptt.inspect gives is on the host
 
 from bptt import inspect
 from bptt.backend import HostArray
-from bptt.errors import InputError
+from bptt.errors import CheckpointError, InputError
 from bptt.inspect import Activations
 from bptt.nn import model, packing
 from bptt.report import pictures
 from bptt.report.units import telling
 from bptt.run import exchange, folder, sampling
-from bptt.run.checkpoint import CheckpointError
 from bptt.run.data import generator, prepare
 from bptt.run.language_model import LanguageModel
 from bptt.run.progress import printable
@@ -53,7 +52,7 @@ def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> N
 
     Raises:
         InputError: no text, or one with characters that the model does not know, or a folder in the place of the file.
-        Unsaved: the file cannot be written; what was there stays.
+        SaveError: the file cannot be written; what was there stays.
     """
     if not out.name or out.is_dir():
         raise InputError(f"{str(out)!r} is a folder: name a file for the report")

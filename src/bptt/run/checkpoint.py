@@ -15,31 +15,18 @@ import numpy as np
 import safetensors.numpy
 
 from bptt.backend import HostArray
-from bptt.errors import InputError
+from bptt.errors import AlreadyExists, CheckpointError, InputError, InvalidFile, SaveError
 from bptt.nn import model, packing
 from bptt.run import contents, environment, files
 from bptt.run.contents import CONFIG, MANIFEST, OPTIMIZER, TRAINING, VOCABULARY, WEIGHTS, Checkpoint
-from bptt.run.files import Unusable
 
 MADE = "expected a folder that bptt train or model.save made"
 
 
-class CheckpointError(InputError):
-    """A folder that does not hold a model, or whose files are not what its manifest says."""
-
-
-class Taken(InputError):
-    """A path that something is to be saved at, where something is already."""
-
-
-class Unsaved(InputError):
-    """A checkpoint that could not be written, as on a full disk."""
-
-
-def taken(folder: Path) -> Taken:
+def taken(folder: Path) -> AlreadyExists:
     """What to say of a folder that is there already."""
     goes_on = f": go on with bptt train --resume {folder}, or name" if os.path.isdir(folder / "checkpoints") else ": name"
-    return Taken(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
+    return AlreadyExists(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
 
 
 def refuse_unusable(folder: Path | None) -> None:
@@ -64,8 +51,8 @@ def write(folder: Path, saved: Checkpoint) -> None:
     """Save a checkpoint in a new folder.
 
     Raises:
-        Taken: something is there already.
-        Unsaved: the folder cannot be written; nothing of it is left.
+        AlreadyExists: something is there already.
+        SaveError: the folder cannot be written; nothing of it is left.
     """
     content = {
         CONFIG: files.to_json({"model": vars(saved.config), "mode": saved.mode, "record": saved.record}),
@@ -81,7 +68,7 @@ def write(folder: Path, saved: Checkpoint) -> None:
         raise taken(folder) from None
     except (OSError, ValueError) as error:
         needed = sum(map(len, content.values()))
-        raise Unsaved(
+        raise SaveError(
             f"cannot save the model in {folder}: {files.reason(error)}: {needed:,} bytes are needed{_free(folder)}"
         ) from error
 
@@ -99,22 +86,22 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
     def content() -> bytes:
         size = listed[name]["bytes"]
         if size > environment.physical():
-            raise Unusable(f"has {size:,} bytes, more than this machine has memory")
+            raise InvalidFile(f"has {size:,} bytes, more than this machine has memory")
         data = files.read(folder / name, size, size)
         if files.fingerprint(data) != listed[name]:
-            raise Unusable(f"does not match its checksum: {contents.DAMAGED}")
+            raise InvalidFile(f"does not match its checksum: {contents.DAMAGED}")
         return data
 
     def json(most: int, nested: int = contents.MOST_NESTED) -> Any:
         if listed[name]["bytes"] > most:
-            raise Unusable(f"has {listed[name]['bytes']:,} bytes, expected at most {most:,}")
+            raise InvalidFile(f"has {listed[name]['bytes']:,} bytes, expected at most {most:,}")
         return files.parse(content(), nested)
 
     try:
         raw = files.read(folder / name, contents.LARGEST_JSON)
         listed = contents.manifest(files.parse(raw, contents.MOST_NESTED), raw)
         if run and not listed.keys() >= set(contents.RUN):
-            raise Unusable("lists a model alone and no run to go on with: begin a new run with --from")
+            raise InvalidFile("lists a model alone and no run to go on with: begin a new run with --from")
         name = CONFIG
         config, mode, record = contents.configuration(json(contents.LARGEST_JSON))
         parameters = packing.count(model.shapes(config))
@@ -136,7 +123,7 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
         remembered = contents.tensors(content())
         contents.check_memory(remembered, parameters, config, next(iter(weights.values())).dtype)
         return Checkpoint(config, mode, symbols, record, weights, progress, remembered)
-    except Unusable as problem:
+    except InvalidFile as problem:
         raise CheckpointError(f"{folder / name}: {problem}") from None
     except MemoryError:
         raise CheckpointError(f"{folder / name}: there is no memory for it") from None

@@ -1,6 +1,6 @@
 """What a checkpoint may hold, and the checks of what a file says: files may come from strangers, or from a broken disk.
 
-Every check raises `Unusable` with the reason, and takes no memory for what has not been borne out.
+Every check raises `InvalidFile` with the reason, and takes no memory for what has not been borne out.
 """
 
 import math
@@ -10,10 +10,10 @@ import numpy as np
 import safetensors.numpy
 
 from bptt.backend import HostArray
-from bptt.errors import InputError
+from bptt.errors import InputError, InvalidFile
 from bptt.nn import model, packing
 from bptt.run import settings
-from bptt.run.files import Unusable, fingerprint, reason, to_json
+from bptt.run.files import fingerprint, reason, to_json
 from bptt.text import corpus
 from bptt.text.vocabulary import Vocabulary
 
@@ -69,25 +69,25 @@ class Checkpoint(NamedTuple):
 def manifest(value: Any, raw: bytes) -> dict[str, Any]:
     """The size and checksum of each file."""
     if not isinstance(value, dict) or "format" not in value:
-        raise Unusable(f"is not as it was written: {DAMAGED}")
+        raise InvalidFile(f"is not as it was written: {DAMAGED}")
     if value["format"] != FORMAT or type(value["format"]) is not int:
-        raise Unusable(f"format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
+        raise InvalidFile(f"format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
     if to_json(value) != raw:  # it has no checksum, but one way only to be written
-        raise Unusable(f"is not as it was written: {DAMAGED}")
+        raise InvalidFile(f"is not as it was written: {DAMAGED}")
     listed = value.get("files")
     for name in MODEL:
         if not isinstance(listed, dict) or name not in listed:
-            raise Unusable(f"has no checksum and size of {name}")
+            raise InvalidFile(f"has no checksum and size of {name}")
     for name, entry in dict(listed or {}).items():
         if name not in MODEL + RUN:
-            raise Unusable(f"lists {name!r:.40}, which is no file of a checkpoint")
+            raise InvalidFile(f"lists {name!r:.40}, which is no file of a checkpoint")
         match entry:
             case {"sha256": str(digest), "bytes": int(size)} if (
                 len(digest) == 64 and set(digest) <= HEX and 0 <= size < 1 << 62
             ):
                 pass
             case _:
-                raise Unusable(f"has no checksum and size of {name}")
+                raise InvalidFile(f"has no checksum and size of {name}")
     return dict(listed or {})
 
 
@@ -96,23 +96,23 @@ def configuration(value: Any) -> tuple[model.Config, corpus.Mode, dict[str, Any]
     try:
         config, mode, record = model.Config(**value["model"]), value["mode"], value["record"]
     except (KeyError, TypeError) as error:
-        raise Unusable(f"is not the configuration of a model ({error})") from None
+        raise InvalidFile(f"is not the configuration of a model ({error})") from None
     for name, given, known in [
         ("cell", config.cell, tuple(model.CELLS)),
         ("mode", mode, ("lines", "stream")),
         ("initial state", config.initial, ("learned", "zero")),
     ]:
         if given not in known:
-            raise Unusable(f"{name} {given!r:.40} is unknown")
+            raise InvalidFile(f"{name} {given!r:.40} is unknown")
     for name, (wanted, kind, fine) in COUNTS.items():
         number = getattr(config, name)
         if type(number) is not kind or not fine(number):
-            raise Unusable(f"{name} {number!r:.40}: expected {wanted}")
+            raise InvalidFile(f"{name} {number!r:.40}: expected {wanted}")
     if not isinstance(record, dict) or not isinstance(record.get("text", ""), str):
-        raise Unusable("the record of its training is none")
+        raise InvalidFile("the record of its training is none")
     for name in ("loss", "held_out", "targets", "step"):
         if not (record.get(name) is None or is_number(record[name])):
-            raise Unusable(f"{name} {record[name]!r:.40}: expected a number")
+            raise InvalidFile(f"{name} {record[name]!r:.40}: expected a number")
     return config, mode, record
 
 
@@ -121,26 +121,26 @@ def vocabulary(value: Any, config: model.Config) -> Vocabulary:
     try:
         symbols = Vocabulary.from_json(value)
     except InputError as error:
-        raise Unusable(str(error)) from None
+        raise InvalidFile(str(error)) from None
     if len(symbols) != config.vocabulary:
-        raise Unusable(f"has {len(symbols)} symbols, the model has {config.vocabulary}")
+        raise InvalidFile(f"has {len(symbols)} symbols, the model has {config.vocabulary}")
     return symbols
 
 
 def check_size(size: int, numbers: int, more: int = 0) -> None:
     """Refuse a file of tensors that cannot hold so many numbers (and up to so many more), by its size alone."""
     if not any(8 + width * numbers <= size <= 8 + LARGEST_HEADER + width * (numbers + more) for width in (4, 8)):
-        raise Unusable(f"has {size:,} bytes, expected those of {numbers:,} numbers")
+        raise InvalidFile(f"has {size:,} bytes, expected those of {numbers:,} numbers")
 
 
 def tensors(data: bytes) -> dict[str, HostArray]:
     """The arrays of a safetensors file."""
     if int.from_bytes(data[:8], "little") > LARGEST_HEADER:
-        raise Unusable(f"its header is larger than {LARGEST_HEADER:,} bytes")
+        raise InvalidFile(f"its header is larger than {LARGEST_HEADER:,} bytes")
     try:
         return dict(safetensors.numpy.load(data))
     except Exception as error:  # half a dozen types, depending on what is wrong with the header
-        raise Unusable(f"is not a safetensors file ({reason(error)})") from None
+        raise InvalidFile(f"is not a safetensors file ({reason(error)})") from None
 
 
 def check_weights(arrays: dict[str, HostArray], config: model.Config) -> None:
@@ -172,11 +172,11 @@ def progress(value: Any) -> Progress:
         lists = tuple(found.losses), tuple(found.norms), tuple(found.history)
         found = found._replace(best=best, losses=lists[0], norms=lists[1], history=lists[2])
     except (TypeError, IndexError, KeyError) as error:
-        raise Unusable(f"is not the progress of a run ({error})") from None
+        raise InvalidFile(f"is not the progress of a run ({error})") from None
     counts = (found.step, found.epoch, found.batch, found.characters, found.waited, *(best[:1] if best else ()))
     numbers = (found.seconds, *found.losses, *found.norms, *(best[1:] if best else ()))
     if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts) or not all(map(is_number, numbers)):
-        raise Unusable("holds a count or a number that is none")
+        raise InvalidFile("holds a count or a number that is none")
     for row in found.history:
         _check_row(row)
     return found
@@ -186,13 +186,13 @@ def _check_row(row: Any) -> None:
     """Refuse what is no entry of a history."""
     known = isinstance(row, dict) and row.keys() <= {*ROW, *MEASURED}
     if not known or not all(is_number(row.get(name)) for name in ROW) or not is_number(row.get("held_out", 0)):
-        raise Unusable(f"{row!r:.80} is no entry of a history")
+        raise InvalidFile(f"{row!r:.80} is no entry of a history")
     texts = row.get("sample", [])
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise Unusable(f"{texts!r:.80} is no sample")
+        raise InvalidFile(f"{texts!r:.80} is no sample")
     layers = row.get("radii", [])
     if not isinstance(layers, list) or not all(isinstance(one, list) and all(map(is_number, one)) for one in layers):
-        raise Unusable(f"{layers!r:.80} are no spectral radii")
+        raise InvalidFile(f"{layers!r:.80} are no spectral radii")
 
 
 def is_number(value: Any) -> bool:
@@ -209,10 +209,10 @@ def _check_arrays(arrays: dict[str, HostArray], expected: dict[str, tuple[int, .
     if arrays.keys() != expected.keys():
         odd = min(arrays.keys() ^ expected.keys())
         wrong = "is too many" if odd in arrays else f"is nothing, expected floats {list(expected[odd])}"
-        raise Unusable(f"{odd if odd in expected else repr(odd):.40} {wrong}")
+        raise InvalidFile(f"{odd if odd in expected else repr(odd):.40} {wrong}")
     for name, shape in expected.items():
         array = arrays[name]
         if array.shape != shape or str(array.dtype) not in ("float32", "float64") or {array.dtype} != types:
-            raise Unusable(f"{name} is {array.dtype} {list(array.shape)}, expected floats {list(shape)}, all of one type")
+            raise InvalidFile(f"{name} is {array.dtype} {list(array.shape)}, expected floats {list(shape)}, all of one type")
         if not all(math.isfinite(bound) for bound in (array.min(initial=0), array.max(initial=0))):  # without a copy
-            raise Unusable(f"{name} holds numbers that are not finite")
+            raise InvalidFile(f"{name} holds numbers that are not finite")

@@ -15,14 +15,14 @@ import numpy as np
 import safetensors.numpy
 
 from bptt import backend as backends
+from bptt import errors
 from bptt.backend import HostArray
-from bptt.errors import InputError
+from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.nn import model, packing
-from bptt.run import checkpoint, contents, environment, files, settings, torch_file
+from bptt.run import contents, environment, files, settings, torch_file
 from bptt.run.contents import Checkpoint
-from bptt.run.files import Unusable
 from bptt.run.language_model import LanguageModel, restored
-from bptt.run.torch_file import FORMAT, KEY, RECORD, SHAPE, WIDTH, ExchangeError, Known, Shapes
+from bptt.run.torch_file import FORMAT, KEY, RECORD, SHAPE, WIDTH, Known, Shapes
 from bptt.text.corpus import Mode
 from bptt.text.vocabulary import Vocabulary
 
@@ -36,7 +36,7 @@ def to_torch(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
 
     Raises:
         InputError: something is there already, or symbols and initial states are more than a header can hold.
-        Unsaved: the file cannot be written; nothing of it is left.
+        SaveError: the file cannot be written; nothing of it is left.
     """
     target = unused(path)
     host = packing.transform(trained.backend.get, trained.params)
@@ -74,12 +74,12 @@ def described(trained: LanguageModel) -> str:
 
 
 def write(target: Path, data: bytes) -> None:
-    """Write a file whole or not at all, in place of what is there; Unsaved where that fails."""
+    """Write a file whole or not at all, in place of what is there; SaveError where that fails."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.replace(target, data)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise checkpoint.Unsaved(f"{target}: {len(data):,} bytes cannot be written: {files.reason(error)}") from error
+        raise errors.SaveError(f"{target}: {len(data):,} bytes cannot be written: {files.reason(error)}") from error
 
 
 def from_torch(
@@ -93,16 +93,16 @@ def from_torch(
     them (the `vocabulary.json` of a saved model is one). The newline stands before every text and after every line.
 
     Raises:
-        ExchangeError: no such file, one that is damaged or forged, numbers other than float32 or float64, symbols that are
+        ModelFileError: no such file, one that is damaged or forged, numbers other than float32 or float64, symbols that are
             missing, unusable, or not as many as the network has.
     """
     place = settings.path("path", path)
     try:
         saved = _read(place, symbols, mode)
-    except Unusable as problem:
-        raise ExchangeError(f"{place}: {problem}") from None
+    except InvalidFile as problem:
+        raise ModelFileError(f"{place}: {problem}") from None
     except MemoryError:
-        raise ExchangeError(f"{place}: there is no memory for it") from None
+        raise ModelFileError(f"{place}: there is no memory for it") from None
     return restored(saved, backends.select("numpy", str(saved.weights["Wya"].dtype)))
 
 
@@ -110,13 +110,13 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
     """The model of a file, every claim of its header checked before the rest is read."""
     head, kinds, shapes, about = torch_file.header(place)
     if "layers.0.Waa" in shapes:
-        raise Unusable("holds weights by the names of bptt, not of PyTorch: load the folder that it is in")
+        raise InvalidFile("holds weights by the names of bptt, not of PyTorch: load the folder that it is in")
     if about is not None:
         if symbols is not None or mode is not None:
-            raise Unusable("says its symbols and mode itself: leave out --symbols and --mode")
+            raise InvalidFile("says its symbols and mode itself: leave out --symbols and --mode")
         known = torch_file.told(about)
     elif symbols is None or mode is None:
-        raise Unusable(
+        raise InvalidFile(
             "does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
         )
     else:
@@ -126,14 +126,14 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
     torch_file.check(kinds, shapes, expected)
     whole = len(head) + WIDTH[kinds["decoder.bias"]] * sum(map(math.prod, expected.values()))
     if whole > environment.physical():
-        raise Unusable(f"has {whole:,} bytes, more than this machine has memory")
+        raise InvalidFile(f"has {whole:,} bytes, more than this machine has memory")
     data = files.read(Path(os.path.realpath(place)), whole, whole)
     if not data.startswith(head):
-        raise Unusable("changed while it was read: try again")
+        raise InvalidFile("changed while it was read: try again")
     arrays = contents.tensors(data)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise Unusable(f"{name} holds numbers that are not finite")
+            raise InvalidFile(f"{name} holds numbers that are not finite")
     with np.errstate(over="ignore"):  # of a sum of biases or a forged state: told in words
         weights = dict(packing.leaves(_params(arrays, config, known)))
     contents.check_weights(weights, config)
@@ -180,5 +180,5 @@ def _initial(states: Any, config: model.Config, dtype: np.dtype[Any]) -> tuple[A
     tables = [states.get(name) for name in State._fields] if isinstance(states, dict) else [None]
     if not all(isinstance(table, list) and len(table) == config.layers and all(map(fits, table)) for table in tables):
         expected = f"{' and '.join(State._fields)}, each {config.layers} lists of {H} finite numbers"
-        raise Unusable(f"its metadata: states are not as expected: {expected}")
+        raise InvalidFile(f"its metadata: states are not as expected: {expected}")
     return tuple(State(*(np.array(row, dtype) for row in rows)) for rows in zip(*tables))

@@ -12,18 +12,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from bptt.errors import InvalidFile
+
 TEMPORARY = ".bptt-"  # what is being written begins with this; after a crash it may be left behind
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # of JSON
-
-
-class Unusable(Exception):
-    """A file that cannot be used; says why, in one short line whatever the file holds."""
-
-    def __str__(self) -> str:
-        """The reason, without what could move a cursor."""
-        text = super().__str__()
-        text = text if len(text) <= 300 else f"{text[:300]}..."
-        return "".join(character if character.isprintable() else " " for character in text)
 
 
 def temporary(beside: Path) -> Path:
@@ -98,35 +90,35 @@ def read(path: Path, most: int, least: int = 0) -> bytes:
     """The bytes of a regular file of `least` to `most` bytes; of any other, nothing is read.
 
     Raises:
-        Unusable: no such file, a link, a pipe, another size, or unreadable.
+        InvalidFile: no such file, a link, a pipe, another size, or unreadable.
     """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise Unusable("is not a regular file")
+            raise InvalidFile("is not a regular file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not least <= size <= most:
-                raise Unusable(f"has {size:,} bytes, expected {_range(least, most)}")
+                raise InvalidFile(f"has {size:,} bytes, expected {_range(least, most)}")
             return file.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise Unusable("no such file") from None
+        raise InvalidFile("no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise Unusable(f"cannot be read: {reason(error)}") from None
+        raise InvalidFile(f"cannot be read: {reason(error)}") from None
 
 
 def parse(data: bytes, most: int) -> Any:
     """The value of JSON with at most so many lists and objects: each takes seventy bytes, and deep ones the stack.
 
     Raises:
-        Unusable: it is not JSON, or has more of them.
+        InvalidFile: it is not JSON, or has more of them.
     """
     bare = _STRING.sub(b"", data)
     if (found := bare.count(b"[") + bare.count(b"{")) > most:
-        raise Unusable(f"holds {found:,} lists and objects, expected at most {most:,}")
+        raise InvalidFile(f"holds {found:,} lists and objects, expected at most {most:,}")
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise Unusable("is not JSON") from None
+        raise InvalidFile("is not JSON") from None
 
 
 def to_json(value: Any) -> bytes:

@@ -17,27 +17,21 @@ from typing import Any
 
 import filelock
 
-from bptt.errors import InputError
+from bptt.errors import CheckpointError, CheckpointWarning, InputError, InvalidFile, SaveError
 from bptt.run import checkpoint, files
-from bptt.run.checkpoint import CheckpointError, Unsaved
 from bptt.run.contents import MANIFEST, MEASURED, ROW, Checkpoint
-from bptt.run.files import Unusable
 
 CONFIG, ENVIRONMENT, METRICS, SAMPLES, CURVE = "config.toml", "env.json", "metrics.jsonl", "samples.txt", "curve.png"
 CHECKPOINTS, LATEST, BEST, LOCK = "checkpoints", "latest", "best", ".lock"
 STEP = re.compile(r"step-(\d{8,18})")
 
 
-class CheckpointWarning(UserWarning):
-    """A checkpoint that cannot be used, and another one in its place."""
-
-
 def create(folder: Path, config: str, environment: dict[str, Any]) -> None:
     """Make the folder of a run that begins.
 
     Raises:
-        Taken: something is there already.
-        Unsaved: the folder cannot be made.
+        AlreadyExists: something is there already.
+        SaveError: the folder cannot be made.
     """
     try:
         files.write_folder(folder, {ENVIRONMENT: files.to_json(environment), CONFIG: config.encode("utf-8", "surrogateescape")})
@@ -45,7 +39,7 @@ def create(folder: Path, config: str, environment: dict[str, Any]) -> None:
     except FileExistsError:
         raise checkpoint.taken(folder) from None
     except (OSError, ValueError) as error:
-        raise Unsaved(f"{folder}: cannot be made: {files.reason(error)}") from error
+        raise SaveError(f"{folder}: cannot be made: {files.reason(error)}") from error
 
 
 def reconfigure(folder: Path, config: str) -> None:
@@ -90,7 +84,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def environment(folder: Path) -> dict[str, Any]:
     """What `env.json` says of the sessions of a run; nothing where that cannot be read."""
-    with contextlib.suppress(Unusable):
+    with contextlib.suppress(InvalidFile):
         value = files.parse(files.read(folder / ENVIRONMENT, 1 << 24), 100_000)
         if isinstance(value, dict) and isinstance(value.get("sessions", []), list) and value.get("sessions"):
             return value
@@ -153,7 +147,7 @@ def keep(folder: Path, saved: Checkpoint, step: int, best: int, most: int) -> Pa
     """Save the checkpoint after so many updates; then the newest `most` of all stay, and the one of step `best`.
 
     Raises:
-        Unsaved: it cannot be written; those that were there still are.
+        SaveError: it cannot be written; those that were there still are.
     """
     target = folder / CHECKPOINTS / name(step)
     checkpoint.write(target, saved)
@@ -242,7 +236,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unsaved(f"cannot write in {folder}: {files.reason(error)}") from error
+        raise SaveError(f"cannot write in {folder}: {files.reason(error)}") from error
 
 
 def _metrics(row: dict[str, Any]) -> str:
@@ -260,7 +254,7 @@ def _pointed(link: Path) -> Path | None:
     """The checkpoint that a link leads to, or a file with its name; None unless it lies beside the link."""
     try:
         target = os.readlink(link) if link.is_symlink() else files.read(link, 64).decode()
-    except (OSError, ValueError, Unusable):
+    except (OSError, ValueError, InvalidFile):
         return None
     beside = link.with_name(target) if STEP.fullmatch(target) else None
     return beside if beside and beside.is_dir() and not beside.is_symlink() else None

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from bptt.errors import OutOfMemory
 from bptt.nn import model, packing, pieces
 from bptt.run import environment, shares, threads, validation
 from bptt.run.data import epochs
@@ -21,10 +22,6 @@ FORWARD = {"vanilla": (2.2, 1), "gru": (8.2, 5), "lstm": (10.2, 6)}
 # has freed is in pieces that do not serve the larger one, and matplotlib takes so many bytes from the first curve on.
 NOT_REUSED, PLOTTING = 0.2, 38e6
 LOOKED_AT = 10  # batches: nearly as large as the largest is one of so many
-
-
-class OutOfMemory(MemoryError):
-    """A run that needs more memory than there is; says how much, and which flag to lower."""
 
 
 def updating(task: Task) -> float:

@@ -29,7 +29,7 @@ def to_onnx(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
 
     Raises:
         InputError: onnx is not installed, something is there already, or the model is too large.
-        Unsaved: the file cannot be written; nothing of it is left.
+        SaveError: the file cannot be written; nothing of it is left.
     """
     if importlib.util.find_spec("onnx") is None:
         raise InputError("an ONNX graph needs onnx, which is not installed: pip install 'bptt[onnx]'")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from bptt.backend import HostArray
-from bptt.errors import InputError
+from bptt.errors import InputError, OutOfSync
 
 T = TypeVar("T")
 
@@ -34,10 +34,6 @@ class Ranks(NamedTuple):
 
 
 ALONE = Ranks()
-
-
-class Drifted(RuntimeError):
-    """Parameters that are not the same in all processes, as they must be."""
 
 
 def launched() -> int:
@@ -170,10 +166,10 @@ def check_alike(ranks: Ranks, facts: dict[str, str]) -> None:
 
 
 def check_parameters(ranks: Ranks, theta: HostArray) -> None:
-    """Raise Drifted where the parameters (P,) are not the same bits in all processes."""
+    """Raise OutOfSync where the parameters (P,) are not the same bits in all processes."""
     found = each(ranks, checksum(theta))
     if len(set(found)) > 1:
-        raise Drifted(f"the parameters of {ranks.size} processes are not the same any more (checksums {found})")
+        raise OutOfSync(f"the parameters of {ranks.size} processes are not the same any more (checksums {found})")
 
 
 def checksum(array: HostArray) -> int:

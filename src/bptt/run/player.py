@@ -20,7 +20,7 @@ def to_page(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
 
     Raises:
         InputError: something is there already.
-        Unsaved: the file cannot be written; nothing of it is left.
+        SaveError: the file cannot be written; nothing of it is left.
     """
     target = exchange.unused(path)
     config = trained.config

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bptt import backend as backends
+from bptt import errors
 from bptt.backend import Backend
-from bptt.errors import InputError
+from bptt.errors import CheckpointError, InputError, RunFinished, TrainingWarning
 from bptt.nn import model, packing
 from bptt.run import folder, memory, sums, twins
-from bptt.run.checkpoint import CheckpointError
 from bptt.run.contents import CONFIG, OPTIMIZER, Checkpoint, Progress
 from bptt.run.data import Data, Position, batches_in_epoch, epochs, generator, prepare, targets
 from bptt.run.language_model import restored
 from bptt.run.parallel import ALONE, Ranks
 from bptt.run.plans import Plan, choose
-from bptt.run.session import Standing, TrainingWarning
+from bptt.run.session import Standing
 from bptt.run.settings import Settings, flag, from_flags
 from bptt.run.training import State, Task, from_host, start
 from bptt.text import batches
@@ -30,10 +30,6 @@ class Ready(NamedTuple):
     task: Task
     record: dict[str, Any]
     now: Standing
-
-
-class Done(InputError):
-    """A run that has made all its steps."""
 
 
 def from_scratch(text: Any, settings: Settings, among: Ranks = ALONE) -> Ready:
@@ -62,7 +58,7 @@ def from_scratch(text: Any, settings: Settings, among: Ranks = ALONE) -> Ready:
             _tell_of_parts(settings.micro_batches, task)
         return Ready(task, _record(task), Standing(start(params), BEGINNING))
     except MemoryError as error:
-        raise memory.OutOfMemory(memory.advice(task)) from error
+        raise errors.OutOfMemory(memory.advice(task)) from error
 
 
 def from_checkpoint(
@@ -89,7 +85,7 @@ def from_checkpoint(
     memory.refuse_too_large(task)
     now = saved.progress or BEGINNING
     if now.step >= plan.steps:
-        raise Done(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or begin a new run with --from")
+        raise RunFinished(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or begin a new run with --from")
     if data.sha256 != saved.record.get("sha256"):
         if not changed_text:
             difference = _difference(saved.record, data)
@@ -113,7 +109,7 @@ def _tell_of_parts(before: int, task: Task) -> None:
         had = f"had {before} parts" if before > 1 else "were whole"
         changed = f"batches {had} before and have {count} parts for {task.ranks.size} processes"
         words = f"{changed}: the numbers will be the same but for rounding, not bit for bit"
-        warnings.warn(words, twins.TwinsWarning, stacklevel=6)
+        warnings.warn(words, errors.KernelWarning, stacklevel=6)
 
 
 def _backend(settings: Settings) -> Backend:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bptt.backend import Array, namespace
-from bptt.dispatch import Unrecordable
+from bptt.errors import CaptureError
 from bptt.nn import packing
 
 Action = Callable[[], None]
@@ -33,7 +33,7 @@ def replayed(function: Callable[..., Any], record: Callable[[Action], Action]) -
 
             action()
             known[shapes] = given, found, action
-            with contextlib.suppress(Unrecordable):  # it is called as it is, then
+            with contextlib.suppress(CaptureError):  # it is called as it is, then
                 known[shapes] = given, found, record(action)
         given, found, action = known[shapes]
         _fill(given, trees)

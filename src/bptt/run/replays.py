@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bptt.backend import Array, HostArray
-from bptt.dispatch import Unrecordable
+from bptt.errors import CaptureError
 from bptt.nn import gradient, model, optimizers
 from bptt.run.data import Position, widest
 from bptt.run.recording import Action
@@ -165,7 +165,7 @@ def _act(desk: Desk, shape: Shape) -> None:
         desk.warm.add(shape)
     elif shape in desk.warm:
         desk.warm.remove(shape)
-        with contextlib.suppress(Unrecordable):  # matrix products of CuPy's own, in the pure functions
+        with contextlib.suppress(CaptureError):  # matrix products of CuPy's own, in the pure functions
             desk.actions[shape] = desk.record(desk.actions[shape])
     desk.actions[shape]()
 

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from bptt import errors
 from bptt.errors import InputError
 from bptt.run import checkpoint, configuration, folder, preparation
 from bptt.run.contents import Checkpoint
@@ -32,7 +33,7 @@ def from_run(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, chan
     saved = _with_best(place, saved)
     try:
         ready = preparation.from_checkpoint(where, saved, text, told, among, changed_text=changed_text)
-    except preparation.Done:  # it may have been killed after its last checkpoint
+    except errors.RunFinished:  # it may have been killed after its last checkpoint
         if mending:
             _mend(place, where, saved)
         raise
@@ -56,8 +57,8 @@ def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
     if now.best and now.best[0] != now.step:
         try:
             checkpoint.read(place / folder.CHECKPOINTS / folder.name(now.best[0]))
-        except checkpoint.CheckpointError as problem:
-            warnings.warn(f"{problem}; the best from here on takes its place", folder.CheckpointWarning, stacklevel=6)
+        except errors.CheckpointError as problem:
+            warnings.warn(f"{problem}; the best from here on takes its place", errors.CheckpointWarning, stacklevel=6)
             now = now._replace(best=None, waited=0)
     return saved._replace(progress=now)
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bptt.backend import HostArray
+from bptt.errors import CheckpointError, Diverged, SaveError, TrainingWarning
 from bptt.nn import model, packing
 from bptt.run import agenda, checkpoint, contents, folder, parallel, plots, progress, shares, validation
 from bptt.run.agenda import Due
-from bptt.run.checkpoint import CheckpointError, Unsaved
 from bptt.run.contents import Progress
 from bptt.run.language_model import LanguageModel, restored
 from bptt.run.training import State, Task, Trace, culprit, to_host
@@ -32,16 +32,6 @@ PICTURE = 1.0  # seconds from one drawing of the curve to the next, at least
 STALE = 600.0  # seconds after which a checkpoint is saved between two that are due
 
 Tell = Callable[[str, dict[str, Any]], None]  # words for people, if there are any, and the same for programs
-
-
-class Diverged(ArithmeticError):
-    """A loss, a gradient or a weight that is not finite; the last good checkpoint is kept."""
-
-    agreed = True  # where several processes train together, all of them have the same numbers
-
-
-class TrainingWarning(UserWarning):
-    """A run that ended before its time, or a model that could not be saved where it should be."""
 
 
 class Run(NamedTuple):
@@ -116,7 +106,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
             return now._replace(ended="failed", error=error)
         if isinstance(error, KeyboardInterrupt) and len(signals) < 2 and task.ranks.size == 1:  # nobody was there to note it
             return now._replace(ended="SIGINT")
-        return now._replace(ended="unsaved" if isinstance(error, Unsaved) else "failed", error=error)
+        return now._replace(ended="unsaved" if isinstance(error, SaveError) else "failed", error=error)
     return now
 
 
@@ -157,7 +147,7 @@ def save(run: Run, now: Standing) -> Path | None:
 
     Raises:
         Diverged: a number is not finite.
-        Unsaved: it cannot be written.
+        SaveError: it cannot be written.
     """
     if run.folder is None or now.progress.step != now.state.step:
         return None

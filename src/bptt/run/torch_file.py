@@ -10,10 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bptt.errors import InputError
+from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.nn import model
 from bptt.run import contents, files, settings
-from bptt.run.files import Unusable
 from bptt.text.corpus import Mode
 from bptt.text.vocabulary import START, Vocabulary
 
@@ -27,10 +26,6 @@ MOST_NESTED = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a 
 MADE = "expected a file of bptt export, or of safetensors.torch.save_file(network.state_dict(), FILE)"
 BUILD = "expected rnn, a torch.nn.RNN, GRU or LSTM with biases and in one direction, and decoder, a torch.nn.Linear, alone"
 Shapes = dict[str, tuple[int, ...]]
-
-
-class ExchangeError(InputError):
-    """A file that holds no model, or none that can be taken over as it is."""
 
 
 class Known(NamedTuple):
@@ -47,23 +42,23 @@ def header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
     """The first bytes of a file, up to its tensors, the types and shapes of these, and what bptt export said about them."""
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
-            raise Unusable(f"is not a regular file: {MADE}")
+            raise InvalidFile(f"is not a regular file: {MADE}")
         with open(place, "rb") as file:
             head = file.read(8)
             length = int.from_bytes(head, "little")
             if len(head) < 8 or length > contents.LARGEST_HEADER:
-                raise Unusable(f"does not begin like a safetensors file, or has too large a header: {MADE}")
+                raise InvalidFile(f"does not begin like a safetensors file, or has too large a header: {MADE}")
             head += file.read(length)
     except (FileNotFoundError, NotADirectoryError):
-        raise Unusable(f"no such file: {MADE}") from None
+        raise InvalidFile(f"no such file: {MADE}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise Unusable(f"cannot be read: {files.reason(error)}") from None
+        raise InvalidFile(f"cannot be read: {files.reason(error)}") from None
     try:
         found = files.parse(head[8:], MOST_NESTED)
         if not isinstance(found, dict):
-            raise Unusable("is no object")
-    except Unusable as problem:
-        raise Unusable(f"its header {problem}: {MADE}") from None
+            raise InvalidFile("is no object")
+    except InvalidFile as problem:
+        raise InvalidFile(f"its header {problem}: {MADE}") from None
     metadata = found.pop("__metadata__", None)
     about = metadata.get(KEY) if isinstance(metadata, dict) else None
     kinds, shapes = dict[str, str](), Shapes()
@@ -72,7 +67,7 @@ def header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
             case {"dtype": str(kind), "shape": list(shape)} if all(type(n) is int and n >= 0 for n in shape):
                 kinds[name], shapes[name] = kind, tuple(shape)
             case _:
-                raise Unusable(f"its header says nothing usable of {name!r:.60}: {contents.DAMAGED}")
+                raise InvalidFile(f"its header says nothing usable of {name!r:.60}: {contents.DAMAGED}")
     return head, kinds, shapes, None if about is None else str(about)
 
 
@@ -81,22 +76,22 @@ def told(about: str) -> Known:
     try:
         value = files.parse(about.encode("utf-8", "surrogatepass"), MOST_NESTED)
         if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
-            raise Unusable(f"has format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
+            raise InvalidFile(f"has format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
         match value:
             case {"format": _, "mode": mode, "symbols": symbols, "states": states, "record": dict(record)}:
                 Vocabulary.from_json(symbols)
                 few = {name: record[name] for name in RECORD if name in record}
                 return Known(symbols, mode, few, states, tuple(value.get(name) for name in SHAPE))
-        raise Unusable(f"is not what bptt export says: {contents.DAMAGED}")
-    except (Unusable, InputError) as problem:
-        raise Unusable(f"its metadata: {problem}") from None
+        raise InvalidFile(f"is not what bptt export says: {contents.DAMAGED}")
+    except (InvalidFile, InputError) as problem:
+        raise InvalidFile(f"its metadata: {problem}") from None
 
 
 def ordered(symbols: str | os.PathLike[str]) -> list[str] | None:
     """Symbols in the order of their ids, None for the 256 bytes: given as they are, or in a JSON file, as in `from_torch`.
 
     Raises:
-        ExchangeError: not distinct single characters with the newline among them.
+        ModelFileError: not distinct single characters with the newline among them.
     """
     if symbols == "bytes":
         return None
@@ -106,18 +101,18 @@ def ordered(symbols: str | os.PathLike[str]) -> list[str] | None:
         shown = f"--symbols {place}"
         try:
             found = files.parse(files.read(Path(os.path.realpath(place)), contents.LARGEST_JSON), 1)
-        except (Unusable, ValueError) as problem:  # ValueError: a NUL in the path
+        except (InvalidFile, ValueError) as problem:  # ValueError: a NUL in the path
             given = "expected a JSON file with a list of them, bytes, or the symbols themselves, the newline among them"
-            raise ExchangeError(f"{shown}: {problem}: {given}") from None
+            raise ModelFileError(f"{shown}: {problem}: {given}") from None
     if found is None:
         return None
     if not isinstance(found, list) or not all(isinstance(symbol, str) and len(symbol) == 1 for symbol in found):
-        raise ExchangeError(f"{shown}: expected a list of single characters, in the order of their ids")
+        raise ModelFileError(f"{shown}: expected a list of single characters, in the order of their ids")
     for symbol, times in Counter(found).items():
         if times > 1:
-            raise ExchangeError(f"{shown}: {symbol!r} is there {times} times, expected each once, in the order of their ids")
+            raise ModelFileError(f"{shown}: {symbol!r} is there {times} times, expected each once, in the order of their ids")
     if START not in found:
-        raise ExchangeError(f"{shown}: expected the newline, too, in the place of what texts or lines begin and end with")
+        raise ModelFileError(f"{shown}: expected the newline, too, in the place of what texts or lines begin and end with")
     return found
 
 
@@ -127,14 +122,16 @@ def config(shapes: Shapes, known: Known) -> model.Config:
     cells = [name for gates, name in CELLS.items() if len(waa) == 2 and waa[0] == gates * waa[1] > 0]
     if not cells:
         build = "[H, H] of a torch.nn.RNN, [3H, H] of a GRU or [4H, H] of an LSTM"
-        raise Unusable(f"rnn.weight_hh_l0 is {list(waa) or 'nothing'}, expected {build}: {BUILD}")
+        raise InvalidFile(f"rnn.weight_hh_l0 is {list(waa) or 'nothing'}, expected {build}: {BUILD}")
     symbols = 256 if known.symbols is None else len(known.symbols)
     if wya[:1] != (symbols,):
-        raise Unusable(f"decoder.weight is {list(wya) or 'nothing'}, expected a row for each of {symbols:,} symbols: {BUILD}")
+        raise InvalidFile(
+            f"decoder.weight is {list(wya) or 'nothing'}, expected a row for each of {symbols:,} symbols: {BUILD}"
+        )
     layers = next(layer for layer in itertools.count() if f"rnn.weight_hh_l{layer}" not in shapes)
     shape = {"cell": cells[0], "hidden": waa[1], "layers": layers}
     if known.shape not in (None, tuple(shape.values())):
-        raise Unusable(f"its metadata is of another model than its tensors: {contents.DAMAGED}")
+        raise InvalidFile(f"its metadata is of another model than its tensors: {contents.DAMAGED}")
     whole = {**shape, "vocabulary": symbols, "initial": "zero" if known.states is None else "learned"}
     return contents.configuration({"model": whole, "mode": known.mode, "record": known.record})[0]
 
@@ -143,10 +140,12 @@ def check(kinds: dict[str, str], shapes: Shapes, expected: Shapes) -> None:
     """Refuse tensors that are not those of a model."""
     for name in sorted(expected.keys() | shapes.keys()):
         if name not in shapes:
-            raise Unusable(f"has no {name}: {BUILD}")
+            raise InvalidFile(f"has no {name}: {BUILD}")
         if name not in expected:
-            raise Unusable(f"has {name!r:.60}, too: {BUILD}")
+            raise InvalidFile(f"has {name!r:.60}, too: {BUILD}")
         if shapes[name] != expected[name]:
-            raise Unusable(f"{name} is {list(shapes[name])}, expected {list(expected[name])}")
+            raise InvalidFile(f"{name} is {list(shapes[name])}, expected {list(expected[name])}")
         if kinds[name] not in WIDTH or kinds[name] != kinds["decoder.bias"]:
-            raise Unusable(f"{name} is {kinds[name]:.20}, expected all F32 or all F64: call network.float() before it is saved")
+            raise InvalidFile(
+                f"{name} is {kinds[name]:.20}, expected all F32 or all F64: call network.float() before it is saved"
+            )

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from bptt import dispatch
-from bptt.errors import InputError
+from bptt import dispatch, errors
+from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.run import (
     checkpoint,
     configuration,
@@ -33,7 +33,7 @@ from bptt.run import (
 from bptt.run.language_model import LanguageModel
 from bptt.run.plans import Plan
 from bptt.run.preparation import Ready
-from bptt.run.session import Diverged, Run, Standing, Tell, TrainingWarning
+from bptt.run.session import Run, Standing, Tell
 from bptt.run.settings import Settings, flag, from_flags, path
 from bptt.run.training import Task
 
@@ -53,10 +53,6 @@ ANEW = (
     "quiet",
     "json",
 )
-
-
-class Hurried(KeyboardInterrupt):
-    """A second Ctrl-C: the run leaves without a save, and its folder as it is."""
 
 
 def train(
@@ -122,7 +118,7 @@ def begin(
             tell(progress.heading(ready.task), {"event": "start", "record": ready.record})
             return carry_out(ready, out, tell, caught, arrived)
         except BaseException as error:
-            if out and not isinstance(error, Hurried):
+            if out and not isinstance(error, ForcedInterrupt):
                 folder.discard(out)
             raise
 
@@ -196,7 +192,7 @@ def carry_out(
     if now.state.step == 0 and now.error is None:
         raise KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
     hurried = isinstance(now.error, KeyboardInterrupt)  # the disk may hang
-    failed = now.error is not None and not isinstance(now.error, Diverged | checkpoint.Unsaved)
+    failed = now.error is not None and not isinstance(now.error, Diverged | errors.SaveError)
     if isinstance(now.error, MemoryError):
         traceback.clear_frames(now.error.__traceback__)  # the arrays of the update that failed make room for a save
     if failed and not hurried and now.state.step:
@@ -217,8 +213,8 @@ def _saved(run: Run, now: Standing) -> Standing:
     """The same standing, saved, or with the reason why it could not be."""
     try:
         session.save(run, now)
-    except (checkpoint.Unsaved, Diverged) as error:
-        return now._replace(ended="unsaved" if isinstance(error, checkpoint.Unsaved) else "diverged", error=error)
+    except (errors.SaveError, Diverged) as error:
+        return now._replace(ended="unsaved" if isinstance(error, errors.SaveError) else "diverged", error=error)
     return now
 
 
@@ -227,10 +223,10 @@ def _fail(run: Run, error: BaseException) -> NoReturn:
     if run.folder and folder.has_saved(run.folder) and not isinstance(error, KeyboardInterrupt):
         warnings.warn(progress.failed(error, run.task, run.folder), TrainingWarning, stacklevel=4)
     if isinstance(error, MemoryError):
-        raise memory.OutOfMemory(memory.advice(run.task)) from error
+        raise errors.OutOfMemory(memory.advice(run.task)) from error
     if isinstance(error, KeyboardInterrupt) and run.folder:
         saved = "what was saved before is in" if folder.has_saved(run.folder) else "nothing was saved yet in"
-        raise Hurried(f"interrupted; {saved} {run.folder}: {progress.again(run.task, run.folder)}")
+        raise ForcedInterrupt(f"interrupted; {saved} {run.folder}: {progress.again(run.task, run.folder)}")
     raise error
 
 
@@ -242,7 +238,7 @@ def _ending(run: Run, now: Standing, trained: LanguageModel | None) -> LanguageM
             raise Diverged(f"{error}; nothing was learnt, nothing is saved")
         raise error or KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
     run.tell(*progress.ending(trained, run.task, run.folder, now.ended, now.state.step))
-    if isinstance(error, checkpoint.Unsaved):
+    if isinstance(error, errors.SaveError):
         elsewhere = session.save_elsewhere(run, now)
         problem = f"{error}; " + (f"where the run stands is saved in {elsewhere} instead" if elsewhere else "it is not saved")
         trained.record["unsaved"] = problem
@@ -257,7 +253,7 @@ def _new_folder(task: Task, named: Path | None, runs: Path | None, stack: contex
     while (out := named or (runs and checkpoint.free(runs / task.data.name))) is not None:
         try:
             folder.create(out, configuration.to_toml(task), {"sessions": []})
-        except checkpoint.Taken:
+        except errors.AlreadyExists:
             if named:
                 raise
             continue  # another run has taken the name in the meantime

@@ -9,13 +9,10 @@ import numpy as np
 
 from bptt import dispatch, fused
 from bptt.backend import Backend
+from bptt.errors import KernelWarning
 from bptt.nn import gradient, model, optimizers, packing
 from bptt.run import environment, parallel
 from bptt.run.parallel import ALONE, Ranks
-
-
-class TwinsWarning(UserWarning):
-    """Compiled twins that cannot be used, or that an earlier session of the run used and this one does not."""
 
 
 def load(backend: Backend) -> None:
@@ -71,7 +68,7 @@ def rehearse(config: model.Config, backend: Backend, among: Ranks = ALONE) -> No
         problem = f"{type(error).__name__}: {error!s:.200}"
     if problem := next(filter(None, parallel.each(among, problem)), ""):
         fused.give_up(backend.name, problem)
-        warnings.warn(f"the compiled twins fail here: {problem}: going on without them", TwinsWarning, stacklevel=2)
+        warnings.warn(f"the compiled twins fail here: {problem}: going on without them", KernelWarning, stacklevel=2)
 
 
 def compare(record: dict[str, Any], backend: Backend) -> None:
@@ -81,4 +78,4 @@ def compare(record: dict[str, Any], backend: Backend) -> None:
     if on_numpy and before != bool(name(backend)):
         was, goes_on = ("with", "without") if before else ("without", "with")
         changed = f"the run was {was} compiled twins before and goes on {goes_on} them"
-        warnings.warn(f"{changed}: its numbers will be the same but for rounding, not bit for bit", TwinsWarning, stacklevel=2)
+        warnings.warn(f"{changed}: its numbers will be the same but for rounding, not bit for bit", KernelWarning, stacklevel=2)
