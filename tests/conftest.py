@@ -39,7 +39,7 @@ class Lab:
         """How far a result may be from the float64 one, relative to the largest element (or to 1)."""
         return 1e-12 if self.backend.dtype == "float64" else 2e-5
 
-    def put(self, tree: Any) -> Any:
+    def put(self, nested: Any) -> Any:
         """A tree of NumPy arrays on the backend: the only way a test makes arrays."""
 
         def one(host: Any) -> Any:
@@ -50,9 +50,9 @@ class Lab:
                 array.flags.writeable = False
             return array
 
-        return packing.transform(one, tree)
+        return packing.transform(one, nested)
 
-    def get(self, tree: Any) -> Any:
+    def get(self, nested: Any) -> Any:
         """A tree of results as NumPy arrays, each checked for namespace, type and device."""
 
         def one(array: Any) -> Any:
@@ -64,7 +64,7 @@ class Lab:
                 assert backends.device(array) == self.backend.device
             return self.backend.get(array)
 
-        return packing.transform(one, tree)
+        return packing.transform(one, nested)
 
     def call(self, function: Callable[..., Any], *trees: Any) -> Any:
         """What the function returns for trees of NumPy arrays, computed on the backend without a look from the host."""
@@ -72,7 +72,7 @@ class Lab:
             import jax
 
             function = jax.jit(function)
-        arguments = [self.put(tree) for tree in trees]
+        arguments = [self.put(nested) for nested in trees]
         with no_host_looks() if self.backend.name == "strict" else contextlib.nullcontext():
             results = function(*arguments)
         return self.get(results)

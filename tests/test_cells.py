@@ -66,13 +66,13 @@ def test_backward_equals_central_differences(lab, cell, T, B, I, H, tokens):
         p, s, v = unpack(theta)
         return value(cell, p, x if tokens else v, s, weight)
 
-    tree = (params, state, () if tokens else x)
-    shapes = packing.transform(lambda array: list(array.shape), tree)
+    nested = (params, state, () if tokens else x)
+    shapes = packing.transform(lambda array: list(array.shape), nested)
 
     def unpack(theta: np.ndarray) -> Any:
         return packing.unpack(theta, shapes)
 
-    expected = unpack(central_differences(loss, packing.pack(tree)))
+    expected = unpack(central_differences(loss, packing.pack(nested)))
     assert (dx is None) == tokens
     lab.close((dparams, dstate, () if tokens else dx), expected, tolerance)
 
@@ -90,15 +90,15 @@ def test_backward_from_the_state_after_equals_central_differences(lab, cell, T, 
         return cell.backward(params, cell.forward(params, x, state)[2], weight, dafter)
 
     dx, dstate, dparams = lab.call(run, params, x, state, weight, dafter)
-    tree = (params, state, () if tokens else x)
-    shapes = packing.transform(lambda array: list(array.shape), tree)
+    nested = (params, state, () if tokens else x)
+    shapes = packing.transform(lambda array: list(array.shape), nested)
 
     def loss(theta: np.ndarray) -> float:
         p, s, v = packing.unpack(theta, shapes)
         a, after, _ = cell.forward(p, x if tokens else v, s)
         return float(np.sum(a * weight) + sum(np.sum(e * d) for e, d in zip(after, dafter)))
 
-    expected = packing.unpack(central_differences(loss, packing.pack(tree)), shapes)
+    expected = packing.unpack(central_differences(loss, packing.pack(nested)), shapes)
     lab.close((dparams, dstate, () if tokens else dx), expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
 
 
@@ -106,9 +106,9 @@ def test_backward_from_the_state_after_equals_central_differences(lab, cell, T, 
 def test_backward_of_a_large_cell_along_random_directions(lab, cell):
     params, x, state, weight = case(cell, 30, 8, 27, 40, tokens=True)
     _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
-    tree = (params, state)
-    shapes = packing.transform(lambda array: list(array.shape), tree)
-    theta, gradient = packing.pack(tree), packing.pack((dparams, dstate))
+    nested = (params, state)
+    shapes = packing.transform(lambda array: list(array.shape), nested)
+    theta, gradient = packing.pack(nested), packing.pack((dparams, dstate))
     rng = np.random.default_rng(1)
     for _ in range(3):
         direction = rng.normal(size=theta.shape) / np.sqrt(theta.size)

@@ -131,8 +131,8 @@ def test_the_gradient_of_the_cell_equals_central_differences(lab, T, B, I, H, to
     def gradients(params: Any, x: Any, state: Any, da: Any, dafter: Any) -> Any:
         return mgu.backward(params, mgu.forward(params, x, state)[2], da, None if truncated else dafter)
 
-    tree = (params, state, () if tokens else x)
-    shapes = packing.transform(lambda array: list(array.shape), tree)
+    nested = (params, state, () if tokens else x)
+    shapes = packing.transform(lambda array: list(array.shape), nested)
 
     def loss(theta: np.ndarray) -> float:
         params, state, vectors = packing.unpack(theta, shapes)
@@ -140,7 +140,7 @@ def test_the_gradient_of_the_cell_equals_central_differences(lab, T, B, I, H, to
         return float(np.sum(a * da) + (0.0 if truncated else np.sum(after.a * dafter.a)))
 
     dx, dstate, dparams = lab.call(gradients, params, x, state, da, dafter)
-    expected = packing.unpack(central_differences(loss, packing.pack(tree)), shapes)
+    expected = packing.unpack(central_differences(loss, packing.pack(nested)), shapes)
     assert (dx is None) == tokens
     tolerance = 1e-8 if lab.backend.dtype == "float64" else 1e-4
     lab.close((dparams, dstate, () if tokens else dx), expected, tolerance)

@@ -13,10 +13,9 @@ import safetensors.numpy
 
 import bptt
 from bptt import backend as backends
-from bptt.errors import InputError, SaveError
+from bptt.errors import InputError, ModelFileError, SaveError
 from bptt.nn import model, packing
 from bptt.run import contents, exchange, files, plots
-from bptt.errors import ModelFileError
 from bptt.run.language_model import LanguageModel
 from bptt.text.vocabulary import BYTES, characters
 from forging import tensors

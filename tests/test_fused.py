@@ -274,8 +274,8 @@ def case(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
     T, B = 12, 9
     x, y = rng.integers(0, 27, (T, B)), rng.integers(0, 27, (T, B))
     mask = (np.arange(T)[:, None] < rng.integers(1, T + 1, B)).astype(dtype)
-    tree = model.init(config, rng), model.dropout_masks(config, rng, 0.3, B)
-    params, keep = packing.transform(lambda a: a.astype(dtype), tree)
+    nested = model.init(config, rng), model.dropout_masks(config, rng, 0.3, B)
+    params, keep = packing.transform(lambda a: a.astype(dtype), nested)
     return config, params, x, y, mask, model.forward(config, params, x)[1], keep
 
 

@@ -14,7 +14,7 @@ def test_round_trip(lab, rng, cell, layers, initial):
     params = packing.transform(lambda array: rng.normal(size=array.shape), model.init(config, rng))
     shapes = model.shapes(config)
     assert packing.transform(lambda array: list(array.shape), params) == shapes
-    vector, back = lab.call(lambda tree: (packing.pack(tree), packing.unpack(packing.pack(tree), shapes)), params)
+    vector, back = lab.call(lambda nested: (packing.pack(nested), packing.unpack(packing.pack(nested), shapes)), params)
     assert vector.shape == (packing.count(shapes),)
     lab.close(back, params, 1e-12 if lab.backend.dtype == "float64" else 1e-6)
 

@@ -158,7 +158,7 @@ def test_the_numbers_of_a_text_are_its_own(first, count):
 @CELLS
 def test_weights_laid_out_by_columns_are_the_same_weights(lab, cell):
     _, params = case(cell)
-    lab.close(lab.call(lambda tree: packing.transform(arrays.by_columns, tree), params), params, 1e-7)
+    lab.close(lab.call(lambda nested: packing.transform(arrays.by_columns, nested), params), params, 1e-7)
     if lab.name == "numpy":
         assert all(W.T.flags.c_contiguous for _, W in packing.leaves(packing.transform(arrays.by_columns, params)))
 

@@ -28,8 +28,12 @@ def export(run: Path, /, *, to: Literal["torch", "onnx", "page"], out: Path | No
     out
         The file, which must not exist yet; by default the name of the model, .safetensors, .onnx or .html, here.
     """
-    torch, onnx = ("safetensors", exchange.to_torch), ("onnx", onnx_graph.to_onnx)
-    ending, write = {"torch": torch, "onnx": onnx, "page": ("html", player.to_page)}[to]
+    formats = {
+        "torch": ("safetensors", exchange.to_torch),
+        "onnx": ("onnx", onnx_graph.to_onnx),
+        "page": ("html", player.to_page),
+    }
+    ending, write = formats[to]
     out = Path(f"{os.path.basename(os.path.abspath(run))}.{ending}") if out is None else out
     write(load(run, backend="numpy"), out)
     say(f"saved in {out}")

@@ -92,7 +92,7 @@ def dropped(a: Any, keep: Any, layer: int) -> Any:
 
 
 @compiled
-def loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -> Any:
+def output_loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -> Any:
     """The loss, and da (T, B, H); the gradients of the read-out are entered."""
     V, H = sizes[3], sizes[4]
     Wya, by = theta.size - V * (H + 1), theta.size - V
@@ -129,7 +129,7 @@ def gradient(
             fill(after[layer, field], cache[field][T])
         caches.append(cache)
         inputs.append(dropped(cache[0][1:], keep, layer))
-    mean, da = loss(theta, d, inputs[L], y, mask, of, sizes)
+    mean, da = output_loss(theta, d, inputs[L], y, mask, of, sizes)
     for layer in range(L - 1, -1, -1):
         Wax, Waa, b, dban = weights(theta, layer, sizes)
         ids, vectors, cache = tokens if layer else x, inputs[layer], caches[layer]

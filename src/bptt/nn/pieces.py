@@ -89,17 +89,17 @@ def loss_and_gradient(
         own = slice(piece.first, piece.end), slice(piece.width)
         return x[own], y[own], mask[own], tuple(one[: piece.width, ...] for one in keep)
 
-    def tree(states: Array | None) -> tuple[Any, ...] | None:
+    def nested(states: Array | None) -> tuple[Any, ...] | None:
         return None if states is None else gradient.parted(config, states)
 
     def forward(piece: Piece, start: Array | None) -> Forward:
         own_x, own_y, own_mask, own_keep = part(piece)
-        logits, after, cache = model.forward(config, params, own_x, tree(start), own_keep)
+        logits, after, cache = model.forward(config, params, own_x, nested(start), own_keep)
         return Forward(cache, *loss.forward(logits, own_y, own_mask, count), gradient.joined(after))
 
     def run(piece: Piece, start: Array | None) -> Array:
         own_x, _, _, own_keep = part(piece)
-        return gradient.joined(model.run(config, params, own_x, tree(start), own_keep)[1])
+        return gradient.joined(model.run(config, params, own_x, nested(start), own_keep)[1])
 
     def backward(piece: Piece, start: Array | None, done: Forward | None, dafter: Array | None) -> tuple[Array, ...]:
         # a function of its own, so that what a piece needs is gone when the next one begins
@@ -107,7 +107,7 @@ def loss_and_gradient(
             own_x, own_y, own_mask, own_keep = part(piece)
             return gradient.piece(theta, config, own_x, own_y, own_mask, start, own_keep, count, dafter)
         share, after = done.share, done.after
-        d, dstart = model.backward(config, params, done.cache, loss.backward(done.loss_cache), tree(dafter))
+        d, dstart = model.backward(config, params, done.cache, loss.backward(done.loss_cache), nested(dafter))
         del done
         return share, packing.pack(d), after, gradient.joined(dstart)
 

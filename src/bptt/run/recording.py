@@ -43,12 +43,12 @@ def replayed(function: Callable[..., Any], record: Callable[[Action], Action]) -
     return call
 
 
-def _copy(tree: Any) -> Any:
-    return packing.transform(lambda array: namespace(array).asarray(array, copy=True), tree)
+def _copy(nested: Any) -> Any:
+    return packing.transform(lambda array: namespace(array).asarray(array, copy=True), nested)
 
 
-def _fill(to: Any, tree: Any) -> None:
+def _fill(to: Any, nested: Any) -> None:
     """Write the arrays of one tree into those of another."""
     one: Array
-    for one, other in zip(packing.flat(to), packing.flat(tree)):
+    for one, other in zip(packing.flat(to), packing.flat(nested)):
         one[...] = other

@@ -242,10 +242,10 @@ def generate(
                 yield everywhere
 
 
-def _rows(tree: Any, rows: HostArray, backend: Backend) -> Any:
+def _rows(nested: Any, rows: HostArray, backend: Backend) -> Any:
     """Some rows of all arrays."""
     places = backend.put(rows)
-    return packing.transform(lambda a: namespace(a).take(a, places, axis=0), tree)
+    return packing.transform(lambda a: namespace(a).take(a, places, axis=0), nested)
 
 
 def certain(ids: Iterable[int], ending: Ending) -> Iterator[int]:
