@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt import backend as backends
-from bptt import fused, textbook
+from bptt import kernels, textbook
 from bptt.backend import Backend, HostArray
 from bptt.nn import gradient as gradients
-from bptt.nn import model, optimizers, packing
+from bptt.nn import model, optimizers, tree
 
 
 class Contender(NamedTuple):
@@ -29,7 +29,7 @@ class Contender(NamedTuple):
 def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend | None = None) -> Contender:
     """This package on a backend, by default NumPy: with its compiled twins or without, as they are when it is called."""
     where = where or backends.select("numpy")
-    theta = packing.pack(packing.transform(where.put, params))
+    theta = tree.pack(tree.transform(where.put, params))
     memory = optimizers.start(theta)
     x, y, mask = where.put(x), where.put(y), where.put(np.ones(x.shape))
 
@@ -55,7 +55,7 @@ def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray,
 
 def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend) -> Contender:
     """This package on a GPU as it trains there: a step is recorded once as a CUDA graph, and replayed."""
-    theta = packing.pack(packing.transform(where.put, params))
+    theta = tree.pack(tree.transform(where.put, params))
     memory = optimizers.State(*(where.xp.asarray(array, copy=True) for array in optimizers.start(theta)))
     x, y, mask, first = where.put(x), where.put(y), where.put(np.ones(x.shape)), where.put(np.zeros(()))
     actions: list[Callable[[], None]] = []
@@ -69,7 +69,7 @@ def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostAr
 
     def begin() -> Any:
         if len(actions) == 1:  # it has been called once
-            record = fused.recorder()
+            record = kernels.recorder()
             actions.append(record(update) if record else update)
         elif not actions:
             actions.append(update)
@@ -84,12 +84,12 @@ def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostAr
 
 def pure(*arguments: Any) -> Contender:
     """The pure functions on NumPy."""
-    return ours(*arguments)._replace(before=fused.stop)
+    return ours(*arguments)._replace(before=kernels.stop)
 
 
 def compiled(*arguments: Any) -> Contender:
     """The compiled twins on NumPy."""
-    return ours(*arguments)._replace(before=fused.start)
+    return ours(*arguments)._replace(before=kernels.start)
 
 
 def course(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:

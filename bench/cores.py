@@ -17,9 +17,11 @@ import numpy as np
 from machine import report
 from threadpoolctl import threadpool_limits
 
-from bptt.run import environment, preparation, threads, training
-from bptt.run.data import epochs
-from bptt.run.settings import from_flags
+from bptt import system
+from bptt.config.settings import from_flags
+from bptt.data.dataset import epochs
+from bptt.train_step import threads, update
+from bptt.training import setup
 
 STEPS = 32
 
@@ -27,7 +29,7 @@ STEPS = 32
 def row(cell: str, hidden: int, batch: int, repeats: int, cores: int) -> dict[str, Any]:
     """Milliseconds of a step by one thread and by many."""
     flags = {"cell": cell, "hidden": hidden, "batch": batch, "length": STEPS, "backend": "numpy", "validation": 0.0}
-    task, _, now = preparation.from_scratch("python-help", from_flags(flags))
+    task, _, now = setup.from_scratch("python-help", from_flags(flags))
     windows = epochs(task.data, batch, STEPS, 0)
     state = now.state
     times: dict[int, list[float]] = {1: [], cores: []}
@@ -35,7 +37,7 @@ def row(cell: str, hidden: int, batch: int, repeats: int, cores: int) -> dict[st
         for count in (1, cores) * (repeats + 1):
             position, window = next(windows)
             began = time.perf_counter()
-            state, _ = training.update(task, state, window, position, None if count == 1 else pool)
+            state, _ = update.update(task, state, window, position, None if count == 1 else pool)
             times[count].append(1e3 * (time.perf_counter() - began))
     one, many = (statistics.median(times[count][1:]) for count in (1, cores))
     parts = len(threads.cut(task.config, np.full(batch, STEPS)))
@@ -49,7 +51,7 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32, 64])
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
-    environment.keep_memory()
+    system.keep_memory()
     cores = threads.workers()
     if cores == 1:
         print("nothing to compare: there is one core, or one thread is allowed (OMP_NUM_THREADS, taskset)")

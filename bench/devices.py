@@ -28,9 +28,9 @@ import numpy as np
 from machine import report
 
 from bptt import backend as backends
-from bptt import fused
+from bptt import kernels
 from bptt.errors import InputError
-from bptt.nn import model, packing
+from bptt.nn import model, tree
 
 VOCABULARY = 27
 LIBRARIES = ["numpy", "cupy", "torch", "jax"]
@@ -61,9 +61,9 @@ def usable(named: list[str] | None, tf32: bool) -> list[Runner]:
             print(f"left out: {error}")
         else:
             device = jax_precision(tf32) if name == "jax" else device_name(where)
-            found.append(Runner(name, device, partial(switched, where, fused.stop, contenders.ours)))
-            if not fused.obstacle(name):
-                start = partial(fused.start, name)
+            found.append(Runner(name, device, partial(switched, where, kernels.stop, contenders.ours)))
+            if not kernels.obstacle(name):
+                start = partial(kernels.start, name)
                 found.append(Runner(f"{name} fused", device, partial(switched, where, start, contenders.ours)))
                 if name == "cupy":
                     found.append(Runner(f"{name} graph", device, partial(switched, where, start, contenders.replayed)))
@@ -113,7 +113,7 @@ def device_name(where: backends.Backend) -> str:
 def prepare(runner: Runner, config: model.Config, batch: int, steps: int) -> contenders.Contender:
     """What makes the training steps; the same numbers for all."""
     rng = np.random.default_rng(0)
-    params = packing.transform(lambda a: a.astype(np.float32), model.init(config, rng))
+    params = tree.transform(lambda a: a.astype(np.float32), model.init(config, rng))
     x, y = rng.integers(0, VOCABULARY, (2, steps, batch))
     return runner.make(config, params, x, y)
 

@@ -20,8 +20,8 @@ from machine import report
 
 import bptt
 from bptt import textbook
-from bptt.run.data import generator, prepare
-from bptt.run.settings import Settings
+from bptt.config.settings import Settings
+from bptt.data.dataset import generator, prepare
 
 WHO = ("course", "bptt")
 

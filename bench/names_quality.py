@@ -15,8 +15,8 @@ from typing import Any
 from machine import report
 
 import bptt
-from bptt.run.data import generator, prepare
-from bptt.run.settings import Settings
+from bptt.config.settings import Settings
+from bptt.data.dataset import generator, prepare
 
 HELD_OUT = 1000  # names
 RUNS: tuple[dict[str, Any], ...] = (

@@ -15,7 +15,7 @@ from machine import report
 
 from bptt import backend as backends
 from bptt.errors import InputError
-from bptt.nn import gradient, model, optimizers, packing
+from bptt.nn import gradient, model, optimizers, tree
 
 ARITHMETIC = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow", "matmul", "neg")
 LOGIC = ("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "invert")
@@ -49,7 +49,7 @@ def operations(cell: model.Cell, steps: int) -> dict[str, int]:
     """Those of a gradient and of a whole training step, of each kind."""
     where, rng = backends.select("strict"), np.random.default_rng(0)
     config = model.Config(cell, 27, 8)
-    theta = packing.pack(packing.transform(where.put, model.init(config, rng)))
+    theta = tree.pack(tree.transform(where.put, model.init(config, rng)))
     x, y = (where.put(ids) for ids in rng.integers(0, 27, (2, steps, 4)))
     mask, memory = where.put(np.ones((steps, 4))), optimizers.start(theta)
     counts.update(functions=0, operators=0)

@@ -28,8 +28,8 @@ import numpy as np
 from machine import report
 
 from bptt import backend
-from bptt.nn import model, packing
-from bptt.run import links, parallel
+from bptt.distributed import allreduce, process_group
+from bptt.nn import model, tree
 
 BATCH, LENGTH, SYMBOLS = 64, 64, 100  # of a run; its text has about so many symbols
 NETWORKS = {"10 Gbit/s, 30 µs": (1.1e9, 30e-6), "100 Gbit/s, 3 µs": (11e9, 3e-6)}  # bytes a second and seconds a message
@@ -66,12 +66,12 @@ def trained(count: int, hidden: int, steps: int, cell: str, *, apart: bool = Fal
 
 def sums(count: int) -> None:
     """Print the seconds that one sum of vectors takes, as one of the processes."""
-    own = parallel.begin(asked=True)
-    link, vector, times = links.link(own, backend.select("numpy"), count), np.ones(count, np.float32), []
+    own = process_group.begin(asked=True)
+    link, vector, times = allreduce.link(own, backend.select("numpy"), count), np.ones(count, np.float32), []
     for _ in range(50):
         own.comm.Barrier()
         began = time.perf_counter()
-        links.total(link, [vector], list(range(own.size)))
+        allreduce.total(link, [vector], list(range(own.size)))
         times.append(time.perf_counter() - began)
     if own.rank == 0:
         print(statistics.median(times))
@@ -79,7 +79,7 @@ def sums(count: int) -> None:
 
 def length(cell: Any, hidden: int) -> int:
     """How many numbers are added up: the gradient and the loss."""
-    return 1 + packing.count(model.shapes(model.Config(cell, SYMBOLS, hidden)))
+    return 1 + tree.count(model.shapes(model.Config(cell, SYMBOLS, hidden)))
 
 
 def predict(rows: list[dict[str, Any]]) -> None:

@@ -16,8 +16,8 @@ from machine import report
 
 from bptt import LanguageModel
 from bptt import backend as backends
-from bptt.nn import model, packing
-from bptt.text.vocabulary import characters
+from bptt.data.vocabulary import characters
+from bptt.nn import model, tree
 
 LENGTH = 500
 
@@ -26,7 +26,7 @@ def prepare(cell: model.Cell, hidden: int, layers: int, where: backends.Backend)
     """A model of random weights that writes streams."""
     vocabulary = characters(string.ascii_lowercase)
     config = model.Config(cell, len(vocabulary), hidden, layers)
-    params = packing.transform(where.put, model.init(config, np.random.default_rng(0)))
+    params = tree.transform(where.put, model.init(config, np.random.default_rng(0)))
     return LanguageModel(config, vocabulary, "stream", params, where, {})
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from machine import report
 
 import bptt
-from bptt.run.data import HELD_OUT_STREAMS, generator, prepare
-from bptt.run.settings import Settings
+from bptt.config.settings import Settings
+from bptt.data.dataset import HELD_OUT_STREAMS, generator, prepare
 
 RUNS: tuple[dict[str, Any], ...] = (
     {"cell": "vanilla"},

@@ -20,8 +20,8 @@ import numpy as np
 from contenders import Contender
 from machine import report
 
-from bptt.nn import model, packing
-from bptt.run.environment import keep_memory
+from bptt.nn import model, tree
+from bptt.system import keep_memory
 
 STEPS = 32
 SECONDS = 0.4  # of measuring, for each size and contender
@@ -61,7 +61,7 @@ def row(cell: model.Cell, hidden: int, batch: int, vocabulary: int, names: list[
     """The times of one size."""
     rng = np.random.default_rng(0)
     config = model.Config(cell, vocabulary, hidden, 1, "zero")
-    params = packing.transform(lambda a: a.astype(np.float32), model.init(config, rng))
+    params = tree.transform(lambda a: a.astype(np.float32), model.init(config, rng))
     x, y = rng.integers(0, vocabulary, (2, STEPS, batch))
     names = [name for name in names if name != "textbook" or (cell == "vanilla" and batch == 1)]
     those = {name: MAKERS[name](config, params, x, y) for name in names}

@@ -8,8 +8,8 @@ a_t = (1 - f_t) a_{t-1} + f_t n_t
 from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
-from bptt.nn import initialisation, linear
-from bptt.nn.arrays import outer, sigmoid
+from bptt.nn import initializers, linear
+from bptt.nn.ops import outer, sigmoid
 from bptt.nn.vanilla import State as State  # of one array, a (B, H); "as": it belongs to this module, too
 
 GATES = 2  # blocks of H rows in Wax, Waa and b
@@ -32,9 +32,9 @@ class Cache(NamedTuple):
     n: Array  # (T, B, H)
 
 
-def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "uniform") -> Params:
+def init(rng: Any, inputs: int, hidden: int, kind: initializers.Kind = "uniform") -> Params:
     """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero."""
-    Wax, Waa = initialisation.uniform(rng, (2 * hidden, inputs), hidden), initialisation.recurrent(rng, 2, hidden, kind)
+    Wax, Waa = initializers.uniform(rng, (2 * hidden, inputs), hidden), initializers.recurrent(rng, 2, hidden, kind)
     return Params(Wax, Waa, namespace(Wax).zeros_like(Wax[:, 0]))
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import bptt
-from bptt.text import corpus
+from bptt.data import corpus
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=2000, help="updates of the weights")

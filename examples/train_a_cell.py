@@ -10,9 +10,9 @@ import numpy as np
 import minimal_gated_unit
 from bptt import LanguageModel
 from bptt.backend import select
-from bptt.nn import gradient, model, optimizers, packing
-from bptt.text import batches, corpus
-from bptt.text.sequences import Sequences
+from bptt.data import batches, corpus
+from bptt.data.sequences import Sequences
+from bptt.nn import gradient, model, optimizers, tree
 
 CELL: Any = "mgu"  # whatever is in the table of cells has layers, dropout, sampling and scores
 model.CELLS[CELL] = minimal_gated_unit
@@ -30,7 +30,7 @@ def train(steps: int, rng: np.random.Generator) -> tuple[LanguageModel, float]:
     training, held_out = corpus.split(corpus.sequences(text, "lines"), 0.1, rng)
     read = batches.reader(text.ids, backend)  # what makes x, y and mask (T, B) of a window
     config = model.Config(CELL, len(text.vocabulary), hidden=64)
-    theta = packing.pack(packing.transform(backend.put, model.init(config, rng)))  # all parameters as a vector (P,)
+    theta = tree.pack(tree.transform(backend.put, model.init(config, rng)))  # all parameters as a vector (P,)
     memory = optimizers.start(theta)
     for step, window in enumerate(islice(windows(training, rng), steps)):
         x, y, mask, _ = read(window)
@@ -40,7 +40,7 @@ def train(steps: int, rng: np.random.Generator) -> tuple[LanguageModel, float]:
         theta, memory = optimizers.adam(theta, d, memory, rate)
         if (step + 1) % 200 == 0:
             print(f"step {step + 1:5d}  loss {float(loss):.4f} nats per character")
-    params = packing.unpack(theta, model.shapes(config))
+    params = tree.unpack(theta, model.shapes(config))
     trained = LanguageModel(config, text.vocabulary, "lines", params, backend, {"text": "dinosaurs"})
     names = "".join(text.vocabulary.decode(ids[1:]) for ids in held_out)
     return trained, trained.evaluate(names).nats_per_char

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bptt import dispatch
+from bptt.data import graph_inputs
 from bptt.dispatch import Accelerated
 from bptt.nn import model
-from bptt.text import graph_inputs
 
 
 def _modules() -> Iterator[Any]:

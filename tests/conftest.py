@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
-from bptt import cli, dispatch, fused
+from bptt import cli, dispatch, kernels
+from bptt.data.sequences import Sequences
 from bptt.errors import InputError
-from bptt.nn import packing
-from bptt.text.sequences import Sequences
+from bptt.nn import tree
 
 ALWAYS = ("numpy", "numpy-readonly", "strict", "strict-f32")
 WHERE_INSTALLED = ("torch", "jax", "jax-jit", "cupy")
@@ -50,7 +50,7 @@ class Lab:
                 array.flags.writeable = False
             return array
 
-        return packing.transform(one, nested)
+        return tree.transform(one, nested)
 
     def get(self, nested: Any) -> Any:
         """A tree of results as NumPy arrays, each checked for namespace, type and device."""
@@ -64,7 +64,7 @@ class Lab:
                 assert backends.device(array) == self.backend.device
             return self.backend.get(array)
 
-        return packing.transform(one, nested)
+        return tree.transform(one, nested)
 
     def call(self, function: Callable[..., Any], *trees: Any) -> Any:
         """What the function returns for trees of NumPy arrays, computed on the backend without a look from the host."""
@@ -79,7 +79,7 @@ class Lab:
 
     def close(self, got: Any, expected: Any, tolerance: float | None = None) -> None:
         """Assert that two trees of NumPy arrays have the same names and shapes and nearly the same values."""
-        left, right = packing.leaves(got), packing.leaves(expected)
+        left, right = tree.leaves(got), tree.leaves(expected)
         assert [name for name, _ in left] == [name for name, _ in right]
         for (name, a), (_, b) in zip(left, right):
             assert (a is None) == (b is None), name
@@ -143,8 +143,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     library = os.environ.get("BPTT_TEST_FUSED")
-    if library and not fused.start(library):
-        raise pytest.UsageError(f"BPTT_TEST_FUSED: {fused.obstacle(library)}")
+    if library and not kernels.start(library):
+        raise pytest.UsageError(f"BPTT_TEST_FUSED: {kernels.obstacle(library)}")
     for name in config.getoption("--backend") or ():
         if reason := obstacle(name):
             raise pytest.UsageError(f"--backend {name}: {reason}")
@@ -184,7 +184,7 @@ def _twins_as_before() -> Iterator[None]:
     """No test leaves compiled twins to the next one."""
     with dispatch.restored():
         yield
-    fused._given_up.clear()
+    kernels._given_up.clear()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bptt.run import files
+from bptt import files
 
 ERRORS = [OSError(28, "No space left on device"), OSError(5, "Input/output error"), KeyboardInterrupt()]
 CALLS = ("mkdir", "open", "fsync", "rename", "replace", "symlink", "unlink", "rmdir")

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 import bptt
+from bptt.checkpoint import store
+from bptt.checkpoint.format import Checkpoint
+from bptt.display import plots
 from bptt.errors import CheckpointError
-from bptt.run import checkpoint, plots
-from bptt.run.contents import Checkpoint
-from bptt.run.files import to_json
+from bptt.files import to_json
 
 MODEL = ["config.json", "vocabulary.json", "model.safetensors"]
 RUN = [*MODEL, "training.json", "optimizer.safetensors"]
@@ -67,7 +68,7 @@ def tensors(header: Any, data: bytes = b"") -> bytes:
 def refusal(folder: Path, *, run: bool = True) -> str:
     """Why a checkpoint is refused."""
     with pytest.raises(CheckpointError) as error:
-        checkpoint.read(folder, run=run)
+        store.read(folder, run=run)
     message = str(error.value)
     assert message.startswith(str(folder))
     assert message.isprintable()

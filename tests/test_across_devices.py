@@ -7,8 +7,9 @@ import pytest
 
 import bptt
 from bptt import backend as backends
-from bptt.nn import model, packing
-from bptt.run import plots, replays
+from bptt.display import plots
+from bptt.nn import model, tree
+from bptt.train_step import graphed
 from runs import NAMES, PROSE
 
 CELLS = list(model.CELLS)
@@ -34,7 +35,7 @@ def train(text, backend, **flags):
 
 
 def theta(trained):
-    return trained.backend.get(packing.pack(trained.params))
+    return trained.backend.get(tree.pack(trained.params))
 
 
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
@@ -106,7 +107,7 @@ def test_updates_that_are_not_recorded_are_those_of_numpy(cell, dtype, twins, mo
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, text, tmp_path, monkeypatch):
-    made, desk = [], replays.desk
+    made, desk = [], graphed.desk
 
     def counting(task, state, most, record):
         def counted(action):
@@ -115,7 +116,7 @@ def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, te
 
         return desk(task, state, most, counted)
 
-    monkeypatch.setattr(replays, "desk", counting)
+    monkeypatch.setattr(graphed, "desk", counting)
     losses = []
     for graph in (True, False):
         flags = {"cell": cell, "graph": graph, "steps": 1000, "dropout": 0.2, "layers": 2, "dtype": "float64", "length": 20}

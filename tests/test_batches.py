@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from bptt import backend as backends
 from bptt.backend import Backend
+from bptt.data import batches, token_store
+from bptt.data.sequences import Sequences, one
 from bptt.errors import InputError
-from bptt.text import batches, tokens
-from bptt.text.sequences import Sequences, one
 from conftest import no_host_looks, pack
 
 quick = settings(deadline=None, max_examples=100)
@@ -245,7 +245,7 @@ def transfers(monkeypatch):
 
 @KINDS
 def test_the_ids_travel_once_and_of_each_batch_two_numbers_for_a_column(monkeypatch, transfers, dtype):
-    monkeypatch.setattr(tokens, "PIECE", 20)
+    monkeypatch.setattr(token_store, "PIECE", 20)
     sequences, epoch = mixed(dtype)
     small = "uint8" if dtype == "uint8" else "int32"
     make_batch = batches.reader(sequences.ids, backends.select("strict"))
@@ -311,7 +311,7 @@ def stored(folder, sequences):
     """The same sequences in a memory map of a file."""
     (folder / "ids").write_bytes(sequences.ids.tobytes())
     with (folder / "ids").open("rb") as file:
-        return Sequences(tokens.mapped(file, sequences.ids.dtype), sequences.starts, sequences.lengths)
+        return Sequences(token_store.mapped(file, sequences.ids.dtype), sequences.starts, sequences.lengths)
 
 
 def test_an_epoch_may_come_from_a_file(tmp_path):
@@ -323,13 +323,13 @@ def test_an_epoch_may_come_from_a_file(tmp_path):
 
 def test_no_more_is_read_from_a_file_than_a_window_has(tmp_path, monkeypatch):
     """A column of a stream goes on to the end of the text, nearly."""
-    large, seen, real = stored(tmp_path, make([5000])), [], tokens.reader
+    large, seen, real = stored(tmp_path, make([5000])), [], token_store.reader
 
     def spy(ids):
         read = real(ids)
         return lambda start, stop: seen.append(stop - start) or read(start, stop)
 
-    monkeypatch.setattr(tokens, "reader", spy)
+    monkeypatch.setattr(token_store, "reader", spy)
     read(large, batches.stream(large, 4, 7))
     assert max(seen) == 8
 

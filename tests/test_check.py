@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import accelerated
-from bptt import cli, dispatch, fused
+from bptt import cli, dispatch, gradcheck, kernels
 from bptt.nn import gradient, gru, lstm
-from bptt.run import checking
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +63,7 @@ def test_numbers_that_are_none_do_not_pass(capsys, monkeypatch):
 
 
 def test_a_backend_that_cannot_run_is_told_once(capsys, monkeypatch):
-    monkeypatch.setattr(checking.backends, "cupy_obstacle", lambda: "there is none")
+    monkeypatch.setattr(gradcheck.backends, "cupy_obstacle", lambda: "there is none")
     assert cli.main(["check", "--backend", "cupy"]) == 0
     assert capsys.readouterr().err.count("going on with numpy") == 1
     assert cli.main(["check", "--backend", "cupy", "--require-backend"]) == 2
@@ -91,8 +90,8 @@ def test_a_wrong_twin_is_named(capsys, monkeypatch):
         accelerated.use_only(monkeypatch, {gradient.whole: whole, gradient.piece: piece, lstm.run_backward: run_backward})
         return "stand-in 1"
 
-    monkeypatch.setattr(fused, "start", start)
-    monkeypatch.setattr(fused, "name", lambda: "stand-in 1" if dispatch.enabled() else "")
+    monkeypatch.setattr(kernels, "start", start)
+    monkeypatch.setattr(kernels, "name", lambda: "stand-in 1" if dispatch.enabled() else "")
     assert cli.main(["check", "--backend", "numpy"]) == 1
     out, err = capsys.readouterr()
     wrong = {tuple(line.split()[1:4]) for line in out.splitlines() if "WRONG" in line and "stand-in 1" in line}
@@ -108,12 +107,12 @@ def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monke
         raise RuntimeError("no compiler")
 
     def start(library):
-        if not fused._given_up:
+        if not kernels._given_up:
             accelerated.use_only(monkeypatch, {gradient.whole: fail})
-        return fused.name()
+        return kernels.name()
 
-    monkeypatch.setattr(fused, "start", start)
-    monkeypatch.setattr(fused, "name", lambda: "stand-in 1" if dispatch.enabled() else "")
+    monkeypatch.setattr(kernels, "start", start)
+    monkeypatch.setattr(kernels, "name", lambda: "stand-in 1" if dispatch.enabled() else "")
     assert cli.main(["check", "--backend", "numpy"]) == 0
     out, err = capsys.readouterr()
     assert "stand-in" not in out
@@ -122,6 +121,6 @@ def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monke
 
 def test_single_precision_is_what_is_checked():
     """Its errors are those of its rounding: neither none nor those of a wrong gradient."""
-    errors = [one.error for one in checking.checks("numpy") if one.dtype == "float32" and one.what == "gradient"]
+    errors = [one.error for one in gradcheck.checks("numpy") if one.dtype == "float32" and one.what == "gradient"]
     assert len(errors) == 3
     assert all(1e-8 < error < 1e-5 for error in errors)

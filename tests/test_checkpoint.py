@@ -11,12 +11,13 @@ import pytest
 import safetensors.numpy
 
 import bptt
-from bptt import errors
+from bptt import errors, files
+from bptt.checkpoint import format as checkpoint_format
+from bptt.checkpoint import store
+from bptt.checkpoint.format import Checkpoint, Progress
+from bptt.data.vocabulary import BYTES, Vocabulary
 from bptt.errors import CheckpointError, InputError
-from bptt.nn import model, packing
-from bptt.run import checkpoint, contents, files
-from bptt.run.contents import Checkpoint, Progress
-from bptt.text.vocabulary import BYTES, Vocabulary
+from bptt.nn import model, tree
 from failing import ERRORS, Failing
 from forging import ALL, MODEL, NAMES, RUN, content, forge, refusal, restore, same, tensors, train
 
@@ -62,7 +63,7 @@ def example(array=None, dtype="float64", **changes):
 
 
 def write(folder, saved=None):
-    checkpoint.write(folder, example() if saved is None else saved)
+    store.write(folder, example() if saved is None else saved)
     return folder
 
 
@@ -73,14 +74,14 @@ def write(folder, saved=None):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_was_saved_comes_back(tmp_path, dtype, run):
     saved = example(dtype=dtype)
-    back = checkpoint.read(write(tmp_path / "new", saved), run=run)
+    back = store.read(write(tmp_path / "new", saved), run=run)
     assert same(back, saved if run else saved._replace(progress=None, memory=None))
     assert {str(array.dtype) for array in back.weights.values()} == {dtype}
 
 
 @pytest.mark.parametrize(("name", "array"), list(layouts()), ids=[name for name, _ in layouts()])
 def test_every_layout_of_an_array_comes_back_exactly(tmp_path, name, array):
-    back = checkpoint.read(write(tmp_path / "new", example(array))).weights["layers.0.Waa"]
+    back = store.read(write(tmp_path / "new", example(array))).weights["layers.0.Waa"]
     np.testing.assert_array_equal(back, array)
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, (4, 4), array.tobytes())
 
@@ -89,8 +90,8 @@ def test_every_layout_of_an_array_comes_back_exactly(tmp_path, name, array):
 def test_every_kind_of_model_comes_back(tmp_path, cell):
     for config in [model.Config(cell, 256, 3, layers=2), model.Config(cell, 256, 1, initial="zero")]:
         params = model.init(config, np.random.default_rng(0))
-        saved = Checkpoint(config, "stream", BYTES, {}, dict(packing.leaves(params)))
-        assert same(checkpoint.read(write(tmp_path / config.initial, saved)), saved)
+        saved = Checkpoint(config, "stream", BYTES, {}, dict(tree.leaves(params)))
+        assert same(store.read(write(tmp_path / config.initial, saved)), saved)
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
@@ -108,7 +109,7 @@ def test_a_model_alone_is_no_run(tmp_path):
     whole = write(tmp_path / "whole")
     for name in RUN[3:]:
         (whole / name).unlink()
-    assert checkpoint.read(whole).config == example().config  # what it does not need it does not look at
+    assert store.read(whole).config == example().config  # what it does not need it does not look at
     assert "training.json: no such file" in refusal(whole)
 
 
@@ -152,7 +153,7 @@ def test_a_failure_at_any_call_leaves_nothing_or_all_of_it(tmp_path, error):
         if folder.exists():  # whole: the failing call could be done without, or came after the rename
             assert left == ["new"]
             assert not failure or place > renamed
-            assert same(checkpoint.read(folder, run=True), example())
+            assert same(store.read(folder, run=True), example())
             shutil.rmtree(folder)
         else:
             assert left == []
@@ -192,7 +193,7 @@ def test_what_is_there_already_is_refused_and_left_alone(tmp_path, kind):
     if kind == "full folder":
         (path / "mine").write_text("mine")
     before = sorted(map(str, tmp_path.rglob("*")))
-    for refuse in (checkpoint.refuse_unusable, write):
+    for refuse in (store.refuse_unusable, write):
         with pytest.raises(errors.AlreadyExists, match="something is there already: name a new folder"):
             refuse(path)
     assert sorted(map(str, tmp_path.rglob("*"))) == before
@@ -203,7 +204,7 @@ def test_a_run_that_is_there_already_can_be_gone_on_with(tmp_path):
     with pytest.raises(
         errors.AlreadyExists, match=r"run: something is there already: go on with bptt train --resume .*run, or name"
     ):
-        checkpoint.refuse_unusable(tmp_path / "run")
+        store.refuse_unusable(tmp_path / "run")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_path):
@@ -211,11 +212,11 @@ def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_p
     null = "null (byte|character in path)"  # until Python 3.12, and since
     for bad, reason in [("file/new", "Not a directory"), ("a/b/" + "c" * 300 + "/d", "too long"), ("a/\0", null)]:
         with pytest.raises(InputError, match=rf"no folder can be made there \(.*{reason}\): name another one"):
-            checkpoint.refuse_unusable(tmp_path / bad)
+            store.refuse_unusable(tmp_path / bad)
         with pytest.raises(errors.SaveError, match="cannot save the model"):
             write(tmp_path / bad)
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
-    checkpoint.refuse_unusable(tmp_path / "a" / "b" / "c")
+    store.refuse_unusable(tmp_path / "a" / "b" / "c")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -243,15 +244,15 @@ def test_a_name_taken_between_the_look_and_the_rename(tmp_path, monkeypatch):
 
 def test_the_first_free_name(tmp_path):
     path = tmp_path / "runs" / "names"
-    assert checkpoint.free(path) == path
+    assert store.free(path) == path
     path.mkdir(parents=True)
-    assert checkpoint.free(path) == path.with_name("names-2")
+    assert store.free(path) == path.with_name("names-2")
     path.with_name("names-2").symlink_to("nowhere")
-    assert checkpoint.free(path) == path.with_name("names-3")
+    assert store.free(path) == path.with_name("names-3")
 
 
 def test_the_parent_folders_are_made(tmp_path):
-    assert same(checkpoint.read(write(tmp_path / "a" / "b" / "new"), run=True), example())
+    assert same(store.read(write(tmp_path / "a" / "b" / "new"), run=True), example())
 
 
 # Damage
@@ -270,7 +271,7 @@ def test_every_flipped_bit_is_noticed(tmp_path, name):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
             refusal(path.parent)
     path.write_bytes(whole)
-    assert same(checkpoint.read(path.parent, run=True), example())
+    assert same(store.read(path.parent, run=True), example())
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -322,7 +323,7 @@ def test_what_is_no_folder_of_a_checkpoint_is_refused(tmp_path, path, words):
     write(tmp_path / "model")
     assert words in refusal(tmp_path / path)
     with pytest.raises(CheckpointError, match="no such folder: expected"):
-        checkpoint.read(tmp_path / "a\0b")
+        store.read(tmp_path / "a\0b")
 
 
 # Forgery: the checksums are right, what they stand for is not
@@ -341,7 +342,7 @@ def test_what_is_no_folder_of_a_checkpoint_is_refused(tmp_path, path, words):
         (b"[" * 100_000, "holds 100,000 lists and objects"),
         (b"[" * 400, "is not JSON"),
         ('{"format": 1}'.encode("utf-16"), "is not JSON"),
-        (b" " * (contents.LARGEST_JSON + 1), "has 1,048,577 bytes, expected at most 1,048,576"),
+        (b" " * (checkpoint_format.LARGEST_JSON + 1), "has 1,048,577 bytes, expected at most 1,048,576"),
     ],
 )
 def test_a_forged_manifest(tmp_path, manifest, words):
@@ -374,8 +375,8 @@ def test_a_forged_size_is_refused_before_anything_is_read(tmp_path, monkeypatch)
         forge(folder, name, before[name], size)
         assert words in refusal(folder)
         restore(folder, before)
-    monkeypatch.setattr(contents, "LARGEST_HEADER", 10**9)
-    monkeypatch.setattr(checkpoint.environment, "physical", lambda: 1e6)
+    monkeypatch.setattr(checkpoint_format, "LARGEST_HEADER", 10**9)
+    monkeypatch.setattr(store.system, "physical", lambda: 1e6)
     forge(folder, "model.safetensors", b"", 2 * 10**6)
     assert "model.safetensors: has 2,000,000 bytes, more than this machine has memory" in refusal(folder)
 
@@ -386,7 +387,7 @@ def test_a_machine_without_memory(tmp_path, monkeypatch):
 
     folder = write(tmp_path / "new")
     monkeypatch.setattr(safetensors.numpy, "load", none)
-    monkeypatch.setattr(contents, "Exception", ValueError, raising=False)
+    monkeypatch.setattr(checkpoint_format, "Exception", ValueError, raising=False)
     assert "model.safetensors: there is no memory for it" in refusal(folder)
 
 
@@ -396,7 +397,7 @@ def test_forged_tensors(tmp_path):
         whole = (folder / name).read_bytes()
         size = len(whole)
         for data, words in [
-            ((contents.LARGEST_HEADER + 1).to_bytes(8, "little").ljust(size), "header is larger than"),
+            ((checkpoint_format.LARGEST_HEADER + 1).to_bytes(8, "little").ljust(size), "header is larger than"),
             (b"\0" * size, "is not a safetensors file"),
             (whole[:-8] + b"\0" * 9, "is not a safetensors file"),
             (whole.replace(b'"F64"', b'"X64"', 1), "is not a safetensors file"),
@@ -406,7 +407,7 @@ def test_forged_tensors(tmp_path):
             assert f"{name}: " in refusal(folder)
             assert words in refusal(folder)
         forge(folder, name, whole)
-    assert same(checkpoint.read(folder, run=True), example())
+    assert same(store.read(folder, run=True), example())
 
 
 def without(arrays, name):
@@ -447,7 +448,7 @@ def test_forged_json(tmp_path):
             forge(folder, name, data)
             assert f"{name}: " in refusal(folder)
         forge(folder, name, whole)
-    assert same(checkpoint.read(folder, run=True), example())
+    assert same(store.read(folder, run=True), example())
 
 
 @pytest.mark.parametrize(
@@ -542,7 +543,7 @@ def test_a_forged_progress(tmp_path, changes, words):
 def test_brackets_in_texts_are_no_lists(tmp_path):
     row = {**ROW, "sample": ['[{"\\' * 100] * 9}
     saved = example(progress=PROGRESS._replace(history=(row,)), record={"text": "[{" * 500 + '"', "source": "\\"})
-    assert same(checkpoint.read(write(tmp_path / "new", saved), run=True), saved)
+    assert same(store.read(write(tmp_path / "new", saved), run=True), saved)
 
 
 # Formats: each version that was ever released can be read, and those to come are told apart
@@ -558,7 +559,7 @@ def make_golden(folder: Path) -> None:
 
 def test_the_golden_checkpoint_of_format_1_means_what_it_meant():
     folder = GOLDEN / "format-1"
-    saved = checkpoint.read(folder, run=True)
+    saved = store.read(folder, run=True)
     assert saved.config == model.Config("vanilla", vocabulary=11, hidden=3)
     assert saved.vocabulary.symbols == tuple("\nabcdelnorv")
     assert (saved.progress.step, len(saved.progress.history), saved.memory["t"]) == (4, 4, 4.0)
@@ -570,7 +571,7 @@ def test_the_golden_checkpoint_of_format_1_means_what_it_meant():
 @pytest.mark.filterwarnings("ignore::bptt.errors.KernelWarning")  # it was made without them
 def test_the_golden_checkpoint_of_format_1_can_be_gone_on_with(tmp_path):
     bptt.train(NAMES, resume=GOLDEN / "format-1", steps=9, out=tmp_path / "on", backend="numpy", report=None)
-    progress = checkpoint.read(tmp_path / "on" / "checkpoints" / "step-00000009", run=True).progress
+    progress = store.read(tmp_path / "on" / "checkpoints" / "step-00000009", run=True).progress
     assert [row["step"] for row in progress.history] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
@@ -582,5 +583,5 @@ def test_another_format_is_told_before_anything_else(tmp_path, found):
 
 
 if __name__ == "__main__":
-    make_golden(made := GOLDEN / f"format-{contents.FORMAT}")
+    make_golden(made := GOLDEN / f"format-{checkpoint_format.FORMAT}")
     print({text: bptt.load(made, backend="numpy").score(text) for text in ("anna", "bob\neve")})

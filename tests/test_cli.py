@@ -16,11 +16,12 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import cli, textbook
+from bptt.config.settings import Settings, flag
+from bptt.data import corpus
+from bptt.display import plots
 from bptt.nn import model, optimizers
-from bptt.run import plots, preparation
-from bptt.run.settings import Settings, flag
-from bptt.run.training import UPDATES
-from bptt.text import corpus
+from bptt.train_step.update import UPDATES
+from bptt.training import setup
 
 NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
 SMALL = ["--hidden", "4", "--steps", "3", "--backend", "numpy"]
@@ -187,7 +188,7 @@ def test_a_type_of_choice_for_sampling_and_measuring(run, monkeypatch):
         asked.append(flags["dtype"])
         return bptt.load(folder, **flags)
 
-    monkeypatch.setattr(cli.use, "load", load)
+    monkeypatch.setattr(cli.inference, "load", load)
     for command in (["sample", "m"], ["evaluate", "m", "names.txt"]):
         double, single, same = (run(*command, *more) for more in (["--dtype", "float64"], ["--dtype", "float32"], []))
         assert double == same
@@ -379,7 +380,7 @@ def test_memory_that_cannot_be_had(run, monkeypatch):
         code=4,
         words=["out of memory: --hidden 4 --layers 1: 255 parameters", "choose fewer"],
     )
-    monkeypatch.setattr(preparation, "prepare", fails)
+    monkeypatch.setattr(setup, "prepare", fails)
     refused(run, "train", "names.txt", *SMALL, code=4, words=["out of memory: Unable to allocate 9.9 GiB", "--hidden"])
 
 

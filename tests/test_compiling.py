@@ -16,7 +16,7 @@ pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast
 import numba
 from numba.core.caching import CompileResultCacheImpl
 
-from bptt.fused import compiling
+from bptt.kernels.cpu import jit
 
 HERE = Path(__file__).parent
 
@@ -38,7 +38,7 @@ def files(folder):
 
 def compiles(number=1.5):
     """Whether a new process would have to compile the function for such a number."""
-    made = compiling.compiled(double)
+    made = jit.compiled(double)
     assert made(number) == number + number
     return sum(made.stats.cache_misses.values()) == 1
 
@@ -50,13 +50,13 @@ def test_what_is_compiled_is_found_again(folder):
     assert not compiles()
     names = [path.name for path in files(folder)]
     assert len(names) == 2
-    assert all(f"test_compiling.double.{sys.implementation.cache_tag}-{compiling.SOURCE}-" in name for name in names)
+    assert all(f"test_compiling.double.{sys.implementation.cache_tag}-{jit.SOURCE}-" in name for name in names)
 
 
 def test_what_other_source_was_compiled_to_is_not_used_and_goes(folder, monkeypatch):
     assert compiles()
     before = files(folder)
-    monkeypatch.setattr(compiling, "SOURCE", "0123456789ab")
+    monkeypatch.setattr(jit, "SOURCE", "0123456789ab")
     assert compiles()
     assert not compiles()
     assert len(files(folder)) == 1
@@ -85,8 +85,8 @@ def test_code_of_numba_that_looks_whole_is_checked_before_it_is_read(folder):
 def test_without_a_folder_that_can_be_written_to_nothing_is_kept(folder, monkeypatch):
     monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="no locator available"):
-        compiling.Cache(double)
-    assert compiling.compiled(double)(2.5) == 5.0
+        jit.Cache(double)
+    assert jit.compiled(double)(2.5) == 5.0
     assert files(folder) == []
 
 
@@ -97,7 +97,7 @@ def test_a_disk_that_fails_ends_nothing(folder, monkeypatch, owner, failing):
     def fails(*_, **__):
         raise OSError(28, "No space left on device")
 
-    made = compiling.compiled(double)
+    made = jit.compiled(double)
     with monkeypatch.context() as patch:
         patch.setattr(owner, failing, fails)
         assert made(2.5) == 5.0
@@ -106,7 +106,7 @@ def test_a_disk_that_fails_ends_nothing(folder, monkeypatch, owner, failing):
 
 
 def test_a_folder_that_is_gone_ends_nothing(folder):
-    made = compiling.compiled(double)
+    made = jit.compiled(double)
     for path in folder.iterdir():
         path.rename(folder.with_name("gone"))
     assert made(2.5) == 5.0
@@ -114,7 +114,7 @@ def test_a_folder_that_is_gone_ends_nothing(folder):
 
 def work(kind):
     """What each of many processes does at once."""
-    assert compiling.compiled(double)(np.ones(3, kind)).tolist() == [2, 2, 2]
+    assert jit.compiled(double)(np.ones(3, kind)).tolist() == [2, 2, 2]
 
 
 def test_processes_that_compile_at_the_same_time(tmp_path):

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 import bptt
 from bptt import cli
+from bptt.config import toml
+from bptt.config.defaults import choose
+from bptt.config.settings import Settings
+from bptt.data import dataset
 from bptt.errors import InputError
-from bptt.run import configuration, data
-from bptt.run.plans import choose
-from bptt.run.settings import Settings
 
 NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
-DINOSAURS = data.prepare("dinosaurs", Settings(), np.random.default_rng(0))
+DINOSAURS = dataset.prepare("dinosaurs", Settings(), np.random.default_rng(0))
 TABLE = 'hidden = 3\nlearning-rate = 0.01\nsteps = 2\nbackend = "numpy"\nquiet = true\n'
 
 
@@ -66,8 +67,8 @@ def test_steps_and_epochs_take_the_place_of_each_other(here):
 
 def test_a_file_is_read_once(here, monkeypatch):
     """A pipe could not be read twice."""
-    read, paths = configuration.read, []
-    monkeypatch.setattr(configuration, "read", lambda path: paths.append(path) or read(path))
+    read, paths = toml.read, []
+    monkeypatch.setattr(toml, "read", lambda path: paths.append(path) or read(path))
     Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
     assert cli.main(["train", "--config", "mine.toml", "--out", "new"]) == 0
     assert paths == [Path("mine.toml")]
@@ -127,7 +128,7 @@ def test_a_file_that_is_not_there_or_no_text(here):
     Path("raw.toml").write_bytes(b"\xff\xfe")
     for name, words in [("nowhere.toml", "No such file"), ("raw.toml", "Invalid statement"), (".", "Is a directory")]:
         with pytest.raises(InputError, match=rf"{name}: .*{words}.*: expected settings in TOML"):
-            configuration.read(Path(name))
+            toml.read(Path(name))
 
 
 @quickly(deadline=None, max_examples=200)
@@ -136,11 +137,11 @@ def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
     flags = {"dropout": 0.25, "recompute_every": "sqrt", "quiet": True, "from_": Path("/a b/\"c'")}
     settings = Settings(learning_rate=rate, steps=steps, **flags)
     plan = choose(settings, "lines", 100, lambda batch, length: 1)
-    text = configuration.to_toml(SimpleNamespace(data=DINOSAURS._replace(source=source), settings=settings, plan=plan))
+    text = toml.to_toml(SimpleNamespace(data=DINOSAURS._replace(source=source), settings=settings, plan=plan))
     assert tomllib.loads(text)["text"] == source
     path = tmp_path_factory.getbasetemp() / "written.toml"
     path.write_bytes(text.encode("utf-8"))
-    table = configuration.read(path)
+    table = toml.read(path)
     expected = {
         "learning_rate": rate,
         "steps": steps,

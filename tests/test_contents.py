@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from bptt.checkpoint import format as checkpoint_format
 from bptt.errors import InvalidFile
-from bptt.nn import model, packing
-from bptt.run import contents
-from bptt.run.files import to_json
+from bptt.files import to_json
+from bptt.nn import model, tree
 from forging import tensors
 
 CONFIG = model.Config("lstm", vocabulary=9, hidden=4, layers=2)
@@ -23,95 +23,97 @@ def unusable(function, *arguments):
 
 @pytest.mark.parametrize("value", [0, 1, -1.5, 1e299, 10**299])
 def test_numbers(value):
-    assert contents.is_number(value)
+    assert checkpoint_format.is_number(value)
 
 
 @pytest.mark.parametrize("value", [True, False, None, "1", [], 1e301, -(10**400), float("inf"), float("-inf"), float("nan")])
 def test_what_is_no_number(value):
-    assert not contents.is_number(value)
+    assert not checkpoint_format.is_number(value)
 
 
 def test_a_manifest_is_as_it_was_written_to_the_byte():
-    raw = contents.describe({name: name.encode() for name in contents.MODEL + contents.RUN})
-    listed = contents.manifest(json.loads(raw), raw)
-    assert list(listed) == sorted(contents.MODEL + contents.RUN)
+    raw = checkpoint_format.describe({name: name.encode() for name in checkpoint_format.MODEL + checkpoint_format.RUN})
+    listed = checkpoint_format.manifest(json.loads(raw), raw)
+    assert list(listed) == sorted(checkpoint_format.MODEL + checkpoint_format.RUN)
     assert listed["config.json"]["bytes"] == 11
     for other in (raw + b" ", raw.replace(b": 1", b":1"), raw[:-1], raw.replace(b'"files"', b'"more": 1,\n "files"')):
-        assert "is not as it was written" in unusable(contents.manifest, json.loads(other), other)
+        assert "is not as it was written" in unusable(checkpoint_format.manifest, json.loads(other), other)
     for version in (b"1.0", b"true"):
         other = raw.replace(b'"format": 1', b'"format": ' + version)
-        assert "use the bptt version that wrote it" in unusable(contents.manifest, json.loads(other), other)
+        assert "use the bptt version that wrote it" in unusable(checkpoint_format.manifest, json.loads(other), other)
 
 
 @pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "manifest.json", "", "config.json\0", "a\nb", "CONFIG.JSON"])
 def test_a_manifest_lists_no_other_files(name):
-    value = {"format": 1, "files": {file: {"sha256": DIGEST, "bytes": 1} for file in (*contents.MODEL, name)}}
-    assert unusable(contents.manifest, value, to_json(value)) == f"lists {name!r}, which is no file of a checkpoint"
+    value = {"format": 1, "files": {file: {"sha256": DIGEST, "bytes": 1} for file in (*checkpoint_format.MODEL, name)}}
+    assert unusable(checkpoint_format.manifest, value, to_json(value)) == f"lists {name!r}, which is no file of a checkpoint"
 
 
 def test_the_size_of_a_file_of_tensors():
-    header = contents.LARGEST_HEADER
+    header = checkpoint_format.LARGEST_HEADER
     for size in (408, 808, 408 + header, 808 + header, 8 + 4 * 110 + header):
-        contents.check_size(size, 100, 10)
+        checkpoint_format.check_size(size, 100, 10)
     for size in (0, 407, 8 * 110 + header + 9, 10**30):
-        assert "expected those of 100 numbers" in unusable(contents.check_size, size, 100, 10)
+        assert "expected those of 100 numbers" in unusable(checkpoint_format.check_size, size, 100, 10)
     with pytest.raises(InvalidFile):
-        contents.check_size(408 + header, 10**6)
+        checkpoint_format.check_size(408 + header, 10**6)
 
 
 def test_shapes_cost_nothing():
     for cell in model.CELLS:
-        largest = model.Config(cell, contents.MOST_SYMBOLS, contents.MOST_UNITS, layers=1000)
-        assert packing.count(model.shapes(largest)) > 10**15
+        largest = model.Config(cell, checkpoint_format.MOST_SYMBOLS, checkpoint_format.MOST_UNITS, layers=1000)
+        assert tree.count(model.shapes(largest)) > 10**15
 
 
 def test_weights_are_those_of_the_model():
     params = model.init(CONFIG, np.random.default_rng(0))
-    arrays = {name: array.astype(np.float32) for name, array in packing.leaves(params)}
-    contents.check_weights(arrays, CONFIG)
+    arrays = {name: array.astype(np.float32) for name, array in tree.leaves(params)}
+    checkpoint_format.check_weights(arrays, CONFIG)
     for name in arrays:
         for wrong in (arrays[name].astype(np.float64), arrays[name][None], arrays[name] * np.float32("nan")):
             with pytest.raises(InvalidFile):
-                contents.check_weights({**arrays, name: wrong}, CONFIG)
+                checkpoint_format.check_weights({**arrays, name: wrong}, CONFIG)
         with pytest.raises(InvalidFile, match=rf"^{name} is nothing, expected floats \["):
-            contents.check_weights({other: arrays[other] for other in arrays if other != name}, CONFIG)
+            checkpoint_format.check_weights({other: arrays[other] for other in arrays if other != name}, CONFIG)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_the_memory_of_an_optimizer_may_hold_states(rows):
-    P = packing.count(model.shapes(CONFIG))
+    P = tree.count(model.shapes(CONFIG))
     memory = {"t": np.asarray(3.0), "m": np.zeros(P), "v": np.zeros(P)}
-    states = {name: np.zeros(shape) for name, shape in contents.states(CONFIG, rows).items()}
+    states = {name: np.zeros(shape) for name, shape in checkpoint_format.states(CONFIG, rows).items()}
     assert list(states) == ["states.0.a", "states.0.c", "states.1.a", "states.1.c"]
-    contents.check_memory(memory, P, CONFIG, np.dtype(np.float64))
-    contents.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
+    checkpoint_format.check_memory(memory, P, CONFIG, np.dtype(np.float64))
+    checkpoint_format.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
     with pytest.raises(InvalidFile, match=r"^'states.2.a' is too many"):
-        contents.check_memory(memory | states | {"states.2.a": np.zeros((1, 4))}, P, CONFIG, np.dtype(np.float64))
+        checkpoint_format.check_memory(memory | states | {"states.2.a": np.zeros((1, 4))}, P, CONFIG, np.dtype(np.float64))
     del states["states.1.c"]
     with pytest.raises(InvalidFile, match=r"^states.1.c is nothing"):
-        contents.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
+        checkpoint_format.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
     with pytest.raises(InvalidFile, match=r"all of one type"):
-        contents.check_memory(memory, P, CONFIG, np.dtype(np.float32))
+        checkpoint_format.check_memory(memory, P, CONFIG, np.dtype(np.float32))
 
 
 def test_tensors_are_looked_at_before_their_numbers_are():
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     whole = tensors({"a": entry}, np.arange(2, dtype=np.float32).tobytes())
-    assert contents.tensors(whole)["a"].tolist() == [0.0, 1.0]
+    assert checkpoint_format.tensors(whole)["a"].tolist() == [0.0, 1.0]
     for wrong in ({"shape": [3]}, {"shape": [-1]}, {"dtype": "F99"}, {"data_offsets": [8, 0]}, {"data_offsets": [4, 12]}):
-        assert "is not a safetensors file" in unusable(contents.tensors, tensors({"a": entry | wrong}, bytes(8)))
-    header = (contents.LARGEST_HEADER + 1).to_bytes(8, "little")
-    assert unusable(contents.tensors, header) == "its header is larger than 1,048,576 bytes"
+        assert "is not a safetensors file" in unusable(checkpoint_format.tensors, tensors({"a": entry | wrong}, bytes(8)))
+    header = (checkpoint_format.LARGEST_HEADER + 1).to_bytes(8, "little")
+    assert unusable(checkpoint_format.tensors, header) == "its header is larger than 1,048,576 bytes"
 
 
 def test_a_history_is_checked_row_by_row():
-    row = dict.fromkeys(contents.ROW, 1)
-    found = contents.progress(dict(contents.Progress(1, 0, 0, 5, 0.5, None, 0, (), (), ())._asdict(), history=[row, row]))
+    row = dict.fromkeys(checkpoint_format.ROW, 1)
+    found = checkpoint_format.progress(
+        dict(checkpoint_format.Progress(1, 0, 0, 5, 0.5, None, 0, (), (), ())._asdict(), history=[row, row])
+    )
     assert found.history == (row, row)
     assert found.best is None
-    for name in contents.ROW:
+    for name in checkpoint_format.ROW:
         for value in (None, True, "1", float("nan")):
             with pytest.raises(InvalidFile, match="is no entry of a history"):
-                contents.progress({**found._asdict(), "history": [row, {**row, name: value}]})
+                checkpoint_format.progress({**found._asdict(), "history": [row, {**row, name: value}]})
         with pytest.raises(InvalidFile, match="is no entry of a history"):
-            contents.progress({**found._asdict(), "history": [{key: row[key] for key in row if key != name}]})
+            checkpoint_format.progress({**found._asdict(), "history": [{key: row[key] for key in row if key != name}]})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bptt.nn import arrays, gru, linear, lstm, vanilla
+from bptt.nn import gru, linear, lstm, ops, vanilla
 
 pytestmark = pytest.mark.gpu
 TOLERANCES = {"float32": 3e-6, "float64": 1e-13}  # of the largest element, or of 1
@@ -14,7 +14,7 @@ SIZES = [(64, 64), (129, 3), (384, 16), (640, 1), (512, 64)]
 
 @pytest.fixture
 def cuda():
-    return pytest.importorskip("bptt.fused.cuda", reason="CuPy is not installed")
+    return pytest.importorskip("bptt.kernels.cuda.recurrence", reason="CuPy is not installed")
 
 
 def close(got, expected, dtype):
@@ -97,4 +97,4 @@ def test_columns_of_weights_are_looked_up(cuda, hidden, symbols, dtype, rng):
 def test_a_sum_over_steps_takes_some_columns_of_a_wider_array(cuda, rng):
     x = cuda.cupy.asarray(rng.normal(size=(6, 5, 12)))
     for part in (x, x[:, :, 8:], x[:, :, :1], x[:1, :1, 3:5]):
-        close([arrays.total.kernels[cuda.ARRAY](part)], [arrays.total.__wrapped__(part)], "float64")
+        close([ops.total.kernels[cuda.ARRAY](part)], [ops.total.__wrapped__(part)], "float64")

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptt.fused import layouts as kernels
+from bptt.kernels.cuda import tiling
 from bptt.nn import gru, lstm, vanilla
 
-LITTLE = kernels.Limits(processors=9, shared=1 << 16, threads=64)  # few, for each is played by turns
+LITTLE = tiling.Limits(processors=9, shared=1 << 16, threads=64)  # few, for each is played by turns
 CLUSTERED = LITTLE._replace(clusters=(4, 3, 2))
-SCANT = kernels.Limits(processors=40, shared=1 << 12, threads=128, words=4)
+SCANT = tiling.Limits(processors=40, shared=1 << 12, threads=128, words=4)
 LAUNCH = """
 static void** p;
 static int T, B;
@@ -35,7 +35,7 @@ STEPWISE = 64  # threads of a block where a kernel does one step
 
 def layout(cell, backward, hidden, batch, size, limits):
     """The layout with the same number of weights in a thread for both types."""
-    return kernels.layout(cell, backward, hidden, batch, size, limits._replace(words=limits.words * size // 4))
+    return tiling.layout(cell, backward, hidden, batch, size, limits._replace(words=limits.words * size // 4))
 
 
 @functools.cache
@@ -44,7 +44,7 @@ def compiled(cell, backward, hidden, size, how, threads):
     compiler = shutil.which("g++")
     if not compiler:
         pytest.skip("there is no g++ to compile the kernels for this CPU")  # a machine without one: the device tests stand in
-    defines, _, body = kernels.source(cell, backward, hidden, size, how, threads).partition("\n//")
+    defines, _, body = tiling.source(cell, backward, hidden, size, how, threads).partition("\n//")
     if how is None:
         defines += "\n#define G 1"
     arrays = ", ".join(f"at({i})" for i in range(ARRAYS[backward, how is not None]))
@@ -128,7 +128,7 @@ def test_so_they_do_whatever_the_number_of_steps(cell, hidden, batch, limits, st
 
 def compare(cell, hidden, batch, limits, dtype, T, rng):
     call = call_stepwise if limits is None else call_whole
-    B, H, N = batch, hidden, kernels.GATES[cell] * hidden
+    B, H, N = batch, hidden, tiling.GATES[cell] * hidden
     Waa, z, a0, c0, ban = draw(rng, dtype, (N, H), (T, B, N), (B, H), (B, H), (H,))
     Waa = (2 * Waa / H**0.5).astype(dtype)  # larger weights would let rounding grow from step to step
     a, c, gates = (awaited(dtype, *shape) for shape in ((T + 1, B, H), (T + 1, B, H), (T, B, 2 * H if cell == 1 else 4 * H)))
@@ -160,7 +160,7 @@ def compare(cell, hidden, batch, limits, dtype, T, rng):
 @pytest.mark.parametrize("cell", [1, 2], ids=["gru", "lstm"])
 def test_blocks_do_not_wait_for_ever_for_what_is_no_number(cell, dtype):
     """What is not there yet is a NaN, too; this processor hands on the very one that it is given."""
-    T, B, H, N = 3, 1, 40, kernels.GATES[cell] * 40
+    T, B, H, N = 3, 1, 40, tiling.GATES[cell] * 40
     how = layout(cell, False, H, B, np.dtype(dtype).itemsize, LITTLE)
     assert how.G > 1
     assert not how.CLUSTER
@@ -186,8 +186,8 @@ def test_the_sizes_above_take_every_way():
         {n < how.R * how.U for how, n in hows},
     )
     assert ways == ({True, False},) * 4
-    assert {how.L for how, _ in hows} == set(kernels.LANES)
-    assert {how.Q for how, _ in hows} == set(kernels.SHARES)
+    assert {how.L for how, _ in hows} == set(tiling.LANES)
+    assert {how.Q for how, _ in hows} == set(tiling.SHARES)
     assert any(how.G > 1 and how.groups > 1 and batch % how.R for (how, _), batch in zip(hows, batches))
 
 
@@ -203,10 +203,10 @@ def test_the_sizes_above_take_every_way():
 )
 def test_a_layout_keeps_to_its_limits(cell, backward, hidden, batch, size, processors, clusters):
     clusters = tuple(min(count, processors // (i + 2)) for i, count in enumerate(clusters))
-    limits = kernels.Limits(processors, 99_000, clusters)
-    how = kernels.layout(cell, backward, hidden, batch, size, limits)
+    limits = tiling.Limits(processors, 99_000, clusters)
+    how = tiling.layout(cell, backward, hidden, batch, size, limits)
     if how is None:
-        assert hidden * hidden * kernels.GATES[cell] * size > processors * 50_000 or batch * hidden > 400 * processors
+        assert hidden * hidden * tiling.GATES[cell] * size > processors * 50_000 or batch * hidden > 400 * processors
         return
     assert how.groups * how.G <= processors  # all run at the same time, or they would wait for ever
     assert how.CLUSTER == 0 or how.groups <= clusters[how.G - 2]
@@ -215,4 +215,4 @@ def test_a_layout_keeps_to_its_limits(cell, backward, hidden, batch, size, proce
     assert 1 <= how.ROWS <= how.R
     assert (how.G > 1 and not how.CLUSTER) or how.ROWS == how.R
     assert how.memory <= limits.shared
-    assert how.R * how.U <= kernels.UNITS * limits.threads
+    assert how.R * how.U <= tiling.UNITS * limits.threads

@@ -23,7 +23,7 @@ import pytest
 from bptt import backend
 from bptt.backend import InputError, cupy_obstacle, select
 from bptt.errors import BackendWarning
-from bptt.fused import layouts
+from bptt.kernels.cuda import tiling
 
 pytestmark = pytest.mark.cupy_without_gpu
 
@@ -85,7 +85,7 @@ def test_cupy_has_every_function_that_the_maths_calls(cupy):
 
 
 def test_nccl_is_there_or_says_how_to_get_it(cupy):
-    wires = importlib.import_module("bptt.fused.nccl")
+    wires = importlib.import_module("bptt.distributed.nccl")
     if wires.obstacle():
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
         assert wires.obstacle() == f"NCCL cannot be loaded (remedy: pip install nvidia-nccl-cu{major})"
@@ -170,8 +170,8 @@ def test_tests_that_name_the_backend_fail(pytestconfig):
 
 
 def test_what_is_too_large_for_a_kernel_is_known(monkeypatch):
-    cuda = importlib.import_module("bptt.fused.cuda")
-    monkeypatch.setattr(cuda, "_limits", lambda number: layouts.Limits(108, 163_000))
+    cuda = importlib.import_module("bptt.kernels.cuda.recurrence")
+    monkeypatch.setattr(cuda, "_limits", lambda number: tiling.Limits(108, 163_000))
     monkeypatch.setattr(cuda.cupy.cuda, "Device", lambda: types.SimpleNamespace(id=0))
     assert cuda.fits("vanilla", 2000, 16, 4)
     assert not cuda.fits("vanilla", 2000, 16, 8)
@@ -179,7 +179,7 @@ def test_what_is_too_large_for_a_kernel_is_known(monkeypatch):
 
 
 def test_what_the_driver_is_asked_with_is_laid_out_as_in_its_header():
-    clusters = importlib.import_module("bptt.fused.clusters")
+    clusters = importlib.import_module("bptt.kernels.cuda.occupancy")
     assert ctypes.sizeof(clusters.Attribute) == 72
     assert ctypes.sizeof(clusters.Config) == 56
     assert clusters.Config.attributes.offset == 40
@@ -195,14 +195,14 @@ def test_the_kernels_compile(cupy, request, architecture):
             architecture = f"sm_{max(nvrtc.getSupportedArchs())}"
     except ImportError as error:
         give_up(f"NVRTC is not importable ({error}): pip install nvidia-cuda-nvrtc")
-    limits = layouts.Limits(
+    limits = tiling.Limits(
         processors=108, shared=163_000, clusters=() if architecture == "sm_80" else (48, 32, 24, 20, 16, 14, 12)
     )
     sizes = (50, 4), (200, 4), (200, 8), (640, 4), (5000, 4), (5000, 8)
     for cell, backward, (hidden, size) in itertools.product(range(3), (False, True), sizes):
-        how = layouts.layout(cell, backward, hidden, 16, size, limits)
+        how = tiling.layout(cell, backward, hidden, 16, size, limits)
         assert (how is None) == (hidden == 5000)  # a kernel for each step, then
-        code = layouts.source(cell, backward, hidden, size, how, limits.threads)
+        code = tiling.source(cell, backward, hidden, size, how, limits.threads)
         program = nvrtc.createProgram(code, "recurrence.cu", (), ())
         nvrtc.compileProgram(program, ("-std=c++17", f"-arch={architecture}"))
         assert len(nvrtc.getCUBIN(program)) > 1000

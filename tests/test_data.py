@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
+from bptt.config.settings import Settings
+from bptt.data import batches, dataset, source, token_store
+from bptt.data.dataset import Position
+from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
-from bptt.run import data
-from bptt.run.data import Position
-from bptt.run.settings import Settings
-from bptt.text import batches as batches_room
-from bptt.text import source, tokens
-from bptt.text.vocabulary import BYTES, characters
 
 NAMES = "".join(f"{a}{b}o\n" for a in "abcd" for b in "aeiou")  # 20 lines of 3 characters and their end
 HERE = backends.select("numpy", "float64")
@@ -20,18 +18,18 @@ PROSE = "the cat sat on the mat, and the dog did not. " * 20
 
 
 def prepare(text, seed=0, **flags):
-    return data.prepare(text, Settings(**flags), np.random.default_rng(seed))
+    return dataset.prepare(text, Settings(**flags), np.random.default_rng(seed))
 
 
 def passes(ready, batch, length, seed, position=Position(0, 0)):
     """What `data.epochs` gives, with the batches instead of their windows."""
-    read = batches_room.reader(ready.training.ids, HERE)
-    return ((after, read(window)) for after, window in data.epochs(ready, batch, length, seed, position))
+    read = batches.reader(ready.training.ids, HERE)
+    return ((after, read(window)) for after, window in dataset.epochs(ready, batch, length, seed, position))
 
 
 def measured(ready):
     """The batches of the held-out part."""
-    return list(map(batches_room.reader(ready.held_out.ids, HERE), data.held_out_windows(ready)))
+    return list(map(batches.reader(ready.held_out.ids, HERE), dataset.held_out_windows(ready)))
 
 
 def decoded(ready, sequences):
@@ -43,14 +41,14 @@ def test_lines_are_whole_lines_and_a_tenth_of_them_is_held_out():
     assert (ready.mode, ready.name, ready.source) == ("lines", "text", "")
     assert sorted(decoded(ready, [*ready.training, *ready.held_out])) == [f"\n{line}\n" for line in NAMES.split()]
     assert (len(ready.training), len(ready.held_out)) == (18, 2)
-    assert data.targets(ready.training) == 18 * 4
+    assert dataset.targets(ready.training) == 18 * 4
 
 
 def test_a_stream_is_cut_once():
     ready = prepare(PROSE + "\n")
     assert ready.mode == "stream"
-    assert data.targets(ready.training) + data.targets(ready.held_out) == len(PROSE) + 1
-    assert data.targets(ready.held_out) == round(0.1 * (len(PROSE) + 1))
+    assert dataset.targets(ready.training) + dataset.targets(ready.held_out) == len(PROSE) + 1
+    assert dataset.targets(ready.held_out) == round(0.1 * (len(PROSE) + 1))
     assert decoded(ready, ready.training)[0] + decoded(ready, ready.held_out)[0][1:] == "\n" + PROSE + "\n"
 
 
@@ -67,7 +65,7 @@ def test_the_settings_choose_mode_share_and_vocabulary(tmp_path):
     path.write_bytes(bytes(range(256)) * 4)
     ready = prepare(path, vocabulary="bytes")
     assert (ready.name, ready.mode, len(ready.vocabulary)) == ("any", "stream", 256)
-    assert data.targets(ready.training) + data.targets(ready.held_out) == 1024
+    assert dataset.targets(ready.training) + dataset.targets(ready.held_out) == 1024
 
 
 @pytest.mark.parametrize("validation", [0.1, 0.5, 0.9])
@@ -82,14 +80,14 @@ def test_a_line_is_never_cut(validation):
 @pytest.mark.parametrize(("batch", "length"), [(4, 2), (7, 100), (1000, 1000)])
 def test_a_pass_holds_every_target_in_the_number_of_batches_that_was_told(text, mode, batch, length):
     ready = prepare(text, mode=mode)
-    count = data.batches_in_epoch(ready, batch, length, 0)
-    assert data.batches_in_epoch(ready, batch, length, 0, 1) == count  # for these texts
+    count = dataset.batches_in_epoch(ready, batch, length, 0)
+    assert dataset.batches_in_epoch(ready, batch, length, 0, 1) == count  # for these texts
     two = [one for _, one in itertools.islice(passes(ready, batch, length, 0), 2 * count)]
     for one in (two[:count], two[count:]):
-        assert sum(part.mask.sum() for part in one) == data.targets(ready.training)
+        assert sum(part.mask.sum() for part in one) == dataset.targets(ready.training)
         assert one[0].window.start
     widths = {part.x.shape[1] for part in two}
-    assert 0 <= data.widest(ready, batch, length) - max(widths) < count
+    assert 0 <= dataset.widest(ready, batch, length) - max(widths) < count
     assert max(widths) <= batch
     assert max(part.x.shape[0] for part in two) <= length
 
@@ -109,7 +107,7 @@ def test_the_order_of_lines_is_drawn_anew_for_each_pass():
 @pytest.mark.parametrize(("batch", "length"), [(4, 2), (7, 100), (3, 5)])
 def test_a_run_goes_on_from_any_position(text, mode, batch, length):
     ready = prepare(text, mode=mode)
-    count = data.batches_in_epoch(ready, batch, length, 5)
+    count = dataset.batches_in_epoch(ready, batch, length, 5)
     run = list(itertools.islice(passes(ready, batch, length, 5), 3 * count))
     assert [position for position, _ in run] == [Position(k // count, k % count) for k in range(1, 3 * count + 1)]
 
@@ -120,20 +118,20 @@ def test_a_run_goes_on_from_any_position(text, mode, batch, length):
         again = passes(ready, batch, length, 5, position)
         assert values(itertools.islice(again, min(4, 3 * count - k))) == values(run[k : k + 4])
     assert (
-        next(data.epochs(ready, batch, length, 5, Position(0, count)))[0]
-        == next(data.epochs(ready, batch, length, 5, Position(1, 0)))[0]
+        next(dataset.epochs(ready, batch, length, 5, Position(0, count)))[0]
+        == next(dataset.epochs(ready, batch, length, 5, Position(1, 0)))[0]
     )
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_a_vocabulary_that_is_given_wins(mode):
     known = characters(NAMES + "xyz")
-    ready = data.prepare(NAMES, Settings(mode=mode, vocabulary="bytes"), np.random.default_rng(0), known)
+    ready = dataset.prepare(NAMES, Settings(mode=mode, vocabulary="bytes"), np.random.default_rng(0), known)
     assert ready.vocabulary == known
     assert ready.sha256 != prepare(NAMES, mode=mode).sha256
-    assert data.prepare(NAMES, Settings(mode=mode), np.random.default_rng(0), BYTES).vocabulary == BYTES
+    assert dataset.prepare(NAMES, Settings(mode=mode), np.random.default_rng(0), BYTES).vocabulary == BYTES
     with pytest.raises(InputError, match="line 1, column 1"):
-        data.prepare(NAMES, Settings(mode=mode), np.random.default_rng(0), characters("bo"))
+        dataset.prepare(NAMES, Settings(mode=mode), np.random.default_rng(0), characters("bo"))
 
 
 def test_where_a_text_is_from(tmp_path):
@@ -145,10 +143,10 @@ def test_where_a_text_is_from(tmp_path):
 
 
 def test_what_of_some_texts_is_in_the_text():
-    assert data.contained(prepare(NAMES), ["aao", "aa", "", "duo", "zzz"]) == {"aao", "duo"}
+    assert dataset.contained(prepare(NAMES), ["aao", "aa", "", "duo", "zzz"]) == {"aao", "duo"}
     ready = prepare(PROSE + "\n", validation=0.5)
     border = PROSE[len(PROSE) // 2 - 10 : len(PROSE) // 2 + 10]
-    assert data.contained(ready, ["the cat", border, PROSE, "the dog sat"]) == {"the cat", border, PROSE}
+    assert dataset.contained(ready, ["the cat", border, PROSE, "the dog sat"]) == {"the cat", border, PROSE}
 
 
 @pytest.mark.parametrize(("text", "mode"), [(NAMES, "lines"), (PROSE + "é\n", "stream")])
@@ -158,7 +156,7 @@ def test_a_large_text_is_trained_on_as_a_small_one(tmp_path, monkeypatch, text, 
     path.write_text(text, "utf-8")
     small = prepare(path, vocabulary=vocabulary)
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-    for room, name, value in [(source, "LARGE", 9), (source, "CHUNK", 5), (tokens, "PIECE", 3)]:
+    for room, name, value in [(source, "LARGE", 9), (source, "CHUNK", 5), (token_store, "PIECE", 3)]:
         monkeypatch.setattr(room, name, value)
     large = prepare(path, vocabulary=vocabulary)
     assert large[:5] == small[:5]
@@ -172,7 +170,7 @@ def test_a_large_text_is_trained_on_as_a_small_one(tmp_path, monkeypatch, text, 
 def test_the_held_out_part_is_measured_whole(text, mode):
     ready = prepare(text, mode=mode)
     batches = measured(ready)
-    assert sum(part.mask.sum() for part in batches) == data.targets(ready.held_out)
+    assert sum(part.mask.sum() for part in batches) == dataset.targets(ready.held_out)
     first = batches[0]
     if mode == "lines":
         assert [ready.vocabulary.decode(column) for column in first.y.T] == [s[1:] for s in decoded(ready, ready.held_out)]
@@ -188,7 +186,7 @@ def test_the_held_out_part_is_measured_whole(text, mode):
     ],
 )
 def test_a_short_text_narrows_the_batch(text, mode, batch, length, widest):
-    assert data.widest(prepare(text, mode=mode), batch, length) == widest
+    assert dataset.widest(prepare(text, mode=mode), batch, length) == widest
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
@@ -201,7 +199,7 @@ def test_what_is_measured_is_what_is_held_out(mode):
 
 
 def test_a_tenth_is_held_out_but_of_a_long_text_less(monkeypatch):
-    assert data.targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 100
-    monkeypatch.setattr(data, "MOST_HELD_OUT", 60)
-    assert data.targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 60
-    assert data.targets(prepare("ab" * 500 + "\n", mode="stream", validation=0.2).held_out) == 200
+    assert dataset.targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 100
+    monkeypatch.setattr(dataset, "MOST_HELD_OUT", 60)
+    assert dataset.targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 60
+    assert dataset.targets(prepare("ab" * 500 + "\n", mode="stream", validation=0.2).held_out) == 200

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from bptt import cli
-from bptt.run import dry_run
+from bptt.training import dry_run
 
 
 @pytest.fixture(autouse=True)

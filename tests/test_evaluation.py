@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
-from bptt.nn import model, packing
-from bptt.run.evaluation import Evaluation, evaluate
-from bptt.text import batches
+from bptt.data import batches
+from bptt.inference.evaluation import Evaluation, evaluate
+from bptt.nn import model, tree
 from conftest import pack
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -20,7 +20,7 @@ HERE = backends.select("numpy", "float64")
 def case(cell="gru", layers=2):
     rng = np.random.default_rng(0)
     config = model.Config(cell, V, 4, layers)
-    return config, packing.transform(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
+    return config, tree.transform(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
 
 
 def by_hand(config, params, sequence):
@@ -65,7 +65,7 @@ def test_every_backend_measures_the_same(lab):
 
 def test_a_model_of_zeros_gives_every_character_the_same_chance():
     config, params, rng = case()
-    zeros = packing.transform(np.zeros_like, params)
+    zeros = tree.transform(np.zeros_like, params)
     lines = pack([rng.integers(0, V, 9), rng.integers(0, V, 4)])
     got = evaluate(config, zeros, HERE, map(batches.reader(lines.ids, HERE), batches.lines(lines, 2, 3, None)))
     assert got.characters == 11

@@ -13,11 +13,14 @@ import safetensors.numpy
 
 import bptt
 from bptt import backend as backends
+from bptt import files
+from bptt.checkpoint import format as checkpoint_format
+from bptt.data.vocabulary import BYTES, characters
+from bptt.display import plots
 from bptt.errors import InputError, ModelFileError, SaveError
-from bptt.nn import model, packing
-from bptt.run import contents, exchange, files, plots
-from bptt.run.language_model import LanguageModel
-from bptt.text.vocabulary import BYTES, characters
+from bptt.export import pytorch
+from bptt.inference.language_model import LanguageModel
+from bptt.nn import model, tree
 from forging import tensors
 from test_strangers import BYTES as DAMAGES
 from test_strangers import twist
@@ -49,7 +52,7 @@ def make(cell="gru", layers=1, dtype="float64", *, initial="learned", mode="line
     """A model with no zero in it, unless it is a negative one."""
     backend = backends.select("numpy", dtype)
     config, rng = model.Config(cell, len(vocabulary), hidden, layers, initial), np.random.default_rng(1)
-    params = packing.transform(lambda a: backend.put(a + 0.3 * rng.normal(size=a.shape)), model.init(config, rng))
+    params = tree.transform(lambda a: backend.put(a + 0.3 * rng.normal(size=a.shape)), model.init(config, rng))
     params.layers[0].b[:2] = -0.0
     return LanguageModel(config, vocabulary, mode, params, backend, record)
 
@@ -99,7 +102,7 @@ def logits(trained, ids):
 
 def exported(trained, path="exported.safetensors"):
     """The tensors of an exported model, and what is said about them."""
-    exchange.to_torch(trained, path)
+    pytorch.to_torch(trained, path)
     with safetensors.safe_open(path, "np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["bptt"])  # noqa: SIM118  # it has keys() alone
 
@@ -112,14 +115,14 @@ def write(path, arrays, about=None):
 
 def same(first, second):
     """Whether two models are one, bit for bit."""
-    leaves = [[(n, a.dtype, a.shape, a.tobytes()) for n, a in packing.leaves(m.params)] for m in (first, second)]
+    leaves = [[(n, a.dtype, a.shape, a.tobytes()) for n, a in tree.leaves(m.params)] for m in (first, second)]
     return leaves[0] == leaves[1] and all(getattr(first, n) == getattr(second, n) for n in ("config", "vocabulary", "mode"))
 
 
 def refusal(path="file", **how):
     """Why a file is not taken."""
     with pytest.raises(ModelFileError) as error:
-        exchange.from_torch(path, **how)
+        pytorch.from_torch(path, **how)
     message = str(error.value).replace("\0", "")  # of a path that the user typed
     assert message.isprintable()
     assert len(message) < 700
@@ -163,20 +166,20 @@ def test_names_and_shapes_of_the_tensors(here, cell, layers):
 @pytest.mark.parametrize("initial", ["learned", "zero"])
 def test_what_is_exported_comes_back_bit_for_bit(here, cell, layers, dtype, initial):
     trained = make(cell, layers, dtype, initial=initial)
-    exchange.to_torch(trained, "file")
-    back = exchange.from_torch("file")
+    pytorch.to_torch(trained, "file")
+    back = pytorch.from_torch("file")
     assert same(trained, back)
     assert back.sample(5, seed=3) == trained.sample(5, seed=3)
     assert back.score("abba\ncafe") == trained.score("abba\ncafe")
-    exchange.to_torch(back, "again")
+    pytorch.to_torch(back, "again")
     assert Path("again").read_bytes() == Path("file").read_bytes()
 
 
 @pytest.mark.parametrize("vocabulary", [BYTES, characters("é日\u0301 \t\ud800'\"\\\U0001f600\0")], ids=["bytes", "odd"])
 def test_any_symbols_and_a_stream_come_back(here, vocabulary):
     trained = make(mode="stream", vocabulary=vocabulary, text="a name", held_out=1.5, source="/home/me/secret.txt")
-    exchange.to_torch(trained, "file")
-    back = exchange.from_torch("file")
+    pytorch.to_torch(trained, "file")
+    back = pytorch.from_torch("file")
     assert same(trained, back)
     assert back.record == {"text": "a name", "held_out": 1.5}
     assert b"secret" not in Path("file").read_bytes()
@@ -186,8 +189,8 @@ def test_a_saved_model_is_the_same_and_training_begins_from_it(here, monkeypatch
     monkeypatch.setattr(plots, "available", lambda: False)  # a second, the first time
     for initial in ("learned", "zero"):
         trained = make("lstm", 2, "float32", initial=initial)
-        exchange.to_torch(trained, f"{initial}.safetensors")
-        exchange.from_torch(f"{initial}.safetensors").save(initial)
+        pytorch.to_torch(trained, f"{initial}.safetensors")
+        pytorch.from_torch(f"{initial}.safetensors").save(initial)
         assert same(trained, bptt.load(initial, backend="numpy"))
         begun = bptt.train(["abba", "cafe"] * 20, from_=initial, steps=2, report=None, backend="numpy")
         assert (begun.config, begun.vocabulary) == (trained.config, trained.vocabulary)
@@ -195,9 +198,9 @@ def test_a_saved_model_is_the_same_and_training_begins_from_it(here, monkeypatch
 
 def test_arrays_in_another_order_are_not_scrambled(here):
     trained = make()
-    turned = packing.transform(lambda a: np.asarray(a, order="F"), trained.params)
-    exchange.to_torch(LanguageModel(trained.config, LETTERS, "lines", turned, trained.backend, {}), "file")
-    assert same(trained, exchange.from_torch("file"))
+    turned = tree.transform(lambda a: np.asarray(a, order="F"), trained.params)
+    pytorch.to_torch(LanguageModel(trained.config, LETTERS, "lines", turned, trained.backend, {}), "file")
+    assert same(trained, pytorch.from_torch("file"))
 
 
 def test_a_file_written_by_hand_means_what_it_says(here):
@@ -212,9 +215,9 @@ def test_a_file_written_by_hand_means_what_it_says(here):
         header[name] = {"dtype": "F64", "shape": shape, "data_offsets": [at, end]}
         at = end
     Path("file").write_bytes(tensors(header, numbers.tobytes()))
-    found = exchange.from_torch("file")
+    found = pytorch.from_torch("file")
     assert (found.config, found.mode, found.record) == (model.Config("vanilla", 2, 1), "stream", {"text": "t"})
-    assert [array.tolist() for _, array in packing.leaves(found.params)] == [
+    assert [array.tolist() for _, array in tree.leaves(found.params)] == [
         [[1.0, 2.0]],
         [[3.0]],
         [9.0],
@@ -231,7 +234,7 @@ def test_a_file_written_by_hand_means_what_it_says(here):
 @LAYERS
 def test_a_network_with_two_biases_says_what_the_documentation_of_torch_says(here, cell, layers):
     arrays, symbols = network(cell, layers), "dac\nfeb"
-    found = exchange.from_torch(write("file", arrays), symbols=symbols, mode="stream")
+    found = pytorch.from_torch(write("file", arrays), symbols=symbols, mode="stream")
     assert (found.config, found.mode) == (model.Config(cell, V, H, layers, "zero"), "stream")
     assert found.vocabulary == LETTERS
     text = "abacadabeef\nfad"
@@ -253,7 +256,7 @@ def test_what_is_exported_says_by_the_documentation_of_torch_what_we_say(here, c
 def test_two_biases_become_one_where_that_changes_nothing(here, cell):
     arrays = network(cell, 2)
     arrays["rnn.bias_ih_l1"][0], arrays["rnn.bias_hh_l1"][0] = -0.0, 0.0
-    found = exchange.from_torch(write("file", arrays), symbols="\nabcdef", mode="lines")
+    found = pytorch.from_torch(write("file", arrays), symbols="\nabcdef", mode="lines")
     for k, p in enumerate(found.params.layers):
         first, second = arrays[f"rnn.bias_ih_l{k}"], arrays[f"rnn.bias_hh_l{k}"]
         added = first + second
@@ -268,7 +271,7 @@ def test_what_was_trained_on_elsewhere_keeps_its_symbols_and_states(here):
     """The metadata is handed on, both biases have been learnt."""
     trained, arrays = make("lstm"), network("lstm")
     _, about = exported(trained, "ours")
-    found = exchange.from_torch(write("file", arrays, about))
+    found = pytorch.from_torch(write("file", arrays, about))
     assert found.vocabulary == LETTERS
     states, ids = about["states"], [0, 3, 1, 6, 6, 2]
     np.testing.assert_allclose(logits(found, ids), by_the_book("lstm", arrays, ids, states.values()), rtol=0, atol=1e-13)
@@ -278,14 +281,14 @@ def test_symbols_are_given_in_words_in_a_file_or_as_bytes(here):
     write("file", network())
     Path("symbols.json").write_text(json.dumps(list("dac\nfeb")))
     make().save("m")
-    found = exchange.from_torch("file", symbols="dac\nfeb", mode="lines")
-    assert same(found, exchange.from_torch("file", symbols="symbols.json", mode="lines"))
-    assert same(found, exchange.from_torch("file", symbols=Path("symbols.json"), mode="lines"))
-    assert not same(found, exchange.from_torch("file", symbols="m/vocabulary.json", mode="lines"))
+    found = pytorch.from_torch("file", symbols="dac\nfeb", mode="lines")
+    assert same(found, pytorch.from_torch("file", symbols="symbols.json", mode="lines"))
+    assert same(found, pytorch.from_torch("file", symbols=Path("symbols.json"), mode="lines"))
+    assert not same(found, pytorch.from_torch("file", symbols="m/vocabulary.json", mode="lines"))
     write("bytes", network(inputs=256))
     for symbols in ("bytes", "null.json"):
         Path("null.json").write_text("null")
-        assert exchange.from_torch("bytes", symbols=symbols, mode="stream").vocabulary == BYTES
+        assert pytorch.from_torch("bytes", symbols=symbols, mode="stream").vocabulary == BYTES
 
 
 @pytest.mark.parametrize(
@@ -320,7 +323,7 @@ def test_what_only_one_side_may_say(here):
     for how in ({}, {"symbols": "\nabcdef"}, {"mode": "lines"}):
         assert refusal(**how) == missing
     assert "mode 'prose' is unknown" in refusal(symbols="\nabcdef", mode="prose")
-    exchange.to_torch(make(), "ours")
+    pytorch.to_torch(make(), "ours")
     for how in ({"symbols": "\nabcdef"}, {"mode": "lines"}):
         assert refusal("ours", **how) == "ours: says its symbols and mode itself: leave out --symbols and --mode"
 
@@ -398,7 +401,7 @@ def test_what_is_said_about_the_tensors_is_checked(here, part, value, words):
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", "[" * 10**5, '{"format": 1}', '"\\ud800"', "\ud800"])
 def test_metadata_that_is_none(here, text):
-    exchange.to_torch(make(), "ours")
+    pytorch.to_torch(make(), "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8:end])
@@ -412,7 +415,7 @@ def test_headers_that_are_none(here, monkeypatch):
         def __reduce__(self):
             return (Path.touch, (Path("executed"),))
 
-    for data in (b"", b"1234567", (2**63).to_bytes(8, "little"), (contents.LARGEST_HEADER + 1).to_bytes(8, "little")):
+    for data in (b"", b"1234567", (2**63).to_bytes(8, "little"), (checkpoint_format.LARGEST_HEADER + 1).to_bytes(8, "little")):
         Path("file").write_bytes(data)
         assert "does not begin like a safetensors file, or has too large a header" in refusal()
     Path("file").write_bytes(pickle.dumps(Trap()))  # what torch.save would make
@@ -448,20 +451,20 @@ def test_what_is_no_file(here):
     assert "is not a regular file" in refusal("folder")
     assert "embedded null" in refusal("a\0")
     with pytest.raises(InputError, match="path 5: expected a path"):
-        exchange.from_torch(5)
+        pytorch.from_torch(5)
 
 
 @posix
 def test_a_link_is_followed_and_a_pipe_is_not_waited_for(here):
-    exchange.to_torch(make(), "ours")
+    pytorch.to_torch(make(), "ours")
     Path("link").symlink_to("ours")
-    assert same(make(), exchange.from_torch("link"))
+    assert same(make(), pytorch.from_torch("link"))
     os.mkfifo("pipe")
     assert "is not a regular file" in refusal("pipe")
 
 
 def test_a_file_cut_anywhere_or_with_more_at_its_end(here):
-    exchange.to_torch(make(hidden=2, vocabulary=characters("a")), "ours")
+    pytorch.to_torch(make(hidden=2, vocabulary=characters("a")), "ours")
     whole = Path("ours").read_bytes()
     Path("file").write_bytes(whole)
     for size in reversed(range(len(whole))):
@@ -473,7 +476,7 @@ def test_a_file_cut_anywhere_or_with_more_at_its_end(here):
 
 @pytest.mark.parametrize("kind", ["bytes", "header", "metadata"])
 def test_whatever_a_file_holds_it_is_refused_in_words_or_works(here, kind):
-    exchange.to_torch(make("lstm", 2, "float32", hidden=2, text="t", held_out=1.0), "ours")
+    pytorch.to_torch(make("lstm", 2, "float32", hidden=2, text="t", held_out=1.0), "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     rng, taken = random.Random(kind), 0
@@ -489,7 +492,7 @@ def test_whatever_a_file_holds_it_is_refused_in_words_or_works(here, kind):
             data = tensors(header, whole[end:])
         Path("file").write_bytes(data)
         try:
-            found = exchange.from_torch("file")
+            found = pytorch.from_torch("file")
         except ModelFileError:
             refusal()
         else:
@@ -510,7 +513,7 @@ def test_nothing_is_written_over(here):
         with pytest.raises(
             InputError, match=f"^{path}: something is there already: name a new file, or move the old one away$"
         ):
-            exchange.to_torch(make(), path)
+            pytorch.to_torch(make(), path)
     assert Path("file").read_bytes() == b"mine"
     assert sorted(path.name for path in here.iterdir()) == ["file", "folder"]
 
@@ -519,21 +522,21 @@ def test_what_cannot_be_written(here):
     Path("file").write_bytes(b"mine")
     for path in ("file/new", "new\0"):
         with pytest.raises(SaveError, match="bytes cannot be written: "):
-            exchange.to_torch(make(), path)
-    exchange.to_torch(make(), "new/folder/file")
-    assert same(make(), exchange.from_torch("new/folder/file"))
+            pytorch.to_torch(make(), path)
+    pytorch.to_torch(make(), "new/folder/file")
+    assert same(make(), pytorch.from_torch("new/folder/file"))
     assert sorted(path.name for path in here.iterdir()) == ["file", "new"]
 
 
 def test_what_could_not_be_read_again_is_not_written(here, monkeypatch):
-    exchange.to_torch(make(), "file")
+    pytorch.to_torch(make(), "file")
     header = int.from_bytes(Path("file").read_bytes()[:8], "little")
-    monkeypatch.setattr(contents, "LARGEST_HEADER", header)
-    exchange.to_torch(make(), "just")
-    assert same(make(), exchange.from_torch("just"))
-    monkeypatch.setattr(contents, "LARGEST_HEADER", header - 1)
+    monkeypatch.setattr(checkpoint_format, "LARGEST_HEADER", header)
+    pytorch.to_torch(make(), "just")
+    assert same(make(), pytorch.from_torch("just"))
+    monkeypatch.setattr(checkpoint_format, "LARGEST_HEADER", header - 1)
     with pytest.raises(InputError, match=r"symbols and initial states take .* can be read again: export a smaller model"):
-        exchange.to_torch(make(), "more")
+        pytorch.to_torch(make(), "more")
     assert not Path("more").exists()
     refusal("just")
 
@@ -587,7 +590,7 @@ def test_somebody_elses_file_by_commands(run):
 )
 def test_mistakes_are_one_line(run, command, words):
     make().save("m")
-    exchange.to_torch(make(), "m.safetensors")
+    pytorch.to_torch(make(), "m.safetensors")
     Path("names.txt").write_text("abba\ncafe\n")
     before = sorted(Path().rglob("*"))
     code, out, err = run(*command)
@@ -641,7 +644,7 @@ def test_what_torch_saved_gives_its_logits(here, torch, cell, layers, dtype):
     torch.manual_seed(0)
     parts, ids = modules(torch, cell, layers, dtype), np.random.default_rng(0).integers(0, V, (20, 3))
     save_file(parts.state_dict(), "file", metadata={"format": "pt"})
-    found = exchange.from_torch("file", symbols="dac\nfeb", mode="lines")
+    found = pytorch.from_torch("file", symbols="dac\nfeb", mode="lines")
     assert found.backend.dtype == dtype
     order = np.array(["dac\nfeb".index(symbol) for symbol in LETTERS.symbols])
     ours = model.forward(found.config, found.params, np.argsort(order)[ids])[0]
@@ -661,7 +664,7 @@ def test_torch_runs_the_lines_in_the_readme(here, torch):
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")  # in the checkout and in the source distribution
     code = next(block for block in readme.split("```python\n") if "strict=True" in block).partition("```")[0]
     trained = make(dtype="float32", vocabulary=characters("abcdefghijklmnopqrstuvwxyz"), hidden=128)
-    exchange.to_torch(trained, "dinosaurs.safetensors")
+    pytorch.to_torch(trained, "dinosaurs.safetensors")
     found = {}
     exec(code, found)
     ours = logits(trained, trained.vocabulary.encode("\nvelo"))
@@ -674,4 +677,4 @@ def test_a_file_of_ours_is_not_taken_for_one_of_pytorch(tmp_path):
         with pytest.raises(
             InputError, match="holds weights by the names of bptt, not of PyTorch: load the folder that it is in"
         ):
-            exchange.from_torch(tmp_path / "model" / "model.safetensors", **given)
+            pytorch.from_torch(tmp_path / "model" / "model.safetensors", **given)

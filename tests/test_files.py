@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
+from bptt import files
 from bptt.errors import InvalidFile
-from bptt.run import files
 from failing import ERRORS, Failing
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")

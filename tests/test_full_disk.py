@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 import bptt
+from bptt.checkpoint import store
+from bptt.display import plots
 from bptt.errors import SaveError
-from bptt.nn import model, optimizers, packing
-from bptt.run import checkpoint, plots
-from bptt.run.training import UPDATES
+from bptt.nn import model, optimizers, tree
+from bptt.train_step.update import UPDATES
 from runs import MAIN, NAMES, PLAIN, newest, outcome, steps, undisturbed
 from runs import forked as run
 
@@ -124,7 +125,7 @@ def test_a_full_disk(here, disk):
     assert found[4] == str(here / "elsewhere" / "bptt-run")
     assert "saved in" not in words
     assert steps(out)[-1] == 12
-    checkpoint.read(newest(out), run=True)
+    store.read(newest(out), run=True)
     assert run("sample", out)[0] == 0
     assert run("train", "--resume", found[4], "--out", "new")[0] == 0  # what was saved elsewhere goes on, too
     (disk / "filler").unlink()
@@ -139,7 +140,7 @@ def test_a_disk_without_any_room_at_all(here, disk):
     code, words, errors = run("train", "--resume", out)
     assert (code, words) == (5, "")
     assert errors == f"bptt: cannot write in {out}: No space left on device\n"
-    checkpoint.read(newest(out), run=True)
+    store.read(newest(out), run=True)
     code, _, errors = run("train", "names.txt", *SMALL, "--out", disk / "other")
     assert (code, len(lines(errors))) == (5, 1)
     assert errors.endswith("No space left on device\n")
@@ -160,7 +161,7 @@ def test_a_disk_with_room_for_a_part_only(disk, monkeypatch, room):
         trained = bptt.train(NAMES, report=None, resume=disk / "run")
         assert bool(warned) == ("unsaved" in trained.record)
     assert all("No space left on device" in str(warning.message) for warning in warned)
-    checkpoint.read(newest(disk / "run"), run=True)
+    store.read(newest(disk / "run"), run=True)
     assert np.isfinite(bptt.load(disk / "run").score("ban"))
     (disk / "filler").unlink()
     if steps(disk / "run")[-1] < 20:
@@ -178,7 +179,7 @@ def test_files_that_must_not_grow(here):
     )
     assert errors.endswith("; it is not saved\n")  # for the limit holds everywhere
     assert steps(here / "run")[-1] == 10
-    checkpoint.read(newest(here / "run"), run=True)
+    store.read(newest(here / "run"), run=True)
     assert same_as_whole(here / "run", LONG)
 
 
@@ -227,7 +228,7 @@ def test_too_little_memory(here, more):
         r"this machine has [\d.,]+ GB: choose fewer units or layers\n",
         errors,
     )
-    checkpoint.read(newest(here / "run"), run=True)
+    store.read(newest(here / "run"), run=True)
     assert steps(here / "run")[-1] >= 2
     assert run("train", "--resume", "run", "--stop-after", "1")[0] == 0
 
@@ -271,7 +272,7 @@ def test_a_run_that_diverges(here):
     )
     assert code == 3
     assert steps(here / "run")[-1] == int(found[3]) == int(found[1]) - 1
-    assert all(np.isfinite(array).all() for array in checkpoint.read(newest(here / "run"), run=True).weights.values())
+    assert all(np.isfinite(array).all() for array in store.read(newest(here / "run"), run=True).weights.values())
     again = run("train", "--resume", "run")
     assert (again[0], again[2]) == (code, errors)
 
@@ -280,7 +281,7 @@ def test_a_run_that_diverges(here):
 @pytest.mark.parametrize(("every", "seen"), [(4, 7), (3, 6)])
 def test_the_first_weights_that_are_no_numbers_are_named(tmp_path, monkeypatch, name, every, seen):
     """They are made in update 6: that is seen before a checkpoint there, or else in the update after it."""
-    calls, leaves = [], packing.leaves(model.shapes(model.Config("gru", 11, 4, 2)))
+    calls, leaves = [], tree.leaves(model.shapes(model.Config("gru", 11, 4, 2)))
     there = np.concatenate([np.full(int(np.prod(shape)), leaf == name) for leaf, shape in leaves])
 
     def update(*arguments):

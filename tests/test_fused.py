@@ -17,17 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptt import dispatch, fused
-from bptt.nn import model, optimizers, packing
+from bptt import dispatch, kernels
+from bptt.nn import model, optimizers, tree
 
 pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
 
 import accelerated
-from bptt.fused import (
-    cpu,  # noqa: F401  # registers its kernels
-    product,
-    vectors,
-)
+from bptt.kernels.cpu import gemm, microkernel
 
 HERE = Path(__file__).parent
 TOLERANCE = {"float32": 1e-6, "float64": 1e-13}  # of the largest element, or of 1
@@ -82,7 +78,7 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
 
     if room in model.CELLS:
         cell = model.CELLS[room]
-        params = packing.transform(
+        params = tree.transform(
             lambda a: a + 0.1 * rng.normal(size=a.shape) / np.sqrt(a.shape[-1]), cell.init(rng, V if tokens else I, H)
         )
         x = rng.integers(0, V, (T, B)) if tokens else normal(T, B, I) / np.sqrt(I)
@@ -104,7 +100,7 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
     elif room == "gradient":
         cell, layers, dropout = ("vanilla", "gru", "lstm")[seed % 3], 1 + seed // 3 % 2, seed // 6 % 2 * 0.5
         config = model.Config(cell, V, H, layers, "zero" if seed % 4 else "learned")
-        theta = packing.pack(model.init(config, rng))
+        theta = tree.pack(model.init(config, rng))
         theta = theta + 0.1 * rng.normal(size=theta.shape) / np.sqrt(H)
         mask = (np.arange(T)[:, None] < np.maximum(1, rng.integers(0, T + 1, B))).astype(float)
         states = 0.5 * normal(layers, 1 + (cell == "lstm"), B, H) if tokens else None
@@ -144,7 +140,7 @@ def check(got: Any, expected: Any, dtype: str, tolerance: float = 0.0) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_stays():
     with dispatch.restored():
-        fused.stop()
+        kernels.stop()
         yield
 
 
@@ -245,7 +241,7 @@ def kernels_on_a_gpu() -> dict[str, list[str]]:
     """The parameters of each kernel for CuPy arrays, as its source says: without CuPy it cannot be imported."""
     found = {}
     for module in GPU:
-        for node in ast.parse((Path(fused.__file__).parent / f"{module}.py").read_text("utf-8")).body:
+        for node in ast.parse((Path(kernels.__file__).parent / f"{module}.py").read_text("utf-8")).body:
             for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
                 if ast.unparse(decorator).startswith("kernel_for("):
                     name = ast.unparse(decorator.args[0])
@@ -275,7 +271,7 @@ def case(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
     x, y = rng.integers(0, 27, (T, B)), rng.integers(0, 27, (T, B))
     mask = (np.arange(T)[:, None] < rng.integers(1, T + 1, B)).astype(dtype)
     nested = model.init(config, rng), model.dropout_masks(config, rng, 0.3, B)
-    params, keep = packing.transform(lambda a: a.astype(dtype), nested)
+    params, keep = tree.transform(lambda a: a.astype(dtype), nested)
     return config, params, x, y, mask, model.forward(config, params, x)[1], keep
 
 
@@ -286,9 +282,9 @@ def case(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
 def test_the_gradient_of_a_model(cell, dtype, layers, fresh):
     config, params, x, y, mask, states, keep = case(cell, dtype, layers)
     given = (config, params, x, y, mask, None if fresh else states, keep)
-    expected = packing.flat(model.loss_and_gradient(*given))
-    assert fused.start()
-    check(tuple(packing.flat(model.loss_and_gradient(*given))), tuple(expected), dtype)
+    expected = tree.flat(model.loss_and_gradient(*given))
+    assert kernels.start()
+    check(tuple(tree.flat(model.loss_and_gradient(*given))), tuple(expected), dtype)
 
 
 @CELLS
@@ -297,24 +293,24 @@ def test_twenty_updates(cell, dtype):
     config, params, x, y, mask, _, keep = case(cell, dtype, 2)
 
     def losses() -> list[float]:
-        theta, shapes = packing.pack(params), model.shapes(config)
+        theta, shapes = tree.pack(params), model.shapes(config)
         state, found = optimizers.start(theta), []
         for _ in range(20):
-            mean, gradient, _ = model.loss_and_gradient(config, packing.unpack(theta, shapes), x, y, mask, None, keep)
-            d, _ = optimizers.clip_by_norm(packing.pack(gradient), 1.0)
+            mean, gradient, _ = model.loss_and_gradient(config, tree.unpack(theta, shapes), x, y, mask, None, keep)
+            d, _ = optimizers.clip_by_norm(tree.pack(gradient), 1.0)
             theta, state = optimizers.adam(theta, d, state, 3e-3, weight_decay=0.01)
             found.append(float(mean))
         return found
 
     expected = losses()
     assert expected[-1] < expected[0]
-    assert fused.start()
+    assert kernels.start()
     np.testing.assert_allclose(losses(), expected, rtol=1e-4 if dtype == "float32" else 1e-10)
 
 
 def test_other_arrays_go_to_the_pure_functions():
     xp = pytest.importorskip("array_api_strict")
-    assert fused.start()
+    assert kernels.start()
     d, norm = optimizers.clip_by_norm(xp.asarray([3.0, 4.0]), 1.0)
     assert type(d) is type(norm) is type(xp.asarray(0.0))
 
@@ -350,15 +346,15 @@ def between_fences(dtype: str) -> None:
                 expected = pure(name)(*found)
                 check(twin(*[fenced(a, end) if isinstance(a, np.ndarray) and a.ndim else a for a in found]), expected, dtype)
             D, X, W = (np.random.default_rng(0).normal(size=shape).astype(dtype) for shape in [(B, H), (B, I), (I, H)])
-            C = fenced(np.zeros((B, product.padded(H, W)), dtype), end)
-            product.multiply(fenced(X, end), 0, B, I, fenced(product.pack(fenced(W, end)), end), C, False)
+            C = fenced(np.zeros((B, gemm.padded(H, W)), dtype), end)
+            gemm.multiply(fenced(X, end), 0, B, I, fenced(gemm.pack(fenced(W, end)), end), C, False)
             check(C[:, :H], X @ W, dtype, 10 * TOLERANCE[dtype])
-            product.multiply(fenced(X, end), 0, B, I, fenced(product.pack_transposed(fenced(W.T.copy(), end)), end), C, True)
+            gemm.multiply(fenced(X, end), 0, B, I, fenced(gemm.pack_transposed(fenced(W.T.copy(), end)), end), C, True)
             check(C[:, :H], 2 * X @ W, dtype, 10 * TOLERANCE[dtype])
-            S = fenced(product.space(2 * H, I, X), end)
+            S = fenced(gemm.space(2 * H, I, X), end)
             for add in (False, True):  # two products below each other, what the first one leaves there included
-                product.outer(fenced(D, end), fenced(X, end), 0, B, S, add)
-                product.outer(fenced(D, end), fenced(X, end), 0, B, S[H:], add)
+                gemm.outer(fenced(D, end), fenced(X, end), 0, B, S, add)
+                gemm.outer(fenced(D, end), fenced(X, end), 0, B, S[H:], add)
             check(S[: 2 * H, :I], np.tile(2 * D.T @ X, (2, 1)), dtype, 10 * TOLERANCE[dtype])
 
 
@@ -375,7 +371,7 @@ def test_nothing_is_read_or_written_beyond_the_arrays(dtype):
 
 def test_the_width_of_vectors_is_that_of_the_processor_that_numba_compiles_for():
     """Narrow vectors are tested where there are wide ones, too, on what has all of the code for them."""
-    if not vectors.WIDE:
+    if not microkernel.WIDE:
         pytest.skip("the tests above ran with narrow vectors: this processor has no others")  # nothing is left out
     narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma", "PYTHONPATH": str(HERE)}
     options = ["-q", "-p", "no:cacheprovider", "-k", "equals and (vanilla_run_backward or linear_affine) or narrow_vectors"]
@@ -386,4 +382,4 @@ def test_the_width_of_vectors_is_that_of_the_processor_that_numba_compiles_for()
 
 @pytest.mark.skipif(os.environ.get("NUMBA_CPU_NAME") != "haswell", reason="run by the test above")
 def test_narrow_vectors_are():
-    assert (vectors.WIDE, vectors.VECTOR, product.ROWS) == (False, 32, 4)
+    assert (microkernel.WIDE, microkernel.VECTOR, gemm.ROWS) == (False, 32, 4)

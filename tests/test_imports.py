@@ -1,4 +1,4 @@
-"""Who may import whom: the tables below are the rule, and these tests hold the package to it.
+"""Which module may import which: the table of layers below is the rule, and these tests hold the package to it.
 
 Imports inside functions and for types only count like any other.
 """
@@ -12,43 +12,40 @@ import pytest
 
 import bptt
 
-# The rooms of the house: a module, or a package with all its modules. Within a package everyone may import everyone, except
-# in nn. Everyone may import errors. "__init__" is the face of the package: its public names; "__main__" makes it a command.
-ROOMS = {
-    "errors": set(),
-    "backend": set(),
-    "dispatch": set(),
-    "fused": {"backend", "dispatch", "nn", "text"},
-    "nn": {"backend", "dispatch"},
-    "textbook": {"backend"},
-    "text": {"backend", "dispatch"},
-    "run": {"backend", "dispatch", "fused", "nn", "text"},
-    "cli": {"backend", "fused", "nn", "textbook", "text", "run", "inspect", "report", "__init__"},
-    "inspect": {"backend", "nn", "run"},
-    "report": {"backend", "nn", "text", "run", "inspect"},
-    "__init__": {"run", "inspect"},
-    "__main__": {"cli"},
-}
+# From top to bottom. A module imports strictly lower lines only, or modules of its own package.
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"__init__"},  # the public API
+    {"report", "training"},
+    {"inspect"},
+    {"inference"},
+    {"export", "train_step", "gradcheck"},
+    {"acceleration"},
+    {"distributed"},
+    {"checkpoint"},
+    {"kernels"},
+    {"data"},
+    {"config"},
+    {"nn"},
+    {"display", "textbook", "dispatch", "system"},
+    {"backend", "files"},
+    {"errors"},
+]
+LEVEL = {package: number for number, packages in enumerate(reversed(LAYERS)) for package in packages}
+ONLY_BY_ACCELERATION = {"kernels"}  # imported lazily, for a kernel needs a library that may be missing
 
-# Inside nn: tools, then parts of a model, then cells, then the model. The optimizers know vectors, not models.
-TOOLS = {"arrays", "initialisation"}
-PARTS = {"linear", "loss", "packing"}
-CELLS = {"vanilla", "gru", "lstm"}
-NN = {
-    "__init__": set(),
-    "arrays": set(),
-    "initialisation": set(),
-    "linear": TOOLS,
-    "loss": TOOLS,
-    "packing": TOOLS,
-    "vanilla": TOOLS | PARTS,
-    "gru": TOOLS | PARTS,
-    "lstm": TOOLS | PARTS,
-    "model": TOOLS | PARTS | CELLS,
-    "gradient": TOOLS | PARTS | {"model"},
-    "pieces": TOOLS | PARTS | {"model", "gradient"},
-    "optimizers": {"arrays"},
-}
+# Inside nn, from top to bottom. The optimizers know vectors, not models.
+NN_LAYERS = [
+    {"segments"},
+    {"gradient"},
+    {"model"},
+    {"vanilla", "gru", "lstm"},
+    {"linear", "loss", "tree"},
+    {"initializers", "optimizers"},
+    {"ops", "__init__"},
+]
+NN_LEVEL = {module: number for number, modules in enumerate(reversed(NN_LAYERS)) for module in modules}
 
 # Array libraries: the backend chooses one, the maths names none, and the rest may use NumPy as what it is on the host.
 ARRAY_LIBRARIES = {
@@ -63,69 +60,102 @@ ARRAY_LIBRARIES = {
     "array_api_compat",
     "array_api_strict",
 }
-MAY_NAME = {
+NAMES_LIBRARIES = {
     "backend": ARRAY_LIBRARIES,
-    "fused": {"numpy", "numba", "llvmlite", "cupy", "cupyx"},
-    "textbook": {"numpy"},
-    "text": {"numpy"},
-    "run": {"numpy"},
-    "inspect": {"numpy"},
-    "report": {"numpy"},
+    "kernels": {"numpy", "numba", "llvmlite", "cupy", "cupyx"},
+    "distributed": {"numpy", "cupy"},  # NCCL, as CuPy presents it
+    "nn": set(),
+    "errors": set(),
+    "dispatch": set(),
+    "files": set(),
+    "cli": set(),
+    "config": set(),
+    "__init__": set(),
+    "__main__": set(),
 }
 
 SOURCE = Path(bptt.__file__).parent
 MODULES = sorted(".".join(path.relative_to(SOURCE.parent).with_suffix("").parts) for path in SOURCE.rglob("*.py"))
 
 
-def imports(module: str, source: str) -> Iterator[str]:
-    """The full name of everything that a module imports: bptt.nn.gru, or bptt.nn.gru.forward."""
+def imports(module: str, source: str) -> Iterator[tuple[int, str]]:
+    """The line and the full name of everything that a module imports: bptt.nn.gru, or bptt.nn.gru.forward."""
     package = module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             start = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            yield from (f"{start}.{alias.name}" for alias in node.names)
+            yield from ((node.lineno, f"{start}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__"):
-            yield ast.unparse(node)
+            yield node.lineno, ast.unparse(node)
 
 
-def offences(module: str, source: str) -> list[str]:
-    """What a module imports and may not."""
-    _, room, *inner = module.split(".")
-    found = []
-    for name in imports(module, source):
-        package, *path = name.split(".")
-        if "(" in name:  # import_module(...): what it imports cannot be read off
-            allowed = room == "backend"
-        elif package in ARRAY_LIBRARIES:
-            allowed = package in MAY_NAME.get(room, ())
-        elif package != "bptt":
-            allowed = True
-        else:
-            target = path[0] if path and path[0] in ROOMS else "__init__"
-            if room == target == "nn":
-                allowed = path[1] in NN[inner[0]] if path[1:] else False
-            else:
-                allowed = target in {room, "errors"} | ROOMS[room]
-        if not allowed:
-            found.append(name)
-    return found
+def package_of(name: str) -> str:
+    """The line of the table that a full name belongs to; what the package itself exports is the public API."""
+    parts = name.split(".")
+    return parts[1] if parts[1:] and parts[1] in LEVEL else "__init__"
+
+
+def problem(module: str, name: str) -> str:
+    """Why a module may not import a name; empty if it may."""
+    here, library = package_of(module), name.partition(".")[0]
+    if "(" in name:  # import_module(...): what it imports cannot be read off
+        return "" if here == "backend" else "only backend.py imports a module by its name"
+    if library in ARRAY_LIBRARIES:
+        allowed = NAMES_LIBRARIES.get(here, {"numpy"})
+        return "" if library in allowed else f"{here} may not name {library}"
+    if library != "bptt":
+        return ""
+    there = package_of(name)
+    if here == there == "nn":
+        inner = [full.split(".")[2] if full.count(".") > 1 else "__init__" for full in (module, name)]
+        ok = NN_LEVEL[inner[0]] > NN_LEVEL.get(inner[1], 99)
+        return "" if ok else f"nn.{inner[0]} is not above nn.{inner[1]}"
+    if here == there and here != "__init__":
+        return ""
+    if there in ONLY_BY_ACCELERATION and here != "acceleration":
+        return f"only acceleration imports {there}"
+    return "" if LEVEL[here] > LEVEL[there] else f"{here} is not above {there}"
+
+
+def problems(module: str, source: str) -> list[str]:
+    """What a module imports and may not, each with its line."""
+    found = ((line, name, problem(module, name)) for line, name in imports(module, source))
+    return [f"{module}, line {line}: {name}: {why}" for line, name, why in found if why]
+
+
+def source_of(module: str) -> str:
+    return SOURCE.parent.joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_module_imports_only_what_it_may(module):
-    _, room, *inner = module.split(".")
-    assert room in ROOMS, f"{module}: say in ROOMS what it may import"
-    assert room != "nn" or inner[0] in NN, f"{module}: say in NN what it may import"
-    source = SOURCE.parent.joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
-    assert not offences(module, source)
+def test_module_imports_only_lower_layers(module):
+    name = module.split(".")[1]
+    assert name in LEVEL, f"{module}: add {name} to LAYERS"
+    found = problems(module, source_of(module))
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
 
 
-def test_every_room_is_there():
-    rooms = {module.split(".")[1] for module in MODULES}
-    assert rooms >= ROOMS.keys() - {"fused"}  # compiled twins are optional
-    assert {module.split(".")[2] for module in MODULES if module.startswith("bptt.nn.")} == NN.keys()
+def test_every_layer_exists():
+    assert {module.split(".")[1] for module in MODULES} == LEVEL.keys()
+    assert {module.split(".")[2] for module in MODULES if module.startswith("bptt.nn.")} == NN_LEVEL.keys()
+
+
+def test_no_import_cycle():
+    """Not even between modules of one package, imports inside functions included."""
+    known = {module.removesuffix(".__init__") for module in MODULES}
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        here = module.removesuffix(".__init__")
+        names = (name if name in known else name.rpartition(".")[0] for _, name in imports(module, source_of(module)))
+        graph[here] = {name for name in names if name in known and name not in (here, "bptt")}
+    removed = True
+    while removed:  # modules that import none of the rest
+        removed = {module for module, targets in graph.items() if not targets & graph.keys()}
+        graph = {module: targets - removed for module, targets in graph.items() if module not in removed}
+    assert not graph, f"modules that import each other, or import such: {graph}"
 
 
 @pytest.mark.parametrize(
@@ -136,37 +166,37 @@ def test_every_room_is_there():
         ("bptt.nn.gru", "import array_api_compat"),
         ("bptt.nn.gru", "def f():\n    import cupy"),
         ("bptt.nn.gru", "def f():\n    return importlib.import_module('cupy')"),
-        ("bptt.nn.gru", "if TYPE_CHECKING:\n    from bptt.run.settings import Settings"),
+        ("bptt.nn.gru", "if TYPE_CHECKING:\n    from bptt.config.settings import Settings"),
         ("bptt.nn.gru", "from bptt.nn import linear, lstm"),
         ("bptt.nn.gru", "from . import lstm"),
         ("bptt.nn.gru", "from .lstm import forward"),
-        ("bptt.nn.gru", "from ..run import settings"),
-        ("bptt.nn.gru", "import bptt.nn"),
+        ("bptt.nn.gru", "from ..config import settings"),
+        ("bptt.nn.gru", "from bptt.kernels import cpu"),
         ("bptt.nn.linear", "from bptt.nn import model"),
-        ("bptt.nn.arrays", "from bptt.nn.linear import forward"),
+        ("bptt.nn.ops", "from bptt.nn.linear import forward"),
         ("bptt.nn.optimizers", "from bptt.nn.model import Config"),
-        ("bptt.nn.optimizers", "from bptt.nn import packing"),
+        ("bptt.nn.optimizers", "from bptt.nn import tree"),
         ("bptt.nn.__init__", "from bptt.nn import gru"),
-        ("bptt.nn.gru", "from bptt.fused import cpu"),
-        ("bptt.fused.cpu", "import torch"),
+        ("bptt.kernels.cpu.cells", "import torch"),
+        ("bptt.kernels.cpu.cells", "from bptt.distributed import reduction"),
+        ("bptt.train_step.update", "from bptt.kernels import cpu"),
         ("bptt.textbook.basic_rnn", "from bptt.nn import vanilla"),
         ("bptt.textbook.basic_rnn", "import torch"),
-        ("bptt.text.corpus", "from bptt.nn import model"),
-        ("bptt.text.corpus", "import cupy as cp"),
-        ("bptt.run.training", "from bptt import cli"),
-        ("bptt.run.training", "from bptt import train"),
-        ("bptt.run.training", "import bptt"),
-        ("bptt.run.training", "from bptt.textbook import clip"),
-        ("bptt.text.corpus", "from bptt.fused import cpu"),
-        ("bptt.run.training", "import jax.numpy as jnp"),
-        ("bptt.cli", "import numpy"),
-        ("bptt.backend", "from bptt.text import corpus"),
+        ("bptt.data.corpus", "from bptt.checkpoint import store"),
+        ("bptt.data.corpus", "import cupy as cp"),
+        ("bptt.train_step.update", "from bptt import cli"),
+        ("bptt.train_step.update", "from bptt import train"),
+        ("bptt.train_step.update", "import bptt"),
+        ("bptt.train_step.update", "from bptt.training import loop"),
+        ("bptt.train_step.update", "from bptt.export import onnx"),
+        ("bptt.train_step.update", "import jax.numpy as jnp"),
+        ("bptt.cli.train", "import numpy"),
+        ("bptt.backend", "from bptt.data import corpus"),
         ("bptt.errors", "import bptt.backend"),
-        ("bptt.__init__", "from bptt.nn import model"),
     ],
 )
 def test_forbidden_import_is_found(module, source):
-    assert len(offences(module, source)) == 1
+    assert len(problems(module, source)) == 1
 
 
 @pytest.mark.parametrize(
@@ -174,25 +204,26 @@ def test_forbidden_import_is_found(module, source):
     [
         (
             "bptt.nn.gru",
-            "import math\nfrom bptt.backend import Array\nfrom bptt.nn import linear\nfrom bptt.nn.arrays import rows",
+            "import math\nfrom bptt.nn import linear\nfrom bptt.nn.ops import rows",
         ),
-        ("bptt.nn.gru", "from bptt import dispatch\nfrom bptt.errors import InputError"),
-        ("bptt.nn.gru", "from . import linear\nfrom .arrays import rows\nfrom ..backend import Array"),
-        ("bptt.nn.model", "from bptt.nn import gru, initialisation, linear, loss, lstm, packing, vanilla"),
-        ("bptt.fused.cuda", "import cupy\nimport numba\nfrom bptt.backend import Array\nfrom bptt.nn import gru"),
+        ("bptt.nn.gru", "from bptt.dispatch import accelerated\nfrom bptt.errors import InputError"),
+        ("bptt.nn.gru", "from . import linear\nfrom .ops import rows\nfrom ..backend import Array"),
+        ("bptt.nn.model", "from bptt.nn import gru, initializers, linear, loss, lstm, tree, vanilla"),
+        ("bptt.kernels.cuda.gemm", "import cupy\nfrom bptt.backend import Array\nfrom bptt.nn import gru"),
+        ("bptt.acceleration", "def f():\n    from bptt.kernels import cuda"),
         ("bptt.textbook.__init__", "import numpy\nfrom bptt.textbook.basic_rnn import clip\nfrom bptt.backend import select"),
         (
-            "bptt.text.corpus",
-            "import numpy as np\nfrom importlib import resources\nfrom bptt.text.vocabulary import Vocabulary",
+            "bptt.data.corpus",
+            "import numpy as np\nfrom bptt.data.vocabulary import Vocabulary",
         ),
-        ("bptt.run.training", "import safetensors.numpy\nfrom bptt import backend\nfrom bptt.nn import model"),
-        ("bptt.cli", "from bptt import __version__, textbook\nfrom bptt.run.training import fit"),
+        ("bptt.training.loop", "import safetensors.numpy\nfrom bptt import backend\nfrom bptt.train_step import update"),
+        ("bptt.cli.train", "from bptt import __version__, textbook\nfrom bptt.training.trainer import fit"),
         ("bptt.backend", "import torch, jax\nimportlib.import_module(name)"),
-        ("bptt.__init__", "from bptt.errors import InputError\nfrom bptt.run.training import train"),
+        ("bptt.__init__", "from bptt.errors import InputError\nfrom bptt.training.trainer import train"),
     ],
 )
 def test_allowed_import_is_not_found(module, source):
-    assert offences(module, source) == []
+    assert problems(module, source) == []
 
 
 def products(node: ast.AST) -> list[int]:

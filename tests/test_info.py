@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import backend, cli, fused
+from bptt import backend, cli, kernels, system
 from bptt.cli import info
-from bptt.run import environment
 
 
 def test_it_says_what_bptt_runs_on(capsys):
@@ -42,12 +41,12 @@ def test_it_never_fails(capsys, monkeypatch, error):
     def fails(*_, **__):
         raise error
 
-    for owner, name in [(environment, "versions"), (environment, "machine"), (environment, "installed"), (environment, "blas")]:
+    for owner, name in [(system, "versions"), (system, "machine"), (system, "installed"), (system, "blas")]:
         monkeypatch.setattr(owner, name, fails)
-    monkeypatch.setattr(info, "PARTS", {name: getattr(environment, name, part) for name, part in info.PARTS.items()})
+    monkeypatch.setattr(info, "PARTS", {name: getattr(system, name, part) for name, part in info.PARTS.items()})
     monkeypatch.setattr(backend, "cupy_obstacle", fails)
-    monkeypatch.setattr(fused, "obstacle", fails)
-    monkeypatch.setattr(info.tokens, "folder", fails)
+    monkeypatch.setattr(kernels, "obstacle", fails)
+    monkeypatch.setattr(info.token_store, "folder", fails)
     for arguments in (["info"], ["info", "--json"]):
         assert cli.main(arguments) == 0
         out = capsys.readouterr().out

@@ -6,10 +6,10 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import inspect
+from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
-from bptt.nn import loss, model, packing
-from bptt.run.language_model import LanguageModel
-from bptt.text.vocabulary import Vocabulary
+from bptt.inference.language_model import LanguageModel
+from bptt.nn import loss, model, tree
 
 MODELS = pytest.mark.parametrize(("cell", "layers"), [(cell, n) for cell in ("vanilla", "gru", "lstm") for n in (1, 2)])
 TEXT = "abacabad"
@@ -19,9 +19,9 @@ H, EPSILON = 4, 1e-5
 def trained(cell="gru", layers=1, mode="lines", dtype="float64", hidden=H):
     rng = np.random.default_rng(1)
     config = model.Config(cell, 5, hidden, layers)
-    params = packing.transform(lambda a: a + 0.4 * rng.normal(size=a.shape), model.init(config, rng))
+    params = tree.transform(lambda a: a + 0.4 * rng.normal(size=a.shape), model.init(config, rng))
     here = backends.select("numpy", dtype)
-    return LanguageModel(config, Vocabulary(tuple("\nabcd")), mode, packing.transform(here.put, params), here, {})
+    return LanguageModel(config, Vocabulary(tuple("\nabcd")), mode, tree.transform(here.put, params), here, {})
 
 
 def by_steps(one, x, y, nudged=None):

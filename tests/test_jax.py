@@ -6,7 +6,7 @@ import pytest
 jax = pytest.importorskip("jax", reason="jax is not installed: nox -s jax runs these")
 
 from bptt.backend import select  # noqa: E402
-from bptt.nn import loss, model, packing  # noqa: E402
+from bptt.nn import loss, model, tree  # noqa: E402
 
 T, B, V, H = 5, 3, 7, 4
 
@@ -18,9 +18,9 @@ def test_grad_through_our_forward(cell, layers, compiled):
     rng = np.random.default_rng(1)
     config = model.Config(cell, V, H, layers)
     put = select("jax", "float64").put
-    params = packing.transform(lambda a: put(a + 0.3 * rng.normal(size=a.shape)), model.init(config, rng))
+    params = tree.transform(lambda a: put(a + 0.3 * rng.normal(size=a.shape)), model.init(config, rng))
     x, y, mask = put(rng.integers(0, V, (T, B))), put(rng.integers(0, V, (T, B))), put((rng.random((T, B)) < 0.8).astype(float))
-    keep = packing.transform(put, model.dropout_masks(config, rng, 0.3, B))
+    keep = tree.transform(put, model.dropout_masks(config, rng, 0.3, B))
 
     def mean(params):
         return loss.forward(model.forward(config, params, x, None, keep)[0], y, mask)[0]
@@ -30,5 +30,5 @@ def test_grad_through_our_forward(cell, layers, compiled):
 
     wrap = jax.jit if compiled else lambda function: function
     expected, gradient = wrap(jax.grad(mean))(params), wrap(ours)(params)
-    for (name, d), (_, e) in zip(packing.leaves(gradient), packing.leaves(expected)):
+    for (name, d), (_, e) in zip(tree.leaves(gradient), tree.leaves(expected)):
         np.testing.assert_allclose(np.asarray(d), np.asarray(e), rtol=0, atol=1e-12, err_msg=name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt.run import checkpoint
+from bptt.checkpoint import store
 from runs import NAMES, PLAIN, outcome, process, steps, wait
 from runs import forked as run
 
@@ -96,7 +96,7 @@ WAYS = [killed_from_outside, killed_from_inside, killed_in_a_save]
 def check(out):
     """Whatever has a name is whole."""
     for step in steps(out):
-        checkpoint.read(out / "checkpoints" / f"step-{step:08d}", run=True)
+        store.read(out / "checkpoints" / f"step-{step:08d}", run=True)
     if steps(out):
         assert np.isfinite(bptt.load(out, backend="numpy").score("ban"))
 

@@ -9,11 +9,11 @@ import pytest
 
 import bptt
 from bptt import backend as backends
+from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
-from bptt.nn import model, packing
-from bptt.run import language_model, sampling
-from bptt.run.language_model import LanguageModel
-from bptt.text.vocabulary import BYTES, characters
+from bptt.inference import generate, language_model
+from bptt.inference.language_model import LanguageModel
+from bptt.nn import model, tree
 
 TEXT = "anna\nbo\ncarla\n"
 
@@ -23,7 +23,7 @@ def make(mode="lines", vocabulary=None, backend=None, cell="gru", layers=1, scal
     vocabulary = vocabulary or characters(TEXT)
     backend = backend or backends.select("numpy", "float64")
     config = model.Config(cell, len(vocabulary), 6, layers)
-    params = packing.transform(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(seed)))
+    params = tree.transform(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(seed)))
     return LanguageModel(config, vocabulary, mode, params, backend, {"text": "names", "held_out": 1.25})
 
 
@@ -111,8 +111,8 @@ def test_more_texts_than_are_written_at_a_time(monkeypatch):
     whole = m.sample(150)
     monkeypatch.setattr(language_model, "BATCH", 4)
     sizes = []
-    real = sampling.texts
-    monkeypatch.setattr(sampling, "texts", lambda *a: sizes.append(a[-1]) or real(*a))
+    real = generate.texts
+    monkeypatch.setattr(generate, "texts", lambda *a: sizes.append(a[-1]) or real(*a))
     assert m.sample(150) == whole
     assert sizes == [4] * 37 + [2]
     assert len(set(whole)) > 100
@@ -338,7 +338,7 @@ def test_a_type_of_choice(tmp_path):
     m = make()
     m.save(tmp_path / "model")
     half = bptt.load(tmp_path / "model", dtype="float32")
-    assert {array.dtype for _, array in packing.leaves(half.params)} == {np.dtype(np.float32)}
+    assert {array.dtype for _, array in tree.leaves(half.params)} == {np.dtype(np.float32)}
     assert half.score(TEXT) == pytest.approx(m.score(TEXT), rel=1e-5)
     half.save(tmp_path / "half")
     assert bptt.load(tmp_path / "half").backend.dtype == "float32"

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bptt.run import data
-from bptt.run.settings import Settings
-from bptt.text import corpus, source
+from bptt.config.settings import Settings
+from bptt.data import corpus, dataset, source
 
 MB = 1_000_000
 NAMES = b"".join(f"{a}{b}{c}{d}na\n".encode() for a in "bdfgk" for b in "aeiou" for c in "lmnrst" for d in ("ia", "e", "orio"))
@@ -31,11 +30,11 @@ KINDS = {
 SCRIPT = """
 import itertools, json, resource, sys
 import numpy as np
-import bptt.run.training
+import bptt.train_step.update
 from bptt import backend
-from bptt.run import data
-from bptt.run.settings import Settings
-from bptt.text import batches
+from bptt.training import data
+from bptt.config.settings import Settings
+from bptt.data import batches
 
 path, mode, vocabulary = sys.argv[1:]
 ready = data.prepare(path, Settings(mode=mode, vocabulary=vocabulary), np.random.default_rng(0))
@@ -111,6 +110,6 @@ def test_many_combining_marks(tmp_path, monkeypatch):
         assert len(read.ids) == 1 + 400_004
         assert read.vocabulary.symbols == ("\n", "a", "b", "\u0301")
         for mode in ("lines", "stream"):
-            ready = data.prepare(path, Settings(mode=mode), np.random.default_rng(0))
-            assert data.targets(ready.training) + data.targets(ready.held_out) == 400_004
+            ready = dataset.prepare(path, Settings(mode=mode), np.random.default_rng(0))
+            assert dataset.targets(ready.training) + dataset.targets(ready.held_out) == 400_004
     assert list(Path(tmp_path / "cache").glob("*.ids"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bptt.nn import linear
-from bptt.nn.arrays import one_hot, rows, sigmoid
+from bptt.nn.ops import one_hot, rows, sigmoid
 
 
 @pytest.fixture

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import errors, fused
-from bptt.nn import model, packing
-from bptt.run import environment, links, memory, preparation, threads
-from bptt.run.data import held_out_windows
-from bptt.run.evaluation import evaluate
-from bptt.run.parallel import Ranks
-from bptt.run.settings import from_flags
-from bptt.run.updates import updates
+from bptt import errors, kernels, system
+from bptt.config.settings import from_flags
+from bptt.data.dataset import held_out_windows
+from bptt.distributed import allreduce
+from bptt.distributed.process_group import Ranks
+from bptt.inference.evaluation import evaluate
+from bptt.nn import model, tree
+from bptt.train_step import threads
+from bptt.train_step.stepper import updates
+from bptt.training import memory_estimate, setup
 
 pytestmark = pytest.mark.usefixtures("_pure")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of a process is read from Linux")
@@ -26,11 +28,11 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pea
 def _pure(monkeypatch):
     """Compiled twins take less, and tracemalloc does not count it."""
     monkeypatch.setenv("BPTT_FUSED", "0")
-    fused.stop()
+    kernels.stop()
 
 
 def ready(text="python-help", **flags):
-    return preparation.from_scratch(text, from_flags({"backend": "numpy", "validation": 0, **flags}))
+    return setup.from_scratch(text, from_flags({"backend": "numpy", "validation": 0, **flags}))
 
 
 class Echo:
@@ -65,7 +67,7 @@ def test_the_numbers_of_an_update(cell, sizes, processes):
     if processes > 1:
         run = run._replace(task=run.task._replace(ranks=Ranks(0, processes, 0, processes, Echo())))
     tracemalloc.start()
-    link = links.between(run.task.ranks, run.task.backend, 1 + np.size(run.now.state.theta), nccl=False)
+    link = allreduce.between(run.task.ranks, run.task.backend, 1 + np.size(run.now.state.theta), nccl=False)
     rows = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     run = run._replace(task=run.task._replace(link=link))
@@ -79,7 +81,7 @@ def test_the_numbers_of_an_update(cell, sizes, processes):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    ratio = 4 * memory.updating(run.task) / (peak + held + rows)
+    ratio = 4 * memory_estimate.updating(run.task) / (peak + held + rows)
     assert 0.85 < ratio < (1.15 if processes == 1 else 1.25)  # parts are counted as if each were an update
 
 
@@ -87,7 +89,7 @@ def test_the_numbers_of_an_update(cell, sizes, processes):
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_numbers_of_a_measurement_of_several_windows(cell, layers):
     run = ready("a bb ab " * 3000 + "\n", mode="stream", validation=0.4, cell=cell, hidden=64, layers=layers)
-    task, params = run.task, packing.unpack(run.now.state.theta, model.shapes(run.task.config))
+    task, params = run.task, tree.unpack(run.now.state.theta, model.shapes(run.task.config))
     windows = list(held_out_windows(task.data))
     assert len(windows) > 2
     tracemalloc.start()
@@ -96,7 +98,7 @@ def test_the_numbers_of_a_measurement_of_several_windows(cell, layers):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 4 * memory.measuring(task) == pytest.approx(peak + 4 * 3 * np.size(run.now.state.theta), rel=0.15)
+    assert 4 * memory_estimate.measuring(task) == pytest.approx(peak + 4 * 3 * np.size(run.now.state.theta), rel=0.15)
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -115,7 +117,9 @@ def test_the_numbers_of_the_largest_update_by_lines(cell, sizes):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 4 * memory.updating(run.task) == pytest.approx(peak + held, rel=0.2)  # what is promised; 15 % but for one of these
+    assert 4 * memory_estimate.updating(run.task) == pytest.approx(
+        peak + held, rel=0.2
+    )  # what is promised; 15 % but for one of these
 
 
 @LINUX
@@ -154,7 +158,7 @@ def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
     for hidden in (10**6, 10**8, 10**9):
         with pytest.raises(errors.OutOfMemory, match=rf"^out of memory: --hidden {hidden} --layers 3: [\d,]+ parameters need"):
             ready(hidden=hidden, layers=3)
-    monkeypatch.setattr(environment, "physical", lambda: 1e6)
+    monkeypatch.setattr(system, "physical", lambda: 1e6)
     monkeypatch.setattr(model, "init", lambda *_: pytest.fail("memory was taken"))
     words = r"--batch 32 --length 64 need about .* GB, this machine has 0.0 GB: choose a smaller --batch or --length"
     with pytest.raises(bptt.OutOfMemory, match=words):
@@ -167,11 +171,11 @@ def test_processes_share_the_cores_and_the_memory_of_a_machine(monkeypatch):
     task = ready("python-help", hidden=128, batch=512, length=64).task
     eight = Ranks(0, 8, 0, 8)
     monkeypatch.setattr(threads, "workers", lambda: 1)
-    alone = memory.updating(task._replace(ranks=eight))
+    alone = memory_estimate.updating(task._replace(ranks=eight))
     monkeypatch.setattr(threads, "workers", lambda: 8)
-    assert memory.updating(task._replace(ranks=eight)) == alone < 0.3 * memory.updating(task)
-    each = memory.needed(task._replace(ranks=eight), plotting=False)
-    monkeypatch.setattr(environment, "physical", lambda: 7 * each)
-    memory.refuse_too_large(task._replace(ranks=eight._replace(neighbours=6)))
+    assert memory_estimate.updating(task._replace(ranks=eight)) == alone < 0.3 * memory_estimate.updating(task)
+    each = memory_estimate.needed(task._replace(ranks=eight), plotting=False)
+    monkeypatch.setattr(system, "physical", lambda: 7 * each)
+    memory_estimate.refuse_too_large(task._replace(ranks=eight._replace(neighbours=6)))
     with pytest.raises(bptt.OutOfMemory, match="GB in each of 8 processes, this machine has"):
-        memory.refuse_too_large(task._replace(ranks=eight))
+        memory_estimate.refuse_too_large(task._replace(ranks=eight))

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
-from bptt import fused
-from bptt.nn import model, packing
-from bptt.run import preparation, sampling, updates, validation
-from bptt.run.choosing import Choice
-from bptt.run.sampling import Ending
-from bptt.run.settings import from_flags
+from bptt import kernels
+from bptt.config.settings import from_flags
+from bptt.inference import generate
+from bptt.inference.generate import Ending
+from bptt.inference.sampling import Choice
+from bptt.nn import model, tree
+from bptt.train_step import stepper
+from bptt.training import setup, validation
 from conftest import no_host_looks
 from runs import NAMES, PROSE
 
@@ -19,7 +21,7 @@ TEXTS = pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 
 def ready(text, **flags):
     small = {"hidden": 5, "layers": 2, "steps": 24, "batch": 6, "length": 3, "backend": "strict", "validation": 0}
-    return preparation.from_scratch(text, from_flags({**small, **flags}))
+    return setup.from_scratch(text, from_flags({**small, **flags}))
 
 
 def recorded(action):
@@ -36,9 +38,9 @@ def recorded(action):
 @TEXTS
 @pytest.mark.parametrize("how", [{"graph": False}, {}, {"micro_batches": 2}], ids=["one-by-one", "recorded", "in-parts"])
 def test_updates(monkeypatch, cell, text, how):
-    monkeypatch.setattr(fused, "recorder", lambda: recorded)
+    monkeypatch.setattr(kernels, "recorder", lambda: recorded)
     run = ready(text, cell=cell, dropout=0.2, **how)
-    those = updates.updates(run.task, run.now.state, lambda _: 5)
+    those = stepper.updates(run.task, run.now.state, lambda _: 5)
     state, _ = next(those)  # the first one may import what it needs
     while state.step < 24:
         with no_host_looks():
@@ -49,7 +51,7 @@ def test_updates(monkeypatch, cell, text, how):
 @TEXTS
 def test_measurements(cell, text):
     run = ready(text, cell=cell, validation=0.3)
-    params = packing.unpack(run.now.state.theta, model.shapes(run.task.config))
+    params = tree.unpack(run.now.state.theta, model.shapes(run.task.config))
     before = validation.held_out(run.task, params)
     with no_host_looks():
         assert validation.held_out(run.task, params) == before
@@ -61,11 +63,11 @@ def test_measurements(cell, text):
 def test_texts(monkeypatch, cell, choice, ending):
     """The characters that are written at a time; between those what was written is read."""
     made = []
-    monkeypatch.setattr(fused, "recorder", lambda: lambda action: made.append(action) or recorded(action))
-    monkeypatch.setattr(sampling, "TOGETHER", 4)
+    monkeypatch.setattr(kernels, "recorder", lambda: lambda action: made.append(action) or recorded(action))
+    monkeypatch.setattr(generate, "TOGETHER", 4)
     where, config = backends.select("strict", "float64"), model.Config(cell, 7, 5, 2)
-    params = packing.transform(lambda a: where.put(3 * a), model.init(config, np.random.default_rng(1)))
+    params = tree.transform(lambda a: where.put(3 * a), model.init(config, np.random.default_rng(1)))
     given = config, params, where, np.array([0, 4]), choice, ending
-    found = list(sampling.generate(*given, sampling.uniforms(5, 0, 70)))
+    found = list(generate.generate(*given, generate.uniforms(5, 0, 70)))
     assert {len(ids) for ids in found} == {70}
     assert made or ending.newline == 0  # where so many end early that no two batches are of one size

@@ -14,11 +14,11 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import cli
+from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
-from bptt.nn import model, packing
-from bptt.run import onnx_graph
-from bptt.run.language_model import LanguageModel
-from bptt.text.vocabulary import Vocabulary
+from bptt.export import onnx
+from bptt.inference.language_model import LanguageModel
+from bptt.nn import model, tree
 
 pytestmark = pytest.mark.onnx
 SYMBOLS = "\nabcdef"
@@ -38,14 +38,14 @@ def trained(cell="gru", layers=1, hidden=9, initial="learned", dtype="float32"):
     rng = np.random.default_rng(2)
     config = model.Config(cell, len(SYMBOLS), hidden, layers, initial)
     # more, and rounding would grow from step to step in a tanh network
-    params = packing.transform(lambda a: a + 0.1 * rng.normal(size=a.shape), model.init(config, rng))
+    params = tree.transform(lambda a: a + 0.1 * rng.normal(size=a.shape), model.init(config, rng))
     here = backends.select("numpy", dtype)
     record = {"text": "a text", "source": "/home/somebody/text", "step": 7}
-    return LanguageModel(config, Vocabulary(tuple(SYMBOLS)), "lines", packing.transform(here.put, params), here, record)
+    return LanguageModel(config, Vocabulary(tuple(SYMBOLS)), "lines", tree.transform(here.put, params), here, record)
 
 
 def saved(one, folder):
-    onnx_graph.to_onnx(one, folder / "model.onnx")
+    onnx.to_onnx(one, folder / "model.onnx")
     return str(folder / "model.onnx")
 
 
@@ -124,9 +124,9 @@ def test_the_metadata_says_the_rest(tmp_path, cell, initial):
 def test_the_same_model_gives_the_same_bytes_and_float64_is_rounded(tmp_path):
     paths = [tmp_path / name for name in "ab"]
     for path in paths:
-        onnx_graph.to_onnx(trained("lstm", 2, dtype="float64"), path)
+        onnx.to_onnx(trained("lstm", 2, dtype="float64"), path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    onnx_graph.to_onnx(trained("lstm", 2, dtype="float32"), tmp_path / "c")
+    onnx.to_onnx(trained("lstm", 2, dtype="float32"), tmp_path / "c")
     one = trained("lstm", 2)
     inputs = given(one, np.zeros((3, 1), np.int64), model.initial_states(one.config, one.params, 1))
     (single,), (double,) = (runtime(str(tmp_path / name)).run(["logits"], inputs) for name in "ca")
@@ -148,7 +148,7 @@ def test_the_example_in_the_readme(tmp_path, capsys, monkeypatch):
     code = next(part for part in parts if "onnxruntime" in part)
     monkeypatch.chdir(tmp_path)
     one = bptt.train(["anna", "bob", "carol"] * 5, report=None, hidden=8, steps=40, backend="numpy")
-    onnx_graph.to_onnx(one, "dinosaurs.onnx")
+    onnx.to_onnx(one, "dinosaurs.onnx")
     exec(compile(code, "README.md", "exec"), {})
     likeliest = max(one.next("")[:1], key=lambda pair: pair[1])[0]
     assert capsys.readouterr().out.strip() == likeliest
@@ -156,12 +156,12 @@ def test_the_example_in_the_readme(tmp_path, capsys, monkeypatch):
 
 def test_what_cannot_be_exported_is_told_in_words(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(onnx_graph, "MOST", 2000)
+        patch.setattr(onnx, "MOST", 2000)
         with pytest.raises(
             InputError, match="2,428 bytes of weights: an ONNX file holds at most 2,000: export --to torch instead"
         ):
-            onnx_graph.to_onnx(trained(), tmp_path / "model.onnx")
+            onnx.to_onnx(trained(), tmp_path / "model.onnx")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs onnx, which is not installed: pip install 'bptt\[onnx\]'"):
-        onnx_graph.to_onnx(trained(), tmp_path / "model.onnx")
+        onnx.to_onnx(trained(), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

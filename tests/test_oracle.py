@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt import textbook
-from bptt.nn import linear, loss, model, optimizers, packing, vanilla
+from bptt.nn import linear, loss, model, optimizers, tree, vanilla
 
 
 def textbook_parameters(rng, n_a, n_x):
@@ -37,7 +37,7 @@ def test_random_sequences(T, n_a, n_x, seed):
     got = model.loss_and_gradient(config, engine_parameters(p, a0), X, Y, np.ones((T, 1)))
     expected = textbook_results(p, X[:, 0].tolist(), Y[:, 0].tolist(), a0)
     assert float(got[0]) == pytest.approx(float(expected[0]), rel=1e-12)
-    for (name, d), (_, e) in zip(packing.leaves(got[1]), packing.leaves(expected[1])):
+    for (name, d), (_, e) in zip(tree.leaves(got[1]), tree.leaves(expected[1])):
         np.testing.assert_allclose(d, e, rtol=0, atol=1e-12 * max(1.0, np.abs(e).max()), err_msg=name)
     np.testing.assert_allclose(got[2][0].a[0, :], expected[2][:, 0], atol=1e-12)
 
@@ -79,13 +79,13 @@ def test_fifty_updates_of_the_course(rng):
     p, a = textbook_parameters(rng, 5, 6), np.zeros((5, 1))
     config = model.Config("vanilla", 6, 5, initial="zero")
     shapes = model.shapes(config)
-    theta = packing.pack(engine_parameters(p, a)._replace(initial=()))
+    theta = tree.pack(engine_parameters(p, a)._replace(initial=()))
     memory, states = optimizers.start(theta), (vanilla.State(np.zeros((1, 5))),)
     for _ in range(50):
         T = int(rng.integers(1, 8))
         X, Y = rng.integers(0, 6, (T, 1)), rng.integers(0, 6, (T, 1))
         _, _, a = textbook.optimize(X[:, 0].tolist(), Y[:, 0].tolist(), a, p, learning_rate=0.05)
-        _, d, states = model.loss_and_gradient(config, packing.unpack(theta, shapes), X, Y, np.ones((T, 1)), states)
-        clipped = optimizers.clip_by_value(packing.pack(d) * T, 5.0)
+        _, d, states = model.loss_and_gradient(config, tree.unpack(theta, shapes), X, Y, np.ones((T, 1)), states)
+        clipped = optimizers.clip_by_value(tree.pack(d) * T, 5.0)
         theta, memory = optimizers.sgd(theta, clipped, memory, 0.05)
-    np.testing.assert_allclose(theta, packing.pack(engine_parameters(p, a)._replace(initial=())), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(theta, tree.pack(engine_parameters(p, a)._replace(initial=())), rtol=0, atol=1e-12)

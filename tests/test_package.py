@@ -28,14 +28,14 @@ def test_version_is_the_one_of_the_metadata():
     assert run(COMMAND, "--version").stdout.strip() == bptt.__version__
 
 
-@pytest.mark.parametrize("module", ["bptt", "bptt.run.trainer", "bptt.cli"])
+@pytest.mark.parametrize("module", ["bptt", "bptt.training.trainer", "bptt.cli"])
 def test_import_is_light(module):
     """What costs seconds or is optional is imported where it is used; the command line's parser by the command line alone."""
     done = run(sys.executable, "-W", "error", "-c", f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))")
     assert done.returncode == 0, done.stderr
     imported = set(json.loads(done.stdout))
     heavy = {"cupy", "torch", "jax", "numba", "matplotlib", "scipy", "mpi4py", "array_api_strict", "pytest"}
-    heavy |= {"bptt": {"numpy", "bptt.run"}, "bptt.cli": set()}.get(module, {"cyclopts", "rich"})
+    heavy |= {"bptt": {"numpy", "bptt.training"}, "bptt.cli": set()}.get(module, {"cyclopts", "rich"})
     assert module in imported
     assert not imported & heavy
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bptt.nn import model, packing
+from bptt.nn import model, tree
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -11,16 +11,16 @@ from bptt.nn import model, packing
 @pytest.mark.parametrize("initial", ["learned", "zero"])
 def test_round_trip(lab, rng, cell, layers, initial):
     config = model.Config(cell, 5, 3, layers, initial)
-    params = packing.transform(lambda array: rng.normal(size=array.shape), model.init(config, rng))
+    params = tree.transform(lambda array: rng.normal(size=array.shape), model.init(config, rng))
     shapes = model.shapes(config)
-    assert packing.transform(lambda array: list(array.shape), params) == shapes
-    vector, back = lab.call(lambda nested: (packing.pack(nested), packing.unpack(packing.pack(nested), shapes)), params)
-    assert vector.shape == (packing.count(shapes),)
+    assert tree.transform(lambda array: list(array.shape), params) == shapes
+    vector, back = lab.call(lambda nested: (tree.pack(nested), tree.unpack(tree.pack(nested), shapes)), params)
+    assert vector.shape == (tree.count(shapes),)
     lab.close(back, params, 1e-12 if lab.backend.dtype == "float64" else 1e-6)
 
 
 def test_names_are_paths():
-    names = [name for name, _ in packing.leaves(model.shapes(model.Config("lstm", 5, 3, 2)))]
+    names = [name for name, _ in tree.leaves(model.shapes(model.Config("lstm", 5, 3, 2)))]
     assert names == [
         *("layers.0.Wax", "layers.0.Waa", "layers.0.b", "layers.1.Wax", "layers.1.Waa", "layers.1.b"),
         *("initial.0.a", "initial.0.c", "initial.1.a", "initial.1.c", "Wya", "by"),
@@ -28,5 +28,5 @@ def test_names_are_paths():
 
 
 def test_pieces_stand_in_order():
-    vector = packing.pack((np.array([[1.0, 2.0], [3.0, 4.0]]), (np.array([5.0]),)))
+    vector = tree.pack((np.array([[1.0, 2.0], [3.0, 4.0]]), (np.array([5.0]),)))
     np.testing.assert_array_equal(vector, [1, 2, 3, 4, 5])

@@ -14,11 +14,11 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import cli
-from bptt.nn import model, packing
+from bptt.data.vocabulary import BYTES, Vocabulary
+from bptt.export import web_page
+from bptt.inference.language_model import LanguageModel
+from bptt.nn import model, tree
 from bptt.report import page
-from bptt.run import player
-from bptt.run.language_model import LanguageModel
-from bptt.text.vocabulary import BYTES, Vocabulary
 from runs import NAMES, PROSE
 
 BROWSER = pytest.mark.browser
@@ -29,11 +29,9 @@ def trained(cell="gru", layers=1, mode="lines", initial="learned", vocabulary=No
     rng = np.random.default_rng(3)
     vocabulary = vocabulary or Vocabulary(tuple(SYMBOLS))
     config = model.Config(cell, len(vocabulary), 12, layers, initial)
-    params = packing.transform(lambda a: a + 0.2 * rng.normal(size=a.shape), model.init(config, rng))
+    params = tree.transform(lambda a: a + 0.2 * rng.normal(size=a.shape), model.init(config, rng))
     here = backends.select("numpy", "float32")
-    return LanguageModel(
-        config, vocabulary, mode, packing.transform(here.put, params), here, {"text": "</script><b>a text</b>"}
-    )
+    return LanguageModel(config, vocabulary, mode, tree.transform(here.put, params), here, {"text": "</script><b>a text</b>"})
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def browser(request):
 
 
 def opened(browser, one, folder):
-    player.to_page(one, folder / "page.html")
+    web_page.to_page(one, folder / "page.html")
     browser.get((folder / "page.html").as_uri())
     return browser
 
@@ -102,7 +100,7 @@ def test_the_greedy_continuation_of_twenty_beginnings_is_that_of_python(browser,
     for beginning in beginnings:
         settle(browser, beginning, 0)
         by(browser, "button").click()
-        (expected,) = one.sample(1, temperature=0, prompt=beginning, length=player.LONGEST[mode])
+        (expected,) = one.sample(1, temperature=0, prompt=beginning, length=web_page.LONGEST[mode])
         assert written(browser) == [expected] * (10 if mode == "lines" else 3)
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
@@ -152,7 +150,7 @@ def test_a_model_of_bytes_and_a_narrow_screen(browser, tmp_path):
     browser.set_window_size(360, 640)
     settle(browser, "é", 0)
     by(browser, "button").click()
-    (expected,) = one.sample(1, temperature=0, prompt="é", length=player.LONGEST["lines"])
+    (expected,) = one.sample(1, temperature=0, prompt="é", length=web_page.LONGEST["lines"])
     assert written(browser)[0] == expected
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     browser.set_window_size(1000, 800)
@@ -191,7 +189,7 @@ def test_on_a_telephone_by_touch_alone(telephone, tmp_path):
     tap(telephone, "#temperature", along=0.001)
     assert by(telephone, "output").text == "0.00"
     tap(telephone, "button")
-    (expected,) = one.sample(1, temperature=0, prompt="ab", length=player.LONGEST["lines"])
+    (expected,) = one.sample(1, temperature=0, prompt="ab", length=web_page.LONGEST["lines"])
     assert written(telephone) == [expected] * 10
     assert telephone.execute_script("return document.documentElement.scrollWidth") == 360
 
@@ -239,7 +237,7 @@ def test_it_is_one_file_that_asks_for_nothing(tmp_path, capsys, monkeypatch):
 
 
 def test_nothing_in_a_model_ends_the_script_that_it_stands_in(tmp_path):
-    player.to_page(trained(), tmp_path / "page.html")
+    web_page.to_page(trained(), tmp_path / "page.html")
     source = (tmp_path / "page.html").read_text("utf-8")
     assert source.count("</script>") == 2
     found = json.loads(re.search(r'id="model">(.*?)</script>', source)[1])
@@ -248,5 +246,5 @@ def test_nothing_in_a_model_ends_the_script_that_it_stands_in(tmp_path):
 
 
 def test_a_stream_is_written_on(tmp_path):
-    player.to_page(bptt.train(PROSE, report=None, hidden=4, steps=3, backend="numpy"), tmp_path / "page.html")
+    web_page.to_page(bptt.train(PROSE, report=None, hidden=4, steps=3, backend="numpy"), tmp_path / "page.html")
     assert '"mode": "stream"' in (tmp_path / "page.html").read_text("utf-8")

@@ -11,10 +11,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from bptt.cli import training
-from bptt.run import panel
-from bptt.run.panel import Panel
-from bptt.run.settings import Settings
+from bptt.cli import train
+from bptt.config.settings import Settings
+from bptt.display import panel
+from bptt.display.panel import Panel
 
 HEADING = "text   names\nmodel  gru\nrun    [bold]2,000 steps"
 CONTROL = r"\x1b\[[?\d;]*[A-Za-z]"
@@ -336,9 +336,8 @@ def test_a_panel_needs_a_terminal(monkeypatch):
 
 
 def test_rich_comes_late():
-    code = (
-        "import sys; from bptt.run import panel; print('rich' in sys.modules); panel.terminal(); print('rich' in sys.modules)"
-    )
+    loaded = "print('rich' in sys.modules)"
+    code = f"import sys; from bptt.display import panel; {loaded}; panel.terminal(); {loaded}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\nFalse\n", "")
 
@@ -347,5 +346,5 @@ def test_there_is_none_where_a_launcher_mixes_what_several_processes_write(monke
     monkeypatch.setattr(panel, "terminal", lambda: Console(file=Tty(), force_terminal=True))
     monkeypatch.setattr(panel, "Panel", lambda *_: pytest.fail("a panel"))
     monkeypatch.setenv("PMI_SIZE", "2")
-    with training.telling(Settings(), named=True) as tell:
+    with train.telling(Settings(), named=True) as tell:
         tell("words", {"event": "start", "record": {"plan": {"steps": 9}}})

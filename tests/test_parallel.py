@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt.nn import packing
+from bptt.nn import tree
 from runs import NAMES, PROSE, outcome, steps, wait
 
 pytestmark = pytest.mark.mpi
@@ -95,7 +95,7 @@ def test_processes_make_the_updates_of_micro_batches_bit_for_bit(count, numbers,
     found = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
     for number in numbers:
         text, flags = RUNS[number]
-        expected = packing.pack(bptt.train(text, report=None, micro_batches=count, **flags).params)
+        expected = tree.pack(bptt.train(text, report=None, micro_batches=count, **flags).params)
         for each in found:
             np.testing.assert_array_equal(each[str(number)], expected)
 
@@ -244,7 +244,7 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("module", ["bptt.run.environment", "mpi4py", "mpi4py.MPI"])
+@pytest.mark.parametrize("module", ["bptt.system", "mpi4py", "mpi4py.MPI"])
 def test_ctrl_c_in_one_that_has_not_met_the_others_ends_all(module, names):
     before = time.monotonic()
     code, _, err = run(2, "-c", INTERRUPTED, module, "train", names, *TINY, "--steps", "100000000")
@@ -256,7 +256,7 @@ def test_ctrl_c_in_one_that_has_not_met_the_others_ends_all(module, names):
 
 EARLY = """
 import os, signal, sys
-from bptt.run import preparation
+from bptt.training import preparation
 
 def prepared(*arguments, was=preparation.from_scratch):
     if os.environ["PMI_RANK"] == "1":
@@ -306,7 +306,7 @@ FAILING = """
 import sys, bptt
 sys.path.insert(0, "tests")
 from mpi4py import MPI
-from bptt.run import shares, training
+from bptt.training import shares, training
 from runs import NAMES
 calls, real, rank = [], shares.shares, MPI.COMM_WORLD.rank
 training.DRIFT = 4

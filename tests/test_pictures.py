@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bptt.inspect import Activations, Flow
-from bptt.report import pictures
+from bptt.report import figures
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[plot]'")
 
@@ -21,7 +21,7 @@ def drawn(monkeypatch):
         draw(axes)
         return axes
 
-    monkeypatch.setattr(pictures, "svg", panels)
+    monkeypatch.setattr(figures, "svg", panels)
 
 
 def lines(axes):
@@ -40,11 +40,11 @@ def test_curves_are_in_bits_and_show_where_gradients_are_cut():
         {"step": 10, "loss": 3 * ln2, "rate": 0.1, "norm": 4.0},
         {"step": 20, "loss": 2 * ln2, "rate": 0.2, "norm": 0.5, "held_out": 5 * ln2},
     ]
-    losses, rates, norms = pictures.curves(rows, 1.0)
+    losses, rates, norms = figures.curves(rows, 1.0)
     assert lines(losses) == {"learned from": [[10, 3], [20, 2]], "held out": [[20, 5]]}
     assert [line.get_xydata().tolist() for line in rates.get_lines()] == [[[10, 0.1], [20, 0.2]]]
     assert lines(norms) == {"before clipping": [[10, 4], [20, 0.5]], "after clipping": [[10, 1], [20, 0.5]]}
-    assert list(lines(pictures.curves(rows, None)[2])) == ["before clipping"]
+    assert list(lines(figures.curves(rows, None)[2])) == ["before clipping"]
 
 
 @pytest.mark.usefixtures("drawn")
@@ -54,7 +54,7 @@ def test_curves_are_in_bits_and_show_where_gradients_are_cut():
 def test_each_gate_is_where_it_closes_and_opens(cell, names):
     T, L, H = 20, 2, 3
     gates = np.random.default_rng(0).random((T, L, 3 if cell == "gru" else 4, H)) ** 3
-    panels = pictures.saturation(cell, seen(np.zeros((T, L, H)), gates))
+    panels = figures.saturation(cell, seen(np.zeros((T, L, H)), gates))
     for layer in range(L):
         expected = {}
         for name, number in names.items():
@@ -67,7 +67,7 @@ def test_each_gate_is_where_it_closes_and_opens(cell, names):
 def test_units_that_are_pushed_far_are_counted_by_layer():
     a = np.zeros((4, 2, 3))
     a[:, 1, 0], a[:2, 1, 1] = -0.95, 0.95  # in layer 2: always, every other step, never
-    first, far_first, second, far_second = pictures.saturation("vanilla", seen(a))
+    first, far_first, second, far_second = figures.saturation("vanilla", seen(a))
     assert [p.get_height() for p in first.patches if p.get_height()] == [12]
     assert [p.get_height() for p in second.patches if p.get_height()] == [4, 6, 2]
     assert [p.get_x() for p in far_first.patches if p.get_height()] == pytest.approx([0])
@@ -81,7 +81,7 @@ def test_flow_goes_from_left_to_right_in_time_and_upwards_into_the_past():
     L, T, K = 2, 7, 4
     norms = np.exp(np.random.default_rng(0).normal(size=(L, T, K + 1)))
     norms[:, [0, 0], [1, 2]] = np.nan
-    first, second, means, empty = pictures.flow(Flow(norms, np.nanmean(norms, axis=1)))
+    first, second, means, empty = figures.flow(Flow(norms, np.nanmean(norms, axis=1)))
     for layer, axes in enumerate((first, second)):
         np.testing.assert_allclose(axes.images[0].get_array().filled(np.nan), np.log10(norms[layer].T))
         assert axes.get_title() == f"layer {layer + 1}"
@@ -93,7 +93,7 @@ def test_flow_goes_from_left_to_right_in_time_and_upwards_into_the_past():
 @pytest.mark.usefixtures("drawn")
 def test_each_radius_has_its_name_and_there_is_a_line_at_one():
     found = np.arange(12.0).reshape(2, 2, 3)
-    (axes,) = pictures.radii([4, 8], found, ("r", "u", "n"))
+    (axes,) = figures.radii([4, 8], found, ("r", "u", "n"))
     (border,) = [line for line in axes.get_lines() if line.get_label().startswith("_")]
     assert list(border.get_ydata()) == [1, 1]
     named = {label: points for label, points in lines(axes).items() if not label.startswith("_")}
@@ -105,25 +105,25 @@ def test_each_radius_has_its_name_and_there_is_a_line_at_one():
 
 
 def test_a_picture_has_letters_no_date_and_the_colour_of_the_page():
-    picture = pictures.radii([4, 8], np.ones((2, 1, 1)), ("",))
+    picture = figures.radii([4, 8], np.ones((2, 1, 1)), ("",))
     assert ">spectral radius of Waa</text>" in picture
     assert "<metadata>" not in picture
     assert "dc:date" not in picture
-    assert pictures.INK not in picture
+    assert figures.INK not in picture
 
 
 @pytest.mark.usefixtures("drawn")
 def test_of_five_layers_the_last_one_is_the_fifth():
     a, norms = np.zeros((4, 5, 2)), np.ones((5, 3, 3)) * np.arange(1, 6)[:, None, None]
     a[:, 4, :] = 0.5
-    panels = pictures.saturation("vanilla", seen(a))
+    panels = figures.saturation("vanilla", seen(a))
     assert [axes.get_title() for axes in panels[::2]] == [f"layer {layer}: activations" for layer in (1, 2, 3, 5)]
     assert [[p.get_x() for p in axes.patches if p.get_height()] == pytest.approx([0.5], abs=0.06) for axes in panels[::2]] == [
         *[False] * 3,
         True,
     ]
-    panels = pictures.flow(Flow(norms, norms.mean(axis=1)))
+    panels = figures.flow(Flow(norms, norms.mean(axis=1)))
     assert [axes.get_title() for axes in panels[:4]] == [f"layer {layer}" for layer in (1, 2, 3, 5)]
     np.testing.assert_allclose(panels[3].images[0].get_array(), np.log10(5.0))
-    (axes,) = pictures.radii([4, 8], np.arange(10.0).reshape(2, 5, 1), ("",))
+    (axes,) = figures.radii([4, 8], np.arange(10.0).reshape(2, 5, 1), ("",))
     assert lines(axes)["layer 5"] == [[4, 4], [8, 9]]

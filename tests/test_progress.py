@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import bptt
-from bptt.run import progress, sampling
+from bptt.inference import generate
+from bptt.training import messages
 
 NAMES = [a + b for a in "bdklm" for b in "aeio"]
 
@@ -67,7 +68,7 @@ def test_the_ending_has_ten_names_that_are_new():
 
 def test_a_taste_of_names_is_short_and_has_no_empty_ones(monkeypatch):
     names = ["ba", "", " ", "x" * 80]
-    monkeypatch.setattr(sampling, "texts", lambda *_: names)
+    monkeypatch.setattr(generate, "texts", lambda *_: names)
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: names)
     _, lines = news(NAMES, steps=1)
     assert lines[1].endswith("  " + f"ba, {'x' * 56}")
@@ -98,7 +99,7 @@ def test_no_character_of_a_text_reaches_the_terminal_as_a_command(mode):
 def test_what_the_console_cannot_encode_is_a_question_mark(monkeypatch, encoding, shown):
     console = io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr(sys, "stdout", console)
-    progress.say("café 日")
+    messages.say("café 日")
     assert console.buffer.getvalue() == shown
 
 
@@ -115,6 +116,6 @@ def test_ctrl_c_in_the_last_words_cuts_them_short(monkeypatch, tmp_path):
 
 
 def test_printable():
-    assert progress.printable("é日 \x1b[m\t\n\u2028\x9b.") == "é日  [m    ."
-    assert progress.printable("👩\u200d🚀 \u200c.\u202a\u202e\u2066\u2069.") == "👩\u200d🚀 \u200c.    ."
-    assert progress.printable("a\tb\nc\r", "\n\t") == "a\tb\nc "
+    assert messages.printable("é日 \x1b[m\t\n\u2028\x9b.") == "é日  [m    ."
+    assert messages.printable("👩\u200d🚀 \u200c.\u202a\u202e\u2066\u2069.") == "👩\u200d🚀 \u200c.    ."
+    assert messages.printable("a\tb\nc\r", "\n\t") == "a\tb\nc "

@@ -5,10 +5,10 @@ import pytest
 
 from bptt import backend as backends
 from bptt.errors import CaptureError
-from bptt.nn import model, packing
-from bptt.run import recording, sampling
-from bptt.run.choosing import Choice
-from bptt.run.sampling import Ending
+from bptt.inference import generate, graphed
+from bptt.inference.generate import Ending
+from bptt.inference.sampling import Choice
+from bptt.nn import model, tree
 
 
 @pytest.mark.parametrize("error", [None, CaptureError("a matrix product")])
@@ -26,7 +26,7 @@ def test_a_recorded_function_gives_what_the_function_does(error):
             raise error
         return action
 
-    replayed = recording.replayed(function, record)
+    replayed = graphed.replayed(function, record)
     rng, given, found = np.random.default_rng(0), [], []
     for n in (3, 3, 3, 4, 3, 4, 4):
         given.append(((rng.random(n), rng.random(n)), rng.random(n)))
@@ -41,14 +41,14 @@ def test_a_recorded_function_gives_what_the_function_does(error):
 def test_texts_written_by_a_recording_are_the_same(monkeypatch, ending):
     where, here = backends.select("strict", "float64"), backends.select("numpy", "float64")
     config = model.Config("lstm", 7, 5, 2)
-    params = packing.transform(lambda a: 3 * a, model.init(config, np.random.default_rng(1)))
+    params = tree.transform(lambda a: 3 * a, model.init(config, np.random.default_rng(1)))
 
     def written(backend):
-        given = config, packing.transform(backend.put, params), backend, np.array([0, 4]), Choice(0.9)
-        return np.array(list(sampling.generate(*given, ending, sampling.uniforms(5, 0, 70))))
+        given = config, tree.transform(backend.put, params), backend, np.array([0, 4]), Choice(0.9)
+        return np.array(list(generate.generate(*given, ending, generate.uniforms(5, 0, 70))))
 
     expected, recorded = written(here), []
-    monkeypatch.setattr(sampling.fused, "recorder", lambda: lambda action: recorded.append(action) or action)
-    monkeypatch.setattr(sampling, "TOGETHER", 4)
+    monkeypatch.setattr(generate.kernels, "recorder", lambda: lambda action: recorded.append(action) or action)
+    monkeypatch.setattr(generate, "TOGETHER", 4)
     np.testing.assert_array_equal(written(where), expected)
     assert recorded or ending.newline == 0  # where so many end early that no two batches are of one size

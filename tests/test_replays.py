@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import dispatch, errors, fused
+from bptt import dispatch, errors, kernels
 from bptt.backend import select
-from bptt.nn import gradient, packing
-from bptt.run import agenda, preparation, replays, updates
-from bptt.run.settings import from_flags
-from bptt.text import batches
+from bptt.config.settings import from_flags
+from bptt.data import batches
+from bptt.nn import gradient, tree
+from bptt.train_step import graphed, stepper
+from bptt.training import intervals, setup
 from runs import NAMES, PROSE
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -36,18 +37,18 @@ class Recorder:
 @pytest.fixture(autouse=True)
 def _pure():
     with dispatch.restored():
-        fused.stop()
+        kernels.stop()
         yield
 
 
 def ready(text=NAMES, **flags):
     small = {"hidden": 5, "steps": 24, "batch": 6, "length": 9, "backend": "strict", "validation": 0, "dtype": "float64"}
-    return preparation.from_scratch(text, from_flags({**small, **flags}))
+    return setup.from_scratch(text, from_flags({**small, **flags}))
 
 
 def go(monkeypatch, run, recorder, many=5):
-    monkeypatch.setattr(fused, "recorder", lambda: recorder)
-    pairs = list(updates.updates(run.task, run.now.state, lambda _: many))
+    monkeypatch.setattr(kernels, "recorder", lambda: recorder)
+    pairs = list(stepper.updates(run.task, run.now.state, lambda _: many))
     return pairs[-1][0], [trace for _, traces in pairs for trace in traces], [len(traces) for _, traces in pairs]
 
 
@@ -70,7 +71,7 @@ def test_recorded_updates_are_those_of_update(monkeypatch, cell, text, flags):
     assert recorder.repeated > 8
     assert got[:2] == expected[:2]
     for field in ("theta", "memory", "alive", *(["states"] if text is PROSE else [])):  # those after padding are nobody's
-        a, b = (packing.pack(packing.transform(run.task.backend.get, getattr(one, field))) for one in (got, expected))
+        a, b = (tree.pack(tree.transform(run.task.backend.get, getattr(one, field))) for one in (got, expected))
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=field)
     for trace, other in zip(traces, others, strict=True):
         assert (trace.before, trace.rate, trace.targets) == (other.before, other.rate, other.targets)
@@ -80,9 +81,9 @@ def test_recorded_updates_are_those_of_update(monkeypatch, cell, text, flags):
 
 def test_states_that_were_given_stay_as_they_are(monkeypatch):
     run = ready(PROSE)
-    monkeypatch.setattr(fused, "recorder", lambda: Recorder())
+    monkeypatch.setattr(kernels, "recorder", lambda: Recorder())
     get, seen = run.task.backend.get, []
-    for state, traces in updates.updates(run.task, run.now.state, lambda _: 4):
+    for state, traces in stepper.updates(run.task, run.now.state, lambda _: 4):
         arrays = [state.theta, *state.memory, state.states, state.alive, *(trace.loss for trace in traces)]
         seen.append((arrays, [get(array).copy() for array in arrays]))
     assert len(seen) == 6
@@ -99,7 +100,7 @@ def test_what_cannot_be_recorded_is_asked_for_as_it_is(monkeypatch):
 
 
 def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch):
-    run, calls, act = ready(), [], replays._act
+    run, calls, act = ready(), [], graphed._act
 
     def failing(*arguments):
         calls.append(arguments)
@@ -107,13 +108,13 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch):
             raise KeyboardInterrupt
         act(*arguments)
 
-    monkeypatch.setattr(replays, "_act", failing)
-    monkeypatch.setattr(fused, "recorder", lambda: Recorder())
+    monkeypatch.setattr(graphed, "_act", failing)
+    monkeypatch.setattr(kernels, "recorder", lambda: Recorder())
     found = []
     with pytest.raises(KeyboardInterrupt):
-        found.extend(updates.updates(run.task, run.now.state, lambda _: 5))
+        found.extend(stepper.updates(run.task, run.now.state, lambda _: 5))
     assert [len(traces) for _, traces in found] == [5, 2]
-    expected = list(updates.updates(run.task._replace(settings=from_flags({"graph": False})), run.now.state))[6][0]
+    expected = list(stepper.updates(run.task._replace(settings=from_flags({"graph": False})), run.now.state))[6][0]
     assert found[-1][0][:2] == expected[:2]
     np.testing.assert_allclose(*(run.task.backend.get(one.theta) for one in (found[-1][0], expected)), rtol=0, atol=1e-12)
 
@@ -124,7 +125,7 @@ def test_a_bad_update_is_found_as_without_a_recording(monkeypatch, text):
     flags = {"steps": 40, "optimizer": "sgd", "learning_rate": 1e300, "clip_norm": 1e6, "dtype": "float64", "backend": "strict"}
     words = []
     for recorder in (Recorder(), None):
-        monkeypatch.setattr(fused, "recorder", lambda recorder=recorder: recorder)
+        monkeypatch.setattr(kernels, "recorder", lambda recorder=recorder: recorder)
         with pytest.raises((bptt.Diverged, bptt.TrainingWarning)) as failed:
             bptt.train(text, hidden=8, batch=6, report=None, **flags)
         words.append(str(failed.value))
@@ -156,10 +157,10 @@ def window(*columns, steps, start=True):
 
 
 def test_shapes_are_few_and_no_target_is_added():
-    assert replays.shape(window((0, 9), (20, 25), steps=9)) == (16, 2, True, False)
-    assert replays.shape(window((0, 9), (20, 29), steps=9)) == (16, 2, True, False)  # in spite of being full
-    assert replays.shape(window((0, 8), (20, 28), steps=8)) == (8, 2, True, True)
-    assert replays.shape(window((0, 90), (20, 25), steps=9, start=False)) == (9, 2, False, False)  # the first one goes on
+    assert graphed.shape(window((0, 9), (20, 25), steps=9)) == (16, 2, True, False)
+    assert graphed.shape(window((0, 9), (20, 29), steps=9)) == (16, 2, True, False)  # in spite of being full
+    assert graphed.shape(window((0, 8), (20, 28), steps=8)) == (8, 2, True, True)
+    assert graphed.shape(window((0, 90), (20, 25), steps=9, start=False)) == (9, 2, False, False)  # the first one goes on
 
 
 @pytest.mark.parametrize("flags", [{"graph": False}, {"recompute_every": 3}, {"backend": "numpy"}])
@@ -174,4 +175,4 @@ def test_a_text_that_does_not_fit_the_device_is_not_recorded(monkeypatch):
     recorder = Recorder()
     go(monkeypatch, ready(), recorder)
     assert not recorder.recorded
-    assert agenda.LOOK > 5
+    assert intervals.LOOK > 5

@@ -13,11 +13,11 @@ import pytest
 
 import bptt
 from bptt import cli, inspect
-from bptt.nn import packing
-from bptt.report import page, pictures, units
-from bptt.run import plots
-from bptt.run.data import generator, prepare
-from bptt.run.settings import from_flags
+from bptt.config.settings import from_flags
+from bptt.data.dataset import generator, prepare
+from bptt.display import plots
+from bptt.nn import tree
+from bptt.report import figures, page, units
 from runs import NAMES, PROSE
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[plot]'")
@@ -58,7 +58,7 @@ def _no_curves(monkeypatch):
 def sketched(monkeypatch):
     """A report without its pictures, which take most of the time."""
     for name in ("curves", "saturation", "flow", "radii"):
-        monkeypatch.setattr(pictures, name, lambda *_: "<svg></svg>")
+        monkeypatch.setattr(figures, name, lambda *_: "<svg></svg>")
 
 
 def trained(folder, text=NAMES, **flags):
@@ -93,7 +93,7 @@ def test_it_stands_alone(tmp_path, capsys, cell, layers, text):
     assert found.tags.count("svg") == 4
     for picture in re.findall(r"<svg.*?</svg>", source, re.DOTALL):
         ET.fromstring(picture)  # well-formed
-    assert pictures.INK not in source
+    assert figures.INK not in source
     assert source.count("currentColor") > 20
     model = bptt.load(run)
     assert f"{model.record['held_out'] / math.log(2):.4f} bits per character" in source
@@ -111,7 +111,7 @@ def largest(Waa):
 def test_the_spectral_radii_are_those_of_the_weights_at_each_measurement(tmp_path, monkeypatch, cell):
     run = trained(tmp_path, cell=cell, layers=2, hidden=7, learning_rate=0.1)
     drawn = {}
-    monkeypatch.setattr(pictures, "radii", lambda *them: drawn.update(zip(("steps", "found", "names"), them)) or "")
+    monkeypatch.setattr(figures, "radii", lambda *them: drawn.update(zip(("steps", "found", "names"), them)) or "")
     page.write(bptt.load(run), run, None, tmp_path / "page.html")
     assert drawn["steps"] == [4, 8, 12]
     assert drawn["found"].shape == (3, 2, len(drawn["names"]))
@@ -243,9 +243,9 @@ def test_a_cut_through_the_bytes_of_a_character_leaves_no_mark(tmp_path, offset)
 
 def test_units_are_coloured_by_what_they_are_after_each_character(tmp_path, monkeypatch):
     """And what else the page takes from the model: gradients of the longest text, samples in bits, facts."""
-    monkeypatch.setattr(pictures, "flow", lambda flow: shown.append(flow) or "<svg></svg>")
+    monkeypatch.setattr(figures, "flow", lambda flow: shown.append(flow) or "<svg></svg>")
     for name in ("curves", "saturation", "radii"):
-        monkeypatch.setattr(pictures, name, lambda *given, name=name: shown.append((name, given)) or "<svg></svg>")
+        monkeypatch.setattr(figures, name, lambda *given, name=name: shown.append((name, given)) or "<svg></svg>")
     shown, run, texts = [], trained(tmp_path, clip_norm=0.7), ["bann", "dir" * 30, "ker"]
     (tmp_path / "other").write_text("\n".join(texts))
     model, place = bptt.load(run), tmp_path / "page.html"
@@ -267,7 +267,7 @@ def test_units_are_coloured_by_what_they_are_after_each_character(tmp_path, monk
     for cell, p in zip(cells, seen.p):
         shares = re.findall(r"<span>(?:.*?) (\d+) %</span>", cell)
         assert shares == [f"{100 * share:.0f}" for share in sorted(p, reverse=True)[:4]]
-    assert f"gru, 1 x 5 units, {packing.pack(model.params).size} parameters, {len(model.vocabulary)} symbols" in source
+    assert f"gru, 1 x 5 units, {tree.pack(model.params).size} parameters, {len(model.vocabulary)} symbols" in source
     assert "<th>of step</th><td>12</td>" in source
     for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         if "sample" in row:
@@ -305,7 +305,7 @@ def test_the_most_telling_units_come_first_and_are_eight():
 
 def test_a_gradient_that_is_zero_can_be_drawn():
     row = {"step": 1, "loss": 0.5, "rate": 0.1, "norm": 0.0}
-    ET.fromstring(pictures.curves([row, {**row, "step": 2}], 1.0))  # without a warning, which is an error here
+    ET.fromstring(figures.curves([row, {**row, "step": 2}], 1.0))  # without a warning, which is an error here
 
 
 def test_radii_of_another_model_are_not_drawn(tmp_path):
@@ -318,7 +318,7 @@ def test_radii_of_another_model_are_not_drawn(tmp_path):
 
 
 def test_of_many_layers_some_are_drawn_from_the_first_one_to_the_last():
-    assert [pictures.drawn(layers) for layers in (1, 3, 4, 20)] == [[0], [0, 1, 2], [0, 1, 2, 3], [0, 6, 12, 19]]
+    assert [figures.drawn(layers) for layers in (1, 3, 4, 20)] == [[0], [0, 1, 2], [0, 1, 2, 3], [0, 6, 12, 19]]
 
 
 @pytest.mark.usefixtures("sketched")
@@ -333,9 +333,9 @@ def test_it_says_which_layers_are_drawn_where_not_all_are(tmp_path, capsys):
 def test_a_wide_and_deep_model_has_a_page_of_less_than_two_megabytes():
     L, H, T, rng = 20, 1024, 200, np.random.default_rng(0)
     gates = rng.random((T, L, 4, H), np.float32)
-    cloud = pictures.saturation("lstm", inspect.Activations([], [], gates[:, :, 0, :], None, gates, np.ones(0), np.ones(0)))
+    cloud = figures.saturation("lstm", inspect.Activations([], [], gates[:, :, 0, :], None, gates, np.ones(0), np.ones(0)))
     norms = np.exp(rng.normal(size=(L, T, 51)))
-    assert len(cloud) + len(pictures.flow(inspect.Flow(norms, norms.mean(axis=1)))) < 1_000_000
+    assert len(cloud) + len(figures.flow(inspect.Flow(norms, norms.mean(axis=1)))) < 1_000_000
 
 
 @pytest.mark.parametrize("out", ["", ".", "a folder"])

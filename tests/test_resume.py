@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 import bptt
+from bptt.checkpoint import run_folder
+from bptt.config.settings import NAMES as SETTINGS
+from bptt.display import plots
 from bptt.errors import CheckpointError, CheckpointWarning, InputError
-from bptt.nn import packing
-from bptt.run import folder, plots, session
-from bptt.run.evaluation import Evaluation
-from bptt.run.settings import NAMES as SETTINGS
-from bptt.run.training import UPDATES
+from bptt.inference.evaluation import Evaluation
+from bptt.nn import tree
+from bptt.train_step.update import UPDATES
+from bptt.training import loop
 from runs import NAMES, PROSE, damage, newest, outcome, steps
 
 LONG = [name * 3 for name in NAMES]  # lines of 9 or 12 characters: four windows or five, of three steps each
@@ -73,7 +75,7 @@ def held_out(monkeypatch):
 
     def give(*numbers):
         left = list(numbers)
-        monkeypatch.setattr(session.validation, "held_out", lambda *_: Evaluation(left.pop(0), 1))
+        monkeypatch.setattr(loop.validation, "held_out", lambda *_: Evaluation(left.pop(0), 1))
 
     return give
 
@@ -98,7 +100,7 @@ def in_sessions(text: Any, out: Any, *stops: int, **flags: Any) -> bptt.Language
 
 
 def theta(trained: bptt.LanguageModel) -> Any:
-    return packing.pack(trained.params)
+    return tree.pack(trained.params)
 
 
 def progress(run: Any) -> dict[str, Any]:
@@ -568,7 +570,7 @@ def test_a_run_that_was_killed_after_its_last_checkpoint_is_made_whole(tmp_path,
     held_out(3.0, 2.0, 1.0)
     train(text, out=tmp_path / "run", checkpoint_every=1)
     before = outcome(tmp_path / "run")
-    folder.point(tmp_path / "run", "step-00000011", "step-00000008")
+    run_folder.point(tmp_path / "run", "step-00000011", "step-00000008")
     for name in ("metrics.jsonl", "samples.txt"):
         (tmp_path / "run" / name).write_bytes((tmp_path / "run" / name).read_bytes()[:-40])
     (tmp_path / "run" / "checkpoints" / ".bptt-half-written").mkdir()
@@ -594,7 +596,7 @@ def test_a_lock_keeps_a_second_writer_out(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=5)
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     with (
-        folder.locked(tmp_path / "run"),
+        run_folder.locked(tmp_path / "run"),
         pytest.raises(InputError, match=r"run: process \d+ on .* is writing there: wait for it, or end it$"),
     ):
         go_on(tmp_path / "run")

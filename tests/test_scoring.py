@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from bptt import backend as backends
+from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
-from bptt.nn import model, packing
-from bptt.run import scoring
-from bptt.text.vocabulary import BYTES, characters
+from bptt.inference import scoring
+from bptt.nn import model, tree
 from conftest import pack
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -18,7 +18,7 @@ LETTERS = characters("abcd")
 def case(cell="gru", vocabulary=5, layers=2):
     rng = np.random.default_rng(0)
     config = model.Config(cell, vocabulary, 4, layers)
-    return config, packing.transform(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
+    return config, tree.transform(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
 
 
 def by_hand(config, params, sequence):
@@ -119,7 +119,7 @@ def test_the_lines_of_a_file(tmp_path, monkeypatch):
     file = tmp_path / "text"
     file.write_bytes("\ufeffanna\r\nbö\n\nend".encode())
     for size in (1, 2, 3, 1 << 20):
-        monkeypatch.setattr("bptt.text.source.CHUNK", size)
+        monkeypatch.setattr("bptt.data.source.CHUNK", size)
         assert list(scoring.lines(str(file), LETTERS)) == ["anna", "bö", "", "end"]
         assert list(scoring.lines(str(file), BYTES)) == [b"\xef\xbb\xbfanna\r", "bö".encode(), b"", b"end"]
     file.write_bytes(b"a\n\n")

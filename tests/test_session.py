@@ -16,12 +16,14 @@ import pytest
 
 import bptt
 from bptt import errors
+from bptt.checkpoint import run_folder
+from bptt.config.settings import Settings, from_flags
+from bptt.display import plots
 from bptt.errors import InputError
-from bptt.nn import model, optimizers, packing
-from bptt.run import agenda, folder, plots, preparation, session
-from bptt.run.evaluation import Evaluation
-from bptt.run.settings import Settings, from_flags
-from bptt.run.training import UPDATES
+from bptt.inference.evaluation import Evaluation
+from bptt.nn import model, optimizers, tree
+from bptt.train_step.update import UPDATES
+from bptt.training import intervals, loop, setup
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
@@ -33,7 +35,7 @@ def train(text: Any = NAMES, news: Any = None, **flags: Any) -> bptt.LanguageMod
 
 
 def theta(trained: bptt.LanguageModel) -> Any:
-    return packing.pack(trained.params)
+    return tree.pack(trained.params)
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -47,7 +49,7 @@ def _no_pictures(monkeypatch):
 
 
 def saved_steps(out: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.steps(out))
+    return sorted(int(path.name.removeprefix("step-")) for path in run_folder.steps(out))
 
 
 @pytest.fixture
@@ -81,10 +83,10 @@ def held_out(monkeypatch):
         seen, left = [], list(numbers)
 
         def measure(task, params):
-            seen.append(packing.pack(params))
+            seen.append(tree.pack(params))
             return Evaluation(left.pop(0), 1)
 
-        monkeypatch.setattr(session.validation, "held_out", measure)
+        monkeypatch.setattr(loop.validation, "held_out", measure)
         return seen
 
     return give
@@ -115,7 +117,7 @@ def test_a_new_best_is_saved_between_two_checkpoints(held_out, tmp_path):
     held_out(3.0, 2.0, 1.0, 5.0)
     train(steps=40, checkpoint_every=16, out=tmp_path / "m", evaluate_every=10, keep=9)
     assert saved_steps(tmp_path / "m") == [10, 16, 20, 30, 32, 40]
-    assert folder.read(tmp_path / "m")[0].name == "step-00000030"
+    assert run_folder.read(tmp_path / "m")[0].name == "step-00000030"
 
 
 def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
@@ -135,7 +137,7 @@ def test_patience_with_nothing_held_out_is_a_warning():
 def test_the_last_model_is_kept_where_nothing_is_held_out(tmp_path):
     trained = train(steps=4, validation=0, out=tmp_path / "m")
     assert (trained.record["step"], trained.record["held_out"]) == (4, None)
-    assert folder.read(tmp_path / "m")[0].name == "step-00000004"
+    assert run_folder.read(tmp_path / "m")[0].name == "step-00000004"
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
@@ -172,7 +174,7 @@ def test_a_row_is_the_mean_of_its_steps(tmp_path, monkeypatch):
 
     def spy(*arguments):
         result = real(*arguments)
-        seen.append((float(result[0]), float(np.linalg.norm(packing.pack(result[1]))), arguments[4].sum()))
+        seen.append((float(result[0]), float(np.linalg.norm(tree.pack(result[1]))), arguments[4].sum()))
         return result
 
     monkeypatch.setattr(model, "loss_and_gradient", spy)
@@ -231,10 +233,10 @@ def test_the_curve_is_drawn_at_each_measurement_and_where_a_run_ends(tmp_path, m
     drawn = []
     monkeypatch.setattr(plots, "available", lambda: True)
     monkeypatch.setattr(plots, "curve", lambda history, *_: drawn.append(history[-1]["step"]) or "a figure")
-    monkeypatch.setattr(session, "PICTURE", 0.0)
+    monkeypatch.setattr(loop, "PICTURE", 0.0)
     train(steps=100, evaluate_every=30, stop_after=70, out=tmp_path / "m")
     assert drawn == [30, 60, 70]
-    monkeypatch.setattr(session, "PICTURE", 3600.0)  # as if they came so soon after each other that drawing would take longer
+    monkeypatch.setattr(loop, "PICTURE", 3600.0)  # as if they came so soon after each other that drawing would take longer
     bptt.train(NAMES, resume=tmp_path / "m", report=None, steps=130)
     assert drawn[3:] == [90, 130]
 
@@ -269,7 +271,7 @@ def test_a_run_says_every_few_seconds_how_far_it_is(monkeypatch):
         now[0] += 0.3
         return now[0]
 
-    monkeypatch.setattr(session.time, "perf_counter", clock)
+    monkeypatch.setattr(loop.time, "perf_counter", clock)
     news = []
     train(steps=300, news=news, validation=0)
     told = [line for line in news if "to go" in line]
@@ -279,22 +281,22 @@ def test_a_run_says_every_few_seconds_how_far_it_is(monkeypatch):
 
 @pytest.mark.parametrize("late", [1, 4])
 def test_the_device_is_looked_at_every_so_many_updates(monkeypatch, late):
-    looked, look = [], session._look
-    monkeypatch.setattr(session, "_look", lambda task, now, *more: looked.append(now.state.step) or look(task, now, *more))
-    monkeypatch.setattr(agenda, "unseen", lambda task: agenda.LOOK * late)
+    looked, look = [], loop._look
+    monkeypatch.setattr(loop, "_look", lambda task, now, *more: looked.append(now.state.step) or look(task, now, *more))
+    monkeypatch.setattr(intervals, "unseen", lambda task: intervals.LOOK * late)
     train(steps=100_000, stop_after=130)
     assert looked == [*range(16 * late, 130, 16 * late), 130]
 
 
 def test_a_gpu_is_looked_at_more_rarely():
-    task = preparation.from_scratch(NAMES, from_flags({"steps": 3, "backend": "numpy"})).task
-    assert agenda.unseen(task) == agenda.LOOK
+    task = setup.from_scratch(NAMES, from_flags({"steps": 3, "backend": "numpy"})).task
+    assert intervals.unseen(task) == intervals.LOOK
     on_gpu = task._replace(backend=dataclasses.replace(task.backend, name="cupy"))
-    assert agenda.unseen(on_gpu) == agenda.LOOK * agenda.LATE > agenda.LOOK
+    assert intervals.unseen(on_gpu) == intervals.LOOK * intervals.LATE > intervals.LOOK
 
 
 def test_a_long_run_holds_the_numbers_of_few_updates(tmp_path, monkeypatch):
-    monkeypatch.setattr(agenda, "WAITING", 5)
+    monkeypatch.setattr(intervals, "WAITING", 5)
     train(steps=1_000_000_000, stop_after=17, out=tmp_path / "m")
     assert [row["step"] for row in rows(tmp_path / "m")] == [5, 10, 15]
     saved = json.loads((tmp_path / "m" / "checkpoints" / "latest" / "training.json").read_text())
@@ -391,7 +393,7 @@ def spoilt(part):
 
     def spy(config, params, *rest):
         loss, gradient, states = real(config, params, *rest)
-        calls.append(packing.pack(params))
+        calls.append(tree.pack(params))
         if len(calls) < 27:
             return loss, gradient, states
         if part == "loss":
@@ -452,15 +454,15 @@ def test_a_run_that_is_there_already_says_how_to_go_on(tmp_path):
 
 
 def test_a_model_that_cannot_be_saved_is_returned(tmp_path, monkeypatch):
-    real = folder.keep
+    real = run_folder.keep
 
     def keep(out, saved, step, *rest):
         if step == 3:
-            raise folder.SaveError("cannot save the model: No space left on device")
+            raise run_folder.SaveError("cannot save the model: No space left on device")
         return real(out, saved, step, *rest)
 
-    monkeypatch.setattr(folder, "keep", keep)
-    monkeypatch.setattr(session, "save_elsewhere", lambda *_: None)
+    monkeypatch.setattr(run_folder, "keep", keep)
+    monkeypatch.setattr(loop, "save_elsewhere", lambda *_: None)
     with pytest.warns(errors.TrainingWarning, match="No space left on device; it is not saved"):
         trained = train(out=tmp_path / "m", validation=0)
     assert trained.record["unsaved"].endswith("it is not saved")
@@ -470,15 +472,15 @@ def test_a_model_that_cannot_be_saved_is_returned(tmp_path, monkeypatch):
 
 def test_where_the_disk_is_full_it_is_saved_elsewhere(tmp_path, monkeypatch):
     whole = train(steps=6)
-    real = folder.keep
+    real = run_folder.keep
 
     def keep(out, saved, step, *rest):
         if step == 3:
-            raise folder.SaveError("full")
+            raise run_folder.SaveError("full")
         return real(out, saved, step, *rest)
 
-    monkeypatch.setattr(folder, "keep", keep)
-    monkeypatch.setattr(session.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(run_folder, "keep", keep)
+    monkeypatch.setattr(loop.tempfile, "tempdir", str(tmp_path))
     with pytest.warns(errors.TrainingWarning, match=r"full; where the run stands is saved in .*bptt-m instead"):
         train(steps=6, out=tmp_path / "m")
     shutil.rmtree(tmp_path / "m")
@@ -489,14 +491,14 @@ def test_where_the_disk_is_full_it_is_saved_elsewhere(tmp_path, monkeypatch):
 def test_numbers_that_cannot_be_read_are_not_saved_as_if_they_had_been(at_update, monkeypatch, tmp_path):
     """The weights would be newer than what is said of them, and a run that goes on would make some steps twice."""
     at_update(28, raises(RuntimeError("lost")))
-    real = session._look
+    real = loop._look
 
     def look(*arguments):
         if arguments[1].state.step == 27:
             raise OSError("the device is gone")
         return real(*arguments)
 
-    monkeypatch.setattr(session, "_look", look)
+    monkeypatch.setattr(loop, "_look", look)
     with pytest.warns(errors.TrainingWarning, match="go on with it"), pytest.raises(RuntimeError, match="lost"):
         train(steps=1000, evaluate_every=10, out=tmp_path / "m")
     assert saved_steps(tmp_path / "m")[-1] == 20
@@ -520,7 +522,7 @@ def test_an_old_checkpoint_that_cannot_be_removed_ends_nothing(monkeypatch, tmp_
     real = Path.rename
 
     def rename(path, target):
-        if folder.STEP.fullmatch(path.name):
+        if run_folder.STEP.fullmatch(path.name):
             raise PermissionError(13, "Permission denied")
         return real(path, target)
 
@@ -564,10 +566,10 @@ def test_a_checkpoint_is_saved_where_none_has_been_due_for_long(tmp_path, monkey
         now[0] += 20.0
         return now[0]
 
-    monkeypatch.setattr(session.time, "perf_counter", clock)
+    monkeypatch.setattr(loop.time, "perf_counter", clock)
     seen = []
-    real = session.save
-    monkeypatch.setattr(session, "save", lambda run, now: seen.append(now.state.step) or real(run, now))
+    real = loop.save
+    monkeypatch.setattr(loop, "save", lambda run, now: seen.append(now.state.step) or real(run, now))
     train(steps=300, validation=0, evaluate_every=300, out=tmp_path / "m", keep=99)
     assert 3 < len(seen) < 60
     assert seen[-1] == 300

@@ -9,10 +9,10 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
+from bptt.config import settings
+from bptt.config.defaults import choose
+from bptt.config.settings import Settings, check, from_flags
 from bptt.errors import InputError
-from bptt.run import settings
-from bptt.run.plans import choose
-from bptt.run.settings import Settings, check, from_flags
 
 WHOLE = [
     "hidden",

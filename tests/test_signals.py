@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt.nn import optimizers, packing
-from bptt.run import plots
-from bptt.run.training import UPDATES
+from bptt.display import plots
+from bptt.nn import optimizers, tree
+from bptt.train_step.update import UPDATES
 from runs import MAIN, NAMES, PLAIN, outcome, process, steps, undisturbed, wait
 from runs import bptt as run
 
@@ -142,7 +142,7 @@ import os, signal, sys, weakref
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "bptt.run.environment":
+        if name == "bptt.system":
             thing = type("Thing", (), {})()
             called = weakref.ref(thing, lambda gone: os.kill(os.getpid(), signal.SIGINT))
             del thing
@@ -170,7 +170,7 @@ def test_ctrl_c_in_a_program_returns_the_best_model(tmp_path, ctrl_c, validation
     assert steps(tmp_path / "run")[-1] == 28
     assert f"interrupted (SIGINT) at step 28: saved in {tmp_path / 'run'}: go on with" in news[-1]
     best = bptt.load(tmp_path / "run", backend="numpy")
-    np.testing.assert_array_equal(packing.pack(best.params), packing.pack(trained.params))
+    np.testing.assert_array_equal(tree.pack(best.params), tree.pack(trained.params))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -16,10 +16,13 @@ import pytest
 import safetensors.numpy
 
 from bptt import backend as backends
-from bptt import errors
+from bptt import errors, files
+from bptt.checkpoint import run_folder
+from bptt.checkpoint.format import Checkpoint
 from bptt.errors import InputError, KernelWarning
-from bptt.run import files, folder, language_model, preparation, updates
-from bptt.run.contents import Checkpoint
+from bptt.inference import language_model
+from bptt.train_step import stepper
+from bptt.training import setup
 from forging import ALL, RUN, content, forge, restore, tensors, text, train
 
 CHUNKS = 10  # for each of two runs; half of them leave the manifest as it was
@@ -183,15 +186,15 @@ def use(where: Path, saved: Checkpoint, source: Any, *, changed_text: bool) -> N
     model = language_model.restored(saved, backends.select("numpy", "float32"))
     assert repr(model)
     model.sample(1, length=5)
-    ready = preparation.from_checkpoint(where, saved, source, {}, changed_text=changed_text)
-    next(updates.updates(ready.task, ready.now.state))
+    ready = setup.from_checkpoint(where, saved, source, {}, changed_text=changed_text)
+    next(stepper.updates(ready.task, ready.now.state))
     files.to_json([ready.record, ready.now.progress._asdict()])
 
 
 def refusal(where: Path, source: Any, *, changed_text: bool) -> str:
     """Why a checkpoint is refused, or nothing; any other error is one."""
     try:
-        _, saved = folder.read(where, run=True)
+        _, saved = run_folder.read(where, run=True)
         use(where, saved, source, changed_text=changed_text)
     except InputError as error:
         return str(error)
@@ -277,7 +280,7 @@ def test_a_forged_record(original, tmp_path, part, value, words):
 MEASURE = """
 import json, os, resource, sys, time
 from pathlib import Path
-from bptt.run import checkpoint
+from bptt.training import checkpoint
 
 def said(place):
     try:

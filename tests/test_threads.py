@@ -10,8 +10,8 @@ import threadpoolctl
 
 import bptt
 from bptt import backend as backends
-from bptt.nn import gradient, model, packing
-from bptt.run import threads
+from bptt.nn import gradient, model, tree
+from bptt.train_step import threads
 
 CELLS = pytest.mark.parametrize("cell", model.CELLS)
 HERE = backends.select("numpy", "float64")
@@ -21,7 +21,7 @@ T, B, V, H = 5, 70, 6, 4
 def inputs(cell: str, layers: int = 1, *, carried: bool = True) -> Any:
     rng = np.random.default_rng(layers)
     config = model.Config(cell, V, H, layers)
-    params = packing.transform(lambda a: a + 0.3 * rng.normal(size=a.shape), model.init(config, rng))
+    params = tree.transform(lambda a: a + 0.3 * rng.normal(size=a.shape), model.init(config, rng))
     State = model.CELLS[cell].State
     states = tuple(State(*(rng.normal(size=(B, H)) for _ in State._fields)) for _ in range(layers))
     lengths = rng.integers(0, T + 1, B)
@@ -42,8 +42,8 @@ def in_parts(executor: Any, given: Any, lengths: Any, every: Any = None) -> Any:
     """What gives in parts what `model.loss_and_gradient` gives, of the same arguments."""
     config, params, x, y, mask, states, keep = given
     start = gradient.joined(states) if states else None
-    found = threads.loss_and_gradient(executor, packing.pack(params), config, x, y, mask, start, keep, None, lengths, every)
-    return found[0], packing.unpack(found[1], model.shapes(config)), gradient.parted(config, found[2])
+    found = threads.loss_and_gradient(executor, tree.pack(params), config, x, y, mask, start, keep, None, lengths, every)
+    return found[0], tree.unpack(found[1], model.shapes(config)), gradient.parted(config, found[2])
 
 
 @CELLS
@@ -55,10 +55,10 @@ def test_parts_add_up_to_the_whole(small, cell, layers, carried, every):
     assert len(threads.cut(given[0], lengths)) > 4
     expected = model.loss_and_gradient(*given)
     got = in_parts(None, given, lengths, every)
-    for (name, a), (other, b) in zip(packing.leaves(got[:2]), packing.leaves(expected[:2]), strict=True):
+    for (name, a), (other, b) in zip(tree.leaves(got[:2]), tree.leaves(expected[:2]), strict=True):
         assert name == other
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=name)
-    for a, b in zip(packing.flat(got[2]), packing.flat(expected[2]), strict=True):
+    for a, b in zip(tree.flat(got[2]), tree.flat(expected[2]), strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a[lengths == T], b[lengths == T], rtol=0, atol=1e-12)
 
@@ -69,7 +69,7 @@ def test_many_threads_give_the_bits_of_one(small, cell):
     one = in_parts(None, given, lengths)
     with ThreadPoolExecutor(3) as executor:
         many = in_parts(executor, given, lengths)
-    for (name, a), (_, b) in zip(packing.leaves(one), packing.leaves(many), strict=True):
+    for (name, a), (_, b) in zip(tree.leaves(one), tree.leaves(many), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
@@ -145,7 +145,7 @@ def test_a_training_run_is_the_same_on_one_core_and_on_two(small, monkeypatch, m
     def theta(workers: int) -> Any:
         monkeypatch.setattr(threads, "workers", lambda: workers)
         flags = {"hidden": 8, "batch": 40, "length": 30, "steps": 6, "seed": 3, "mode": mode, "backend": "numpy"}
-        return packing.pack(bptt.train("dinosaurs", report=None, **flags).params)
+        return tree.pack(bptt.train("dinosaurs", report=None, **flags).params)
 
     pools = []
     monkeypatch.setattr(threads, "ThreadPoolExecutor", lambda n, **how: pools.append(n) or ThreadPoolExecutor(n, **how))

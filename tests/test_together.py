@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import bptt
+from bptt.config.settings import from_flags
+from bptt.distributed import allreduce, process_group, reduction
+from bptt.distributed.process_group import ALONE, Ranks
 from bptt.errors import InputError, OutOfSync
-from bptt.run import links, parallel, preparation, progress, shares, sums, updates
-from bptt.run import together as together_
-from bptt.run.parallel import ALONE, Ranks
-from bptt.run.settings import from_flags
+from bptt.train_step import microbatches, stepper
+from bptt.training import launch, messages, setup
 from runs import NAMES, PROSE
 
 
@@ -66,7 +67,7 @@ def test_the_order_of_sums():
             return (Words(number),)
 
         asked = []
-        (found,) = sums.added(share, count, first, step, end)
+        (found,) = reduction.added(share, count, first, step, end)
         assert len(set(asked)) == len(asked)
         return found
 
@@ -79,9 +80,9 @@ def test_the_order_of_sums():
     assert words(8) == "(((04)(26))((15)(37)))"
     assert words(8) == f"({words(8, 0, 2)}{words(8, 1, 2)})"
     assert words(10**9, end=3) == "((01)2)"
-    assert sums.added(lambda number: None, 7) is None
-    assert [sums.fitting(count, 3) for count in (1, 3, 4, 6, 7, 16)] == [3, 3, 6, 6, 12, 24]
-    fitting = {count: [n for n in range(1, 13) if sums.divide(count, n)] for count in (1, 2, 6, 8, 12)}
+    assert reduction.added(lambda number: None, 7) is None
+    assert [reduction.fitting(count, 3) for count in (1, 3, 4, 6, 7, 16)] == [3, 3, 6, 6, 12, 24]
+    fitting = {count: [n for n in range(1, 13) if reduction.divide(count, n)] for count in (1, 2, 6, 8, 12)}
     assert fitting == {1: [1], 2: [1, 2], 6: [1, 3, 6], 8: [1, 2, 4, 8], 12: [1, 3, 6, 12]}
 
 
@@ -92,16 +93,16 @@ def test_the_order_of_sums():
 )  # some columns are over before others; between them, too
 def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, count, cell, text, length):
     flags = {"cell": cell, "hidden": 5, "batch": 7, "length": length, "steps": 30, "backend": "numpy", "validation": 0}
-    run = preparation.from_scratch(text, from_flags({**flags, "micro_batches": count, "dropout": 0.2, "layers": 2}))
-    alone = [state for state, _ in updates.updates(run.task, run.now.state)]
+    run = setup.from_scratch(text, from_flags({**flags, "micro_batches": count, "dropout": 0.2, "layers": 2}))
+    alone = [state for state, _ in stepper.updates(run.task, run.now.state)]
 
     def work(own):
-        task = run.task._replace(ranks=own, link=links.link(own, run.task.backend, 1 + run.now.state.theta.shape[0]))
+        task = run.task._replace(ranks=own, link=allreduce.link(own, run.task.backend, 1 + run.now.state.theta.shape[0]))
         states = []
-        for state, traces in updates.updates(task, alone[9]):  # from the states of all on
+        for state, traces in stepper.updates(task, alone[9]):  # from the states of all on
             assert all(trace.loss.base is None for trace in traces)  # or it would keep the whole sum in memory
             states.append(state)
-        return states, shares.gathered(states[-1].states, own, task.backend)
+        return states, microbatches.gathered(states[-1].states, own, task.backend)
 
     results = together(size, work)
     np.testing.assert_array_equal(results[0][1], alone[-1].states)
@@ -116,9 +117,9 @@ def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, co
 @pytest.mark.parametrize("size", [2, 3, 12])
 def test_all_write_a_sample_together(text, count, size):
     here = bptt.train(text, hidden=6, steps=30, report=None)
-    alone = progress.taste(here)
+    alone = messages.taste(here)
     assert len(alone) == count
-    parts = together(size, lambda own: progress.taste(here, own))
+    parts = together(size, lambda own: messages.taste(here, own))
     assert [text for texts in parts for text in texts] == alone
     assert len(parts[0]) == -(-count // size)
 
@@ -133,7 +134,7 @@ def test_one_after_another_raises_the_first_problem_in_all():
                 raise InputError(f"no file at {own.rank}")
             return own.rank
 
-        return parallel.one_after_another(own, function)
+        return process_group.one_after_another(own, function)
 
     assert together(3, lambda own: work(own, ())) == [0, 1, 2]
     assert calls[0] == 0
@@ -149,59 +150,59 @@ def test_one_after_another_raises_the_first_problem_in_all():
 
 
 def test_what_must_be_alike_is_compared():
-    assert together(3, lambda own: parallel.check_alike(own, {"numpy": "2", "--seed": "1"})) == [None] * 3
-    errors = together(3, lambda own: parallel.check_alike(own, {"numpy": "2", "--seed": str(own.rank // 2)}))
+    assert together(3, lambda own: process_group.check_alike(own, {"numpy": "2", "--seed": "1"})) == [None] * 3
+    errors = together(3, lambda own: process_group.check_alike(own, {"numpy": "2", "--seed": str(own.rank // 2)}))
     words = "process 2 of 3 has --seed 1, process 0 has 0: start all of them with the same command, packages and files"
     assert list(map(str, errors)) == [words] * 3
     theta = np.arange(3.0)
-    assert together(2, lambda own: parallel.check_parameters(own, theta)) == [None] * 2
+    assert together(2, lambda own: process_group.check_parameters(own, theta)) == [None] * 2
     assert all(
-        isinstance(error, OutOfSync) for error in together(2, lambda own: parallel.check_parameters(own, theta + own.rank))
+        isinstance(error, OutOfSync) for error in together(2, lambda own: process_group.check_parameters(own, theta + own.rank))
     )
 
 
 def test_signals_and_decisions_are_those_of_all():
-    assert together(3, lambda own: parallel.noted(own, ["SIGTERM"] * (own.rank > 0))) == [["SIGTERM", "SIGTERM"]] * 3
-    assert together(3, lambda own: parallel.same(own, own.rank + 5)) == [5] * 3
+    assert together(3, lambda own: process_group.noted(own, ["SIGTERM"] * (own.rank > 0))) == [["SIGTERM", "SIGTERM"]] * 3
+    assert together(3, lambda own: process_group.same(own, own.rank + 5)) == [5] * 3
 
 
 def test_alone_nothing_is_asked():
-    assert parallel.same(ALONE, 3) == 3
-    assert parallel.each(ALONE, 3) == [3]
-    assert parallel.noted(ALONE, ["SIGINT"]) == ["SIGINT"]
-    assert parallel.one_after_another(ALONE, lambda: 4) == 4
+    assert process_group.same(ALONE, 3) == 3
+    assert process_group.each(ALONE, 3) == [3]
+    assert process_group.noted(ALONE, ["SIGINT"]) == ["SIGINT"]
+    assert process_group.one_after_another(ALONE, lambda: 4) == 4
 
 
 def test_without_a_launcher_mpi_is_not_touched(monkeypatch):
-    for name in parallel.LAUNCHED:
+    for name in process_group.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "mpi4py", None)  # an import of it is an ImportError
-    assert parallel.begin(asked=None) is ALONE
+    assert process_group.begin(asked=None) is ALONE
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert parallel.begin(asked=None) is ALONE
+    assert process_group.begin(asked=None) is ALONE
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    assert parallel.begin(asked=False) is ALONE
+    assert process_group.begin(asked=False) is ALONE
     for setting, asked in (("1", True), ("2", None)):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", setting)
         with pytest.raises(
             InputError, match=r"^several processes need MPI, which cannot be used: .*remedy: pip install mpi4py"
         ):
-            parallel.begin(asked=asked)
+            process_group.begin(asked=asked)
 
 
 @pytest.mark.parametrize("kinds", [None, "mpi,system", "mpi,cuda:host", "system,cuda:host:managed"])
 def test_an_mpi_says_whether_it_reads_the_memory_of_a_gpu(kinds):
-    assert not parallel.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": kinds}.get))
+    assert not process_group.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": kinds}.get))
     for more in ("cuda", "cuda:device", "cuda:managed:device"):
-        assert parallel.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": f"{kinds},{more}"}.get))
+        assert process_group.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": f"{kinds},{more}"}.get))
 
 
 def test_an_error_stays_as_it_is_where_nobody_has_to_be_told(monkeypatch):
-    for name in parallel.LAUNCHED:
+    for name in process_group.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     for alone, started in ((False, "1"), (True, "2")):
         monkeypatch.setenv("PMI_SIZE", started)
-        with pytest.raises(InputError, match=r"^no file$") as caught, together_.telling_all(alone=alone):
+        with pytest.raises(InputError, match=r"^no file$") as caught, launch.telling_all(alone=alone):
             raise InputError("no file") from FileNotFoundError("there")
         assert isinstance(caught.value.__cause__, FileNotFoundError)
 
@@ -215,7 +216,7 @@ def test_an_end_of_one_is_the_end_of_all(capsys):
             raise Aborted(code)
 
     def end(error):
-        with parallel.ending_together(Ranks(1, 2, 1, 2, World())):
+        with process_group.ending_together(Ranks(1, 2, 1, 2, World())):
             raise error
 
     for error, code in ((InputError("no"), 2), (KeyboardInterrupt(), 130), (ValueError("lost"), 1), (SystemExit(3), 1)):
@@ -223,8 +224,8 @@ def test_an_end_of_one_is_the_end_of_all(capsys):
             end(error)
         assert aborted.value.args == (code,)
         assert "bptt: process 1 of 2 ends all: " in capsys.readouterr().err
-    own = parallel.agreed(Ranks(1, 2), InputError("all say so"))
+    own = process_group.agreed(Ranks(1, 2), InputError("all say so"))
     with pytest.raises(InputError, match="all say so"):
         end(own)
-    with pytest.raises(ValueError, match="alone"), parallel.ending_together(ALONE):
+    with pytest.raises(ValueError, match="alone"), process_group.ending_together(ALONE):
         raise ValueError("alone")

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bptt.data import corpus, source, token_store
+from bptt.data.vocabulary import BYTES, Vocabulary, characters
 from bptt.errors import InputError
-from bptt.text import corpus, source, tokens
-from bptt.text.vocabulary import BYTES, Vocabulary, characters
 
 TEXT = "the cat\nsat on\nthe mät 😀\n" * 3
 quick = settings(deadline=None, max_examples=200)
@@ -40,13 +40,13 @@ def path(tmp_path):
 @pytest.fixture
 def encodings(monkeypatch):
     """The texts that are written into the cache folder, counted."""
-    calls, keep = [], tokens.keep
+    calls, keep = [], token_store.keep
 
     def spy(key, *arguments):
         calls.append(key)
         return keep(key, *arguments)
 
-    monkeypatch.setattr(tokens, "keep", spy)
+    monkeypatch.setattr(token_store, "keep", spy)
     return calls
 
 
@@ -290,13 +290,13 @@ def test_ctrl_c_while_a_text_is_encoded(cache, path, monkeypatch):
 
 @pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
 def test_a_text_that_changes_while_it_is_read(cache, path, monkeypatch, vocabulary):
-    keep = tokens.keep
+    keep = token_store.keep
 
     def change(*arguments):
         path.write_text(TEXT.replace("cat", "tac"), "utf-8")
         return keep(*arguments)
 
-    monkeypatch.setattr(tokens, "keep", change)
+    monkeypatch.setattr(token_store, "keep", change)
     assert complaint(path, vocabulary) == f"{str(path)!r} changed while it was read: try again"
     assert list(cache.iterdir()) == []
 
@@ -344,13 +344,13 @@ def test_the_folder_is_chosen_by_the_user_or_the_system(monkeypatch, tmp_path):
     for name in ("BPTT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert tokens.folder() == tmp_path / ".cache" / "bptt"
+    assert token_store.folder() == tmp_path / ".cache" / "bptt"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert tokens.folder() == tmp_path / ".cache" / "bptt"
+    assert token_store.folder() == tmp_path / ".cache" / "bptt"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert tokens.folder() == tmp_path / "xdg" / "bptt"
+    assert token_store.folder() == tmp_path / "xdg" / "bptt"
     monkeypatch.setenv("BPTT_CACHE", "here")
-    assert tokens.folder() == Path("here")
+    assert token_store.folder() == Path("here")
 
 
 def test_no_home_to_keep_anything_in(monkeypatch, cache, path):
@@ -370,14 +370,14 @@ def test_a_map_is_what_is_in_the_file_looked_at_or_read(tmp_path):
     ids = np.arange(1000, dtype="<u2")
     (tmp_path / "ids").write_bytes(ids.tobytes())
     with (tmp_path / "ids").open("rb") as file:
-        whole = tokens.mapped(file, ids.dtype)
+        whole = token_store.mapped(file, ids.dtype)
     for part, expected in [(whole, ids), (whole[3:-2], ids[3:-2]), (ids, ids)]:
-        read = tokens.reader(part)
+        read = token_store.reader(part)
         for start, stop in [(0, 5), (7, 17), (100, 900), (990, 995)]:
             assert read(start, stop).tolist() == part[start:stop].tolist() == expected[start:stop].tolist()
             assert read(start, stop).dtype == ids.dtype
-            tokens.let_go(part)
-    assert [tokens.is_map(part) for part in (whole, whole[3:-2], ids)] == [True, True, False]
+            token_store.let_go(part)
+    assert [token_store.is_map(part) for part in (whole, whole[3:-2], ids)] == [True, True, False]
     with pytest.raises(ValueError, match="read-only"):
         whole[0] = 1
 
@@ -387,20 +387,20 @@ def test_pages_are_let_go_or_do_not_come(tmp_path):
     path = tmp_path / "a file with its own name.ids"
     path.write_bytes(bytes(3 << 20))
     with path.open("rb") as file:
-        ids = tokens.mapped(file, np.dtype(np.uint8))
+        ids = token_store.mapped(file, np.dtype(np.uint8))
 
     def resident():
         maps = Path("/proc/self/smaps").read_text().partition(path.name)[2]
         return int(maps.partition("\nRss:")[2].split()[0])
 
-    read = tokens.reader(ids)
+    read = token_store.reader(ids)
     assert sum(int(read(place, place + 10).sum()) for place in range(0, len(ids) - 10, 1 << 16)) == 0
     assert resident() == 0
     assert ids.sum() == 0
     assert resident() == 3 << 10
-    tokens.let_go(ids[5:])
+    token_store.let_go(ids[5:])
     assert resident() == 0
-    assert sum(int(piece.sum()) for piece in tokens.pieces(ids[7:])) == 0
+    assert sum(int(piece.sum()) for piece in token_store.pieces(ids[7:])) == 0
     assert resident() == 0
 
 

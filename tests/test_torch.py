@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: nox -s torch runs these")
 
 from bptt.backend import select  # noqa: E402
-from bptt.nn import gru, loss, lstm, model, optimizers, packing, vanilla  # noqa: E402
+from bptt.nn import gru, loss, lstm, model, optimizers, tree, vanilla  # noqa: E402
 
 T, B, V, H = 6, 3, 7, 5
 LAYERS = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
@@ -19,7 +19,7 @@ DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
 def inputs(cell, layers, dtype, seed=0):
     rng = np.random.default_rng(seed)
     config = model.Config(cell, V, H, layers, "zero")
-    params = packing.transform(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), model.init(config, rng))
+    params = tree.transform(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), model.init(config, rng))
     State = MODULES[cell].State
     states = tuple(State(*[rng.normal(size=(B, H)).astype(dtype) for _ in State._fields]) for _ in range(layers))
     return config, params, rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B)), states
@@ -84,7 +84,7 @@ def test_the_gradient_of_the_state_that_comes_in(cell, dtype):
     """One layer on vectors: dx and the gradients of a0 (and c0) against torch's."""
     rng = np.random.default_rng(4)
     module = MODULES[cell]
-    params = packing.transform(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), module.init(rng, V, H))
+    params = tree.transform(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), module.init(rng, V, H))
     x, weight = rng.normal(size=(T, B, V)).astype(dtype), rng.normal(size=(T, B, H)).astype(dtype)
     state = module.State(*[rng.normal(size=(B, H)).astype(dtype) for _ in module.State._fields])
     by = np.zeros(V, dtype)
@@ -107,15 +107,15 @@ def test_autograd_through_our_forward(cell, layers):
     rng = np.random.default_rng(1)
     config = model.Config(cell, V, H, layers)
     put = select("torch", "float64").put
-    params = packing.transform(lambda a: put(a + 0.3 * rng.normal(size=a.shape)).requires_grad_(), model.init(config, rng))
+    params = tree.transform(lambda a: put(a + 0.3 * rng.normal(size=a.shape)).requires_grad_(), model.init(config, rng))
     x, y, mask = put(rng.integers(0, V, (T, B))), put(rng.integers(0, V, (T, B))), put((rng.random((T, B)) < 0.8).astype(float))
-    keep = packing.transform(put, model.dropout_masks(config, rng, 0.3, B))
-    leaves = packing.leaves(params)
+    keep = tree.transform(put, model.dropout_masks(config, rng, 0.3, B))
+    leaves = tree.leaves(params)
     mean, _ = loss.forward(model.forward(config, params, x, None, keep)[0], y, mask)
     expected = torch.autograd.grad(mean, [leaf for _, leaf in leaves])
     with torch.no_grad():
         _, gradient, _ = model.loss_and_gradient(config, params, x, y, mask, None, keep)
-    for (name, d), e in zip(packing.leaves(gradient), expected):
+    for (name, d), e in zip(tree.leaves(gradient), expected):
         np.testing.assert_allclose(d.numpy(), e.numpy(), rtol=0, atol=1e-12, err_msg=name)
 
 

@@ -12,9 +12,10 @@ import bptt
 from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.errors import BackendWarning, InputError
-from bptt.nn import gradient, model, optimizers, packing
-from bptt.run import sampling, session
-from bptt.run.training import UPDATES
+from bptt.inference import generate
+from bptt.nn import gradient, model, optimizers, tree
+from bptt.train_step.update import UPDATES
+from bptt.training import loop
 from conftest import no_host_looks
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
@@ -31,7 +32,7 @@ def train(text: Any = NAMES, news: Any = None, **flags: Any) -> bptt.LanguageMod
 
 
 def theta(trained: bptt.LanguageModel) -> Any:
-    return packing.pack(trained.params)
+    return tree.pack(trained.params)
 
 
 @pytest.fixture
@@ -79,8 +80,8 @@ def test_a_whole_step_is_never_looked_at_by_the_host(lab):
 
     def step(params, x, y, mask, keep):
         loss, gradient, states = model.loss_and_gradient(config, params, x, y, mask, None, keep)
-        d, norm = optimizers.clip_by_norm(packing.pack(gradient), 0.1)
-        before = packing.pack(params)
+        d, norm = optimizers.clip_by_norm(tree.pack(gradient), 0.1)
+        before = tree.pack(params)
         return loss, norm, states, tuple(update(before, d, optimizers.start(before), 0.01) for update in UPDATES.values())
 
     got = lab.call(step, params, *batch, keep)
@@ -89,7 +90,7 @@ def test_a_whole_step_is_never_looked_at_by_the_host(lab):
 
 def test_the_trainer_does_not_look_either(monkeypatch):
     """A step as the trainer makes it, its transfers included; the first one has to be allowed to import what it needs."""
-    real, looked = session.updates, []
+    real, looked = loop.updates, []
 
     def guarded(*arguments):
         updates = real(*arguments)
@@ -102,7 +103,7 @@ def test_the_trainer_does_not_look_either(monkeypatch):
             looked.append(snapshot[0].step)
             yield snapshot
 
-    monkeypatch.setattr(session, "updates", guarded)
+    monkeypatch.setattr(loop, "updates", guarded)
     train(backend="strict", hidden=2, layers=2, steps=4)
     assert looked == [2, 3, 4]
 
@@ -119,7 +120,7 @@ def test_a_text_that_fits_travels_once_and_each_batch_by_its_places(monkeypatch,
 
     monkeypatch.setattr(Backend, "put", spy)
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: ["new"])
-    monkeypatch.setattr(sampling, "texts", lambda *_: ["new"])  # would put what it writes on the device
+    monkeypatch.setattr(generate, "texts", lambda *_: ["new"])  # would put what it writes on the device
     text = "\n".join(NAMES) if mode == "lines" else PROSE
     flags = {"mode": mode, "steps": 9, "batch": 3, "evaluate_every": 3, "validation": 0.3, "dropout": 0.0, "quiet": True}
     strict = backends.select("strict")

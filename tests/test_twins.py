@@ -16,12 +16,13 @@ import pytest
 
 import accelerated
 import bptt
+from bptt import acceleration, dispatch, kernels, system
 from bptt import backend as backends
-from bptt import dispatch, fused
+from bptt.config.settings import from_flags
+from bptt.display import plots
 from bptt.errors import KernelWarning
-from bptt.nn import gru, linear, model, packing, vanilla
-from bptt.run import dry_run, environment, plots, twins
-from bptt.run.settings import from_flags
+from bptt.nn import gru, linear, model, tree, vanilla
+from bptt.training import dry_run
 from runs import NAMES, PROSE, outcome
 from test_together import together
 
@@ -43,7 +44,7 @@ TEXT = "\n".join(NAMES) + "\n"
 @pytest.fixture(autouse=True)
 def _pure(monkeypatch):
     """Begin without twins, and without the pictures that take longer than all the rest."""
-    fused.stop()
+    kernels.stop()
     monkeypatch.delenv("BPTT_FUSED", raising=False)
     monkeypatch.setattr(plots, "available", lambda: False)
 
@@ -53,9 +54,9 @@ def pretended(monkeypatch):
     """A function that lets twins be there, or not."""
 
     def pretend(name):
-        monkeypatch.setattr(fused, "start", lambda *_: name)
-        monkeypatch.setattr(fused, "name", lambda: name)
-        monkeypatch.setattr(fused, "new", lambda: False)
+        monkeypatch.setattr(kernels, "start", lambda *_: name)
+        monkeypatch.setattr(kernels, "name", lambda: name)
+        monkeypatch.setattr(kernels, "new", lambda: False)
 
     pretend("numba 9")
     return pretend
@@ -85,7 +86,7 @@ def test_a_run_says_what_compiled_its_twins(tmp_path, pretended):
 
 
 def test_a_run_says_which_loops_go_step_by_step(pretended, monkeypatch):
-    monkeypatch.setattr(fused, "fits", lambda cell, hidden, batch, size: (cell, size) != ("gru", 8))
+    monkeypatch.setattr(kernels, "fits", lambda cell, hidden, batch, size: (cell, size) != ("gru", 8))
     assert ", compiled by numba 9\n" in train()[1]
     assert (
         "9, which takes a kernel for each step: weights or batch are too large to stay on the chip\n"
@@ -94,7 +95,7 @@ def test_a_run_says_which_loops_go_step_by_step(pretended, monkeypatch):
 
 
 def test_what_has_to_fit_on_the_chip_is_a_part_of_a_batch(pretended, monkeypatch):
-    monkeypatch.setattr(fused, "fits", lambda cell, hidden, batch, size: batch <= 3)
+    monkeypatch.setattr(kernels, "fits", lambda cell, hidden, batch, size: batch <= 3)
     words = "which takes a kernel for each step"
     assert words in train(batch=6)[1]
     assert words not in train(batch=6, micro_batches=2)[1]
@@ -104,8 +105,8 @@ def test_what_has_to_fit_on_the_chip_is_a_part_of_a_batch(pretended, monkeypatch
 def test_where_twins_fail_in_one_process_none_uses_them(monkeypatch):
     """A process alone without them would round in another way than the others."""
     given_up, config, here = [], model.Config("gru", 3, 4), backends.select("numpy")
-    monkeypatch.setattr(twins, "name", lambda backend: "numba 9")
-    monkeypatch.setattr(fused, "give_up", lambda library, why: given_up.append((library, why)))
+    monkeypatch.setattr(acceleration, "name", lambda backend: "numba 9")
+    monkeypatch.setattr(kernels, "give_up", lambda library, why: given_up.append((library, why)))
     own, real = threading.local(), model.forward
 
     def forward(*arguments):
@@ -118,7 +119,7 @@ def test_where_twins_fail_in_one_process_none_uses_them(monkeypatch):
     def work(among):
         own.rank = among.rank
         with warnings.catch_warnings(action="ignore"):
-            twins.rehearse(config, here, among)
+            acceleration.rehearse(config, here, among)
 
     together(3, work)
     assert given_up == [("numpy", "MemoryError: on this one")] * 3
@@ -133,10 +134,10 @@ def test_a_run_without_twins_says_nothing(tmp_path, pretended):
 
 def test_the_first_run_says_what_it_waits_for(pretended, monkeypatch):
     assert "wait" not in train()[1]
-    monkeypatch.setattr(fused, "new", lambda: True)
+    monkeypatch.setattr(kernels, "new", lambda: True)
     assert "\nwait   for the compiler, in the first run on this processor\n" in train()[1]
     pretended("")
-    monkeypatch.setattr(fused, "new", lambda: True)
+    monkeypatch.setattr(kernels, "new", lambda: True)
     assert "wait" not in train()[1]
 
 
@@ -150,13 +151,13 @@ def test_where_a_twin_cannot_the_function_does(monkeypatch, rng):
 
 def test_other_backends_have_no_twins(monkeypatch, pretended):
     strict = backends.select("strict")
-    assert twins.name(strict) == ""
-    assert twins.name(backends.select("numpy")) == "numba 9"
+    assert acceleration.name(strict) == ""
+    assert acceleration.name(backends.select("numpy")) == "numba 9"
     asked = []
-    monkeypatch.setattr(fused, "start", asked.append)
-    twins.load(strict)
+    monkeypatch.setattr(kernels, "start", asked.append)
+    acceleration.load(strict)
     assert asked == ["strict"]
-    assert fused.obstacle("strict") == "there are none for strict"
+    assert kernels.obstacle("strict") == "there are none for strict"
     trained, said = train(backend="strict", steps=2)
     assert trained.record["compiled"] == ""
     assert "compiled" not in said
@@ -189,7 +190,7 @@ def test_a_run_that_goes_on_on_another_backend_does_not_warn(tmp_path, pretended
 
 @pytest.mark.parametrize("record", [{}, {"compiled": 3, "backend": 5}, {"compiled": [], "backend": {"ran": ["numpy"]}}])
 def test_a_record_that_says_nothing_of_twins_is_not_compared(pretended, record):
-    twins.compare(record, backends.select("numpy"))
+    acceleration.compare(record, backends.select("numpy"))
 
 
 @REAL
@@ -203,7 +204,7 @@ def test_a_run_in_sessions_ends_in_the_bits_of_one_in_one_go(tmp_path, cell, dty
     train(text, out=tmp_path / "parts", stop_after=5, **flags)
     parts = go_on(tmp_path / "parts", text)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
-    np.testing.assert_array_equal(packing.pack(parts.params), packing.pack(whole.params))
+    np.testing.assert_array_equal(tree.pack(parts.params), tree.pack(whole.params))
 
 
 @REAL
@@ -214,8 +215,8 @@ def test_a_run_is_the_same_without_twins_but_for_rounding(monkeypatch, cell):
     pure, said = train(cell=cell, dtype="float64")
     assert "compiled" not in said
     assert pure.record["compiled"] == ""
-    np.testing.assert_allclose(packing.pack(compiled.params), packing.pack(pure.params), rtol=0, atol=1e-9)
-    assert (packing.pack(compiled.params) != packing.pack(pure.params)).any()
+    np.testing.assert_allclose(tree.pack(compiled.params), tree.pack(pure.params), rtol=0, atol=1e-9)
+    assert (tree.pack(compiled.params) != tree.pack(pure.params)).any()
 
 
 # Loaded, called for the first time, and left as it was
@@ -224,31 +225,32 @@ def test_a_run_is_the_same_without_twins_but_for_rounding(monkeypatch, cell):
 @REAL
 def test_after_a_run_everything_is_as_before(monkeypatch):
     seen = []
-    monkeypatch.setattr(environment, "keep_memory", lambda: seen.append(fused.name()))
+    monkeypatch.setattr(system, "keep_memory", lambda: seen.append(kernels.name()))
     train()
     assert seen == [seen[0]]
     assert seen[0].startswith("numba ")
-    assert fused.name() == ""
-    dry_run.explain(TEXT, from_flags({**SMALL, "steps": 3}), lambda *_: seen.append(fused.name()))
+    assert kernels.name() == ""
+    dry_run.explain(TEXT, from_flags({**SMALL, "steps": 3}), lambda *_: seen.append(kernels.name()))
     assert seen == [seen[0]] * 3
-    assert fused.name() == ""
-    fused.start()
+    assert kernels.name() == ""
+    kernels.start()
     train()
-    assert fused.name() == seen[0]
+    assert kernels.name() == seen[0]
 
 
 @REAL
 @CELLS
 def test_the_rehearsal_compiles_all_that_a_run_calls(monkeypatch, cell):
-    from bptt.fused import cells, cpu, product
+    from bptt.kernels import cpu
+    from bptt.kernels.cpu import cells, gemm
 
     def compiled():
-        functions = {id(f): f for room in (cells, cpu, product) for f in vars(room).values() if hasattr(f, "signatures")}
+        functions = {id(f): f for room in (cells, cpu, gemm) for f in vars(room).values() if hasattr(f, "signatures")}
         return sum(len(function.signatures) for function in functions.values())
 
     counts = []
-    rehearse = twins.rehearse
-    monkeypatch.setattr(twins, "rehearse", lambda *given: (rehearse(*given), counts.append(compiled())))
+    rehearse = acceleration.rehearse
+    monkeypatch.setattr(acceleration, "rehearse", lambda *given: (rehearse(*given), counts.append(compiled())))
     train(cell=cell)
     assert counts == [compiled()]
 
@@ -266,15 +268,15 @@ def test_twins_that_fail_are_left_out(monkeypatch):
     for name, function in accelerated.functions().items():
         if np.ndarray not in function.kernels:
             continue
-        fused._given_up.clear()  # by the run before
+        kernels._given_up.clear()  # by the run before
         with monkeypatch.context() as patch:
             patch.setitem(function.kernels, np.ndarray, fails)
             if name.startswith(unused) or name.endswith("_backward"):
-                np.testing.assert_array_equal(packing.pack(train()[0].params), packing.pack(expected.params))
+                np.testing.assert_array_equal(tree.pack(train()[0].params), tree.pack(expected.params))
                 continue
             with pytest.warns(KernelWarning, match=r"^the compiled twins fail here: RuntimeError: no pointers any more: going"):
                 trained, _ = train()
-            np.testing.assert_array_equal(packing.pack(trained.params), packing.pack(pure.params))
+            np.testing.assert_array_equal(tree.pack(trained.params), tree.pack(pure.params))
 
 
 # What is in the way
@@ -283,9 +285,9 @@ def test_twins_that_fail_are_left_out(monkeypatch):
 @pytest.mark.parametrize("value", ["0", ""])
 def test_switched_off(monkeypatch, value):
     monkeypatch.setenv("BPTT_FUSED", value)
-    assert fused.start() == fused.name() == ""
-    assert fused.obstacle() == "BPTT_FUSED=0 switches them off"
-    assert not fused.new()
+    assert kernels.start() == kernels.name() == ""
+    assert kernels.obstacle() == "BPTT_FUSED=0 switches them off"
+    assert not kernels.new()
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bptt
-from bptt import dispatch, fused
-from bptt.nn import optimizers, packing, pieces
-from bptt.run import agenda, preparation, updates
-from bptt.run.settings import from_flags
-from bptt.run.training import UPDATES
+from bptt import dispatch, kernels
+from bptt.config.settings import from_flags
+from bptt.nn import optimizers, segments, tree
+from bptt.train_step import stepper
+from bptt.train_step.update import UPDATES
+from bptt.training import intervals, setup
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
@@ -24,23 +25,23 @@ CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 def _both(request, monkeypatch):
     """Each test without compiled twins, and with them where they can be."""
     with dispatch.restored():
-        fused.stop()
+        kernels.stop()
         monkeypatch.setenv("BPTT_FUSED", "0")
         if request.param == "twins":
             pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
             monkeypatch.setenv("BPTT_FUSED", "1")
-            assert fused.start()
+            assert kernels.start()
         yield
 
 
-def ready(text: Any = NAMES, **flags: Any) -> preparation.Ready:
+def ready(text: Any = NAMES, **flags: Any) -> setup.Ready:
     small = {"hidden": 5, "steps": 12, "batch": 4, "length": 9, "backend": "numpy", "validation": 0}
-    return preparation.from_scratch(text, from_flags({**small, **flags}))
+    return setup.from_scratch(text, from_flags({**small, **flags}))
 
 
-def go(run: preparation.Ready, many: int) -> tuple[Any, list[Any], list[int]]:
+def go(run: setup.Ready, many: int) -> tuple[Any, list[Any], list[int]]:
     """The state at the end, all traces, and how many came at a time where up to `many` may."""
-    pairs = list(updates.updates(run.task, run.now.state, lambda _: many))
+    pairs = list(stepper.updates(run.task, run.now.state, lambda _: many))
     return pairs[-1][0], [trace for _, traces in pairs for trace in traces], [len(traces) for _, traces in pairs]
 
 
@@ -61,7 +62,7 @@ def test_many_at_a_time_give_the_bits_of_one_after_the_other(cell, mode, dtype, 
     one, others, singles = go(run, 1)
     assert set(singles) == {1}
     assert max(groups) == (4 if mode == "lines" and flags.get("length") == 2 else 5)  # there some windows begin in padding
-    for (name, a), (_, b) in zip(packing.leaves(tuple(many)), packing.leaves(tuple(one)), strict=True):
+    for (name, a), (_, b) in zip(tree.leaves(tuple(many)), tree.leaves(tuple(one)), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
     assert [trace._replace(states=None) for trace in traces] == [trace._replace(states=None) for trace in others]
 
@@ -74,10 +75,10 @@ def test_a_run_is_the_same_however_it_is_cut(tmp_path, cell):
     bptt.train(tmp_path / "names", **flags, stop_after=5, out=tmp_path / "run")
     for stop in (7, 11, 99):
         parts = bptt.train(resume=tmp_path / "run", stop_after=stop, report=None)
-    np.testing.assert_array_equal(packing.pack(parts.params), packing.pack(whole.params))
+    np.testing.assert_array_equal(tree.pack(parts.params), tree.pack(whole.params))
 
 
-def refused(run: preparation.Ready) -> bool:
+def refused(run: setup.Ready) -> bool:
     return set(go(run, 4)[2]) == {1}
 
 
@@ -86,7 +87,7 @@ def test_what_is_made_alone(monkeypatch):
     assert not refused(ready(clip_norm=0, optimizer="rmsprop"))
     assert refused(ready(recompute_every=2))
     assert refused(ready(backend="strict"))  # a look at its numbers would wait for a device
-    monkeypatch.setattr(pieces, "WORTH", 4 * 5 * 5.0)  # less than one batch
+    monkeypatch.setattr(segments, "WORTH", 4 * 5 * 5.0)  # less than one batch
     assert refused(ready())
 
 
@@ -106,7 +107,7 @@ def test_an_update_that_fails_is_found_as_if_it_had_been_made_alone(monkeypatch,
     np.testing.assert_array_equal(many.theta, one.theta)
     words = []
     for most in (16, 1):
-        monkeypatch.setattr(agenda, "LOOK", most)
+        monkeypatch.setattr(intervals, "LOOK", most)
         with pytest.raises((bptt.Diverged, bptt.TrainingWarning)) as failed:
             bptt.train(NAMES, hidden=8, report=None, **flags)
         words.append(str(failed.value))
@@ -123,9 +124,9 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch, error):
             raise error
         return optimizers.adam(*arguments)
 
-    expected = [state.theta for state, _ in updates.updates(run.task, run.now.state)]
+    expected = [state.theta for state, _ in stepper.updates(run.task, run.now.state)]
     monkeypatch.setitem(UPDATES, "adam", adam)
-    following = updates.updates(run.task, run.now.state, lambda _: 4)
+    following = stepper.updates(run.task, run.now.state, lambda _: 4)
     found = [next(following), next(following)]
     with pytest.raises(type(error)):
         next(following)
@@ -136,7 +137,7 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch, error):
 def test_nothing_more_is_learnt_after_a_bad_update():
     run = ready()
     dead = run.now.state._replace(alive=np.bool_(False))
-    after, _ = list(updates.updates(run.task, dead, lambda _: 4))[-1]
+    after, _ = list(stepper.updates(run.task, dead, lambda _: 4))[-1]
     np.testing.assert_array_equal(after.theta, dead.theta)
 
 
@@ -152,12 +153,12 @@ def test_nothing_due_is_passed_over(evaluate, save, steps, first, stop):
     end = steps if stop is None else min(steps, first + stop)
 
     def due(step: int) -> bool:
-        return any(agenda.due(task, step, first, []))
+        return any(intervals.due(task, step, first, []))
 
     step, arrived = first, []
     while step < end:
-        free = agenda.free(task, step, first)
-        assert 1 <= free <= agenda.LOOK
+        free = intervals.free(task, step, first)
+        assert 1 <= free <= intervals.LOOK
         step = min(step + free, steps)
         arrived.append(step)
     assert [step for step in range(first + 1, end + 1) if due(step)] == [step for step in arrived if due(step)]

@@ -18,10 +18,10 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import cli
-from bptt.nn import model, packing
-from bptt.run.language_model import LanguageModel
-from bptt.text import corpus
-from bptt.text.vocabulary import BYTES, characters
+from bptt.data import corpus
+from bptt.data.vocabulary import BYTES, characters
+from bptt.inference.language_model import LanguageModel
+from bptt.nn import model, tree
 
 TEXT = "anna\nbo\ncarla\n"
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
@@ -31,7 +31,7 @@ def make(mode="lines", vocabulary=None, scale=2.0):
     vocabulary = vocabulary or characters(TEXT + " ")
     backend = backends.select("numpy", "float64")
     config = model.Config("gru", len(vocabulary), 6)
-    params = packing.transform(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(0)))
+    params = tree.transform(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(0)))
     record = {"text": "names", "held_out": 1.25}
     return LanguageModel(config, vocabulary, mode, params, backend, record)
 
@@ -308,7 +308,7 @@ def test_backend_and_type_are_passed_on(run, monkeypatch, command):
         asked.append(flags)
         return bptt.load(folder)
 
-    monkeypatch.setattr(cli.use, "load", load)
+    monkeypatch.setattr(cli.inference, "load", load)
     assert run(*command, "--backend", "strict", "--dtype", "float32", "--require-backend")[0] == 0
     assert run(*command)[0] == 0
     assert asked == [

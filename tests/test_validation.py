@@ -2,11 +2,11 @@
 
 import pytest
 
-from bptt.nn import model, packing
-from bptt.run import memory, preparation, validation
-from bptt.run.data import held_out_windows
-from bptt.run.evaluation import evaluate
-from bptt.run.settings import from_flags
+from bptt.config.settings import from_flags
+from bptt.data.dataset import held_out_windows
+from bptt.inference.evaluation import evaluate
+from bptt.nn import model, tree
+from bptt.training import memory_estimate, setup, validation
 from runs import NAMES, PROSE
 from test_together import together
 
@@ -18,11 +18,11 @@ PARTS = pytest.mark.parametrize("count", [1, 2, 3, 16, 40])
 def ready(text, **flags):
     flags = {"hidden": 5, "steps": 9, "backend": "numpy", "dtype": "float64", "validation": 0.4, **flags}
     flags["mode"] = "lines" if text is LINES else "stream"
-    return preparation.from_scratch(text, from_flags(flags))
+    return setup.from_scratch(text, from_flags(flags))
 
 
 def params_of(task, now):
-    return packing.unpack(now.state.theta, model.shapes(task.config))
+    return tree.unpack(now.state.theta, model.shapes(task.config))
 
 
 def places(windows):
@@ -72,5 +72,5 @@ def test_processes_find_what_one_finds_in_as_many_parts_bit_for_bit(text, size):
 
 
 def test_parts_need_less_memory():
-    whole, parts = (memory.measuring(ready(PROSE * 20, micro_batches=count, batch=16).task) for count in (1, 4))
+    whole, parts = (memory_estimate.measuring(ready(PROSE * 20, micro_batches=count, batch=16).task) for count in (1, 4))
     assert parts < 0.6 * whole

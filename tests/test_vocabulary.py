@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bptt.data import vocabulary
+from bptt.data.vocabulary import BYTES, START, Vocabulary, characters
 from bptt.errors import InputError
-from bptt.text import vocabulary
-from bptt.text.vocabulary import BYTES, START, Vocabulary, characters
 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=60)  # with surrogates, NUL, emoji, combining marks
 quick = settings(deadline=None, max_examples=100)

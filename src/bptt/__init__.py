@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from bptt import inspect
     from bptt.errors import CheckpointError, Diverged, InputError, OutOfMemory, TrainingWarning
-    from bptt.run.language_model import LanguageModel, load
-    from bptt.run.trainer import train
+    from bptt.inference.language_model import LanguageModel, load
+    from bptt.training.trainer import train
 
 __all__ = [
     "CheckpointError",
@@ -36,8 +36,8 @@ def __getattr__(name: str) -> "Any":
         raise AttributeError(f"module 'bptt' has no attribute {name!r}")
     import bptt.inspect  # noqa: F401  # a module is found in here as soon as it is imported
     from bptt.errors import CheckpointError, Diverged, InputError, OutOfMemory, TrainingWarning
-    from bptt.run.language_model import LanguageModel, load
-    from bptt.run.trainer import train
+    from bptt.inference.language_model import LanguageModel, load
+    from bptt.training.trainer import train
 
     public = (CheckpointError, Diverged, InputError, LanguageModel, OutOfMemory, TrainingWarning, load, train)
     globals().update({thing.__name__: thing for thing in public})  # the next time, nothing has to be asked

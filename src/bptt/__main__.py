@@ -5,7 +5,11 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # as in bptt.run.parallel, before it is imported
+LAUNCHED = (
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+)  # as in distributed.process_group, not imported yet
 
 
 def leave(number: int, frame: Any) -> NoReturn:

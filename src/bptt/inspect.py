@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np  # on the host, in float64, whatever the model is on
 
 from bptt.backend import HostArray
+from bptt.config import settings
 from bptt.errors import InputError
-from bptt.nn import linear, loss, model, packing
-from bptt.run import sampling, settings
-from bptt.run.language_model import LanguageModel
+from bptt.inference import generate
+from bptt.inference.language_model import LanguageModel
+from bptt.nn import linear, loss, model, tree
 
 HORIZON = settings.SEED  # a whole number, at least 0
 TOGETHER = 64  # losses whose gradients are followed side by side: bounds the memory, does not change the numbers
@@ -56,7 +57,7 @@ def activations(trained: LanguageModel, text: str) -> Activations:
             something else than a model.
     """
     read = _read(trained, text)
-    names, layers, H = sampling.names(trained.vocabulary), read.cache.layers, read.config.hidden
+    names, layers, H = generate.names(trained.vocabulary), read.cache.layers, read.config.hidden
     found: dict[str, HostArray | None] = {"cells": None, "gates": None}
     if read.config.cell == "gru":
         each = [np.concatenate([layer.ru, layer.n], axis=2) for layer in layers]
@@ -146,7 +147,7 @@ def _read(trained: LanguageModel, text: str) -> Read:
         raise InputError(f"text {text!r}: expected one line without its end, for the model reads lines")
     ids = np.concatenate([start, trained.vocabulary.encode(text), start if lines else []]).astype(np.int64)
     get = trained.backend.get
-    params = packing.transform(lambda a: np.asarray(get(a), np.float64), trained.params)
+    params = tree.transform(lambda a: np.asarray(get(a), np.float64), trained.params)
     x, y = ids[:-1, None], ids[1:, None]
     logits, _, cache = model.forward(trained.config, params, x)
     return Read(trained.config, params, x, y, logits, cache)

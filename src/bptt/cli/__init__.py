@@ -7,11 +7,20 @@ import warnings
 
 from cyclopts import CycloptsError
 
-from bptt.cli import check, exchange, info, report, textbook, training, use  # noqa: F401  # they add their commands to the app
+from bptt.cli import (
+    check,  # noqa: F401  # each adds its commands to the app
+    export,  # noqa: F401
+    inference,  # noqa: F401
+    info,  # noqa: F401
+    report,  # noqa: F401
+    textbook,  # noqa: F401
+    train,  # noqa: F401
+)
 from bptt.cli.console import complain, printing, unwritten, warn
 from bptt.cli.parser import app, explain
+from bptt.distributed import process_group
 from bptt.errors import Diverged, InputError, OutOfMemory, SaveError
-from bptt.run import parallel, signals, together
+from bptt.training import launch, signals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,7 +61,7 @@ def attempt(arguments: list[str] | None) -> int:
         return complain(str(error) if isinstance(error, OutOfMemory) else f"out of memory: {error}: {lower}", 4)
     except KeyboardInterrupt as error:
         code = complain(str(error) or "interrupted", 130)
-        if parallel.launched() > 1:  # the others may not have met this process yet, and would wait for it
+        if process_group.launched() > 1:  # the others may not have met this process yet, and would wait for it
             signals.end()
         return code
     except SystemExit:  # of rich, which prints the help, where its reader leaves
@@ -70,7 +79,7 @@ def _of_all(error: InputError, arguments: list[str] | None) -> InputError:
     """What kept a training from beginning, as all processes say it that a launcher started."""
     words = sys.argv[1:] if arguments is None else arguments
     alone = re.search(r"--distributed[= ](false|no|n|f|0)\b", " ".join(words).lower()) is not None
-    return together.told_to_all(error, alone=alone) if words[:1] == ["train"] else error
+    return launch.told_to_all(error, alone=alone) if words[:1] == ["train"] else error
 
 
 def _refused(error: Exception, code: int) -> int:

@@ -2,10 +2,10 @@
 
 import json as json_
 
+from bptt import gradcheck
 from bptt.cli.console import complain, say
 from bptt.cli.parser import BackendName, Require, app
-from bptt.run import checking
-from bptt.run.checking import Check
+from bptt.gradcheck import Check
 
 COLUMNS = "{:8} {:8} {:8} {:8} {:20} {:16} {:>13} {:>8} {}"
 
@@ -22,7 +22,7 @@ def check(*, backend: BackendName = "auto", require_backend: Require = False, js
         One line of JSON for each check.
     """
     found: list[Check] = []
-    for one in checking.checks(backend, require=require_backend):
+    for one in gradcheck.checks(backend, require=require_backend):
         if json:
             say(json_.dumps({**one._asdict(), "passed": one.passed}))
         else:

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from bptt import backend as backends
-from bptt import fused
+from bptt import kernels, system
 from bptt.cli.console import say
 from bptt.cli.parser import app
-from bptt.run import environment
-from bptt.text import tokens
+from bptt.data import token_store
 
 EXTRAS = {
     "cupy": "backend cupy: a GPU",
@@ -62,29 +61,29 @@ def cupy() -> dict[str, str]:
 
 def twins() -> dict[str, str]:
     """The compiled twins of the maths on NumPy, or what is in the way."""
-    obstacle = fused.obstacle()
+    obstacle = kernels.obstacle()
     return {"usable": "no", "why": obstacle} if obstacle else {"usable": "yes"}
 
 
 def extras() -> dict[str, str]:
     """Optional packages, their versions, and what they are for."""
-    found = environment.installed(*EXTRAS)
+    found = system.installed(*EXTRAS)
     for wheel in ("cupy-cuda12x", "cupy-cuda13x"):  # one of these brings the package cupy
-        found["cupy"] = environment.installed(wheel).get(wheel, found.get("cupy", "not installed"))
+        found["cupy"] = system.installed(wheel).get(wheel, found.get("cupy", "not installed"))
     return {name: f"{found.get(name, 'not installed')} ({use})" for name, use in EXTRAS.items()}
 
 
 def cache() -> str:
     """Where the ids of large texts are kept, and how much room they take."""
-    folder = tokens.folder()
+    folder = token_store.folder()
     size = sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
     return f"{folder} ({size / 1e6:,.1f} MB; may be removed at any time)"
 
 
 PARTS: dict[str, Callable[[], Any]] = {
-    "versions": environment.versions,
-    "machine": lambda: {**environment.machine(), "memory": f"{environment.physical() / 1e9:.1f} GB"},
-    "blas": environment.blas,
+    "versions": system.versions,
+    "machine": lambda: {**system.machine(), "memory": f"{system.physical() / 1e9:.1f} GB"},
+    "blas": system.blas,
     "cupy": cupy,
     "twins": twins,
     "extras": extras,

@@ -16,8 +16,8 @@ from cyclopts import (
 )
 
 from bptt import __version__
-from bptt.run import configuration
-from bptt.run.settings import Settings, flag, nearest
+from bptt.config import toml
+from bptt.config.settings import Settings, flag, nearest
 
 
 def converted(kind: Any, tokens: Sequence[Token]) -> Any:
@@ -62,9 +62,9 @@ def configure(app: App, command: tuple[str, ...], arguments: ArgumentCollection)
         return
     typed = {argument.field_info.name: argument.tokens[0].value for argument in arguments if argument.tokens}
     given.update(typed)
-    path = configuration.chosen(typed.get("config"), new="resume" not in typed)
+    path = toml.chosen(typed.get("config"), new="resume" not in typed)
     if path is not None:
-        found = configuration.beside(typed, path)
+        found = toml.beside(typed, path)
         given.update(found | typed)
         table = {flag(name).removeprefix("--"): value for name, value in found.items() if name != "text"}
         cyclopts.config.Dict(table, use_commands_as_keys=False, source=str(path))(app, command, arguments)

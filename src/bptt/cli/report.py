@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from bptt.checkpoint import run_folder
 from bptt.cli.console import say
 from bptt.cli.parser import Text, app
+from bptt.inference.language_model import load
 from bptt.report import page
-from bptt.run import folder
-from bptt.run.language_model import load
 
 
 @app.command
@@ -25,7 +25,7 @@ def report(run: Path, text: Text | None = None, /, *, out: Path | None = None) -
         The file, which is replaced; by default report.html in the folder of the run, or here for a model alone.
     """
     model = load(run, backend="numpy")
-    target = out or (run if folder.is_run(run) else Path()) / "report.html"
+    target = out or (run if run_folder.is_run(run) else Path()) / "report.html"
     page.write(model, run, text, target)
     say(f"written: {target}")
     return 0

@@ -4,8 +4,8 @@ from bptt import backend as backends
 from bptt import textbook
 from bptt.cli.console import printing
 from bptt.cli.parser import BackendName, Require, Text, app
+from bptt.data import corpus, vocabulary
 from bptt.errors import InputError
-from bptt.text import corpus, vocabulary
 
 
 @app.command(name="textbook")

@@ -7,7 +7,7 @@ from typing import Any
 
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
-from bptt.nn import loss, model, packing
+from bptt.nn import loss, model, tree
 
 
 def parted(config: model.Config, states: Array) -> tuple[Any, ...]:
@@ -19,7 +19,7 @@ def parted(config: model.Config, states: Array) -> tuple[Any, ...]:
 
 def joined(states: tuple[Any, ...]) -> Array:
     """All states (L, S, B, H), given the State of each layer: a copy, where views would keep those of all steps."""
-    vector, shape = packing.pack(states), states[0][0].shape
+    vector, shape = tree.pack(states), states[0][0].shape
     return namespace(vector).reshape(vector, (len(states), len(states[0]), *shape))
 
 
@@ -38,10 +38,10 @@ def whole(
 
     The states before and after are (L, S, B, H).
     """
-    params = packing.unpack(theta, model.shapes(config))
+    params = tree.unpack(theta, model.shapes(config))
     start = None if states is None else parted(config, states)
     mean, d, after = model.loss_and_gradient(config, params, x, y, mask, start, keep, count)
-    return mean, packing.pack(d), joined(after)
+    return mean, tree.pack(d), joined(after)
 
 
 @accelerated
@@ -60,10 +60,10 @@ def piece(
 
     `dafter` is the gradient with respect to the states after them, None where nothing follows; both are (L, S, B, H).
     """
-    params = packing.unpack(theta, model.shapes(config))
+    params = tree.unpack(theta, model.shapes(config))
     logits, after, cache = model.forward(config, params, x, None if states is None else parted(config, states), keep)
     mean, loss_cache = loss.forward(logits, y, mask, count)
     del logits  # they would take memory as long as the backward pass
     following = None if dafter is None else parted(config, dafter)
     d, dbefore = model.backward(config, params, cache, loss.backward(loss_cache), following)
-    return mean, packing.pack(d), joined(after), joined(dbefore)
+    return mean, tree.pack(d), joined(after), joined(dbefore)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
-from bptt.nn import initialisation, linear
-from bptt.nn.arrays import outer, sigmoid, total, transposed
+from bptt.nn import initializers, linear
+from bptt.nn.ops import outer, sigmoid, total, transposed
 
 GATES = 3  # blocks of H rows in Wax, Waa and b
 
@@ -44,10 +44,10 @@ class Cache(NamedTuple):
     p: Array  # (T, B, H): Waa_n a_{t-1} + ban
 
 
-def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "uniform") -> Params:
+def init(rng: Any, inputs: int, hidden: int, kind: initializers.Kind = "uniform") -> Params:
     """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero."""
-    Wax = initialisation.uniform(rng, (3 * hidden, inputs), hidden)
-    Waa = initialisation.recurrent(rng, 3, hidden, kind)
+    Wax = initializers.uniform(rng, (3 * hidden, inputs), hidden)
+    Waa = initializers.recurrent(rng, 3, hidden, kind)
     zeros = namespace(Wax).zeros_like
     return Params(Wax, Waa, zeros(Wax[:, 0]), zeros(Wax[:hidden, 0]))
 

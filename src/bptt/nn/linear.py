@@ -2,7 +2,7 @@
 
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
-from bptt.nn.arrays import one_hot, outer, rows, total
+from bptt.nn.ops import one_hot, outer, rows, total
 
 
 def forward(W: Array, x: Array, b: Array) -> Array:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from bptt.backend import Array, device, namespace
 from bptt.dispatch import accelerated
-from bptt.nn.arrays import one_hot, rows
+from bptt.nn.ops import one_hot, rows
 
 
 class Cache(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
-from bptt.nn import initialisation, linear
-from bptt.nn.arrays import outer, sigmoid, transposed
+from bptt.nn import initializers, linear
+from bptt.nn.ops import outer, sigmoid, transposed
 
 GATES = 4  # blocks of H rows in Wax, Waa and b
 
@@ -39,13 +39,13 @@ class Cache(NamedTuple):
     gates: Array  # (T, B, 4H)
 
 
-def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "uniform") -> Params:
+def init(rng: Any, inputs: int, hidden: int, kind: initializers.Kind = "uniform") -> Params:
     """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero, forget bias 1.
 
     The forget bias is that of Jozefowicz et al. (2015).
     """
-    Wax = initialisation.uniform(rng, (4 * hidden, inputs), hidden)
-    Waa = initialisation.recurrent(rng, 4, hidden, kind)
+    Wax = initializers.uniform(rng, (4 * hidden, inputs), hidden)
+    Waa = initializers.recurrent(rng, 4, hidden, kind)
     xp = namespace(Wax)
     zero, one = xp.zeros_like(Wax[:hidden, 0]), xp.ones_like(Wax[:hidden, 0])
     return Params(Wax, Waa, xp.concat([zero, one, zero, zero]))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from bptt.backend import Array, device, namespace
-from bptt.nn import gru, initialisation, linear, loss, lstm, packing, vanilla
-from bptt.nn.arrays import spectral_radius
+from bptt.nn import gru, initializers, linear, loss, lstm, tree, vanilla
+from bptt.nn.ops import spectral_radius
 
 Cell = Literal["vanilla", "gru", "lstm"]
 CELLS: dict[Cell, Any] = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
@@ -41,11 +41,11 @@ class Cache(NamedTuple):
     fresh: bool  # whether the texts began here, from the initial states
 
 
-def init(config: Config, rng: Any, kind: initialisation.Kind = "uniform") -> Params:
+def init(config: Config, rng: Any, kind: initializers.Kind = "uniform") -> Params:
     """Host arrays in float64 drawn from a `numpy.random.Generator`; the learned initial state begins at zero."""
     cell, H, V = CELLS[config.cell], config.hidden, config.vocabulary
     layers = tuple(cell.init(rng, H if layer else V, H, kind) for layer in range(config.layers))
-    Wya = initialisation.uniform(rng, (V, H), H)
+    Wya = initializers.uniform(rng, (V, H), H)
     xp = namespace(Wya)
     zero = xp.zeros_like(Wya[0, :])
     state = cell.State(*[zero] * len(cell.State._fields))
@@ -86,7 +86,7 @@ def initial_states(config: Config, params: Params, batch: int) -> tuple[Any, ...
     """The states, one per layer, that a batch of new texts begins with; arrays (B, H)."""
     xp, shape = namespace(params.Wya), (batch, config.hidden)
     if params.initial:
-        return tuple(packing.transform(lambda a: xp.broadcast_to(a, shape), state) for state in params.initial)
+        return tuple(tree.transform(lambda a: xp.broadcast_to(a, shape), state) for state in params.initial)
     zero = xp.zeros(shape, dtype=params.Wya.dtype, device=device(params.Wya))
     State = CELLS[config.cell].State
     return (State(*[zero] * len(State._fields)),) * config.layers
@@ -137,9 +137,9 @@ def backward(
         layers.append(dparams)
         dbefore.append(dstate)
     dstates = tuple(dbefore[::-1])
-    dinitial = packing.transform(lambda d: xp.sum(d, axis=0), dstates) if params.initial else ()
+    dinitial = tree.transform(lambda d: xp.sum(d, axis=0), dstates) if params.initial else ()
     if not cache.fresh:  # the states came from the steps before
-        dinitial = packing.transform(xp.zeros_like, dinitial)
+        dinitial = tree.transform(xp.zeros_like, dinitial)
     return Params(tuple(layers[::-1]), dinitial, dWya, dby), dstates
 
 

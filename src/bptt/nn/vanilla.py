@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
-from bptt.nn import initialisation, linear
-from bptt.nn.arrays import outer, transposed
+from bptt.nn import initializers, linear
+from bptt.nn.ops import outer, transposed
 
 GATES = 1  # blocks of H rows in Wax, Waa and b
 
@@ -31,10 +31,10 @@ class Cache(NamedTuple):
     a: Array  # (T+1, B, H): a[0] is the initial state
 
 
-def init(rng: Any, inputs: int, hidden: int, kind: initialisation.Kind = "uniform") -> Params:
+def init(rng: Any, inputs: int, hidden: int, kind: initializers.Kind = "uniform") -> Params:
     """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero."""
-    Wax = initialisation.uniform(rng, (hidden, inputs), hidden)
-    Waa = initialisation.recurrent(rng, 1, hidden, kind)
+    Wax = initializers.uniform(rng, (hidden, inputs), hidden)
+    Waa = initializers.recurrent(rng, 1, hidden, kind)
     return Params(Wax, Waa, namespace(Wax).zeros_like(Wax[:, 0]))
 
 

@@ -11,18 +11,20 @@ import numpy as np  # what bptt.inspect gives is on the host
 
 from bptt import inspect
 from bptt.backend import HostArray
+from bptt.checkpoint import run_folder
+from bptt.config.settings import from_flags
+from bptt.data import corpus
+from bptt.data.dataset import generator, prepare
+from bptt.data.sequences import Sequences
 from bptt.errors import CheckpointError, InputError
+from bptt.export import pytorch
+from bptt.inference import generate
+from bptt.inference.language_model import LanguageModel
 from bptt.inspect import Activations
-from bptt.nn import model, packing
-from bptt.report import pictures
+from bptt.nn import model, tree
+from bptt.report import figures
 from bptt.report.units import telling
-from bptt.run import exchange, folder, sampling
-from bptt.run.data import generator, prepare
-from bptt.run.language_model import LanguageModel
-from bptt.run.progress import printable
-from bptt.run.settings import from_flags
-from bptt.text import corpus
-from bptt.text.sequences import Sequences
+from bptt.training.messages import printable
 
 LENGTH = 600  # characters that are looked at
 LINES = 40  # at most
@@ -58,7 +60,7 @@ def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> N
         raise InputError(f"{str(out)!r} is a folder: name a file for the report")
     if missing := available():
         raise InputError(f"a report needs {missing}, which is not installed: pip install 'bptt[plot]'")
-    exchange.write(out, _page(trained, place, _looked(trained, text)).encode())
+    pytorch.write(out, _page(trained, place, _looked(trained, text)).encode())
 
 
 def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
@@ -75,10 +77,10 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
     page: str = environment.from_string(template).render(
         title=f"bptt: {printable(str(trained.record.get('text', place.name)))}",
         facts=_facts(trained, len(seen.nats), mean),
-        curves=pictures.curves(history, _clip(trained)) if len(history) > 1 else "",
-        saturation=pictures.saturation(trained.config.cell, seen),
-        flow=pictures.flow(inspect.gradient_flow(trained, longest, HORIZON)),
-        radii=pictures.radii(steps, found, _blocks(trained)),
+        curves=figures.curves(history, _clip(trained)) if len(history) > 1 else "",
+        saturation=figures.saturation(trained.config.cell, seen),
+        flow=figures.flow(inspect.gradient_flow(trained, longest, HORIZON)),
+        radii=figures.radii(steps, found, _blocks(trained)),
         samples=_samples(history),
         where=looked.where,
         units=[{**unit._asdict(), "runs": _runs(names[1:], unit.values[1:])} for unit in telling(seen)],
@@ -152,7 +154,7 @@ def _joined(parts: list[Activations]) -> Activations:
 def _history(place: Path) -> list[dict[str, Any]]:
     """The rows of a run's history; none for a model alone."""
     try:
-        saved = folder.read(place, run=True)[1] if folder.is_run(place) else None
+        saved = run_folder.read(place, run=True)[1] if run_folder.is_run(place) else None
     except CheckpointError:  # a run whose model could be loaded, but not gone on with
         saved = None
     return list(saved.progress.history) if saved and saved.progress else []
@@ -176,7 +178,7 @@ def _clip(trained: LanguageModel) -> float | None:
 
 def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str, str]]:
     config, record = trained.config, trained.record
-    size = packing.count(model.shapes(config))
+    size = tree.count(model.shapes(config))
     held_out = record.get("held_out")
     facts = [
         ("model", f"{config.cell}, {config.layers} x {config.hidden} units, {size:,} parameters, {config.vocabulary} symbols"),
@@ -184,7 +186,7 @@ def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str,
         ("held out", f"{held_out / math.log(2):.4f} bits per character" if held_out else "not measured"),
         ("looked at", f"{targets:,} characters, {mean:.4f} bits each"),
     ]
-    if len(shown := pictures.drawn(config.layers)) < config.layers:
+    if len(shown := figures.drawn(config.layers)) < config.layers:
         facts.append(("layers drawn", ", ".join(str(layer + 1) for layer in shown)))
     return [(name, printable(value)) for name, value in facts]
 
@@ -210,7 +212,7 @@ def _runs(names: list[str], values: HostArray) -> list[tuple[int, str]]:
 
 def _expected(trained: LanguageModel, seen: Activations, surprise: float) -> list[dict[str, Any]]:
     """Of the first characters what they cost, and what was likelier."""
-    symbols = [_visible(name) for name in sampling.names(trained.vocabulary)]
+    symbols = [_visible(name) for name in generate.names(trained.vocabulary)]
     found = []
     for target, nats, p in zip(seen.targets[:STRIP], seen.nats[:STRIP].tolist(), seen.p[:STRIP]):
         bits = nats / math.log(2)

@@ -1,0 +1,1 @@
+"""What is saved: the format of a checkpoint, reading and writing one, and the folder of a run."""

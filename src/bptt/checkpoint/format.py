@@ -1,0 +1,218 @@
+"""What a checkpoint may hold, and the checks of what a file says: files may come from strangers, or from a broken disk.
+
+Every check raises `InvalidFile` with the reason, and takes no memory for what has not been borne out.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+
+from bptt.backend import HostArray
+from bptt.config import settings
+from bptt.data import corpus
+from bptt.data.vocabulary import Vocabulary
+from bptt.errors import InputError, InvalidFile
+from bptt.files import fingerprint, reason, to_json
+from bptt.nn import model, tree
+
+FORMAT = 1
+CONFIG, VOCABULARY, WEIGHTS = MODEL = ("config.json", "vocabulary.json", "model.safetensors")
+TRAINING, OPTIMIZER = RUN = ("training.json", "optimizer.safetensors")  # of a run, besides
+MANIFEST = "manifest.json"
+DAMAGED = "the file is damaged, use another copy"
+LARGEST_JSON = 1 << 20  # bytes
+LARGEST_HISTORY = 1 << 24  # bytes
+MOST_NESTED = 500  # lists and objects, but for those of a history
+LARGEST_HEADER = 1 << 20  # bytes, of safetensors; a forged one of 76 MB would cost seconds and a gigabyte
+MOST_ROWS = 1 << 20  # of a batch
+MOST_UNITS = 1_000_000  # of a layer: Waa alone would take 4 TB
+MOST_SYMBOLS = 0x110000  # there are no more code points
+HEX = set("0123456789abcdef")
+ROW = ("step", "loss", "rate", "norm", "characters", "seconds")  # of an entry of the history: numbers
+MEASURED = ("held_out", "sample", "radii")  # of some, too: a number, texts, and numbers by layer
+COUNTS: dict[str, settings.Rule] = {
+    "hidden": (f"a whole number from 1 to {MOST_UNITS}", int, lambda value: 1 <= value <= MOST_UNITS),
+    "layers": settings.LAYERS,
+    "vocabulary": (f"a whole number from 1 to {MOST_SYMBOLS}", int, lambda value: 1 <= value <= MOST_SYMBOLS),
+}
+
+
+class Progress(NamedTuple):
+    """Where a run stands, in numbers."""
+
+    step: int  # updates so far
+    epoch: int  # of the next batch
+    batch: int  # the next one's place in its epoch
+    characters: int  # targets learnt from so far
+    seconds: float  # of training so far
+    best: tuple[int, float] | None  # step and nats per held-out character of the best measurement
+    waited: int  # measurements since the best one
+    losses: tuple[float, ...]  # of the batches since the last entry of the history, nats per character
+    norms: tuple[float, ...]  # of their gradients
+    history: tuple[dict[str, Any], ...]  # an entry a log step
+
+
+class Checkpoint(NamedTuple):
+    """A model and, of a run, what going on with it needs; weights and memory are host arrays by name."""
+
+    config: model.Config
+    mode: corpus.Mode
+    vocabulary: Vocabulary
+    record: dict[str, Any]  # what the run was told, chose and measured; JSON values
+    weights: dict[str, HostArray]
+    progress: Progress | None = None  # None: a model alone
+    memory: dict[str, HostArray] | None = None  # of the optimizer, and the states that the next batch goes on from
+
+
+def manifest(value: Any, raw: bytes) -> dict[str, Any]:
+    """The size and checksum of each file."""
+    if not isinstance(value, dict) or "format" not in value:
+        raise InvalidFile(f"is not as it was written: {DAMAGED}")
+    if value["format"] != FORMAT or type(value["format"]) is not int:
+        raise InvalidFile(f"format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
+    if to_json(value) != raw:  # it has no checksum, but one way only to be written
+        raise InvalidFile(f"is not as it was written: {DAMAGED}")
+    listed = value.get("files")
+    for name in MODEL:
+        if not isinstance(listed, dict) or name not in listed:
+            raise InvalidFile(f"has no checksum and size of {name}")
+    for name, entry in dict(listed or {}).items():
+        if name not in MODEL + RUN:
+            raise InvalidFile(f"lists {name!r:.40}, which is no file of a checkpoint")
+        match entry:
+            case {"sha256": str(digest), "bytes": int(size)} if (
+                len(digest) == 64 and set(digest) <= HEX and 0 <= size < 1 << 62
+            ):
+                pass
+            case _:
+                raise InvalidFile(f"has no checksum and size of {name}")
+    return dict(listed or {})
+
+
+def configuration(value: Any) -> tuple[model.Config, corpus.Mode, dict[str, Any]]:
+    """What fixes the shapes of a model, how it reads text, and the record of its training."""
+    try:
+        config, mode, record = model.Config(**value["model"]), value["mode"], value["record"]
+    except (KeyError, TypeError) as error:
+        raise InvalidFile(f"is not the configuration of a model ({error})") from None
+    for name, given, known in [
+        ("cell", config.cell, tuple(model.CELLS)),
+        ("mode", mode, ("lines", "stream")),
+        ("initial state", config.initial, ("learned", "zero")),
+    ]:
+        if given not in known:
+            raise InvalidFile(f"{name} {given!r:.40} is unknown")
+    for name, (wanted, kind, fine) in COUNTS.items():
+        number = getattr(config, name)
+        if type(number) is not kind or not fine(number):
+            raise InvalidFile(f"{name} {number!r:.40}: expected {wanted}")
+    if not isinstance(record, dict) or not isinstance(record.get("text", ""), str):
+        raise InvalidFile("the record of its training is none")
+    for name in ("loss", "held_out", "targets", "step"):
+        if not (record.get(name) is None or is_number(record[name])):
+            raise InvalidFile(f"{name} {record[name]!r:.40}: expected a number")
+    return config, mode, record
+
+
+def vocabulary(value: Any, config: model.Config) -> Vocabulary:
+    """The symbols of a model."""
+    try:
+        symbols = Vocabulary.from_json(value)
+    except InputError as error:
+        raise InvalidFile(str(error)) from None
+    if len(symbols) != config.vocabulary:
+        raise InvalidFile(f"has {len(symbols)} symbols, the model has {config.vocabulary}")
+    return symbols
+
+
+def check_size(size: int, numbers: int, more: int = 0) -> None:
+    """Refuse a file of tensors that cannot hold so many numbers (and up to so many more), by its size alone."""
+    if not any(8 + width * numbers <= size <= 8 + LARGEST_HEADER + width * (numbers + more) for width in (4, 8)):
+        raise InvalidFile(f"has {size:,} bytes, expected those of {numbers:,} numbers")
+
+
+def tensors(data: bytes) -> dict[str, HostArray]:
+    """The arrays of a safetensors file."""
+    if int.from_bytes(data[:8], "little") > LARGEST_HEADER:
+        raise InvalidFile(f"its header is larger than {LARGEST_HEADER:,} bytes")
+    try:
+        return dict(safetensors.numpy.load(data))
+    except Exception as error:  # half a dozen types, depending on what is wrong with the header
+        raise InvalidFile(f"is not a safetensors file ({reason(error)})") from None
+
+
+def check_weights(arrays: dict[str, HostArray], config: model.Config) -> None:
+    """Refuse arrays that are not the parameters of such a model."""
+    expected = {name: tuple(shape) for name, shape in tree.leaves(model.shapes(config))}
+    _check_arrays(arrays, expected, {array.dtype for array in arrays.values()})
+
+
+def states(config: model.Config, rows: int) -> dict[str, tuple[int, ...]]:
+    """The name and shape of each array of the states of a batch of so many rows."""
+    fields = model.CELLS[config.cell].State._fields
+    return {f"states.{layer}.{field}": (rows, config.hidden) for layer in range(config.layers) for field in fields}
+
+
+def check_memory(arrays: dict[str, HostArray], parameters: int, config: model.Config, dtype: np.dtype[Any]) -> None:
+    """Refuse arrays that are not t (), m and v (P,) and, where the next batch goes on from the one before, its states."""
+    expected: dict[str, tuple[int, ...]] = {"t": (), "m": (parameters,), "v": (parameters,)}
+    if arrays.keys() - expected.keys():
+        first = arrays.get(next(iter(states(config, 0))))
+        expected |= states(config, len(first) if first is not None and first.ndim else 0)
+    _check_arrays(arrays, expected, {dtype})
+
+
+def progress(value: Any) -> Progress:
+    """Where a run stands."""
+    try:
+        found = Progress(**value)
+        best = None if found.best is None else (found.best[0], found.best[1])
+        lists = tuple(found.losses), tuple(found.norms), tuple(found.history)
+        found = found._replace(best=best, losses=lists[0], norms=lists[1], history=lists[2])
+    except (TypeError, IndexError, KeyError) as error:
+        raise InvalidFile(f"is not the progress of a run ({error})") from None
+    counts = (found.step, found.epoch, found.batch, found.characters, found.waited, *(best[:1] if best else ()))
+    numbers = (found.seconds, *found.losses, *found.norms, *(best[1:] if best else ()))
+    if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts) or not all(map(is_number, numbers)):
+        raise InvalidFile("holds a count or a number that is none")
+    for row in found.history:
+        _check_row(row)
+    return found
+
+
+def _check_row(row: Any) -> None:
+    """Refuse what is no entry of a history."""
+    known = isinstance(row, dict) and row.keys() <= {*ROW, *MEASURED}
+    if not known or not all(is_number(row.get(name)) for name in ROW) or not is_number(row.get("held_out", 0)):
+        raise InvalidFile(f"{row!r:.80} is no entry of a history")
+    texts = row.get("sample", [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InvalidFile(f"{texts!r:.80} is no sample")
+    layers = row.get("radii", [])
+    if not isinstance(layers, list) or not all(isinstance(one, list) and all(map(is_number, one)) for one in layers):
+        raise InvalidFile(f"{layers!r:.80} are no spectral radii")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a finite number; true and false are none."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def describe(content: dict[str, bytes]) -> bytes:
+    """The manifest of files."""
+    return to_json({"format": FORMAT, "files": {name: fingerprint(data) for name, data in content.items()}})
+
+
+def _check_arrays(arrays: dict[str, HostArray], expected: dict[str, tuple[int, ...]], types: set[np.dtype[Any]]) -> None:
+    if arrays.keys() != expected.keys():
+        odd = min(arrays.keys() ^ expected.keys())
+        wrong = "is too many" if odd in arrays else f"is nothing, expected floats {list(expected[odd])}"
+        raise InvalidFile(f"{odd if odd in expected else repr(odd):.40} {wrong}")
+    for name, shape in expected.items():
+        array = arrays[name]
+        if array.shape != shape or str(array.dtype) not in ("float32", "float64") or {array.dtype} != types:
+            raise InvalidFile(f"{name} is {array.dtype} {list(array.shape)}, expected floats {list(shape)}, all of one type")
+        if not all(math.isfinite(bound) for bound in (array.min(initial=0), array.max(initial=0))):  # without a copy
+            raise InvalidFile(f"{name} holds numbers that are not finite")

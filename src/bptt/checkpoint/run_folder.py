@@ -1,0 +1,261 @@
+"""The folder of a run: what it was told, its metrics, its samples, and its last few checkpoints and the best one.
+
+config.toml, env.json, metrics.jsonl, samples.txt, curve.png
+checkpoints/step-00000200/ ..., and the links latest and best to two of them
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from bptt import files
+from bptt.checkpoint import store
+from bptt.checkpoint.format import MANIFEST, MEASURED, ROW, Checkpoint
+from bptt.errors import CheckpointError, CheckpointWarning, InputError, InvalidFile, SaveError
+
+CONFIG, ENVIRONMENT, METRICS, SAMPLES, CURVE = "config.toml", "env.json", "metrics.jsonl", "samples.txt", "curve.png"
+CHECKPOINTS, LATEST, BEST, LOCK = "checkpoints", "latest", "best", ".lock"
+STEP = re.compile(r"step-(\d{8,18})")
+
+
+def create(folder: Path, config: str, environment: dict[str, Any]) -> None:
+    """Make the folder of a run that begins.
+
+    Raises:
+        AlreadyExists: something is there already.
+        SaveError: the folder cannot be made.
+    """
+    try:
+        files.write_folder(folder, {ENVIRONMENT: files.to_json(environment), CONFIG: config.encode("utf-8", "surrogateescape")})
+        folder.joinpath(CHECKPOINTS).mkdir()
+    except FileExistsError:
+        raise store.taken(folder) from None
+    except (OSError, ValueError) as error:
+        raise SaveError(f"{folder}: cannot be made: {files.reason(error)}") from error
+
+
+def reconfigure(folder: Path, config: str) -> None:
+    """Let `config.toml` say what the run is told from here on."""
+    with _writing(folder):
+        files.replace(folder / CONFIG, config.encode("utf-8", "surrogateescape"))
+
+
+def discard(folder: Path) -> None:
+    """Remove the folder of a run that has saved nothing."""
+    if not has_saved(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether this is the folder of a run, and not a checkpoint or something else."""
+    found = os.path.isfile(folder / CONFIG) or os.path.isdir(folder / CHECKPOINTS)
+    return found and not os.path.lexists(folder / MANIFEST)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other writers out; the system takes the lock of a process that is no more away from it.
+
+    Raises:
+        InputError: another process writes in this folder, or no lock can be had there.
+    """
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        last = environment(folder).get("sessions", [{}])[-1]
+        who = f"process {last.get('pid', '?')} on {last.get('host', '?')}" if isinstance(last, dict) else "another process"
+        raise InputError(f"{folder}: {who} is writing there: wait for it, or end it") from None
+    except (OSError, NotImplementedError) as error:  # the latter from filelock, on a disk that knows no locks
+        raise InputError(f"{folder}: cannot be locked ({files.reason(error)}): copy it to another disk") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def environment(folder: Path) -> dict[str, Any]:
+    """What `env.json` says of the sessions of a run; nothing where that cannot be read."""
+    with contextlib.suppress(InvalidFile):
+        value = files.parse(files.read(folder / ENVIRONMENT, 1 << 24), 100_000)
+        if isinstance(value, dict) and isinstance(value.get("sessions", []), list) and value.get("sessions"):
+            return value
+    return {}
+
+
+def steps(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first; CheckpointError where they cannot be looked for."""
+    try:
+        found = [path for path in (folder / CHECKPOINTS).iterdir() if STEP.fullmatch(path.name) and not path.is_symlink()]
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not os.path.islink(folder / CHECKPOINTS):
+            return []
+        # as if there were none, a run would begin anew and write over its metrics
+        raise CheckpointError(f"{folder / CHECKPOINTS}: cannot be read: {files.reason(error)}") from None
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def has_saved(folder: Path) -> bool:
+    """Whether a run has checkpoints, or may have some that cannot be looked for."""
+    try:
+        return bool(steps(folder))
+    except CheckpointError:
+        return True
+
+
+def read(path: Path, *, run: bool = False) -> tuple[Path, Checkpoint]:
+    """A checkpoint and where it lies: `path` itself, or of a run its best one, or with `run`, to go on with, its newest.
+
+    One that does not verify is passed over, with a CheckpointWarning, for the newest one that does.
+
+    Raises:
+        CheckpointError: there is none that can be used.
+    """
+    if not is_run(path):
+        if path.name in (LATEST, BEST) and path.parent.name == CHECKPOINTS:
+            target = _pointed(path)
+            if target is None and (path.is_symlink() or not os.path.isfile(path / MANIFEST)):
+                raise CheckpointError(f"{path}: names no checkpoint: name another one, or the run {path.parent.parent}")
+            path = target or path
+        return path, store.read(path, run=run)
+    best = None if run else _pointed(path / CHECKPOINTS / BEST)
+    candidates = list(dict.fromkeys([*([best] if best else []), *steps(path)]))
+    problems: list[CheckpointError] = []
+    for candidate in candidates:
+        try:
+            found = store.read(candidate, run=run)
+        except CheckpointError as error:
+            problems.append(error)
+            continue
+        for problem in problems:
+            warnings.warn(f"{problem}; {candidate.name} is used instead", CheckpointWarning, stacklevel=2)
+        return candidate, found
+    if problems:
+        raise problems[0]
+    raise CheckpointError(f"{path}: the run has saved nothing yet: go on with bptt train --resume {path}")
+
+
+def keep(folder: Path, saved: Checkpoint, step: int, best: int, most: int) -> Path:
+    """Save the checkpoint after so many updates; then the newest `most` of all stay, and the one of step `best`.
+
+    Raises:
+        SaveError: it cannot be written; those that were there still are.
+    """
+    target = folder / CHECKPOINTS / name(step)
+    store.write(target, saved)
+    with _writing(folder / CHECKPOINTS):
+        point(folder, target.name, name(best))
+    old: list[Path] = []
+    with contextlib.suppress(CheckpointError):  # they go the next time
+        old = steps(folder)[most:]
+    for path in old:
+        if path.name != name(best):
+            with contextlib.suppress(OSError):
+                aside = files.temporary(path)  # gone in one moment, too
+                path.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def name(step: int) -> str:
+    """The name of the checkpoint after so many updates."""
+    return f"step-{step:08d}"
+
+
+def point(folder: Path, latest: str, best: str) -> None:
+    """Let the links latest and best lead to checkpoints of a run; where a system has no links, files hold their names."""
+    for link, target in [(LATEST, latest), (BEST, best)]:
+        path = folder / CHECKPOINTS / link
+        if _pointed(path) == path.with_name(target) or not path.with_name(target).is_dir():
+            continue
+        partial = files.temporary(path)
+        if path.is_dir() and not path.is_symlink():  # a copy of the run, by a tool that follows links
+            aside = files.temporary(path)
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+        try:
+            if os.name == "nt":  # where a link to a folder cannot be replaced
+                raise OSError
+            partial.symlink_to(target, target_is_directory=True)
+        except (OSError, NotImplementedError):  # the latter from pathlib, on a system that knows no links
+            files.replace(path, target.encode())
+        else:
+            os.replace(partial, path)
+
+
+def mend(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) -> None:
+    """Tidy up after a session that was killed, before another one goes on from the checkpoint `start` and its history.
+
+    What was half written goes; newer checkpoints, which do not verify, are moved aside.
+    """
+    with _writing(folder):
+        for path in (folder, folder / CHECKPOINTS):
+            path.mkdir(exist_ok=True)
+            files.sweep(path)
+        for path in steps(folder):
+            if path == start:
+                break
+            aside = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
+            path.rename(next(other for other in aside if not os.path.lexists(other)))
+    rewrite(folder, history)
+
+
+def rewrite(folder: Path, history: Iterable[dict[str, Any]]) -> None:
+    """Let `metrics.jsonl` and `samples.txt` hold this history and nothing else."""
+    rows = list(history)
+    with _writing(folder):
+        for file, form in [(METRICS, _metrics), (SAMPLES, _samples)]:
+            files.replace(folder / file, "".join(map(form, rows)).encode("utf-8", "surrogatepass"))
+
+
+def extend(folder: Path, row: dict[str, Any]) -> None:
+    """Add a row of the history to `metrics.jsonl` and `samples.txt`."""
+    with _writing(folder):
+        for file, form in [(METRICS, _metrics), (SAMPLES, _samples)]:
+            if text := form(row):
+                files.append(folder / file, text)
+
+
+def record_session(folder: Path, session: dict[str, Any], *, new: bool) -> None:
+    """Note a session of the run in `env.json`, or how the last one stands."""
+    sessions = environment(folder).get("sessions", [])
+    with _writing(folder):
+        files.replace(folder / ENVIRONMENT, files.to_json({"sessions": [*(sessions if new else sessions[:-1]), session]}))
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(f"cannot write in {folder}: {files.reason(error)}") from error
+
+
+def _metrics(row: dict[str, Any]) -> str:
+    return json.dumps({name: row[name] for name in (*ROW, *MEASURED) if name in row}) + "\n"
+
+
+def _samples(row: dict[str, Any]) -> str:
+    if "sample" not in row:
+        return ""
+    measured = f", {row['held_out']:.4f} nats per held-out character" if "held_out" in row else ""
+    return f"step {row['step']}{measured}\n" + "".join(f"{text}\n" for text in row["sample"]) + "\n"
+
+
+def _pointed(link: Path) -> Path | None:
+    """The checkpoint that a link leads to, or a file with its name; None unless it lies beside the link."""
+    try:
+        target = os.readlink(link) if link.is_symlink() else files.read(link, 64).decode()
+    except (OSError, ValueError, InvalidFile):
+        return None
+    beside = link.with_name(target) if STEP.fullmatch(target) else None
+    return beside if beside and beside.is_dir() and not beside.is_symlink() else None

@@ -1,0 +1,179 @@
+"""A checkpoint: a folder with a model and, of a run, all that going on needs, and a manifest that says what belongs to it.
+
+The folder appears by one rename after all its files are on the disk, and an existing one is never written over. Reading one
+never executes anything, and takes no memory for what its manifest and its configuration do not bear out.
+"""
+
+import difflib
+import itertools
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from bptt import files, system
+from bptt.backend import HostArray
+from bptt.checkpoint import format as checkpoint_format
+from bptt.checkpoint.format import CONFIG, MANIFEST, OPTIMIZER, TRAINING, VOCABULARY, WEIGHTS, Checkpoint
+from bptt.errors import AlreadyExists, CheckpointError, InputError, InvalidFile, SaveError
+from bptt.nn import model, tree
+
+MADE = "expected a folder that bptt train or model.save made"
+
+
+def taken(folder: Path) -> AlreadyExists:
+    """What to say of a folder that is there already."""
+    goes_on = f": go on with bptt train --resume {folder}, or name" if os.path.isdir(folder / "checkpoints") else ": name"
+    return AlreadyExists(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
+
+
+def refuse_unusable(folder: Path | None) -> None:
+    """Raise an InputError where nothing can be saved: something is there already, or no folder can be made there."""
+    if folder is None:  # nothing is to be saved
+        return
+    if os.path.lexists(folder):
+        raise taken(folder)
+    trial = None
+    try:  # to make it is the only sure test; to make it elsewhere leaves alone what other runs are about to make
+        around = next(path for path in folder.parents if path.exists())
+        trial = files.temporary(around / "trial")
+        (trial / folder.relative_to(around)).mkdir(parents=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"{folder}: no folder can be made there ({files.reason(error)}): name another one") from None
+    finally:
+        if trial is not None:
+            shutil.rmtree(trial, ignore_errors=True)
+
+
+def write(folder: Path, saved: Checkpoint) -> None:
+    """Save a checkpoint in a new folder.
+
+    Raises:
+        AlreadyExists: something is there already.
+        SaveError: the folder cannot be written; nothing of it is left.
+    """
+    content = {
+        CONFIG: files.to_json({"model": vars(saved.config), "mode": saved.mode, "record": saved.record}),
+        VOCABULARY: files.to_json(saved.vocabulary.to_json()),
+        WEIGHTS: _tensors(saved.weights),
+    }
+    if saved.progress is not None and saved.memory is not None:
+        content |= {TRAINING: _training(saved.progress), OPTIMIZER: _tensors(saved.memory)}
+    content[MANIFEST] = checkpoint_format.describe(content)
+    try:
+        files.write_folder(folder, content)
+    except FileExistsError:
+        raise taken(folder) from None
+    except (OSError, ValueError) as error:
+        needed = sum(map(len, content.values()))
+        raise SaveError(
+            f"cannot save the model in {folder}: {files.reason(error)}: {needed:,} bytes are needed{_free(folder)}"
+        ) from error
+
+
+def read(folder: Path, *, run: bool = False) -> Checkpoint:
+    """What `write` saved, every file checked against the manifest; with `run`, what going on needs as well.
+
+    Raises:
+        CheckpointError: no such folder, a file that is missing, changed or forged, or a format of the future.
+    """
+    refuse_other(folder)
+    name = MANIFEST
+    listed: dict[str, Any] = {}
+
+    def content() -> bytes:
+        size = listed[name]["bytes"]
+        if size > system.physical():
+            raise InvalidFile(f"has {size:,} bytes, more than this machine has memory")
+        data = files.read(folder / name, size, size)
+        if files.fingerprint(data) != listed[name]:
+            raise InvalidFile(f"does not match its checksum: {checkpoint_format.DAMAGED}")
+        return data
+
+    def json(most: int, nested: int = checkpoint_format.MOST_NESTED) -> Any:
+        if listed[name]["bytes"] > most:
+            raise InvalidFile(f"has {listed[name]['bytes']:,} bytes, expected at most {most:,}")
+        return files.parse(content(), nested)
+
+    try:
+        raw = files.read(folder / name, checkpoint_format.LARGEST_JSON)
+        listed = checkpoint_format.manifest(files.parse(raw, checkpoint_format.MOST_NESTED), raw)
+        if run and not listed.keys() >= set(checkpoint_format.RUN):
+            raise InvalidFile("lists a model alone and no run to go on with: begin a new run with --from")
+        name = CONFIG
+        config, mode, record = checkpoint_format.configuration(json(checkpoint_format.LARGEST_JSON))
+        parameters = tree.count(model.shapes(config))
+        name = WEIGHTS
+        checkpoint_format.check_size(listed[name]["bytes"], parameters)
+        name = VOCABULARY
+        symbols = checkpoint_format.vocabulary(json(64 + 20 * config.vocabulary, 1), config)
+        name = WEIGHTS
+        weights = checkpoint_format.tensors(content())
+        checkpoint_format.check_weights(weights, config)
+        if not run:
+            return Checkpoint(config, mode, symbols, record, weights)
+        name = TRAINING
+        entries = listed[name]["bytes"] // 20  # what takes the least is the list of the radius of a layer, 22
+        progress = checkpoint_format.progress(json(checkpoint_format.LARGEST_HISTORY, 16 + entries))
+        name = OPTIMIZER
+        more = 1 + checkpoint_format.MOST_ROWS * sum(shape[1] for shape in checkpoint_format.states(config, 1).values())
+        checkpoint_format.check_size(listed[name]["bytes"], 2 * parameters, more)
+        remembered = checkpoint_format.tensors(content())
+        checkpoint_format.check_memory(remembered, parameters, config, next(iter(weights.values())).dtype)
+        return Checkpoint(config, mode, symbols, record, weights, progress, remembered)
+    except InvalidFile as problem:
+        raise CheckpointError(f"{folder / name}: {problem}") from None
+    except MemoryError:
+        raise CheckpointError(f"{folder / name}: there is no memory for it") from None
+    except RecursionError:
+        raise CheckpointError(f"{folder / name}: is nested too deeply") from None
+
+
+def refuse_other(folder: Path) -> None:
+    """Raise a CheckpointError where there is no folder, or one that is no checkpoint but holds some."""
+    if os.path.isfile(folder):
+        raise CheckpointError(f"{folder}: is a file, {MADE}")
+    if not os.path.isdir(folder):
+        near = difflib.get_close_matches(folder.name, [path.name for path in models(folder.parent)], 1)
+        hint = f" (did you mean {folder.with_name(near[0])}?)" if near else ""
+        raise CheckpointError(f"{folder}: no such folder{hint}: {MADE}")
+    if not os.path.lexists(folder / MANIFEST) and (found := models(folder)):
+        raise CheckpointError(f"{folder}: is not a model but holds some: name one of them, as {', '.join(map(str, found[:5]))}")
+
+
+def models(folder: Path) -> list[Path]:
+    """The checkpoints and the runs in a folder."""
+    try:
+        return sorted(p for p in folder.iterdir() if os.path.isfile(p / MANIFEST) or os.path.isdir(p / "checkpoints"))
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return []
+
+
+def _training(progress: checkpoint_format.Progress) -> bytes:
+    """The progress as JSON; of a history that is too long to be read again, every second row goes."""
+    while len(data := files.to_json(progress._asdict())) > checkpoint_format.LARGEST_HISTORY:
+        progress = progress._replace(history=progress.history[::2])
+    return data
+
+
+def _tensors(arrays: dict[str, HostArray]) -> bytes:
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # safetensors scrambles others
+    size = sum(array.nbytes for array in contiguous.values())
+    np.empty(3 * size, np.uint8)  # a MemoryError, where safetensors would end the process
+    return bytes(safetensors.numpy.save(contiguous))
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f", {shutil.disk_usage(next(path for path in folder.parents if path.exists())).free:,} are free"
+    except (OSError, ValueError, StopIteration):
+        return ""
+
+
+def free(folder: Path) -> Path:
+    """The folder, or where something is there already the first of folder-2, folder-3 ... where nothing is."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], numbered) if not os.path.lexists(path))

@@ -1,0 +1,66 @@
+"""Models for and from other programs: `bptt export` and `bptt import`."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from bptt.cli.console import say
+from bptt.cli.parser import app
+from bptt.data.corpus import Mode
+from bptt.export import onnx, pytorch, web_page
+from bptt.inference.language_model import load
+
+
+@app.command
+def export(run: Path, /, *, to: Literal["torch", "onnx", "page"], out: Path | None = None) -> int:
+    """Write a saved model into a file for another program.
+
+    torch: safetensors that a PyTorch network loads with strict=True, a torch.nn.RNN, GRU or LSTM named rnn and a
+    torch.nn.Linear named decoder. onnx: a graph, tokens and states in, logits and states out. Symbols, mode and the states that
+    texts begin with are JSON in the metadata of these. page: a file that runs the model in a browser, without a network.
+
+    Parameters
+    ----------
+    run
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+    to
+        The program.
+    out
+        The file, which must not exist yet; by default the name of the model, .safetensors, .onnx or .html, here.
+    """
+    formats = {
+        "torch": ("safetensors", pytorch.to_torch),
+        "onnx": ("onnx", onnx.to_onnx),
+        "page": ("html", web_page.to_page),
+    }
+    ending, write = formats[to]
+    out = Path(f"{os.path.basename(os.path.abspath(run))}.{ending}") if out is None else out
+    write(load(run, backend="numpy"), out)
+    say(f"saved in {out}")
+    return 0
+
+
+@app.command(name="import")
+def import_(file: Path, /, *, out: Path, symbols: str | None = None, mode: Mode | None = None) -> int:
+    r"""Make a model of a file that bptt export wrote, or that was saved from a PyTorch network with the same names.
+
+    The network is a torch.nn.RNN (tanh), GRU or LSTM named rnn, which sees symbols one-hot, and a torch.nn.Linear named
+    decoder, in float32 or float64, saved by safetensors.torch.save_file(network.state_dict(), FILE).
+
+    Parameters
+    ----------
+    file
+        The file.
+    out
+        Folder of the model, which must not exist yet.
+    symbols
+        Of a file that does not say its symbols: these in the order of their ids, the newline among them, as they are or in a
+        JSON file that holds a list of them; or bytes.
+    mode
+        Of a file that does not say so: whether the network knows lines, or one stream.
+    """
+    trained = pytorch.from_torch(file, symbols=symbols, mode=mode)
+    trained.save(out)
+    zero = "" if trained.params.initial else "texts begin from states of zero, since the file says no others\n"
+    say(f"saved in {out}\n{zero}more: bptt sample {out} --count 10")
+    return 0

@@ -1,0 +1,242 @@
+"""What a saved model is good for: `bptt sample`, `bptt next`, `bptt score` and `bptt evaluate`."""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from bptt.cli.console import complain, printing, say, unwritten
+from bptt.cli.parser import BackendName, Dtype, Require, Text, app
+from bptt.config import settings
+from bptt.data import corpus
+from bptt.errors import InputError
+from bptt.inference import scoring
+from bptt.inference.generate import Unknown
+from bptt.inference.language_model import LanguageModel, load
+from bptt.training.messages import printable
+
+Json = Annotated[bool, Parameter(name="--json", help="Print a JSON object a line, for other programs.")]
+
+
+@app.command
+def sample(  # noqa: D417  # BackendName and the like bring their help
+    run: Path,
+    /,
+    *,
+    count: int = 1,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    prompt: str = "",
+    unknown: Unknown = "error",
+    length: int | None = None,
+    stop: str | None = None,
+    novel: bool = False,
+    backend: BackendName = "auto",
+    require_backend: Require = False,
+    dtype: Dtype = None,
+) -> int:
+    """Write new texts with a saved model; a single one is shown while it is written.
+
+    Parameters
+    ----------
+    run
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+    count
+        How many texts.
+    temperature
+        Below 1 more likely characters are preferred, above 1 less; 0 takes the most likely one.
+    top_k
+        Choose among so many of the most likely characters only; by default among all.
+    top_p
+        Choose among the fewest characters whose probability reaches this share only; by default among all.
+    seed
+        Another seed gives other texts.
+    prompt
+        What every text begins with.
+    unknown
+        What to do with characters of the prompt that the model does not know: complain, or skip them.
+    length
+        New characters at most, after the prompt, or bytes of a model of bytes; by default 200 for lines and 500 for a stream.
+    stop
+        End a text before this string, where that is newly written.
+    novel
+        Leave out texts that the training text contains, repeated ones and blank ones; there may be fewer than asked for.
+    """
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    how |= {"prompt": prompt, "unknown": unknown, "length": length, "stop": stop}
+    if count == 1 and not novel:
+        show(model.stream(**how))
+        return 0
+    texts = model.sample(count, **how, without=training_text(model) if novel else ())
+    if texts:
+        say(fit(("\n" if model.mode == "lines" else "\n\n").join(texts)))
+    if len(texts) < count:
+        complain(f"{len(texts)} of {count} texts are new: try a higher --temperature")
+    return 0
+
+
+@app.command(name="next")
+def following(  # noqa: D417
+    run: Path,
+    prompt: Text = "",
+    /,
+    *,
+    top: int = 10,
+    temperature: float = 1.0,
+    unknown: Unknown = "error",
+    as_json: Json = False,
+    backend: BackendName = "auto",
+    require_backend: Require = False,
+    dtype: Dtype = None,
+) -> int:
+    r"""Show what may come next: characters, their probabilities and the nats of these, the most likely first.
+
+    In a model of lines \'\\n\' is the end of the line.
+
+    Parameters
+    ----------
+    run
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+    prompt
+        The text so far; none for the beginning of a text.
+    top
+        How many characters to show.
+    temperature
+        Below 1 more likely characters are preferred, above 1 less; 0 takes the most likely one.
+    unknown
+        What to do with characters of the prompt that the model does not know: complain, or skip them.
+    """
+    top = settings.number("--top", settings.COUNT, top)
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    for symbol, p in model.next(prompt, temperature=temperature, unknown=unknown)[:top]:
+        nats = -math.log(p) + 0.0 if p else None
+        if as_json:
+            say(json.dumps({"character": symbol, "probability": p, "nats": nats}))
+        else:
+            say(f"{quoted(symbol)}\t{p:.6f}\t{math.inf if nats is None else nats:.4f}")
+    return 0
+
+
+@app.command
+def score(  # noqa: D417
+    run: Path,
+    text: Text = "-",
+    /,
+    *,
+    per_char: bool = False,
+    unknown: Unknown = "error",
+    as_json: Json = False,
+    backend: BackendName = "auto",
+    require_backend: Require = False,
+    dtype: Dtype = None,
+) -> int:
+    """Show how likely lines are, each by itself: nats, nats per character, and the line.
+
+    Nats are -log p, so the most likely line has the fewest. A model of lines counts the end of a line as a character; for a
+    model of a stream a line is the beginning of a text. Blank lines are left out. The sum is on standard error.
+
+    Parameters
+    ----------
+    run
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+    text
+        A file, - for standard input, or a built-in text: dinosaurs or python-help.
+    per_char
+        Show each character instead: nats, number of the line, place in the line, and the character.
+    unknown
+        What to do with a line that has characters the model does not know: complain, or skip it.
+    """
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    lines = characters = 0
+    nats = 0.0
+    for line in model.scores(scoring.lines(text, model.vocabulary), unknown=unknown):
+        lines, characters, nats = lines + 1, characters + len(line.each), nats + line.nats
+        each = list(zip(line.symbols, line.each))
+        if as_json:
+            sums = {"line": line.number, "text": line.text, "nats": line.nats, "nats_per_char": line.nats_per_char}
+            say(json.dumps(sums | ({"each": each} if per_char else {})))
+        elif per_char:
+            say("\n".join(f"{n:.4f}\t{line.number}\t{i}\t{quoted(symbol)}" for i, (symbol, n) in enumerate(each, 1)))
+        else:
+            say(f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{fit(line.text)}")
+        if unwritten:
+            return 0
+    if not characters:
+        raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
+    mean = nats / characters
+    complain(f"{lines:,} line{'s' * (lines != 1)}, {characters:,} characters, {nats:.4f} nats, {mean:.4f} per character")
+    return 0
+
+
+@app.command
+def evaluate(  # noqa: D417
+    run: Path,
+    text: Text,
+    /,
+    *,
+    backend: BackendName = "auto",
+    require_backend: Require = False,
+    dtype: Dtype = None,
+) -> int:
+    """Measure how well a saved model predicts a text.
+
+    Parameters
+    ----------
+    run
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+    text
+        A file, - for standard input, or a built-in text: dinosaurs or python-help.
+    """
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    source = corpus.read(text, model.vocabulary)
+    try:
+        result = model.evaluate(source)
+    except InputError as error:
+        raise InputError(f"{source.shown}: {error}") from None
+    say(str(result))
+    numbers = {name: getattr(result, name) for name in ("nats_per_char", "bits_per_char", "perplexity", "characters")}
+    say(json.dumps(numbers))
+    return 0
+
+
+def training_text(model: LanguageModel) -> Callable[[list[str]], Collection[str]]:
+    """What tells which of some texts are not new: blank, or in the training text."""
+    place = model.record.get("source")
+    if place in (None, "", "-"):
+        raise InputError("--novel: the training text was no file, and the model does not keep it")
+    try:
+        text = corpus.read(place, model.vocabulary)
+    except InputError as error:
+        raise InputError(f"--novel needs the training text: {error}") from None
+    if text.sha256 != model.record.get("sha256", text.sha256):
+        complain(f"warning: {text.shown} is not what it was when the model was trained")
+    return lambda texts: text.contains(texts, model.mode) | {blank for blank in texts if not blank.strip()}
+
+
+def show(pieces: Iterator[str]) -> None:
+    """Print a text while it is written, and end its line whatever happens."""
+    try:
+        for piece in pieces:
+            with printing():
+                print(fit(piece), end="", flush=True)
+            if unwritten:
+                break
+    finally:
+        say("")
+
+
+def fit(text: str) -> str:
+    """The text as it is, or for a terminal without what could move the cursor."""
+    return printable(text, "\n\t") if sys.stdout and sys.stdout.isatty() else text
+
+
+def quoted(symbol: str) -> str:
+    """A character in quotes, with a name for what cannot be seen."""
+    return repr(symbol) if len(symbol) == 1 else f"'{symbol}'"

@@ -1,0 +1,114 @@
+"""`bptt train`."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from bptt.checkpoint import run_folder
+from bptt.cli.console import printing, say
+from bptt.cli.parser import Text, app, given
+from bptt.config.settings import Settings, check
+from bptt.display import panel
+from bptt.distributed import process_group
+from bptt.errors import InputError
+from bptt.inference.language_model import LanguageModel
+from bptt.training import launch, messages, trainer
+from bptt.training.dry_run import explain
+from bptt.training.loop import Tell
+from bptt.training.signals import ALL, exit_code
+
+RUNS = Path("runs")
+
+
+@app.command
+def train(
+    text: Text | None = None,
+    /,
+    *,
+    resume: Path | None = None,
+    changed_text: bool = False,
+    config: Path | None = None,  # which `parser.configure` reads
+    dry_run: bool = False,
+    settings: Annotated[Settings, Parameter(name="*")] = Settings(),
+) -> int:
+    """Train a model on a text, in a folder of its own; or go on with a run.
+
+    Parameters
+    ----------
+    text
+        A file, - for standard input, or a built-in text: dinosaurs (the default) or python-help.
+    resume
+        A run to go on with, as if it had never stopped; or one checkpoint alone, to go on with in a new run.
+    changed_text
+        Go on even though the text is not the same any more.
+    config
+        A TOML file with settings; flags come first. By default bptt.toml, where the current folder has one.
+    dry_run
+        Say what would be done, and what memory and time it would take, and do nothing.
+    settings
+        One flag for each.
+    """
+    with launch.telling_all(alone=settings.distributed is False):
+        return _train(text, check(settings), resume, changed_text=changed_text, dry_run=dry_run)
+
+
+def _train(text: str | None, settings: Settings, resume: Path | None, *, changed_text: bool, dry_run: bool) -> int:
+    """The same, given settings that are in their range."""
+    if changed_text and resume is None:
+        raise InputError("--changed-text is for --resume: give both, or neither")
+    if dry_run and resume is not None:
+        raise InputError("--dry-run is for a new run: leave out --resume")
+    text = given.get("text") if text is None else text
+    if text is None and resume is None:
+        text = "dinosaurs"
+    if dry_run:
+        explain(text, settings, messages.plain(dataclasses.replace(settings, quiet=False), say))
+        return 0
+    named = settings.out is not None or (resume is not None and run_folder.is_run(resume))
+    with telling(settings, named=named) as tell:
+        if resume is None:
+            return code(trainer.begin(text, settings, tell, runs=RUNS, caught=ALL))
+        told = {name: value for name, value in vars(settings).items() if name in given}
+        return code(trainer.go_on(resume, text, told, tell, changed_text=changed_text, runs=RUNS, caught=ALL))
+
+
+@contextlib.contextmanager
+def telling(settings: Settings, *, named: bool) -> Iterator[Tell]:
+    """How news is told: in a live panel on a terminal, else in lines, of JSON if so asked; `named` as `progress.plain`."""
+    # a launcher of several processes mixes what they write, and may give each a terminal that nobody sees
+    console = None if settings.quiet or settings.json or process_group.launched() > 1 else panel.terminal()
+    if console is None:
+        yield messages.plain(settings, say, named=named)
+        return
+    with contextlib.ExitStack() as stack:
+        live: list[panel.Panel] = []
+
+        def tell(words: str, row: dict[str, Any]) -> None:
+            with printing():  # a terminal that goes away does not end the training
+                event = row.get("event")
+                if event in ("start", "resume"):
+                    live.append(stack.enter_context(panel.Panel(console, row["record"]["plan"]["steps"])))
+                    live[0].heading(words)
+                    for earlier in row.get("history", ()):
+                        live[0].show(earlier)
+                elif event in ("log", "measurement"):
+                    live[0].show(row)
+                elif event == "end":
+                    stack.close()
+                    say(words)
+
+        yield tell
+
+
+def code(trained: LanguageModel) -> int:
+    """The exit code of a run."""
+    ended = trained.record["ended"]
+    if "unsaved" in trained.record:
+        return 5
+    if ended == "diverged":
+        return 3
+    return exit_code(ended) if ended.startswith("SIG") else 0

@@ -1,0 +1,70 @@
+"""What suits a text where the user does not choose: units, dropout, batch, steps, rate."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bptt.config.settings import COUNT, Settings, number
+
+MEASUREMENTS = 10  # of the held-out part, in a run
+RATES = {"rmsprop": 2e-3, "adagrad": 3e-2, "momentum": 1e-1, "sgd": 1.0}  # adam's depends on the size of the text
+
+
+class Plan(NamedTuple):
+    """The settings that suit a text, where the user did not choose."""
+
+    hidden: int
+    dropout: float
+    batch: int
+    length: int
+    steps: int
+    learning_rate: float
+    evaluate_every: int  # steps
+    checkpoint_every: int
+
+
+class Size(NamedTuple):
+    """What suits texts of up to `targets` characters."""
+
+    targets: float
+    hidden: int
+    dropout: float  # of gru and lstm
+    batch: dict[str, int]  # by mode
+    steps: int
+    rate: float  # of adam
+
+
+# short texts want noise: small batches, high rates, half of the units dropped; but dropout harms the tanh network everywhere
+SIZES = (
+    Size(2_000, 64, 0.5, {"lines": 8, "stream": 8}, 500, 8e-3),
+    Size(20_000, 128, 0.5, {"lines": 8, "stream": 8}, 2000, 8e-3),
+    Size(150_000, 128, 0.3, {"lines": 32, "stream": 16}, 3000, 4e-3),
+    Size(math.inf, 256, 0.3, {"lines": 128, "stream": 32}, 6000, 4e-3),
+)
+
+
+def choose(settings: Settings, mode: str, targets: int, batches: Callable[[int, int], int]) -> Plan:
+    """The plan for a text of so many targets; `batches(batch, length)` counts the batches of one pass."""
+    size = size_of(targets)
+    batch = settings.batch or size.batch[mode]
+    length = settings.length or (256 if mode == "lines" else 64)
+    steps = settings.steps or size.steps
+    if settings.epochs:
+        steps = number(f"--epochs {settings.epochs:g} makes steps", COUNT, math.ceil(settings.epochs * batches(batch, length)))
+    default_dropout = 0.0 if settings.cell == "vanilla" else size.dropout
+    evaluate_every = settings.evaluate_every or max(1, steps // MEASUREMENTS)
+    return Plan(
+        hidden=settings.hidden or size.hidden,
+        dropout=default_dropout if settings.dropout is None else settings.dropout,
+        batch=batch,
+        length=length,
+        steps=steps,
+        learning_rate=settings.learning_rate or RATES.get(settings.optimizer, size.rate),
+        evaluate_every=evaluate_every,
+        checkpoint_every=settings.checkpoint_every or evaluate_every,
+    )
+
+
+def size_of(targets: int) -> Size:
+    """The row of SIZES for a text of so many targets."""
+    return next(size for size in SIZES if targets <= size.targets)

@@ -1,0 +1,78 @@
+"""Settings in a file: `bptt.toml`, as people write it, and `config.toml`, as a run writes it."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bptt import files
+from bptt.config.settings import NAMES, Settings, check, flag, nearest
+from bptt.data.dataset import share_held_out, targets
+from bptt.errors import InputError
+from bptt.train_step.update import Task
+
+DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
+NOT_REPEATED = ("out", "epochs", "stop_after")  # of one session, or said in other words
+
+
+def chosen(named: str | Path | None, *, new: bool) -> Path | None:
+    """The file that the command line reads: the one that was named, or for a new run the one of the usual name."""
+    return Path(named) if named else DEFAULT if new and DEFAULT.exists() else None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The table of a TOML file: `text`, and settings by their names, with _ or with - between words.
+
+    Raises:
+        InputError: no such file, not TOML, a key that is unknown or a value out of its range; names the file and the key.
+    """
+    try:
+        table = tomllib.loads(path.read_bytes().decode("utf-8", "surrogateescape"))  # in a path, as written below
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
+        raise InputError(f"{path}: {files.reason(error)}: expected settings in TOML, as in: hidden = 128") from None
+    names = {"text": "text", **{flag(name).removeprefix("--"): name for name in NAMES}, **{name: name for name in NAMES}}
+    settings = {}
+    for key, value in table.items():
+        if key not in names:
+            near = nearest(key, list(names))
+            hint = f"did you mean {near!r}?" if near else f"the keys are text, {', '.join(NAMES)}"
+            raise InputError(f"{path}: {key!r} is unknown: {hint}")
+        if names[key] in settings:
+            raise InputError(f"{path}: {key!r} is there already, written in another way: leave out one of the two")
+        settings[names[key]] = value
+    text = settings.pop("text", None)
+    if text is not None and (not isinstance(text, str) or not text):
+        raise InputError(f"{path}: text = {text!r}: expected a path, - or the name of a built-in text")
+    plain = check(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
+    return {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
+
+
+def beside(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The table of a file beside what was told; steps or epochs that were told take the place of both."""
+    theirs = ("steps", "epochs") if any(told.get(name) is not None for name in ("steps", "epochs")) else ()
+    return {name: value for name, value in read(path).items() if name not in theirs}
+
+
+def to_toml(task: Task) -> str:
+    """The TOML from which a run can be repeated: what was told, and what was chosen."""
+    source = task.data.source
+    lines = ["# the settings of this run; bptt train --config with the path of this file repeats it"]
+    if source:
+        lines.append(f"text = {_value(source)}")
+    else:
+        lines.append("# the text was given in Python and has to be named: bptt train TEXT --config ...")
+    data = task.data
+    share = share_held_out(task.settings, targets(data.training) + targets(data.held_out))
+    resolved = vars(task.settings) | task.plan._asdict() | {"mode": data.mode, "validation": share}
+    for name, value in resolved.items():
+        if value is not None and name not in NOT_REPEATED:
+            lines.append(f"{name.rstrip('_')} = {_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """A value of TOML: its strings are JSON's, if nothing but control characters is escaped."""
+    if isinstance(value, Path):
+        value = str(value.absolute())
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,235 @@
+"""Sequences to batches (x, y, mask), time-major: short lines side by side, or one long text in parallel streams.
+
+Where a batch is in the text is decided on the host; its arrays are made where the ids are, on the device if they fit.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from bptt.backend import Array, Backend, HostArray, namespace, select
+from bptt.data import token_store
+from bptt.data.sequences import Sequences, shuffled
+from bptt.errors import InputError
+
+TOGETHER = 1 << 16  # sequences of which the places are computed at a time
+
+
+class Window(NamedTuple):
+    """T steps of B columns side by side, by their places in the ids."""
+
+    columns: HostArray  # (2, B) int64: where the first input of each is, and the last target of its sequence, perhaps passed
+    steps: int  # T
+    targets: int  # that count
+    start: bool  # True: begins at the initial state; False: goes on from the state after the window before
+
+    @property
+    def full(self) -> bool:
+        """Whether no column has any padding."""
+        return bool(self.targets == self.steps * self.columns.shape[1])
+
+    @property
+    def lengths(self) -> HostArray:
+        """The steps (B,) of each column before its padding."""
+        left = self.columns[1] - self.columns[0]
+        found: HostArray = np.minimum(np.maximum(left, 0), self.steps)  # np.clip takes 10 µs
+        return found
+
+
+class Batch(NamedTuple):
+    """The arrays of a window on the device; `x` and `y` are views of one array, to be read only."""
+
+    x: Array  # (T, B) int64 input ids, 0 in the padding
+    y: Array  # (T, B) int64 target ids, 0 in the padding
+    mask: Array  # (T, B) 1.0 where a target counts, 0.0 in the padding at the end of a column
+    window: Window
+
+
+def held(ids: HostArray, backend: Backend) -> Array | None:
+    """The ids (N,) on the device for the length of a run; None for NumPy, and where they do not fit."""
+    small = np.dtype(np.uint8 if ids.itemsize == 1 else np.int32)  # types in which every library can gather
+    if backend.name == "numpy" or len(ids) * small.itemsize > backend.room():
+        return None
+    return backend.xp.concat([backend.put(piece, small.name) for piece in token_store.pieces(ids)])
+
+
+def reader(ids: HostArray, backend: Backend, on_device: Array | None = None) -> Callable[[Window], Batch]:
+    """What makes the batch of a window of ids (N,) on the device, of those that `held` gave, or gives now."""
+    put, near, xp = backend.put, _near(ids), backend.xp
+
+    @functools.lru_cache(32)
+    def template(steps: int, width: int) -> tuple[Array, Array]:
+        ramp = xp.arange(steps + 1, dtype=xp.int64, device=backend.device)[:, None]
+        return ramp, xp.ones((steps, width), dtype=getattr(xp, backend.dtype), device=backend.device)
+
+    def batch(ids: Array, columns: Array, window: Window) -> Batch:
+        ramp, ones = template(window.steps, columns.shape[1])
+        return Batch(*gather(ids, columns, ramp, ones, window.full), window)
+
+    if backend.name == "numpy":
+        return lambda window: batch(*near(window), window)
+    there = held(ids, backend) if on_device is None else on_device
+    if there is not None:
+        return lambda window: batch(there, put(window.columns), window)
+
+    on_host = reader(ids, select("numpy", backend.dtype))
+
+    def transferred(window: Window) -> Batch:
+        x, y, mask, _ = on_host(window)
+        return Batch(put(x), put(y), put(mask), window)
+
+    return transferred
+
+
+def gather(ids: Array, columns: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
+    """Inputs, targets and mask (T, B) of the columns (2, B) of a window, from ids (N,) on the same device.
+
+    `ramp` (T+1, 1) counts from 0; `ones` (T, B) is the mask of a window without padding, a `full` one.
+    """
+    xp = namespace(ids)
+    places = columns[0, :] + ramp  # (T+1, B)
+    if full:
+        found = xp.astype(ids[places], xp.int64)
+        return found[:-1, :], found[1:, :], ones
+    inside, last = places <= columns[1, :], xp.minimum(places, columns[1, :])
+    found = ids[last]  # `take` would want them in one row: a small batch would take a fifth longer
+    found = xp.where(inside, xp.astype(found, xp.int64), 0)
+    return found[:-1, :], found[1:, :], xp.where(inside[1:, :], ones, 0.0)
+
+
+def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None, first: int = 0) -> Iterator[Window]:
+    """One epoch of sequences, each once, in batches of at most `batch` that are as equal in size as can be.
+
+    `rng` draws the order of all sequences, so that lengths mix as they do in the text: a batch of one length is another text.
+    Without it the longest come first, with next to no padding. Within a batch the longest is the first column. A batch of
+    more than `length` steps comes in windows of at most that, the first of which starts anew. The epoch begins with its
+    window number `first`; those before cost nothing.
+
+    Raises:
+        InputError: a batch or length below 1.
+    """
+    _check(batch, length)
+    order, borders = _order(sequences.lengths, rng), _borders(len(sequences), batch)
+    group = 0
+    if first:
+        ends = np.cumsum(_windows_count(sequences.lengths[order], borders, length))
+        group = int(np.searchsorted(ends, first, side="right"))  # groups to leave out
+        first -= int(ends[group - 1]) if group else 0
+    many = max(1, TOGETHER // batch)
+    for some in range(group, len(borders) - 1, many):
+        own = borders[some : some + many + 1]
+        places, own = order[own[0] : own[-1]], own - own[0]
+        groups = np.repeat(np.arange(len(own) - 1), np.diff(own))
+        descending = np.lexsort((~sequences.lengths[places], groups))  # ~ turns the order of unsigned numbers around
+        columns = _columns(sequences.take(places[descending]))
+        targets = columns[1] - columns[0]
+        longests, totals = targets[own[:-1]].tolist(), np.add.reduceat(targets, own[:-1]).tolist()
+        for longest, total, (begin, end) in zip(longests, totals, pairwise(own.tolist())):
+            if 0 < longest <= length:  # nearly all of them
+                yield Window(columns[:, begin:end], longest, total, True)
+            else:
+                yield from _windows(columns[:, begin:end], length, first)
+            first = 0
+
+
+def stream(text: Sequences, batch: int, length: int, first: int = 0) -> Iterator[Window]:
+    """One epoch of a single sequence, cut into at most `batch` streams of its targets together.
+
+    A text too short for `batch` streams of `length` targets is cut into fewer. Each window of at most `length` steps goes on
+    where the one before ended, and every target counts exactly once. The epoch begins with its window number `first`.
+
+    Raises:
+        InputError: a batch or length below 1.
+    """
+    _check(batch, length)
+    start, targets = int(text.starts[0]), int(text.lengths[0])
+    streams = _streams(targets, batch, length)
+    cuts = np.array([start + targets * b // streams for b in range(streams + 1)])
+    yield from _windows(np.array((cuts[:-1], cuts[1:])), length, first)
+
+
+def lines_count(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None) -> int:
+    """The number of windows that `lines` gives."""
+    _check(batch, length)
+    lengths, borders = sequences.lengths, _borders(len(sequences), batch)
+    if len(lengths) and lengths.min() > 0 and lengths.max() <= length:
+        return len(borders) - 1
+    return int(_windows_count(lengths[_order(lengths, rng)], borders, length).sum())
+
+
+def stream_count(text: Sequences, batch: int, length: int) -> int:
+    """The number of windows that `stream` gives."""
+    _check(batch, length)
+    targets = int(text.lengths[0])
+    longest = -(-targets // _streams(targets, batch, length))
+    return -(-longest // length)
+
+
+def windows(sequences: Sequences, length: int, first: int = 0) -> Iterator[Window]:
+    """Sequences side by side, one column each, in windows of at most `length` steps; `first` of them are left out."""
+    return _windows(_columns(sequences), length, first)
+
+
+def _windows(columns: HostArray, length: int, first: int) -> Iterator[Window]:
+    starts, ends = columns
+    targets = ends - starts
+    longest = int(targets.max())
+    before = int(np.minimum(targets, first * length).sum()) if first else 0
+    for t in range(first * length, longest, length):
+        until = int(np.minimum(targets, t + length).sum())
+        yield Window(np.array((starts + t, ends)), min(length, longest - t), until - before, t == 0)
+        before = until
+
+
+def _near(ids: HostArray) -> Callable[[Window], tuple[HostArray, HostArray]]:
+    """What gives ids in memory that hold those of a window, and its columns (2, B) in them."""
+    if not token_store.is_map(ids):
+        return lambda window: (ids, window.columns)
+    read = token_store.reader(ids)
+
+    def brought(window: Window) -> tuple[HostArray, HostArray]:
+        begins = window.columns.min(axis=0)  # of a column that is over, its end
+        counts = np.minimum(window.columns[1] - begins, window.steps) + 1
+        parts = [read(begin, begin + count) for begin, count in zip(begins.tolist(), counts.tolist())]
+        return np.concatenate(parts), window.columns - begins + np.cumsum(counts) - counts
+
+    return brought
+
+
+def _columns(sequences: Sequences) -> HostArray:
+    """Where the first input of each sequence is, and its last target, (2, S) int64."""
+    starts = sequences.starts.astype(np.int64)
+    return np.array((starts, starts + sequences.lengths.astype(np.int64)))
+
+
+def _borders(count: int, batch: int) -> HostArray:
+    """Where each group of so many sequences begins, and where the last one ends."""
+    groups = -(-count // batch)
+    return np.arange(groups + 1) * count // max(1, groups)
+
+
+def _order(lengths: HostArray, rng: np.random.Generator | None) -> HostArray:
+    """The places of lengths in an order that `rng` draws, or from the longest to the shortest."""
+    if rng is not None:
+        return shuffled(len(lengths), rng)
+    return np.argsort(~lengths, kind="stable").astype(np.min_scalar_type(len(lengths)))
+
+
+def _streams(targets: int, batch: int, length: int) -> int:
+    return min(batch, max(1, targets // length))
+
+
+def _windows_count(lengths: HostArray, borders: HostArray, length: int) -> HostArray:
+    """The number of windows of each group of lengths in their order; a group that has no targets has none."""
+    if not len(lengths):
+        return np.zeros(0, np.int64)
+    longest = np.maximum.reduceat(lengths, borders[:-1]).astype(np.int64)
+    return -(-longest // length)
+
+
+def _check(batch: int, length: int) -> None:
+    if batch < 1 or length < 1:
+        raise InputError(f"batch is {batch} and length is {length}, expected at least 1 of each")

@@ -1,0 +1,268 @@
+"""A text as ids of a vocabulary, the mode that suits it, its sequences, and the share of them held out."""
+
+import codecs
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bptt.backend import HostArray
+from bptt.data import decoding, token_store
+from bptt.data.sequences import Sequences, lines, marks, one, shuffled, split_lines
+from bptt.data.source import BUILT_IN, Source, fetch
+from bptt.data.token_store import Tokens
+from bptt.data.vocabulary import BYTES, Vocabulary, characters, code_points
+from bptt.errors import InputError
+
+Mode = Literal["lines", "stream"]
+
+EXPECTED = f"expected text of at least two different characters, or a built-in text ({', '.join(BUILT_IN)})"
+SPACES = np.array([chr(code).isspace() for code in range(0x3002)])  # by code point; beyond the last one: none
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Corpus:
+    """A text as ids, and where it is from."""
+
+    name: str  # a built-in name, the stem of a file, "stdin" or "text"
+    source: str  # what finds the text again: a built-in name, an absolute path, "-", or "" for text given in Python
+    shown: str  # what an error message calls it
+    tokens: Tokens
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols of the ids."""
+        return self.tokens.vocabulary
+
+    @property
+    def ids(self) -> HostArray:
+        """The ids (N,) of the start symbol and of every character of the text; a memory map where the text is large."""
+        ids: HostArray = self.tokens.ids[:-1]
+        return ids
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the vocabulary and the ids: equal texts and vocabularies have equal ones."""
+        return self.tokens.sha256
+
+    @property
+    def text(self) -> str:
+        """The text itself, decoded anew each time: for texts that fit into memory."""
+        return self.vocabulary.decode(self.ids[1:])
+
+    def contains(self, texts: Iterable[str], mode: Mode) -> set[str]:
+        """Those of some texts that are lines of this one, or in mode "stream" are anywhere in it."""
+        return contained(self.ids, self.vocabulary, mode, texts)
+
+
+def read(
+    source: str | os.PathLike[str] | Iterable[str], vocabulary: Literal["characters", "bytes"] | Vocabulary = "characters"
+) -> Corpus:
+    r"""The text of a source, as ids of its own characters, of bytes, or of a vocabulary that is there already.
+
+    A str with a newline in it is the text itself, "-" is standard input, a name in `BUILT_IN` that text (write ./dinosaurs
+    for a file of that name), and any other str a path. An iterable gives lines. For the byte vocabulary the bytes are taken
+    as they are; otherwise they must be UTF-8 without NULs, a byte order mark is dropped, and "\r\n" and "\r" become "\n".
+    The ids of a large file are written into the cache folder, `tokens.folder()`, and found there the next time.
+
+    Raises:
+        InputError: a source that cannot be read, is not UTF-8, holds nothing but white space, or has a character that the
+            given vocabulary does not have; a cache folder that cannot be written.
+    """
+    if not isinstance(vocabulary, Vocabulary) and vocabulary not in ("characters", "bytes"):
+        raise InputError(f"vocabulary {vocabulary!r} is unknown: use characters or bytes")
+    given = BYTES if vocabulary == "bytes" else vocabulary if isinstance(vocabulary, Vocabulary) else None
+    with fetch(source) as found:
+        if given != BYTES and not isinstance(found.content, str):  # a NUL in a str is a character like others
+            decoding.refuse_binary(found)
+        kept = _kept(found, given) if found.large else None
+        return Corpus(found.name, found.place, found.shown, kept or _encoded(found, given))
+
+
+def from_text(text: str | bytes, vocabulary: Vocabulary) -> Corpus:
+    """A text as it is, however short or blank it may be.
+
+    Raises:
+        InputError: a character that the vocabulary does not have.
+    """
+    return Corpus("text", "", "the text", token_store.together([vocabulary.encode(text)], vocabulary))
+
+
+def check_learnable(source: Corpus) -> None:
+    """Raise an InputError for a text in which there is nothing to learn: fewer than two different symbols and the newline."""
+    seen = np.zeros(len(source.vocabulary), bool)
+    for piece in token_store.pieces(source.ids):  # with a newline at the beginning
+        seen[piece] = True
+    if seen.sum() < 3:
+        raise InputError(f"{source.shown} holds one character only: {EXPECTED}")
+
+
+def choose_mode(source: Corpus) -> Mode:
+    """How to read a text: as lines that have nothing to do with one another, such as names, or as one stream.
+
+    Lines are two or more, with hardly a blank one between them, and on average at most 40 characters and 4 words long;
+    white space before and after the whole text does not count.
+    """
+    ink = Ink()
+    every = full = size = 0  # lines so far, those that are not blank, the characters in these
+    top = bottom = begin = end = 0  # numbers of the first and the last that are not blank, and where they begin and end
+    for starts, lengths, inked in split_lines(ink.watch(_marks(source))):
+        which = np.flatnonzero(inked)
+        if len(which):
+            if not full:
+                top, begin = every + int(which[0]), int(starts[which[0]])
+            bottom, end = every + int(which[-1]), int(starts[which[-1]] + lengths[which[-1]])
+        every += len(inked)
+        full += len(which)
+        size += int(lengths[which].sum())
+    every = bottom - top + 1
+    size -= ink.first - begin + end - (ink.last + 1)
+    short = size <= 40 * full and ink.words <= 4 * full
+    return "lines" if full > 1 and every - full <= 0.01 * every and short else "stream"
+
+
+class Ink:
+    """Where in a text the characters are that are not white space, seen on their way through."""
+
+    first = -1  # place of the first one
+    last = -1
+    words = 0
+
+    def watch(self, pieces: Iterable[tuple[HostArray, HostArray]]) -> Iterator[tuple[HostArray, HostArray]]:
+        """The pieces of `marks`, unchanged."""
+        position, before = 0, False  # characters so far, and whether the last one was ink
+        for newline, ink in pieces:
+            yield newline, ink
+            places = np.flatnonzero(ink)
+            if len(places):
+                self.first = position + int(places[0]) if self.first < 0 else self.first
+                self.last = position + int(places[-1])
+            self.words += int(np.count_nonzero(ink[1:] & ~ink[:-1])) + (bool(ink[0]) and not before)
+            position, before = position + len(ink), bool(ink[-1])
+
+
+def sequences(source: Corpus, mode: Mode) -> Sequences:
+    """Sequences s of ids (n + 1,), to be learnt as inputs s[:-1] and targets s[1:]; s[0] is the start symbol.
+
+    In mode "lines" there is one for each line that is not blank, its newline at both ends; in mode "stream" there is one
+    for the whole text, every character of which is a target.
+
+    Raises:
+        InputError: an unknown mode.
+    """
+    if mode not in ("lines", "stream"):
+        raise InputError(f"mode {mode!r} is unknown: use lines or stream")
+    return lines(source.tokens) if mode == "lines" else one(source.ids, 0, len(source.ids) - 1)
+
+
+def split(sequences: Sequences, fraction: float, rng: np.random.Generator) -> tuple[Sequences, Sequences]:
+    """Sequences for training, and a share of them held out: whole lines that `rng` draws, or the end of one long text.
+
+    Every target is in one part or the other. A share that rounds to no line, or to less than two targets of a text, leaves
+    everything to training.
+
+    Raises:
+        InputError: a fraction below 0, or of 1 and more.
+    """
+    if not 0 <= fraction < 1:
+        raise InputError(f"held-out fraction is {fraction}, expected at least 0 and less than 1, such as 0.1")
+    if len(sequences) == 1:
+        targets = int(sequences.lengths[0])
+        size = min(round(fraction * targets), targets - 1)
+        start, rest = int(sequences.starts[0]), targets - size
+        if size < 2:
+            return sequences, sequences[:0]
+        return one(sequences.ids, start, rest), one(sequences.ids, start + rest, size)
+    count = min(round(fraction * len(sequences)), max(0, len(sequences) - 1))
+    held = np.zeros(len(sequences), bool)
+    held[shuffled(len(sequences), rng)[:count]] = True
+    return sequences.take(~held), sequences.take(held)
+
+
+def contained(ids: HostArray, vocabulary: Vocabulary, mode: Mode, texts: Iterable[str]) -> set[str]:
+    """Those of some texts that are lines of another one, or in mode "stream" are anywhere in it; its ids (N,) as in `Corpus`.
+
+    Blank lines are no lines.
+    """
+    wanted = {text for text in texts if mode == "stream" or text.strip()}
+    longest = max(map(len, wanted), default=0)
+    found: set[str] = set()
+    tail = ""  # of the pieces before: what can still be the beginning of one that is wanted
+    for piece in _texts(ids[1:], vocabulary):
+        text = tail + piece
+        if mode == "lines":
+            *whole, tail = text.split("\n")
+            tail = tail[: longest + 1]  # too long to be wanted stays too long
+            found |= wanted.intersection(whole)
+        else:
+            found |= {one for one in wanted - found if one in text}
+            tail = text[max(0, len(text) - longest + 1) :]
+    return found | (wanted & {tail})
+
+
+def _kept(found: Source, given: Vocabulary | None) -> Tokens | None:
+    """The ids of a large file that an earlier run wrote."""
+    if not found.sha256:
+        for _ in found.pieces():
+            pass
+    for key in (_key(found, None), _key(found, given)):
+        if kept := token_store.find(key, given):
+            return kept
+    return None
+
+
+def _encoded(found: Source, given: Vocabulary | None) -> Tokens:
+    def pieces() -> Iterator[str] | Iterator[bytes]:
+        return found.pieces() if given == BYTES else decoding.characters(found)
+
+    seen, size = np.zeros(0x110000, bool), 0
+    for piece in pieces():
+        seen[np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else code_points(piece)] = True
+        size += len(piece)
+    codes = np.flatnonzero(seen).tolist()
+    distinct = "".join(map(chr, codes))
+    if not (bytes(codes) if given == BYTES else distinct).strip():
+        raise InputError(f"{found.shown} holds {'nothing but white space' if size else 'nothing'}: {EXPECTED}")
+    own = characters(distinct)
+    known = given or own
+    if known.unknown(distinct):
+        raise InputError(f"{found.shown}: {known.complaint(decoding.characters(found))}")
+    ids = map(known.encode, pieces())
+    if not found.large:
+        return token_store.together(ids, known)
+    return token_store.keep(_key(found, None if known == own else known), ids, size, known, found.shown)
+
+
+def _key(found: Source, vocabulary: Vocabulary | None) -> str:
+    """The name under which the ids of a large file are kept; vocabulary None is that of its own characters."""
+    if vocabulary is None:
+        return f"{found.sha256}-characters"
+    symbols = json.dumps(vocabulary.to_json()).encode()
+    return f"{found.sha256}-bytes" if vocabulary == BYTES else f"{found.sha256}-{hashlib.sha256(symbols).hexdigest()}"
+
+
+def _marks(source: Corpus) -> Iterator[tuple[HostArray, HostArray]]:
+    """What `marks` gives, of bytes too by character."""
+    if source.vocabulary.symbols is not None:
+        yield from marks(source.tokens.ids[1:], source.vocabulary)
+        return
+    for text in _texts(source.tokens.ids[1:], source.vocabulary):
+        codes = code_points(text)
+        yield codes == ord("\n"), ~SPACES.take(codes, mode="clip")
+
+
+def _texts(ids: HostArray, vocabulary: Vocabulary) -> Iterator[str]:
+    """Pieces of the text of ids, none of them empty."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # for bytes: a character may begin in the piece before
+    for piece in itertools.chain(token_store.pieces(ids), [ids[:0]]):
+        if vocabulary.symbols is None:
+            text = decoder.decode(piece.tobytes(), final=not len(piece))
+        else:
+            text = vocabulary.decode(piece)
+        if text:
+            yield text

@@ -1,0 +1,113 @@
+"""A text made ready for a training run: its vocabulary, its sequences, a share of them held out, batches in an order."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt.config.settings import Settings
+from bptt.data import batches, corpus
+from bptt.data.batches import Window
+from bptt.data.sequences import Sequences
+from bptt.data.vocabulary import Vocabulary
+from bptt.inference.evaluation import WINDOW
+
+HELD_OUT_LINES = 64  # measured side by side
+HELD_OUT_STREAMS = 16  # that a stream is cut into to be measured
+MOST_HELD_OUT = 100_000  # characters, where the share is not given: measuring them ten times takes some seconds
+
+
+class Data(NamedTuple):
+    """Sequences of ids (n + 1,), to learn from and to measure on."""
+
+    name: str
+    source: str  # what finds the text again, empty where it was given in Python
+    sha256: str  # of the whole text and its vocabulary
+    vocabulary: Vocabulary
+    mode: corpus.Mode
+    training: Sequences
+    held_out: Sequences
+
+
+class Position(NamedTuple):
+    """Where in an endless row of epochs a batch stands."""
+
+    epoch: int
+    batch: int
+
+
+def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary: Vocabulary | None = None) -> Data:
+    """The text of a source that `corpus.read` understands, split by `rng`; a vocabulary that is given is kept to.
+
+    Raises:
+        InputError: the text cannot be read, has nothing to learn from, or has symbols that the vocabulary does not have.
+    """
+    source = corpus.read(text, vocabulary or settings.vocabulary)
+    corpus.check_learnable(source)
+    mode = settings.mode or corpus.choose_mode(source)
+    sequences = corpus.sequences(source, mode)
+    share = share_held_out(settings, targets(sequences))
+    if mode == "lines" and len(sequences) == 1:  # part of a line is not a line
+        share = 0.0
+    parts = corpus.split(sequences, share, rng)
+    return Data(source.name, source.source, source.sha256, source.vocabulary, mode, *parts)
+
+
+def share_held_out(settings: Settings, targets: int) -> float:
+    """The share of a text of so many targets that is held out."""
+    return min(0.1, MOST_HELD_OUT / targets) if settings.validation is None else settings.validation
+
+
+def generator(seed: int, *use: int) -> np.random.Generator:
+    """Random numbers for one use: 0 the split, 1 the first weights, 2 and an epoch its order, 3 and a step its dropout."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=use))
+
+
+def targets(sequences: Sequences) -> int:
+    """The number of characters to predict: those of a stream, or those and the end of each line."""
+    return int(sequences.lengths.sum(dtype=np.int64))
+
+
+def contained(data: Data, texts: Iterable[str]) -> set[str]:
+    """Those of some texts that are lines of the text, held out or not, or in mode "stream" are anywhere in it."""
+    return corpus.contained(data.training.ids, data.vocabulary, data.mode, texts)
+
+
+def widest(data: Data, batch: int, length: int) -> int:
+    """How many sequences a batch can hold: `batch`, or fewer where the text is too short for so many."""
+    return min(batch, max(1, len(data.training) if data.mode == "lines" else targets(data.training) // length))
+
+
+def batches_in_epoch(data: Data, batch: int, length: int, seed: int, epoch: int = 0) -> int:
+    """The number of batches of one pass over the training part."""
+    if data.mode == "lines":
+        return batches.lines_count(data.training, batch, length, generator(seed, 2, epoch))
+    return batches.stream_count(data.training, batch, length)
+
+
+def epochs(
+    data: Data, batch: int, length: int, seed: int, position: Position = Position(0, 0)
+) -> Iterator[tuple[Position, Window]]:
+    """The windows of the batches from a position on, one pass over the training part after the other, for ever.
+
+    With each comes the position of the batch after it. The lines of an epoch are in an order that only the seed and the
+    number of the epoch decide, so that a position is all it takes to go on.
+    """
+    epoch, first = position
+    while True:
+        count = batches_in_epoch(data, batch, length, seed, epoch)
+        if data.mode == "lines":
+            rng = generator(seed, 2, epoch)
+            part = batches.lines(data.training, batch, length, rng, first)
+        else:
+            part = batches.stream(data.training, batch, length, first)
+        for after, window in enumerate(part, first + 1):
+            yield Position(epoch, after) if after < count else Position(epoch + 1, 0), window
+        epoch, first = epoch + 1, 0
+
+
+def held_out_windows(data: Data) -> Iterator[Window]:
+    """The held-out part; a stream is cut into 16, which costs 15 beginnings and saves most of the time."""
+    if data.mode == "lines":
+        return batches.lines(data.held_out, HELD_OUT_LINES, WINDOW, None)
+    return batches.stream(data.held_out, HELD_OUT_STREAMS, WINDOW)

@@ -1,0 +1,110 @@
+"""Many sequences in one array of ids: where each begins and how long it is, instead of an object for each."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from bptt.backend import HostArray
+from bptt.data import token_store
+from bptt.data.token_store import Tokens
+from bptt.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sequences(Sequence[HostArray]):
+    """Sequences s of ids (n + 1,), to be learnt as inputs s[:-1] and targets s[1:]; each is a part of `ids`."""
+
+    ids: HostArray  # (N,)
+    starts: HostArray  # (S,) unsigned: place of the first id of each
+    lengths: HostArray  # (S,) unsigned: number of targets of each
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, index: int) -> HostArray: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sequences": ...
+    def __getitem__(self, index: int | slice) -> "HostArray | Sequences":
+        if isinstance(index, slice):
+            return Sequences(self.ids, self.starts[index], self.lengths[index])
+        start = int(self.starts[index])  # a sum of small unsigned types would overflow
+        return self.ids[start : start + int(self.lengths[index]) + 1]
+
+    def take(self, which: HostArray) -> "Sequences":
+        """Some of them: by place, or by a mask of True and False."""
+        return Sequences(self.ids, self.starts[which], self.lengths[which])
+
+
+def one(ids: HostArray, start: int, targets: int) -> Sequences:
+    """A single sequence."""
+    return Sequences(ids, _smallest(np.array([start])), _smallest(np.array([targets])))
+
+
+def lines(text: Tokens) -> Sequences:
+    """One sequence for each line that is not blank, its newline at both ends."""
+
+    def found() -> Iterator[tuple[HostArray, HostArray]]:
+        for starts, lengths, full in split_lines(marks(text.ids[1:], text.vocabulary)):
+            yield starts[full], lengths[full] + 1
+
+    count = longest = 0
+    for _, lengths in found():
+        count, longest = count + len(lengths), max(longest, int(lengths.max(initial=0)))
+    # the ids are gone through twice, for a list of parts would need their memory twice
+    whole = Sequences(
+        text.ids,
+        np.empty(count, np.min_scalar_type(len(text.ids))),
+        np.empty(count, np.min_scalar_type(longest)),
+    )
+    i = 0
+    for starts, lengths in found():
+        whole.starts[i : i + len(starts)] = starts
+        whole.lengths[i : i + len(starts)] = lengths
+        i += len(starts)
+    return whole
+
+
+def marks(ids: HostArray, vocabulary: Vocabulary) -> Iterator[tuple[HostArray, HostArray]]:
+    """Pieces of two masks of ids: which are newlines, and which are not white space."""
+    if vocabulary.symbols is None:
+        ink = np.array([not bytes([byte]).isspace() for byte in range(256)])
+    else:
+        ink = np.array([not symbol.isspace() for symbol in vocabulary.symbols])
+    for piece in token_store.pieces(ids):
+        yield piece == vocabulary.start, ink[piece]
+
+
+def split_lines(pieces: Iterable[tuple[HostArray, HostArray]]) -> Iterator[tuple[HostArray, HostArray, HostArray]]:
+    """Start and length without the newline of every line that a newline ends, and whether it is more than white space.
+
+    The pieces are those of `marks`; a line may run through many of them.
+    """
+    begin, position, inked = 0, 0, False  # of the line that goes on
+    for newline, ink in pieces:
+        ends = np.flatnonzero(newline)
+        if len(ends):
+            firsts = np.concatenate([[0], ends[:-1] + 1])
+            full = np.logical_or.reduceat(ink[: ends[-1] + 1], firsts)  # a newline is white space and no ink
+            full[0] |= inked
+            starts = firsts + position
+            starts[0] = begin
+            yield starts, ends + position - starts, full
+            begin, inked = position + int(ends[-1]) + 1, False
+            ink = ink[ends[-1] + 1 :]
+        inked = inked or bool(ink.any())
+        position += len(newline)
+
+
+def shuffled(count: int, rng: np.random.Generator | None) -> HostArray:
+    """The places 0 to count - 1 in the order of `rng.permutation`, but in the smallest type; None: as they are."""
+    places = np.arange(count, dtype=np.min_scalar_type(count))
+    if rng is not None:
+        rng.shuffle(places)
+    return places
+
+
+def _smallest(numbers: HostArray) -> HostArray:
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

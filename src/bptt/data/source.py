@@ -1,0 +1,165 @@
+"""Where text comes from: files, standard input, built-in texts, str; what is large stays on the disk."""
+
+import contextlib
+import difflib
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import IO
+
+from bptt.data import token_store
+from bptt.errors import InputError
+
+LARGE = 1 << 24  # bytes; files above are read in pieces and their ids mapped from the disk
+CHUNK = 1 << 20  # bytes read at a time
+_LINES = 1 << 16  # lines of an iterable joined at a time
+
+
+def dinosaurs() -> str:
+    """Names of dinosaurs, a to z, one per line."""
+    return resources.files("bptt.data").joinpath("builtin", "dinosaurs.txt").read_text("utf-8")
+
+
+def python_help() -> str:
+    """The help texts inside every Python, about 465,000 characters of English; they differ a little between versions."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+BUILT_IN: dict[str, Callable[[], str]] = {"dinosaurs": dinosaurs, "python-help": python_help}
+
+
+@dataclass
+class Source:
+    """A text before it is decoded, to be read as often as it takes."""
+
+    name: str  # a built-in name, the stem of a file, "stdin" or "text"
+    place: str  # what finds it again: a built-in name, an absolute path, "-", or "" for text given in Python
+    shown: str  # what an error message calls it
+    content: str | bytes | IO[bytes]  # a file where it is large
+    sha256: str = ""  # of a large file, known after the first reading
+
+    @property
+    def large(self) -> bool:
+        """Whether the text is on the disk and not in memory."""
+        return not isinstance(self.content, str | bytes)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes from the first to the last, `CHUNK` at a time.
+
+        Raises:
+            InputError: a file that cannot be read, or that changed since it was read before.
+        """
+        if isinstance(self.content, str):
+            yield self.content.encode("utf-8", "surrogatepass")
+        elif isinstance(self.content, bytes):
+            yield from (self.content[i : i + CHUNK] for i in range(0, len(self.content), CHUNK))
+        else:
+            digest = hashlib.sha256()
+            try:
+                self.content.seek(0)
+                while piece := self.content.read(CHUNK):
+                    digest.update(piece)
+                    yield piece
+            except OSError as error:
+                raise InputError(f"{self.shown} cannot be read ({error.strerror or error})") from None
+            if self.sha256 not in ("", digest.hexdigest()):
+                raise InputError(f"{self.shown} changed while it was read: try again")
+            self.sha256 = digest.hexdigest()
+
+
+@contextlib.contextmanager
+def fetch(source: str | os.PathLike[str] | Iterable[str]) -> Iterator[Source]:
+    """What `corpus.read` was asked for, open until the end of the context."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, os.PathLike):
+            yield _file(os.fsdecode(source), stack)
+        elif not isinstance(source, str):
+            yield Source("text", "", "the text", _join(source))
+        elif "\n" in source:
+            yield Source("text", "", "the text", source)
+        elif source in BUILT_IN:
+            yield Source(source, source, source, BUILT_IN[source]())
+        elif source == "-":
+            yield _stdin(stack)
+        else:
+            yield _file(source, stack)
+
+
+def _join(lines: Iterable[str]) -> str:
+    try:
+        items = None if isinstance(lines, bytes | bytearray) else iter(lines)
+    except TypeError:
+        items = None
+    if items is None:
+        raise InputError(f"got {type(lines).__name__}, expected a path, a text or lines of text, as str")
+    parts, part = [], []  # joined now and then: a list of all lines would be many times the text
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, str):
+            raise InputError(f"line {number} of the text is {type(item).__name__}, expected str")
+        part.append(item.removesuffix("\n"))
+        if len(part) == _LINES:
+            parts.append("\n".join(part))
+            part = []
+    return "\n".join([*parts, *part])
+
+
+def _stdin(stack: contextlib.ExitStack) -> Source:
+    try:
+        content = _content(sys.stdin.buffer, "standard input", stack, again=False)
+    except (OSError, AttributeError):  # sys.stdin is None where the caller closed it
+        raise InputError("standard input cannot be read: pipe a text into it, or name a file") from None
+    return Source("stdin", "-", "standard input", content)
+
+
+def _file(path: str, stack: contextlib.ExitStack) -> Source:
+    shown = repr(path if len(path) <= 100 else path[:97] + "...")
+    if os.path.isdir(path):
+        raise InputError(f"{shown} is a folder, expected a file of text: name one of its files")
+    try:
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(open(path, "rb"))
+            content = _content(file, shown, stack, again=os.path.isfile(path))
+            stack.enter_context(closing.pop_all())
+        return Source(Path(path).stem.strip(".") or "text", os.path.abspath(path), shown, content)
+    except FileNotFoundError:
+        reason = "does not exist" + _hint(path)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    raise InputError(
+        f"{shown} {reason}: expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
+        "or in Python a text with a newline in it"
+    )
+
+
+def _content(file: IO[bytes], shown: str, stack: contextlib.ExitStack, again: bool) -> bytes | IO[bytes]:
+    """The bytes of a file if they are few, else the file itself, or a copy of one that cannot be read `again`."""
+    piece = file.read(LARGE + 1)
+    if len(piece) <= LARGE:
+        return piece
+    if again:
+        return file
+    with token_store.complaining(shown, len(piece)):
+        copy = stack.enter_context(token_store.spool())
+    while piece:
+        with token_store.complaining(shown, copy.tell() + len(piece)):
+            copy.write(piece)
+        piece = file.read(CHUNK)
+    return copy
+
+
+def _hint(path: str) -> str:
+    folder, name = os.path.split(path)
+    try:
+        names = os.listdir(folder or ".") + ([] if folder else list(BUILT_IN))
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(name, names, 1, 0.75)
+    return f" (did you mean {os.path.join(folder, close[0])!r}?)" if close else ""

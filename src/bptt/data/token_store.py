@@ -1,0 +1,209 @@
+"""Token ids: their fingerprint, and those of large texts on the disk, mapped into memory and kept for the next run."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import mmap
+import os
+import secrets
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from bptt.backend import HostArray
+from bptt.data.vocabulary import Vocabulary
+from bptt.errors import InputError
+
+PIECE = 1 << 18  # ids worked on at a time
+_FORMAT = 1  # of the files
+
+
+class Tokens(NamedTuple):
+    """The ids of a text between two start symbols, so that the text is a stream and each of its lines has both its ends."""
+
+    ids: HostArray  # (N + 1,) in the smallest unsigned type; a read-only memory map of a file where the text is large
+    vocabulary: Vocabulary
+    sha256: str  # of the vocabulary and the ids: equal for equal texts
+
+
+def together(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Tokens:
+    """The ids of a text, which come in pieces, in memory."""
+    whole = np.concatenate(list(_between(ids, vocabulary)))
+    return Tokens(whole, vocabulary, _digest(vocabulary, pieces(whole)).hexdigest())
+
+
+def find(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
+    """The ids kept under a key for a vocabulary, or for any; None where there are none, or what is there is damaged."""
+    path = folder() / key
+    try:
+        fields = json.loads(path.with_suffix(".json").read_bytes())
+        found, count, sha256 = Vocabulary.from_json(fields["symbols"]), fields["count"], fields["sha256"]
+        if fields["format"] != _FORMAT or fields["dtype"] != found.dtype.name or vocabulary not in (None, found):
+            return None
+        with path.with_suffix(".ids").open("rb") as file:  # what is verified is what is mapped, whoever replaces the file
+            if _digest(found, iter(lambda: file.read(PIECE), b"")).hexdigest() != sha256:
+                return None
+            ids = mapped(file, _little(found))
+        return Tokens(ids, found, sha256) if len(ids) == count else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep(key: str, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary, shown: str) -> Tokens:
+    """The ids of a text, which come in pieces, `count` in all, written into the cache folder and mapped.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with complaining(shown, (count + 2) * vocabulary.dtype.itemsize):
+        try:
+            _write(folder() / key, _between(ids, vocabulary), count + 2, vocabulary)
+        except PermissionError:  # also where another process was faster: Windows replaces no file that is mapped
+            found = find(key, vocabulary)
+            if found is None:
+                raise
+            return found
+        found = find(key, vocabulary)
+        if found is None:
+            raise OSError("what is written there does not come back")
+        return found
+
+
+@contextlib.contextmanager
+def complaining(shown: str, size: int) -> Iterator[None]:
+    """Raise an InputError where `size` bytes of a text cannot be written into the cache folder."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{shown}: {size:,} bytes cannot be written into {str(folder())!r} ({error.strerror or error}): "
+            "set BPTT_CACHE to a folder that has room for them"
+        ) from None
+
+
+def spool() -> IO[bytes]:
+    """A file in the cache folder that goes when it is closed."""
+    folder().mkdir(0o700, parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=folder())
+
+
+def folder() -> Path:
+    r"""Where the ids of large texts are kept: $BPTT_CACHE, else ~/.cache/bptt or what the system has in its place."""
+    if chosen := os.environ.get("BPTT_CACHE"):
+        return Path(chosen)
+    variable, usual = ("LOCALAPPDATA", "AppData/Local") if os.name == "nt" else ("XDG_CACHE_HOME", ".cache")
+    base = Path(os.environ.get(variable, ""))
+    try:
+        return (base if base.is_absolute() else Path.home() / usual) / "bptt"
+    except RuntimeError:
+        raise InputError("there is no home folder to keep a large text in: set BPTT_CACHE to a folder") from None
+
+
+class Map(mmap.mmap):
+    """A file in memory, which can be read as well."""
+
+    file: int  # descriptor
+
+
+def mapped(file: IO[bytes], dtype: np.dtype[Any]) -> HostArray:
+    """All of a file as an array (n,) that is not writeable."""
+    made = Map(file.fileno(), 0, access=mmap.ACCESS_READ)
+    made.file = os.dup(file.fileno())
+    weakref.finalize(made, os.close, made.file)
+    return np.frombuffer(made, dtype)
+
+
+def reader(ids: HostArray) -> Callable[[int, int], HostArray]:
+    """What gives ids[start:stop]; those of a map are read from its file.
+
+    To look at them would bring up to two megabytes around them into this process.
+    """
+    base = _map(ids)
+    if base is None or not hasattr(os, "pread"):
+        return lambda start, stop: ids[start:stop]
+    file, size, skipped = base.file, ids.itemsize, ids.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+    return lambda start, stop: np.frombuffer(os.pread(file, (stop - start) * size, skipped + start * size), ids.dtype)
+
+
+def pieces(ids: HostArray) -> Iterator[HostArray]:
+    """An array a piece at a time; the pages of a map are let go after each."""
+    for i in range(0, len(ids), PIECE):
+        yield ids[i : i + PIECE]
+        let_go(ids)
+
+
+def let_go(ids: HostArray) -> None:
+    """Take the pages of a map out of this process; they come back from the system's cache when they are looked at."""
+    base = _map(ids)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def is_map(ids: HostArray) -> bool:
+    """Whether an array is a view of a file mapped into memory."""
+    return _map(ids) is not None
+
+
+def _map(ids: HostArray) -> Map | None:
+    """The map that an array is a view of."""
+    base: object = ids
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base if isinstance(base, Map) else None
+
+
+def _between(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Iterator[HostArray]:
+    newline = np.array([vocabulary.start], vocabulary.dtype)
+    return itertools.chain([newline], ids, [newline])
+
+
+def _write(path: Path, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary) -> None:
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    digest = _digest(vocabulary)
+    with _replacing(path.with_suffix(".ids")) as file:
+        for piece in ids:
+            raw = piece.astype(_little(vocabulary), copy=False).tobytes()
+            digest.update(raw)
+            file.write(raw)
+    fields = {
+        "format": _FORMAT,
+        "dtype": vocabulary.dtype.name,
+        "count": count,
+        "sha256": digest.hexdigest(),
+        "symbols": vocabulary.to_json(),
+    }
+    with _replacing(path.with_suffix(".json")) as file:  # last: it says that the other one is there
+        file.write(json.dumps(fields).encode())
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name when it is complete, or leaves nothing behind."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _digest(vocabulary: Vocabulary, ids: Iterable[bytes | HostArray] = ()) -> "hashlib._Hash":
+    """SHA-256 of the symbols, and of ids as little-endian bytes."""
+    digest = hashlib.sha256(json.dumps(vocabulary.to_json()).encode() + b"\n")
+    for piece in ids:
+        digest.update(piece if isinstance(piece, bytes) else piece.astype(_little(vocabulary), copy=False).tobytes())
+    return digest
+
+
+def _little(vocabulary: Vocabulary) -> np.dtype[Any]:
+    return vocabulary.dtype.newbyteorder("<")

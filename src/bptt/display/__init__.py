@@ -1,0 +1,1 @@
+"""What people see of a run on a terminal and in pictures."""

@@ -1,0 +1,221 @@
+"""The curves of a training run over its steps: as a picture, or in characters for a terminal."""
+
+import importlib.util
+import math
+import os
+import statistics
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bptt import files
+from bptt.training.messages import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SMOOTHED = 30  # rows, beyond which the loss gets a running median
+MARKED = 30  # rows, up to which each is a dot on its line
+
+# told apart by the colour-blind (Okabe and Ito, "Color universal design", 2008)
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+# Where the panels lie in the picture, and at them the names of their axes, so that 0.000025 and 100000 find room beside those.
+# For matplotlib to find that out takes as long again as the drawing, which comes at each evaluation.
+PANELS = {"left": 0.11, "right": 0.9, "bottom": 0.06, "hspace": 0.07}
+NAMES = (-0.105, 0.5)
+HEADING, LINE = 0.02, 0.0225  # of the height: around a heading, and of each of its lines
+
+DOTS = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])  # the bit of each dot in a braille character, 4 x 2
+
+
+def available() -> bool:
+    """Whether matplotlib is installed, which `curve` needs: the extra `plot`."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def curve(
+    history: list[dict[str, Any]], path: Path, title: str, clip: float | None = None, figure: "Figure | None" = None
+) -> "Figure":
+    """Draw a run as a PNG of 900 x 900 pixels: losses in nats and bits per character, learning rate, gradient norm.
+
+    `history` holds a dict for each log step, with `step`, `loss`, `rate`, `norm` and, where it was measured, `held_out`;
+    `clip` is the norm that longer gradients are cut to. Equal input gives equal bytes with one version of matplotlib. The file
+    appears by one rename; what was there before stays until then.
+
+    Returns the figure, on which the next curve of the run is drawn sooner.
+
+    Raises:
+        ImportError: there is no matplotlib, see `available`.
+        OSError: the file cannot be written.
+    """
+    from matplotlib import style
+
+    temporary = files.temporary(path)
+    try:
+        # not what a user's matplotlibrc says; and hinting would take a tenth of the time
+        with style.context(["default", {"text.hinting": "none"}]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # the title may be in any script
+            figure = figure or _blank()
+            _wipe(figure)
+            heading = _heading(title)
+            figure.suptitle("\n".join(heading), y=1 - HEADING / 2, parse_math=False)
+            figure.subplots_adjust(**PANELS, top=1 - HEADING - LINE * len(heading))
+            losses, rates, norms = figure.axes
+            _losses(losses, history)
+            _rates(rates, history)
+            _norms(norms, history, clip)
+            for axes in (losses, norms):
+                if axes.get_legend_handles_labels()[0]:
+                    axes.legend(loc="upper right")
+            how = {"compress_level": 2}  # a twentieth larger than the usual 6, in two thirds of the time
+            figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None}, pil_kwargs=how)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return figure
+
+
+def chart(history: list[dict[str, Any]], width: int, height: int, plain: bool = False) -> list[str]:
+    """The loss over the steps in `height` lines of `width` characters, from its least to its largest value, o where held out.
+
+    All values are in it: where many share a column it spans them all. It is drawn in braille dots, or if `plain` in asterisks.
+    No lines where there is nothing to draw or no room.
+    """
+    if not history or height < 2:
+        return []
+    measured = [row for row in history if row.get("held_out") is not None]
+    steps, loss = (np.array([row[key] for row in history], np.float64) for key in ("step", "loss"))
+    at, held_out = (np.array([row[key] for row in measured], np.float64) for key in ("step", "held_out"))
+    bottom, top = min([*loss, *held_out]), max([*loss, *held_out])
+    labels = [f"{top:.2f}", *[""] * (height - 2), f"{bottom:.2f}"]
+    margin = max(map(len, labels))
+    columns, rows = 2 * (width - margin - 1), 4 * height
+    if columns < 8:
+        return []
+
+    def across(steps: Any) -> Any:  # 0 .. columns
+        return (steps - history[0]["step"]) / max(1, history[-1]["step"] - history[0]["step"]) * columns
+
+    def down(values: Any) -> Any:  # 0 .. rows - 1
+        return (top - values) / ((top - bottom) or 1.0) * (rows - 1)
+
+    # what the line passes in each column of dots: where it enters, where it leaves, and the values between
+    x, y = across(steps), down(loss)
+    edges = np.interp(np.arange(columns + 1), x, y, left=np.nan, right=np.nan)
+    high, low = np.fmin(edges[:-1], edges[1:]), np.fmax(edges[:-1], edges[1:])
+    column = np.minimum(x, columns - 1).astype(int)
+    np.fmin.at(high, column, y)
+    np.fmax.at(low, column, y)
+    row = np.arange(rows)[:, None]
+    dots = (np.rint(high) <= row) & (row <= np.rint(low))  # (rows, columns)
+
+    codes = np.sum(dots.reshape(height, 4, -1, 2) * DOTS[:, None, :], axis=(1, 3))
+    cells = [[" " if code == 0 else "*" if plain else chr(0x2800 + code) for code in line] for line in codes.tolist()]
+    for i, j in zip(np.rint(down(held_out)).astype(int) // 4, np.minimum(across(at), columns - 1).astype(int) // 2):
+        cells[i][j] = "o"
+    return [f"{label:>{margin}}{'|' if plain else '│'}{''.join(line)}" for label, line in zip(labels, cells)]
+
+
+def _heading(title: str) -> list[str]:
+    """At most three lines that fit the picture and hold nothing but what can be seen."""
+    return [printable(line)[:80] for line in title.splitlines()[:3]]
+
+
+def _blank() -> "Figure":
+    """A figure of three panels that share the steps; what depends on the run is not in it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 9), dpi=100)
+    FigureCanvasAgg(figure)  # else each savefig makes one, and the garbage collector leaves their 3 MB for a while
+    losses, rates, norms = figure.subplots(3, sharex=True, height_ratios=(2, 1, 1))
+    for axes, name in [(losses, "loss (nats per character)"), (rates, "learning rate"), (norms, "gradient norm")]:
+        axes.grid(linewidth=0.5, alpha=0.4)
+        axes.margins(0.02, 0.1)
+        axes.set_ylabel(name)
+        axes.yaxis.set_label_coords(*NAMES)
+    losses.locator_params(axis="y", nbins=6)
+    losses.secondary_yaxis("right", functions=(_bits, _nats)).set_ylabel("bits per character")
+    norms.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+    norms.xaxis.set_major_formatter("{x:,.0f}")
+    norms.set_xlabel("step")
+    return figure
+
+
+def _wipe(figure: "Figure") -> None:
+    """Take off what an earlier curve has left, and its limits."""
+    for axes in figure.axes:
+        for artist in [*axes.lines, *axes.texts, *filter(None, [axes.get_legend()])]:
+            artist.remove()
+        axes.relim()
+        axes.autoscale()
+
+
+def _losses(axes: "Axes", history: list[dict[str, Any]]) -> None:
+    """The loss as it is, its running median where there are many rows, and the held-out loss with its best point."""
+    steps, loss = _column(history, "step"), _column(history, "loss")
+    many = len(history) > SMOOTHED
+    axes.plot(steps, loss, **_line(history, BLUE), alpha=0.4 if many else 1.0, label="training")
+    if many:
+        median, window = _running_median(loss)
+        axes.plot(steps, median, color=BLUE, label=f"training, running median of {window} rows")
+    measured = [row for row in history if row.get("held_out") is not None]
+    if measured:
+        axes.plot(_column(measured, "step"), _column(measured, "held_out"), ".-", color=VERMILION, label="held out")
+        best = min(measured, key=lambda row: row["held_out"])
+        nats, step = best["held_out"], best["step"]
+        label = f"best: {nats:.4f} nats ({_bits(nats):.4f} bits) at step {step:,}"
+        axes.plot(step, nats, "*", color=VERMILION, markersize=14, markeredgecolor="white", linestyle="", label=label)
+        axes.annotate(f"{nats:.4f}", (step, nats), (0, 10), textcoords="offset points", ha="center", color=VERMILION)
+
+
+def _rates(axes: "Axes", history: list[dict[str, Any]]) -> None:
+    axes.plot(_column(history, "step"), _column(history, "rate"), **_line(history, GREEN))
+    axes.set_ylim(bottom=0)
+
+
+def _norms(axes: "Axes", history: list[dict[str, Any]], clip: float | None) -> None:
+    """The norms on a log axis, where a norm of zero has no place."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    rows = [row for row in history if row["norm"] > 0]
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.plot(_column(rows, "step"), _column(rows, "norm"), **_line(rows, ORANGE), label="before clipping" if clip else None)
+    if clip:
+        axes.axhline(clip, color="black", linestyle="--", linewidth=1, label=f"clipped to {clip:g}")
+    shown = _column(rows, "norm") + ([clip] if clip else []) or [1.0]
+    low, high = min(shown), max(shown)
+    middle = math.sqrt(low * high)
+    axes.set_ylim(min(low / 1.5, middle / 4), max(high * 1.5, middle * 4))  # more than a decade, so that it has labels
+
+
+def _column(rows: list[dict[str, Any]], key: str) -> list[float]:
+    return [row[key] for row in rows]
+
+
+def _line(rows: list[dict[str, Any]], color: str) -> dict[str, Any]:
+    """How a line is drawn; a single point would not be seen without a dot."""
+    return {"color": color, "linewidth": 1.2, "marker": "." if len(rows) <= MARKED else ""}
+
+
+def _running_median(values: list[float]) -> tuple[list[float], int]:
+    """The median of each value and its neighbours, and of how many: a tenth of all, 51 at most, fewer towards the ends."""
+    most = max(2, min(25, len(values) // 20))
+    reach = [min(most, i, len(values) - 1 - i) for i in range(len(values))]  # as far back as ahead
+    return [statistics.median(values[i - n : i + n + 1]) for i, n in enumerate(reach)], 2 * most + 1
+
+
+def _bits(nats: Any) -> Any:
+    return nats / math.log(2)
+
+
+def _nats(bits: Any) -> Any:
+    return bits * math.log(2)

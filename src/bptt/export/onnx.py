@@ -1,0 +1,115 @@
+"""Models as ONNX graphs, for whatever runs those: tokens and states in, logits and states out.
+
+In: tokens (steps, batch) int64, and states.0.a (1, batch, H) and so on, of an LSTM states.0.c, too. Out: logits (steps, batch,
+V), and next.0.a and so on. The operators are those of the ONNX standard, opset 17; both sizes are free. Symbols, mode and the
+states that texts begin with are JSON in the metadata, under "bptt".
+"""
+
+import importlib.util
+import os
+from typing import Any
+
+import numpy as np
+
+from bptt.backend import HostArray
+from bptt.errors import InputError
+from bptt.export import pytorch
+from bptt.export.pytorch_header import KEY
+from bptt.inference.language_model import LanguageModel
+from bptt.nn import model, tree
+
+OPSET, IR = 17, 8  # of 2022: what runs graphs today knows them
+OPERATORS = {"vanilla": "RNN", "gru": "GRU", "lstm": "LSTM"}
+ORDER = {"vanilla": (0,), "gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}  # our blocks in ONNX's order: z (our u), r, h; i, o, f, c
+MOST = 2_000_000_000  # bytes of weights: protobuf ends at 2 GiB
+
+
+def to_onnx(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
+    """Write a model into a new file as an ONNX graph in float32; the same model gives the same bytes with one version of onnx.
+
+    Raises:
+        InputError: onnx is not installed, something is there already, or the model is too large.
+        SaveError: the file cannot be written; nothing of it is left.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        raise InputError("an ONNX graph needs onnx, which is not installed: pip install 'bptt[onnx]'")
+    target = pytorch.unused(path)
+    pytorch.write(target, _graph(trained).SerializeToString(deterministic=True))
+
+
+def _graph(trained: LanguageModel) -> Any:
+    import onnx
+    from onnx import helper
+
+    config = trained.config
+    host = tree.transform(lambda a: np.asarray(trained.backend.get(a), np.float32), trained.params)
+    fields, kind = model.CELLS[config.cell].State._fields, onnx.TensorProto.FLOAT
+    constants: dict[str, HostArray] = {
+        "direction": np.array([1], np.int64),
+        "Wya": np.ascontiguousarray(host.Wya.T),
+        "by": host.by,
+    }
+    nodes = [helper.make_node("Gather", ["rows", "tokens"], ["x.0"], axis=0)]
+    for layer, params in enumerate(host.layers):
+        names = {name: f"layers.{layer}.{name}" for name in ("W", "R", "B")}
+        W, *others = _weights(config.cell, params)
+        if layer == 0:
+            constants["rows"], W = _looked_up(W[0])
+        constants |= dict(zip(names.values(), (W, *others)))
+        before, after = ([f"{when}.{layer}.{field}" for field in fields] for when in ("states", "next"))
+        more = {"linear_before_reset": 1} if config.cell == "gru" else {}
+        inputs = [f"x.{layer}", *names.values(), "", *before]
+        nodes += [
+            helper.make_node(OPERATORS[config.cell], inputs, [f"a.{layer}", *after], hidden_size=config.hidden, **more),
+            helper.make_node("Squeeze", [f"a.{layer}", "direction"], [f"x.{layer + 1}"]),
+        ]
+    if (size := sum(array.nbytes for array in constants.values())) > MOST:
+        raise InputError(f"{size:,} bytes of weights: an ONNX file holds at most {MOST:,}: export --to torch instead")
+    nodes += [
+        helper.make_node("MatMul", [f"x.{config.layers}", "Wya"], ["products"]),
+        helper.make_node("Add", ["products", "by"], ["logits"]),
+    ]
+    shape = [1, "batch", config.hidden]
+    states = [f"{layer}.{field}" for layer in range(config.layers) for field in fields]
+    graph = helper.make_graph(
+        nodes,
+        "bptt",
+        [
+            helper.make_tensor_value_info("tokens", onnx.TensorProto.INT64, ["steps", "batch"]),
+            *(helper.make_tensor_value_info(f"states.{name}", kind, shape) for name in states),
+        ],
+        [
+            helper.make_tensor_value_info("logits", kind, ["steps", "batch", config.vocabulary]),
+            *(helper.make_tensor_value_info(f"next.{name}", kind, shape) for name in states),
+        ],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    made = helper.make_model(graph, producer_name="bptt", ir_version=IR, opset_imports=[helper.make_opsetid("", OPSET)])
+    helper.set_model_props(made, {KEY: pytorch.described(trained)})
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def _looked_up(W: HostArray) -> tuple[HostArray, HostArray]:
+    """What has a row for each symbol, and what that row is multiplied by, for W (G H, V); one of them is an identity matrix.
+
+    The smaller one: with ten thousand symbols it is not theirs.
+    """
+    N, V = W.shape
+    if V <= N:
+        return np.eye(V, dtype=W.dtype), W[None]
+    return np.ascontiguousarray(W.T), np.eye(N, dtype=W.dtype)[None]
+
+
+def _weights(cell: str, params: Any) -> tuple[HostArray, HostArray, HostArray]:
+    """W (1, G H, I), R (1, G H, H) and B (1, 2 G H) of a layer: a bias for each of the two products, as in PyTorch."""
+
+    def ordered(array: HostArray) -> HostArray:
+        blocks = np.split(array, len(ORDER[cell]))
+        return np.concatenate([blocks[block] for block in ORDER[cell]])
+
+    second = np.zeros_like(params.b)
+    if cell == "gru":
+        second[-len(params.ban) :] = params.ban
+    biases = np.concatenate([ordered(params.b), ordered(second)])
+    return ordered(params.Wax)[None], ordered(params.Waa)[None], biases[None]

@@ -1,0 +1,186 @@
+"""Models as files that PyTorch reads, and files of PyTorch as models: safetensors with the names of torch.nn's modules.
+
+They hold a torch.nn.RNN (tanh), GRU or LSTM named `rnn`, which sees symbols one-hot, and a torch.nn.Linear named `decoder`.
+What PyTorch has no names for, such as the symbols, is JSON in the metadata. Files may come from strangers: nothing in them is
+executed, and nothing is read that their header does not bear out.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from bptt import backend as backends
+from bptt import errors, files, system
+from bptt.backend import HostArray
+from bptt.checkpoint import format as checkpoint_format
+from bptt.checkpoint.format import Checkpoint
+from bptt.config import settings
+from bptt.data.corpus import Mode
+from bptt.data.vocabulary import Vocabulary
+from bptt.errors import InputError, InvalidFile, ModelFileError
+from bptt.export import pytorch_header
+from bptt.export.pytorch_header import FORMAT, KEY, RECORD, SHAPE, WIDTH, Known, Shapes
+from bptt.inference.language_model import LanguageModel, restored
+from bptt.nn import model, tree
+
+PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a layer
+
+
+def to_torch(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
+    """Write a model into a new file, which a PyTorch network loads with `strict=True`; the same model gives the same bytes.
+
+    The bias of bptt is PyTorch's `bias_ih`; `bias_hh` is zero, but for the `ban` of a GRU.
+
+    Raises:
+        InputError: something is there already, or symbols and initial states are more than a header can hold.
+        SaveError: the file cannot be written; nothing of it is left.
+    """
+    target = unused(path)
+    host = tree.transform(trained.backend.get, trained.params)
+    arrays = {name: np.asarray(array, order="C") for name, array in _named(host).items()}  # safetensors scrambles others
+    np.empty(3 * sum(array.nbytes for array in arrays.values()), np.uint8)  # a MemoryError, where safetensors ends the process
+    data = bytes(safetensors.numpy.save(arrays, {KEY: described(trained)}))
+    header = int.from_bytes(data[:8], "little")
+    if header > checkpoint_format.LARGEST_HEADER:
+        most = f"at most {checkpoint_format.LARGEST_HEADER:,} can be read again"
+        raise InputError(f"{target}: symbols and initial states take {header:,} bytes, {most}: export a smaller model")
+    write(target, data)
+
+
+def unused(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that is not there yet, or an InputError."""
+    target = settings.path("path", path)
+    if os.path.lexists(target):
+        raise InputError(f"{target}: something is there already: name a new file, or move the old one away")
+    return target
+
+
+def described(trained: LanguageModel) -> str:
+    """What its weights do not say of a model, as JSON: its symbols, its mode, the states that texts begin with."""
+    config, initial = trained.config, tree.transform(trained.backend.get, trained.params.initial)
+    fields = model.CELLS[config.cell].State._fields
+    known = {
+        "format": FORMAT,
+        **{name: getattr(config, name) for name in SHAPE},
+        "mode": trained.mode,
+        "symbols": trained.vocabulary.to_json(),
+        "states": {name: [getattr(state, name).tolist() for state in initial] for name in fields} if initial else None,
+        "record": {name: trained.record[name] for name in RECORD if name in trained.record},
+    }
+    return json.dumps(known, sort_keys=True)
+
+
+def write(target: Path, data: bytes) -> None:
+    """Write a file whole or not at all, in place of what is there; SaveError where that fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(target, data)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise errors.SaveError(f"{target}: {len(data):,} bytes cannot be written: {files.reason(error)}") from error
+
+
+def from_torch(
+    path: str | os.PathLike[str], *, symbols: str | os.PathLike[str] | None = None, mode: Mode | None = None
+) -> LanguageModel:
+    r"""The model of a file that `to_torch` wrote, or that was saved from such a network of PyTorch; on NumPy.
+
+    PyTorch's two biases are added where that changes nothing: everywhere but in the n part of a GRU, whose `bias_hh` is `ban`.
+    A file of somebody else needs `mode`, lines or stream, and `symbols`, in the order of their ids: a str with a newline in
+    it is the symbols themselves, "bytes" the 256 bytes of UTF-8, and any other str the path of a JSON file with a list of
+    them (the `vocabulary.json` of a saved model is one). The newline stands before every text and after every line.
+
+    Raises:
+        ModelFileError: no such file, one that is damaged or forged, numbers other than float32 or float64, symbols that are
+            missing, unusable, or not as many as the network has.
+    """
+    place = settings.path("path", path)
+    try:
+        saved = _read(place, symbols, mode)
+    except InvalidFile as problem:
+        raise ModelFileError(f"{place}: {problem}") from None
+    except MemoryError:
+        raise ModelFileError(f"{place}: there is no memory for it") from None
+    return restored(saved, backends.select("numpy", str(saved.weights["Wya"].dtype)))
+
+
+def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None) -> Checkpoint:
+    """The model of a file, every claim of its header checked before the rest is read."""
+    head, kinds, shapes, about = pytorch_header.header(place)
+    if "layers.0.Waa" in shapes:
+        raise InvalidFile("holds weights by the names of bptt, not of PyTorch: load the folder that it is in")
+    if about is not None:
+        if symbols is not None or mode is not None:
+            raise InvalidFile("says its symbols and mode itself: leave out --symbols and --mode")
+        known = pytorch_header.told(about)
+    elif symbols is None or mode is None:
+        raise InvalidFile(
+            "does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
+        )
+    else:
+        known = Known(pytorch_header.ordered(symbols), mode, {}, None, None)
+    config = pytorch_header.config(shapes, known)
+    expected: Shapes = {name: tuple(shape) for name, shape in _named(model.shapes(config)).items()}
+    pytorch_header.check(kinds, shapes, expected)
+    whole = len(head) + WIDTH[kinds["decoder.bias"]] * sum(map(math.prod, expected.values()))
+    if whole > system.physical():
+        raise InvalidFile(f"has {whole:,} bytes, more than this machine has memory")
+    data = files.read(Path(os.path.realpath(place)), whole, whole)
+    if not data.startswith(head):
+        raise InvalidFile("changed while it was read: try again")
+    arrays = checkpoint_format.tensors(data)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise InvalidFile(f"{name} holds numbers that are not finite")
+    with np.errstate(over="ignore"):  # of a sum of biases or a forged state: told in words
+        weights = dict(tree.leaves(_params(arrays, config, known)))
+    checkpoint_format.check_weights(weights, config)
+    vocabulary = Vocabulary(None if known.symbols is None else tuple(sorted(known.symbols)))
+    return Checkpoint(config, known.mode, vocabulary, known.record, weights)
+
+
+def _named(params: model.Params) -> dict[str, Any]:
+    """PyTorch's name of each array of a model or, given the tree of their shapes (lists), of each shape."""
+    found: dict[str, Any] = {}
+    for layer, p in enumerate(params.layers):
+        second = p.b if isinstance(p.b, list) else np.zeros_like(p.b)
+        if hasattr(p, "ban") and second is not p.b:
+            second[-len(p.ban) :] = p.ban
+        found |= {f"rnn.{part}_l{layer}": array for part, array in zip(PARTS, (p.Wax, p.Waa, p.b, second))}
+    return {**found, "decoder.weight": params.Wya, "decoder.bias": params.by}
+
+
+def _params(arrays: dict[str, HostArray], config: model.Config, known: Known) -> model.Params:
+    """The arrays of a model, given those of PyTorch's network; symbols come into sorted order."""
+    cell, layers = model.CELLS[config.cell], []
+    symbols = range(256) if known.symbols is None else known.symbols
+    order = np.array(sorted(range(len(symbols)), key=symbols.__getitem__))
+    for layer in range(config.layers):
+        Wax, Waa, first, second = (arrays[f"rnn.{part}_l{layer}"] for part in PARTS)
+        Wax = Wax if layer else Wax[:, order]
+        b = np.where(second == 0, first, first + second)  # where nothing is added, not even the sign of a zero changes
+        if config.cell == "gru":
+            n = 2 * config.hidden  # where the block n begins, whose second bias is inside of the reset product
+            layers.append(cell.Params(Wax, Waa, np.concatenate([b[:n], first[n:]]), second[n:]))
+        else:
+            layers.append(cell.Params(Wax, Waa, b))
+    initial = () if known.states is None else _initial(known.states, config, Waa.dtype)
+    return model.Params(tuple(layers), initial, arrays["decoder.weight"][order], arrays["decoder.bias"][order])
+
+
+def _initial(states: Any, config: model.Config, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """The initial states, one per layer, given the lists of their numbers."""
+    State, H = model.CELLS[config.cell].State, config.hidden
+
+    def fits(row: Any) -> bool:
+        return isinstance(row, list) and len(row) == H and all(map(checkpoint_format.is_number, row))
+
+    tables = [states.get(name) for name in State._fields] if isinstance(states, dict) else [None]
+    if not all(isinstance(table, list) and len(table) == config.layers and all(map(fits, table)) for table in tables):
+        expected = f"{' and '.join(State._fields)}, each {config.layers} lists of {H} finite numbers"
+        raise InvalidFile(f"its metadata: states are not as expected: {expected}")
+    return tuple(State(*(np.array(row, dtype) for row in rows)) for rows in zip(*tables))

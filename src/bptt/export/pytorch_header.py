@@ -1,0 +1,153 @@
+"""What a file of PyTorch's network says of itself, and whether a model can be made of it: its header, metadata and shapes.
+
+Files may come from strangers: nothing in them is executed, and nothing is read that their header does not bear out.
+"""
+
+import itertools
+import os
+import stat
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bptt import files
+from bptt.checkpoint import format as checkpoint_format
+from bptt.config import settings
+from bptt.data.corpus import Mode
+from bptt.data.vocabulary import START, Vocabulary
+from bptt.errors import InputError, InvalidFile, ModelFileError
+from bptt.nn import model
+
+FORMAT = 1
+KEY = "bptt"  # the only key of the metadata: of several, safetensors changes the order from file to file
+SHAPE = ("cell", "hidden", "layers")
+RECORD = ("text", "step", "held_out")  # what goes along of the record of the training, which has the paths of its user, too
+CELLS = {module.GATES: name for name, module in model.CELLS.items()}  # by the blocks of rows
+WIDTH = {"F32": 4, "F64": 8}  # bytes of a number
+MOST_NESTED = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a layer, a thousand layers and the read-out
+MADE = "expected a file of bptt export, or of safetensors.torch.save_file(network.state_dict(), FILE)"
+BUILD = "expected rnn, a torch.nn.RNN, GRU or LSTM with biases and in one direction, and decoder, a torch.nn.Linear, alone"
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Known(NamedTuple):
+    """What the tensors do not say of a model."""
+
+    symbols: list[str] | None  # in the order of their ids; None: the 256 bytes of UTF-8
+    mode: Mode
+    record: dict[str, Any]
+    states: Any  # a value of JSON: of each field of a State, a list of numbers a layer; None: texts begin at zero
+    shape: tuple[Any, ...] | None  # what the file claims of `SHAPE`
+
+
+def header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
+    """The first bytes of a file, up to its tensors, the types and shapes of these, and what bptt export said about them."""
+    try:
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            raise InvalidFile(f"is not a regular file: {MADE}")
+        with open(place, "rb") as file:
+            head = file.read(8)
+            length = int.from_bytes(head, "little")
+            if len(head) < 8 or length > checkpoint_format.LARGEST_HEADER:
+                raise InvalidFile(f"does not begin like a safetensors file, or has too large a header: {MADE}")
+            head += file.read(length)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidFile(f"no such file: {MADE}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InvalidFile(f"cannot be read: {files.reason(error)}") from None
+    try:
+        found = files.parse(head[8:], MOST_NESTED)
+        if not isinstance(found, dict):
+            raise InvalidFile("is no object")
+    except InvalidFile as problem:
+        raise InvalidFile(f"its header {problem}: {MADE}") from None
+    metadata = found.pop("__metadata__", None)
+    about = metadata.get(KEY) if isinstance(metadata, dict) else None
+    kinds, shapes = dict[str, str](), Shapes()
+    for name, entry in found.items():
+        match entry:
+            case {"dtype": str(kind), "shape": list(shape)} if all(type(n) is int and n >= 0 for n in shape):
+                kinds[name], shapes[name] = kind, tuple(shape)
+            case _:
+                raise InvalidFile(f"its header says nothing usable of {name!r:.60}: {checkpoint_format.DAMAGED}")
+    return head, kinds, shapes, None if about is None else str(about)
+
+
+def told(about: str) -> Known:
+    """What bptt export said about the tensors."""
+    try:
+        value = files.parse(about.encode("utf-8", "surrogatepass"), MOST_NESTED)
+        if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
+            raise InvalidFile(f"has format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
+        match value:
+            case {"format": _, "mode": mode, "symbols": symbols, "states": states, "record": dict(record)}:
+                Vocabulary.from_json(symbols)
+                few = {name: record[name] for name in RECORD if name in record}
+                return Known(symbols, mode, few, states, tuple(value.get(name) for name in SHAPE))
+        raise InvalidFile(f"is not what bptt export says: {checkpoint_format.DAMAGED}")
+    except (InvalidFile, InputError) as problem:
+        raise InvalidFile(f"its metadata: {problem}") from None
+
+
+def ordered(symbols: str | os.PathLike[str]) -> list[str] | None:
+    """Symbols in the order of their ids, None for the 256 bytes: given as they are, or in a JSON file, as in `from_torch`.
+
+    Raises:
+        ModelFileError: not distinct single characters with the newline among them.
+    """
+    if symbols == "bytes":
+        return None
+    shown, found = "--symbols", list[Any](symbols) if isinstance(symbols, str) else []
+    if START not in found:
+        place = settings.path("--symbols", symbols)
+        shown = f"--symbols {place}"
+        try:
+            found = files.parse(files.read(Path(os.path.realpath(place)), checkpoint_format.LARGEST_JSON), 1)
+        except (InvalidFile, ValueError) as problem:  # ValueError: a NUL in the path
+            given = "expected a JSON file with a list of them, bytes, or the symbols themselves, the newline among them"
+            raise ModelFileError(f"{shown}: {problem}: {given}") from None
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(isinstance(symbol, str) and len(symbol) == 1 for symbol in found):
+        raise ModelFileError(f"{shown}: expected a list of single characters, in the order of their ids")
+    for symbol, times in Counter(found).items():
+        if times > 1:
+            raise ModelFileError(f"{shown}: {symbol!r} is there {times} times, expected each once, in the order of their ids")
+    if START not in found:
+        raise ModelFileError(f"{shown}: expected the newline, too, in the place of what texts or lines begin and end with")
+    return found
+
+
+def config(shapes: Shapes, known: Known) -> model.Config:
+    """The model that has such tensors."""
+    waa, wya = shapes.get("rnn.weight_hh_l0", ()), shapes.get("decoder.weight", ())
+    cells = [name for gates, name in CELLS.items() if len(waa) == 2 and waa[0] == gates * waa[1] > 0]
+    if not cells:
+        build = "[H, H] of a torch.nn.RNN, [3H, H] of a GRU or [4H, H] of an LSTM"
+        raise InvalidFile(f"rnn.weight_hh_l0 is {list(waa) or 'nothing'}, expected {build}: {BUILD}")
+    symbols = 256 if known.symbols is None else len(known.symbols)
+    if wya[:1] != (symbols,):
+        raise InvalidFile(
+            f"decoder.weight is {list(wya) or 'nothing'}, expected a row for each of {symbols:,} symbols: {BUILD}"
+        )
+    layers = next(layer for layer in itertools.count() if f"rnn.weight_hh_l{layer}" not in shapes)
+    shape = {"cell": cells[0], "hidden": waa[1], "layers": layers}
+    if known.shape not in (None, tuple(shape.values())):
+        raise InvalidFile(f"its metadata is of another model than its tensors: {checkpoint_format.DAMAGED}")
+    whole = {**shape, "vocabulary": symbols, "initial": "zero" if known.states is None else "learned"}
+    return checkpoint_format.configuration({"model": whole, "mode": known.mode, "record": known.record})[0]
+
+
+def check(kinds: dict[str, str], shapes: Shapes, expected: Shapes) -> None:
+    """Refuse tensors that are not those of a model."""
+    for name in sorted(expected.keys() | shapes.keys()):
+        if name not in shapes:
+            raise InvalidFile(f"has no {name}: {BUILD}")
+        if name not in expected:
+            raise InvalidFile(f"has {name!r:.60}, too: {BUILD}")
+        if shapes[name] != expected[name]:
+            raise InvalidFile(f"{name} is {list(shapes[name])}, expected {list(expected[name])}")
+        if kinds[name] not in WIDTH or kinds[name] != kinds["decoder.bias"]:
+            raise InvalidFile(
+                f"{name} is {kinds[name]:.20}, expected all F32 or all F64: call network.float() before it is saved"
+            )

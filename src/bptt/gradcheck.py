@@ -1,0 +1,146 @@
+"""Whether gradients are right on this machine: of each cell, against finite differences and the pure functions on NumPy."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt import acceleration, dispatch, kernels
+from bptt import backend as backends
+from bptt.backend import Backend, HostArray
+from bptt.data.dataset import generator
+from bptt.nn import gradient, loss, model, segments, tree
+
+DIFFERENCE = 1e-5  # of a parameter: the error of a central difference is of the order of its square
+ALLOWED = {"central differences": 1e-7, "float64": 1e-9, "float32": 2e-4}
+
+
+class Check(NamedTuple):
+    """What was compared, and how it came out."""
+
+    backend: str
+    cell: str
+    what: str  # "loss", "gradient", "pieces": the gradient in pieces of time, or "layers": by way of the twins of single layers
+    dtype: str
+    compiled: str  # what compiled the functions; nothing: the pure ones
+    against: str
+    error: float  # the largest one, relative to the largest element of what is expected
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is as small as it should be; one that is not a number is not."""
+        return self.error <= self.allowed
+
+
+class Case(NamedTuple):
+    """A model and a padded batch for it, on the host, with dropout and with two layers."""
+
+    config: model.Config
+    theta: HostArray  # (P,)
+    x: HostArray  # (T, B)
+    y: HostArray  # (T, B)
+    mask: HostArray  # (T, B)
+    keep: tuple[HostArray, ...]  # (B, H) for each layer
+
+
+def checks(name: str, *, require: bool = False) -> Iterator[Check]:
+    """Each check of a backend, as soon as it is made: in seconds, but for twins that have to be compiled.
+
+    In float64 the gradient with respect to each parameter of a small model against central differences. Then, in both types,
+    loss and gradient of a larger one, whole and in pieces of time, against those of the pure functions on NumPy in float64.
+    Where compiled twins can be used, all of it once more with them, and layer by layer: a whole gradient has a twin of its own.
+
+    Raises:
+        InputError: as `backend.select`.
+    """
+    here = backends.select(name, require=require or None).name  # what it falls back to is told once
+    with dispatch.restored():
+        for compiled in (False, True):
+            for dtype in ("float64", "float32"):
+                backend = backends.select(here, dtype)
+                kernels.stop()
+                by = kernels.start(backend.name) if compiled else ""
+                for config in (case(cell, T=1, B=1, V=1, H=1).config for cell in model.CELLS):
+                    acceleration.rehearse(config, backend)  # gives them up, with a warning, where they fail
+                if compiled and not kernels.name():
+                    return
+                for cell in model.CELLS:
+                    yield from _of_a_cell(cell, backend, by)
+
+
+def _of_a_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
+    check = functools.partial(Check, backend.name, cell, dtype=backend.dtype, compiled=compiled)
+    if backend.dtype == "float64":
+        small = case(cell, T=4, B=3, V=5, H=3)
+        found = loss_and_gradient(small, backend)[1]
+        differences, limit = "central differences", ALLOWED["central differences"]
+        yield check("gradient", against=differences, error=error(found, central_differences(small, backend)), allowed=limit)
+    if (backend.name, backend.dtype, compiled) == ("numpy", "float64", ""):
+        return  # it would be compared with itself
+    large = case(cell, T=20, B=9, V=30, H=33)
+    got = dict(zip(("loss", "gradient"), loss_and_gradient(large, backend)))
+    got["pieces"] = loss_and_gradient(large, backend, every=7)[1]
+    if compiled:
+        got["layers"] = layer_by_layer(large, backend)
+    with dispatch.restored():
+        kernels.stop()
+        mean, d = loss_and_gradient(large, backends.select("numpy", "float64"))
+    for what, one in got.items():
+        expected = mean if what == "loss" else d
+        yield check(what, against="pure NumPy, float64", error=error(one, expected), allowed=ALLOWED[backend.dtype])
+
+
+def case(cell: Any, T: int, B: int, V: int, H: int) -> Case:
+    """A model of two layers with learned initial states, and a batch of which some columns end early."""
+    rng, config = generator(0), model.Config(cell, V, H, 2)
+    theta = tree.pack(model.init(config, rng))
+    theta = theta + 0.1 * rng.normal(size=theta.shape)  # initial states and biases would be zero
+    x, y = rng.integers(0, V, (2, T, B))
+    mask = (np.arange(T)[:, None] < rng.integers(1, T + 1, B)).astype(np.float64)
+    return Case(config, theta, x, y, mask, model.dropout_masks(config, rng, 0.3, B))
+
+
+def loss_alone(one: Case, backend: Backend, theta: HostArray) -> float:
+    """The loss at other parameters (P,), by the forward pass."""
+    put = backend.put
+    params = tree.unpack(put(theta), model.shapes(one.config))
+    logits, _, _ = model.forward(one.config, params, put(one.x), None, tuple(map(put, one.keep)))
+    return float(backend.get(loss.forward(logits, put(one.y), put(one.mask))[0]))
+
+
+def loss_and_gradient(one: Case, backend: Backend, every: int | None = None) -> tuple[HostArray, HostArray]:
+    """Loss () and gradient (P,) in float64, as a run on the backend computes them; with `every`, in pieces of so many steps."""
+    put, get = backend.put, backend.get
+    arrays = put(one.x), put(one.y), put(one.mask)
+    given = put(one.theta), one.config, *arrays, None, tuple(map(put, one.keep)), None
+    lengths = [int(steps) for steps in one.mask.sum(axis=0)]
+    compute = functools.partial(segments.loss_and_gradient, lengths=lengths, every=every) if every else gradient.whole
+    mean, d, _ = compute(*given)
+    return np.asarray(get(mean), np.float64), np.asarray(get(d), np.float64)
+
+
+def layer_by_layer(one: Case, backend: Backend) -> HostArray:
+    """The gradient (P,) in float64, by the functions that go through one layer at a time."""
+    put = backend.put
+    params = tree.unpack(put(one.theta), model.shapes(one.config))
+    given = put(one.x), put(one.y), put(one.mask), None, tuple(map(put, one.keep))
+    _, d, _ = model.loss_and_gradient(one.config, params, *given)
+    return np.asarray(backend.get(tree.pack(d)), np.float64)
+
+
+def central_differences(one: Case, backend: Backend) -> HostArray:
+    """The gradient (P,) from values of the loss alone, one parameter after the other."""
+    found = np.empty_like(one.theta)
+    for i in range(len(found)):
+        step = np.zeros_like(one.theta)
+        step[i] = DIFFERENCE
+        more, less = (loss_alone(one, backend, one.theta + sign * step) for sign in (1.0, -1.0))
+        found[i] = (more - less) / (2 * DIFFERENCE)
+    return found
+
+
+def error(got: HostArray, expected: HostArray) -> float:
+    """The largest difference, relative to the largest element of what is expected."""
+    return float(np.max(np.abs(got - expected)) / np.max(np.abs(expected)))

@@ -1,0 +1,64 @@
+"""How well a model predicts: the probability of every target, in nats and in the measures made of it."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bptt import acceleration
+from bptt.backend import Array, Backend, namespace
+from bptt.data.batches import Batch
+from bptt.nn import loss, model, tree
+
+WINDOW = 256  # steps evaluated at a time: bounds the memory, does not change the numbers
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A sum over targets: every character of a stream, every character and the end of every line."""
+
+    nats: float  # the sum of -log p
+    characters: int  # how many targets
+
+    @property
+    def nats_per_char(self) -> float:
+        """Mean cross-entropy in nats."""
+        return self.nats / self.characters
+
+    @property
+    def bits_per_char(self) -> float:
+        """Mean cross-entropy in bits."""
+        return self.nats_per_char / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """The number of equally likely symbols that would be as hard to guess: exp(nats per character)."""
+        return math.exp(min(700.0, self.nats_per_char))
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.nats_per_char:.4f} nats per character, {self.bits_per_char:.4f} bits, perplexity {self.perplexity:.3f}, "
+            f"{self.characters} characters"
+        )
+
+
+def evaluate(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> Evaluation:
+    """The cross-entropy of a model over batches on the device, the state carried where a batch goes on from the one before."""
+    nats, characters = measure(config, params, backend, batches)
+    return Evaluation(math.fsum(nats), characters)
+
+
+def measure(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> tuple[list[float], int]:
+    """The sums of -log p that an `evaluate` is the sum of, one for each batch, and how many targets there are in all."""
+    states = None
+    sums: list[Array] = []
+    characters = 0
+    with acceleration.on_a_gpu(backend):
+        for batch in batches:
+            start = None if batch.window.start else states
+            logits, states = model.forward(config, params, batch.x, start)[:2]  # the Cache would take memory
+            states = tree.transform(lambda a: namespace(a).asarray(a, copy=True), states)  # views would keep all steps
+            nats = loss.nats(logits, batch.y) * batch.mask
+            sums.append(namespace(nats).sum(nats))
+            characters += batch.window.targets
+    return (backend.get(backend.xp.stack(sums)).tolist() if sums else []), characters  # one look at the device

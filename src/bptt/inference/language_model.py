@@ -1,0 +1,239 @@
+"""A trained model as people use it: sample from it, score with it, save it."""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bptt import backend as backends
+from bptt.backend import Backend
+from bptt.checkpoint import run_folder, store
+from bptt.checkpoint.format import Checkpoint
+from bptt.config import settings
+from bptt.data import batches, corpus
+from bptt.data.corpus import Corpus
+from bptt.data.vocabulary import Vocabulary
+from bptt.errors import InputError
+from bptt.inference import generate, scoring
+from bptt.inference.evaluation import WINDOW, Evaluation, evaluate
+from bptt.inference.generate import Unknown
+from bptt.inference.scoring import MANY, Score
+from bptt.nn import model, tree
+
+BATCH = 1024  # texts written at a time: bounds the memory
+ROUNDS = 50  # batches drawn in search of texts that are new
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LanguageModel:
+    """A model with its vocabulary, its weights on some backend, and a record of its training."""
+
+    config: model.Config
+    vocabulary: Vocabulary
+    mode: corpus.Mode
+    params: model.Params
+    backend: Backend
+    record: dict[str, Any]  # what the training run was told, chose and measured; JSON values
+
+    def sample(
+        self,
+        count: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        prompt: str = "",
+        length: int | None = None,
+        stop: str | None = None,
+        unknown: Unknown = "error",
+        without: Collection[str] | Callable[[list[str]], Collection[str]] = (),
+    ) -> list[str]:
+        """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
+
+        `length` is 200 characters at most for lines and 500 for a stream unless given, of a model of bytes as many bytes; a
+        text ends before the first `stop` that is newly written, too. `temperature` 0 takes the most likely character each time;
+        `top_k` keeps the most likely ones only, and `top_p` the fewest whose probability reaches it, of what the temperature
+        and `top_k` leave. `unknown` "skip" leaves out of the prompt what the model does not know.
+
+        The texts of a seed come in one order: a text depends on the seed and its place, not on how many are written.
+        Texts in `without`, or those among a list of texts that it returns as known, are left out, and so are repeated ones
+        where it is not empty; the next ones take their place, but there may be fewer than `count` in the end.
+
+        Raises:
+            InputError: an argument out of its range, or a prompt with characters the model does not know.
+        """
+        count = settings.number("count", settings.COUNT, count)
+        task = generate.task(
+            self.vocabulary,
+            self.mode,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            prompt=prompt,
+            length=length,
+            stop=stop,
+            unknown=unknown,
+        )
+
+        parts = (self.config, self.params, self.backend, self.vocabulary)
+
+        def texts(first: int) -> list[str]:
+            pieces = [(place, min(BATCH, first + count - place)) for place in range(first, first + count, BATCH)]
+            return [text for piece in pieces for text in generate.texts(*parts, task, *piece)]
+
+        if not callable(without):
+            known = frozenset(without)
+            if not known:
+                return texts(0)
+            without = known.intersection
+        found: dict[str, None] = {}  # in order, each once
+        for first in range(0, ROUNDS * count, count):
+            drawn = texts(first)
+            leave = set(without(drawn))
+            found.update(dict.fromkeys(text for text in drawn if text not in leave))
+            if len(found) >= count or temperature == 0:
+                break
+        return list(found)[:count]
+
+    def stream(
+        self,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        prompt: str = "",
+        length: int | None = None,
+        stop: str | None = None,
+        unknown: Unknown = "error",
+    ) -> Iterator[str]:
+        """The first text that `sample` gives, piece by piece: its prompt, then each character as it is drawn.
+
+        Raises:
+            InputError: as `sample` does, at once.
+        """
+        task = generate.task(
+            self.vocabulary,
+            self.mode,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            prompt=prompt,
+            length=length,
+            stop=stop,
+            unknown=unknown,
+        )
+        return generate.characters(self.config, self.params, self.backend, self.vocabulary, task)
+
+    def next(self, prompt: str = "", *, temperature: float = 1.0, unknown: Unknown = "error") -> list[tuple[str, float]]:
+        r"""Every character with its probability of coming next after `prompt`, the most likely first.
+
+        In lines mode the newline stands for the end of the line. A model of bytes gives those beyond ASCII as \xe9.
+
+        Raises:
+            InputError: an argument out of its range, or a prompt with characters the model does not know.
+        """
+        temperature = settings.number("temperature", settings.NOT_BELOW_ZERO, temperature)
+        ids = generate.beginning(self.vocabulary, self.mode, prompt, unknown)
+        return generate.following(self.config, self.params, self.backend, self.vocabulary, ids, temperature)
+
+    def score(self, text: str) -> float:
+        """The nats of a text, -log p: of every character and, in lines mode, of the end of each line.
+
+        `text` is the text itself, not a path.
+
+        Raises:
+            InputError: characters the model does not know, or nothing to score.
+        """
+        return self.evaluate(text).nats
+
+    def scores(
+        self,
+        lines: str | bytes | Iterable[str | bytes],
+        *,
+        unknown: Unknown = "error",
+        together: int = MANY,
+    ) -> Iterator[Score]:
+        """The score of each line of a text, or of an iterable, by itself: as `score` of that line, and of each character.
+
+        A line is a text of its own, in stream mode, too, where it has no end to be predicted. Lines of nothing but white
+        space are left out. Lines are taken, and their scores given, up to `together` at a time.
+
+        Raises:
+            InputError: a line with characters the model does not know, unless `unknown` is "skip", which leaves it out.
+        """
+        generate.check_unknown(unknown)
+        together = settings.number("together", settings.COUNT, together)
+        if isinstance(lines, str | bytes):
+            lines = lines.split("\n") if isinstance(lines, str) else lines.split(b"\n")
+        parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)
+        return scoring.scores(*parts, lines, unknown, together)
+
+    def evaluate(self, text: str | bytes | Corpus) -> Evaluation:
+        """The cross-entropy of a text, read as the model was trained: each line by itself, or as one stream.
+
+        `text` is the text itself, not a path, or what `corpus.read` made of one with the vocabulary of the model; bytes are
+        for a model of bytes.
+
+        Raises:
+            InputError: characters the model does not know, or nothing to evaluate.
+        """
+        if not isinstance(text, str | bytes | Corpus):
+            raise InputError(f"got {type(text).__name__}, expected the text itself, as str")
+        source = text if isinstance(text, Corpus) else corpus.from_text(text, self.vocabulary)
+        sequences = corpus.sequences(source, self.mode)
+        sequences = sequences.take(sequences.lengths > 0)
+        if not sequences:
+            raise InputError("nothing to evaluate: expected text that is more than white space")
+        read = batches.reader(sequences.ids, self.backend)
+        return evaluate(self.config, self.params, self.backend, map(read, batches.lines(sequences, 64, WINDOW, None)))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model into a new folder, from which `load` reads it on any backend.
+
+        Raises:
+            InputError: the folder exists already or cannot be written.
+        """
+        path = settings.path("folder", folder)
+        weights = {name: self.backend.get(array) for name, array in tree.leaves(self.params)}
+        store.write(path, Checkpoint(self.config, self.mode, self.vocabulary, self.record, weights))
+
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        c = self.config
+        text, held_out = self.record.get("text", "?"), self.record.get("held_out")
+        measured = "" if held_out is None else f", {held_out:.4f} nats per held-out character"
+        return (
+            f"<bptt.LanguageModel: {c.cell}, {c.layers} x {c.hidden} units, {tree.count(model.shapes(c)):,} parameters, "
+            f"{len(self.vocabulary)} symbols, trained on {text!r} ({self.mode}){measured}; {self.backend}>"
+        )
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    dtype: str | None = None,
+    require_backend: bool | None = None,
+) -> LanguageModel:
+    """The model in a folder, on a backend of choice; dtype by default as it was trained.
+
+    The folder is a run, of which the best checkpoint is taken, or a checkpoint, or what `save` made.
+
+    Raises:
+        CheckpointError: a folder that holds no model, or a damaged one.
+        InputError: an unknown backend or dtype.
+    """
+    _, saved = run_folder.read(settings.path("folder", folder))
+    stored = str(next(iter(saved.weights.values())).dtype)
+    return restored(saved, backends.select(backend, dtype or stored, require=require_backend))
+
+
+def restored(saved: Checkpoint, backend: Backend) -> LanguageModel:
+    """The model of a checkpoint."""
+    shapes = model.shapes(saved.config)
+    params = tree.rebuild(shapes, iter([backend.put(saved.weights[name]) for name, _ in tree.leaves(shapes)]))
+    return LanguageModel(saved.config, saved.vocabulary, saved.mode, params, backend, saved.record)

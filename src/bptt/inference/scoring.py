@@ -1,0 +1,143 @@
+"""How likely lines are, one by one, down to each of their characters."""
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import AnyStr, NamedTuple
+
+import numpy as np
+
+from bptt import acceleration
+from bptt.backend import Backend, HostArray
+from bptt.data import batches, decoding
+from bptt.data.corpus import Mode
+from bptt.data.sequences import Sequences
+from bptt.data.source import fetch
+from bptt.data.vocabulary import Vocabulary
+from bptt.errors import InputError
+from bptt.inference.evaluation import WINDOW
+from bptt.inference.generate import Unknown, names
+from bptt.nn import loss, model
+
+BATCH = 64  # sequences measured side by side
+MANY = 1024  # lines taken at a time
+SHOWN = 10  # unknown characters that a message lists
+
+
+class Score(NamedTuple):
+    """One line by itself, with the nats of each of its characters and, in lines mode, of its end."""
+
+    number: int  # of the line, counted from 1
+    text: str
+    symbols: list[str]  # what was predicted, the newline at the end included; of a model of bytes, bytes
+    each: list[float]  # the nats of each: -log p
+
+    @property
+    def nats(self) -> float:
+        """The sum of -log p."""
+        return math.fsum(self.each)
+
+    @property
+    def nats_per_char(self) -> float:
+        """Mean cross-entropy in nats."""
+        return self.nats / len(self.each)
+
+
+def lines(source: str, vocabulary: Vocabulary) -> Iterator[str | bytes]:
+    """The lines of a text that `corpus.read` understands, one after the other, without their newlines; as bytes for bytes.
+
+    Raises:
+        InputError: a text that cannot be read, or is not UTF-8.
+    """
+    with fetch(source) as found:
+        if vocabulary.symbols is None:
+            yield from _split(found.pieces(), b"\n")
+        else:
+            decoding.refuse_binary(found)
+            yield from _split(decoding.characters(found), "\n")
+
+
+def _split(pieces: Iterable[AnyStr], newline: AnyStr) -> Iterator[AnyStr]:
+    rest = newline[:0]
+    for piece in pieces:
+        parts = (rest + piece).split(newline)
+        yield from parts[:-1]
+        rest = parts[-1]
+    if rest:
+        yield rest
+
+
+def scores(
+    config: model.Config,
+    params: model.Params,
+    backend: Backend,
+    vocabulary: Vocabulary,
+    mode: Mode,
+    lines: Iterable[str | bytes],
+    unknown: Unknown,
+    together: int,
+) -> Iterator[Score]:
+    """The score of each line that is not blank, `together` lines at a time; with `unknown` "skip", of each that is known."""
+    numbered = enumerate(lines, 1)
+    shown = names(vocabulary)
+    while some := list(islice(numbered, together)):
+        fine = _fine([(number, line) for number, line in some if _is_ink(number, line, vocabulary)], vocabulary, unknown)
+        sequences = _sequences([line for _, line in fine], vocabulary, mode)
+        for (number, line), ids, nats in zip(fine, sequences, each(config, params, backend, sequences)):
+            text = line if isinstance(line, str) else line.decode("utf-8", "backslashreplace")
+            yield Score(number, text, [shown[i] for i in ids[1:].tolist()], nats.tolist())
+
+
+def _is_ink(number: int, line: str | bytes, vocabulary: Vocabulary) -> bool:
+    """Whether a line is more than white space, or an InputError where it is no line."""
+    if not isinstance(line, str | bytes) or (isinstance(line, bytes) and vocabulary.symbols is not None):
+        raise InputError(f"line {number} is {type(line).__name__}, expected str")
+    if b"\n" in line if isinstance(line, bytes) else "\n" in line:
+        raise InputError(f"line {number} is {line!r}, expected one line without its newline")
+    return bool(line.strip())
+
+
+def _fine(lines: list[tuple[int, str | bytes]], vocabulary: Vocabulary, unknown: Unknown) -> list[tuple[int, str | bytes]]:
+    """The lines that the model knows, or an InputError for the first that it does not."""
+    strange = set(vocabulary.unknown("".join(line for _, line in lines if isinstance(line, str))))
+    if not strange:
+        return lines
+    if unknown == "skip":
+        return [(number, line) for number, line in lines if strange.isdisjoint(line)]
+    number, line = next((number, line) for number, line in lines if not strange.isdisjoint(line))
+    some = [character for character in dict.fromkeys(line) if character in strange]
+    listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in map(str, some[:SHOWN]))
+    more = f" and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
+    raise InputError(
+        f"line {number}: not in the vocabulary: {listed}{more}: leave such lines out with --unknown skip, "
+        "or train a new model with --vocabulary bytes"
+    )
+
+
+def _sequences(lines: list[str | bytes], vocabulary: Vocabulary, mode: Mode) -> Sequences:
+    """The ids (n + 1,) of the start symbol and each line, and in lines mode of its end; all are encoded at once."""
+    if vocabulary.symbols is None:
+        raw = [line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line for line in lines]
+        ids = vocabulary.encode(b"\n".join([b"", *raw, b""]))
+    else:
+        ids = vocabulary.encode("\n".join(["", *map(str, lines), ""]))
+    ends = np.flatnonzero(ids == vocabulary.start)
+    return Sequences(ids, ends[:-1], np.diff(ends) - (mode == "stream"))
+
+
+def each(config: model.Config, params: model.Params, backend: Backend, sequences: Sequences) -> list[HostArray]:
+    """The nats of every target (n,) of each sequence of ids (n + 1,), n >= 1: -log p, as `evaluation.evaluate` sums them up."""
+    read = batches.reader(sequences.ids, backend)
+    nats: list[HostArray] = [np.empty(0)] * len(sequences)
+    order = np.argsort(-sequences.lengths.astype(np.int64), kind="stable")  # those of like length together: little padding
+    for first in range(0, len(order), BATCH):
+        group = order[first : first + BATCH]
+        states, steps = None, []
+        for batch in map(read, batches.windows(sequences.take(group), WINDOW)):
+            with acceleration.on_a_gpu(backend):
+                logits, states = model.forward(config, params, batch.x, states)[:2]
+                steps.append(backend.get(loss.nats(logits, batch.y)))
+        together = np.concatenate(steps)  # (T, B)
+        for b, i in enumerate(group.tolist()):
+            nats[i] = together[: sequences.lengths[i], b]
+    return nats

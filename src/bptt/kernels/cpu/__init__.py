@@ -1,0 +1,143 @@
+"""The twins on a CPU, compiled by Numba when they are first called, and then kept on disk."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+from bptt.dispatch import Accelerated, Kernel, kernel_for
+from bptt.kernels.cpu import cells, gemm
+from bptt.kernels.cpu import gradient as gradient_kernels
+from bptt.kernels.cpu import loss as loss_kernels
+from bptt.kernels.cpu import optimizers as optimizer_kernels
+from bptt.nn import gradient, gru, linear, loss, lstm, optimizers, vanilla
+
+NAME: str = f"numba {numba.__version__}"
+ARRAY = np.ndarray
+
+
+def owned(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its arrays copied where they are not contiguous and writable: Numba would compile for each kind of them."""
+
+    @functools.wraps(function)
+    def twin(*arguments: Any) -> Any:
+        return function(*[a.copy() if isinstance(a, np.ndarray) and not a.flags.carray else a for a in arguments])
+
+    return twin
+
+
+def kernel(function: Accelerated[..., Any]) -> Callable[[Kernel], Kernel]:
+    """Register the decorated function as the kernel of an accelerated function for NumPy arrays."""
+
+    def register(decorated: Kernel) -> Kernel:
+        kernel_for(function, ARRAY)(owned(decorated))
+        return decorated
+
+    return register
+
+
+def _inputs(x: Any, W: Any) -> tuple[Any, Any]:
+    """The ids (T, B) and the vectors (T, B, I) that a layer reads, one of which says nothing."""
+    if x.ndim == 2:
+        return x, np.empty((*x.shape, 0), W.dtype)
+    return np.zeros(x.shape[:2], np.int64), x
+
+
+def room(Waa: Any) -> Any:
+    """Room for the gradient of an array."""
+    return gemm.room(np.empty_like(Waa))
+
+
+@kernel(vanilla.run)
+def vanilla_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any) -> Any:
+    return cells.vanilla(Wax, Waa, b, *_inputs(x, Wax), a0)
+
+
+@kernel(vanilla.run_backward)
+def vanilla_run_backward(Wax: Any, Waa: Any, b: Any, x: Any, a: Any, da: Any, da_next: Any) -> Any:
+    da0, (dx, dWax, dWaa, db) = cells.vanilla_backward(Wax, Waa, *_inputs(x, Wax), a, da.copy(), da_next, room(Waa))
+    return None if x.ndim == 2 else dx, da0, dWax, dWaa, db
+
+
+@kernel(gru.run)
+def gru_run(Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a0: Any) -> Any:
+    return cells.gru(Wax, Waa, b, ban, *_inputs(x, Wax), a0)
+
+
+@kernel(gru.run_backward)
+def gru_run_backward(
+    Wax: Any, Waa: Any, b: Any, ban: Any, x: Any, a: Any, ru: Any, n: Any, p: Any, da: Any, da_next: Any
+) -> Any:
+    over = ru.copy(), n.copy(), p.copy()
+    da0, dban, (dx, dWax, dWaa, db) = cells.gru_backward(Wax, Waa, *_inputs(x, Wax), a, *over, da, da_next, room(Waa))
+    return None if x.ndim == 2 else dx, da0, dWax, dWaa, db, dban
+
+
+@kernel(lstm.run)
+def lstm_run(Wax: Any, Waa: Any, b: Any, x: Any, a0: Any, c0: Any) -> Any:
+    return cells.lstm(Wax, Waa, b, *_inputs(x, Wax), a0, c0)
+
+
+@kernel(lstm.run_backward)
+def lstm_run_backward(
+    Wax: Any, Waa: Any, b: Any, x: Any, a: Any, c: Any, gates: Any, da: Any, da_next: Any, dc_next: Any
+) -> Any:
+    after = da, da_next, dc_next, room(Waa)
+    da0, dc0, (dx, dWax, dWaa, db) = cells.lstm_backward(Wax, Waa, *_inputs(x, Wax), a, c, gates.copy(), *after)
+    return None if x.ndim == 2 else dx, da0, dc0, dWax, dWaa, db
+
+
+kernel(linear.affine)(loss_kernels.affine)
+kernel(linear.affine_backward)(loss_kernels.affine_backward)
+kernel(loss.cross_entropy_backward)(loss_kernels.cross_entropy_backward)
+
+
+@kernel(loss.cross_entropy)
+def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
+    return loss_kernels.cross_entropy(logits, y, mask, 0.0 if count is None else float(count))
+
+
+@functools.cache
+def nothing(dtype: Any, *shape: int) -> Any:
+    """An array without elements, for what is not given."""
+    return np.empty(shape, dtype)
+
+
+@kernel(gradient.whole)
+def gradient_whole(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
+    found = gradient_piece(theta, config, x, y, mask, states, keep, count, None)
+    return found if found is NotImplemented else found[:3]
+
+
+@kernel(gradient.piece)
+def gradient_piece(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any, dafter: Any) -> Any:
+    if config.cell not in gradient_kernels.CELLS:
+        return NotImplemented
+    L, S, G, _, H, _ = sizes = gradient_kernels.sizes_of(config)
+    states, dafter = (nothing(theta.dtype, L, S, 0, H) if given is None else given for given in (states, dafter))
+    masks = np.stack(keep) if keep else nothing(theta.dtype, 0, 0, H)
+    of = 0.0 if count is None else float(count)
+    return gradient_kernels.gradient(theta, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)
+
+
+@kernel(optimizers.clip_by_norm)
+def optimizers_clip_by_norm(d: Any, limit: float) -> Any:
+    return optimizer_kernels.clipped(d, float(limit))
+
+
+@kernel(optimizers.along)
+def optimizers_along(theta: Any, d: Any, rate: Any) -> Any:
+    return optimizer_kernels.along(theta, d, theta.dtype.type(rate))
+
+
+@kernel(optimizers.moments)
+def optimizers_moments(
+    theta: Any, d: Any, m: Any, v: Any, t: Any, rate: Any, beta1: float, beta2: float, eps: float, weight_decay: float
+) -> Any:
+    t, rate = float(t), float(rate)
+    m_fix, v_fix = -math.expm1(t * math.log(beta1)), -math.expm1(t * math.log(beta2))
+    numbers = rate / m_fix, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps, 1.0 - rate * weight_decay
+    return optimizer_kernels.adam(theta, d, m, v, tuple(map(theta.dtype.type, numbers)))

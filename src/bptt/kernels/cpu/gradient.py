@@ -1,0 +1,156 @@
+"""The twin of a whole gradient: from the vector of the parameters to the one of their gradient in a single call.
+
+In a vector there are, layer after layer, Wax, Waa, b and a GRU's ban; then the initial states, if they are learned; Wya; by.
+`sizes` is L layers, S states and G gates of each, V symbols, H units, M = H where there is a ban, else 0. `gates` is a tuple of
+G elements, whose length tells Numba the cell: what is written for another is not compiled.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from bptt.kernels.cpu import cells, loss
+from bptt.kernels.cpu.gemm import fill, room
+from bptt.kernels.cpu.jit import compiled
+
+CELLS = {"vanilla": (1, 1, 0), "gru": (1, 3, 1), "lstm": (2, 4, 0)}  # states, gates, whether there is a ban
+
+
+def sizes_of(config: Any) -> tuple[int, ...]:
+    """The sizes of a model."""
+    S, G, has_ban = CELLS[config.cell]
+    return config.layers, S, G, config.vocabulary, config.hidden, has_ban * config.hidden
+
+
+@compiled
+def place(layer: int, sizes: Any) -> Any:
+    """Where the parameters of a layer begin, or after the last one the initial states."""
+    _, _, G, V, H, M = sizes
+    return (G * H * (V + H + 1) + M) * min(layer, 1) + (G * H * (2 * H + 1) + M) * max(layer - 1, 0)
+
+
+@compiled
+def weights(theta: Any, layer: int, sizes: Any) -> Any:
+    """Wax, Waa, b and ban of a layer."""
+    _, _, G, V, H, M = sizes
+    Wax, N, I = place(layer, sizes), G * H, H if layer else V
+    Waa, b, ban = Wax + N * I, Wax + N * (I + H), Wax + N * (I + H + 1)
+    return theta[Wax:Waa].reshape(N, I), theta[Waa:b].reshape(N, H), theta[b:ban], theta[ban : ban + M]
+
+
+@compiled
+def enter(d: Any, begin: int, flat: Any) -> Any:
+    """Enter the elements of an array into a vector; where they end."""
+    for i in range(flat.size):
+        d[begin + i] = flat[i]
+    return begin + flat.size
+
+
+@compiled
+def starts(theta: Any, states: Any, B: int, sizes: Any) -> Any:
+    """The states (L, S, B, H) to begin with: those that are given, else the learned ones, or zeros."""
+    L, S, _, V, H, _ = sizes
+    begin, found = place(L, sizes), np.zeros((L, S, B, H), theta.dtype)
+    if states.size == 0 and begin < theta.size - V * (H + 1):
+        for layer in range(L):
+            for field in range(S):
+                for k in range(B):
+                    for h in range(H):
+                        found[layer, field, k, h] = theta[begin + h]
+                begin += H
+    return states if states.size else found
+
+
+@compiled
+def enter_starts(d: Any, dbefore: Any, fresh: bool, sizes: Any) -> None:
+    """Enter the gradient of the initial states, if they are learned: the sum over the sequences that began with them."""
+    L, S, _, V, H, _ = sizes
+    begin = place(L, sizes)
+    if begin < d.size - V * (H + 1):
+        for layer in range(L):
+            for field in range(S):
+                for h in range(H):
+                    d[begin + h] = 0
+                if fresh:
+                    for row in dbefore[layer, field]:
+                        for h in range(H):
+                            d[begin + h] += row[h]
+                begin += H
+
+
+@compiled
+def dropped(a: Any, keep: Any, layer: int) -> Any:
+    """What leaves a layer, a (T, B, H), under the dropout mask of the layer, if there are masks."""
+    if not keep.size:
+        return a
+    out = np.empty_like(a)
+    for t in range(a.shape[0]):
+        for k in range(a.shape[1]):
+            for h in range(a.shape[2]):
+                out[t, k, h] = a[t, k, h] * keep[layer, k, h]
+    return out
+
+
+@compiled
+def output_loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -> Any:
+    """The loss, and da (T, B, H); the gradients of the read-out are entered."""
+    V, H = sizes[3], sizes[4]
+    Wya, by = theta.size - V * (H + 1), theta.size - V
+    W, b = theta[Wya:by].reshape(V, H), theta[by:]
+    mean, p, weight = loss.cross_entropy(loss.affine(W, a, b), y, mask, of)
+    da, dW, db = loss.affine_backward(W, a, loss.cross_entropy_backward(p, y, weight))
+    enter(d, enter(d, Wya, dW.reshape(-1)), db)
+    return mean, da
+
+
+@compiled
+def gradient(
+    theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: float, dafter: Any, sizes: Any, gates: Any
+) -> Any:
+    """The loss, its gradient (P,), and the states after (L, S, B, H); then the gradient with respect to those before.
+
+    `dafter` (L, S, B, H) is the gradient with respect to the states after; or it is empty.
+    """
+    (T, B), L, S = x.shape, sizes[0], sizes[1]
+    before = starts(theta, states, B, sizes)
+    after, dbefore, d = np.empty_like(before), np.empty_like(before), np.empty_like(theta)
+    following = dafter if dafter.size else np.zeros_like(before)
+    tokens, inputs, caches = np.zeros_like(x), [np.empty((T, B, 0), theta.dtype)], []
+    for layer in range(L):
+        Wax, Waa, b, ban = weights(theta, layer, sizes)
+        ids, vectors, start = tokens if layer else x, inputs[layer], before[layer]
+        if len(gates) == 4:
+            cache = cells.lstm(Wax, Waa, b, ids, vectors, start[0], start[1])
+        elif len(gates) == 3:
+            cache = cells.gru(Wax, Waa, b, ban, ids, vectors, start[0])
+        else:
+            cache = (cells.vanilla(Wax, Waa, b, ids, vectors, start[0]),)
+        for field in range(S):
+            fill(after[layer, field], cache[field][T])
+        caches.append(cache)
+        inputs.append(dropped(cache[0][1:], keep, layer))
+    mean, da = output_loss(theta, d, inputs[L], y, mask, of, sizes)
+    for layer in range(L - 1, -1, -1):
+        Wax, Waa, b, dban = weights(theta, layer, sizes)
+        ids, vectors, cache = tokens if layer else x, inputs[layer], caches[layer]
+        da, dfield = dropped(da, keep, layer), following[layer]
+        own = weights(d, layer, sizes)[1]
+        into = room(own)
+        if len(gates) == 4:
+            da0, dc0, found = cells.lstm_backward(
+                Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], da, dfield[0], dfield[1], into
+            )
+            fill(dbefore[layer, 1], dc0)
+        elif len(gates) == 3:
+            a, ru, n, p = cache
+            da0, dban, found = cells.gru_backward(Wax, Waa, ids, vectors, a, ru, n, p, da, dfield[0], into)
+        else:
+            da0, found = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, dfield[0], into)
+        fill(dbefore[layer, 0], da0)
+        da, dWax, dWaa, db = found
+        if len(into) > len(own):
+            fill(own, dWaa)
+        end = enter(d, place(layer, sizes), dWax.reshape(-1))
+        enter(d, enter(d, end + own.size, db), dban)
+    enter_starts(d, dbefore, states.size == 0, sizes)
+    return mean, d, after, dbefore

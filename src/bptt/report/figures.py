@@ -1,0 +1,148 @@
+"""The pictures of a report, as SVG without a background and in the colour of the text around them."""
+
+import io
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np  # what matplotlib draws is on the host
+
+from bptt.backend import HostArray
+from bptt.display.plots import BLUE, GREEN, ORANGE, VERMILION
+from bptt.inspect import Activations, Flow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK = "#010203"  # stands for the colour of the text of the page
+STYLE = {
+    "svg.fonttype": "none",  # letters, not their outlines
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
+GATES = {"gru": ("reset", "update"), "lstm": ("input", "forget", "", "output")}  # those between 0 and 1, by their places
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION)
+LOW, HIGH = 0.1, 0.9  # a gate below or above is as good as closed or open
+LAYERS = 4  # that are drawn at most: their pictures fit a sheet of paper
+POINTS = 256  # that are drawn one by one; more become a picture of dots
+LEAST = 1e-8  # of a norm that is drawn
+
+
+def svg(name: str, size: tuple[float, float], panels: tuple[int, int], draw: Callable[[list["Axes"]], None]) -> str:
+    """A picture of so many inches, drawn on its panels, rows and columns of them; the same input gives the same text."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", {**STYLE, "svg.hashsalt": name}]):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(list(figure.subplots(*panels, squeeze=False).flat))
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True)
+    picture = file.getvalue()
+    picture = picture[picture.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r"<metadata>.*?</metadata>", "", picture, flags=re.DOTALL)
+
+
+def drawn(layers: int) -> list[int]:
+    """The layers that are drawn: all of them, or some from the first one to the last."""
+    return [int(layer) for layer in np.linspace(0, layers - 1, min(layers, LAYERS))]
+
+
+def curves(history: list[dict[str, Any]], clip: float | None) -> str:
+    """Loss in bits per character, learning rate, and the norm of the gradient before and after it is cut."""
+
+    def draw(panels: list["Axes"]) -> None:
+        losses, rates, norms = panels
+        steps = [row["step"] for row in history]
+        losses.plot(steps, [row["loss"] / math.log(2) for row in history], color=BLUE, label="learned from", linewidth=1)
+        measured = [(row["step"], row["held_out"] / math.log(2)) for row in history if "held_out" in row]
+        if measured:
+            losses.plot(*zip(*measured), color=VERMILION, marker="o", markersize=3, label="held out")
+        rates.plot(steps, [row["rate"] for row in history], color=GREEN, linewidth=1)
+        before = [max(row["norm"], LEAST) for row in history]
+        norms.semilogy(steps, before, color=ORANGE, linewidth=1, label="before clipping")
+        if clip:
+            norms.semilogy(steps, [min(norm, clip) for norm in before], color=BLUE, linewidth=1, label="after clipping")
+        for axes, title in zip(panels, ("bits per character", "learning rate", "largest norm of a gradient")):
+            axes.set_title(title, fontsize=9)
+            axes.set_xlabel("step")
+        losses.legend(frameon=False)
+        norms.legend(frameon=False)
+
+    return svg("curves", (9.5, 2.8), (1, 3), draw)
+
+
+def saturation(cell: str, seen: Activations) -> str:
+    """How often units, and of GRU and LSTM gates, are near their ends: one histogram or cloud of points a layer."""
+    gates, (_, L, H) = seen.gates, seen.a.shape
+    layers = drawn(L)
+
+    def draw(panels: list["Axes"]) -> None:
+        for layer, states, open_ in zip(layers, panels[::2], panels[1::2]):
+            states.hist(seen.a[:, layer, :].ravel(), bins=np.linspace(-1, 1, 41).tolist(), color=BLUE)
+            states.set_title(f"layer {layer + 1}: activations", fontsize=9)
+            states.set_yticks([])
+            if gates is None:
+                far = np.mean(np.abs(seen.a[:, layer, :]) > HIGH, axis=0)
+                open_.hist(far, bins=np.linspace(0, 1, 21).tolist(), color=ORANGE)
+                open_.set_title(f"layer {layer + 1}: share of steps with |a| above {HIGH}, by unit", fontsize=9)
+                continue
+            for number, name in enumerate(GATES[cell]):
+                if name:
+                    values = gates[:, layer, number, :]
+                    places = np.mean(values < LOW, axis=0), np.mean(values > HIGH, axis=0)
+                    (points,) = open_.plot(*places, "o", markersize=3, alpha=0.5, color=COLOURS[number], label=name)
+                    points.set_rasterized(POINTS < H)
+            open_.set_title(f"layer {layer + 1}: gates", fontsize=9)
+            open_.set_xlabel(f"share of steps below {LOW}")
+            open_.set_ylabel(f"above {HIGH}")
+            open_.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
+            open_.legend(frameon=False)
+
+    return svg("saturation", (9.5, 2.8 * len(layers)), (len(layers), 2), draw)
+
+
+def flow(found: Flow) -> str:
+    """A heat map a layer of how much the loss of each step depends on the states before it; and the means, layer by layer."""
+    layers = drawn(len(found.norms))
+    L = len(layers)
+
+    def draw(panels: list["Axes"]) -> None:
+        for layer, axes in zip(layers, panels):
+            levels = np.log10(np.maximum(found.norms[layer].T, LEAST))  # (K+1, T); NaN stays
+            image = axes.imshow(levels, aspect="auto", origin="lower", cmap="viridis", interpolation="nearest")
+            axes.set_title(f"layer {layer + 1}", fontsize=9)
+            axes.set_xlabel("step t")
+            axes.set_ylabel("steps back, k")
+            axes.figure.colorbar(image, ax=axes, label="log10 of the norm")
+        for layer, colour in zip(layers, COLOURS):
+            panels[L].semilogy(np.maximum(found.decay[layer], LEAST), color=colour, label=f"layer {layer + 1}")
+        panels[L].set_xlabel("steps back, k")
+        panels[L].set_title("mean over t", fontsize=9)
+        panels[L].legend(frameon=False)
+        for empty in panels[L + 1 :]:
+            empty.set_visible(False)
+
+    rows = math.ceil((L + 1) / 2)
+    return svg("flow", (9.5, 2.8 * rows), (rows, 2), draw)
+
+
+def radii(steps: list[int], found: HostArray, names: tuple[str, ...]) -> str:
+    """The spectral radius of each block of Waa, (steps, L, G), over the steps of a run."""
+
+    def draw(panels: list["Axes"]) -> None:
+        (axes,) = panels
+        for layer, style in zip(drawn(found.shape[1]), ("-", "--", ":", "-.")):
+            for number, name in enumerate(names):
+                label = f"layer {layer + 1} {name}".strip()
+                (line,) = axes.plot(steps, found[:, layer, number], label=label, marker="o", markersize=3)
+                line.set(color=COLOURS[number % 4], linestyle=style)
+        axes.axhline(1.0, color=INK, linewidth=0.5)
+        axes.set_xlabel("step")
+        axes.set_title("spectral radius of Waa", fontsize=9)
+        axes.legend(frameon=False, fontsize=7, ncols=2)
+
+    return svg("radii", (9.5, 2.8), (1, 1), draw)

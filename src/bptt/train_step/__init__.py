@@ -1,0 +1,1 @@
+"""One update of the parameters, and the ways to make it: threads, micro-batches, CUDA graphs."""

@@ -1,0 +1,196 @@
+"""Updates on a device, recorded once for each shape of batch and repeated from there on, several at a time.
+
+To ask a GPU for the operations of a small update one by one takes longer than it takes the GPU to carry them out. What is
+recorded works on arrays that stay where they are: the parameters, and a table of what is different in each of the next updates.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from bptt.backend import Array, HostArray
+from bptt.data import graph_inputs
+from bptt.data.batches import Window
+from bptt.data.dataset import Position, widest
+from bptt.errors import CaptureError
+from bptt.inference.graphed import Action
+from bptt.nn import gradient, model, optimizers
+from bptt.train_step.update import State, Task, Trace, drawn, rate_at, step
+
+ROUND = 8  # steps: a batch whose columns all end is padded to a multiple of this, so that fewer shapes are recorded
+
+Step = tuple[Position, Window]  # what an update learns from, and the position after it
+
+
+class Shape(NamedTuple):
+    """In what recorded updates differ."""
+
+    steps: int  # T
+    width: int  # B
+    start: bool  # from the initial state
+    full: bool  # without padding
+
+
+class Table(NamedTuple):
+    """What is different in each of up to K updates, and what they were like."""
+
+    at: Array  # (1,) int64: the row of the next update
+    columns: Array  # (K, 2, B) int64: of the windows, as wide as the widest
+    rates: Array  # (K,)
+    keep: Array  # (K, L, B, H): the dropout masks; of no layer where there is no dropout
+    measured: Array  # (K, 2): loss and norm
+
+
+class Rows(NamedTuple):
+    """What a table is to hold for n updates, on the host."""
+
+    step: int  # updates before them
+    columns: HostArray  # (n, 2, B)
+    rates: HostArray  # (n,)
+    keep: HostArray  # (n, L, B, H)
+
+
+@dataclass
+class Desk:
+    """The arrays that recorded updates work on, and the updates by their shape."""
+
+    task: Task
+    record: Callable[[Action], Action]
+    table: Table
+    theta: Array  # (P,), and below: as in a State
+    memory: optimizers.State
+    alive: Array
+    given: State  # the last one to be copied to or from these arrays
+    states: dict[int, Array] = field(default_factory=dict)  # (L, S, B, H) by B: those that the next batch goes on from
+    actions: dict[Shape, Action] = field(default_factory=dict)
+    warm: set[Shape] = field(default_factory=set)  # called once, and not recorded yet
+    next: Rows | None = None  # those that were prepared last
+
+
+def desk(task: Task, state: State, most: int, record: Callable[[Action], Action]) -> Desk:
+    """A desk for up to `most` updates at a time; `record` makes of a function, called once before, one that repeats it."""
+    xp, put, config = task.backend.xp, task.backend.put, task.config
+    columns, layers = widest(task.data, task.plan.batch, task.plan.length), config.layers if task.plan.dropout else 0
+    places, rates = put(np.zeros((most, 2, columns), np.int64)), put(np.zeros(most))
+    keep = put(np.zeros((most, layers, columns, config.hidden)))
+    table = Table(put(np.zeros(1, np.int64)), places, rates, keep, put(np.zeros((most, 2))))
+    theta, alive, *memory = (xp.asarray(array, copy=True) for array in (state.theta, state.alive, *state.memory))
+    return Desk(task, record, table, theta, optimizers.State(*memory), alive, state._replace(states=None))
+
+
+def several(desk: Desk, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
+    """What updates make of a state, what they were like, and the exception that ended them, if one did.
+
+    The arrays that are given are copies: no update to come changes them.
+    """
+    made, error = 0, None
+    try:
+        rows = prepare(desk, state.step, group)
+        _lay_out(desk, state, group, rows)
+        for _, window in group:
+            _act(desk, shape(window))
+            made += 1
+    except BaseException as problem:  # what was learnt until then is not lost with it
+        error = problem
+    if not made:
+        return state, [], error
+
+    def copy(array: Array) -> Array:
+        return desk.task.backend.xp.asarray(array, copy=True)
+
+    done = group[:made]
+    states = {width: copy(desk.states[width]) for width in {window.columns.shape[1] for _, window in done}}
+    measured, positions = copy(desk.table.measured), [state.position, *(after for after, _ in done)]
+    traces = []
+    for row, (before, (_, window), rate) in enumerate(zip(positions, done, rows.rates.tolist())):
+        # the states that it went on from are asked for of a bad update alone, since which they have stayed as they were
+        start = None if window.start else states[window.columns.shape[1]]
+        traces.append(Trace(before, start, measured[row, 0], measured[row, 1], rate, window.targets))
+    after = states[done[-1][1].columns.shape[1]]
+    memory = optimizers.State(*map(copy, desk.memory))
+    desk.given = State(state.step + made, positions[-1], copy(desk.theta), memory, after, copy(desk.alive))
+    return desk.given, traces, error
+
+
+def shape(window: Window) -> Shape:
+    """What is recorded for a window; one in which all columns end may have more padding than it needs."""
+    starts, ends = window.columns
+    steps, width = window.steps, len(starts)
+    if steps % ROUND and bool((ends - starts <= steps).all()):
+        return Shape(steps + -steps % ROUND, width, window.start, full=False)
+    return Shape(steps, width, window.start, window.full)
+
+
+def prepare(desk: Desk, step: int, group: list[Step]) -> Rows:
+    """The rows for updates after so many others; the device has something to do meanwhile, if this comes early."""
+    if desk.next is not None and desk.next.step == step and len(desk.next.rates) == len(group):
+        return desk.next
+    task, table = desk.task, desk.table
+    columns = np.zeros((len(group), *table.columns.shape[1:]), np.int64)
+    keep = np.zeros((len(group), *table.keep.shape[1:]), task.backend.dtype)
+    for row, (_, window) in enumerate(group):
+        width = window.columns.shape[1]
+        columns[row, :, :width] = window.columns
+        for layer, mask in enumerate(drawn(task, width, step + row)):
+            keep[row, layer, :width] = mask
+    desk.next = Rows(step, columns, np.array([rate_at(task, step + row) for row in range(len(group))]), keep)
+    return desk.next
+
+
+def _lay_out(desk: Desk, state: State, group: list[Step], rows: Rows) -> None:
+    """Bring the state, where it is not there yet, and what the updates need to where they look for it."""
+    task, table, put = desk.task, desk.table, desk.task.backend.put
+    if state.theta is not desk.given.theta:
+        for to, now in zip((desk.theta, desk.alive, *desk.memory), (state.theta, state.alive, *state.memory)):
+            to[...] = now
+    for width in {window.columns.shape[1] for _, window in group} - desk.states.keys():
+        fields = len(model.CELLS[task.config.cell].State._fields)
+        desk.states[width] = put(np.zeros((task.config.layers, fields, width, task.config.hidden)))
+    if state.states is not None and state.states is not desk.given.states and not group[0][1].start:
+        desk.states[state.states.shape[2]][...] = state.states
+    table.columns[: len(group), ...] = put(rows.columns)
+    table.rates[: len(group)] = put(rows.rates)
+    if rows.keep.size:
+        table.keep[: len(group), ...] = put(rows.keep)
+    table.at[...] = put(np.zeros(1, np.int64))
+
+
+def _act(desk: Desk, shape: Shape) -> None:
+    """Make an update: the first of a shape as it is, which warms up all that it calls, the next ones as a recording."""
+    if shape not in desk.actions:
+        desk.actions[shape] = _update(desk, shape)
+        desk.warm.add(shape)
+    elif shape in desk.warm:
+        desk.warm.remove(shape)
+        with contextlib.suppress(CaptureError):  # matrix products of CuPy's own, in the pure functions
+            desk.actions[shape] = desk.record(desk.actions[shape])
+    desk.actions[shape]()
+
+
+def _update(desk: Desk, shape: Shape) -> Action:
+    """An update of a shape, in place."""
+    task, table, states, ids = desk.task, desk.table, desk.states[shape.width], desk.task.ids
+    xp, layers = task.backend.xp, range(table.keep.shape[1])
+    ramp, ones = (task.backend.put(a) for a in (np.arange(shape.steps + 1)[:, None], np.ones((shape.steps, shape.width))))
+
+    def row(array: Array) -> Array:
+        return xp.take(array, table.at, axis=0)[0, ...]
+
+    def update() -> None:
+        x, y, mask = graph_inputs.batch(ids, table.columns, table.at, ramp, ones, shape.full)
+        rate, keep = row(table.rates), row(table.keep) if layers else table.keep
+        masks = tuple(keep[layer, : shape.width, :] for layer in layers)
+        before = None if shape.start else states
+        loss, d, after = gradient.whole(desk.theta, task.config, x, y, mask, before, masks, None)
+        theta, memory, norm = step(task.settings, desk.theta, desk.memory, d, rate)
+        graph_inputs.finish(desk.alive, loss, norm, table.measured, table.at)
+        graph_inputs.replace(
+            desk.alive, desk.theta, theta, states, after
+        )  # after a bad update, states are those that it went on from
+        for to, now in zip(desk.memory, memory):
+            to[...] = now
+
+    return update

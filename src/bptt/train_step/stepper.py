@@ -1,0 +1,118 @@
+"""The updates of a run, one after the other; several at a time where they are small, or recorded for a GPU.
+
+Between two updates of a small model, what is done besides takes longer than they do.
+"""
+
+import functools
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from bptt import kernels
+from bptt.data.batches import Window
+from bptt.data.dataset import epochs
+from bptt.nn import gradient, model, segments
+from bptt.train_step import graphed, microbatches, threads
+from bptt.train_step.graphed import Step
+from bptt.train_step.update import UPDATES, State, Task, Trace, clipped, dropout, rate_at, update
+from bptt.training import intervals
+
+FEW = 4096  # steps of all columns: the batches of some such updates take little memory
+
+
+class Together(NamedTuple):
+    """How several updates are made at a time."""
+
+    make: Callable[[State, list[Step]], tuple[State, list[Trace], BaseException | None]]
+    fit: Callable[[Window], bool]  # whether an update can be one of several
+    prepare: Callable[[int, list[Step]], Any]  # what can be done early for those after so many others
+
+
+def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 1) -> Iterator[tuple[State, list[Trace]]]:
+    """The state after each update, up to the last one of the plan, or after at most so many as `most` allows there.
+
+    How many are made at a time changes no bit. Of several processes each holds the states of its own columns alone.
+    """
+    state = state._replace(states=microbatches.own(state.states, task.ranks))
+    plan, together = task.plan, _together(task, state)
+    following = epochs(task.data, plan.batch, plan.length, task.settings.seed, state.position)
+    waiting: deque[Step] = deque()
+
+    def upcoming(step: int) -> list[Step]:
+        """What the updates after so many others learn from that can be made at a time; at least one is waiting then."""
+        count = min(most(step), plan.steps - step) if together else 1
+        waiting.extend(itertools.islice(following, max(0, count - len(waiting))))
+        return list(itertools.takewhile(lambda one: together.fit(one[1]), itertools.islice(waiting, count))) if together else []
+
+    with threads.several(task.backend, task.ranks.neighbours) as executor:
+        group = upcoming(state.step)
+        while state.step < plan.steps:
+            traces: list[Trace] = []
+            error: BaseException | None = None
+            if together and group:
+                state, traces, error = together.make(state, group)
+            if not traces and error is None:
+                position, window = waiting[0]
+                state, trace = update(task, state, window, position, executor)
+                traces = [trace]
+            for _ in traces:
+                waiting.popleft()
+            if state.step < plan.steps and error is None:
+                try:
+                    group = upcoming(state.step)
+                    if together:
+                        together.prepare(state.step, group)
+                except BaseException as problem:  # the updates that are made are told of first
+                    error = problem
+            if traces:
+                yield state, traces
+            if error is not None:
+                raise error
+
+
+def _together(task: Task, state: State) -> Together | None:
+    """How several updates of a task are made at a time, from a state on; None where each is made alone."""
+    if task.settings.recompute_every is not None or task.settings.micro_batches > 1:
+        return None
+    if task.backend.name == "numpy":
+        return Together(functools.partial(in_turn, task), functools.partial(small, task), lambda step, group: None)
+    record = kernels.recorder() if task.settings.graph and task.ids is not None else None
+    if record is None:
+        return None
+    desk = graphed.desk(task, state, intervals.LOOK, record)
+    return Together(functools.partial(graphed.several, desk), lambda window: True, functools.partial(graphed.prepare, desk))
+
+
+def small(task: Task, window: Window) -> bool:
+    """Whether an update is too small to be made in pieces or by threads, and no column is over before its first step."""
+    config, columns = task.config, window.columns
+    each = config.layers * model.CELLS[config.cell].GATES * config.hidden**2
+    goes_on = window.start or bool((columns[0] < columns[1]).all())
+    return goes_on and window.steps * columns.shape[1] <= min(FEW, segments.WORTH / each)
+
+
+def in_turn(task: Task, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
+    """What `update` gives for one after the other, up to the first loss or gradient that is not finite, or an exception."""
+    if len(group) == 1 or not state.alive:
+        return state, [], None
+    theta, memory, states, before = state.theta, state.memory, state.states, state.position
+    traces: list[Trace] = []
+    error = None
+    try:
+        rates = [rate_at(task, state.step + i) for i in range(len(group))]
+        keeps = [dropout(task, window.columns.shape[1], state.step + i) for i, (_, window) in enumerate(group)]
+        batches = [task.read(window) for _, window in group]
+        for (after, window), batch, keep, rate in zip(group, batches, keeps, rates):
+            start = None if window.start else states
+            loss, d, ends = gradient.whole(theta, task.config, batch.x, batch.y, batch.mask, start, keep, None)
+            d, norm = clipped(task.settings, d)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                break
+            theta, memory = UPDATES[task.settings.optimizer](theta, d, memory, rate)
+            traces.append(Trace(before, states, loss, norm, rate, window.targets))
+            states, before = ends, after
+    except BaseException as problem:  # what was learnt until then is not lost with it
+        error = problem
+    return State(state.step + len(traces), before, theta, memory, states, state.alive), traces, error

@@ -1,0 +1,85 @@
+"""What a run would do, and what it would take: `bptt train --dry-run`."""
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bptt import dispatch, system
+from bptt.checkpoint import store
+from bptt.config.defaults import size_of
+from bptt.config.settings import Settings
+from bptt.data.dataset import targets
+from bptt.display import plots
+from bptt.distributed import process_group
+from bptt.nn import model, tree
+from bptt.train_step.stepper import updates
+from bptt.training import launch, memory_estimate, messages, setup, validation
+from bptt.training.intervals import LOOK
+from bptt.training.loop import Tell
+from bptt.training.setup import Ready
+
+TRIAL = 1.5  # seconds of updates, from which the time of all is told
+
+
+@dispatch.restored()
+def explain(text: Any, settings: Settings, tell: Tell) -> None:
+    """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
+    among = launch.begin(text, settings, "a dry run")
+    if among.rank:
+        tell = launch.silent
+    with process_group.ending_together(among):
+        process_group.first(among, partial(store.refuse_unusable, settings.out))
+        ready = launch.prepared(among, settings, lambda: setup.from_scratch(text, settings, among))
+        _tell(ready, tell)
+
+
+def _tell(ready: Ready, tell: Tell) -> None:
+    processes = f" for each of {ready.task.ranks.neighbours} processes" if ready.task.ranks.neighbours > 1 else ""
+    parameters = tree.count(model.shapes(ready.task.config))
+    needed = memory_estimate.needed(ready.task, plotting=plots.available())
+    seconds = _seconds(ready)
+    words = [
+        messages.heading(ready.task),
+        f"chosen {_chosen(ready)}",
+        f"memory about {needed / 1e6:,.0f} MB{processes}, this machine has {system.physical() / 1e6:,.0f} MB",
+        f"time   about {messages.duration(seconds)}, by a trial of {TRIAL:g} s",
+    ]
+    row = {"event": "dry_run", "parameters": parameters, "memory_bytes": round(needed), "seconds": round(seconds, 1)}
+    tell("\n".join(words), {**row, "plan": ready.task.plan._asdict(), "record": ready.record})
+
+
+def _chosen(ready: Ready) -> str:
+    """Which settings were chosen, and why."""
+    task = ready.task
+    count, size = targets(task.data.training), size_of(targets(task.data.training))
+    given = {name for name, value in vars(task.settings).items() if value is not None}
+    if "epochs" in given:
+        given.add("steps")
+    chosen = {name: value for name, value in task.plan._asdict().items() if name not in given}
+    values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items()) or "nothing, all is given"
+    bound = f"up to {size.targets:,.0f}" if size.targets < float("inf") else "many"
+    return f"{values}; for a text of {bound} characters to learn from (here {count:,}), read as {task.data.mode}"
+
+
+@np.errstate(all="ignore")
+def _seconds(ready: Ready) -> float:
+    """How long a run will take, from a few updates and one measurement, of which nothing is kept."""
+    task = ready.task
+    began, done = time.perf_counter(), -1
+    for state, traces in updates(task, ready.now.state, lambda step: LOOK):
+        task.backend.get(state.theta[:1])  # wait for a device that is behind
+        if done < 0:  # what the first ones alone have to do does not count
+            began, done = time.perf_counter(), 0
+        else:
+            done += len(traces)
+        if process_group.same(task.ranks, time.perf_counter() - began > TRIAL):
+            break
+    each = (time.perf_counter() - began) / max(1, done)
+    began = time.perf_counter()
+    if task.data.held_out:
+        params = tree.unpack(ready.now.state.theta, model.shapes(task.config))
+        validation.held_out(task, params)
+    measuring = time.perf_counter() - began
+    return each * task.plan.steps + measuring * -(-task.plan.steps // task.plan.evaluate_every)

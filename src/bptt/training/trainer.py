@@ -1,0 +1,252 @@
+"""Training, from the first update or from a checkpoint on: `bptt.train`."""
+
+import contextlib
+import dataclasses
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from bptt import acceleration, dispatch, errors, system
+from bptt.checkpoint import run_folder, store
+from bptt.config import toml
+from bptt.config.defaults import Plan
+from bptt.config.settings import Settings, flag, from_flags, path
+from bptt.distributed import allreduce, process_group
+from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
+from bptt.inference.language_model import LanguageModel
+from bptt.train_step.update import Task
+from bptt.training import launch, loop, memory_estimate, messages, resume, setup, signals
+from bptt.training.loop import Run, Standing, Tell
+from bptt.training.setup import Ready
+
+# what a session that goes on may be told anew
+ANEW = (
+    "backend",
+    "require_backend",
+    "graph",
+    "distributed",
+    "nccl",
+    "steps",
+    "evaluate_every",
+    "patience",
+    "checkpoint_every",
+    "keep",
+    "stop_after",
+    "quiet",
+    "json",
+)
+
+
+def train(
+    text: str | os.PathLike[str] | Iterable[str] | None = None,
+    *,
+    report: Callable[[str], None] | None = messages.say,
+    config: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    changed_text: bool = False,
+    **flags: Any,
+) -> LanguageModel:
+    """Train a model on a text, as in `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`.
+
+    A str with a newline in it is the text itself, "-" is standard input, and any other str is a built-in name (dinosaurs,
+    python-help) or a path. An iterable gives lines. Without one, it is the text that `config` names, or the dinosaurs.
+
+    The keywords are the flags of `bptt train`, the fields of `bptt.config.settings.Settings`: cell, hidden, steps and so on.
+    `config` is a TOML file that holds some of them; keywords come first. With `out` there is a folder of the run, with
+    checkpoints to go on from; without, everything stays in memory. `report` gets each piece of news as a string; None is
+    silence.
+
+    `resume` goes on with the run in a folder, exactly as if it had never stopped, or from one checkpoint alone in a new
+    run; it needs no other arguments, but may have more `steps`. A text that is not the same any more is refused unless
+    `changed_text`.
+
+    Returns the best model: the one with the lowest loss on what is held out. Ctrl-C ends the run after the next update; so
+    does a loss that becomes NaN or infinite, with a TrainingWarning. After any other exception what was learnt is saved in
+    the folder of the run, and the exception goes on. A model that cannot be saved is returned all the same, with a
+    TrainingWarning and the reason in its record.
+
+    Raises:
+        InputError: a text that cannot be read or learnt from, or a flag that is unknown or out of its range.
+        CheckpointError: there is nothing to go on from.
+        Diverged: the loss was not finite before there was anything to keep.
+        OutOfMemory: the run needs more memory than there is.
+    """
+    with launch.telling_all(alone=flags.get("distributed") is False):
+        told = {**({} if config is None else toml.beside(flags, path("config", config))), **flags}
+    named = told.pop("text", None)
+    text = named if text is None else text
+    with launch.telling_all(alone=told.get("distributed") is False):
+        settings = from_flags(told)
+        tell = messages.plain(settings, report)
+        if resume is not None:
+            return go_on(path("resume", resume), text, told, tell, changed_text=changed_text)
+    return begin("dinosaurs" if text is None else text, settings, tell)
+
+
+def begin(
+    text: Any, settings: Settings, tell: Tell, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
+) -> LanguageModel:
+    """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
+    among, told = launch.begin(text, settings, "a new run"), settings
+    if among.rank:
+        settings, runs, tell = dataclasses.replace(settings, out=None), None, launch.silent
+    with process_group.ending_together(among), contextlib.ExitStack() as stack:
+        stack.enter_context(dispatch.restored())
+        arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None  # MPI may swallow some
+        process_group.first(among, partial(store.refuse_unusable, settings.out))  # before hours are spent
+        ready = launch.prepared(among, told, lambda: setup.from_scratch(text, settings, among))
+        out = process_group.first(among, lambda: _new_folder(ready.task, settings.out, runs, stack))
+        try:
+            tell(messages.heading(ready.task), {"event": "start", "record": ready.record})
+            return carry_out(ready, out, tell, caught, arrived)
+        except BaseException as error:
+            if out and not isinstance(error, ForcedInterrupt):
+                run_folder.discard(out)
+            raise
+
+
+def go_on(
+    place: Path,
+    text: Any,
+    told: dict[str, Any],
+    tell: Tell,
+    *,
+    changed_text: bool = False,
+    runs: Path | None = None,
+    caught: tuple[str, ...] = signals.INTERRUPT,
+) -> LanguageModel:
+    """Go on with a run from its newest checkpoint, or with a lone checkpoint in a new run; `told` can only be of `ANEW`."""
+    in_place = run_folder.is_run(place)
+    for name, value in told.items():
+        if name not in ANEW and not (name == "out" and not in_place):
+            beginning = f"leave it out, or begin a new run with --from {place}"
+            raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
+    told = {name: value for name, value in told.items() if value is not None or name not in Plan._fields}  # None: as before
+    asked = from_flags({name: value for name, value in told.items() if name in ("backend", "distributed", "out")})
+    among = launch.begin(text, asked, "a run to go on with" if in_place else "a checkpoint to go on with")
+    if among.rank:
+        tell = launch.silent
+    with process_group.ending_together(among), contextlib.ExitStack() as stack:
+        stack.enter_context(dispatch.restored())
+        arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None
+        out: Path | None = None if among.rank else place
+        if in_place:
+            process_group.first(among, lambda: stack.enter_context(run_folder.locked(place)))
+            prepare = partial(resume.from_run, place, text, told, among, changed_text=changed_text)
+            ready = launch.prepared(among, asked, prepare)
+            process_group.first(among, lambda: run_folder.reconfigure(place, toml.to_toml(ready.task)))
+        else:
+            prepare = partial(resume.from_lone, place, text, told, among, changed_text=changed_text)
+            ready = launch.prepared(among, asked, prepare)
+            named = path("out", told["out"]) if "out" in told else None
+            out = process_group.first(
+                among, lambda: _first_checkpoint(ready, _new_folder(ready.task, named, runs, stack), tell)
+            )
+        step = ready.now.progress.step
+        row = {"event": "resume", "step": step, "record": ready.record, "history": list(ready.now.progress.history)}
+        tell(messages.going_on(ready.task, place, step), row)
+        return carry_out(ready, out, tell, caught, arrived)
+
+
+def _first_checkpoint(ready: Ready, out: Path | None, tell: Tell) -> Path | None:
+    """The folder of a run that goes on from a lone checkpoint, if there is one; that is its first one then."""
+    if out is not None:
+        run_folder.rewrite(out, ready.now.progress.history)
+        loop.save(Run(ready.task, ready.record, out, tell), ready.now)
+    return out
+
+
+def carry_out(
+    ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...], early: list[str] | None = None
+) -> LanguageModel:
+    """Train to the end, whatever it is, save, and say what there is now; `early` gets signals from before on, if given."""
+    acceleration.rehearse(ready.task.config, ready.task.backend, ready.task.ranks)
+    here = {**system.session(ready.task.backend), "compiled": acceleration.name(ready.task.backend)}
+    if ready.task.link is not None:
+        here |= {"processes": ready.task.ranks.size, "sums by": str(ready.task.link)}
+    if out:
+        run_folder.record_session(out, here, new=True)
+    run = Run(ready.task, ready.record, out, tell)
+    noted = signals.noted(caught) if early is None else contextlib.nullcontext(early)
+    with np.errstate(all="ignore"), noted as arrived:  # a loss that is not finite is told in words, once
+        now = loop.go_on(run, ready.now, arrived)
+    if now.error is None or getattr(now.error, "agreed", False):  # all processes are here, or will be
+        with contextlib.suppress(RuntimeError):  # of a device that is lost; the run is over
+            allreduce.close(ready.task.link)
+    if now.state.step == 0 and now.error is None:
+        raise KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
+    hurried = isinstance(now.error, KeyboardInterrupt)  # the disk may hang
+    failed = now.error is not None and not isinstance(now.error, Diverged | errors.SaveError)
+    if isinstance(now.error, MemoryError):
+        traceback.clear_frames(now.error.__traceback__)  # the arrays of the update that failed make room for a save
+    if failed and not hurried and now.state.step:
+        with contextlib.suppress(Exception):  # what comes to light is the first error
+            loop.save(run, now)
+    elif now.ended == "SIGINT":
+        now = _saved(run, now)
+    if out and not hurried:
+        with contextlib.suppress(InputError, MemoryError):
+            ended = {"ended": now.ended or "done", "step": now.state.step, "seconds": now.progress.seconds}
+            run_folder.record_session(out, {**here, **ended}, new=False)
+    if now.error is not None and failed:
+        _fail(run, now.error)
+    return _ending(run, now, loop.best(run, now))
+
+
+def _saved(run: Run, now: Standing) -> Standing:
+    """The same standing, saved, or with the reason why it could not be."""
+    try:
+        loop.save(run, now)
+    except (errors.SaveError, Diverged) as error:
+        return now._replace(ended="unsaved" if isinstance(error, errors.SaveError) else "diverged", error=error)
+    return now
+
+
+def _fail(run: Run, error: BaseException) -> NoReturn:
+    """Raise what a run ends with, after the news of how to go on."""
+    if run.folder and run_folder.has_saved(run.folder) and not isinstance(error, KeyboardInterrupt):
+        warnings.warn(messages.failed(error, run.task, run.folder), TrainingWarning, stacklevel=4)
+    if isinstance(error, MemoryError):
+        raise errors.OutOfMemory(memory_estimate.advice(run.task)) from error
+    if isinstance(error, KeyboardInterrupt) and run.folder:
+        saved = "what was saved before is in" if run_folder.has_saved(run.folder) else "nothing was saved yet in"
+        raise ForcedInterrupt(f"interrupted; {saved} {run.folder}: {messages.again(run.task, run.folder)}")
+    raise error
+
+
+def _ending(run: Run, now: Standing, trained: LanguageModel | None) -> LanguageModel:
+    """The model that a run ends with, after the last news."""
+    error = now.error
+    if trained is None:
+        if isinstance(error, Diverged):
+            raise Diverged(f"{error}; nothing was learnt, nothing is saved")
+        raise error or KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
+    run.tell(*messages.ending(trained, run.task, run.folder, now.ended, now.state.step))
+    if isinstance(error, errors.SaveError):
+        elsewhere = loop.save_elsewhere(run, now)
+        problem = f"{error}; " + (f"where the run stands is saved in {elsewhere} instead" if elsewhere else "it is not saved")
+        trained.record["unsaved"] = problem
+        warnings.warn(problem, TrainingWarning, stacklevel=4)
+    elif isinstance(error, Diverged):
+        warnings.warn(messages.kept(error, trained, run.folder), TrainingWarning, stacklevel=4)
+    return trained
+
+
+def _new_folder(task: Task, named: Path | None, runs: Path | None, stack: contextlib.ExitStack) -> Path | None:
+    """Make and lock the folder of a run: the one that was named, or a free name in `runs`, or none."""
+    while (out := named or (runs and store.free(runs / task.data.name))) is not None:
+        try:
+            run_folder.create(out, toml.to_toml(task), {"sessions": []})
+        except errors.AlreadyExists:
+            if named:
+                raise
+            continue  # another run has taken the name in the meantime
+        stack.enter_context(run_folder.locked(out))
+        return out
+    return None
