@@ -77,7 +77,7 @@ def fused(session: nox.Session) -> None:
     rooms = ("fused", "compiling", "twins", "updates")
     pytest(session, "--numprocesses=auto", "--dist=loadgroup", *(f"tests/test_{room}.py" for room in rooms))
     names = ("cells", "model", "pieces", "threads", "training")
-    twins = {"BPTT_TEST_FUSED": "numpy"}
+    twins = {"BPTT_TEST_KERNELS": "numpy"}
     pytest(session, "--numprocesses=auto", "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **twins)
 
 
@@ -139,7 +139,7 @@ def endurance(session: nox.Session) -> None:
 def mutations(session: nox.Session) -> None:
     """Deliberate mistakes, one at a time, each of which a named test must catch."""
     session.install(".[fast,onnx,plot,mpi]", "onnxruntime", "--group", "test")
-    session.run("python", "tests/mutations.py")
+    session.run("python", "tests/mutations")
 
 
 @nox.session(default=False)
@@ -147,7 +147,7 @@ def gpu(session: nox.Session) -> None:
     """The tests on CuPy, without its kernels and with them; fails where no CUDA device answers."""
     session.install(".[cuda13,nccl13,mpi]", "--group", "test")
     for twins in ("", "cupy"):
-        pytest(session, "-m", "gpu", "--backend=cupy", BPTT_REQUIRE_BACKEND="1", BPTT_TEST_FUSED=twins)
+        pytest(session, "-m", "gpu", "--backend=cupy", BPTT_REQUIRE_BACKEND="1", BPTT_TEST_KERNELS=twins)
 
 
 @nox.session(default=False)

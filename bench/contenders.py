@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt import acceleration, dispatch, textbook
 from bptt import backend as backends
-from bptt import kernels, textbook
 from bptt.backend import Backend, HostArray
 from bptt.nn import gradient as gradients
 from bptt.nn import model, optimizers, tree
@@ -69,7 +69,7 @@ def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostAr
 
     def begin() -> Any:
         if len(actions) == 1:  # it has been called once
-            record = kernels.recorder()
+            record = acceleration.graph_recorder()
             actions.append(record(update) if record else update)
         elif not actions:
             actions.append(update)
@@ -84,12 +84,12 @@ def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostAr
 
 def pure(*arguments: Any) -> Contender:
     """The pure functions on NumPy."""
-    return ours(*arguments)._replace(before=kernels.stop)
+    return ours(*arguments)._replace(before=dispatch.disable)
 
 
 def compiled(*arguments: Any) -> Contender:
     """The compiled twins on NumPy."""
-    return ours(*arguments)._replace(before=kernels.start)
+    return ours(*arguments)._replace(before=acceleration.enable)
 
 
 def course(config: model.Config, params: model.Params, x: HostArray, y: HostArray) -> Contender:

@@ -27,8 +27,8 @@ import contenders
 import numpy as np
 from machine import report
 
+from bptt import acceleration, dispatch
 from bptt import backend as backends
-from bptt import kernels
 from bptt.errors import InputError
 from bptt.nn import model, tree
 
@@ -61,9 +61,9 @@ def usable(named: list[str] | None, tf32: bool) -> list[Runner]:
             print(f"left out: {error}")
         else:
             device = jax_precision(tf32) if name == "jax" else device_name(where)
-            found.append(Runner(name, device, partial(switched, where, kernels.stop, contenders.ours)))
-            if not kernels.obstacle(name):
-                start = partial(kernels.start, name)
+            found.append(Runner(name, device, partial(switched, where, dispatch.disable, contenders.ours)))
+            if not acceleration.unavailable_reason(name):
+                start = partial(acceleration.enable, name)
                 found.append(Runner(f"{name} fused", device, partial(switched, where, start, contenders.ours)))
                 if name == "cupy":
                     found.append(Runner(f"{name} graph", device, partial(switched, where, start, contenders.replayed)))

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from machine import report
 
-from bptt import kernels, system
+from bptt import acceleration, system
 from bptt.backend import HostArray
 from bptt.nn import model, segments, tree
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # cell, T and K (0: all stored), in this process
     arguments = parser.parse_args()
     system.keep_memory()
-    used = "" if arguments.pure else kernels.start()
+    used = "" if arguments.pure else acceleration.enable()
     if arguments.one:
         cell, T, every = arguments.one
         print(json.dumps(measure(cell, int(T), number(every), arguments)))

@@ -3,7 +3,7 @@
 A test asks for the fixture `lab` and lets it run functions on NumPy arrays: `lab.call` moves them to the backend, runs the
 function there, checks namespace, type and device of all that comes back, and returns it as NumPy arrays. Without options every
 backend that is installed takes part; `--backend NAME` names the ones that must, and a missing one fails the run. With
-BPTT_TEST_FUSED=numpy, or cupy, those of that library run the compiled twins.
+BPTT_TEST_KERNELS=numpy, or cupy, those of that library run the compiled kernels.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt import acceleration, cli, dispatch
 from bptt import backend as backends
-from bptt import cli, dispatch, kernels
 from bptt.data.sequences import Sequences
 from bptt.errors import InputError
 from bptt.nn import tree
@@ -142,9 +142,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    library = os.environ.get("BPTT_TEST_FUSED")
-    if library and not kernels.start(library):
-        raise pytest.UsageError(f"BPTT_TEST_FUSED: {kernels.obstacle(library)}")
+    library = os.environ.get("BPTT_TEST_KERNELS")
+    if library and not acceleration.enable(library):
+        raise pytest.UsageError(f"BPTT_TEST_KERNELS: {acceleration.unavailable_reason(library)}")
     for name in config.getoption("--backend") or ():
         if reason := obstacle(name):
             raise pytest.UsageError(f"--backend {name}: {reason}")
@@ -181,10 +181,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _twins_as_before() -> Iterator[None]:
-    """No test leaves compiled twins to the next one."""
+    """No test leaves compiled kernels to the next one."""
     with dispatch.restored():
         yield
-    kernels._given_up.clear()
+    acceleration._given_up.clear()
 
 
 @pytest.fixture

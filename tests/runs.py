@@ -18,7 +18,7 @@ from typing import Any
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
 MAIN = "import sys; from bptt.__main__ import main; sys.exit(main())"
-NO_PICTURES = "from bptt.training import plots; plots.available = lambda: False\n"  # drawing takes longer than all the rest
+NO_PICTURES = "from bptt.display import plots; plots.available = lambda: False\n"  # drawing takes longer than all the rest
 PLAIN = NO_PICTURES + MAIN
 
 

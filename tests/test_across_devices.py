@@ -96,7 +96,7 @@ def test_a_device_without_room_is_told_of_in_words(tmp_path):
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("cell", CELLS)
 def test_updates_that_are_not_recorded_are_those_of_numpy(cell, dtype, twins, monkeypatch):
-    monkeypatch.setenv("BPTT_FUSED", twins)
+    monkeypatch.setenv("BPTT_KERNELS", twins)
     flags = {"cell": cell, "dtype": dtype, "layers": 2, "dropout": 0.2, "length": 20, "graph": False}
     trained = train(PROSE, "cupy", **flags)
     assert bool(trained.record["compiled"]) == (twins == "1")

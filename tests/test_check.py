@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import accelerated
-from bptt import cli, dispatch, gradcheck, kernels
+from bptt import acceleration, cli, dispatch, gradcheck
 from bptt.nn import gradient, gru, lstm
 
 
 @pytest.fixture(autouse=True)
 def _pure(monkeypatch):
-    monkeypatch.setenv("BPTT_FUSED", "0")  # to compile takes longer than all the rest
+    monkeypatch.setenv("BPTT_KERNELS", "0")  # to compile takes longer than all the rest
 
 
 def test_right_gradients_pass(capsys):
@@ -36,7 +36,7 @@ def test_on_another_library(capsys):
 
 @pytest.mark.gpu
 def test_on_a_gpu(capsys, monkeypatch):
-    monkeypatch.delenv("BPTT_FUSED")
+    monkeypatch.delenv("BPTT_KERNELS")
     assert cli.main(["check", "--backend", "cupy", "--require-backend"]) == 0
     assert "nvrtc" in capsys.readouterr().out
 
@@ -90,8 +90,8 @@ def test_a_wrong_twin_is_named(capsys, monkeypatch):
         accelerated.use_only(monkeypatch, {gradient.whole: whole, gradient.piece: piece, lstm.run_backward: run_backward})
         return "stand-in 1"
 
-    monkeypatch.setattr(kernels, "start", start)
-    monkeypatch.setattr(kernels, "name", lambda: "stand-in 1" if dispatch.enabled() else "")
+    monkeypatch.setattr(acceleration, "enable", start)
+    monkeypatch.setattr(acceleration, "compiled_by", lambda _=None: "stand-in 1" if dispatch.enabled() else "")
     assert cli.main(["check", "--backend", "numpy"]) == 1
     out, err = capsys.readouterr()
     wrong = {tuple(line.split()[1:4]) for line in out.splitlines() if "WRONG" in line and "stand-in 1" in line}
@@ -107,16 +107,16 @@ def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monke
         raise RuntimeError("no compiler")
 
     def start(library):
-        if not kernels._given_up:
+        if not acceleration._given_up:
             accelerated.use_only(monkeypatch, {gradient.whole: fail})
-        return kernels.name()
+        return acceleration.compiled_by()
 
-    monkeypatch.setattr(kernels, "start", start)
-    monkeypatch.setattr(kernels, "name", lambda: "stand-in 1" if dispatch.enabled() else "")
+    monkeypatch.setattr(acceleration, "enable", start)
+    monkeypatch.setattr(acceleration, "compiled_by", lambda _=None: "stand-in 1" if dispatch.enabled() else "")
     assert cli.main(["check", "--backend", "numpy"]) == 0
     out, err = capsys.readouterr()
     assert "stand-in" not in out
-    assert "the compiled twins fail here: RuntimeError: no compiler" in err
+    assert "the compiled kernels fail here: RuntimeError: no compiler" in err
 
 
 def test_single_precision_is_what_is_checked():

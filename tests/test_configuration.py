@@ -2,7 +2,6 @@
 
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,7 +136,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
     flags = {"dropout": 0.25, "recompute_every": "sqrt", "quiet": True, "from_": Path("/a b/\"c'")}
     settings = Settings(learning_rate=rate, steps=steps, **flags)
     plan = choose(settings, "lines", 100, lambda batch, length: 1)
-    text = toml.to_toml(SimpleNamespace(data=DINOSAURS._replace(source=source), settings=settings, plan=plan))
+    text = toml.to_toml(settings, plan, DINOSAURS.mode, source, 0.1)
     assert tomllib.loads(text)["text"] == source
     path = tmp_path_factory.getbasetemp() / "written.toml"
     path.write_bytes(text.encode("utf-8"))

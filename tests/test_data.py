@@ -22,7 +22,7 @@ def prepare(text, seed=0, **flags):
 
 
 def passes(ready, batch, length, seed, position=Position(0, 0)):
-    """What `data.epochs` gives, with the batches instead of their windows."""
+    """What `dataset.epochs` gives, with the batches instead of their windows."""
     read = batches.reader(ready.training.ids, HERE)
     return ((after, read(window)) for after, window in dataset.epochs(ready, batch, length, seed, position))
 

@@ -38,7 +38,7 @@ mgu = load("minimal_gated_unit")
 def run(script: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run an example here, with every warning an error."""
     command = [sys.executable, "-W", "error", str(script), *arguments]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_FUSED": "0", "PYTHONIOENCODING": "utf-8", **env}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_KERNELS": "0", "PYTHONIOENCODING": "utf-8", **env}
     return subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", env=env)
 
 

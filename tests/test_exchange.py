@@ -18,7 +18,6 @@ from bptt.checkpoint import format as checkpoint_format
 from bptt.data.vocabulary import BYTES, characters
 from bptt.display import plots
 from bptt.errors import InputError, ModelFileError, SaveError
-from bptt.export import pytorch
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model, tree
 from forging import tensors
@@ -102,7 +101,7 @@ def logits(trained, ids):
 
 def exported(trained, path="exported.safetensors"):
     """The tensors of an exported model, and what is said about them."""
-    pytorch.to_torch(trained, path)
+    trained.export("torch", path)
     with safetensors.safe_open(path, "np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["bptt"])  # noqa: SIM118  # it has keys() alone
 
@@ -122,7 +121,7 @@ def same(first, second):
 def refusal(path="file", **how):
     """Why a file is not taken."""
     with pytest.raises(ModelFileError) as error:
-        pytorch.from_torch(path, **how)
+        bptt.from_torch(path, **how)
     message = str(error.value).replace("\0", "")  # of a path that the user typed
     assert message.isprintable()
     assert len(message) < 700
@@ -166,20 +165,20 @@ def test_names_and_shapes_of_the_tensors(here, cell, layers):
 @pytest.mark.parametrize("initial", ["learned", "zero"])
 def test_what_is_exported_comes_back_bit_for_bit(here, cell, layers, dtype, initial):
     trained = make(cell, layers, dtype, initial=initial)
-    pytorch.to_torch(trained, "file")
-    back = pytorch.from_torch("file")
+    trained.export("torch", "file")
+    back = bptt.from_torch("file")
     assert same(trained, back)
     assert back.sample(5, seed=3) == trained.sample(5, seed=3)
     assert back.score("abba\ncafe") == trained.score("abba\ncafe")
-    pytorch.to_torch(back, "again")
+    back.export("torch", "again")
     assert Path("again").read_bytes() == Path("file").read_bytes()
 
 
 @pytest.mark.parametrize("vocabulary", [BYTES, characters("é日\u0301 \t\ud800'\"\\\U0001f600\0")], ids=["bytes", "odd"])
 def test_any_symbols_and_a_stream_come_back(here, vocabulary):
     trained = make(mode="stream", vocabulary=vocabulary, text="a name", held_out=1.5, source="/home/me/secret.txt")
-    pytorch.to_torch(trained, "file")
-    back = pytorch.from_torch("file")
+    trained.export("torch", "file")
+    back = bptt.from_torch("file")
     assert same(trained, back)
     assert back.record == {"text": "a name", "held_out": 1.5}
     assert b"secret" not in Path("file").read_bytes()
@@ -189,8 +188,8 @@ def test_a_saved_model_is_the_same_and_training_begins_from_it(here, monkeypatch
     monkeypatch.setattr(plots, "available", lambda: False)  # a second, the first time
     for initial in ("learned", "zero"):
         trained = make("lstm", 2, "float32", initial=initial)
-        pytorch.to_torch(trained, f"{initial}.safetensors")
-        pytorch.from_torch(f"{initial}.safetensors").save(initial)
+        trained.export("torch", f"{initial}.safetensors")
+        bptt.from_torch(f"{initial}.safetensors").save(initial)
         assert same(trained, bptt.load(initial, backend="numpy"))
         begun = bptt.train(["abba", "cafe"] * 20, from_=initial, steps=2, report=None, backend="numpy")
         assert (begun.config, begun.vocabulary) == (trained.config, trained.vocabulary)
@@ -199,8 +198,8 @@ def test_a_saved_model_is_the_same_and_training_begins_from_it(here, monkeypatch
 def test_arrays_in_another_order_are_not_scrambled(here):
     trained = make()
     turned = tree.transform(lambda a: np.asarray(a, order="F"), trained.params)
-    pytorch.to_torch(LanguageModel(trained.config, LETTERS, "lines", turned, trained.backend, {}), "file")
-    assert same(trained, pytorch.from_torch("file"))
+    LanguageModel(trained.config, LETTERS, "lines", turned, trained.backend, {}).export("torch", "file")
+    assert same(trained, bptt.from_torch("file"))
 
 
 def test_a_file_written_by_hand_means_what_it_says(here):
@@ -215,7 +214,7 @@ def test_a_file_written_by_hand_means_what_it_says(here):
         header[name] = {"dtype": "F64", "shape": shape, "data_offsets": [at, end]}
         at = end
     Path("file").write_bytes(tensors(header, numbers.tobytes()))
-    found = pytorch.from_torch("file")
+    found = bptt.from_torch("file")
     assert (found.config, found.mode, found.record) == (model.Config("vanilla", 2, 1), "stream", {"text": "t"})
     assert [array.tolist() for _, array in tree.leaves(found.params)] == [
         [[1.0, 2.0]],
@@ -234,7 +233,7 @@ def test_a_file_written_by_hand_means_what_it_says(here):
 @LAYERS
 def test_a_network_with_two_biases_says_what_the_documentation_of_torch_says(here, cell, layers):
     arrays, symbols = network(cell, layers), "dac\nfeb"
-    found = pytorch.from_torch(write("file", arrays), symbols=symbols, mode="stream")
+    found = bptt.from_torch(write("file", arrays), symbols=symbols, mode="stream")
     assert (found.config, found.mode) == (model.Config(cell, V, H, layers, "zero"), "stream")
     assert found.vocabulary == LETTERS
     text = "abacadabeef\nfad"
@@ -256,7 +255,7 @@ def test_what_is_exported_says_by_the_documentation_of_torch_what_we_say(here, c
 def test_two_biases_become_one_where_that_changes_nothing(here, cell):
     arrays = network(cell, 2)
     arrays["rnn.bias_ih_l1"][0], arrays["rnn.bias_hh_l1"][0] = -0.0, 0.0
-    found = pytorch.from_torch(write("file", arrays), symbols="\nabcdef", mode="lines")
+    found = bptt.from_torch(write("file", arrays), symbols="\nabcdef", mode="lines")
     for k, p in enumerate(found.params.layers):
         first, second = arrays[f"rnn.bias_ih_l{k}"], arrays[f"rnn.bias_hh_l{k}"]
         added = first + second
@@ -271,7 +270,7 @@ def test_what_was_trained_on_elsewhere_keeps_its_symbols_and_states(here):
     """The metadata is handed on, both biases have been learnt."""
     trained, arrays = make("lstm"), network("lstm")
     _, about = exported(trained, "ours")
-    found = pytorch.from_torch(write("file", arrays, about))
+    found = bptt.from_torch(write("file", arrays, about))
     assert found.vocabulary == LETTERS
     states, ids = about["states"], [0, 3, 1, 6, 6, 2]
     np.testing.assert_allclose(logits(found, ids), by_the_book("lstm", arrays, ids, states.values()), rtol=0, atol=1e-13)
@@ -281,14 +280,14 @@ def test_symbols_are_given_in_words_in_a_file_or_as_bytes(here):
     write("file", network())
     Path("symbols.json").write_text(json.dumps(list("dac\nfeb")))
     make().save("m")
-    found = pytorch.from_torch("file", symbols="dac\nfeb", mode="lines")
-    assert same(found, pytorch.from_torch("file", symbols="symbols.json", mode="lines"))
-    assert same(found, pytorch.from_torch("file", symbols=Path("symbols.json"), mode="lines"))
-    assert not same(found, pytorch.from_torch("file", symbols="m/vocabulary.json", mode="lines"))
+    found = bptt.from_torch("file", symbols="dac\nfeb", mode="lines")
+    assert same(found, bptt.from_torch("file", symbols="symbols.json", mode="lines"))
+    assert same(found, bptt.from_torch("file", symbols=Path("symbols.json"), mode="lines"))
+    assert not same(found, bptt.from_torch("file", symbols="m/vocabulary.json", mode="lines"))
     write("bytes", network(inputs=256))
     for symbols in ("bytes", "null.json"):
         Path("null.json").write_text("null")
-        assert pytorch.from_torch("bytes", symbols=symbols, mode="stream").vocabulary == BYTES
+        assert bptt.from_torch("bytes", symbols=symbols, mode="stream").vocabulary == BYTES
 
 
 @pytest.mark.parametrize(
@@ -323,7 +322,7 @@ def test_what_only_one_side_may_say(here):
     for how in ({}, {"symbols": "\nabcdef"}, {"mode": "lines"}):
         assert refusal(**how) == missing
     assert "mode 'prose' is unknown" in refusal(symbols="\nabcdef", mode="prose")
-    pytorch.to_torch(make(), "ours")
+    make().export("torch", "ours")
     for how in ({"symbols": "\nabcdef"}, {"mode": "lines"}):
         assert refusal("ours", **how) == "ours: says its symbols and mode itself: leave out --symbols and --mode"
 
@@ -401,7 +400,7 @@ def test_what_is_said_about_the_tensors_is_checked(here, part, value, words):
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", "[" * 10**5, '{"format": 1}', '"\\ud800"', "\ud800"])
 def test_metadata_that_is_none(here, text):
-    pytorch.to_torch(make(), "ours")
+    make().export("torch", "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8:end])
@@ -451,20 +450,20 @@ def test_what_is_no_file(here):
     assert "is not a regular file" in refusal("folder")
     assert "embedded null" in refusal("a\0")
     with pytest.raises(InputError, match="path 5: expected a path"):
-        pytorch.from_torch(5)
+        bptt.from_torch(5)
 
 
 @posix
 def test_a_link_is_followed_and_a_pipe_is_not_waited_for(here):
-    pytorch.to_torch(make(), "ours")
+    make().export("torch", "ours")
     Path("link").symlink_to("ours")
-    assert same(make(), pytorch.from_torch("link"))
+    assert same(make(), bptt.from_torch("link"))
     os.mkfifo("pipe")
     assert "is not a regular file" in refusal("pipe")
 
 
 def test_a_file_cut_anywhere_or_with_more_at_its_end(here):
-    pytorch.to_torch(make(hidden=2, vocabulary=characters("a")), "ours")
+    make(hidden=2, vocabulary=characters("a")).export("torch", "ours")
     whole = Path("ours").read_bytes()
     Path("file").write_bytes(whole)
     for size in reversed(range(len(whole))):
@@ -476,7 +475,7 @@ def test_a_file_cut_anywhere_or_with_more_at_its_end(here):
 
 @pytest.mark.parametrize("kind", ["bytes", "header", "metadata"])
 def test_whatever_a_file_holds_it_is_refused_in_words_or_works(here, kind):
-    pytorch.to_torch(make("lstm", 2, "float32", hidden=2, text="t", held_out=1.0), "ours")
+    make("lstm", 2, "float32", hidden=2, text="t", held_out=1.0).export("torch", "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     rng, taken = random.Random(kind), 0
@@ -492,7 +491,7 @@ def test_whatever_a_file_holds_it_is_refused_in_words_or_works(here, kind):
             data = tensors(header, whole[end:])
         Path("file").write_bytes(data)
         try:
-            found = pytorch.from_torch("file")
+            found = bptt.from_torch("file")
         except ModelFileError:
             refusal()
         else:
@@ -513,7 +512,7 @@ def test_nothing_is_written_over(here):
         with pytest.raises(
             InputError, match=f"^{path}: something is there already: name a new file, or move the old one away$"
         ):
-            pytorch.to_torch(make(), path)
+            make().export("torch", path)
     assert Path("file").read_bytes() == b"mine"
     assert sorted(path.name for path in here.iterdir()) == ["file", "folder"]
 
@@ -522,21 +521,21 @@ def test_what_cannot_be_written(here):
     Path("file").write_bytes(b"mine")
     for path in ("file/new", "new\0"):
         with pytest.raises(SaveError, match="bytes cannot be written: "):
-            pytorch.to_torch(make(), path)
-    pytorch.to_torch(make(), "new/folder/file")
-    assert same(make(), pytorch.from_torch("new/folder/file"))
+            make().export("torch", path)
+    make().export("torch", "new/folder/file")
+    assert same(make(), bptt.from_torch("new/folder/file"))
     assert sorted(path.name for path in here.iterdir()) == ["file", "new"]
 
 
 def test_what_could_not_be_read_again_is_not_written(here, monkeypatch):
-    pytorch.to_torch(make(), "file")
+    make().export("torch", "file")
     header = int.from_bytes(Path("file").read_bytes()[:8], "little")
     monkeypatch.setattr(checkpoint_format, "LARGEST_HEADER", header)
-    pytorch.to_torch(make(), "just")
-    assert same(make(), pytorch.from_torch("just"))
+    make().export("torch", "just")
+    assert same(make(), bptt.from_torch("just"))
     monkeypatch.setattr(checkpoint_format, "LARGEST_HEADER", header - 1)
     with pytest.raises(InputError, match=r"symbols and initial states take .* can be read again: export a smaller model"):
-        pytorch.to_torch(make(), "more")
+        make().export("torch", "more")
     assert not Path("more").exists()
     refusal("just")
 
@@ -590,7 +589,7 @@ def test_somebody_elses_file_by_commands(run):
 )
 def test_mistakes_are_one_line(run, command, words):
     make().save("m")
-    pytorch.to_torch(make(), "m.safetensors")
+    make().export("torch", "m.safetensors")
     Path("names.txt").write_text("abba\ncafe\n")
     before = sorted(Path().rglob("*"))
     code, out, err = run(*command)
@@ -644,7 +643,7 @@ def test_what_torch_saved_gives_its_logits(here, torch, cell, layers, dtype):
     torch.manual_seed(0)
     parts, ids = modules(torch, cell, layers, dtype), np.random.default_rng(0).integers(0, V, (20, 3))
     save_file(parts.state_dict(), "file", metadata={"format": "pt"})
-    found = pytorch.from_torch("file", symbols="dac\nfeb", mode="lines")
+    found = bptt.from_torch("file", symbols="dac\nfeb", mode="lines")
     assert found.backend.dtype == dtype
     order = np.array(["dac\nfeb".index(symbol) for symbol in LETTERS.symbols])
     ours = model.forward(found.config, found.params, np.argsort(order)[ids])[0]
@@ -664,7 +663,7 @@ def test_torch_runs_the_lines_in_the_readme(here, torch):
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")  # in the checkout and in the source distribution
     code = next(block for block in readme.split("```python\n") if "strict=True" in block).partition("```")[0]
     trained = make(dtype="float32", vocabulary=characters("abcdefghijklmnopqrstuvwxyz"), hidden=128)
-    pytorch.to_torch(trained, "dinosaurs.safetensors")
+    trained.export("torch", "dinosaurs.safetensors")
     found = {}
     exec(code, found)
     ours = logits(trained, trained.vocabulary.encode("\nvelo"))
@@ -677,4 +676,4 @@ def test_a_file_of_ours_is_not_taken_for_one_of_pytorch(tmp_path):
         with pytest.raises(
             InputError, match="holds weights by the names of bptt, not of PyTorch: load the folder that it is in"
         ):
-            pytorch.from_torch(tmp_path / "model" / "model.safetensors", **given)
+            bptt.from_torch(tmp_path / "model" / "model.safetensors", **given)

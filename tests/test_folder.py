@@ -98,8 +98,8 @@ def test_what_is_a_run(run):
 
 OWNER = """
 import pathlib, sys
-from bptt.training import folder
-with folder.locked(pathlib.Path(sys.argv[1])):
+from bptt.checkpoint import run_folder
+with run_folder.locked(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
 """

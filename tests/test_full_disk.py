@@ -309,7 +309,7 @@ def test_the_first_gradient_that_is_no_number_is_named(tmp_path, monkeypatch, nu
 
     monkeypatch.setattr(plots, "available", lambda: False)
     monkeypatch.setattr(model, "loss_and_gradient", loss_and_gradient)
-    monkeypatch.setenv("BPTT_FUSED", "0")  # a compiled gradient does not call it
+    monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     with pytest.warns(bptt.TrainingWarning, match=r"^step 6: NaN or infinity in the gradient of Wya: .* of step 4, is kept in"):
         trained = bptt.train(
             NAMES, report=None, hidden=4, steps=100, out=tmp_path / "run", backend="numpy", validation=0, checkpoint_every=2

@@ -1,4 +1,4 @@
-"""The compiled twins: each equals its pure function, whatever the sizes and the layout of its arrays, and no other memory."""
+"""The compiled kernels: each equals its pure function, whatever the sizes and the layout of its arrays, and no other memory."""
 
 import ast
 import ctypes
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bptt import dispatch, kernels
+from bptt import acceleration, dispatch, kernels
 from bptt.nn import model, optimizers, tree
 
 pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
@@ -35,8 +35,8 @@ TWINS = pytest.mark.parametrize("name", list(KERNELS))
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 quick = settings(deadline=None, derandomize=True, max_examples=60)
 
-GPU = ("cuda", "blas", "elementwise", "stepwise")  # modules with twins on a GPU
-PARTS = {"arrays.one_hot", "arrays.outer", "arrays.total", "linear.embedded", "packing.strung"}  # of larger twins on a CPU
+GPU = ("recurrence", "gemm", "elementwise")  # modules with twins on a GPU
+PARTS = {"ops.one_hot", "ops.outer", "ops.total", "linear.embedded", "tree.strung"}  # of larger twins on a CPU
 
 
 class Sizes(NamedTuple):
@@ -140,7 +140,7 @@ def check(got: Any, expected: Any, dtype: str, tolerance: float = 0.0) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_stays():
     with dispatch.restored():
-        kernels.stop()
+        dispatch.disable()
         yield
 
 
@@ -241,7 +241,7 @@ def kernels_on_a_gpu() -> dict[str, list[str]]:
     """The parameters of each kernel for CuPy arrays, as its source says: without CuPy it cannot be imported."""
     found = {}
     for module in GPU:
-        for node in ast.parse((Path(kernels.__file__).parent / f"{module}.py").read_text("utf-8")).body:
+        for node in ast.parse((Path(kernels.__file__).parent / "cuda" / f"{module}.py").read_text("utf-8")).body:
             for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
                 if ast.unparse(decorator).startswith("kernel_for("):
                     name = ast.unparse(decorator.args[0])
@@ -283,7 +283,7 @@ def test_the_gradient_of_a_model(cell, dtype, layers, fresh):
     config, params, x, y, mask, states, keep = case(cell, dtype, layers)
     given = (config, params, x, y, mask, None if fresh else states, keep)
     expected = tree.flat(model.loss_and_gradient(*given))
-    assert kernels.start()
+    assert acceleration.enable()
     check(tuple(tree.flat(model.loss_and_gradient(*given))), tuple(expected), dtype)
 
 
@@ -304,13 +304,13 @@ def test_twenty_updates(cell, dtype):
 
     expected = losses()
     assert expected[-1] < expected[0]
-    assert kernels.start()
+    assert acceleration.enable()
     np.testing.assert_allclose(losses(), expected, rtol=1e-4 if dtype == "float32" else 1e-10)
 
 
 def test_other_arrays_go_to_the_pure_functions():
     xp = pytest.importorskip("array_api_strict")
-    assert kernels.start()
+    assert acceleration.enable()
     d, norm = optimizers.clip_by_norm(xp.asarray([3.0, 4.0]), 1.0)
     assert type(d) is type(norm) is type(xp.asarray(0.0))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import backend, cli, kernels, system
+from bptt import acceleration, backend, cli, system
 from bptt.cli import info
 
 
@@ -45,7 +45,7 @@ def test_it_never_fails(capsys, monkeypatch, error):
         monkeypatch.setattr(owner, name, fails)
     monkeypatch.setattr(info, "PARTS", {name: getattr(system, name, part) for name, part in info.PARTS.items()})
     monkeypatch.setattr(backend, "cupy_obstacle", fails)
-    monkeypatch.setattr(kernels, "obstacle", fails)
+    monkeypatch.setattr(acceleration, "unavailable_reason", fails)
     monkeypatch.setattr(info.token_store, "folder", fails)
     for arguments in (["info"], ["info", "--json"]):
         assert cli.main(arguments) == 0

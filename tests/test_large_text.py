@@ -32,30 +32,30 @@ import itertools, json, resource, sys
 import numpy as np
 import bptt.train_step.update
 from bptt import backend
-from bptt.training import data
+from bptt.data import dataset
 from bptt.config.settings import Settings
 from bptt.data import batches
 
 path, mode, vocabulary = sys.argv[1:]
-ready = data.prepare(path, Settings(mode=mode, vocabulary=vocabulary), np.random.default_rng(0))
+ready = dataset.prepare(path, Settings(mode=mode, vocabulary=vocabulary), np.random.default_rng(0))
 read = batches.reader(ready.training.ids, backend.select("numpy"))
 batch, length = (128, 256) if mode == "lines" else (32, 64)
-count = data.batches_in_epoch(ready, batch, length, 0)
-for _, window in itertools.islice(data.epochs(ready, batch, length, 0), 1000):
+count = dataset.batches_in_epoch(ready, batch, length, 0)
+for _, window in itertools.islice(dataset.epochs(ready, batch, length, 0), 1000):
     read(window)
-for position in (data.Position(0, count // 2), data.Position(1, count - 1)):
-    for _, window in itertools.islice(data.epochs(ready, batch, length, 0, position), 30):
+for position in (dataset.Position(0, count // 2), dataset.Position(1, count - 1)):
+    for _, window in itertools.islice(dataset.epochs(ready, batch, length, 0, position), 30):
         read(window)
-held_out = sum(float(read(window).mask.sum()) for window in data.held_out_windows(ready)) if len(ready.held_out) else 0
-data.contained(ready, ["bailana", "the cat sat on the dog"])
+held_out = sum(float(read(window).mask.sum()) for window in dataset.held_out_windows(ready)) if len(ready.held_out) else 0
+dataset.contained(ready, ["bailana", "the cat sat on the dog"])
 try:  # on Linux ru_maxrss begins with the peak of the process that started this one
     peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 except OSError:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps({
     "peak": peak / 1e6,
-    "targets": data.targets(ready.training) + data.targets(ready.held_out),
-    "held_out": held_out == data.targets(ready.held_out),
+    "targets": dataset.targets(ready.training) + dataset.targets(ready.held_out),
+    "held_out": held_out == dataset.targets(ready.held_out),
     "type": str(ready.training.ids.dtype),
     "sequences": len(ready.training) + len(ready.held_out),
 }))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import errors, kernels, system
+from bptt import dispatch, errors, system
 from bptt.config.settings import from_flags
 from bptt.data.dataset import held_out_windows
 from bptt.distributed import allreduce
@@ -27,8 +27,8 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pea
 @pytest.fixture
 def _pure(monkeypatch):
     """Compiled twins take less, and tracemalloc does not count it."""
-    monkeypatch.setenv("BPTT_FUSED", "0")
-    kernels.stop()
+    monkeypatch.setenv("BPTT_KERNELS", "0")
+    dispatch.disable()
 
 
 def ready(text="python-help", **flags):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from bptt import acceleration
 from bptt import backend as backends
-from bptt import kernels
 from bptt.config.settings import from_flags
 from bptt.inference import generate
 from bptt.inference.generate import Ending
@@ -38,7 +38,7 @@ def recorded(action):
 @TEXTS
 @pytest.mark.parametrize("how", [{"graph": False}, {}, {"micro_batches": 2}], ids=["one-by-one", "recorded", "in-parts"])
 def test_updates(monkeypatch, cell, text, how):
-    monkeypatch.setattr(kernels, "recorder", lambda: recorded)
+    monkeypatch.setattr(acceleration, "graph_recorder", lambda: recorded)
     run = ready(text, cell=cell, dropout=0.2, **how)
     those = stepper.updates(run.task, run.now.state, lambda _: 5)
     state, _ = next(those)  # the first one may import what it needs
@@ -63,7 +63,7 @@ def test_measurements(cell, text):
 def test_texts(monkeypatch, cell, choice, ending):
     """The characters that are written at a time; between those what was written is read."""
     made = []
-    monkeypatch.setattr(kernels, "recorder", lambda: lambda action: made.append(action) or recorded(action))
+    monkeypatch.setattr(acceleration, "graph_recorder", lambda: lambda action: made.append(action) or recorded(action))
     monkeypatch.setattr(generate, "TOGETHER", 4)
     where, config = backends.select("strict", "float64"), model.Config(cell, 7, 5, 2)
     params = tree.transform(lambda a: where.put(3 * a), model.init(config, np.random.default_rng(1)))

@@ -45,7 +45,7 @@ def trained(cell="gru", layers=1, hidden=9, initial="learned", dtype="float32"):
 
 
 def saved(one, folder):
-    onnx.to_onnx(one, folder / "model.onnx")
+    one.export("onnx", folder / "model.onnx")
     return str(folder / "model.onnx")
 
 
@@ -124,9 +124,9 @@ def test_the_metadata_says_the_rest(tmp_path, cell, initial):
 def test_the_same_model_gives_the_same_bytes_and_float64_is_rounded(tmp_path):
     paths = [tmp_path / name for name in "ab"]
     for path in paths:
-        onnx.to_onnx(trained("lstm", 2, dtype="float64"), path)
+        trained("lstm", 2, dtype="float64").export("onnx", path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    onnx.to_onnx(trained("lstm", 2, dtype="float32"), tmp_path / "c")
+    trained("lstm", 2, dtype="float32").export("onnx", tmp_path / "c")
     one = trained("lstm", 2)
     inputs = given(one, np.zeros((3, 1), np.int64), model.initial_states(one.config, one.params, 1))
     (single,), (double,) = (runtime(str(tmp_path / name)).run(["logits"], inputs) for name in "ca")
@@ -148,7 +148,7 @@ def test_the_example_in_the_readme(tmp_path, capsys, monkeypatch):
     code = next(part for part in parts if "onnxruntime" in part)
     monkeypatch.chdir(tmp_path)
     one = bptt.train(["anna", "bob", "carol"] * 5, report=None, hidden=8, steps=40, backend="numpy")
-    onnx.to_onnx(one, "dinosaurs.onnx")
+    one.export("onnx", "dinosaurs.onnx")
     exec(compile(code, "README.md", "exec"), {})
     likeliest = max(one.next("")[:1], key=lambda pair: pair[1])[0]
     assert capsys.readouterr().out.strip() == likeliest
@@ -160,8 +160,8 @@ def test_what_cannot_be_exported_is_told_in_words(tmp_path, monkeypatch):
         with pytest.raises(
             InputError, match="2,428 bytes of weights: an ONNX file holds at most 2,000: export --to torch instead"
         ):
-            onnx.to_onnx(trained(), tmp_path / "model.onnx")
+            trained().export("onnx", tmp_path / "model.onnx")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs onnx, which is not installed: pip install 'bptt\[onnx\]'"):
-        onnx.to_onnx(trained(), tmp_path / "model.onnx")
+        trained().export("onnx", tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

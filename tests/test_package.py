@@ -44,7 +44,7 @@ def test_files_that_are_not_python_are_installed():
     """From a wheel, as nox installs the package, this reads what the wheel holds."""
     files = importlib.resources.files("bptt")
     assert files.joinpath("py.typed").is_file()
-    assert files.joinpath("text", "data", "dinosaurs.txt").read_text("utf-8").startswith("aardonyx\n")
+    assert files.joinpath("data", "builtin", "dinosaurs.txt").read_text("utf-8").startswith("aardonyx\n")
 
 
 def test_nothing_else_is_installed():

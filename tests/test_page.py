@@ -60,7 +60,7 @@ def browser(request):
 
 
 def opened(browser, one, folder):
-    web_page.to_page(one, folder / "page.html")
+    one.export("page", folder / "page.html")
     browser.get((folder / "page.html").as_uri())
     return browser
 
@@ -237,7 +237,7 @@ def test_it_is_one_file_that_asks_for_nothing(tmp_path, capsys, monkeypatch):
 
 
 def test_nothing_in_a_model_ends_the_script_that_it_stands_in(tmp_path):
-    web_page.to_page(trained(), tmp_path / "page.html")
+    trained().export("page", tmp_path / "page.html")
     source = (tmp_path / "page.html").read_text("utf-8")
     assert source.count("</script>") == 2
     found = json.loads(re.search(r'id="model">(.*?)</script>', source)[1])
@@ -246,5 +246,5 @@ def test_nothing_in_a_model_ends_the_script_that_it_stands_in(tmp_path):
 
 
 def test_a_stream_is_written_on(tmp_path):
-    web_page.to_page(bptt.train(PROSE, report=None, hidden=4, steps=3, backend="numpy"), tmp_path / "page.html")
+    bptt.train(PROSE, report=None, hidden=4, steps=3, backend="numpy").export("page", tmp_path / "page.html")
     assert '"mode": "stream"' in (tmp_path / "page.html").read_text("utf-8")

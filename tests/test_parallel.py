@@ -36,11 +36,11 @@ WORK = """
 import sys, numpy as np, bptt
 sys.path.insert(0, "tests")
 from test_parallel import RUNS
-from bptt.nn import packing
+from bptt.nn import tree
 found = {}
 for number in map(int, sys.argv[2:]):
     text, flags = RUNS[number]
-    found[str(number)] = packing.pack(bptt.train(text, report=None, **flags).params)
+    found[str(number)] = tree.pack(bptt.train(text, report=None, **flags).params)
 from mpi4py import MPI
 np.savez(f"{sys.argv[1]}/{MPI.COMM_WORLD.rank}.npz", **found)
 """
@@ -60,7 +60,7 @@ def mpiexec():
 
 
 def start(count, *command, **environment):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_FUSED": "0", **environment}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_KERNELS": "0", **environment}
     root = Path(__file__).parents[1]
     return subprocess.Popen(
         [mpiexec(), "-n", str(count), sys.executable, *map(str, command)],
@@ -90,7 +90,7 @@ def names(tmp_path):
 
 @pytest.mark.parametrize(("count", "numbers"), [(2, [0, 1, 2, 3, 4, 5]), (3, [2, 11]), (4, [8])])
 def test_processes_make_the_updates_of_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
-    monkeypatch.setenv("BPTT_FUSED", "0")
+    monkeypatch.setenv("BPTT_KERNELS", "0")
     assert run(count, "-c", WORK, tmp_path, *numbers)[0] == 0
     found = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
     for number in numbers:
@@ -256,14 +256,14 @@ def test_ctrl_c_in_one_that_has_not_met_the_others_ends_all(module, names):
 
 EARLY = """
 import os, signal, sys
-from bptt.training import preparation
+from bptt.training import setup
 
-def prepared(*arguments, was=preparation.from_scratch):
+def prepared(*arguments, was=setup.from_scratch):
     if os.environ["PMI_RANK"] == "1":
         os.kill(os.getpid(), signal.SIGUSR1)
     return was(*arguments)
 
-preparation.from_scratch = prepared
+setup.from_scratch = prepared
 from bptt.__main__ import main
 sys.argv[0] = "bptt"
 sys.exit(main())
@@ -288,7 +288,7 @@ def test_nccl_between_processes_without_gpus_is_refused(names):
 def test_two_processes_on_a_gpu_give_the_bits_of_micro_batches(cell, names, tmp_path):
     flags = (names, "--hidden", "5", "--batch", "4", "--cell", cell, "--steps", "60", "--backend", "cupy", "--require-backend")
     for count, more in ((1, ("--micro-batches", "2")), (2, ())):
-        code, _, err = run(count, *MAIN, *flags, *more, "--out", tmp_path / f"{count}", BPTT_FUSED="1")
+        code, _, err = run(count, *MAIN, *flags, *more, "--out", tmp_path / f"{count}", BPTT_KERNELS="1")
         assert code == 0, err
     one, two = (outcome(tmp_path / f"{count}") for count in (1, 2))
     assert [two[name] for name in ("model", "optimizer")] == [one[name] for name in ("model", "optimizer")]
@@ -306,10 +306,10 @@ FAILING = """
 import sys, bptt
 sys.path.insert(0, "tests")
 from mpi4py import MPI
-from bptt.training import shares, training
+from bptt.train_step import microbatches; from bptt.train_step import update
 from runs import NAMES
-calls, real, rank = [], shares.shares, MPI.COMM_WORLD.rank
-training.DRIFT = 4
+calls, real, rank = [], microbatches.shares, MPI.COMM_WORLD.rank
+update.DRIFT = 4
 
 def spy(*arguments):
     calls.append(arguments)
@@ -317,7 +317,7 @@ def spy(*arguments):
         {what}
     return real(*arguments)
 
-shares.shares = spy
+microbatches.shares = spy
 bptt.train(NAMES, report=None, steps=10**6, hidden=4, backend="numpy", distributed=True)
 """
 
@@ -327,7 +327,7 @@ bptt.train(NAMES, report=None, steps=10**6, hidden=4, backend="numpy", distribut
     [
         ("raise ValueError('lost')", 1, "process 1 of 2 ends all: Traceback"),
         ("sys.exit(3)", 1, "process 1 of 2 ends all: Traceback"),
-        ("training.UPDATES['adam'] = lambda theta, *rest: (theta + rest[0], rest[1])", 1, "are not the same any more"),
+        ("update.UPDATES['adam'] = lambda theta, *rest: (theta + rest[0], rest[1])", 1, "are not the same any more"),
     ],
 )
 def test_a_failure_of_one_ends_all(what, code, words):
@@ -383,7 +383,7 @@ def test_the_script_for_slurm_saves_and_goes_on(names, tmp_path):
     (tmp_path / "venv" / "bin" / "activate").write_text(f"PATH={tmp_path}:{Path(sys.executable).parent}:$PATH")
     (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" >> asked\n')
     (tmp_path / "scontrol").chmod(0o755)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_FUSED": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_KERNELS": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     job = subprocess.Popen(["bash", "job"], cwd=tmp_path, env=environment, **pipes)
     assert wait(job, lambda: bool(steps(tmp_path / "runs" / "names")))

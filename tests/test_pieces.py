@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import dispatch, kernels
+from bptt import acceleration, dispatch
 from bptt.display import plots
 from bptt.nn import gradient, model, segments, tree
 
@@ -115,13 +115,13 @@ def test_the_twins_do_the_same(cell):
     pytest.importorskip("numba", reason="numba is not installed: there are no twins")
     config, arguments = case(cell, 2, carried=True, rate=0.4)
     expected = model.loss_and_gradient(config, *arguments)
-    assert kernels.start()
+    assert acceleration.enable()
     try:
         for every in (1, 2, 3, T, "sqrt"):
             for (name, a), (_, b) in zip(tree.leaves(recomputed(config, every)(*arguments)), tree.leaves(expected)):
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=f"{every} {name}")
     finally:
-        kernels.stop()
+        dispatch.disable()
 
 
 # Past columns that are over
@@ -223,7 +223,7 @@ def test_all_steps_but_those_of_the_last_piece_are_computed_twice(monkeypatch, c
 
     monkeypatch.setattr(model, "run", counting)
     with dispatch.restored():
-        kernels.stop()  # a twin would run the steps of a piece by itself
+        dispatch.disable()  # a twin would run the steps of a piece by itself
         recomputed(config, every)(*arguments)
     assert sum(computed) == 2 * T - (T % every or every)
 
@@ -248,7 +248,7 @@ def test_memory_grows_with_the_root_of_the_steps(cell):
             tracemalloc.stop()
 
     with dispatch.restored():
-        kernels.stop()  # Python does not see what the twins take
+        dispatch.disable()  # Python does not see what the twins take
         function = lambda config, *given: in_pieces(config, every="sqrt")(*given)  # noqa: E731
         peak(16, function)  # what a first call keeps for ever
         short, long = (peak(steps, function) for steps in (256, 1024))

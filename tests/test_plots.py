@@ -215,7 +215,7 @@ def test_a_folder_that_is_not_there_is_an_oserror(tmp_path):
 @needs_matplotlib
 def test_matplotlib_comes_late_and_without_pyplot(tmp_path):
     code = (
-        "import pathlib, sys; from bptt.training import plots; print('matplotlib' in sys.modules);"
+        "import pathlib, sys; from bptt.display import plots; print('matplotlib' in sys.modules);"
         f"plots.curve([], pathlib.Path({str(tmp_path / 'curve.png')!r}), ''); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import bptt
+from bptt.display import text
 from bptt.inference import generate
-from bptt.training import messages
 
 NAMES = [a + b for a in "bdklm" for b in "aeio"]
 
@@ -99,7 +99,7 @@ def test_no_character_of_a_text_reaches_the_terminal_as_a_command(mode):
 def test_what_the_console_cannot_encode_is_a_question_mark(monkeypatch, encoding, shown):
     console = io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr(sys, "stdout", console)
-    messages.say("café 日")
+    text.print_safe("café 日")
     assert console.buffer.getvalue() == shown
 
 
@@ -116,6 +116,6 @@ def test_ctrl_c_in_the_last_words_cuts_them_short(monkeypatch, tmp_path):
 
 
 def test_printable():
-    assert messages.printable("é日 \x1b[m\t\n\u2028\x9b.") == "é日  [m    ."
-    assert messages.printable("👩\u200d🚀 \u200c.\u202a\u202e\u2066\u2069.") == "👩\u200d🚀 \u200c.    ."
-    assert messages.printable("a\tb\nc\r", "\n\t") == "a\tb\nc "
+    assert text.printable("é日 \x1b[m\t\n\u2028\x9b.") == "é日  [m    ."
+    assert text.printable("👩\u200d🚀 \u200c.\u202a\u202e\u2066\u2069.") == "👩\u200d🚀 \u200c.    ."
+    assert text.printable("a\tb\nc\r", "\n\t") == "a\tb\nc "

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from bptt import acceleration
 from bptt import backend as backends
 from bptt.errors import CaptureError
-from bptt.inference import generate, graphed
+from bptt.inference import generate
 from bptt.inference.generate import Ending
 from bptt.inference.sampling import Choice
 from bptt.nn import model, tree
@@ -26,7 +27,7 @@ def test_a_recorded_function_gives_what_the_function_does(error):
             raise error
         return action
 
-    replayed = graphed.replayed(function, record)
+    replayed = acceleration.graphed(function, record)
     rng, given, found = np.random.default_rng(0), [], []
     for n in (3, 3, 3, 4, 3, 4, 4):
         given.append(((rng.random(n), rng.random(n)), rng.random(n)))
@@ -48,7 +49,7 @@ def test_texts_written_by_a_recording_are_the_same(monkeypatch, ending):
         return np.array(list(generate.generate(*given, ending, generate.uniforms(5, 0, 70))))
 
     expected, recorded = written(here), []
-    monkeypatch.setattr(generate.kernels, "recorder", lambda: lambda action: recorded.append(action) or action)
+    monkeypatch.setattr(acceleration, "graph_recorder", lambda: lambda action: recorded.append(action) or action)
     monkeypatch.setattr(generate, "TOGETHER", 4)
     np.testing.assert_array_equal(written(where), expected)
     assert recorded or ending.newline == 0  # where so many end early that no two batches are of one size

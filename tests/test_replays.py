@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import dispatch, errors, kernels
+from bptt import acceleration, dispatch, errors
 from bptt.backend import select
 from bptt.config.settings import from_flags
 from bptt.data import batches
 from bptt.nn import gradient, tree
 from bptt.train_step import graphed, stepper
-from bptt.training import intervals, setup
+from bptt.training import setup
 from runs import NAMES, PROSE
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -37,7 +37,7 @@ class Recorder:
 @pytest.fixture(autouse=True)
 def _pure():
     with dispatch.restored():
-        kernels.stop()
+        dispatch.disable()
         yield
 
 
@@ -47,7 +47,7 @@ def ready(text=NAMES, **flags):
 
 
 def go(monkeypatch, run, recorder, many=5):
-    monkeypatch.setattr(kernels, "recorder", lambda: recorder)
+    monkeypatch.setattr(acceleration, "graph_recorder", lambda: recorder)
     pairs = list(stepper.updates(run.task, run.now.state, lambda _: many))
     return pairs[-1][0], [trace for _, traces in pairs for trace in traces], [len(traces) for _, traces in pairs]
 
@@ -81,7 +81,7 @@ def test_recorded_updates_are_those_of_update(monkeypatch, cell, text, flags):
 
 def test_states_that_were_given_stay_as_they_are(monkeypatch):
     run = ready(PROSE)
-    monkeypatch.setattr(kernels, "recorder", lambda: Recorder())
+    monkeypatch.setattr(acceleration, "graph_recorder", lambda: Recorder())
     get, seen = run.task.backend.get, []
     for state, traces in stepper.updates(run.task, run.now.state, lambda _: 4):
         arrays = [state.theta, *state.memory, state.states, state.alive, *(trace.loss for trace in traces)]
@@ -100,7 +100,7 @@ def test_what_cannot_be_recorded_is_asked_for_as_it_is(monkeypatch):
 
 
 def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch):
-    run, calls, act = ready(), [], graphed._act
+    run, calls, act = ready(), [], acceleration.GraphCache.run
 
     def failing(*arguments):
         calls.append(arguments)
@@ -108,8 +108,8 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch):
             raise KeyboardInterrupt
         act(*arguments)
 
-    monkeypatch.setattr(graphed, "_act", failing)
-    monkeypatch.setattr(kernels, "recorder", lambda: Recorder())
+    monkeypatch.setattr(acceleration.GraphCache, "run", failing)
+    monkeypatch.setattr(acceleration, "graph_recorder", lambda: Recorder())
     found = []
     with pytest.raises(KeyboardInterrupt):
         found.extend(stepper.updates(run.task, run.now.state, lambda _: 5))
@@ -125,7 +125,7 @@ def test_a_bad_update_is_found_as_without_a_recording(monkeypatch, text):
     flags = {"steps": 40, "optimizer": "sgd", "learning_rate": 1e300, "clip_norm": 1e6, "dtype": "float64", "backend": "strict"}
     words = []
     for recorder in (Recorder(), None):
-        monkeypatch.setattr(kernels, "recorder", lambda recorder=recorder: recorder)
+        monkeypatch.setattr(acceleration, "graph_recorder", lambda recorder=recorder: recorder)
         with pytest.raises((bptt.Diverged, bptt.TrainingWarning)) as failed:
             bptt.train(text, hidden=8, batch=6, report=None, **flags)
         words.append(str(failed.value))
@@ -175,4 +175,4 @@ def test_a_text_that_does_not_fit_the_device_is_not_recorded(monkeypatch):
     recorder = Recorder()
     go(monkeypatch, ready(), recorder)
     assert not recorder.recorded
-    assert intervals.LOOK > 5
+    assert stepper.SYNC_EVERY > 5

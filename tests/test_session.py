@@ -22,6 +22,7 @@ from bptt.display import plots
 from bptt.errors import InputError
 from bptt.inference.evaluation import Evaluation
 from bptt.nn import model, optimizers, tree
+from bptt.train_step import stepper
 from bptt.train_step.update import UPDATES
 from bptt.training import intervals, loop, setup
 
@@ -178,7 +179,7 @@ def test_a_row_is_the_mean_of_its_steps(tmp_path, monkeypatch):
         return result
 
     monkeypatch.setattr(model, "loss_and_gradient", spy)
-    monkeypatch.setenv("BPTT_FUSED", "0")  # a compiled gradient does not call it
+    monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     train(PROSE, steps=250, out=tmp_path / "m", length=5, dtype="float64")
     history = rows(tmp_path / "m")
     assert [row["step"] for row in history][:4] == [2, 4, 6, 8]
@@ -283,16 +284,16 @@ def test_a_run_says_every_few_seconds_how_far_it_is(monkeypatch):
 def test_the_device_is_looked_at_every_so_many_updates(monkeypatch, late):
     looked, look = [], loop._look
     monkeypatch.setattr(loop, "_look", lambda task, now, *more: looked.append(now.state.step) or look(task, now, *more))
-    monkeypatch.setattr(intervals, "unseen", lambda task: intervals.LOOK * late)
+    monkeypatch.setattr(intervals, "unseen", lambda task: stepper.SYNC_EVERY * late)
     train(steps=100_000, stop_after=130)
     assert looked == [*range(16 * late, 130, 16 * late), 130]
 
 
 def test_a_gpu_is_looked_at_more_rarely():
     task = setup.from_scratch(NAMES, from_flags({"steps": 3, "backend": "numpy"})).task
-    assert intervals.unseen(task) == intervals.LOOK
+    assert intervals.unseen(task) == stepper.SYNC_EVERY
     on_gpu = task._replace(backend=dataclasses.replace(task.backend, name="cupy"))
-    assert intervals.unseen(on_gpu) == intervals.LOOK * intervals.LATE > intervals.LOOK
+    assert intervals.unseen(on_gpu) == stepper.SYNC_EVERY * intervals.LATE > stepper.SYNC_EVERY
 
 
 def test_a_long_run_holds_the_numbers_of_few_updates(tmp_path, monkeypatch):
@@ -409,7 +410,7 @@ def spoilt(part):
 def test_what_is_not_finite_ends_the_run_before_the_update(monkeypatch, tmp_path, part, words, validation):
     spy, calls = spoilt(part)
     monkeypatch.setattr(model, "loss_and_gradient", spy)
-    monkeypatch.setenv("BPTT_FUSED", "0")  # a compiled gradient does not call it
+    monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     expected = rf"^step 27: NaN or infinity in {words}: try --learning-rate 0.001; the best model before, of step"
     with pytest.warns(errors.TrainingWarning, match=expected):
         trained = train(steps=100, validation=validation, learning_rate=0.01, out=tmp_path / "m")
@@ -507,14 +508,14 @@ def test_numbers_that_cannot_be_read_are_not_saved_as_if_they_had_been(at_update
 def test_a_loss_that_was_not_seen_yet_ends_the_run_whatever_ends_it(at_update, monkeypatch, tmp_path):
     spy, _ = spoilt("gradient")
     monkeypatch.setattr(model, "loss_and_gradient", spy)
-    monkeypatch.setenv("BPTT_FUSED", "0")  # a compiled gradient does not call it
+    monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     at_update(29, raises(RuntimeError("lost")))
     with pytest.warns(errors.TrainingWarning, match=r"^step 27: NaN or infinity in the gradient of layers.0.Waa"):
         trained = train(steps=1000, evaluate_every=10, keep=1, out=tmp_path / "m")
     assert trained.record["ended"] == "diverged"
     assert saved_steps(tmp_path / "m")[-1] == 20
     monkeypatch.undo()
-    monkeypatch.setenv("BPTT_FUSED", "0")  # as the run began
+    monkeypatch.setenv("BPTT_KERNELS", "0")  # as the run began
     assert bptt.train(NAMES, resume=tmp_path / "m", stop_after=1, report=None).record["ended"] == "paused"
 
 
@@ -551,7 +552,7 @@ def test_a_refused_resume_changes_nothing(tmp_path):
 def test_a_program_is_told_how_a_run_ended(monkeypatch, tmp_path):
     spy, _ = spoilt("loss")
     monkeypatch.setattr(model, "loss_and_gradient", spy)
-    monkeypatch.setenv("BPTT_FUSED", "0")  # a compiled gradient does not call it
+    monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     news = []
     with pytest.warns(errors.TrainingWarning):
         train(steps=100, json=True, news=news, out=tmp_path / "m")

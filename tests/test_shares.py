@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import dispatch, kernels
+from bptt import dispatch
 from bptt.config.settings import from_flags
 from bptt.data.batches import Window
 from bptt.nn import tree
@@ -20,9 +20,9 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 
 @pytest.fixture(autouse=True)
 def _pure(monkeypatch):
-    monkeypatch.setenv("BPTT_FUSED", "0")
+    monkeypatch.setenv("BPTT_KERNELS", "0")
     with dispatch.restored():
-        kernels.stop()
+        dispatch.disable()
         yield
 
 

@@ -280,12 +280,13 @@ def test_a_forged_record(original, tmp_path, part, value, words):
 MEASURE = """
 import json, os, resource, sys, time
 from pathlib import Path
-from bptt.training import checkpoint
+from bptt import errors
+from bptt.checkpoint import store
 
 def said(place):
     try:
-        checkpoint.read(Path(place), run=True)
-    except checkpoint.CheckpointError as error:
+        store.read(Path(place), run=True)
+    except errors.CheckpointError as error:
         return str(error)
 
 for place in sys.argv[1:]:

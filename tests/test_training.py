@@ -43,7 +43,7 @@ def steps(monkeypatch):
 
     def spy(theta, config, x, y, mask, states, keep, *rest):
         result = real(theta, config, x, y, mask, states, keep, *rest)
-        if config.vocabulary > 1:  # what compiled twins are rehearsed with has one symbol
+        if config.vocabulary > 1:  # what compiled kernels are rehearsed with has one symbol
             seen.append({"theta": theta, "x": x, "states": states, "keep": keep, "after": result[2]})
         return result
 

@@ -1,4 +1,4 @@
-"""The compiled twins in a run: chosen, named, switched off, missing; the same bits whether it was stopped or not.
+"""The compiled kernels in a run: chosen, named, switched off, missing; the same bits whether it was stopped or not.
 
 Where Numba is not installed, a run is shown twins that do nothing.
 """
@@ -16,7 +16,7 @@ import pytest
 
 import accelerated
 import bptt
-from bptt import acceleration, dispatch, kernels, system
+from bptt import acceleration, dispatch, system
 from bptt import backend as backends
 from bptt.config.settings import from_flags
 from bptt.display import plots
@@ -44,8 +44,8 @@ TEXT = "\n".join(NAMES) + "\n"
 @pytest.fixture(autouse=True)
 def _pure(monkeypatch):
     """Begin without twins, and without the pictures that take longer than all the rest."""
-    kernels.stop()
-    monkeypatch.delenv("BPTT_FUSED", raising=False)
+    dispatch.disable()
+    monkeypatch.delenv("BPTT_KERNELS", raising=False)
     monkeypatch.setattr(plots, "available", lambda: False)
 
 
@@ -54,9 +54,13 @@ def pretended(monkeypatch):
     """A function that lets twins be there, or not."""
 
     def pretend(name):
-        monkeypatch.setattr(kernels, "start", lambda *_: name)
-        monkeypatch.setattr(kernels, "name", lambda: name)
-        monkeypatch.setattr(kernels, "new", lambda: False)
+        monkeypatch.setattr(acceleration, "enable", lambda *_: name)
+        monkeypatch.setattr(
+            acceleration,
+            "compiled_by",
+            lambda backend=None: name if backend is None or backend.name in acceleration.LIBRARIES else "",
+        )
+        monkeypatch.setattr(acceleration, "cache_is_empty", lambda: False)
 
     pretend("numba 9")
     return pretend
@@ -86,7 +90,7 @@ def test_a_run_says_what_compiled_its_twins(tmp_path, pretended):
 
 
 def test_a_run_says_which_loops_go_step_by_step(pretended, monkeypatch):
-    monkeypatch.setattr(kernels, "fits", lambda cell, hidden, batch, size: (cell, size) != ("gru", 8))
+    monkeypatch.setattr(acceleration, "single_launch", lambda cell, hidden, batch, size: (cell, size) != ("gru", 8))
     assert ", compiled by numba 9\n" in train()[1]
     assert (
         "9, which takes a kernel for each step: weights or batch are too large to stay on the chip\n"
@@ -95,7 +99,7 @@ def test_a_run_says_which_loops_go_step_by_step(pretended, monkeypatch):
 
 
 def test_what_has_to_fit_on_the_chip_is_a_part_of_a_batch(pretended, monkeypatch):
-    monkeypatch.setattr(kernels, "fits", lambda cell, hidden, batch, size: batch <= 3)
+    monkeypatch.setattr(acceleration, "single_launch", lambda cell, hidden, batch, size: batch <= 3)
     words = "which takes a kernel for each step"
     assert words in train(batch=6)[1]
     assert words not in train(batch=6, micro_batches=2)[1]
@@ -105,8 +109,8 @@ def test_what_has_to_fit_on_the_chip_is_a_part_of_a_batch(pretended, monkeypatch
 def test_where_twins_fail_in_one_process_none_uses_them(monkeypatch):
     """A process alone without them would round in another way than the others."""
     given_up, config, here = [], model.Config("gru", 3, 4), backends.select("numpy")
-    monkeypatch.setattr(acceleration, "name", lambda backend: "numba 9")
-    monkeypatch.setattr(kernels, "give_up", lambda library, why: given_up.append((library, why)))
+    monkeypatch.setattr(acceleration, "compiled_by", lambda backend: "numba 9")
+    monkeypatch.setattr(acceleration, "give_up", lambda library, why: given_up.append((library, why)))
     own, real = threading.local(), model.forward
 
     def forward(*arguments):
@@ -119,7 +123,7 @@ def test_where_twins_fail_in_one_process_none_uses_them(monkeypatch):
     def work(among):
         own.rank = among.rank
         with warnings.catch_warnings(action="ignore"):
-            acceleration.rehearse(config, here, among)
+            acceleration.warm_up(config, here, among)
 
     together(3, work)
     assert given_up == [("numpy", "MemoryError: on this one")] * 3
@@ -134,10 +138,10 @@ def test_a_run_without_twins_says_nothing(tmp_path, pretended):
 
 def test_the_first_run_says_what_it_waits_for(pretended, monkeypatch):
     assert "wait" not in train()[1]
-    monkeypatch.setattr(kernels, "new", lambda: True)
+    monkeypatch.setattr(acceleration, "cache_is_empty", lambda: True)
     assert "\nwait   for the compiler, in the first run on this processor\n" in train()[1]
     pretended("")
-    monkeypatch.setattr(kernels, "new", lambda: True)
+    monkeypatch.setattr(acceleration, "cache_is_empty", lambda: True)
     assert "wait" not in train()[1]
 
 
@@ -151,13 +155,13 @@ def test_where_a_twin_cannot_the_function_does(monkeypatch, rng):
 
 def test_other_backends_have_no_twins(monkeypatch, pretended):
     strict = backends.select("strict")
-    assert acceleration.name(strict) == ""
-    assert acceleration.name(backends.select("numpy")) == "numba 9"
+    assert acceleration.compiled_by(strict) == ""
+    assert acceleration.compiled_by(backends.select("numpy")) == "numba 9"
     asked = []
-    monkeypatch.setattr(kernels, "start", asked.append)
-    acceleration.load(strict)
+    monkeypatch.setattr(acceleration, "enable", asked.append)
+    acceleration.enable_for(strict)
     assert asked == ["strict"]
-    assert kernels.obstacle("strict") == "there are none for strict"
+    assert acceleration.unavailable_reason("strict") == "there are none for strict"
     trained, said = train(backend="strict", steps=2)
     assert trained.record["compiled"] == ""
     assert "compiled" not in said
@@ -169,8 +173,8 @@ def test_other_backends_have_no_twins(monkeypatch, pretended):
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("numba 9", "", "with compiled twins before and goes on without"),
-        ("", "numba 9", "without compiled twins before and goes on with"),
+        ("numba 9", "", "with compiled kernels before and goes on without"),
+        ("", "numba 9", "without compiled kernels before and goes on with"),
     ],
 )
 def test_a_run_that_goes_on_in_another_way_warns(tmp_path, pretended, before, after, words):
@@ -190,7 +194,7 @@ def test_a_run_that_goes_on_on_another_backend_does_not_warn(tmp_path, pretended
 
 @pytest.mark.parametrize("record", [{}, {"compiled": 3, "backend": 5}, {"compiled": [], "backend": {"ran": ["numpy"]}}])
 def test_a_record_that_says_nothing_of_twins_is_not_compared(pretended, record):
-    acceleration.compare(record, backends.select("numpy"))
+    acceleration.warn_if_changed(record, backends.select("numpy"))
 
 
 @REAL
@@ -211,7 +215,7 @@ def test_a_run_in_sessions_ends_in_the_bits_of_one_in_one_go(tmp_path, cell, dty
 @CELLS
 def test_a_run_is_the_same_without_twins_but_for_rounding(monkeypatch, cell):
     compiled, _ = train(cell=cell, dtype="float64")
-    monkeypatch.setenv("BPTT_FUSED", "0")
+    monkeypatch.setenv("BPTT_KERNELS", "0")
     pure, said = train(cell=cell, dtype="float64")
     assert "compiled" not in said
     assert pure.record["compiled"] == ""
@@ -225,17 +229,17 @@ def test_a_run_is_the_same_without_twins_but_for_rounding(monkeypatch, cell):
 @REAL
 def test_after_a_run_everything_is_as_before(monkeypatch):
     seen = []
-    monkeypatch.setattr(system, "keep_memory", lambda: seen.append(kernels.name()))
+    monkeypatch.setattr(system, "keep_memory", lambda: seen.append(acceleration.compiled_by()))
     train()
     assert seen == [seen[0]]
     assert seen[0].startswith("numba ")
-    assert kernels.name() == ""
-    dry_run.explain(TEXT, from_flags({**SMALL, "steps": 3}), lambda *_: seen.append(kernels.name()))
+    assert acceleration.compiled_by() == ""
+    dry_run.explain(TEXT, from_flags({**SMALL, "steps": 3}), lambda *_: seen.append(acceleration.compiled_by()))
     assert seen == [seen[0]] * 3
-    assert kernels.name() == ""
-    kernels.start()
+    assert acceleration.compiled_by() == ""
+    acceleration.enable()
     train()
-    assert kernels.name() == seen[0]
+    assert acceleration.compiled_by() == seen[0]
 
 
 @REAL
@@ -249,8 +253,8 @@ def test_the_rehearsal_compiles_all_that_a_run_calls(monkeypatch, cell):
         return sum(len(function.signatures) for function in functions.values())
 
     counts = []
-    rehearse = acceleration.rehearse
-    monkeypatch.setattr(acceleration, "rehearse", lambda *given: (rehearse(*given), counts.append(compiled())))
+    rehearse = acceleration.warm_up
+    monkeypatch.setattr(acceleration, "warm_up", lambda *given: (rehearse(*given), counts.append(compiled())))
     train(cell=cell)
     assert counts == [compiled()]
 
@@ -261,20 +265,22 @@ def test_twins_that_fail_are_left_out(monkeypatch):
         raise RuntimeError("no pointers any more")
 
     expected, _ = train()
-    monkeypatch.setenv("BPTT_FUSED", "0")
+    monkeypatch.setenv("BPTT_KERNELS", "0")
     pure, _ = train()
-    monkeypatch.delenv("BPTT_FUSED")
+    monkeypatch.delenv("BPTT_KERNELS")
     unused = "vanilla", "lstm", "loss", "gradient.piece"  # by this run
     for name, function in accelerated.functions().items():
         if np.ndarray not in function.kernels:
             continue
-        kernels._given_up.clear()  # by the run before
+        acceleration._given_up.clear()  # by the run before
         with monkeypatch.context() as patch:
             patch.setitem(function.kernels, np.ndarray, fails)
             if name.startswith(unused) or name.endswith("_backward"):
                 np.testing.assert_array_equal(tree.pack(train()[0].params), tree.pack(expected.params))
                 continue
-            with pytest.warns(KernelWarning, match=r"^the compiled twins fail here: RuntimeError: no pointers any more: going"):
+            with pytest.warns(
+                KernelWarning, match=r"^the compiled kernels fail here: RuntimeError: no pointers any more: going"
+            ):
                 trained, _ = train()
             np.testing.assert_array_equal(tree.pack(trained.params), tree.pack(pure.params))
 
@@ -284,10 +290,10 @@ def test_twins_that_fail_are_left_out(monkeypatch):
 
 @pytest.mark.parametrize("value", ["0", ""])
 def test_switched_off(monkeypatch, value):
-    monkeypatch.setenv("BPTT_FUSED", value)
-    assert kernels.start() == kernels.name() == ""
-    assert kernels.obstacle() == "BPTT_FUSED=0 switches them off"
-    assert not kernels.new()
+    monkeypatch.setenv("BPTT_KERNELS", value)
+    assert acceleration.enable() == acceleration.compiled_by() == ""
+    assert acceleration.unavailable_reason() == "BPTT_KERNELS=0 switches them off"
+    assert not acceleration.cache_is_empty()
 
 
 @pytest.mark.parametrize(
@@ -310,7 +316,7 @@ def test_numba_that_compiles_nothing():
 
 def told(**env):
     """What a process of its own uses, and what is in the way there."""
-    code = "from bptt import fused; print(fused.start(), fused.obstacle(), sep='\\n')"
+    code = "from bptt import acceleration as a; print(a.enable(), a.unavailable_reason(), sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=False)
     return tuple(done.stdout.splitlines())
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bptt
-from bptt import dispatch, kernels
+from bptt import acceleration, dispatch
 from bptt.config.settings import from_flags
 from bptt.nn import optimizers, segments, tree
 from bptt.train_step import stepper
@@ -23,14 +23,14 @@ CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 
 @pytest.fixture(params=["pure", "twins"], autouse=True)
 def _both(request, monkeypatch):
-    """Each test without compiled twins, and with them where they can be."""
+    """Each test without compiled kernels, and with them where they can be."""
     with dispatch.restored():
-        kernels.stop()
-        monkeypatch.setenv("BPTT_FUSED", "0")
+        dispatch.disable()
+        monkeypatch.setenv("BPTT_KERNELS", "0")
         if request.param == "twins":
             pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
-            monkeypatch.setenv("BPTT_FUSED", "1")
-            assert kernels.start()
+            monkeypatch.setenv("BPTT_KERNELS", "1")
+            assert acceleration.enable()
         yield
 
 
@@ -107,7 +107,7 @@ def test_an_update_that_fails_is_found_as_if_it_had_been_made_alone(monkeypatch,
     np.testing.assert_array_equal(many.theta, one.theta)
     words = []
     for most in (16, 1):
-        monkeypatch.setattr(intervals, "LOOK", most)
+        monkeypatch.setattr(intervals, "SYNC_EVERY", most)
         with pytest.raises((bptt.Diverged, bptt.TrainingWarning)) as failed:
             bptt.train(NAMES, hidden=8, report=None, **flags)
         words.append(str(failed.value))
@@ -158,7 +158,7 @@ def test_nothing_due_is_passed_over(evaluate, save, steps, first, stop):
     step, arrived = first, []
     while step < end:
         free = intervals.free(task, step, first)
-        assert 1 <= free <= intervals.LOOK
+        assert 1 <= free <= stepper.SYNC_EVERY
         step = min(step + free, steps)
         arrived.append(step)
     assert [step for step in range(first + 1, end + 1) if due(step)] == [step for step in arrived if due(step)]

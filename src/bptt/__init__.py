@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from bptt import inspect
     from bptt.errors import CheckpointError, Diverged, InputError, OutOfMemory, TrainingWarning
-    from bptt.inference.language_model import LanguageModel, load
+    from bptt.inference.language_model import LanguageModel, from_torch, load
     from bptt.training.trainer import train
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "OutOfMemory",
     "TrainingWarning",
     "__version__",
+    "from_torch",
     "inspect",
     "load",
     "train",
@@ -36,9 +37,9 @@ def __getattr__(name: str) -> "Any":
         raise AttributeError(f"module 'bptt' has no attribute {name!r}")
     import bptt.inspect  # noqa: F401  # a module is found in here as soon as it is imported
     from bptt.errors import CheckpointError, Diverged, InputError, OutOfMemory, TrainingWarning
-    from bptt.inference.language_model import LanguageModel, load
+    from bptt.inference.language_model import LanguageModel, from_torch, load
     from bptt.training.trainer import train
 
-    public = (CheckpointError, Diverged, InputError, LanguageModel, OutOfMemory, TrainingWarning, load, train)
+    public = (CheckpointError, Diverged, InputError, LanguageModel, OutOfMemory, TrainingWarning, from_torch, load, train)
     globals().update({thing.__name__: thing for thing in public})  # the next time, nothing has to be asked
     return globals()[name]

@@ -1,57 +1,140 @@
-"""The compiled twins of the maths in a run: loaded, called for the first time, and what is said of them."""
+"""Kernels in a run: enabled for a library, compiled ahead, named; and CUDA graphs of what a run asks of a GPU.
+
+Kernels exist for NumPy arrays, where Numba is installed (kernels/cpu), and for CuPy arrays (kernels/cuda). None is needed for
+anything: without them the pure functions run.
+"""
 
 import contextlib
+import functools
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from bptt import dispatch, kernels, system
-from bptt.backend import Backend
+from bptt import dispatch, system
+from bptt.backend import Array, Backend, namespace
+from bptt.dispatch import Action
 from bptt.distributed import process_group
 from bptt.distributed.process_group import ALONE, Ranks
-from bptt.errors import KernelWarning
+from bptt.errors import CaptureError, KernelWarning
 from bptt.nn import gradient, model, optimizers, tree
 
+LIBRARIES = ("numpy", "cupy")  # for whose arrays there are kernels
+SWITCH = "BPTT_KERNELS"  # environment variable; 0 leaves the kernels out
 
-def load(backend: Backend) -> None:
-    """Use what makes a run on this backend faster: twins, and on NumPy memory that is kept."""
-    kernels.start(backend.name)
+_given_up: dict[str, str] = {}  # why, by the library
+
+
+def enable(library: str = "numpy") -> str:
+    """Enable the kernels for arrays of a library, unless something is in the way.
+
+    Returns what compiled the kernels that are enabled now, in words; empty for none.
+    """
+    dispatch.disable()
+    if not unavailable_reason(library):
+        dispatch.enable(_kernel_module(library).ARRAY)
+    return compiled_by()
+
+
+def enable_for(backend: Backend) -> None:
+    """Enable what makes a run on this backend faster: kernels, and on NumPy an allocator that keeps freed memory."""
+    enable(backend.name)
     if backend.name == "numpy":
         system.keep_memory()
 
 
+def give_up(library: str, why: str) -> None:
+    """Enable no kernels for arrays of a library any more in this process."""
+    dispatch.disable()
+    _given_up[library] = why
+
+
+def compiled_by(backend: Backend | None = None) -> str:
+    """What compiled the kernels that are enabled, with its version; empty for none, and for a backend that has none."""
+    if backend is not None and backend.name not in LIBRARIES:
+        return ""
+    return "".join(_kernel_module(array_type.__module__.partition(".")[0]).NAME for array_type in dispatch.enabled())
+
+
+def unavailable_reason(library: str = "numpy") -> str:
+    """Why there are no kernels for arrays of a library here, with the remedy; empty where there are."""
+    if os.environ.get(SWITCH, "1") in ("0", ""):
+        return f"{SWITCH}=0 switches them off"
+    if library in _given_up:
+        return f"they fail here: {_given_up[library]}"
+    return _unavailable_reason(library) if library in LIBRARIES else f"there are none for {library}"
+
+
+@functools.cache
+def _unavailable_reason(library: str) -> str:
+    compiler = {"numpy": "Numba", "cupy": "CuPy"}[library]
+    try:
+        _kernel_module(library)
+    except ImportError as error:
+        if error.name == "numba":
+            return "Numba is not installed (remedy: pip install numba)"
+        return f"{compiler} cannot be imported: {error} (remedy: upgrade it)"
+    except Exception as error:  # a library that this was not written for, or half of one
+        return f"{compiler} cannot be used: {type(error).__name__}: {error} (remedy: another version of it)"
+    return ""
+
+
+def _kernel_module(library: str) -> Any:
+    """The package of the kernels for arrays of a library, which registers them when it is imported."""
+    if library == "cupy":
+        from bptt.kernels import cuda
+
+        return cuda
+    from bptt.kernels import cpu
+
+    return cpu
+
+
 @contextlib.contextmanager
-def on_a_gpu(backend: Backend) -> Iterator[None]:
-    """Use twins here if the backend is a GPU, where the functions of CuPy's own would wait for the host most of the time."""
+def gpu_kernels(backend: Backend) -> Iterator[None]:
+    """Enable kernels inside the block if the backend is a GPU, where CuPy's own functions would mostly wait for the host."""
     with dispatch.restored():
         if backend.name == "cupy":
-            kernels.start(backend.name)
+            enable(backend.name)
         yield
 
 
 @contextlib.contextmanager
-def for_sampling(backend: Backend) -> Iterator[None]:
-    """Use twins here if the backend is a GPU, and none on a CPU: those would pack the weights anew for each character."""
-    with on_a_gpu(backend):
+def sampling_kernels(backend: Backend) -> Iterator[None]:
+    """Enable kernels inside the block on a GPU, and none on a CPU: those would pack the weights anew for each character."""
+    with gpu_kernels(backend):
         if backend.name == "numpy":
-            kernels.stop()
+            dispatch.disable()
         yield
 
 
-def name(backend: Backend) -> str:
-    """What compiled the twins that a run on this backend uses; nothing where it uses none."""
-    return kernels.name() if backend.name in kernels.LIBRARIES else ""
+def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
+    """Whether the loop over time of a layer is one kernel, in numbers of `size` bytes; False: a kernel for each step."""
+    if not compiled_by().startswith("nvrtc"):
+        return True
+    from bptt.kernels.cuda import recurrence
+
+    return bool(recurrence.fits(cell, hidden, batch, size))
 
 
-def rehearse(config: model.Config, backend: Backend, among: Ranks = ALONE) -> None:
-    """Compile, or find on disk, what every run calls; go on without twins, with a warning, where that fails.
+def cache_is_empty() -> bool:
+    """Whether the enabled kernels for NumPy are not on disk yet, so that their first calls compile them."""
+    if not compiled_by().startswith("numba"):
+        return False
+    from bptt.kernels.cpu import jit
 
-    Where it fails in one of several processes, which all call this, none uses them: they would round in other ways.
-    Gradients in pieces call more, which takes some seconds once.
+    return not jit.kept()
+
+
+def warm_up(config: model.Config, backend: Backend, among: Ranks = ALONE) -> None:
+    """Compile the kernels that every run calls, or load them from disk; go on without kernels, with a warning, if that fails.
+
+    If it fails in one of several processes, which all call this, none uses kernels: the others would round differently.
+    Gradients in segments call more kernels, whose compilation takes some seconds once.
     """
-    if not name(backend):
+    if not compiled_by(backend):
         return
     small = model.Config(config.cell, 1, 1)
     params = tree.transform(backend.put, model.init(small, np.random.default_rng(0)))
@@ -67,15 +150,87 @@ def rehearse(config: model.Config, backend: Backend, among: Ranks = ALONE) -> No
     except Exception as error:  # a compiler that this was not written for, say
         problem = f"{type(error).__name__}: {error!s:.200}"
     if problem := next(filter(None, process_group.each(among, problem)), ""):
-        kernels.give_up(backend.name, problem)
-        warnings.warn(f"the compiled twins fail here: {problem}: going on without them", KernelWarning, stacklevel=2)
+        give_up(backend.name, problem)
+        warnings.warn(f"the compiled kernels fail here: {problem}: going on without them", KernelWarning, stacklevel=2)
 
 
-def compare(record: dict[str, Any], backend: Backend) -> None:
-    """Warn if the session before, which the record of a run tells of, used twins and this one does not, or the reverse."""
+def warn_if_changed(record: dict[str, Any], backend: Backend) -> None:
+    """Warn if a run used kernels before, as its record says, and does not now, or the reverse."""
     before, ran = bool(record.get("compiled")), record.get("backend")
     on_numpy = backend.name == "numpy" and isinstance(ran, dict) and ran.get("ran") == "numpy"
-    if on_numpy and before != bool(name(backend)):
-        was, goes_on = ("with", "without") if before else ("without", "with")
-        changed = f"the run was {was} compiled twins before and goes on {goes_on} them"
-        warnings.warn(f"{changed}: its numbers will be the same but for rounding, not bit for bit", KernelWarning, stacklevel=2)
+    if on_numpy and before != bool(compiled_by(backend)):
+        was, now = ("with", "without") if before else ("without", "with")
+        changed = f"the run was {was} compiled kernels before and goes on {now} them"
+        warnings.warn(f"{changed}: its numbers will be equal up to rounding, not bit for bit", KernelWarning, stacklevel=2)
+
+
+# CUDA graphs
+
+
+def graph_recorder() -> Callable[[Action], Action] | None:
+    """Make a function that captures an action in a CUDA graph; None where the enabled kernels cannot be captured.
+
+    The function takes an action that has been called once before, and returns one that repeats it on the same memory.
+    """
+    if not compiled_by().startswith("nvrtc"):
+        return None
+    from bptt.kernels.cuda import graphs
+
+    recorder: Callable[[Action], Action] = graphs.recorder()
+    return recorder
+
+
+class GraphCache:
+    """Actions by key, each captured in a CUDA graph: called first, which warms it up, then captured, and replayed ever after.
+
+    An action reads and writes arrays that stay in place. One that cannot be captured is called each time.
+    """
+
+    def __init__(self, record: Callable[[Action], Action]) -> None:
+        self._record = record  # a `graph_recorder`
+        self._actions: dict[Any, Action] = {}
+        self._warm: set[Any] = set()  # called once, and not captured yet
+
+    def run(self, key: Any, make: Callable[[], Action]) -> None:
+        """Run the action of a key, which `make` makes the first time."""
+        if key not in self._actions:
+            self._actions[key] = make()
+            self._warm.add(key)
+        elif key in self._warm:
+            self._warm.remove(key)
+            with contextlib.suppress(CaptureError):  # matrix products of CuPy's own, in the pure functions
+                self._actions[key] = self._record(self._actions[key])
+        self._actions[key]()
+
+
+def graphed(function: Callable[..., Any], record: Callable[[Action], Action]) -> Callable[..., Any]:
+    """A function of trees of arrays that gives a tree, captured in a CUDA graph for each combination of shapes.
+
+    `record` is a `graph_recorder`.
+    """
+    graphs = GraphCache(record)
+    buffers: dict[Any, tuple[Any, Any]] = {}  # by the shapes: what the action reads and writes
+
+    def call(*trees: Any) -> Any:
+        shapes = tuple(array.shape for array in tree.flat(trees))
+        if shapes not in buffers:
+            result = function(*trees)
+            buffers[shapes] = _copy(trees), _copy(result)
+            return result
+        inputs, outputs = buffers[shapes]
+        _fill(inputs, trees)
+        graphs.run(shapes, lambda: lambda: _fill(outputs, function(*inputs)))
+        return _copy(outputs)
+
+    return call
+
+
+def _copy(arrays: Any) -> Any:
+    return tree.transform(lambda array: namespace(array).asarray(array, copy=True), arrays)
+
+
+def _fill(targets: Any, sources: Any) -> None:
+    """Write the arrays of one tree into those of another."""
+    target: Array
+    for target, source in zip(tree.flat(targets), tree.flat(sources)):
+        target[...] = source

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast
 P = ParamSpec("P")
 Result = TypeVar("Result", covariant=True)
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+Action = Callable[[], None]  # what can be captured in a CUDA graph
 
 
 _enabled: set[type] = set()  # the types of arrays whose kernels are called

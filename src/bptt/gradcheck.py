@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt import acceleration, dispatch, kernels
+from bptt import acceleration, dispatch
 from bptt import backend as backends
 from bptt.backend import Backend, HostArray
 from bptt.data.dataset import generator
@@ -60,11 +60,11 @@ def checks(name: str, *, require: bool = False) -> Iterator[Check]:
         for compiled in (False, True):
             for dtype in ("float64", "float32"):
                 backend = backends.select(here, dtype)
-                kernels.stop()
-                by = kernels.start(backend.name) if compiled else ""
+                dispatch.disable()
+                by = acceleration.enable(backend.name) if compiled else ""
                 for config in (case(cell, T=1, B=1, V=1, H=1).config for cell in model.CELLS):
-                    acceleration.rehearse(config, backend)  # gives them up, with a warning, where they fail
-                if compiled and not kernels.name():
+                    acceleration.warm_up(config, backend)  # gives them up, with a warning, where they fail
+                if compiled and not acceleration.compiled_by():
                     return
                 for cell in model.CELLS:
                     yield from _of_a_cell(cell, backend, by)
@@ -85,7 +85,7 @@ def _of_a_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
     if compiled:
         got["layers"] = layer_by_layer(large, backend)
     with dispatch.restored():
-        kernels.stop()
+        dispatch.disable()
         mean, d = loss_and_gradient(large, backends.select("numpy", "float64"))
     for what, one in got.items():
         expected = mean if what == "loss" else d

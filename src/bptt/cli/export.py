@@ -2,17 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from bptt.cli.console import say
 from bptt.cli.parser import app
 from bptt.data.corpus import Mode
-from bptt.export import onnx, pytorch, web_page
-from bptt.inference.language_model import load
+from bptt.export import EXPORTERS, ExportFormat
+from bptt.inference.language_model import from_torch, load
 
 
 @app.command
-def export(run: Path, /, *, to: Literal["torch", "onnx", "page"], out: Path | None = None) -> int:
+def export(run: Path, /, *, to: ExportFormat, out: Path | None = None) -> int:
     """Write a saved model into a file for another program.
 
     torch: safetensors that a PyTorch network loads with strict=True, a torch.nn.RNN, GRU or LSTM named rnn and a
@@ -28,14 +27,8 @@ def export(run: Path, /, *, to: Literal["torch", "onnx", "page"], out: Path | No
     out
         The file, which must not exist yet; by default the name of the model, .safetensors, .onnx or .html, here.
     """
-    formats = {
-        "torch": ("safetensors", pytorch.to_torch),
-        "onnx": ("onnx", onnx.to_onnx),
-        "page": ("html", web_page.to_page),
-    }
-    ending, write = formats[to]
-    out = Path(f"{os.path.basename(os.path.abspath(run))}.{ending}") if out is None else out
-    write(load(run, backend="numpy"), out)
+    out = Path(os.path.basename(os.path.abspath(run)) + EXPORTERS[to].suffix) if out is None else out
+    load(run, backend="numpy").export(to, out)
     say(f"saved in {out}")
     return 0
 
@@ -59,7 +52,7 @@ def import_(file: Path, /, *, out: Path, symbols: str | None = None, mode: Mode 
     mode
         Of a file that does not say so: whether the network knows lines, or one stream.
     """
-    trained = pytorch.from_torch(file, symbols=symbols, mode=mode)
+    trained = from_torch(file, symbols=symbols, mode=mode)
     trained.save(out)
     zero = "" if trained.params.initial else "texts begin from states of zero, since the file says no others\n"
     say(f"saved in {out}\n{zero}more: bptt sample {out} --count 10")

@@ -13,11 +13,11 @@ from bptt.cli.console import complain, printing, say, unwritten
 from bptt.cli.parser import BackendName, Dtype, Require, Text, app
 from bptt.config import settings
 from bptt.data import corpus
+from bptt.display.text import printable
 from bptt.errors import InputError
 from bptt.inference import scoring
 from bptt.inference.generate import Unknown
 from bptt.inference.language_model import LanguageModel, load
-from bptt.training.messages import printable
 
 Json = Annotated[bool, Parameter(name="--json", help="Print a JSON object a line, for other programs.")]
 

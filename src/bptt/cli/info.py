@@ -4,8 +4,8 @@ import json as json_
 from collections.abc import Callable
 from typing import Any
 
+from bptt import acceleration, system
 from bptt import backend as backends
-from bptt import kernels, system
 from bptt.cli.console import say
 from bptt.cli.parser import app
 from bptt.data import token_store
@@ -61,7 +61,7 @@ def cupy() -> dict[str, str]:
 
 def twins() -> dict[str, str]:
     """The compiled twins of the maths on NumPy, or what is in the way."""
-    obstacle = kernels.obstacle()
+    obstacle = acceleration.unavailable_reason()
     return {"usable": "no", "why": obstacle} if obstacle else {"usable": "yes"}
 
 

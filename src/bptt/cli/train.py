@@ -18,8 +18,8 @@ from bptt.errors import InputError
 from bptt.inference.language_model import LanguageModel
 from bptt.training import launch, messages, trainer
 from bptt.training.dry_run import explain
-from bptt.training.loop import Tell
 from bptt.training.signals import ALL, exit_code
+from bptt.training.state import Reporter
 
 RUNS = Path("runs")
 
@@ -77,8 +77,8 @@ def _train(text: str | None, settings: Settings, resume: Path | None, *, changed
 
 
 @contextlib.contextmanager
-def telling(settings: Settings, *, named: bool) -> Iterator[Tell]:
-    """How news is told: in a live panel on a terminal, else in lines, of JSON if so asked; `named` as `progress.plain`."""
+def telling(settings: Settings, *, named: bool) -> Iterator[Reporter]:
+    """How news is told: in a live panel on a terminal, else in lines, of JSON if so asked; `named` as `messages.plain`."""
     # a launcher of several processes mixes what they write, and may give each a terminal that nobody sees
     console = None if settings.quiet or settings.json or process_group.launched() > 1 else panel.terminal()
     if console is None:

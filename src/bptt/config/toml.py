@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bptt import files
+from bptt.config.defaults import Plan
 from bptt.config.settings import NAMES, Settings, check, flag, nearest
-from bptt.data.dataset import share_held_out, targets
 from bptt.errors import InputError
-from bptt.train_step.update import Task
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
 NOT_REPEATED = ("out", "epochs", "stop_after")  # of one session, or said in other words
@@ -54,17 +53,17 @@ def beside(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {name: value for name, value in read(path).items() if name not in theirs}
 
 
-def to_toml(task: Task) -> str:
-    """The TOML from which a run can be repeated: what was told, and what was chosen."""
-    source = task.data.source
+def to_toml(settings: Settings, plan: Plan, mode: str, source: str, validation: float) -> str:
+    """The TOML from which a run can be repeated: what was set, and what was chosen.
+
+    `source` finds the text again, or is empty; `validation` is the share of the text that is held out.
+    """
     lines = ["# the settings of this run; bptt train --config with the path of this file repeats it"]
     if source:
         lines.append(f"text = {_value(source)}")
     else:
         lines.append("# the text was given in Python and has to be named: bptt train TEXT --config ...")
-    data = task.data
-    share = share_held_out(task.settings, targets(data.training) + targets(data.held_out))
-    resolved = vars(task.settings) | task.plan._asdict() | {"mode": data.mode, "validation": share}
+    resolved = vars(settings) | plan._asdict() | {"mode": mode, "validation": validation}
     for name, value in resolved.items():
         if value is not None and name not in NOT_REPEATED:
             lines.append(f"{name.rstrip('_')} = {_value(value)}")

@@ -15,6 +15,7 @@ from bptt.data import token_store
 from bptt.data.sequences import Sequences, shuffled
 from bptt.errors import InputError
 
+WINDOW = 256  # steps evaluated at a time: bounds the memory, does not change the numbers
 TOGETHER = 1 << 16  # sequences of which the places are computed at a time
 
 

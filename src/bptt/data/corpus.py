@@ -68,7 +68,7 @@ def read(
     A str with a newline in it is the text itself, "-" is standard input, a name in `BUILT_IN` that text (write ./dinosaurs
     for a file of that name), and any other str a path. An iterable gives lines. For the byte vocabulary the bytes are taken
     as they are; otherwise they must be UTF-8 without NULs, a byte order mark is dropped, and "\r\n" and "\r" become "\n".
-    The ids of a large file are written into the cache folder, `tokens.folder()`, and found there the next time.
+    The ids of a large file are written into the cache folder, `token_store.folder()`, and found there the next time.
 
     Raises:
         InputError: a source that cannot be read, is not UTF-8, holds nothing but white space, or has a character that the

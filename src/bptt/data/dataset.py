@@ -7,10 +7,9 @@ import numpy as np
 
 from bptt.config.settings import Settings
 from bptt.data import batches, corpus
-from bptt.data.batches import Window
+from bptt.data.batches import WINDOW, Window
 from bptt.data.sequences import Sequences
 from bptt.data.vocabulary import Vocabulary
-from bptt.inference.evaluation import WINDOW
 
 HELD_OUT_LINES = 64  # measured side by side
 HELD_OUT_STREAMS = 16  # that a stream is cut into to be measured

@@ -9,7 +9,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from bptt.display import plots
-from bptt.training.messages import printable
+from bptt.display.text import printable
 
 if TYPE_CHECKING:  # imported where it is used: every start of the command would pay for it
     from rich.console import Console, Group

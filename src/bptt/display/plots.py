@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bptt import files
-from bptt.training.messages import printable
+from bptt.display.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

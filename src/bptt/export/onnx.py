@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from bptt.backend import HostArray
+from bptt.checkpoint.format import Checkpoint
 from bptt.errors import InputError
-from bptt.export import pytorch
-from bptt.export.pytorch_header import KEY
-from bptt.inference.language_model import LanguageModel
+from bptt.export import common
+from bptt.export.common import METADATA_KEY
 from bptt.nn import model, tree
 
 OPSET, IR = 17, 8  # of 2022: what runs graphs today knows them
@@ -24,7 +24,7 @@ ORDER = {"vanilla": (0,), "gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}  # our blocks 
 MOST = 2_000_000_000  # bytes of weights: protobuf ends at 2 GiB
 
 
-def to_onnx(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
+def to_onnx(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
     """Write a model into a new file as an ONNX graph in float32; the same model gives the same bytes with one version of onnx.
 
     Raises:
@@ -33,16 +33,16 @@ def to_onnx(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
     """
     if importlib.util.find_spec("onnx") is None:
         raise InputError("an ONNX graph needs onnx, which is not installed: pip install 'bptt[onnx]'")
-    target = pytorch.unused(path)
-    pytorch.write(target, _graph(trained).SerializeToString(deterministic=True))
+    target = common.new_file(path)
+    common.write_file(target, _graph(saved).SerializeToString(deterministic=True))
 
 
-def _graph(trained: LanguageModel) -> Any:
+def _graph(saved: Checkpoint) -> Any:
     import onnx
     from onnx import helper
 
-    config = trained.config
-    host = tree.transform(lambda a: np.asarray(trained.backend.get(a), np.float32), trained.params)
+    config = saved.config
+    host = tree.transform(lambda a: np.asarray(a, np.float32), common.host_params(saved))
     fields, kind = model.CELLS[config.cell].State._fields, onnx.TensorProto.FLOAT
     constants: dict[str, HostArray] = {
         "direction": np.array([1], np.int64),
@@ -85,7 +85,7 @@ def _graph(trained: LanguageModel) -> Any:
         [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     made = helper.make_model(graph, producer_name="bptt", ir_version=IR, opset_imports=[helper.make_opsetid("", OPSET)])
-    helper.set_model_props(made, {KEY: pytorch.described(trained)})
+    helper.set_model_props(made, {METADATA_KEY: common.metadata_json(saved)})
     onnx.checker.check_model(made, full_check=True)
     return made
 

@@ -5,7 +5,6 @@ What PyTorch has no names for, such as the symbols, is JSON in the metadata. Fil
 executed, and nothing is read that their header does not bear out.
 """
 
-import json
 import math
 import os
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from bptt import backend as backends
-from bptt import errors, files, system
+from bptt import files, system
 from bptt.backend import HostArray
 from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint.format import Checkpoint
@@ -24,14 +22,14 @@ from bptt.data.corpus import Mode
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export import pytorch_header
-from bptt.export.pytorch_header import FORMAT, KEY, RECORD, SHAPE, WIDTH, Known, Shapes
-from bptt.inference.language_model import LanguageModel, restored
+from bptt.export.common import METADATA_KEY, host_params, metadata_json, new_file, write_file
+from bptt.export.pytorch_header import WIDTH, Known, Shapes
 from bptt.nn import model, tree
 
 PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a layer
 
 
-def to_torch(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
+def to_torch(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
     """Write a model into a new file, which a PyTorch network loads with `strict=True`; the same model gives the same bytes.
 
     The bias of bptt is PyTorch's `bias_ih`; `bias_hh` is zero, but for the `ban` of a GRU.
@@ -40,54 +38,22 @@ def to_torch(trained: LanguageModel, path: str | os.PathLike[str]) -> None:
         InputError: something is there already, or symbols and initial states are more than a header can hold.
         SaveError: the file cannot be written; nothing of it is left.
     """
-    target = unused(path)
-    host = tree.transform(trained.backend.get, trained.params)
-    arrays = {name: np.asarray(array, order="C") for name, array in _named(host).items()}  # safetensors scrambles others
+    target = new_file(path)
+    named = _named(host_params(saved)).items()
+    arrays = {name: np.asarray(array, order="C") for name, array in named}  # safetensors scrambles others
     np.empty(3 * sum(array.nbytes for array in arrays.values()), np.uint8)  # a MemoryError, where safetensors ends the process
-    data = bytes(safetensors.numpy.save(arrays, {KEY: described(trained)}))
+    data = bytes(safetensors.numpy.save(arrays, {METADATA_KEY: metadata_json(saved)}))
     header = int.from_bytes(data[:8], "little")
     if header > checkpoint_format.LARGEST_HEADER:
         most = f"at most {checkpoint_format.LARGEST_HEADER:,} can be read again"
         raise InputError(f"{target}: symbols and initial states take {header:,} bytes, {most}: export a smaller model")
-    write(target, data)
-
-
-def unused(path: str | os.PathLike[str]) -> Path:
-    """The path of a file that is not there yet, or an InputError."""
-    target = settings.path("path", path)
-    if os.path.lexists(target):
-        raise InputError(f"{target}: something is there already: name a new file, or move the old one away")
-    return target
-
-
-def described(trained: LanguageModel) -> str:
-    """What its weights do not say of a model, as JSON: its symbols, its mode, the states that texts begin with."""
-    config, initial = trained.config, tree.transform(trained.backend.get, trained.params.initial)
-    fields = model.CELLS[config.cell].State._fields
-    known = {
-        "format": FORMAT,
-        **{name: getattr(config, name) for name in SHAPE},
-        "mode": trained.mode,
-        "symbols": trained.vocabulary.to_json(),
-        "states": {name: [getattr(state, name).tolist() for state in initial] for name in fields} if initial else None,
-        "record": {name: trained.record[name] for name in RECORD if name in trained.record},
-    }
-    return json.dumps(known, sort_keys=True)
-
-
-def write(target: Path, data: bytes) -> None:
-    """Write a file whole or not at all, in place of what is there; SaveError where that fails."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(target, data)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise errors.SaveError(f"{target}: {len(data):,} bytes cannot be written: {files.reason(error)}") from error
+    write_file(target, data)
 
 
 def from_torch(
     path: str | os.PathLike[str], *, symbols: str | os.PathLike[str] | None = None, mode: Mode | None = None
-) -> LanguageModel:
-    r"""The model of a file that `to_torch` wrote, or that was saved from such a network of PyTorch; on NumPy.
+) -> Checkpoint:
+    r"""The model of a file that `to_torch` wrote, or that was saved from such a network of PyTorch.
 
     PyTorch's two biases are added where that changes nothing: everywhere but in the n part of a GRU, whose `bias_hh` is `ban`.
     A file of somebody else needs `mode`, lines or stream, and `symbols`, in the order of their ids: a str with a newline in
@@ -100,12 +66,11 @@ def from_torch(
     """
     place = settings.path("path", path)
     try:
-        saved = _read(place, symbols, mode)
+        return _read(place, symbols, mode)
     except InvalidFile as problem:
         raise ModelFileError(f"{place}: {problem}") from None
     except MemoryError:
         raise ModelFileError(f"{place}: there is no memory for it") from None
-    return restored(saved, backends.select("numpy", str(saved.weights["Wya"].dtype)))
 
 
 def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None) -> Checkpoint:

@@ -16,12 +16,9 @@ from bptt.config import settings
 from bptt.data.corpus import Mode
 from bptt.data.vocabulary import START, Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
+from bptt.export.common import FORMAT, METADATA_KEY, RECORD, SHAPE
 from bptt.nn import model
 
-FORMAT = 1
-KEY = "bptt"  # the only key of the metadata: of several, safetensors changes the order from file to file
-SHAPE = ("cell", "hidden", "layers")
-RECORD = ("text", "step", "held_out")  # what goes along of the record of the training, which has the paths of its user, too
 CELLS = {module.GATES: name for name, module in model.CELLS.items()}  # by the blocks of rows
 WIDTH = {"F32": 4, "F64": 8}  # bytes of a number
 MOST_NESTED = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a layer, a thousand layers and the read-out
@@ -62,7 +59,7 @@ def header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
     except InvalidFile as problem:
         raise InvalidFile(f"its header {problem}: {MADE}") from None
     metadata = found.pop("__metadata__", None)
-    about = metadata.get(KEY) if isinstance(metadata, dict) else None
+    about = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     kinds, shapes = dict[str, str](), Shapes()
     for name, entry in found.items():
         match entry:

@@ -9,8 +9,6 @@ from bptt.backend import Array, Backend, namespace
 from bptt.data.batches import Batch
 from bptt.nn import loss, model, tree
 
-WINDOW = 256  # steps evaluated at a time: bounds the memory, does not change the numbers
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -53,7 +51,7 @@ def measure(config: model.Config, params: model.Params, backend: Backend, batche
     states = None
     sums: list[Array] = []
     characters = 0
-    with acceleration.on_a_gpu(backend):
+    with acceleration.gpu_kernels(backend):
         for batch in batches:
             start = None if batch.window.start else states
             logits, states = model.forward(config, params, batch.x, start)[:2]  # the Cache would take memory

@@ -6,14 +6,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from bptt import acceleration, kernels
+from bptt import acceleration
 from bptt.backend import Array, Backend, HostArray, namespace, widest
 from bptt.config import settings
+from bptt.data.batches import WINDOW
 from bptt.data.corpus import Mode
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
-from bptt.inference import graphed
-from bptt.inference.evaluation import WINDOW
 from bptt.inference.sampling import Choice, draw, weights
 from bptt.nn import model, tree
 from bptt.nn.ops import by_columns
@@ -103,7 +102,7 @@ def texts(
 ) -> list[str]:
     """The texts number `first` and following of a task, `count` of them in one batch."""
     numbers = uniforms(task.seed, first, count)
-    with acceleration.for_sampling(backend):
+    with acceleration.sampling_kernels(backend):
         steps = list(generate(config, params, backend, task.prompt, task.choice, task.ending, numbers))
     prompt, written = vocabulary.decode(task.prompt[1:]), np.stack(steps, axis=1)  # (count, steps)
     return [prompt + "".join(decode(certain(ids[ids >= 0].tolist(), task.ending), vocabulary)) for ids in written]
@@ -207,9 +206,9 @@ def generate(
         some = tree.strung(*rows, xp.astype(now.ended, xp.int64))
         return now, xp.reshape(some, (len(rows) + 1, -1))
 
-    record = kernels.recorder()
+    record = acceleration.graph_recorder()
     if record is not None:
-        write_some = graphed.replayed(write_some, record)
+        write_some = acceleration.graphed(write_some, record)
     logits, states = read(config, params, backend, prompt)
     first = next(numbers)
     count = len(first)

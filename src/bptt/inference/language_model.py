@@ -11,11 +11,13 @@ from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import settings
 from bptt.data import batches, corpus
+from bptt.data.batches import WINDOW
 from bptt.data.corpus import Corpus
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
+from bptt.export import EXPORTERS, ExportFormat, pytorch
 from bptt.inference import generate, scoring
-from bptt.inference.evaluation import WINDOW, Evaluation, evaluate
+from bptt.inference.evaluation import Evaluation, evaluate
 from bptt.inference.generate import Unknown
 from bptt.inference.scoring import MANY, Score
 from bptt.nn import model, tree
@@ -197,9 +199,27 @@ class LanguageModel:
         Raises:
             InputError: the folder exists already or cannot be written.
         """
-        path = settings.path("folder", folder)
+        store.write(settings.path("folder", folder), self.to_checkpoint())
+
+    def export(self, format: ExportFormat, path: str | os.PathLike[str]) -> None:
+        """Write the model into a new file for another program.
+
+        "torch" is a safetensors file that a PyTorch network loads with `strict=True`, "onnx" a graph in float32, "page" a
+        web page that runs the model in a browser, without a network.
+
+        Raises:
+            InputError: an unknown format, a package that is not installed, a cell that the format has no layout for, a file
+                that exists already, or a model that is too large for the format.
+            SaveError: the file cannot be written.
+        """
+        if format not in EXPORTERS:
+            raise InputError(f"format {format!r} is unknown: use one of {', '.join(EXPORTERS)}")
+        EXPORTERS[format].write(self.to_checkpoint(), path)
+
+    def to_checkpoint(self) -> Checkpoint:
+        """The model with its weights on the host."""
         weights = {name: self.backend.get(array) for name, array in tree.leaves(self.params)}
-        store.write(path, Checkpoint(self.config, self.mode, self.vocabulary, self.record, weights))
+        return Checkpoint(self.config, self.mode, self.vocabulary, self.record, weights)
 
     def __repr__(self) -> str:
         """What it is, in one line."""
@@ -237,3 +257,21 @@ def restored(saved: Checkpoint, backend: Backend) -> LanguageModel:
     shapes = model.shapes(saved.config)
     params = tree.rebuild(shapes, iter([backend.put(saved.weights[name]) for name, _ in tree.leaves(shapes)]))
     return LanguageModel(saved.config, saved.vocabulary, saved.mode, params, backend, saved.record)
+
+
+def from_torch(
+    path: str | os.PathLike[str], *, symbols: str | os.PathLike[str] | None = None, mode: corpus.Mode | None = None
+) -> LanguageModel:
+    r"""The model of a file that `export("torch", path)` wrote, or that was saved from such a network of PyTorch; on NumPy.
+
+    The network is a torch.nn.RNN (tanh), GRU or LSTM named `rnn`, which sees symbols one-hot, and a torch.nn.Linear named
+    `decoder`, saved by `safetensors.torch.save_file(network.state_dict(), path)`. Such a file needs `mode`, lines or stream,
+    and `symbols`, in the order of their ids: a str with a newline in it is the symbols themselves, "bytes" the 256 bytes of
+    UTF-8, and any other str the path of a JSON file with a list of them (the `vocabulary.json` of a saved model is one).
+
+    Raises:
+        ModelFileError: no such file, one that is damaged or forged, numbers other than float32 or float64, symbols that are
+            missing, unusable, or not as many as the network has.
+    """
+    saved = pytorch.from_torch(path, symbols=symbols, mode=mode)
+    return restored(saved, backends.select("numpy", str(saved.weights["Wya"].dtype)))

@@ -10,12 +10,12 @@ import numpy as np
 from bptt import acceleration
 from bptt.backend import Backend, HostArray
 from bptt.data import batches, decoding
+from bptt.data.batches import WINDOW
 from bptt.data.corpus import Mode
 from bptt.data.sequences import Sequences
 from bptt.data.source import fetch
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
-from bptt.inference.evaluation import WINDOW
 from bptt.inference.generate import Unknown, names
 from bptt.nn import loss, model
 
@@ -134,7 +134,7 @@ def each(config: model.Config, params: model.Params, backend: Backend, sequences
         group = order[first : first + BATCH]
         states, steps = None, []
         for batch in map(read, batches.windows(sequences.take(group), WINDOW)):
-            with acceleration.on_a_gpu(backend):
+            with acceleration.gpu_kernels(backend):
                 logits, states = model.forward(config, params, batch.x, states)[:2]
                 steps.append(backend.get(loss.nats(logits, batch.y)))
         together = np.concatenate(steps)  # (T, B)

@@ -16,15 +16,15 @@ from bptt.config.settings import from_flags
 from bptt.data import corpus
 from bptt.data.dataset import generator, prepare
 from bptt.data.sequences import Sequences
+from bptt.display.text import printable
 from bptt.errors import CheckpointError, InputError
-from bptt.export import pytorch
+from bptt.export import common
 from bptt.inference import generate
 from bptt.inference.language_model import LanguageModel
 from bptt.inspect import Activations
 from bptt.nn import model, tree
 from bptt.report import figures
 from bptt.report.units import telling
-from bptt.training.messages import printable
 
 LENGTH = 600  # characters that are looked at
 LINES = 40  # at most
@@ -60,7 +60,7 @@ def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> N
         raise InputError(f"{str(out)!r} is a folder: name a file for the report")
     if missing := available():
         raise InputError(f"a report needs {missing}, which is not installed: pip install 'bptt[plot]'")
-    pytorch.write(out, _page(trained, place, _looked(trained, text)).encode())
+    common.write_file(out, _page(trained, place, _looked(trained, text)).encode())
 
 
 def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:

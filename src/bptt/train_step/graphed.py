@@ -4,19 +4,19 @@ To ask a GPU for the operations of a small update one by one takes longer than i
 recorded works on arrays that stay where they are: the parameters, and a table of what is different in each of the next updates.
 """
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from bptt.acceleration import GraphCache
 from bptt.backend import Array, HostArray
 from bptt.data import graph_inputs
 from bptt.data.batches import Window
 from bptt.data.dataset import Position, widest
-from bptt.errors import CaptureError
-from bptt.inference.graphed import Action
+from bptt.dispatch import Action
 from bptt.nn import gradient, model, optimizers
 from bptt.train_step.update import State, Task, Trace, drawn, rate_at, step
 
@@ -58,15 +58,13 @@ class Desk:
     """The arrays that recorded updates work on, and the updates by their shape."""
 
     task: Task
-    record: Callable[[Action], Action]
+    graphs: GraphCache
     table: Table
     theta: Array  # (P,), and below: as in a State
     memory: optimizers.State
     alive: Array
     given: State  # the last one to be copied to or from these arrays
     states: dict[int, Array] = field(default_factory=dict)  # (L, S, B, H) by B: those that the next batch goes on from
-    actions: dict[Shape, Action] = field(default_factory=dict)
-    warm: set[Shape] = field(default_factory=set)  # called once, and not recorded yet
     next: Rows | None = None  # those that were prepared last
 
 
@@ -78,7 +76,7 @@ def desk(task: Task, state: State, most: int, record: Callable[[Action], Action]
     keep = put(np.zeros((most, layers, columns, config.hidden)))
     table = Table(put(np.zeros(1, np.int64)), places, rates, keep, put(np.zeros((most, 2))))
     theta, alive, *memory = (xp.asarray(array, copy=True) for array in (state.theta, state.alive, *state.memory))
-    return Desk(task, record, table, theta, optimizers.State(*memory), alive, state._replace(states=None))
+    return Desk(task, GraphCache(record), table, theta, optimizers.State(*memory), alive, state._replace(states=None))
 
 
 def several(desk: Desk, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
@@ -91,7 +89,8 @@ def several(desk: Desk, state: State, group: list[Step]) -> tuple[State, list[Tr
         rows = prepare(desk, state.step, group)
         _lay_out(desk, state, group, rows)
         for _, window in group:
-            _act(desk, shape(window))
+            key = shape(window)
+            desk.graphs.run(key, partial(_update, desk, key))
             made += 1
     except BaseException as problem:  # what was learnt until then is not lost with it
         error = problem
@@ -156,18 +155,6 @@ def _lay_out(desk: Desk, state: State, group: list[Step], rows: Rows) -> None:
     if rows.keep.size:
         table.keep[: len(group), ...] = put(rows.keep)
     table.at[...] = put(np.zeros(1, np.int64))
-
-
-def _act(desk: Desk, shape: Shape) -> None:
-    """Make an update: the first of a shape as it is, which warms up all that it calls, the next ones as a recording."""
-    if shape not in desk.actions:
-        desk.actions[shape] = _update(desk, shape)
-        desk.warm.add(shape)
-    elif shape in desk.warm:
-        desk.warm.remove(shape)
-        with contextlib.suppress(CaptureError):  # matrix products of CuPy's own, in the pure functions
-            desk.actions[shape] = desk.record(desk.actions[shape])
-    desk.actions[shape]()
 
 
 def _update(desk: Desk, shape: Shape) -> Action:

@@ -10,15 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from bptt import kernels
+from bptt import acceleration
 from bptt.data.batches import Window
 from bptt.data.dataset import epochs
 from bptt.nn import gradient, model, segments
 from bptt.train_step import graphed, microbatches, threads
 from bptt.train_step.graphed import Step
 from bptt.train_step.update import UPDATES, State, Task, Trace, clipped, dropout, rate_at, update
-from bptt.training import intervals
 
+SYNC_EVERY = 16  # updates from one look at their numbers to the next, at most; so many can be made at a time
 FEW = 4096  # steps of all columns: the batches of some such updates take little memory
 
 
@@ -78,10 +78,10 @@ def _together(task: Task, state: State) -> Together | None:
         return None
     if task.backend.name == "numpy":
         return Together(functools.partial(in_turn, task), functools.partial(small, task), lambda step, group: None)
-    record = kernels.recorder() if task.settings.graph and task.ids is not None else None
+    record = acceleration.graph_recorder() if task.settings.graph and task.ids is not None else None
     if record is None:
         return None
-    desk = graphed.desk(task, state, intervals.LOOK, record)
+    desk = graphed.desk(task, state, SYNC_EVERY, record)
     return Together(functools.partial(graphed.several, desk), lambda window: True, functools.partial(graphed.prepare, desk))
 
 

@@ -69,7 +69,7 @@ def loss_and_gradient(
     lengths: HostArray,
     every: segments.Every | None,
 ) -> tuple[Array, Array, Array]:
-    """What `pieces.loss_and_gradient` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
+    """What `segments.loss_and_gradient` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
     columns = cut(config, lengths)
     if len(columns) == 1:
         given = theta, config, x, y, mask, states, keep, count

@@ -40,7 +40,7 @@ class Task(NamedTuple):
     read: Callable[[Window], Batch]  # of `data`, its held-out part included
     ids: Array | None  # (N,) of `data` on the device, if they fit
     ranks: Ranks = process_group.ALONE  # the processes that train together
-    link: Any = None  # a links.Link between them, if there are several
+    link: Any = None  # a allreduce.Link between them, if there are several
 
 
 class State(NamedTuple):
@@ -50,7 +50,9 @@ class State(NamedTuple):
     position: Position  # of the next batch
     theta: Array  # (P,) parameters
     memory: optimizers.State
-    states: Array | None  # (L, S, B, H) that the next batch goes on from, or `shares.own` of them; None before the first one
+    states: (
+        Array | None
+    )  # (L, S, B, H) that the next batch continues from, of all columns or `microbatches.own`; None before the first
     alive: Array  # (): False once a loss or a gradient was not finite; from there on theta stays as it is
 
 

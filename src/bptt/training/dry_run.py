@@ -14,17 +14,16 @@ from bptt.data.dataset import targets
 from bptt.display import plots
 from bptt.distributed import process_group
 from bptt.nn import model, tree
-from bptt.train_step.stepper import updates
+from bptt.train_step.stepper import SYNC_EVERY, updates
 from bptt.training import launch, memory_estimate, messages, setup, validation
-from bptt.training.intervals import LOOK
-from bptt.training.loop import Tell
 from bptt.training.setup import Ready
+from bptt.training.state import Reporter
 
 TRIAL = 1.5  # seconds of updates, from which the time of all is told
 
 
 @dispatch.restored()
-def explain(text: Any, settings: Settings, tell: Tell) -> None:
+def explain(text: Any, settings: Settings, tell: Reporter) -> None:
     """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
     among = launch.begin(text, settings, "a dry run")
     if among.rank:
@@ -35,7 +34,7 @@ def explain(text: Any, settings: Settings, tell: Tell) -> None:
         _tell(ready, tell)
 
 
-def _tell(ready: Ready, tell: Tell) -> None:
+def _tell(ready: Ready, tell: Reporter) -> None:
     processes = f" for each of {ready.task.ranks.neighbours} processes" if ready.task.ranks.neighbours > 1 else ""
     parameters = tree.count(model.shapes(ready.task.config))
     needed = memory_estimate.needed(ready.task, plotting=plots.available())
@@ -68,7 +67,7 @@ def _seconds(ready: Ready) -> float:
     """How long a run will take, from a few updates and one measurement, of which nothing is kept."""
     task = ready.task
     began, done = time.perf_counter(), -1
-    for state, traces in updates(task, ready.now.state, lambda step: LOOK):
+    for state, traces in updates(task, ready.now.state, lambda step: SYNC_EVERY):
         task.backend.get(state.theta[:1])  # wait for a device that is behind
         if done < 0:  # what the first ones alone have to do does not count
             began, done = time.perf_counter(), 0

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from bptt.config.defaults import Plan
+from bptt.train_step.stepper import SYNC_EVERY
 from bptt.train_step.update import Task
 
-LOOK = 16  # updates from one look at their numbers to the next, at most; so many can be made at a time
 LATE = 4  # times as many on a GPU, which would have nothing to do meanwhile
 ROWS = 100  # of the history of a run, besides its measurements; more where WAITING asks for them
 WAITING = 10_000  # updates at most from one row to the next: a checkpoint holds the numbers of each
@@ -34,13 +34,13 @@ def free(task: Task, step: int, first: int) -> int:
     """How many updates there are after update `step` until something is due, or until the next look at the device."""
     plan, pause = task.plan, task.settings.stop_after
     periods = plan.evaluate_every, plan.checkpoint_every, _row_every(plan)
-    until = [LOOK, *(period - step % period for period in periods)]
+    until = [SYNC_EVERY, *(period - step % period for period in periods)]
     return min(until if pause is None else [*until, first + pause - step])
 
 
 def unseen(task: Task) -> int:
     """How many updates there may be from one look at their numbers to the next."""
-    return LOOK * LATE if task.backend.name == "cupy" else LOOK
+    return SYNC_EVERY * LATE if task.backend.name == "cupy" else SYNC_EVERY
 
 
 def impatient(task: Task, step: int, waited: int) -> str:

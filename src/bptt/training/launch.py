@@ -80,7 +80,7 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         "text": task.data.sha256,
         "vocabulary": str(task.data.vocabulary.symbols),
         "backend": str(task.backend),
-        "compiled": acceleration.name(task.backend),
+        "compiled": acceleration.compiled_by(task.backend),
         "step": str(ready.now.state.step),
         "best": str((ready.now.progress.best, ready.now.progress.waited)),  # which decide when all end
         "an MPI that reads a GPU's memory:": str(among.cuda and task.backend.name == "cupy"),

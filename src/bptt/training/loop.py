@@ -7,10 +7,9 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,9 +24,10 @@ from bptt.inference.language_model import LanguageModel, restored
 from bptt.nn import model, tree
 from bptt.train_step import microbatches
 from bptt.train_step.stepper import updates
-from bptt.train_step.update import State, Task, Trace, culprit, to_host
+from bptt.train_step.update import Task, Trace, culprit, to_host
 from bptt.training import intervals, messages, validation
 from bptt.training.intervals import Due
+from bptt.training.state import LoopState, RunContext
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,29 +36,8 @@ SILENCE = 5.0  # seconds without news, after which a run says how far it is
 PICTURE = 1.0  # seconds from one drawing of the curve to the next, at least
 STALE = 600.0  # seconds after which a checkpoint is saved between two that are due
 
-Tell = Callable[[str, dict[str, Any]], None]  # words for people, if there are any, and the same for programs
 
-
-class Run(NamedTuple):
-    """What stays the same in a session."""
-
-    task: Task
-    record: dict[str, Any]  # of every model to come, besides where it stood
-    folder: Path | None
-    tell: Tell
-
-
-class Standing(NamedTuple):
-    """Where a session stands, and why it ended."""
-
-    state: State
-    progress: Progress
-    best: LanguageModel | None = None  # so far, where it is at hand
-    ended: str = ""  # nothing: by itself; "patience", "paused", the name of a signal, "diverged", "unsaved" or "failed"
-    error: BaseException | None = None
-
-
-def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
+def go_on(run: RunContext, now: LoopState, signals: list[str]) -> LoopState:
     """Train until the run ends, or is ended; what was learnt is safe before anything is told.
 
     An exception ends the session, too, and is found in the result: whatever happens, nothing that can be kept is lost.
@@ -68,7 +47,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     began = told = saved = time.perf_counter()
     drawn, figure = began, None
 
-    def look() -> Standing:
+    def look() -> LoopState:
         if now.progress.step == now.state.step:
             return now
         seconds = first.seconds + time.perf_counter() - began
@@ -115,7 +94,7 @@ def go_on(run: Run, now: Standing, signals: list[str]) -> Standing:
     return now
 
 
-def _keep(run: Run, now: Standing, due: Due, row: dict[str, Any]) -> bool:
+def _keep(run: RunContext, now: LoopState, due: Due, row: dict[str, Any]) -> bool:
     """Save where the session stands, if that is due or the best so far, and the row of the history; whether it was due."""
     is_best = now.progress.best is not None and now.progress.best[0] == now.state.step
     saving = due.saved or bool(now.ended) or is_best
@@ -126,7 +105,7 @@ def _keep(run: Run, now: Standing, due: Due, row: dict[str, Any]) -> bool:
     return saving
 
 
-def snapshot(run: Run, now: Standing) -> checkpoint_format.Checkpoint:
+def snapshot(run: RunContext, now: LoopState) -> checkpoint_format.Checkpoint:
     """All that a session can go on from; Diverged, where a number is not finite."""
     task = run.task
     memory = to_host(task, now.state)
@@ -139,7 +118,7 @@ def snapshot(run: Run, now: Standing) -> checkpoint_format.Checkpoint:
     )
 
 
-def _weights(run: Run, now: Standing) -> dict[str, HostArray]:
+def _weights(run: RunContext, now: LoopState) -> dict[str, HostArray]:
     """The weights by name on the host; Diverged, where one is not finite."""
     theta = run.task.backend.get(now.state.theta)
     weights = dict(tree.leaves(tree.unpack(theta, model.shapes(run.task.config))))
@@ -149,7 +128,7 @@ def _weights(run: Run, now: Standing) -> dict[str, HostArray]:
     return weights
 
 
-def save(run: Run, now: Standing) -> Path | None:
+def save(run: RunContext, now: LoopState) -> Path | None:
     """Save where a session stands in the folder of its run, if there is one and it is not there already.
 
     Raises:
@@ -165,7 +144,7 @@ def save(run: Run, now: Standing) -> Path | None:
     return target
 
 
-def save_elsewhere(run: Run, now: Standing) -> Path | None:
+def save_elsewhere(run: RunContext, now: LoopState) -> Path | None:
     """Save it among the system's temporary files, where the run's own disk is full; None where that fails, too."""
     if run.folder is None:
         return None
@@ -176,14 +155,14 @@ def save_elsewhere(run: Run, now: Standing) -> Path | None:
     return None
 
 
-def current(run: Run, now: Standing) -> LanguageModel:
+def current(run: RunContext, now: LoopState) -> LanguageModel:
     """The model as it is at the moment."""
     task, record = run.task, _record(run, now)
     params = tree.unpack(now.state.theta, model.shapes(task.config))
     return LanguageModel(task.config, task.data.vocabulary, task.data.mode, params, task.backend, record)
 
 
-def best(run: Run, now: Standing) -> LanguageModel | None:
+def best(run: RunContext, now: LoopState) -> LanguageModel | None:
     """The best model of a run: by what is held out, or else the last one; None where nothing good was learnt."""
     found = now.best if run.task.data.held_out or now.ended == "diverged" else current(run, now)
     if found is None and run.folder:  # of a session before
@@ -195,14 +174,14 @@ def best(run: Run, now: Standing) -> LanguageModel | None:
     return found and dataclasses.replace(found, record={**found.record, **ending})
 
 
-def _record(run: Run, now: Standing) -> dict[str, Any]:
+def _record(run: RunContext, now: LoopState) -> dict[str, Any]:
     """The record of a run with the numbers of its last step, where they were measured there."""
     row = now.progress.history[-1] if now.progress.history else {}
     here = row if row.get("step") == now.state.step else {}
     return {**run.record, "step": now.state.step, "loss": here.get("loss"), "held_out": here.get("held_out")}
 
 
-def _enter(run: Run, now: Standing, due: Due, rate: float) -> tuple[Standing, dict[str, Any]]:
+def _enter(run: RunContext, now: LoopState, due: Due, rate: float) -> tuple[LoopState, dict[str, Any]]:
     """The standing with one more row in its history, measured or not, if one is due; and that row, or nothing."""
     now = now._replace(ended=due.ended)
     if not due.logged:
@@ -215,7 +194,7 @@ def _enter(run: Run, now: Standing, due: Due, rate: float) -> tuple[Standing, di
     return now._replace(progress=entered), row
 
 
-def _look(task: Task, now: Standing, pending: list[Trace], seconds: float) -> Progress:
+def _look(task: Task, now: LoopState, pending: list[Trace], seconds: float) -> Progress:
     """The progress after the pending updates, whose numbers are read off the device at once."""
     was, state = now.progress, now.state
     xp, numbers = task.backend.xp, np.zeros(0)
@@ -249,7 +228,7 @@ def _row(now: Progress, rate: float) -> dict[str, Any]:
     }
 
 
-def _measure(run: Run, now: Standing, row: dict[str, Any]) -> tuple[Standing, dict[str, Any]]:
+def _measure(run: RunContext, now: LoopState, row: dict[str, Any]) -> tuple[LoopState, dict[str, Any]]:
     """Measure the held-out part and let the model write; the best model so far is the one with the lowest loss there."""
     task, was, xp = run.task, now.progress, run.task.backend.xp
     if not bool(xp.all(xp.isfinite(now.state.theta))):
@@ -277,7 +256,7 @@ def _seen(task: Task, here: LanguageModel) -> dict[str, Any]:
     return {"sample": [text for texts, _ in seen for text in texts], "radii": seen[-1][1]}
 
 
-def _draw(run: Run, now: Standing, figure: "Figure | None") -> "Figure | None":
+def _draw(run: RunContext, now: LoopState, figure: "Figure | None") -> "Figure | None":
     """Draw the curve of the run anew, on the figure of the last one if there is one; the figure."""
     if run.folder and now.progress.history and plots.available():
         try:

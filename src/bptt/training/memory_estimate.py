@@ -42,7 +42,7 @@ def measuring(task: Task) -> float:
 
 
 def _linked(task: Task) -> int:
-    """Numbers in the rows of a `links.Link`, as long as a run lasts."""
+    """Numbers in the rows of a `allreduce.Link`, as long as a run lasts."""
     return 3 * tree.count(model.shapes(task.config)) * (task.ranks.size > 1)
 
 

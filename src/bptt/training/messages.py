@@ -4,14 +4,14 @@ import contextlib
 import json
 import math
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bptt import acceleration, kernels
+from bptt import acceleration
 from bptt.config.settings import Settings
 from bptt.data.dataset import contained, targets, widest
+from bptt.display.text import printable
 from bptt.distributed.process_group import ALONE, Ranks
 from bptt.inference import generate
 from bptt.inference.language_model import LanguageModel
@@ -32,9 +32,9 @@ def heading(task: Task) -> str:
     batch, shrunk = widest(data, plan.batch, plan.length), ""
     if batch < plan.batch:
         shrunk = f" (the text is too short for a batch of {plan.batch})"
-    compiled = f", compiled by {acceleration.name(task.backend)}" if acceleration.name(task.backend) else ""
+    compiled = f", compiled by {acceleration.compiled_by(task.backend)}" if acceleration.compiled_by(task.backend) else ""
     share = -(-batch // settings.micro_batches)  # columns at a time
-    if compiled and not kernels.fits(task.config.cell, task.config.hidden, share, int(settings.dtype[-2:]) // 8):
+    if compiled and not acceleration.single_launch(task.config.cell, task.config.hidden, share, int(settings.dtype[-2:]) // 8):
         compiled += ", which takes a kernel for each step: weights or batch are too large to stay on the chip"
     return "\n".join(
         [
@@ -43,7 +43,8 @@ def heading(task: Task) -> str:
             f"model  {title(task)}{compiled}",
             f"run    {plan.steps:,} steps of {batch} x {plan.length} at most{shrunk}, {settings.optimizer} at "
             f"{plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
-            *["wait   for the compiler, in the first run on this processor"] * (compiled != "" and kernels.new()),
+            *["wait   for the compiler, in the first run on this processor"]
+            * (compiled != "" and acceleration.cache_is_empty()),
         ]
     )
 
@@ -182,15 +183,3 @@ def plain(
             report(news)
 
     return tell
-
-
-def say(news: str) -> None:
-    """Print at once, with ? for each character that standard output cannot encode."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(news.encode(encoding, "replace").decode(encoding), flush=True)
-
-
-def printable(text: str, fine: str = "") -> str:
-    """The text with a space for each character that could move the cursor or worse, but for those in `fine`."""
-    fine += "\u200c\u200d"  # joiners, which scripts and emoji need
-    return "".join(character if character.isprintable() or character in fine else " " for character in text)

@@ -19,7 +19,7 @@ from bptt.training.setup import Ready
 def from_run(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, changed_text: bool) -> Ready:
     """What a run needs to go on in its own folder, which process 0 tidies up where nothing is in the way.
 
-    Raises what `preparation.from_checkpoint` does, and before the first checkpoint what `preparation.from_scratch` does.
+    Raises what `setup.from_checkpoint` does, and before the first checkpoint what `setup.from_scratch` does.
     """
     mending = among.rank == 0
     if not run_folder.steps(place):  # ended before its first checkpoint
@@ -68,7 +68,7 @@ def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
 def from_lone(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, changed_text: bool) -> Ready:
     """What a new run needs to go on from a checkpoint that leaves its own run, and with it the best one.
 
-    Raises what `preparation.from_checkpoint` does.
+    Raises what `setup.from_checkpoint` does.
     """
     where, saved = run_folder.read(place, run=True)
     now = saved.progress or setup.BEGINNING

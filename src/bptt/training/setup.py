@@ -21,7 +21,7 @@ from bptt.inference.language_model import restored
 from bptt.nn import model, tree
 from bptt.train_step.update import State, Task, from_host, start
 from bptt.training import memory_estimate
-from bptt.training.loop import Standing
+from bptt.training.state import LoopState
 
 BEGINNING = Progress(0, 0, 0, 0, 0.0, None, 0, (), (), ())
 
@@ -31,7 +31,7 @@ class Ready(NamedTuple):
 
     task: Task
     record: dict[str, Any]
-    now: Standing
+    now: LoopState
 
 
 def from_scratch(text: Any, settings: Settings, among: Ranks = ALONE) -> Ready:
@@ -58,7 +58,7 @@ def from_scratch(text: Any, settings: Settings, among: Ranks = ALONE) -> Ready:
             params = tree.transform(backend.put, model.init(config, generator(settings.seed, 1), settings.init))
         if settings.micro_batches > 1:  # of a run that had not saved anything yet; new ones are refused
             _tell_of_parts(settings.micro_batches, task)
-        return Ready(task, _record(task), Standing(start(params), BEGINNING))
+        return Ready(task, _record(task), LoopState(start(params), BEGINNING))
     except MemoryError as error:
         raise errors.OutOfMemory(memory_estimate.advice(task)) from error
 
@@ -77,7 +77,7 @@ def from_checkpoint(
         came = "came from standard input" if source else "was given in Python"
         raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
     backend = _backend(settings)
-    acceleration.compare(saved.record, backend)
+    acceleration.warn_if_changed(saved.record, backend)
     try:
         data = prepare(source if text is None else text, settings, generator(settings.seed, 0), saved.vocabulary)
     except InputError as error:
@@ -102,7 +102,7 @@ def from_checkpoint(
     elif not _fit(task, state):
         raise CheckpointError(f"{where / OPTIMIZER}: batch {now.batch} cannot go on from its states: use another checkpoint")
     _tell_of_parts(settings.micro_batches, task)
-    return Ready(task, {**saved.record, **_record(task)}, Standing(state, now))
+    return Ready(task, {**saved.record, **_record(task)}, LoopState(state, now))
 
 
 def _tell_of_parts(before: int, task: Task) -> None:
@@ -117,7 +117,7 @@ def _tell_of_parts(before: int, task: Task) -> None:
 def _backend(settings: Settings) -> Backend:
     """The backend that a run was told, and what makes it faster."""
     backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
-    acceleration.load(backend)
+    acceleration.enable_for(backend)
     return backend
 
 
@@ -143,7 +143,7 @@ def _record(task: Task) -> dict[str, Any]:
         "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in told.items()},
         "plan": task.plan._asdict(),
         "backend": {"asked": task.backend.asked, "ran": task.backend.name},
-        "compiled": acceleration.name(task.backend),
+        "compiled": acceleration.compiled_by(task.backend),
     }
 
 

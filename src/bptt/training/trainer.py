@@ -17,13 +17,15 @@ from bptt.checkpoint import run_folder, store
 from bptt.config import toml
 from bptt.config.defaults import Plan
 from bptt.config.settings import Settings, flag, from_flags, path
+from bptt.data.dataset import share_held_out, targets
+from bptt.display import text
 from bptt.distributed import allreduce, process_group
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
 from bptt.train_step.update import Task
 from bptt.training import launch, loop, memory_estimate, messages, resume, setup, signals
-from bptt.training.loop import Run, Standing, Tell
 from bptt.training.setup import Ready
+from bptt.training.state import LoopState, Reporter, RunContext
 
 # what a session that goes on may be told anew
 ANEW = (
@@ -46,7 +48,7 @@ ANEW = (
 def train(
     text: str | os.PathLike[str] | Iterable[str] | None = None,
     *,
-    report: Callable[[str], None] | None = messages.say,
+    report: Callable[[str], None] | None = text.print_safe,
     config: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     changed_text: bool = False,
@@ -90,7 +92,7 @@ def train(
 
 
 def begin(
-    text: Any, settings: Settings, tell: Tell, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
+    text: Any, settings: Settings, tell: Reporter, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
 ) -> LanguageModel:
     """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
     among, told = launch.begin(text, settings, "a new run"), settings
@@ -115,7 +117,7 @@ def go_on(
     place: Path,
     text: Any,
     told: dict[str, Any],
-    tell: Tell,
+    tell: Reporter,
     *,
     changed_text: bool = False,
     runs: Path | None = None,
@@ -140,7 +142,7 @@ def go_on(
             process_group.first(among, lambda: stack.enter_context(run_folder.locked(place)))
             prepare = partial(resume.from_run, place, text, told, among, changed_text=changed_text)
             ready = launch.prepared(among, asked, prepare)
-            process_group.first(among, lambda: run_folder.reconfigure(place, toml.to_toml(ready.task)))
+            process_group.first(among, lambda: run_folder.reconfigure(place, _config_toml(ready.task)))
         else:
             prepare = partial(resume.from_lone, place, text, told, among, changed_text=changed_text)
             ready = launch.prepared(among, asked, prepare)
@@ -154,25 +156,25 @@ def go_on(
         return carry_out(ready, out, tell, caught, arrived)
 
 
-def _first_checkpoint(ready: Ready, out: Path | None, tell: Tell) -> Path | None:
+def _first_checkpoint(ready: Ready, out: Path | None, tell: Reporter) -> Path | None:
     """The folder of a run that goes on from a lone checkpoint, if there is one; that is its first one then."""
     if out is not None:
         run_folder.rewrite(out, ready.now.progress.history)
-        loop.save(Run(ready.task, ready.record, out, tell), ready.now)
+        loop.save(RunContext(ready.task, ready.record, out, tell), ready.now)
     return out
 
 
 def carry_out(
-    ready: Ready, out: Path | None, tell: Tell, caught: tuple[str, ...], early: list[str] | None = None
+    ready: Ready, out: Path | None, tell: Reporter, caught: tuple[str, ...], early: list[str] | None = None
 ) -> LanguageModel:
     """Train to the end, whatever it is, save, and say what there is now; `early` gets signals from before on, if given."""
-    acceleration.rehearse(ready.task.config, ready.task.backend, ready.task.ranks)
-    here = {**system.session(ready.task.backend), "compiled": acceleration.name(ready.task.backend)}
+    acceleration.warm_up(ready.task.config, ready.task.backend, ready.task.ranks)
+    here = {**system.session(ready.task.backend), "compiled": acceleration.compiled_by(ready.task.backend)}
     if ready.task.link is not None:
         here |= {"processes": ready.task.ranks.size, "sums by": str(ready.task.link)}
     if out:
         run_folder.record_session(out, here, new=True)
-    run = Run(ready.task, ready.record, out, tell)
+    run = RunContext(ready.task, ready.record, out, tell)
     noted = signals.noted(caught) if early is None else contextlib.nullcontext(early)
     with np.errstate(all="ignore"), noted as arrived:  # a loss that is not finite is told in words, once
         now = loop.go_on(run, ready.now, arrived)
@@ -199,7 +201,7 @@ def carry_out(
     return _ending(run, now, loop.best(run, now))
 
 
-def _saved(run: Run, now: Standing) -> Standing:
+def _saved(run: RunContext, now: LoopState) -> LoopState:
     """The same standing, saved, or with the reason why it could not be."""
     try:
         loop.save(run, now)
@@ -208,7 +210,7 @@ def _saved(run: Run, now: Standing) -> Standing:
     return now
 
 
-def _fail(run: Run, error: BaseException) -> NoReturn:
+def _fail(run: RunContext, error: BaseException) -> NoReturn:
     """Raise what a run ends with, after the news of how to go on."""
     if run.folder and run_folder.has_saved(run.folder) and not isinstance(error, KeyboardInterrupt):
         warnings.warn(messages.failed(error, run.task, run.folder), TrainingWarning, stacklevel=4)
@@ -220,7 +222,7 @@ def _fail(run: Run, error: BaseException) -> NoReturn:
     raise error
 
 
-def _ending(run: Run, now: Standing, trained: LanguageModel | None) -> LanguageModel:
+def _ending(run: RunContext, now: LoopState, trained: LanguageModel | None) -> LanguageModel:
     """The model that a run ends with, after the last news."""
     error = now.error
     if trained is None:
@@ -242,7 +244,7 @@ def _new_folder(task: Task, named: Path | None, runs: Path | None, stack: contex
     """Make and lock the folder of a run: the one that was named, or a free name in `runs`, or none."""
     while (out := named or (runs and store.free(runs / task.data.name))) is not None:
         try:
-            run_folder.create(out, toml.to_toml(task), {"sessions": []})
+            run_folder.create(out, _config_toml(task), {"sessions": []})
         except errors.AlreadyExists:
             if named:
                 raise
@@ -250,3 +252,10 @@ def _new_folder(task: Task, named: Path | None, runs: Path | None, stack: contex
         stack.enter_context(run_folder.locked(out))
         return out
     return None
+
+
+def _config_toml(task: Task) -> str:
+    """What config.toml of a run holds."""
+    data = task.data
+    share = share_held_out(task.settings, targets(data.training) + targets(data.held_out))
+    return toml.to_toml(task.settings, task.plan, data.mode, data.source, share)

@@ -126,7 +126,7 @@ def embedded(W: Array, x: Array, b: Array) -> Array:
 
 @kernel_for(ops.one_hot, cupy.ndarray)
 def one_hot(ids: Array, size: int, like: Array) -> Array:
-    """`arrays.one_hot`."""
+    """`ops.one_hot`."""
     return ONE_HOT(cupy.ascontiguousarray(ids), size, cupy.empty((ids.size, size), like.dtype))
 
 
@@ -167,7 +167,7 @@ def _strung(count: int) -> Any:
 
 @kernel_for(tree.strung, cupy.ndarray)
 def strung(*arrays: Array) -> Array:
-    """`packing.strung`: CuPy would bring their places to the device first, which a recorded graph would not repeat."""
+    """`tree.strung`: CuPy would bring their places to the device first, which a recorded graph would not repeat."""
     vector, given, end = cupy.empty(sum(array.size for array in arrays), arrays[0].dtype), [], 0
     if len(arrays) > MOST:
         parts = [strung(*arrays[i : i + MOST]) for i in range(0, len(arrays), MOST)]

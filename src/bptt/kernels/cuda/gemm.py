@@ -83,7 +83,7 @@ def _rows(x: Array) -> Array:
 
 @kernel_for(ops.outer, cupy.ndarray)
 def outer(d: Array, x: Array) -> Array:
-    """`arrays.outer`."""
+    """`ops.outer`."""
     return product(_rows(d).T, _rows(x))
 
 
@@ -103,6 +103,6 @@ def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]
 
 @kernel_for(ops.total, cupy.ndarray)
 def total(x: Array) -> Array:
-    """`arrays.total`: a product is several times as fast as a sum over rows."""
+    """`ops.total`: a product is several times as fast as a sum over rows."""
     x = _rows(x)
     return product(cupy.ones((1, x.shape[0]), x.dtype), x)[0]

@@ -16,9 +16,6 @@ from bptt.kernels.cuda import occupancy, stepwise
 from bptt.kernels.cuda.tiling import CELLS, Layout, Limits, layout, source
 from bptt.nn import gru, lstm, vanilla
 
-NAME = "nvrtc " + ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
-ARRAY = cupy.ndarray
-
 
 @functools.cache
 def _limits(number: int) -> Limits:

@@ -1,0 +1,15 @@
+"""Text on its way to a terminal: nothing that could move the cursor, nothing that the terminal cannot encode."""
+
+import sys
+
+
+def print_safe(text: str) -> None:
+    """Print at once, with ? for each character that standard output cannot encode."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
+
+
+def printable(text: str, allowed: str = "") -> str:
+    """The text with a space for each character that could move the cursor or worse, except for the allowed ones."""
+    allowed += "\u200c\u200d"  # joiners, which scripts and emoji need
+    return "".join(character if character.isprintable() or character in allowed else " " for character in text)

@@ -1,0 +1,55 @@
+"""What all export formats share: a new file written whole, and what the weights do not say about a model."""
+
+import json
+import os
+from pathlib import Path
+
+from bptt import files
+from bptt.checkpoint.format import Checkpoint
+from bptt.config import settings
+from bptt.errors import InputError, SaveError
+from bptt.nn import model, tree
+
+FORMAT = 1  # of the metadata
+METADATA_KEY = "bptt"  # the only key of the metadata: of several, safetensors changes the order from file to file
+SHAPE = ("cell", "hidden", "layers")  # fields of model.Config that the metadata repeats
+RECORD = ("text", "step", "held_out")  # of the record of the training, which has the paths of its user, too
+
+
+def new_file(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that does not exist yet, or an InputError."""
+    target = settings.path("path", path)
+    if os.path.lexists(target):
+        raise InputError(f"{target}: something is there already: name a new file, or move the old one away")
+    return target
+
+
+def write_file(target: Path, data: bytes) -> None:
+    """Write a file whole or not at all, in place of an older one; SaveError where that fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(target, data)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise SaveError(f"{target}: {len(data):,} bytes cannot be written: {files.reason(error)}") from error
+
+
+def host_params(saved: Checkpoint) -> model.Params:
+    """The parameters of a checkpoint as a tree of host arrays."""
+    shapes = model.shapes(saved.config)
+    params: model.Params = tree.rebuild(shapes, iter([saved.weights[name] for name, _ in tree.leaves(shapes)]))
+    return params
+
+
+def metadata_json(saved: Checkpoint) -> str:
+    """What the weights do not say about a model, as JSON: its symbols, its mode, the states that texts begin with."""
+    config, initial = saved.config, host_params(saved).initial
+    fields = model.CELLS[config.cell].State._fields
+    known = {
+        "format": FORMAT,
+        **{name: getattr(config, name) for name in SHAPE},
+        "mode": saved.mode,
+        "symbols": saved.vocabulary.to_json(),
+        "states": {name: [getattr(state, name).tolist() for state in initial] for name in fields} if initial else None,
+        "record": {name: saved.record[name] for name in RECORD if name in saved.record},
+    }
+    return json.dumps(known, sort_keys=True)

@@ -1,0 +1,20 @@
+"""Mistakes in `bptt.cli`."""
+
+from mutations.mutation import Mutation
+
+MUTATIONS = [
+    Mutation(
+        "configuration: the text that a file names is forgotten",
+        "cli.train._train",
+        'text = given.get("text") if text is None else text',
+        "text = text",
+        "test_configuration.py::test_a_file_is_read_once",
+    ),
+    Mutation(
+        "panel: among several processes",
+        "cli.train.telling",
+        " or process_group.launched() > 1",
+        "",
+        "test_panel.py::test_there_is_none",
+    ),
+]

@@ -1,0 +1,111 @@
+"""Mistakes in `bptt.data`."""
+
+from mutations.mutation import Mutation
+
+MUTATIONS = [
+    Mutation(
+        "held-out part measured on what was trained on",
+        "data.dataset.held_out_windows",
+        "batches.stream(data.held_out, HELD_OUT_STREAMS",
+        "batches.stream(data.training, HELD_OUT_STREAMS",
+        "test_data.py::test_what_is_measured_is_what_is_held_out",
+    ),
+    Mutation(
+        "lines of one length together",
+        "data.batches._order",
+        "return shuffled(len(lengths), rng)",
+        "return np.argsort(lengths + rng.random(len(lengths)))",
+        "test_batches.py::test_lines_of_all_lengths_meet",
+    ),
+    Mutation(
+        "the longest line of a batch last",
+        "data.batches.lines",
+        "np.lexsort((~sequences.lengths[places]",
+        "np.lexsort((sequences.lengths[places]",
+        "test_batches.py::test_lines_give_every_sequence",
+    ),
+    Mutation(
+        "last target wrapped to the front",
+        "data.batches.gather",
+        "last = places <= columns[1, :], xp.minimum(places, columns[1, :])",
+        "last = places <= columns[1, :], xp.minimum(places, columns[1, :]) % (ids.shape[0] - 1)",
+        "test_batches.py",
+    ),
+    Mutation(
+        "tail of the text dropped",
+        "data.batches.stream",
+        "start + targets * b // streams",
+        "start + targets // streams * b",
+        "test_batches.py",
+    ),
+    Mutation(
+        "a sequence read beyond its end",
+        "data.batches.gather",
+        "xp.where(inside, xp.astype(found, xp.int64), 0)",
+        "xp.astype(ids[places % ids.shape[0]], xp.int64)",
+        "test_batches.py::test_windows_are_what_a_loop_over_the_columns_gives",
+    ),
+    Mutation(
+        "mask a step late",
+        "data.batches.gather",
+        "xp.where(inside[1:, :], ones, 0.0)",
+        "xp.where(inside[:-1, :], ones, 0.0)",
+        "test_batches.py::test_windows_are_what_a_loop_over_the_columns_gives",
+    ),
+    Mutation(
+        "the whole text put on the device for each batch",
+        "data.batches.reader",
+        "batch(there, put(window.columns)",
+        "batch(put(ids, 'int32'), put(window.columns)",
+        "test_training.py::test_a_text_that_fits_travels_once",
+    ),
+    Mutation(
+        "a text put on a device that has no room for it",
+        "data.batches.held",
+        " or len(ids) * small.itemsize > backend.room():",
+        ":",
+        "test_training.py::test_a_text_that_fits_travels_once",
+    ),
+    Mutation(
+        "columns that are read from a file taken for each other",
+        "data.batches._near.brought",
+        "+ np.cumsum(counts) - counts",
+        "+ np.cumsum(counts) - counts[0]",
+        "test_batches.py::test_an_epoch_may_come_from_a_file",
+    ),
+    Mutation(
+        "a window without padding one step late",
+        "data.batches.gather",
+        "return found[:-1, :], found[1:, :], ones",
+        "return found[1:, :], found[1:, :], ones",
+        "test_batches.py",
+    ),
+    Mutation(
+        "batches: the last of many lines",
+        "data.batches.lines",
+        "some + many + 1",
+        "some + many",
+        "test_batches.py::test_lines_give_every",
+    ),
+    Mutation(
+        "looks: at the loss of an update",
+        "data.graph_inputs.finish",
+        "alive[...] = alive & xp.isfinite(loss) & xp.isfinite(norm)",
+        "alive[...] = alive & bool(xp.isfinite(loss)) & xp.isfinite(norm)",
+        "test_no_host_looks.py::test_updates",
+    ),
+    Mutation(
+        "replays: the row of an update that was before",
+        "data.graph_inputs.finish",
+        "at[...] = at + 1",
+        "at[...] = at",
+        "test_replays.py::test_recorded_updates",
+    ),
+    Mutation(
+        "replays: states of a bad update gone",
+        "data.graph_inputs.replace",
+        "xp.where(alive, new_states, states)",
+        "new_states",
+        "test_replays.py::test_after_a_bad_update",
+    ),
+]

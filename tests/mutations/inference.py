@@ -1,0 +1,90 @@
+"""Mistakes in `bptt.inference`."""
+
+from mutations.mutation import Mutation
+
+MUTATIONS = [
+    Mutation(
+        "state not carried in evaluation",
+        "inference.evaluation.measure",
+        "None if batch.window.start else states",
+        "None",
+        "test_evaluation.py::test_a_stream_in_windows",
+    ),
+    Mutation(
+        "padding measured, too",
+        "inference.evaluation.measure",
+        " * batch.mask",
+        "",
+        "test_evaluation.py",
+    ),
+    Mutation(
+        "all states kept while those of the next window are computed",
+        "inference.evaluation.measure",
+        "tree.transform(lambda a: namespace(a).asarray(a, copy=True), states)",
+        "tree.transform(lambda a: a, states)",
+        "test_memory.py::test_the_numbers_of_a_measurement",
+    ),
+    Mutation(
+        "state lost while sampling",
+        "inference.generate.generate.write",
+        "(1, -1)), now.states)",
+        "(1, -1)), None)",
+        "test_sampling.py::test_each_character_is_fed_back",
+    ),
+    Mutation(
+        "states of other texts, once some have ended",
+        "inference.generate.generate",
+        "_rows(now, rest, backend)",
+        "_rows(now, np.arange(len(rest)), backend)",
+        "test_sampling.py::test_a_text_depends_on_the_seed_and_its_number_only",
+    ),
+    Mutation(
+        "random numbers of other texts, once some have ended",
+        "inference.generate.generate",
+        "write(now, next(numbers)[going])",
+        "write(now, next(numbers)[: len(going)])",
+        "test_sampling.py::test_a_text_depends_on_the_seed_and_its_number_only",
+    ),
+    Mutation(
+        "temperature ignored",
+        "inference.sampling.weights",
+        "if choice.temperature != 1.0:",
+        "if False:",
+        "test_sampling.py",
+    ),
+    Mutation(
+        "top_p of what top_k takes away, too",
+        "inference.sampling.weights",
+        "choice.top_p * xp.sum(heaviest,",
+        "choice.top_p * xp.sum(w,",
+        "test_sampling.py::test_the_temperature_comes_first_then_top_k_then_top_p",
+    ),
+    Mutation(
+        "top_p without the one that reaches it",
+        "inference.sampling.weights",
+        "xp.cumulative_sum(heaviest, axis=1) - heaviest",
+        "xp.cumulative_sum(heaviest, axis=1)",
+        "test_sampling.py::test_top_p_keeps_the_fewest",
+    ),
+    Mutation(
+        "what was held back for the stop string given away whole",
+        "inference.generate.certain",
+        "yield held.pop(0)",
+        "yield from held; held.clear()",
+        "test_sampling.py::test_what_is_certain_to_stay",
+    ),
+    Mutation(
+        "scores in the order of their lengths",
+        "inference.scoring.each",
+        "nats[i] = together",
+        "nats[first + b] = together",
+        "test_scoring.py::test_every_target_by_itself",
+    ),
+    Mutation(
+        "looks: at the numbers for a character",
+        "inference.generate.generate.write_some",
+        "now, ids = write(now, u[k, ...])",
+        "now, ids = write(now, u[k, ...] if bool(u[k, 0] < 2) else u)",
+        "test_no_host_looks.py::test_texts",
+    ),
+]

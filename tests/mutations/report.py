@@ -1,0 +1,13 @@
+"""Mistakes in `bptt.report`."""
+
+from mutations.mutation import Mutation
+
+MUTATIONS = [
+    Mutation(
+        "report: units coloured one character off",
+        "report.page._page",
+        "unit.values[1:]",
+        "unit.values[:-1]",
+        "test_report.py::test_units_are_coloured",
+    ),
+]
