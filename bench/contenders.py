@@ -29,18 +29,18 @@ class Contender(NamedTuple):
 def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend | None = None) -> Contender:
     """This package on a backend, by default NumPy: with its compiled twins or without, as they are when it is called."""
     where = where or backends.select("numpy")
-    theta = tree.pack(tree.transform(where.put, params))
-    memory = optimizers.start(theta)
+    theta = tree.ravel(tree.tree_map(where.put, params))
+    memory = optimizers.init_state(theta)
     x, y, mask = where.put(x), where.put(y), where.put(np.ones(x.shape))
 
     def gradient() -> float:
-        loss, _, _ = gradients.whole(theta, config, x, y, mask, None, (), None)
+        loss, _, _ = gradients.loss_and_grad(theta, config, x, y, mask, None, (), None)
         where.synchronise()
         return float(where.get(loss))
 
     def begin() -> Any:
         nonlocal theta, memory
-        loss, d, _ = gradients.whole(theta, config, x, y, mask, None, (), None)
+        loss, d, _ = gradients.loss_and_grad(theta, config, x, y, mask, None, (), None)
         clipped, _ = optimizers.clip_by_norm(d, 1.0)
         theta, memory = optimizers.adam(theta, clipped, memory, 1e-3)
         return loss
@@ -55,13 +55,13 @@ def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray,
 
 def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend) -> Contender:
     """This package on a GPU as it trains there: a step is recorded once as a CUDA graph, and replayed."""
-    theta = tree.pack(tree.transform(where.put, params))
-    memory = optimizers.State(*(where.xp.asarray(array, copy=True) for array in optimizers.start(theta)))
+    theta = tree.ravel(tree.tree_map(where.put, params))
+    memory = optimizers.State(*(where.xp.asarray(array, copy=True) for array in optimizers.init_state(theta)))
     x, y, mask, first = where.put(x), where.put(y), where.put(np.ones(x.shape)), where.put(np.zeros(()))
     actions: list[Callable[[], None]] = []
 
     def update() -> None:
-        loss, d, _ = gradients.whole(theta, config, x, y, mask, None, (), None)
+        loss, d, _ = gradients.loss_and_grad(theta, config, x, y, mask, None, (), None)
         clipped, _ = optimizers.clip_by_norm(d, 1.0)
         now = optimizers.adam(theta, clipped, memory, 1e-3)
         for to, array in zip((first, theta, *memory), (loss, now[0], *now[1])):

@@ -40,7 +40,7 @@ def row(cell: str, hidden: int, batch: int, repeats: int, cores: int) -> dict[st
             state, _ = update.update(task, state, window, position, None if count == 1 else pool)
             times[count].append(1e3 * (time.perf_counter() - began))
     one, many = (statistics.median(times[count][1:]) for count in (1, cores))
-    parts = len(threads.cut(task.config, np.full(batch, STEPS)))
+    parts = len(threads.split_columns(task.config, np.full(batch, STEPS)))
     return {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS, "parts": parts, "one_ms": one, "many_ms": many}
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32, 64])
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
-    system.keep_memory()
+    system.keep_freed_memory()
     cores = threads.workers()
     if cores == 1:
         print("nothing to compare: there is one core, or one thread is allowed (OMP_NUM_THREADS, taskset)")

@@ -113,7 +113,7 @@ def device_name(where: backends.Backend) -> str:
 def prepare(runner: Runner, config: model.Config, batch: int, steps: int) -> contenders.Contender:
     """What makes the training steps; the same numbers for all."""
     rng = np.random.default_rng(0)
-    params = tree.transform(lambda a: a.astype(np.float32), model.init(config, rng))
+    params = tree.tree_map(lambda a: a.astype(np.float32), model.init(config, rng))
     x, y = rng.integers(0, VOCABULARY, (2, steps, batch))
     return runner.make(config, params, x, y)
 

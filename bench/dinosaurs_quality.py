@@ -21,7 +21,7 @@ from machine import report
 import bptt
 from bptt import textbook
 from bptt.config.settings import Settings
-from bptt.data.dataset import generator, prepare
+from bptt.data.dataset import make_rng, prepare
 
 WHO = ("course", "bptt")
 
@@ -55,7 +55,7 @@ def main() -> None:
     rows = []
     print(f"{'seed':>4}  {'course':>14}  {'bptt train':>14}   nats per held-out character, seconds")
     for seed in arguments.seeds:
-        data = prepare("dinosaurs", Settings(seed=seed), generator(seed, 0))
+        data = prepare("dinosaurs", Settings(seed=seed), make_rng(seed, 0))
         training, held_out = ([data.vocabulary.decode(s[1:-1]) for s in part] for part in (data.training, data.held_out))
         theirs = course(training, held_out, arguments.iterations)
         began = time.perf_counter()

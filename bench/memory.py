@@ -40,18 +40,18 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure(cell: model.Cell, T: int, every: int | str | None, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(cell: model.CellName, T: int, every: int | str | None, arguments: argparse.Namespace) -> dict[str, Any]:
     """Peak and time of loss and gradient, in this process."""
     rng, V, dtype = np.random.default_rng(0), arguments.vocabulary, np.dtype(arguments.dtype)
     config = model.Config(cell, V, arguments.hidden)
-    exact = tree.pack(model.init(config, rng))
+    exact = tree.ravel(model.init(config, rng))
     theta = exact.astype(dtype)
     tokens = rng.integers(0, V, (T + 1, 1))
     x, y, mask = tokens[:-1], tokens[1:], np.ones((T, 1), dtype)
 
     def gradient(theta: HostArray, T: int, every: Any) -> model.Params:
         given = theta, config, x[:T], y[:T], mask[:T].astype(theta.dtype, copy=False)
-        found: model.Params = tree.unpack(segments.loss_and_gradient(*given, every=every)[1], model.shapes(config))
+        found: model.Params = tree.unravel(segments.loss_and_grad(*given, every=every)[1], model.shapes(config))
         return found
 
     def seconds_a_step(T: int, every: Any, calls: int = 1) -> float:
@@ -61,23 +61,23 @@ def measure(cell: model.Cell, T: int, every: int | str | None, arguments: argpar
         return (time.process_time() - began) / T / calls
 
     gradient(theta, 20, every)  # what is compiled or loaded at the first call does not count
-    before, times, base = system.resident(), list[float](), list[float]()
+    before, times, base = system.resident_memory(), list[float](), list[float]()
     while len(times) < 3 or len(times) * T < WORK:
         times.append(seconds_a_step(T, every))
         base.append(seconds_a_step(min(BASE, T), None, min(100, max(1, T // BASE))))
     row = {"before_MB": before / 1e6, "peak_MB": peak() / 1e6, "us_per_step": statistics.median(times) * 1e6}
     row["ratio"] = statistics.median(times) / statistics.median(base)
     if every is not None and T <= LARGEST:
-        pairs = zip(*(tree.flat(gradient(exact, T, k)) for k in (every, None)))
+        pairs = zip(*(tree.leaves(gradient(exact, T, k)) for k in (every, None)))
         row["apart"] = max(float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in pairs)
-    params = tree.unpack(theta, model.shapes(config))
+    params = tree.unravel(theta, model.shapes(config))
     _, _, cache = model.CELLS[cell].forward(params.layers[0], x[:1], model.initial_states(config, params, 1)[0])
-    states = tree.transform(lambda a: a[-1, ...], tuple(cache)[1:])  # of one step
-    row["stored_MB"] = sum(array.nbytes for array in tree.flat(states)) * T / 1e6
+    states = tree.tree_map(lambda a: a[-1, ...], tuple(cache)[1:])  # of one step
+    row["stored_MB"] = sum(array.nbytes for array in tree.leaves(states)) * T / 1e6
     return {name: float(f"{value:.4g}") for name, value in row.items()}
 
 
-def number(every: str) -> segments.Every | None:
+def number(every: str) -> segments.RecomputeEvery | None:
     return "sqrt" if every == "sqrt" else int(every) or None
 
 
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--pure", action="store_true", help="without the compiled twins")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # cell, T and K (0: all stored), in this process
     arguments = parser.parse_args()
-    system.keep_memory()
+    system.keep_freed_memory()
     used = "" if arguments.pure else acceleration.enable()
     if arguments.one:
         cell, T, every = arguments.one
@@ -112,7 +112,7 @@ def main() -> None:
         for T in arguments.steps:
             for every in ["0", arguments.recompute_every] if T <= LARGEST else [arguments.recompute_every]:
                 row, chosen = child(cell, T, every), number(every)
-                k = segments.length(chosen, T) if chosen else None
+                k = segments.segment_length(chosen, T) if chosen else None
                 row["ratio"] = round(row["ratio"], 2)
                 print(
                     f"{cell:8}{T:10,}{k or 'all':>7}{row['before_MB']:9.0f}{row['peak_MB']:8.0f}{row['stored_MB']:9.1f} MB"

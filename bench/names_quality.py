@@ -16,7 +16,7 @@ from machine import report
 
 import bptt
 from bptt.config.settings import Settings
-from bptt.data.dataset import generator, prepare
+from bptt.data.dataset import make_rng, prepare
 
 HELD_OUT = 1000  # names
 RUNS: tuple[dict[str, Any], ...] = (
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=list(range(len(RUNS))), help="runs to make, counted from 0")
     parser.add_argument("--steps", type=int, help="instead of the default, for a look at what this script does")
     arguments = parser.parse_args()
-    data = prepare(arguments.text, Settings(mode="lines", validation=0.0), generator(0, 0))
+    data = prepare(arguments.text, Settings(mode="lines", validation=0.0), make_rng(0, 0))
     share = min(0.1, HELD_OUT / len(data.training))
     steps = {"steps": arguments.steps} if arguments.steps else {}
     rows = []

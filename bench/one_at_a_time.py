@@ -19,7 +19,7 @@ from machine import report
 import bptt
 from bptt import textbook
 from bptt.config.settings import Settings
-from bptt.data.dataset import generator, prepare
+from bptt.data.dataset import make_rng, prepare
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     updates = arguments.updates
-    data = prepare("dinosaurs", Settings(validation=0.0), generator(0, 0))
+    data = prepare("dinosaurs", Settings(validation=0.0), make_rng(0, 0))
     names = [data.vocabulary.decode(s[1:-1]) for s in data.training]
     ix = {character: i for i, character in enumerate(data.vocabulary.symbols or ())}
 

@@ -45,15 +45,15 @@ def watch(xp: Any) -> None:
             setattr(xp, name, counting(function, "functions"))
 
 
-def operations(cell: model.Cell, steps: int) -> dict[str, int]:
+def operations(cell: model.CellName, steps: int) -> dict[str, int]:
     """Those of a gradient and of a whole training step, of each kind."""
     where, rng = backends.select("strict"), np.random.default_rng(0)
     config = model.Config(cell, 27, 8)
-    theta = tree.pack(tree.transform(where.put, model.init(config, rng)))
+    theta = tree.ravel(tree.tree_map(where.put, model.init(config, rng)))
     x, y = (where.put(ids) for ids in rng.integers(0, 27, (2, steps, 4)))
-    mask, memory = where.put(np.ones((steps, 4))), optimizers.start(theta)
+    mask, memory = where.put(np.ones((steps, 4))), optimizers.init_state(theta)
     counts.update(functions=0, operators=0)
-    _, d, _ = gradient.whole(theta, config, x, y, mask, None, (), None)
+    _, d, _ = gradient.loss_and_grad(theta, config, x, y, mask, None, (), None)
     found = {f"gradient_{kind}": count for kind, count in counts.items()}
     d, _ = optimizers.clip_by_norm(d, 1.0)
     optimizers.adam(theta, d, memory, 1e-3)

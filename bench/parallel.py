@@ -66,12 +66,12 @@ def trained(count: int, hidden: int, steps: int, cell: str, *, apart: bool = Fal
 
 def sums(count: int) -> None:
     """Print the seconds that one sum of vectors takes, as one of the processes."""
-    own = process_group.begin(asked=True)
-    link, vector, times = allreduce.link(own, backend.select("numpy"), count), np.ones(count, np.float32), []
+    own = process_group.init_process_group(asked=True)
+    link, vector, times = allreduce.connect(own, backend.select("numpy"), count), np.ones(count, np.float32), []
     for _ in range(50):
         own.comm.Barrier()
         began = time.perf_counter()
-        allreduce.total(link, [vector], list(range(own.size)))
+        allreduce.all_reduce(link, [vector], list(range(own.size)))
         times.append(time.perf_counter() - began)
     if own.rank == 0:
         print(statistics.median(times))
@@ -79,7 +79,7 @@ def sums(count: int) -> None:
 
 def length(cell: Any, hidden: int) -> int:
     """How many numbers are added up: the gradient and the loss."""
-    return 1 + tree.count(model.shapes(model.Config(cell, SYMBOLS, hidden)))
+    return 1 + tree.num_elements(model.shapes(model.Config(cell, SYMBOLS, hidden)))
 
 
 def predict(rows: list[dict[str, Any]]) -> None:

@@ -22,11 +22,11 @@ from bptt.nn import model, tree
 LENGTH = 500
 
 
-def prepare(cell: model.Cell, hidden: int, layers: int, where: backends.Backend) -> LanguageModel:
+def prepare(cell: model.CellName, hidden: int, layers: int, where: backends.Backend) -> LanguageModel:
     """A model of random weights that writes streams."""
     vocabulary = characters(string.ascii_lowercase)
     config = model.Config(cell, len(vocabulary), hidden, layers)
-    params = tree.transform(where.put, model.init(config, np.random.default_rng(0)))
+    params = tree.tree_map(where.put, model.init(config, np.random.default_rng(0)))
     return LanguageModel(config, vocabulary, "stream", params, where, {})
 
 

@@ -19,7 +19,7 @@ from machine import report
 
 import bptt
 from bptt.config.settings import Settings
-from bptt.data.dataset import HELD_OUT_STREAMS, generator, prepare
+from bptt.data.dataset import VALIDATION_STREAMS, make_rng, prepare
 
 RUNS: tuple[dict[str, Any], ...] = (
     {"cell": "vanilla"},
@@ -36,7 +36,7 @@ def peer(text: str, steps: int) -> float:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    data = prepare(text, Settings(mode="stream"), generator(0, 0))
+    data = prepare(text, Settings(mode="stream"), make_rng(0, 0))
     V = len(data.vocabulary)
 
     def streams(part: Any, count: int) -> Any:
@@ -44,7 +44,7 @@ def peer(text: str, steps: int) -> float:
         ids = np.asarray(part.ids[first : first + count * length]).reshape(count, length)
         return torch.from_numpy(ids.T.astype(np.int64).copy())
 
-    training, held_out = streams(data.training, SIDE), streams(data.held_out, HELD_OUT_STREAMS)
+    training, held_out = streams(data.training, SIDE), streams(data.held_out, VALIDATION_STREAMS)
     rnn, dropout, readout = torch.nn.GRU(V, 384), torch.nn.Dropout(0.3), torch.nn.Linear(384, V)
     whole = torch.nn.ModuleList([rnn, dropout, readout])
     adam = torch.optim.AdamW(whole.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)

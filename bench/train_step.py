@@ -21,7 +21,7 @@ from contenders import Contender
 from machine import report
 
 from bptt.nn import model, tree
-from bptt.system import keep_memory
+from bptt.system import keep_freed_memory
 
 STEPS = 32
 SECONDS = 0.4  # of measuring, for each size and contender
@@ -57,11 +57,11 @@ def measure(those: dict[str, Contender], what: str) -> dict[str, float]:
     return {name: round(statistics.median(own) * 1e6, 1) for name, own in times.items()}
 
 
-def row(cell: model.Cell, hidden: int, batch: int, vocabulary: int, names: list[str]) -> dict[str, Any]:
+def row(cell: model.CellName, hidden: int, batch: int, vocabulary: int, names: list[str]) -> dict[str, Any]:
     """The times of one size."""
     rng = np.random.default_rng(0)
     config = model.Config(cell, vocabulary, hidden, 1, "zero")
-    params = tree.transform(lambda a: a.astype(np.float32), model.init(config, rng))
+    params = tree.tree_map(lambda a: a.astype(np.float32), model.init(config, rng))
     x, y = rng.integers(0, vocabulary, (2, STEPS, batch))
     names = [name for name in names if name != "textbook" or (cell == "vanilla" and batch == 1)]
     those = {name: MAKERS[name](config, params, x, y) for name in names}
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", nargs="+", type=int, default=[27, 65])
     parser.add_argument("--plot", metavar="FILE", help="draw the times for the first vocabulary (needs matplotlib)")
     arguments = parser.parse_args()
-    keep_memory()
+    keep_freed_memory()
     names = [name for name in NAMES if importlib.util.find_spec(NEEDED.get(name, "numpy"))]
     heads = "".join(f"{name:>10}" for name in (*NAMES, "products"))
     print(

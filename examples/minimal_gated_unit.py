@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from bptt.backend import Array, namespace
 from bptt.nn import initializers, linear
-from bptt.nn.ops import outer, sigmoid
+from bptt.nn.ops import outer_sum, sigmoid
 from bptt.nn.vanilla import State as State  # of one array, a (B, H); "as": it belongs to this module, too
 
 GATES = 2  # blocks of H rows in Wax, Waa and b
@@ -50,7 +50,7 @@ def backward(params: Params, cache: Cache, da: Array, dafter: State | None = Non
     da_next = xp.zeros_like(a[0, ...]) if dafter is None else dafter.a
     dz, da0 = recurrence_backward(da, a, f, n, da_next, params.Waa)  # the only sequential part
     dx, dWax, db = linear.backward(params.Wax, x, dz)
-    dWaa = xp.concat([outer(dz[:, :, :H], a[:-1, ...]), outer(dz[:, :, H:], f * a[:-1, ...])])
+    dWaa = xp.concat([outer_sum(dz[:, :, :H], a[:-1, ...]), outer_sum(dz[:, :, H:], f * a[:-1, ...])])
     return dx, State(da0), Params(dWax, dWaa, db)
 
 

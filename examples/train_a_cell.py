@@ -28,19 +28,19 @@ def train(steps: int, rng: np.random.Generator) -> tuple[LanguageModel, float]:
     """A model after so many updates, and its nats per character of names that it never saw."""
     backend, text = select("numpy"), corpus.read("dinosaurs")
     training, held_out = corpus.split(corpus.sequences(text, "lines"), 0.1, rng)
-    read = batches.reader(text.ids, backend)  # what makes x, y and mask (T, B) of a window
+    read = batches.batch_reader(text.ids, backend)  # what makes x, y and mask (T, B) of a window
     config = model.Config(CELL, len(text.vocabulary), hidden=64)
-    theta = tree.pack(tree.transform(backend.put, model.init(config, rng)))  # all parameters as a vector (P,)
-    memory = optimizers.start(theta)
+    theta = tree.ravel(tree.tree_map(backend.put, model.init(config, rng)))  # all parameters as a vector (P,)
+    memory = optimizers.init_state(theta)
     for step, window in enumerate(islice(windows(training, rng), steps)):
         x, y, mask, _ = read(window)
-        loss, d, _ = gradient.whole(theta, config, x, y, mask, None, (), None)
+        loss, d, _ = gradient.loss_and_grad(theta, config, x, y, mask, None, (), None)
         d, _ = optimizers.clip_by_norm(d, 1.0)
         rate = optimizers.warmup_cosine(step, 0.008, warmup=steps // 10, total=steps)
         theta, memory = optimizers.adam(theta, d, memory, rate)
         if (step + 1) % 200 == 0:
             print(f"step {step + 1:5d}  loss {float(loss):.4f} nats per character")
-    params = tree.unpack(theta, model.shapes(config))
+    params = tree.unravel(theta, model.shapes(config))
     trained = LanguageModel(config, text.vocabulary, "lines", params, backend, {"text": "dinosaurs"})
     names = "".join(text.vocabulary.decode(ids[1:]) for ids in held_out)
     return trained, trained.evaluate(names).nats_per_char

@@ -50,7 +50,7 @@ class Lab:
                 array.flags.writeable = False
             return array
 
-        return tree.transform(one, nested)
+        return tree.tree_map(one, nested)
 
     def get(self, nested: Any) -> Any:
         """A tree of results as NumPy arrays, each checked for namespace, type and device."""
@@ -64,7 +64,7 @@ class Lab:
                 assert backends.device(array) == self.backend.device
             return self.backend.get(array)
 
-        return tree.transform(one, nested)
+        return tree.tree_map(one, nested)
 
     def call(self, function: Callable[..., Any], *trees: Any) -> Any:
         """What the function returns for trees of NumPy arrays, computed on the backend without a look from the host."""
@@ -79,7 +79,7 @@ class Lab:
 
     def close(self, got: Any, expected: Any, tolerance: float | None = None) -> None:
         """Assert that two trees of NumPy arrays have the same names and shapes and nearly the same values."""
-        left, right = tree.leaves(got), tree.leaves(expected)
+        left, right = tree.named_leaves(got), tree.named_leaves(expected)
         assert [name for name, _ in left] == [name for name, _ in right]
         for (name, a), (_, b) in zip(left, right):
             assert (a is None) == (b is None), name
@@ -161,7 +161,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def _device(request: pytest.FixtureRequest) -> None:
     """What is marked gpu has a CUDA device, or is not run."""
-    if request.node.get_closest_marker("gpu") and (reason := backends.cupy_obstacle()):
+    if request.node.get_closest_marker("gpu") and (reason := backends.cupy_unavailable_reason()):
         pytest.skip(reason)  # a machine without a CUDA device: array-api-strict and the kernels' tests on a CPU stand in
 
 

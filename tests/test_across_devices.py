@@ -18,7 +18,7 @@ TOLERANCES = {"float64": 1e-9, "float32": 2e-4}
 
 def pytest_generate_tests(metafunc):
     if "there" in metafunc.fixturenames:
-        named = metafunc.config.getoption("--backend") or ("strict", *([] if backends.cupy_obstacle() else ["cupy"]))
+        named = metafunc.config.getoption("--backend") or ("strict", *([] if backends.cupy_unavailable_reason() else ["cupy"]))
         marks = {"cupy": [pytest.mark.gpu]}
         metafunc.parametrize(
             "there", [pytest.param(name, marks=marks.get(name, ())) for name in named if name in ("strict", "cupy")]
@@ -35,7 +35,7 @@ def train(text, backend, **flags):
 
 
 def theta(trained):
-    return trained.backend.get(tree.pack(trained.params))
+    return trained.backend.get(tree.ravel(trained.params))
 
 
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
@@ -107,7 +107,7 @@ def test_updates_that_are_not_recorded_are_those_of_numpy(cell, dtype, twins, mo
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, text, tmp_path, monkeypatch):
-    made, desk = [], graphed.desk
+    made, desk = [], graphed.make_runner
 
     def counting(task, state, most, record):
         def counted(action):
@@ -116,7 +116,7 @@ def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, te
 
         return desk(task, state, most, counted)
 
-    monkeypatch.setattr(graphed, "desk", counting)
+    monkeypatch.setattr(graphed, "make_runner", counting)
     losses = []
     for graph in (True, False):
         flags = {"cell": cell, "graph": graph, "steps": 1000, "dropout": 0.2, "layers": 2, "dtype": "float64", "length": 20}

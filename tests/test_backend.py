@@ -118,9 +118,9 @@ def test_cupy_that_cannot_load_its_libraries_is_an_obstacle(cupy):
     def fails(shape):
         raise OSError("libnvrtc.so.13: cannot open shared object file")
 
-    assert backends.cupy_obstacle() == ""
+    assert backends.cupy_unavailable_reason() == ""
     cupy.ones = fails
-    assert backends.cupy_obstacle().startswith(
+    assert backends.cupy_unavailable_reason().startswith(
         "CuPy cannot compute: libnvrtc.so.13: cannot open shared object file (remedy: pip"
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.data import batches, token_store
-from bptt.data.sequences import Sequences, one
+from bptt.data.sequences import Sequences, single
 from bptt.errors import InputError
 from conftest import no_host_looks, pack
 
@@ -34,7 +34,7 @@ def make(targets):
 
 def read(sequences, epoch, backend=HERE):
     """The batches of the windows of an epoch."""
-    return list(map(batches.reader(sequences.ids, backend), epoch))
+    return list(map(batches.batch_reader(sequences.ids, backend), epoch))
 
 
 def values(sequences, epoch):
@@ -82,11 +82,11 @@ def check_form(batch, width, length):
 
 @quick
 @given(lengths, sizes, sizes, seeds)
-@pytest.mark.parametrize("together", [1, 20, batches.TOGETHER])
+@pytest.mark.parametrize("together", [1, 20, batches.GROUPED_AT_A_TIME])
 def test_lines_give_every_sequence_once_with_the_longest_of_a_batch_first(together, targets, width, length, seed):
     sequences = make(targets)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "TOGETHER", together)  # sequences of which the places are computed at a time
+        patch.setattr(batches, "GROUPED_AT_A_TIME", together)  # sequences of which the places are computed at a time
         epoch = read(sequences, batches.lines(sequences, width, length, generator(seed)))
     for batch in epoch:
         check_form(batch, width, length)
@@ -245,10 +245,10 @@ def transfers(monkeypatch):
 
 @KINDS
 def test_the_ids_travel_once_and_of_each_batch_two_numbers_for_a_column(monkeypatch, transfers, dtype):
-    monkeypatch.setattr(token_store, "PIECE", 20)
+    monkeypatch.setattr(token_store, "CHUNK", 20)
     sequences, epoch = mixed(dtype)
     small = "uint8" if dtype == "uint8" else "int32"
-    make_batch = batches.reader(sequences.ids, backends.select("strict"))
+    make_batch = batches.batch_reader(sequences.ids, backends.select("strict"))
     assert transfers == [((20,), small), ((20,), small), ((16,), small)]
     transfers.clear()
     with no_host_looks():
@@ -269,7 +269,7 @@ def test_ids_that_do_not_fit_stay_on_the_host(monkeypatch, transfers, room, fit)
 
 def test_numpy_needs_no_copy(transfers):
     sequences, epoch = mixed("uint8")
-    make_batch = batches.reader(sequences.ids, HERE)
+    make_batch = batches.batch_reader(sequences.ids, HERE)
     before = make_batch(epoch[0]).x.copy()
     sequences.ids[:] = 1
     assert (make_batch(epoch[0]).x != before).any()
@@ -311,13 +311,13 @@ def stored(folder, sequences):
     """The same sequences in a memory map of a file."""
     (folder / "ids").write_bytes(sequences.ids.tobytes())
     with (folder / "ids").open("rb") as file:
-        return Sequences(token_store.mapped(file, sequences.ids.dtype), sequences.starts, sequences.lengths)
+        return Sequences(token_store.memory_map(file, sequences.ids.dtype), sequences.starts, sequences.lengths)
 
 
 def test_an_epoch_may_come_from_a_file(tmp_path):
     sequences = make([5, 9, 9, 30, 2, 5])
     large = stored(tmp_path, sequences)
-    for some in (lambda s: batches.stream(one(s.ids, 3, 50), 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
+    for some in (lambda s: batches.stream(single(s.ids, 3, 50), 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
         assert values(large, some(large)) == values(sequences, some(sequences))
 
 

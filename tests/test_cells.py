@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bptt.nn import gru, initializers, lstm, tree, vanilla
-from bptt.nn.ops import transposed
+from bptt.nn.ops import contiguous_transpose
 from gradcheck import along, central_differences
 
 CELLS = pytest.mark.parametrize("cell", [vanilla, gru, lstm], ids=lambda cell: cell.__name__.rpartition(".")[2])
@@ -33,7 +33,7 @@ class Case(NamedTuple):
 def case(cell: ModuleType, T: int, B: int, I: int, H: int, tokens: bool, seed: int = 0) -> Case:
     rng = np.random.default_rng(seed)
     params = cell.init(rng, I, H)
-    params = tree.transform(lambda array: array + 0.3 * rng.normal(size=array.shape), params)  # no bias is zero
+    params = tree.tree_map(lambda array: array + 0.3 * rng.normal(size=array.shape), params)  # no bias is zero
     x = rng.integers(0, I, (T, B)) if tokens else rng.normal(size=(T, B, I))
     state = cell.State(*[0.5 * rng.normal(size=(B, H)) for _ in cell.State._fields])
     weight = rng.normal(size=(T, B, H)) * (rng.random((T, B, 1)) < 0.7)
@@ -67,12 +67,12 @@ def test_backward_equals_central_differences(lab, cell, T, B, I, H, tokens):
         return value(cell, p, x if tokens else v, s, weight)
 
     nested = (params, state, () if tokens else x)
-    shapes = tree.transform(lambda array: list(array.shape), nested)
+    shapes = tree.tree_map(lambda array: list(array.shape), nested)
 
     def unpack(theta: np.ndarray) -> Any:
-        return tree.unpack(theta, shapes)
+        return tree.unravel(theta, shapes)
 
-    expected = unpack(central_differences(loss, tree.pack(nested)))
+    expected = unpack(central_differences(loss, tree.ravel(nested)))
     assert (dx is None) == tokens
     lab.close((dparams, dstate, () if tokens else dx), expected, tolerance)
 
@@ -91,14 +91,14 @@ def test_backward_from_the_state_after_equals_central_differences(lab, cell, T, 
 
     dx, dstate, dparams = lab.call(run, params, x, state, weight, dafter)
     nested = (params, state, () if tokens else x)
-    shapes = tree.transform(lambda array: list(array.shape), nested)
+    shapes = tree.tree_map(lambda array: list(array.shape), nested)
 
     def loss(theta: np.ndarray) -> float:
-        p, s, v = tree.unpack(theta, shapes)
+        p, s, v = tree.unravel(theta, shapes)
         a, after, _ = cell.forward(p, x if tokens else v, s)
         return float(np.sum(a * weight) + sum(np.sum(e * d) for e, d in zip(after, dafter)))
 
-    expected = tree.unpack(central_differences(loss, tree.pack(nested)), shapes)
+    expected = tree.unravel(central_differences(loss, tree.ravel(nested)), shapes)
     lab.close((dparams, dstate, () if tokens else dx), expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
 
 
@@ -107,13 +107,13 @@ def test_backward_of_a_large_cell_along_random_directions(lab, cell):
     params, x, state, weight = case(cell, 30, 8, 27, 40, tokens=True)
     _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
     nested = (params, state)
-    shapes = tree.transform(lambda array: list(array.shape), nested)
-    theta, gradient = tree.pack(nested), tree.pack((dparams, dstate))
+    shapes = tree.tree_map(lambda array: list(array.shape), nested)
+    theta, gradient = tree.ravel(nested), tree.ravel((dparams, dstate))
     rng = np.random.default_rng(1)
     for _ in range(3):
         direction = rng.normal(size=theta.shape) / np.sqrt(theta.size)
         expected = along(
-            lambda t: value(cell, *(tree.unpack(t, shapes)[0], x, tree.unpack(t, shapes)[1], weight)), theta, direction
+            lambda t: value(cell, *(tree.unravel(t, shapes)[0], x, tree.unravel(t, shapes)[1], weight)), theta, direction
         )
         tolerance = 1e-6 if lab.backend.dtype == "float64" else 1e-3
         assert gradient @ direction == pytest.approx(expected, rel=tolerance, abs=tolerance)
@@ -189,10 +189,10 @@ def test_a_batch_is_its_columns_one_at_a_time(lab, cell):
     _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
     single = []
     for b in range(3):
-        column = tree.transform(lambda array, b=b: array[b : b + 1], state)
+        column = tree.tree_map(lambda array, b=b: array[b : b + 1], state)
         single.append(lab.call(gradients(cell), params, x[:, b : b + 1], column, weight[:, b : b + 1]))
-    total = tree.pack(single[0][2]) + tree.pack(single[1][2]) + tree.pack(single[2][2])
-    lab.close(tree.pack(dparams), total)
+    total = tree.ravel(single[0][2]) + tree.ravel(single[1][2]) + tree.ravel(single[2][2])
+    lab.close(tree.ravel(dparams), total)
     for name, d in zip(dstate._fields, dstate):
         lab.close(d, np.concatenate([getattr(one[1], name) for one in single]))
 
@@ -212,8 +212,8 @@ def test_no_gradient_comes_from_steps_that_the_loss_ignores(lab, cell):
 @CELLS
 def test_saturated_gates_stay_finite(lab, cell):
     params, x, state, weight = case(cell, 5, 3, 5, 4, tokens=True)
-    params = tree.transform(lambda array: 1e4 * array, params)
-    for array in (leaf for _, leaf in tree.leaves(lab.call(gradients(cell), params, x, state, weight)[1:])):
+    params = tree.tree_map(lambda array: 1e4 * array, params)
+    for array in (leaf for _, leaf in tree.named_leaves(lab.call(gradients(cell), params, x, state, weight)[1:])):
         assert np.isfinite(array).all()
 
 
@@ -254,7 +254,7 @@ def test_rotations_have_no_favourite_direction():
 
 def test_transposed_is_a_copy_in_row_order_where_that_pays():
     W = np.arange(6.0).reshape(2, 3)
-    assert transposed(W, 2).flags.c_contiguous
-    assert np.shares_memory(transposed(W, 1), W)
+    assert contiguous_transpose(W, 2).flags.c_contiguous
+    assert np.shares_memory(contiguous_transpose(W, 1), W)
     for uses in (1, 2):
-        np.testing.assert_array_equal(transposed(W, uses), W.T)
+        np.testing.assert_array_equal(contiguous_transpose(W, uses), W.T)

@@ -57,13 +57,13 @@ def test_a_wrong_backward_pass_is_named(capsys, monkeypatch):
 
 
 def test_numbers_that_are_none_do_not_pass(capsys, monkeypatch):
-    monkeypatch.setattr(gradient, "whole", lambda theta, *_: (theta[0] * np.nan, theta * np.nan, None))
+    monkeypatch.setattr(gradient, "loss_and_grad", lambda theta, *_: (theta[0] * np.nan, theta * np.nan, None))
     assert cli.main(["check", "--backend", "numpy"]) == 1
     assert "12 of 12 checks failed (gru, lstm, vanilla)" in capsys.readouterr().err
 
 
 def test_a_backend_that_cannot_run_is_told_once(capsys, monkeypatch):
-    monkeypatch.setattr(gradcheck.backends, "cupy_obstacle", lambda: "there is none")
+    monkeypatch.setattr(gradcheck.backends, "cupy_unavailable_reason", lambda: "there is none")
     assert cli.main(["check", "--backend", "cupy"]) == 0
     assert capsys.readouterr().err.count("going on with numpy") == 1
     assert cli.main(["check", "--backend", "cupy", "--require-backend"]) == 2
@@ -72,7 +72,7 @@ def test_a_backend_that_cannot_run_is_told_once(capsys, monkeypatch):
 
 def test_a_wrong_twin_is_named(capsys, monkeypatch):
     """Here the twins are stand-ins: of a gradient, of one in pieces, and of a layer of one."""
-    right, part, layer = gradient.whole, gradient.piece, lstm.run_backward
+    right, part, layer = gradient.loss_and_grad, gradient.segment_loss_and_grad, lstm.run_backward
 
     def whole(*arguments):
         loss, d, states = right.__wrapped__(*arguments)
@@ -87,7 +87,9 @@ def test_a_wrong_twin_is_named(capsys, monkeypatch):
         return dx, *(1.001 * one for one in rest)
 
     def start(library):
-        accelerated.use_only(monkeypatch, {gradient.whole: whole, gradient.piece: piece, lstm.run_backward: run_backward})
+        accelerated.use_only(
+            monkeypatch, {gradient.loss_and_grad: whole, gradient.segment_loss_and_grad: piece, lstm.run_backward: run_backward}
+        )
         return "stand-in 1"
 
     monkeypatch.setattr(acceleration, "enable", start)
@@ -108,7 +110,7 @@ def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monke
 
     def start(library):
         if not acceleration._given_up:
-            accelerated.use_only(monkeypatch, {gradient.whole: fail})
+            accelerated.use_only(monkeypatch, {gradient.loss_and_grad: fail})
         return acceleration.compiled_by()
 
     monkeypatch.setattr(acceleration, "enable", start)
@@ -121,6 +123,6 @@ def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monke
 
 def test_single_precision_is_what_is_checked():
     """Its errors are those of its rounding: neither none nor those of a wrong gradient."""
-    errors = [one.error for one in gradcheck.checks("numpy") if one.dtype == "float32" and one.what == "gradient"]
+    errors = [one.error for one in gradcheck.run_checks("numpy") if one.dtype == "float32" and one.what == "gradient"]
     assert len(errors) == 3
     assert all(1e-8 < error < 1e-5 for error in errors)

@@ -90,7 +90,7 @@ def test_every_layout_of_an_array_comes_back_exactly(tmp_path, name, array):
 def test_every_kind_of_model_comes_back(tmp_path, cell):
     for config in [model.Config(cell, 256, 3, layers=2), model.Config(cell, 256, 1, initial="zero")]:
         params = model.init(config, np.random.default_rng(0))
-        saved = Checkpoint(config, "stream", BYTES, {}, dict(tree.leaves(params)))
+        saved = Checkpoint(config, "stream", BYTES, {}, dict(tree.named_leaves(params)))
         assert same(store.read(write(tmp_path / config.initial, saved)), saved)
 
 
@@ -193,7 +193,7 @@ def test_what_is_there_already_is_refused_and_left_alone(tmp_path, kind):
     if kind == "full folder":
         (path / "mine").write_text("mine")
     before = sorted(map(str, tmp_path.rglob("*")))
-    for refuse in (store.refuse_unusable, write):
+    for refuse in (store.check_can_save, write):
         with pytest.raises(errors.AlreadyExists, match="something is there already: name a new folder"):
             refuse(path)
     assert sorted(map(str, tmp_path.rglob("*"))) == before
@@ -204,7 +204,7 @@ def test_a_run_that_is_there_already_can_be_gone_on_with(tmp_path):
     with pytest.raises(
         errors.AlreadyExists, match=r"run: something is there already: go on with bptt train --resume .*run, or name"
     ):
-        store.refuse_unusable(tmp_path / "run")
+        store.check_can_save(tmp_path / "run")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_path):
@@ -212,11 +212,11 @@ def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_p
     null = "null (byte|character in path)"  # until Python 3.12, and since
     for bad, reason in [("file/new", "Not a directory"), ("a/b/" + "c" * 300 + "/d", "too long"), ("a/\0", null)]:
         with pytest.raises(InputError, match=rf"no folder can be made there \(.*{reason}\): name another one"):
-            store.refuse_unusable(tmp_path / bad)
+            store.check_can_save(tmp_path / bad)
         with pytest.raises(errors.SaveError, match="cannot save the model"):
             write(tmp_path / bad)
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
-    store.refuse_unusable(tmp_path / "a" / "b" / "c")
+    store.check_can_save(tmp_path / "a" / "b" / "c")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -244,11 +244,11 @@ def test_a_name_taken_between_the_look_and_the_rename(tmp_path, monkeypatch):
 
 def test_the_first_free_name(tmp_path):
     path = tmp_path / "runs" / "names"
-    assert store.free(path) == path
+    assert store.free_name(path) == path
     path.mkdir(parents=True)
-    assert store.free(path) == path.with_name("names-2")
+    assert store.free_name(path) == path.with_name("names-2")
     path.with_name("names-2").symlink_to("nowhere")
-    assert store.free(path) == path.with_name("names-3")
+    assert store.free_name(path) == path.with_name("names-3")
 
 
 def test_the_parent_folders_are_made(tmp_path):
@@ -342,7 +342,7 @@ def test_what_is_no_folder_of_a_checkpoint_is_refused(tmp_path, path, words):
         (b"[" * 100_000, "holds 100,000 lists and objects"),
         (b"[" * 400, "is not JSON"),
         ('{"format": 1}'.encode("utf-16"), "is not JSON"),
-        (b" " * (checkpoint_format.LARGEST_JSON + 1), "has 1,048,577 bytes, expected at most 1,048,576"),
+        (b" " * (checkpoint_format.MAX_JSON_BYTES + 1), "has 1,048,577 bytes, expected at most 1,048,576"),
     ],
 )
 def test_a_forged_manifest(tmp_path, manifest, words):
@@ -375,8 +375,8 @@ def test_a_forged_size_is_refused_before_anything_is_read(tmp_path, monkeypatch)
         forge(folder, name, before[name], size)
         assert words in refusal(folder)
         restore(folder, before)
-    monkeypatch.setattr(checkpoint_format, "LARGEST_HEADER", 10**9)
-    monkeypatch.setattr(store.system, "physical", lambda: 1e6)
+    monkeypatch.setattr(checkpoint_format, "MAX_HEADER_BYTES", 10**9)
+    monkeypatch.setattr(store.system, "physical_memory", lambda: 1e6)
     forge(folder, "model.safetensors", b"", 2 * 10**6)
     assert "model.safetensors: has 2,000,000 bytes, more than this machine has memory" in refusal(folder)
 
@@ -397,7 +397,7 @@ def test_forged_tensors(tmp_path):
         whole = (folder / name).read_bytes()
         size = len(whole)
         for data, words in [
-            ((checkpoint_format.LARGEST_HEADER + 1).to_bytes(8, "little").ljust(size), "header is larger than"),
+            ((checkpoint_format.MAX_HEADER_BYTES + 1).to_bytes(8, "little").ljust(size), "header is larger than"),
             (b"\0" * size, "is not a safetensors file"),
             (whole[:-8] + b"\0" * 9, "is not a safetensors file"),
             (whole.replace(b'"F64"', b'"X64"', 1), "is not a safetensors file"),

@@ -385,7 +385,7 @@ def test_memory_that_cannot_be_had(run, monkeypatch):
 
 
 def test_cupy_without_a_device_is_one_line_of_warning_or_of_complaint(run, monkeypatch):
-    monkeypatch.setattr(backends, "cupy_obstacle", lambda: "no device answers (remedy: a device)")
+    monkeypatch.setattr(backends, "cupy_unavailable_reason", lambda: "no device answers (remedy: a device)")
     code, out, err = run("train", "names.txt", "--hidden", "4", "--steps", "2", "--backend", "cupy", "--out", "new")
     assert (code, err.splitlines()) == (
         0,

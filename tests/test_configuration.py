@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import bptt
 from bptt import cli
 from bptt.config import toml
-from bptt.config.defaults import choose
+from bptt.config.defaults import resolve
 from bptt.config.settings import Settings
 from bptt.data import dataset
 from bptt.errors import InputError
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_there_or_no_text(here):
 def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
     flags = {"dropout": 0.25, "recompute_every": "sqrt", "quiet": True, "from_": Path("/a b/\"c'")}
     settings = Settings(learning_rate=rate, steps=steps, **flags)
-    plan = choose(settings, "lines", 100, lambda batch, length: 1)
+    plan = resolve(settings, "lines", 100, lambda batch, length: 1)
     text = toml.to_toml(settings, plan, DINOSAURS.mode, source, 0.1)
     assert tomllib.loads(text)["text"] == source
     path = tmp_path_factory.getbasetemp() / "written.toml"

@@ -32,7 +32,7 @@ def test_what_is_no_number(value):
 
 
 def test_a_manifest_is_as_it_was_written_to_the_byte():
-    raw = checkpoint_format.describe({name: name.encode() for name in checkpoint_format.MODEL + checkpoint_format.RUN})
+    raw = checkpoint_format.make_manifest({name: name.encode() for name in checkpoint_format.MODEL + checkpoint_format.RUN})
     listed = checkpoint_format.manifest(json.loads(raw), raw)
     assert list(listed) == sorted(checkpoint_format.MODEL + checkpoint_format.RUN)
     assert listed["config.json"]["bytes"] == 11
@@ -50,7 +50,7 @@ def test_a_manifest_lists_no_other_files(name):
 
 
 def test_the_size_of_a_file_of_tensors():
-    header = checkpoint_format.LARGEST_HEADER
+    header = checkpoint_format.MAX_HEADER_BYTES
     for size in (408, 808, 408 + header, 808 + header, 8 + 4 * 110 + header):
         checkpoint_format.check_size(size, 100, 10)
     for size in (0, 407, 8 * 110 + header + 9, 10**30):
@@ -61,13 +61,13 @@ def test_the_size_of_a_file_of_tensors():
 
 def test_shapes_cost_nothing():
     for cell in model.CELLS:
-        largest = model.Config(cell, checkpoint_format.MOST_SYMBOLS, checkpoint_format.MOST_UNITS, layers=1000)
-        assert tree.count(model.shapes(largest)) > 10**15
+        largest = model.Config(cell, checkpoint_format.MAX_SYMBOLS, checkpoint_format.MAX_UNITS, layers=1000)
+        assert tree.num_elements(model.shapes(largest)) > 10**15
 
 
 def test_weights_are_those_of_the_model():
     params = model.init(CONFIG, np.random.default_rng(0))
-    arrays = {name: array.astype(np.float32) for name, array in tree.leaves(params)}
+    arrays = {name: array.astype(np.float32) for name, array in tree.named_leaves(params)}
     checkpoint_format.check_weights(arrays, CONFIG)
     for name in arrays:
         for wrong in (arrays[name].astype(np.float64), arrays[name][None], arrays[name] * np.float32("nan")):
@@ -79,19 +79,21 @@ def test_weights_are_those_of_the_model():
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_the_memory_of_an_optimizer_may_hold_states(rows):
-    P = tree.count(model.shapes(CONFIG))
+    P = tree.num_elements(model.shapes(CONFIG))
     memory = {"t": np.asarray(3.0), "m": np.zeros(P), "v": np.zeros(P)}
-    states = {name: np.zeros(shape) for name, shape in checkpoint_format.states(CONFIG, rows).items()}
+    states = {name: np.zeros(shape) for name, shape in checkpoint_format.state_shapes(CONFIG, rows).items()}
     assert list(states) == ["states.0.a", "states.0.c", "states.1.a", "states.1.c"]
-    checkpoint_format.check_memory(memory, P, CONFIG, np.dtype(np.float64))
-    checkpoint_format.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
+    checkpoint_format.check_optimizer_state(memory, P, CONFIG, np.dtype(np.float64))
+    checkpoint_format.check_optimizer_state(memory | states, P, CONFIG, np.dtype(np.float64))
     with pytest.raises(InvalidFile, match=r"^'states.2.a' is too many"):
-        checkpoint_format.check_memory(memory | states | {"states.2.a": np.zeros((1, 4))}, P, CONFIG, np.dtype(np.float64))
+        checkpoint_format.check_optimizer_state(
+            memory | states | {"states.2.a": np.zeros((1, 4))}, P, CONFIG, np.dtype(np.float64)
+        )
     del states["states.1.c"]
     with pytest.raises(InvalidFile, match=r"^states.1.c is nothing"):
-        checkpoint_format.check_memory(memory | states, P, CONFIG, np.dtype(np.float64))
+        checkpoint_format.check_optimizer_state(memory | states, P, CONFIG, np.dtype(np.float64))
     with pytest.raises(InvalidFile, match=r"all of one type"):
-        checkpoint_format.check_memory(memory, P, CONFIG, np.dtype(np.float32))
+        checkpoint_format.check_optimizer_state(memory, P, CONFIG, np.dtype(np.float32))
 
 
 def test_tensors_are_looked_at_before_their_numbers_are():
@@ -100,18 +102,18 @@ def test_tensors_are_looked_at_before_their_numbers_are():
     assert checkpoint_format.tensors(whole)["a"].tolist() == [0.0, 1.0]
     for wrong in ({"shape": [3]}, {"shape": [-1]}, {"dtype": "F99"}, {"data_offsets": [8, 0]}, {"data_offsets": [4, 12]}):
         assert "is not a safetensors file" in unusable(checkpoint_format.tensors, tensors({"a": entry | wrong}, bytes(8)))
-    header = (checkpoint_format.LARGEST_HEADER + 1).to_bytes(8, "little")
+    header = (checkpoint_format.MAX_HEADER_BYTES + 1).to_bytes(8, "little")
     assert unusable(checkpoint_format.tensors, header) == "its header is larger than 1,048,576 bytes"
 
 
 def test_a_history_is_checked_row_by_row():
-    row = dict.fromkeys(checkpoint_format.ROW, 1)
+    row = dict.fromkeys(checkpoint_format.ROW_FIELDS, 1)
     found = checkpoint_format.progress(
         dict(checkpoint_format.Progress(1, 0, 0, 5, 0.5, None, 0, (), (), ())._asdict(), history=[row, row])
     )
     assert found.history == (row, row)
     assert found.best is None
-    for name in checkpoint_format.ROW:
+    for name in checkpoint_format.ROW_FIELDS:
         for value in (None, True, "1", float("nan")):
             with pytest.raises(InvalidFile, match="is no entry of a history"):
                 checkpoint_format.progress({**found._asdict(), "history": [row, {**row, name: value}]})

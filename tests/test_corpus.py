@@ -44,7 +44,7 @@ def stream_everything(monkeypatch, cache, chunk):
     monkeypatch.setenv("BPTT_CACHE", str(cache))
     monkeypatch.setattr(source, "LARGE", 1)
     monkeypatch.setattr(source, "CHUNK", chunk)
-    monkeypatch.setattr(token_store, "PIECE", chunk)
+    monkeypatch.setattr(token_store, "CHUNK", chunk)
 
 
 # Sources
@@ -398,7 +398,7 @@ WORDS = st.lists(
 @example("aaaa\na", 2)
 def test_the_mode_is_told_in_pieces_as_it_is_told_at_once(text, piece):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_store, "PIECE", piece)
+        patch.setattr(token_store, "CHUNK", piece)
         assert corpus.choose_mode(plain(text)) == mode_of(text, 40)
         assert corpus.choose_mode(plain(text.encode())) == mode_of(text, 40)
         long = text.replace("a", "a" * 20)  # near the border of 40
@@ -413,7 +413,7 @@ TEXT = st.text(st.sampled_from("ab \n\t\r\v\fé"), max_size=40)
 @given(TEXT, st.integers(1, 9))
 def test_lines_become_sequences_with_a_newline_at_both_ends(text, piece):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_store, "PIECE", piece)
+        patch.setattr(token_store, "CHUNK", piece)
         for known in (characters(text), BYTES):
             decoded = [known.decode(s) for s in corpus.sequences(corpus.from_text(text, known), "lines")]
             assert decoded == [f"\n{line}\n" for line in full_lines(text)]
@@ -485,7 +485,7 @@ def test_an_unknown_mode_is_refused():
 @given(TEXT, st.lists(TEXT | st.text(st.sampled_from("ab"), min_size=1, max_size=4), max_size=5), st.integers(1, 9))
 def test_what_is_contained_is_found_across_all_borders(text, wanted, piece):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_store, "PIECE", piece)
+        patch.setattr(token_store, "CHUNK", piece)
         for whole in (plain(text), plain(text.encode())):
             assert whole.contains(wanted, "lines") == {one for one in wanted if one in full_lines(text)}
             assert whole.contains(wanted, "stream") == {one for one in wanted if one in text}

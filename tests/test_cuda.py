@@ -14,7 +14,7 @@ SIZES = [(64, 64), (129, 3), (384, 16), (640, 1), (512, 64)]
 
 @pytest.fixture
 def cuda():
-    return pytest.importorskip("bptt.kernels.cuda.recurrence", reason="CuPy is not installed")
+    return pytest.importorskip("bptt.kernels.cuda.registry", reason="CuPy is not installed")
 
 
 def close(got, expected, dtype):
@@ -69,10 +69,10 @@ def test_so_is_one_that_goes_step_by_step(cuda, name, dtype, rng, monkeypatch):
 def test_what_is_no_number_goes_on_to_the_end(cuda, name, dtype, monkeypatch):
     """Blocks that meet in global memory know what is not there yet by a NaN: no other one may keep them waiting."""
     (_, gates), H, device = CELLS[name], 256, cuda.cupy.cuda.Device().id
-    limits = cuda._limits(device)._replace(clusters=())
+    limits = cuda.recurrence._limits(device)._replace(clusters=())
     monkeypatch.setattr(cuda, "_limits", lambda number: limits)
-    monkeypatch.setattr(cuda, "_kernel", cuda._kernel.__wrapped__)  # which knows kernels with clusters
-    _, how = cuda._kernel(device, list(CELLS).index(name), False, H, 2, np.dtype(dtype).itemsize)
+    monkeypatch.setattr(cuda, "_kernel", cuda.recurrence._kernel.__wrapped__)  # which knows kernels with clusters
+    _, how = cuda.recurrence._kernel(device, list(CELLS).index(name), False, H, 2, np.dtype(dtype).itemsize)
     assert (how.G > 1, how.CLUSTER) == (True, 0)
     z, Waa = (cuda.cupy.zeros((*shape, H), dtype) for shape in ((3, 2, gates), (gates * H,)))
     z, a0 = (
@@ -97,4 +97,4 @@ def test_columns_of_weights_are_looked_up(cuda, hidden, symbols, dtype, rng):
 def test_a_sum_over_steps_takes_some_columns_of_a_wider_array(cuda, rng):
     x = cuda.cupy.asarray(rng.normal(size=(6, 5, 12)))
     for part in (x, x[:, :, 8:], x[:, :, :1], x[:1, :1, 3:5]):
-        close([ops.total.kernels[cuda.ARRAY](part)], [ops.total.__wrapped__(part)], "float64")
+        close([ops.bias_grad.kernels[cuda.ARRAY](part)], [ops.bias_grad.__wrapped__(part)], "float64")

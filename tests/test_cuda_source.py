@@ -35,7 +35,7 @@ STEPWISE = 64  # threads of a block where a kernel does one step
 
 def layout(cell, backward, hidden, batch, size, limits):
     """The layout with the same number of weights in a thread for both types."""
-    return tiling.layout(cell, backward, hidden, batch, size, limits._replace(words=limits.words * size // 4))
+    return tiling.choose_tiling(cell, backward, hidden, batch, size, limits._replace(words=limits.words * size // 4))
 
 
 @functools.cache
@@ -187,7 +187,7 @@ def test_the_sizes_above_take_every_way():
     )
     assert ways == ({True, False},) * 4
     assert {how.L for how, _ in hows} == set(tiling.LANES)
-    assert {how.Q for how, _ in hows} == set(tiling.SHARES)
+    assert {how.Q for how, _ in hows} == set(tiling.WARPS)
     assert any(how.G > 1 and how.groups > 1 and batch % how.R for (how, _), batch in zip(hows, batches))
 
 
@@ -204,7 +204,7 @@ def test_the_sizes_above_take_every_way():
 def test_a_layout_keeps_to_its_limits(cell, backward, hidden, batch, size, processors, clusters):
     clusters = tuple(min(count, processors // (i + 2)) for i, count in enumerate(clusters))
     limits = tiling.Limits(processors, 99_000, clusters)
-    how = tiling.layout(cell, backward, hidden, batch, size, limits)
+    how = tiling.choose_tiling(cell, backward, hidden, batch, size, limits)
     if how is None:
         assert hidden * hidden * tiling.GATES[cell] * size > processors * 50_000 or batch * hidden > 400 * processors
         return

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from bptt import backend
-from bptt.backend import InputError, cupy_obstacle, select
+from bptt.backend import InputError, cupy_unavailable_reason, select
 from bptt.errors import BackendWarning
 from bptt.kernels.cuda import tiling
 
@@ -40,7 +40,7 @@ def cupy(request, monkeypatch):
         import cupy
     except ImportError as error:
         give_up(f"the CuPy wheel is not importable ({error}): nox -s cupy_without_gpu installs it")
-    if not cupy_obstacle():
+    if not cupy_unavailable_reason():
         give_up("a CUDA device answers: hide it with CUDA_VISIBLE_DEVICES=-1")
     return cupy
 
@@ -71,7 +71,7 @@ def test_wheel_imports_without_a_warning(cupy):
 
 
 def test_obstacle_has_cudas_words_and_a_remedy(cupy):
-    assert cupy_obstacle().startswith(f"no CUDA device answers: {cause(cupy)} (remedy: ")
+    assert cupy_unavailable_reason().startswith(f"no CUDA device answers: {cause(cupy)} (remedy: ")
 
 
 def test_cupy_has_every_function_that_the_maths_calls(cupy):
@@ -200,7 +200,7 @@ def test_the_kernels_compile(cupy, request, architecture):
     )
     sizes = (50, 4), (200, 4), (200, 8), (640, 4), (5000, 4), (5000, 8)
     for cell, backward, (hidden, size) in itertools.product(range(3), (False, True), sizes):
-        how = tiling.layout(cell, backward, hidden, 16, size, limits)
+        how = tiling.choose_tiling(cell, backward, hidden, 16, size, limits)
         assert (how is None) == (hidden == 5000)  # a kernel for each step, then
         code = tiling.source(cell, backward, hidden, size, how, limits.threads)
         program = nvrtc.createProgram(code, "recurrence.cu", (), ())

@@ -23,13 +23,13 @@ def prepare(text, seed=0, **flags):
 
 def passes(ready, batch, length, seed, position=Position(0, 0)):
     """What `dataset.epochs` gives, with the batches instead of their windows."""
-    read = batches.reader(ready.training.ids, HERE)
+    read = batches.batch_reader(ready.training.ids, HERE)
     return ((after, read(window)) for after, window in dataset.epochs(ready, batch, length, seed, position))
 
 
 def measured(ready):
     """The batches of the held-out part."""
-    return list(map(batches.reader(ready.held_out.ids, HERE), dataset.held_out_windows(ready)))
+    return list(map(batches.batch_reader(ready.held_out.ids, HERE), dataset.validation_windows(ready)))
 
 
 def decoded(ready, sequences):
@@ -41,14 +41,14 @@ def test_lines_are_whole_lines_and_a_tenth_of_them_is_held_out():
     assert (ready.mode, ready.name, ready.source) == ("lines", "text", "")
     assert sorted(decoded(ready, [*ready.training, *ready.held_out])) == [f"\n{line}\n" for line in NAMES.split()]
     assert (len(ready.training), len(ready.held_out)) == (18, 2)
-    assert dataset.targets(ready.training) == 18 * 4
+    assert dataset.count_targets(ready.training) == 18 * 4
 
 
 def test_a_stream_is_cut_once():
     ready = prepare(PROSE + "\n")
     assert ready.mode == "stream"
-    assert dataset.targets(ready.training) + dataset.targets(ready.held_out) == len(PROSE) + 1
-    assert dataset.targets(ready.held_out) == round(0.1 * (len(PROSE) + 1))
+    assert dataset.count_targets(ready.training) + dataset.count_targets(ready.held_out) == len(PROSE) + 1
+    assert dataset.count_targets(ready.held_out) == round(0.1 * (len(PROSE) + 1))
     assert decoded(ready, ready.training)[0] + decoded(ready, ready.held_out)[0][1:] == "\n" + PROSE + "\n"
 
 
@@ -65,7 +65,7 @@ def test_the_settings_choose_mode_share_and_vocabulary(tmp_path):
     path.write_bytes(bytes(range(256)) * 4)
     ready = prepare(path, vocabulary="bytes")
     assert (ready.name, ready.mode, len(ready.vocabulary)) == ("any", "stream", 256)
-    assert dataset.targets(ready.training) + dataset.targets(ready.held_out) == 1024
+    assert dataset.count_targets(ready.training) + dataset.count_targets(ready.held_out) == 1024
 
 
 @pytest.mark.parametrize("validation", [0.1, 0.5, 0.9])
@@ -84,10 +84,10 @@ def test_a_pass_holds_every_target_in_the_number_of_batches_that_was_told(text, 
     assert dataset.batches_in_epoch(ready, batch, length, 0, 1) == count  # for these texts
     two = [one for _, one in itertools.islice(passes(ready, batch, length, 0), 2 * count)]
     for one in (two[:count], two[count:]):
-        assert sum(part.mask.sum() for part in one) == dataset.targets(ready.training)
+        assert sum(part.mask.sum() for part in one) == dataset.count_targets(ready.training)
         assert one[0].window.start
     widths = {part.x.shape[1] for part in two}
-    assert 0 <= dataset.widest(ready, batch, length) - max(widths) < count
+    assert 0 <= dataset.max_columns(ready, batch, length) - max(widths) < count
     assert max(widths) <= batch
     assert max(part.x.shape[0] for part in two) <= length
 
@@ -170,7 +170,7 @@ def test_a_large_text_is_trained_on_as_a_small_one(tmp_path, monkeypatch, text, 
 def test_the_held_out_part_is_measured_whole(text, mode):
     ready = prepare(text, mode=mode)
     batches = measured(ready)
-    assert sum(part.mask.sum() for part in batches) == dataset.targets(ready.held_out)
+    assert sum(part.mask.sum() for part in batches) == dataset.count_targets(ready.held_out)
     first = batches[0]
     if mode == "lines":
         assert [ready.vocabulary.decode(column) for column in first.y.T] == [s[1:] for s in decoded(ready, ready.held_out)]
@@ -186,7 +186,7 @@ def test_the_held_out_part_is_measured_whole(text, mode):
     ],
 )
 def test_a_short_text_narrows_the_batch(text, mode, batch, length, widest):
-    assert dataset.widest(prepare(text, mode=mode), batch, length) == widest
+    assert dataset.max_columns(prepare(text, mode=mode), batch, length) == widest
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
@@ -199,7 +199,7 @@ def test_what_is_measured_is_what_is_held_out(mode):
 
 
 def test_a_tenth_is_held_out_but_of_a_long_text_less(monkeypatch):
-    assert dataset.targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 100
-    monkeypatch.setattr(dataset, "MOST_HELD_OUT", 60)
-    assert dataset.targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 60
-    assert dataset.targets(prepare("ab" * 500 + "\n", mode="stream", validation=0.2).held_out) == 200
+    assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 100
+    monkeypatch.setattr(dataset, "MAX_VALIDATION", 60)
+    assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 60
+    assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream", validation=0.2).held_out) == 200

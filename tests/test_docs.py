@@ -114,7 +114,7 @@ def test_what_is_not_there_is_found(text):
         "see `nn/gru.py: recurrence_backward, run`, `gru.recurrence`, `textbook.clip`, `bptt.train` and `model.CELLS`",
         "`runs/names`, `names.txt`, `config.toml`, `torch.nn`, `LanguageModel.save`, `--length` and `0.5 tanh(v/2)`",
         "`central_differences` in `tests/gradcheck.py`, `src/bptt/nn` and `python bench/memory.py --steps 3`",
-        "so\n\n    d = da + da_next      gru.recurrence_backward, by ops.outer\n    python bench/memory.py 1.5 names.txt\n",
+        "so\n\n    d = da + da_next      gru.recurrence_backward, by ops.outer_sum\n    python bench/memory.py 1.5 names.txt\n",
     ],
 )
 def test_what_is_there_is_not_found(text):

@@ -20,7 +20,7 @@ HERE = backends.select("numpy", "float64")
 def case(cell="gru", layers=2):
     rng = np.random.default_rng(0)
     config = model.Config(cell, V, 4, layers)
-    return config, tree.transform(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
+    return config, tree.tree_map(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
 
 
 def by_hand(config, params, sequence):
@@ -34,7 +34,7 @@ def by_hand(config, params, sequence):
 def test_lines_in_batches_of_any_size_are_the_sum_of_the_lines(cell):
     config, params, rng = case(cell)
     lines = pack([rng.integers(0, V, n) for n in (2, 9, 3, 3, 14, 5)])
-    read = batches.reader(lines.ids, HERE)
+    read = batches.batch_reader(lines.ids, HERE)
     expected = sum(by_hand(config, params, line) for line in lines)
     for batch, length in [(1, 100), (6, 4), (2, 1)]:
         got = evaluate(config, params, HERE, map(read, batches.lines(lines, batch, length, None)))
@@ -46,7 +46,7 @@ def test_lines_in_batches_of_any_size_are_the_sum_of_the_lines(cell):
 def test_a_stream_in_windows_of_any_length_is_the_whole_stream(cell):
     config, params, rng = case(cell)
     text = pack([rng.integers(0, V, 101)])
-    read = batches.reader(text.ids, HERE)
+    read = batches.batch_reader(text.ids, HERE)
     expected = by_hand(config, params, text[0])
     for length in (3, 7, 1000):
         got = evaluate(config, params, HERE, map(read, batches.stream(text, 1, length)))
@@ -57,7 +57,7 @@ def test_a_stream_in_windows_of_any_length_is_the_whole_stream(cell):
 def test_every_backend_measures_the_same(lab):
     config, params, rng = case("vanilla", 1)
     lines = pack([rng.integers(0, V, n) for n in (9, 9, 8, 5)])  # two windows, the second one padded
-    read = batches.reader(lines.ids, lab.backend)
+    read = batches.batch_reader(lines.ids, lab.backend)
     got = evaluate(config, lab.put(params), lab.backend, map(read, batches.windows(lines, 4)))
     assert got.characters == 8 + 8 + 7 + 4
     assert got.nats == pytest.approx(sum(by_hand(config, params, line) for line in lines), rel=lab.tolerance)
@@ -65,9 +65,9 @@ def test_every_backend_measures_the_same(lab):
 
 def test_a_model_of_zeros_gives_every_character_the_same_chance():
     config, params, rng = case()
-    zeros = tree.transform(np.zeros_like, params)
+    zeros = tree.tree_map(np.zeros_like, params)
     lines = pack([rng.integers(0, V, 9), rng.integers(0, V, 4)])
-    got = evaluate(config, zeros, HERE, map(batches.reader(lines.ids, HERE), batches.lines(lines, 2, 3, None)))
+    got = evaluate(config, zeros, HERE, map(batches.batch_reader(lines.ids, HERE), batches.lines(lines, 2, 3, None)))
     assert got.characters == 11
     assert got.nats_per_char == pytest.approx(math.log(V), rel=1e-14)
     assert got.bits_per_char == pytest.approx(math.log2(V), rel=1e-14)
@@ -78,7 +78,7 @@ def test_a_model_of_zeros_gives_every_character_the_same_chance():
 def test_the_probabilities_of_all_texts_of_a_length_add_up_to_one(cell):
     config, params, _ = case(cell)
     texts = [pack([np.array([0, *text])]) for text in itertools.product(range(V), repeat=3)]
-    each = [map(batches.reader(text.ids, HERE), batches.windows(text, 2)) for text in texts]
+    each = [map(batches.batch_reader(text.ids, HERE), batches.windows(text, 2)) for text in texts]
     assert math.fsum(math.exp(-evaluate(config, params, HERE, text).nats) for text in each) == pytest.approx(1, rel=1e-12)
 
 

@@ -116,7 +116,7 @@ def test_check_a_cell_finds_a_mistake(tmp_path):
 def case(T: int, B: int, I: int, H: int, tokens: bool) -> tuple[Any, ...]:
     """Parameters, x, the state before, and the gradients da from above and dafter from the state after, as NumPy arrays."""
     rng = np.random.default_rng(0)
-    params = tree.transform(lambda array: array + 0.3 * rng.normal(size=array.shape), mgu.init(rng, I, H))
+    params = tree.tree_map(lambda array: array + 0.3 * rng.normal(size=array.shape), mgu.init(rng, I, H))
     x = rng.integers(0, I, (T, B)) if tokens else rng.normal(size=(T, B, I))
     state, dafter = mgu.State(0.5 * rng.normal(size=(B, H))), mgu.State(rng.normal(size=(B, H)))
     return params, x, state, rng.normal(size=(T, B, H)), dafter
@@ -132,15 +132,15 @@ def test_the_gradient_of_the_cell_equals_central_differences(lab, T, B, I, H, to
         return mgu.backward(params, mgu.forward(params, x, state)[2], da, None if truncated else dafter)
 
     nested = (params, state, () if tokens else x)
-    shapes = tree.transform(lambda array: list(array.shape), nested)
+    shapes = tree.tree_map(lambda array: list(array.shape), nested)
 
     def loss(theta: np.ndarray) -> float:
-        params, state, vectors = tree.unpack(theta, shapes)
+        params, state, vectors = tree.unravel(theta, shapes)
         a, after, _ = mgu.forward(params, x if tokens else vectors, state)
         return float(np.sum(a * da) + (0.0 if truncated else np.sum(after.a * dafter.a)))
 
     dx, dstate, dparams = lab.call(gradients, params, x, state, da, dafter)
-    expected = tree.unpack(central_differences(loss, tree.pack(nested)), shapes)
+    expected = tree.unravel(central_differences(loss, tree.ravel(nested)), shapes)
     assert (dx is None) == tokens
     tolerance = 1e-8 if lab.backend.dtype == "float64" else 1e-4
     lab.close((dparams, dstate, () if tokens else dx), expected, tolerance)
@@ -172,25 +172,25 @@ def test_a_cell_in_the_table_is_a_model(lab, table):
     """Two layers, dropout, a padded batch and a learned initial state, with the gradient of every parameter."""
     rng = np.random.default_rng(1)
     config = model.Config("mgu", 5, 3, layers=2)
-    params = tree.transform(lambda array: array + 0.3 * rng.normal(size=array.shape), model.init(config, rng))
+    params = tree.tree_map(lambda array: array + 0.3 * rng.normal(size=array.shape), model.init(config, rng))
     x, y, mask = rng.integers(0, 5, (4, 2)), rng.integers(0, 5, (4, 2)), np.ones((4, 2))
     mask[2:, 1] = 0.0
     keep = model.dropout_masks(config, rng, 0.4, 2)
 
     def gradient(params: Any, x: Any, y: Any, mask: Any, keep: Any) -> Any:
-        return model.loss_and_gradient(config, params, x, y, mask, None, keep)[1]
+        return model.loss_and_grad(config, params, x, y, mask, None, keep)[1]
 
     def loss(theta: np.ndarray) -> float:
-        return float(model.loss_and_gradient(config, tree.unpack(theta, model.shapes(config)), x, y, mask, None, keep)[0])
+        return float(model.loss_and_grad(config, tree.unravel(theta, model.shapes(config)), x, y, mask, None, keep)[0])
 
-    expected = tree.unpack(central_differences(loss, tree.pack(params)), model.shapes(config))
+    expected = tree.unravel(central_differences(loss, tree.ravel(params)), model.shapes(config))
     got = lab.call(gradient, params, x, y, mask, keep)
     lab.close(got, expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
 
 
 def test_a_cell_in_the_table_is_saved_and_loaded(table):
     config, backend, vocabulary = model.Config("mgu", 4, 3), backends.select("numpy"), characters("\nabc")
-    params = tree.transform(backend.put, model.init(config, np.random.default_rng(0)))
+    params = tree.tree_map(backend.put, model.init(config, np.random.default_rng(0)))
     before = LanguageModel(config, vocabulary, "lines", params, backend, {})
     before.save("m")
     after = bptt.load("m", backend="numpy")

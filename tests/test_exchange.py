@@ -51,7 +51,7 @@ def make(cell="gru", layers=1, dtype="float64", *, initial="learned", mode="line
     """A model with no zero in it, unless it is a negative one."""
     backend = backends.select("numpy", dtype)
     config, rng = model.Config(cell, len(vocabulary), hidden, layers, initial), np.random.default_rng(1)
-    params = tree.transform(lambda a: backend.put(a + 0.3 * rng.normal(size=a.shape)), model.init(config, rng))
+    params = tree.tree_map(lambda a: backend.put(a + 0.3 * rng.normal(size=a.shape)), model.init(config, rng))
     params.layers[0].b[:2] = -0.0
     return LanguageModel(config, vocabulary, mode, params, backend, record)
 
@@ -114,7 +114,7 @@ def write(path, arrays, about=None):
 
 def same(first, second):
     """Whether two models are one, bit for bit."""
-    leaves = [[(n, a.dtype, a.shape, a.tobytes()) for n, a in tree.leaves(m.params)] for m in (first, second)]
+    leaves = [[(n, a.dtype, a.shape, a.tobytes()) for n, a in tree.named_leaves(m.params)] for m in (first, second)]
     return leaves[0] == leaves[1] and all(getattr(first, n) == getattr(second, n) for n in ("config", "vocabulary", "mode"))
 
 
@@ -197,7 +197,7 @@ def test_a_saved_model_is_the_same_and_training_begins_from_it(here, monkeypatch
 
 def test_arrays_in_another_order_are_not_scrambled(here):
     trained = make()
-    turned = tree.transform(lambda a: np.asarray(a, order="F"), trained.params)
+    turned = tree.tree_map(lambda a: np.asarray(a, order="F"), trained.params)
     LanguageModel(trained.config, LETTERS, "lines", turned, trained.backend, {}).export("torch", "file")
     assert same(trained, bptt.from_torch("file"))
 
@@ -216,7 +216,7 @@ def test_a_file_written_by_hand_means_what_it_says(here):
     Path("file").write_bytes(tensors(header, numbers.tobytes()))
     found = bptt.from_torch("file")
     assert (found.config, found.mode, found.record) == (model.Config("vanilla", 2, 1), "stream", {"text": "t"})
-    assert [array.tolist() for _, array in tree.leaves(found.params)] == [
+    assert [array.tolist() for _, array in tree.named_leaves(found.params)] == [
         [[1.0, 2.0]],
         [[3.0]],
         [9.0],
@@ -414,7 +414,12 @@ def test_headers_that_are_none(here, monkeypatch):
         def __reduce__(self):
             return (Path.touch, (Path("executed"),))
 
-    for data in (b"", b"1234567", (2**63).to_bytes(8, "little"), (checkpoint_format.LARGEST_HEADER + 1).to_bytes(8, "little")):
+    for data in (
+        b"",
+        b"1234567",
+        (2**63).to_bytes(8, "little"),
+        (checkpoint_format.MAX_HEADER_BYTES + 1).to_bytes(8, "little"),
+    ):
         Path("file").write_bytes(data)
         assert "does not begin like a safetensors file, or has too large a header" in refusal()
     Path("file").write_bytes(pickle.dumps(Trap()))  # what torch.save would make
@@ -530,10 +535,10 @@ def test_what_cannot_be_written(here):
 def test_what_could_not_be_read_again_is_not_written(here, monkeypatch):
     make().export("torch", "file")
     header = int.from_bytes(Path("file").read_bytes()[:8], "little")
-    monkeypatch.setattr(checkpoint_format, "LARGEST_HEADER", header)
+    monkeypatch.setattr(checkpoint_format, "MAX_HEADER_BYTES", header)
     make().export("torch", "just")
     assert same(make(), bptt.from_torch("just"))
-    monkeypatch.setattr(checkpoint_format, "LARGEST_HEADER", header - 1)
+    monkeypatch.setattr(checkpoint_format, "MAX_HEADER_BYTES", header - 1)
     with pytest.raises(InputError, match=r"symbols and initial states take .* can be read again: export a smaller model"):
         make().export("torch", "more")
     assert not Path("more").exists()

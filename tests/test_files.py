@@ -100,12 +100,12 @@ def test_a_disk_that_takes_a_part_is_given_the_rest(tmp_path, monkeypatch):
 def test_what_writers_left_behind_is_swept_away(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
-    files.temporary(tmp_path / "x").mkdir()
-    files.temporary(tmp_path / "x").write_text("half")
-    files.temporary(tmp_path / "x").symlink_to("other")
-    files.temporary(tmp_path / "x").symlink_to("nowhere")
+    files.temporary_path(tmp_path / "x").mkdir()
+    files.temporary_path(tmp_path / "x").write_text("half")
+    files.temporary_path(tmp_path / "x").symlink_to("other")
+    files.temporary_path(tmp_path / "x").symlink_to("nowhere")
     assert len(list(tmp_path.iterdir())) == 5
-    files.sweep(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "other"]
 
 
@@ -146,23 +146,26 @@ def test_a_disk_that_cannot_be_read(tmp_path, monkeypatch):
 
 def test_json_comes_back():
     for value in (None, 1.5, 1e-300, "é\ud800[{", [{"b": [], "a": {}}]):
-        assert files.parse(files.to_json(value), 4) == value
+        assert files.parse_json(files.to_json(value), 4) == value
     assert files.to_json({"b": 1, "a": ["é"]}) == b'{\n "a": [\n  "\\u00e9"\n ],\n "b": 1\n}\n'
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"nul", b"\xff", b"1 2", b"9" * 5000, b"[" * 50_000, "[]".encode("utf-16")])
 def test_what_is_not_json(data):
-    assert unusable(files.parse, data, 10**6) == "is not JSON"
+    assert unusable(files.parse_json, data, 10**6) == "is not JSON"
 
 
 def test_lists_and_objects_are_counted_before_they_take_memory():
-    assert files.parse(b'["[[[", {"[": "\\"[[["}, "\\\\", []]', 3) == ["[[[", {"[": '"[[['}, "\\", []]
-    assert unusable(files.parse, b'["[[[", {"[": "\\"[[["}, "\\\\", []]', 2) == "holds 3 lists and objects, expected at most 2"
-    assert unusable(files.parse, b'"' + b'\\"' * 10**6 + b"[", 0) == "is not JSON"  # in one pass, not one from each quote
+    assert files.parse_json(b'["[[[", {"[": "\\"[[["}, "\\\\", []]', 3) == ["[[[", {"[": '"[[['}, "\\", []]
+    assert (
+        unusable(files.parse_json, b'["[[[", {"[": "\\"[[["}, "\\\\", []]', 2)
+        == "holds 3 lists and objects, expected at most 2"
+    )
+    assert unusable(files.parse_json, b'"' + b'\\"' * 10**6 + b"[", 0) == "is not JSON"  # in one pass, not one from each quote
     rng = random.Random(0)
     for _ in range(2000):
         value = [rng.choice(['"', "\\", "[", "{", "a"]) * rng.randrange(4) for _ in range(5)]
-        assert files.parse(files.to_json(value), 1) == value
+        assert files.parse_json(files.to_json(value), 1) == value
 
 
 def test_a_reason_is_one_short_line_whatever_a_file_holds():
@@ -171,6 +174,6 @@ def test_a_reason_is_one_short_line_whatever_a_file_holds():
 
 
 def test_the_reason_of_an_error():
-    assert files.reason(OSError(28, "No space left on device")) == "No space left on device"
-    assert files.reason(ValueError("bad")) == "bad"
-    assert files.reason(MemoryError()) == "MemoryError"
+    assert files.describe_os_error(OSError(28, "No space left on device")) == "No space left on device"
+    assert files.describe_os_error(ValueError("bad")) == "bad"
+    assert files.describe_os_error(MemoryError()) == "MemoryError"

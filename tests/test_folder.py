@@ -37,15 +37,15 @@ def run(original, tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(original):
-    return run_folder.read(original, run=True)[1]
+    return run_folder.read_checkpoint(original, run=True)[1]
 
 
 def stored(run, step):
-    return run / "checkpoints" / run_folder.name(step)
+    return run / "checkpoints" / run_folder.checkpoint_name(step)
 
 
 def listed(run):
-    return [int(path.name.removeprefix("step-")) for path in run_folder.steps(run)]
+    return [int(path.name.removeprefix("step-")) for path in run_folder.checkpoints(run)]
 
 
 def led(run, link):
@@ -69,7 +69,7 @@ def test_a_new_run(tmp_path):
     with pytest.raises(SaveError, match="cannot be made: Not a directory"):
         run_folder.create(run / "env.json" / "run", "", {})
     with pytest.raises(CheckpointError, match="the run has saved nothing yet: go on with bptt train --resume"):
-        run_folder.read(run)
+        run_folder.read_checkpoint(run)
 
 
 @posix
@@ -114,7 +114,7 @@ def owner(run):
 
 def test_a_second_writer_is_kept_out(run):
     with owner(run) as other:
-        last = run_folder.environment(run)["sessions"][-1]
+        last = run_folder.read_environment(run)["sessions"][-1]
         with pytest.raises(InputError, match=rf"run: process {last['pid']} on {last['host']} is writing there: wait for it"):
             run_folder.locked(run).__enter__()
         with pytest.raises(InputError, match="is writing there"):
@@ -157,12 +157,12 @@ def test_a_disk_that_knows_no_locks(run, monkeypatch):
 
 
 def test_of_a_run_the_best_is_read_and_to_go_on_the_newest(run):
-    run_folder.point(run, run_folder.name(6), run_folder.name(4))
-    assert run_folder.read(run)[0] == stored(run, 4)
-    assert run_folder.read(run, run=True)[0] == stored(run, 6)
-    assert run_folder.read(run / "checkpoints" / "best", run=True)[0] == stored(run, 4)
-    assert run_folder.read(run / "checkpoints" / "latest")[0] == stored(run, 6)
-    assert run_folder.read(stored(run, 5), run=True)[0] == stored(run, 5)
+    run_folder.update_links(run, run_folder.checkpoint_name(6), run_folder.checkpoint_name(4))
+    assert run_folder.read_checkpoint(run)[0] == stored(run, 4)
+    assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, 6)
+    assert run_folder.read_checkpoint(run / "checkpoints" / "best", run=True)[0] == stored(run, 4)
+    assert run_folder.read_checkpoint(run / "checkpoints" / "latest")[0] == stored(run, 6)
+    assert run_folder.read_checkpoint(stored(run, 5), run=True)[0] == stored(run, 5)
 
 
 @pytest.mark.parametrize("alone", ["best", "latest", "step-00000005"])
@@ -180,33 +180,33 @@ def test_a_link_that_was_copied_as_a_folder_is_read(run):
     best = run / "checkpoints" / "best"
     best.unlink()
     shutil.copytree(stored(run, 5), best)
-    assert run_folder.read(best)[0] == best
-    assert run_folder.read(run)[0] == stored(run, 6)
+    assert run_folder.read_checkpoint(best)[0] == best
+    assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
 
 
 def test_what_does_not_verify_is_passed_over_with_a_warning(run):
     damage(stored(run, 6))
     for go_on in (False, True):
         with pytest.warns(CheckpointWarning, match=r"step-00000006.config.json: .*; step-00000005 is used instead") as said:
-            assert run_folder.read(run, run=go_on)[0] == stored(run, 5)
+            assert run_folder.read_checkpoint(run, run=go_on)[0] == stored(run, 5)
         assert len(said) == 1
     damage(stored(run, 5))
     with pytest.warns(CheckpointWarning, match=r"step-0000000[56].*; step-00000004 is used instead") as said:
-        assert run_folder.read(run)[0] == stored(run, 4)
+        assert run_folder.read_checkpoint(run)[0] == stored(run, 4)
     assert len(said) == 2
     shutil.rmtree(stored(run, 4))
     stored(run, 4).write_text("a file")
     with pytest.raises(CheckpointError, match=r"step-00000006.config\.json: has 2 bytes"):
-        run_folder.read(run)
+        run_folder.read_checkpoint(run)
     with pytest.raises(CheckpointError, match=r"step-00000006.config\.json: has 2 bytes"):
-        run_folder.read(run / "checkpoints" / "best")  # named, so nothing else will do
+        run_folder.read_checkpoint(run / "checkpoints" / "best")  # named, so nothing else will do
 
 
 def test_an_optimizer_that_does_not_verify_matters_to_go_on_only(run):
     (stored(run, 6) / "optimizer.safetensors").write_bytes(b"")
-    assert run_folder.read(run)[0] == stored(run, 6)
+    assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
     with pytest.warns(CheckpointWarning, match=r"step-00000006.optimizer.safetensors: has 0 bytes"):
-        assert run_folder.read(run, run=True)[0] == stored(run, 5)
+        assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, 5)
 
 
 @posix
@@ -221,9 +221,9 @@ def test_links_that_lead_elsewhere_are_not_followed(run, kind, tmp_path):
     link.unlink()
     link.symlink_to(target[kind])
     assert listed(run) == [6, 4]
-    assert run_folder.read(run)[0] == stored(run, 6)
+    assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
     with pytest.raises(CheckpointError, match=rf"best: names no checkpoint: name another one, or the run {run}"):
-        run_folder.read(link)
+        run_folder.read_checkpoint(link)
 
 
 @pytest.mark.parametrize("words", ["../../elsewhere", "/etc", "", "step-00000003", "step-1", "x" * 65, "\0"])
@@ -231,11 +231,11 @@ def test_files_in_place_of_links_lead_nowhere_else(run, words):
     link = run / "checkpoints" / "best"
     link.unlink()
     link.write_text(words)
-    assert run_folder.read(run)[0] == stored(run, 6)
+    assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
     with pytest.raises(CheckpointError, match="names no checkpoint"):
-        run_folder.read(link)
+        run_folder.read_checkpoint(link)
     link.write_text("step-00000004")
-    assert run_folder.read(run)[0] == run_folder.read(link)[0] == stored(run, 4)
+    assert run_folder.read_checkpoint(run)[0] == run_folder.read_checkpoint(link)[0] == stored(run, 4)
 
 
 # Saving
@@ -243,26 +243,26 @@ def test_files_in_place_of_links_lead_nowhere_else(run, words):
 
 def test_the_newest_and_the_best_stay(run, saved):
     for step in range(7, 12):
-        assert run_folder.keep(run, saved, step, best=5, most=2) == stored(run, step)
+        assert run_folder.save_checkpoint(run, saved, step, best=5, most=2) == stored(run, step)
         assert listed(run) == sorted({step, step - 1, 5}, reverse=True)
         assert (led(run, "latest"), led(run, "best")) == (str(step), "5")
-    run_folder.keep(run, saved, 12, best=12, most=1)
+    run_folder.save_checkpoint(run, saved, 12, best=12, most=1)
     assert listed(run) == [12]
     assert (led(run, "latest"), led(run, "best")) == ("12", "12")
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best", "latest", "step-00000012"]
-    assert same(run_folder.read(run, run=True)[1], saved)
+    assert same(run_folder.read_checkpoint(run, run=True)[1], saved)
 
 
 def test_numbers_and_not_letters_decide_what_is_newest(run, saved):
-    run_folder.keep(run, saved, 10**9, best=6, most=2)
-    run_folder.keep(run, saved, 10**8 - 1, best=6, most=2)
+    run_folder.save_checkpoint(run, saved, 10**9, best=6, most=2)
+    run_folder.save_checkpoint(run, saved, 10**8 - 1, best=6, most=2)
     assert listed(run) == [10**9, 10**8 - 1, 6]
 
 
 def test_what_is_no_checkpoint_stays(run, saved):
     for name in ("step-1", "step-00000001.damaged", "step-0000000x", "mine"):
         (run / "checkpoints" / name).mkdir()
-    run_folder.keep(run, saved, 7, best=7, most=1)
+    run_folder.save_checkpoint(run, saved, 7, best=7, most=1)
     assert listed(run) == [7]
     assert len(list((run / "checkpoints").iterdir())) == 7
 
@@ -270,7 +270,7 @@ def test_what_is_no_checkpoint_stays(run, saved):
 def test_nothing_is_written_over(run, saved):
     before = content(stored(run, 6))
     with pytest.raises(errors.AlreadyExists):
-        run_folder.keep(run, saved, 6, best=6, most=3)
+        run_folder.save_checkpoint(run, saved, 6, best=6, most=3)
     assert content(stored(run, 6)) == before
     assert listed(run) == [6, 5, 4]
 
@@ -281,24 +281,24 @@ def test_nothing_is_written_over(run, saved):
 def test_a_failure_at_any_call_leaves_a_checkpoint_to_go_on_from(original, saved, tmp_path, best, error):
     def fresh(name):
         run = Path(shutil.copytree(original, tmp_path / name, symlinks=True))
-        run_folder.point(run, run_folder.name(6), run_folder.name(4))
+        run_folder.update_links(run, run_folder.checkpoint_name(6), run_folder.checkpoint_name(4))
         return run
 
     with Failing() as calls:
-        run_folder.keep(fresh("whole"), saved, 7, best=best, most=2)
+        run_folder.save_checkpoint(fresh("whole"), saved, 7, best=best, most=2)
     assert {"mkdir", "open", "write", "fsync", "rename", "symlink", "replace", "rmdir"} <= set(calls.made)
     for place, name in enumerate(calls.made):
         run = fresh(f"{place}")
         with Failing(place, error), contextlib.suppress(SaveError, KeyboardInterrupt):
-            run_folder.keep(run, saved, 7, best=best, most=2)
+            run_folder.save_checkpoint(run, saved, 7, best=best, most=2)
         steps = listed(run)
         assert steps in ([6, 5, 4], [7, 6, 5, 4], [7, 6, 5], [7, 6, 4], [7, 6]), (place, name)
         for step in steps:  # no partial one
             store.read(stored(run, step), run=True)
         with warnings.catch_warnings(action="error"):
-            assert run_folder.read(run, run=True)[0] == stored(run, steps[0])
-            assert run_folder.read(run)[0] in (stored(run, 4), stored(run, 7))
-        run_folder.mend(run, stored(run, steps[0]), ())
+            assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, steps[0])
+            assert run_folder.read_checkpoint(run)[0] in (stored(run, 4), stored(run, 7))
+        run_folder.repair(run, stored(run, steps[0]), ())
         assert not list(run.rglob(f"{files.TEMPORARY}*"))
         shutil.rmtree(run)
 
@@ -309,13 +309,13 @@ def test_nothing_goes_before_the_new_one_stands(run, saved, monkeypatch):
 
     def rmtree(path, *arguments, **keywords):
         if Path(path).exists():
-            assert same(run_folder.read(run, run=True)[1], saved)
-            assert run_folder.read(run, run=True)[0] == stored(run, 7)
+            assert same(run_folder.read_checkpoint(run, run=True)[1], saved)
+            assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, 7)
             gone.append(path)
         real(path, *arguments, **keywords)
 
     monkeypatch.setattr(shutil, "rmtree", rmtree)
-    run_folder.keep(run, saved, 7, best=7, most=1)
+    run_folder.save_checkpoint(run, saved, 7, best=7, most=1)
     assert len(gone) == 3
 
 
@@ -324,19 +324,22 @@ def test_systems_without_links_have_files(run, saved, monkeypatch):
         raise NotImplementedError  # as pathlib does on a system that knows no links
 
     monkeypatch.setattr(Path, "symlink_to", none)
-    run_folder.keep(run, saved, 7, best=5, most=1)
+    run_folder.save_checkpoint(run, saved, 7, best=5, most=1)
     checkpoints = run / "checkpoints"
     assert not (checkpoints / "latest").is_symlink()
     assert ((checkpoints / "latest").read_text(), (checkpoints / "best").read_text()) == ("step-00000007", "step-00000005")
-    assert (run_folder.read(run)[0], run_folder.read(run, run=True)[0]) == (stored(run, 5), stored(run, 7))
-    assert run_folder.read(checkpoints / "best")[0] == stored(run, 5)
+    assert (run_folder.read_checkpoint(run)[0], run_folder.read_checkpoint(run, run=True)[0]) == (
+        stored(run, 5),
+        stored(run, 7),
+    )
+    assert run_folder.read_checkpoint(checkpoints / "best")[0] == stored(run, 5)
     monkeypatch.undo()
-    run_folder.keep(run, saved, 8, best=8, most=1)
+    run_folder.save_checkpoint(run, saved, 8, best=8, most=1)
     assert (led(run, "latest"), led(run, "best")) == ("8", "8")
 
 
 def test_links_to_what_is_not_there_stay_as_they_are(run):
-    run_folder.point(run, run_folder.name(5), run_folder.name(99))
+    run_folder.update_links(run, run_folder.checkpoint_name(5), run_folder.checkpoint_name(99))
     assert (led(run, "latest"), led(run, "best")) == ("5", "6")
 
 
@@ -344,24 +347,24 @@ def test_links_to_what_is_not_there_stay_as_they_are(run):
 
 
 def test_what_was_half_written_goes_and_what_does_not_verify_is_moved_aside(run, saved):
-    files.temporary(run / "x").write_text("half")
-    files.temporary(run / "checkpoints" / "x").mkdir()
+    files.temporary_path(run / "x").write_text("half")
+    files.temporary_path(run / "checkpoints" / "x").mkdir()
     damage(stored(run, 6))
     for expected in (["step-00000006.damaged"], ["step-00000006.damaged", "step-00000006.damaged1"]):
-        run_folder.mend(run, stored(run, 5), [ROW])
+        run_folder.repair(run, stored(run, 5), [ROW])
         assert json.loads((run / "metrics.jsonl").read_text()) == ROW
         assert listed(run) == [5, 4]
         assert not list(run.rglob(f"{files.TEMPORARY}*"))
         assert sorted(path.name for path in run.glob("checkpoints/*.damaged*")) == expected
-        run_folder.keep(run, saved, 6, best=6, most=3)  # its place is free again
-    run_folder.mend(run, None, ())
+        run_folder.save_checkpoint(run, saved, 6, best=6, most=3)  # its place is free again
+    run_folder.repair(run, None, ())
     assert listed(run) == []
 
 
 def test_a_run_without_its_folder_of_checkpoints_is_mended(run):
     shutil.rmtree(run / "checkpoints")
     assert listed(run) == []
-    run_folder.mend(run, None, ())
+    run_folder.repair(run, None, ())
     assert (run / "checkpoints").is_dir()
 
 
@@ -369,8 +372,8 @@ def test_a_run_without_its_folder_of_checkpoints_is_mended(run):
 
 
 def test_the_history_in_two_files(run):
-    run_folder.rewrite(run, [ROW])
-    run_folder.extend(run, MEASURED)
+    run_folder.write_history(run, [ROW])
+    run_folder.append_row(run, MEASURED)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows == [ROW, MEASURED]
     written = (run / "samples.txt").read_bytes().decode("utf-8", "surrogatepass")
@@ -382,15 +385,15 @@ def test_a_torn_last_line_is_gone_after_the_next_beginning(run):
     whole = {name: (run / name).read_bytes() for name in names}
     for name in names:
         files.append(run / name, '{"step": 7, "lo')
-    run_folder.rewrite(run, run_folder.read(run, run=True)[1].progress.history)
+    run_folder.write_history(run, run_folder.read_checkpoint(run, run=True)[1].progress.history)
     assert {name: (run / name).read_bytes() for name in names} == whole
 
 
 @posix
-@pytest.mark.parametrize("write", [run_folder.rewrite, run_folder.extend])
+@pytest.mark.parametrize("write", [run_folder.write_history, run_folder.append_row])
 def test_a_history_on_a_full_disk(run, write):
-    what = [ROW, MEASURED] if write is run_folder.rewrite else MEASURED
-    run_folder.rewrite(run, [])
+    what = [ROW, MEASURED] if write is run_folder.write_history else MEASURED
+    run_folder.write_history(run, [])
     with Failing() as calls:
         write(run, what)
     for place, name in enumerate(calls.made):
@@ -399,15 +402,15 @@ def test_a_history_on_a_full_disk(run, write):
         if name in ("write", "replace"):
             with Failing(place, ERRORS[0]), pytest.raises(SaveError, match=r"cannot write in .*run: No space left on device"):
                 write(run, what)
-        run_folder.rewrite(run, [ROW])
+        run_folder.write_history(run, [ROW])
         assert json.loads((run / "metrics.jsonl").read_text()) == ROW
 
 
 def test_sessions_are_noted(run):
-    before = run_folder.environment(run)["sessions"]
+    before = run_folder.read_environment(run)["sessions"]
     run_folder.record_session(run, {"pid": 1}, new=True)
     run_folder.record_session(run, {"pid": 1, "ended": "done"}, new=False)
-    assert run_folder.environment(run)["sessions"] == [*before, {"pid": 1, "ended": "done"}]
+    assert run_folder.read_environment(run)["sessions"] == [*before, {"pid": 1, "ended": "done"}]
     (run / "env.json").write_bytes(b"{")
     run_folder.record_session(run, {"pid": 2}, new=True)
-    assert run_folder.environment(run) == {"sessions": [{"pid": 2}]}
+    assert run_folder.read_environment(run) == {"sessions": [{"pid": 2}]}

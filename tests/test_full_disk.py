@@ -34,25 +34,25 @@ FILES = "limit(resource.RLIMIT_FSIZE, {most})\n"
 # after so many updates no file gets any longer than so many bytes
 FILES_LATER = """
 from bptt.nn import gradient
-whole, calls = gradient.whole, []
+whole, calls = gradient.loss_and_grad, []
 def limited(*arguments):
     calls.append(None)
     if len(calls) == {step} + 1:
         limit(resource.RLIMIT_FSIZE, {most})
     return whole(*arguments)
-gradient.whole = limited
+gradient.loss_and_grad = limited
 """
 # after three updates there are so many bytes of memory more
 MEMORY = """
 from bptt.nn import gradient
-whole, calls = gradient.whole, []
+whole, calls = gradient.loss_and_grad, []
 def limited(*arguments):
     calls.append(None)
     if len(calls) == 4:
         pages = int(open("/proc/self/statm").read().split()[0])
         limit(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + {more})
     return whole(*arguments)
-gradient.whole = limited
+gradient.loss_and_grad = limited
 """
 
 
@@ -281,7 +281,7 @@ def test_a_run_that_diverges(here):
 @pytest.mark.parametrize(("every", "seen"), [(4, 7), (3, 6)])
 def test_the_first_weights_that_are_no_numbers_are_named(tmp_path, monkeypatch, name, every, seen):
     """They are made in update 6: that is seen before a checkpoint there, or else in the update after it."""
-    calls, leaves = [], tree.leaves(model.shapes(model.Config("gru", 11, 4, 2)))
+    calls, leaves = [], tree.named_leaves(model.shapes(model.Config("gru", 11, 4, 2)))
     there = np.concatenate([np.full(int(np.prod(shape)), leaf == name) for leaf, shape in leaves])
 
     def update(*arguments):
@@ -300,7 +300,7 @@ def test_the_first_weights_that_are_no_numbers_are_named(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_the_first_gradient_that_is_no_number_is_named(tmp_path, monkeypatch, number):
-    real, calls = model.loss_and_gradient, []
+    real, calls = model.loss_and_grad, []
 
     def loss_and_gradient(*arguments):
         calls.append(None)
@@ -308,7 +308,7 @@ def test_the_first_gradient_that_is_no_number_is_named(tmp_path, monkeypatch, nu
         return loss, gradient._replace(Wya=gradient.Wya * (number if len(calls) > 5 else 1.0)), states
 
     monkeypatch.setattr(plots, "available", lambda: False)
-    monkeypatch.setattr(model, "loss_and_gradient", loss_and_gradient)
+    monkeypatch.setattr(model, "loss_and_grad", loss_and_gradient)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     with pytest.warns(bptt.TrainingWarning, match=r"^step 6: NaN or infinity in the gradient of Wya: .* of step 4, is kept in"):
         trained = bptt.train(

@@ -36,7 +36,7 @@ CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 quick = settings(deadline=None, derandomize=True, max_examples=60)
 
 GPU = ("recurrence", "gemm", "elementwise")  # modules with twins on a GPU
-PARTS = {"ops.one_hot", "ops.outer", "ops.total", "linear.embedded", "tree.strung"}  # of larger twins on a CPU
+PARTS = {"ops.one_hot", "ops.outer_sum", "ops.bias_grad", "linear.embedded", "tree.concatenate"}  # of larger twins on a CPU
 
 
 class Sizes(NamedTuple):
@@ -78,7 +78,7 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
 
     if room in model.CELLS:
         cell = model.CELLS[room]
-        params = tree.transform(
+        params = tree.tree_map(
             lambda a: a + 0.1 * rng.normal(size=a.shape) / np.sqrt(a.shape[-1]), cell.init(rng, V if tokens else I, H)
         )
         x = rng.integers(0, V, (T, B)) if tokens else normal(T, B, I) / np.sqrt(I)
@@ -100,7 +100,7 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
     elif room == "gradient":
         cell, layers, dropout = ("vanilla", "gru", "lstm")[seed % 3], 1 + seed // 3 % 2, seed // 6 % 2 * 0.5
         config = model.Config(cell, V, H, layers, "zero" if seed % 4 else "learned")
-        theta = tree.pack(model.init(config, rng))
+        theta = tree.ravel(model.init(config, rng))
         theta = theta + 0.1 * rng.normal(size=theta.shape) / np.sqrt(H)
         mask = (np.arange(T)[:, None] < np.maximum(1, rng.integers(0, T + 1, B))).astype(float)
         states = 0.5 * normal(layers, 1 + (cell == "lstm"), B, H) if tokens else None
@@ -232,9 +232,9 @@ def test_a_gradient_whose_norm_is_no_number_is_none(dtype):
 
 
 def test_a_cell_without_a_twin_goes_to_the_pure_function():
-    found = arguments("gradient.whole", "float64", Sizes(2, 3, 4, 5, 6, True, 0))
+    found = arguments("gradient.loss_and_grad", "float64", Sizes(2, 3, 4, 5, 6, True, 0))
     elman = dataclasses.replace(found[1], cell="elman")
-    assert KERNELS["gradient.whole"](found[0], elman, *found[2:]) is NotImplemented
+    assert KERNELS["gradient.loss_and_grad"](found[0], elman, *found[2:]) is NotImplemented
 
 
 def kernels_on_a_gpu() -> dict[str, list[str]]:
@@ -271,7 +271,7 @@ def case(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
     x, y = rng.integers(0, 27, (T, B)), rng.integers(0, 27, (T, B))
     mask = (np.arange(T)[:, None] < rng.integers(1, T + 1, B)).astype(dtype)
     nested = model.init(config, rng), model.dropout_masks(config, rng, 0.3, B)
-    params, keep = tree.transform(lambda a: a.astype(dtype), nested)
+    params, keep = tree.tree_map(lambda a: a.astype(dtype), nested)
     return config, params, x, y, mask, model.forward(config, params, x)[1], keep
 
 
@@ -282,9 +282,9 @@ def case(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
 def test_the_gradient_of_a_model(cell, dtype, layers, fresh):
     config, params, x, y, mask, states, keep = case(cell, dtype, layers)
     given = (config, params, x, y, mask, None if fresh else states, keep)
-    expected = tree.flat(model.loss_and_gradient(*given))
+    expected = tree.leaves(model.loss_and_grad(*given))
     assert acceleration.enable()
-    check(tuple(tree.flat(model.loss_and_gradient(*given))), tuple(expected), dtype)
+    check(tuple(tree.leaves(model.loss_and_grad(*given))), tuple(expected), dtype)
 
 
 @CELLS
@@ -293,11 +293,11 @@ def test_twenty_updates(cell, dtype):
     config, params, x, y, mask, _, keep = case(cell, dtype, 2)
 
     def losses() -> list[float]:
-        theta, shapes = tree.pack(params), model.shapes(config)
-        state, found = optimizers.start(theta), []
+        theta, shapes = tree.ravel(params), model.shapes(config)
+        state, found = optimizers.init_state(theta), []
         for _ in range(20):
-            mean, gradient, _ = model.loss_and_gradient(config, tree.unpack(theta, shapes), x, y, mask, None, keep)
-            d, _ = optimizers.clip_by_norm(tree.pack(gradient), 1.0)
+            mean, gradient, _ = model.loss_and_grad(config, tree.unravel(theta, shapes), x, y, mask, None, keep)
+            d, _ = optimizers.clip_by_norm(tree.ravel(gradient), 1.0)
             theta, state = optimizers.adam(theta, d, state, 3e-3, weight_decay=0.01)
             found.append(float(mean))
         return found

@@ -44,9 +44,9 @@ def test_it_never_fails(capsys, monkeypatch, error):
     for owner, name in [(system, "versions"), (system, "machine"), (system, "installed"), (system, "blas")]:
         monkeypatch.setattr(owner, name, fails)
     monkeypatch.setattr(info, "PARTS", {name: getattr(system, name, part) for name, part in info.PARTS.items()})
-    monkeypatch.setattr(backend, "cupy_obstacle", fails)
+    monkeypatch.setattr(backend, "cupy_unavailable_reason", fails)
     monkeypatch.setattr(acceleration, "unavailable_reason", fails)
-    monkeypatch.setattr(info.token_store, "folder", fails)
+    monkeypatch.setattr(info.token_store, "cache_folder", fails)
     for arguments in (["info"], ["info", "--json"]):
         assert cli.main(arguments) == 0
         out = capsys.readouterr().out
@@ -54,7 +54,7 @@ def test_it_never_fails(capsys, monkeypatch, error):
 
 
 def test_a_usable_device_is_named(capsys, monkeypatch):
-    monkeypatch.setattr(backend, "cupy_obstacle", lambda: "")
+    monkeypatch.setattr(backend, "cupy_unavailable_reason", lambda: "")
     monkeypatch.setattr(backend, "cuda", lambda: {"device": "a GPU", "memory": "80.0 GB"})
     assert cli.main(["info"]) == 0
     assert "cupy       usable yes\n           device a GPU\n           memory 80.0 GB\n" in capsys.readouterr().out

@@ -19,9 +19,9 @@ H, EPSILON = 4, 1e-5
 def trained(cell="gru", layers=1, mode="lines", dtype="float64", hidden=H):
     rng = np.random.default_rng(1)
     config = model.Config(cell, 5, hidden, layers)
-    params = tree.transform(lambda a: a + 0.4 * rng.normal(size=a.shape), model.init(config, rng))
+    params = tree.tree_map(lambda a: a + 0.4 * rng.normal(size=a.shape), model.init(config, rng))
     here = backends.select("numpy", dtype)
-    return LanguageModel(config, Vocabulary(tuple("\nabcd")), mode, tree.transform(here.put, params), here, {})
+    return LanguageModel(config, Vocabulary(tuple("\nabcd")), mode, tree.tree_map(here.put, params), here, {})
 
 
 def by_steps(one, x, y, nudged=None):
@@ -101,7 +101,7 @@ def test_they_add_up_to_the_backward_pass(cell, layers):
     x, y = read(one, TEXT)
     T = len(x)
     vectors, found = inspect.gradients_of_losses(one, TEXT, T), inspect.activations(one, TEXT)
-    _, gradient, _ = model.loss_and_gradient(one.config, one.params, x, y, np.ones(x.shape))
+    _, gradient, _ = model.loss_and_grad(one.config, one.params, x, y, np.ones(x.shape))
     total = np.zeros((T, layers, H))
     for t in range(T):
         for k in range(t + 1):

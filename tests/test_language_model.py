@@ -23,7 +23,7 @@ def make(mode="lines", vocabulary=None, backend=None, cell="gru", layers=1, scal
     vocabulary = vocabulary or characters(TEXT)
     backend = backend or backends.select("numpy", "float64")
     config = model.Config(cell, len(vocabulary), 6, layers)
-    params = tree.transform(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(seed)))
+    params = tree.tree_map(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(seed)))
     return LanguageModel(config, vocabulary, mode, params, backend, {"text": "names", "held_out": 1.25})
 
 
@@ -109,10 +109,10 @@ def test_a_prompt_of_bytes_may_be_any_text():
 def test_more_texts_than_are_written_at_a_time(monkeypatch):
     m = make()
     whole = m.sample(150)
-    monkeypatch.setattr(language_model, "BATCH", 4)
+    monkeypatch.setattr(language_model, "BATCH_SIZE", 4)
     sizes = []
-    real = generate.texts
-    monkeypatch.setattr(generate, "texts", lambda *a: sizes.append(a[-1]) or real(*a))
+    real = generate.generate_texts
+    monkeypatch.setattr(generate, "generate_texts", lambda *a: sizes.append(a[-1]) or real(*a))
     assert m.sample(150) == whole
     assert sizes == [4] * 37 + [2]
     assert len(set(whole)) > 100
@@ -338,7 +338,7 @@ def test_a_type_of_choice(tmp_path):
     m = make()
     m.save(tmp_path / "model")
     half = bptt.load(tmp_path / "model", dtype="float32")
-    assert {array.dtype for _, array in tree.leaves(half.params)} == {np.dtype(np.float32)}
+    assert {array.dtype for _, array in tree.named_leaves(half.params)} == {np.dtype(np.float32)}
     assert half.score(TEXT) == pytest.approx(m.score(TEXT), rel=1e-5)
     half.save(tmp_path / "half")
     assert bptt.load(tmp_path / "half").backend.dtype == "float32"

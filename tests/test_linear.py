@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bptt.nn import linear
-from bptt.nn.ops import one_hot, rows, sigmoid
+from bptt.nn.ops import flatten_time, one_hot, sigmoid
 
 
 @pytest.fixture
@@ -45,6 +45,6 @@ def test_one_hot_rows_and_sigmoid(lab, rng):
     ids = np.array([2, 0, 2])
     lab.close(lab.call(lambda ids, like: one_hot(ids, 4, like), ids, np.zeros(1)), np.eye(4)[ids])
     x = rng.normal(size=(2, 3, 4))
-    lab.close(lab.call(rows, x), x.reshape(6, 4))
+    lab.close(lab.call(flatten_time, x), x.reshape(6, 4))
     z = np.array([-1e3, -2.0, 0.0, 2.0, 1e3])
     lab.close(lab.call(sigmoid, z), np.array([0.0, 1 / (1 + np.exp(2.0)), 0.5, 1 / (1 + np.exp(-2.0)), 1.0]))

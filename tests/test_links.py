@@ -17,7 +17,7 @@ from bptt import backend as backends
 from bptt import distributed
 from bptt.backend import Backend
 from bptt.distributed import allreduce, reduction
-from bptt.distributed.process_group import ALONE, Ranks
+from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import InputError
 from test_together import together
 
@@ -27,7 +27,7 @@ def drawn(size, n, present=None):
     vectors = (np.random.default_rng(n).normal(size=(size, n)) * 10.0 ** np.arange(size)[:, None]).astype(np.float32)
     present = list(range(size)) if present is None else present
     vectors[[rank for rank in range(size) if rank not in present]] = np.nan
-    (expected,) = reduction.added(lambda number: (vectors[number],) if number in present else None, size)
+    (expected,) = reduction.pairwise_sum(lambda number: (vectors[number],) if number in present else None, size)
     return vectors, expected
 
 
@@ -37,21 +37,23 @@ def test_a_total_is_the_sum_in_the_order_of_the_processes_bit_for_bit(size, n, d
     present = sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1)))
     vectors, expected = drawn(size, n, present)
     here = backends.select("numpy")
-    for found in together(size, lambda own: allreduce.total(allreduce.link(own, here, n), [vectors[own.rank]], present)):
+    for found in together(
+        size, lambda own: allreduce.all_reduce(allreduce.connect(own, here, n), [vectors[own.rank]], present)
+    ):
         assert found.tobytes() == expected.tobytes()
 
 
 def test_a_link_is_used_again_and_writes_over_nothing_that_it_gave(lab):
     vectors = drawn(3, 10)[0].astype(lab.backend.dtype)
-    (expected,) = reduction.added(lambda number: (vectors[number],), 3)
+    (expected,) = reduction.pairwise_sum(lambda number: (vectors[number],), 3)
 
     def work(own):
         link, (d, loss) = (
-            allreduce.link(own, lab.backend, 10),
+            allreduce.connect(own, lab.backend, 10),
             map(lab.backend.put, (vectors[own.rank, :9], vectors[own.rank, 9])),
         )
-        one = allreduce.total(link, [d, loss], [0, 1, 2])
-        alone = allreduce.total(link, [] if own.rank else [d, loss], [0])  # the others have no part in it
+        one = allreduce.all_reduce(link, [d, loss], [0, 1, 2])
+        alone = allreduce.all_reduce(link, [] if own.rank else [d, loss], [0])  # the others have no part in it
         return lab.backend.get(one), lab.backend.get(alone)
 
     for one, alone in together(3, work):
@@ -156,14 +158,14 @@ def gpu(monkeypatch):
 @pytest.mark.parametrize("way", ["pinned", "direct", "nccl"])
 def test_all_ways_between_gpus_give_the_same_bits(way, dtype, gpu):
     vectors = drawn(3, 10)[0].astype(dtype)
-    (expected,) = reduction.added(lambda number: (vectors[number],), 3)
+    (expected,) = reduction.pairwise_sum(lambda number: (vectors[number],), 3)
     backend = Backend("cupy", "cupy", gpu.backend.xp, None, dtype)
 
     def work(own):
-        link = allreduce.between(own._replace(cuda=way == "direct"), backend, 10, nccl=way == "nccl")
+        link = allreduce.connect_all(own._replace(cuda=way == "direct"), backend, 10, nccl=way == "nccl")
         d, loss = vectors[own.rank, :9].view(OnDevice), vectors[own.rank, 9:].reshape(()).view(OnDevice)
         assert str(link) == {"pinned": "MPI by way of pinned memory", "direct": "MPI from the GPU", "nccl": "NCCL"}[way]
-        found = [allreduce.total(link, given, [0, 1, 2]) for given in ((d, loss), (2 * d, 2 * loss))]
+        found = [allreduce.all_reduce(link, given, [0, 1, 2]) for given in ((d, loss), (2 * d, 2 * loss))]
         allreduce.close(link)
         return found
 
@@ -190,21 +192,21 @@ def test_pinned_memory_that_is_not_there_is_memory(gpu, monkeypatch, status, err
 
 
 def test_nccl_needs_a_gpu_and_its_library_for_each_process(gpu, monkeypatch):
-    two = Ranks(0, 2)
-    allreduce.refuse(two, gpu.backend)
+    two = ProcessGroup(0, 2)
+    allreduce.refuse_nccl(two, gpu.backend)
     with pytest.raises(InputError, match=r"^--nccl: the backend is numpy, and NCCL needs a GPU for each process: give"):
-        allreduce.refuse(two, backends.select("numpy"))
-    allreduce.refuse(ALONE, backends.select("numpy"))  # nothing is to be added up
-    assert allreduce.between(ALONE, gpu.backend, 10, nccl=True) is None
+        allreduce.refuse_nccl(two, backends.select("numpy"))
+    allreduce.refuse_nccl(SINGLE_PROCESS, backends.select("numpy"))  # nothing is to be added up
+    assert allreduce.connect_all(SINGLE_PROCESS, gpu.backend, 10, nccl=True) is None
     monkeypatch.setattr(gpu.nccl, "available", False, raising=False)
     with pytest.raises(InputError, match=r"^--nccl: NCCL cannot be loaded \(remedy: pip install nvidia-nccl-cu13\), or give"):
-        allreduce.refuse(two, gpu.backend)
+        allreduce.refuse_nccl(two, gpu.backend)
 
 
 def test_two_processes_with_one_gpu_are_refused_in_all(gpu, monkeypatch):
     wires = importlib.import_module("bptt.distributed.nccl")
     monkeypatch.setattr(wires, "device", lambda: "node1 0000:1B:00.0")
-    errors = together(3, lambda own: allreduce.between(own, gpu.backend, 10, nccl=True))
+    errors = together(3, lambda own: allreduce.connect_all(own, gpu.backend, 10, nccl=True))
     words = "--nccl: processes 0 and 1 have the same GPU: start one process for each GPU, or with --nccl=false"
     assert [str(error) for error in errors] == [words] * 3
     assert [(error.agreed, error.told) for error in errors] == [(True, False), (True, True), (True, True)]
@@ -221,7 +223,7 @@ def test_nccl_of_one_process_gives_what_it_gets():
         (pytest.fail if required else pytest.skip)(wires.obstacle())  # without its 300 MB: the pretended one above stands in
     backend = backends.select("cupy")
     vector = np.random.default_rng(0).normal(size=101).astype(np.float32)
-    link = allreduce.link(Ranks(), backend, 101, wires.Communicator(0, 1, lambda value: value))
-    found = allreduce.total(link, [cupy.asarray(vector)], [0])
+    link = allreduce.connect(ProcessGroup(), backend, 101, wires.Communicator(0, 1, lambda value: value))
+    found = allreduce.all_reduce(link, [cupy.asarray(vector)], [0])
     np.testing.assert_array_equal(backend.get(found), vector)
     allreduce.close(link)

@@ -11,13 +11,13 @@ import pytest
 import bptt
 from bptt import dispatch, errors, system
 from bptt.config.settings import from_flags
-from bptt.data.dataset import held_out_windows
+from bptt.data.dataset import validation_windows
 from bptt.distributed import allreduce
-from bptt.distributed.process_group import Ranks
+from bptt.distributed.process_group import ProcessGroup
 from bptt.inference.evaluation import evaluate
 from bptt.nn import model, tree
 from bptt.train_step import threads
-from bptt.train_step.stepper import updates
+from bptt.train_step.stepper import run_updates
 from bptt.training import memory_estimate, setup
 
 pytestmark = pytest.mark.usefixtures("_pure")
@@ -65,13 +65,13 @@ class Echo:
 def test_the_numbers_of_an_update(cell, sizes, processes):
     run = ready(cell=cell, dropout=0.3, micro_batches=processes, **sizes)
     if processes > 1:
-        run = run._replace(task=run.task._replace(ranks=Ranks(0, processes, 0, processes, Echo())))
+        run = run._replace(task=run.task._replace(ranks=ProcessGroup(0, processes, 0, processes, Echo())))
     tracemalloc.start()
-    link = allreduce.between(run.task.ranks, run.task.backend, 1 + np.size(run.now.state.theta), nccl=False)
+    link = allreduce.connect_all(run.task.ranks, run.task.backend, 1 + np.size(run.now.state.theta), nccl=False)
     rows = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     run = run._replace(task=run.task._replace(link=link))
-    following = updates(run.task, run.now.state)
+    following = run_updates(run.task, run.now.state)
     next(following)
     held = 4 * 3 * np.size(run.now.state.theta)  # the state before, which was there before the trace began
     tracemalloc.start()
@@ -81,7 +81,7 @@ def test_the_numbers_of_an_update(cell, sizes, processes):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    ratio = 4 * memory_estimate.updating(run.task) / (peak + held + rows)
+    ratio = 4 * memory_estimate.update_numbers(run.task) / (peak + held + rows)
     assert 0.85 < ratio < (1.15 if processes == 1 else 1.25)  # parts are counted as if each were an update
 
 
@@ -89,8 +89,8 @@ def test_the_numbers_of_an_update(cell, sizes, processes):
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_numbers_of_a_measurement_of_several_windows(cell, layers):
     run = ready("a bb ab " * 3000 + "\n", mode="stream", validation=0.4, cell=cell, hidden=64, layers=layers)
-    task, params = run.task, tree.unpack(run.now.state.theta, model.shapes(run.task.config))
-    windows = list(held_out_windows(task.data))
+    task, params = run.task, tree.unravel(run.now.state.theta, model.shapes(run.task.config))
+    windows = list(validation_windows(task.data))
     assert len(windows) > 2
     tracemalloc.start()
     try:
@@ -98,7 +98,7 @@ def test_the_numbers_of_a_measurement_of_several_windows(cell, layers):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 4 * memory_estimate.measuring(task) == pytest.approx(peak + 4 * 3 * np.size(run.now.state.theta), rel=0.15)
+    assert 4 * memory_estimate.evaluation_numbers(task) == pytest.approx(peak + 4 * 3 * np.size(run.now.state.theta), rel=0.15)
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -107,7 +107,7 @@ def test_the_numbers_of_the_largest_update_by_lines(cell, sizes):
     """In pieces, and in one where no piece is worth it."""
     hidden, batch = sizes
     run = ready("dinosaurs", cell=cell, hidden=hidden, batch=batch, length=64, steps=12, dropout=0.3)
-    following = updates(run.task, run.now.state)
+    following = run_updates(run.task, run.now.state)
     next(following)
     held = 4 * 3 * np.size(run.now.state.theta)
     tracemalloc.start()
@@ -117,7 +117,7 @@ def test_the_numbers_of_the_largest_update_by_lines(cell, sizes):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 4 * memory_estimate.updating(run.task) == pytest.approx(
+    assert 4 * memory_estimate.update_numbers(run.task) == pytest.approx(
         peak + held, rel=0.2
     )  # what is promised; 15 % but for one of these
 
@@ -158,7 +158,7 @@ def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
     for hidden in (10**6, 10**8, 10**9):
         with pytest.raises(errors.OutOfMemory, match=rf"^out of memory: --hidden {hidden} --layers 3: [\d,]+ parameters need"):
             ready(hidden=hidden, layers=3)
-    monkeypatch.setattr(system, "physical", lambda: 1e6)
+    monkeypatch.setattr(system, "physical_memory", lambda: 1e6)
     monkeypatch.setattr(model, "init", lambda *_: pytest.fail("memory was taken"))
     words = r"--batch 32 --length 64 need about .* GB, this machine has 0.0 GB: choose a smaller --batch or --length"
     with pytest.raises(bptt.OutOfMemory, match=words):
@@ -169,13 +169,13 @@ def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
 
 def test_processes_share_the_cores_and_the_memory_of_a_machine(monkeypatch):
     task = ready("python-help", hidden=128, batch=512, length=64).task
-    eight = Ranks(0, 8, 0, 8)
+    eight = ProcessGroup(0, 8, 0, 8)
     monkeypatch.setattr(threads, "workers", lambda: 1)
-    alone = memory_estimate.updating(task._replace(ranks=eight))
+    alone = memory_estimate.update_numbers(task._replace(ranks=eight))
     monkeypatch.setattr(threads, "workers", lambda: 8)
-    assert memory_estimate.updating(task._replace(ranks=eight)) == alone < 0.3 * memory_estimate.updating(task)
-    each = memory_estimate.needed(task._replace(ranks=eight), plotting=False)
-    monkeypatch.setattr(system, "physical", lambda: 7 * each)
+    assert memory_estimate.update_numbers(task._replace(ranks=eight)) == alone < 0.3 * memory_estimate.update_numbers(task)
+    each = memory_estimate.needed_bytes(task._replace(ranks=eight), plotting=False)
+    monkeypatch.setattr(system, "physical_memory", lambda: 7 * each)
     memory_estimate.refuse_too_large(task._replace(ranks=eight._replace(neighbours=6)))
     with pytest.raises(bptt.OutOfMemory, match="GB in each of 8 processes, this machine has"):
         memory_estimate.refuse_too_large(task._replace(ranks=eight))

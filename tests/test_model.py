@@ -17,7 +17,7 @@ def case(cell: str, layers: int, initial: str = "learned", seed: int = 0) -> Any
     """A config, parameters of which none is zero, tokens, targets and a mask that ends two columns early."""
     rng = np.random.default_rng(seed)
     config = model.Config(cell, V, H, layers, initial)
-    params = tree.transform(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
+    params = tree.tree_map(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
     x, y = rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B))
     mask = (np.arange(T)[:, None] < np.array([T, 2, T - 1])).astype(float)
     return config, params, x, y, mask, rng
@@ -35,15 +35,13 @@ def value(config: model.Config, params: Any, x: Any, y: Any, mask: Any, states: 
 def check(lab: Any, config: model.Config, params: Any, x: Any, y: Any, mask: Any, states: Any = None, keep: Any = ()) -> None:
     """The gradient on the backend against central differences of the loss, every element of every leaf."""
     shapes = model.shapes(config)
-    mean, gradient, _ = lab.call(
-        lambda *arguments: model.loss_and_gradient(config, *arguments), params, x, y, mask, states, keep
-    )
+    mean, gradient, _ = lab.call(lambda *arguments: model.loss_and_grad(config, *arguments), params, x, y, mask, states, keep)
 
     def theta_to_loss(theta: np.ndarray) -> float:
-        return value(config, tree.unpack(theta, shapes), x, y, mask, states, keep)
+        return value(config, tree.unravel(theta, shapes), x, y, mask, states, keep)
 
-    theta = tree.pack(params)
-    expected = tree.unpack(central_differences(theta_to_loss, theta), shapes)
+    theta = tree.ravel(params)
+    expected = tree.unravel(central_differences(theta_to_loss, theta), shapes)
     lab.close(mean, np.asarray(theta_to_loss(theta)))
     lab.close(gradient, expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
 
@@ -76,24 +74,24 @@ def test_the_gradient_of_a_large_stack_along_a_random_direction(lab, cell):
     config = model.Config(cell, 27, 24, 3)
     params = model.init(config, rng)
     x, y, mask = rng.integers(0, 27, (20, 6)), rng.integers(0, 27, (20, 6)), (rng.random((20, 6)) < 0.9).astype(float)
-    _, gradient, _ = lab.call(lambda *arguments: model.loss_and_gradient(config, *arguments), params, x, y, mask)
-    theta, shapes = tree.pack(params), model.shapes(config)
+    _, gradient, _ = lab.call(lambda *arguments: model.loss_and_grad(config, *arguments), params, x, y, mask)
+    theta, shapes = tree.ravel(params), model.shapes(config)
     direction = rng.normal(size=theta.shape)
     direction /= np.linalg.norm(direction)
     with dispatch.restored():
         dispatch.disable()  # the differences are those of the pure functions, also where the gradient is a twin's
-        expected = along(lambda t: value(config, tree.unpack(t, shapes), x, y, mask, None, ()), theta, direction)
+        expected = along(lambda t: value(config, tree.unravel(t, shapes), x, y, mask, None, ()), theta, direction)
     tolerance = 1e-7 if lab.backend.dtype == "float64" else 1e-3
-    assert tree.pack(gradient) @ direction == pytest.approx(expected, rel=tolerance)
+    assert tree.ravel(gradient) @ direction == pytest.approx(expected, rel=tolerance)
 
 
 @CELLS
 def test_no_gradient_reaches_the_initial_state_through_a_carried_one(lab, cell):
     config, params, x, y, mask, rng = case(cell, 1)
     states = carried_states(config, params, rng)
-    run = lambda *arguments: model.loss_and_gradient(config, *arguments)[1].initial  # noqa: E731
-    assert not tree.pack(lab.call(run, params, x, y, mask, states)).any()
-    assert tree.pack(lab.call(run, params, x, y, mask)).all()
+    run = lambda *arguments: model.loss_and_grad(config, *arguments)[1].initial  # noqa: E731
+    assert not tree.ravel(lab.call(run, params, x, y, mask, states)).any()
+    assert tree.ravel(lab.call(run, params, x, y, mask)).all()
 
 
 @CELLS
@@ -112,15 +110,15 @@ def test_two_halves_that_hand_over_the_states_are_the_whole(lab, cell):
 @CELLS
 def test_a_padded_batch_is_its_lines_one_at_a_time(lab, cell):
     config, params, x, y, mask, _ = case(cell, 2)
-    run = lambda *arguments: model.loss_and_gradient(config, *arguments)[:2]  # noqa: E731
+    run = lambda *arguments: model.loss_and_grad(config, *arguments)[:2]  # noqa: E731
     mean, gradient = lab.call(run, params, x, y, mask)
     lengths = mask.sum(0).astype(int)
     total, total_gradient = 0.0, 0.0
     for b, n in enumerate(lengths):
         one, one_gradient = lab.call(run, params, x[:n, b : b + 1], y[:n, b : b + 1], np.ones((n, 1)))
         total = total + one * n
-        total_gradient = total_gradient + tree.pack(one_gradient) * n
-    lab.close((mean, tree.pack(gradient)), (total / lengths.sum(), total_gradient / lengths.sum()))
+        total_gradient = total_gradient + tree.ravel(one_gradient) * n
+    lab.close((mean, tree.ravel(gradient)), (total / lengths.sum(), total_gradient / lengths.sum()))
 
 
 @CELLS
@@ -150,12 +148,12 @@ def test_dropout_masks_keep_the_mean():
 def test_init_fits_the_shapes_and_the_seed(cell):
     config = model.Config(cell, V, 7, 3)
     params = model.init(config, np.random.default_rng(5))
-    assert tree.transform(lambda array: list(array.shape), params) == model.shapes(config)
-    np.testing.assert_array_equal(tree.pack(params), tree.pack(model.init(config, np.random.default_rng(5))))
-    assert (tree.pack(params) != tree.pack(model.init(config, np.random.default_rng(6)))).any()
+    assert tree.tree_map(lambda array: list(array.shape), params) == model.shapes(config)
+    np.testing.assert_array_equal(tree.ravel(params), tree.ravel(model.init(config, np.random.default_rng(5))))
+    assert (tree.ravel(params) != tree.ravel(model.init(config, np.random.default_rng(6)))).any()
     assert 0.8 * 7**-0.5 < np.abs(params.Wya).max() <= 7**-0.5
     assert not params.by.any()
-    assert not tree.pack(params.initial).any()
+    assert not tree.ravel(params.initial).any()
 
 
 @CELLS
@@ -181,7 +179,7 @@ def test_init_of_every_kind(cell, kind):
 def test_every_gradient_at_the_smallest_sizes(lab, cell, T, B, H):
     rng = np.random.default_rng(7)
     config = model.Config(cell, V, H, 2)
-    params = tree.transform(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
+    params = tree.tree_map(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
     mask = np.ones((T, B))
     mask[-1, 1:] = 0.0
     check(lab, config, params, rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B)), mask)

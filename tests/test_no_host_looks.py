@@ -7,8 +7,8 @@ from bptt import acceleration
 from bptt import backend as backends
 from bptt.config.settings import from_flags
 from bptt.inference import generate
-from bptt.inference.generate import Ending
-from bptt.inference.sampling import Choice
+from bptt.inference.generate import StopCriteria
+from bptt.inference.sampling import SamplingOptions
 from bptt.nn import model, tree
 from bptt.train_step import stepper
 from bptt.training import setup, validation
@@ -40,7 +40,7 @@ def recorded(action):
 def test_updates(monkeypatch, cell, text, how):
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: recorded)
     run = ready(text, cell=cell, dropout=0.2, **how)
-    those = stepper.updates(run.task, run.now.state, lambda _: 5)
+    those = stepper.run_updates(run.task, run.now.state, lambda _: 5)
     state, _ = next(those)  # the first one may import what it needs
     while state.step < 24:
         with no_host_looks():
@@ -51,23 +51,23 @@ def test_updates(monkeypatch, cell, text, how):
 @TEXTS
 def test_measurements(cell, text):
     run = ready(text, cell=cell, validation=0.3)
-    params = tree.unpack(run.now.state.theta, model.shapes(run.task.config))
-    before = validation.held_out(run.task, params)
+    params = tree.unravel(run.now.state.theta, model.shapes(run.task.config))
+    before = validation.evaluate(run.task, params)
     with no_host_looks():
-        assert validation.held_out(run.task, params) == before
+        assert validation.evaluate(run.task, params) == before
 
 
 @CELLS
-@pytest.mark.parametrize("choice", [Choice(), Choice(0.7, 3, 0.9), Choice(0.0)])
-@pytest.mark.parametrize("ending", [Ending(40), Ending(40, newline=0), Ending(50, stop=np.array([2, 3]))])
+@pytest.mark.parametrize("choice", [SamplingOptions(), SamplingOptions(0.7, 3, 0.9), SamplingOptions(0.0)])
+@pytest.mark.parametrize("ending", [StopCriteria(40), StopCriteria(40, newline=0), StopCriteria(50, stop=np.array([2, 3]))])
 def test_texts(monkeypatch, cell, choice, ending):
     """The characters that are written at a time; between those what was written is read."""
     made = []
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: lambda action: made.append(action) or recorded(action))
-    monkeypatch.setattr(generate, "TOGETHER", 4)
+    monkeypatch.setattr(generate, "SYNC_EVERY", 4)
     where, config = backends.select("strict", "float64"), model.Config(cell, 7, 5, 2)
-    params = tree.transform(lambda a: where.put(3 * a), model.init(config, np.random.default_rng(1)))
+    params = tree.tree_map(lambda a: where.put(3 * a), model.init(config, np.random.default_rng(1)))
     given = config, params, where, np.array([0, 4]), choice, ending
-    found = list(generate.generate(*given, generate.uniforms(5, 0, 70)))
+    found = list(generate.generate(*given, generate.uniform_numbers(5, 0, 70)))
     assert {len(ids) for ids in found} == {70}
     assert made or ending.newline == 0  # where so many end early that no two batches are of one size

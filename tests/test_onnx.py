@@ -38,10 +38,10 @@ def trained(cell="gru", layers=1, hidden=9, initial="learned", dtype="float32"):
     rng = np.random.default_rng(2)
     config = model.Config(cell, len(SYMBOLS), hidden, layers, initial)
     # more, and rounding would grow from step to step in a tanh network
-    params = tree.transform(lambda a: a + 0.1 * rng.normal(size=a.shape), model.init(config, rng))
+    params = tree.tree_map(lambda a: a + 0.1 * rng.normal(size=a.shape), model.init(config, rng))
     here = backends.select("numpy", dtype)
     record = {"text": "a text", "source": "/home/somebody/text", "step": 7}
-    return LanguageModel(config, Vocabulary(tuple(SYMBOLS)), "lines", tree.transform(here.put, params), here, record)
+    return LanguageModel(config, Vocabulary(tuple(SYMBOLS)), "lines", tree.tree_map(here.put, params), here, record)
 
 
 def saved(one, folder):

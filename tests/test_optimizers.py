@@ -54,7 +54,7 @@ def test_five_updates_follow_the_equations(lab, rng, rule, scalar):
     theta, gradients = rng.normal(size=4), rng.normal(size=(5, 4))
 
     def run(theta, gradients):
-        state = optimizers.start(theta)
+        state = optimizers.init_state(theta)
         for t in range(5):
             theta, state = rule(theta, gradients[t, :], state, 0.1 / (t + 1))
         return theta, state.t
@@ -110,7 +110,7 @@ def test_bias_correction_is_exact_in_float32(lab):
     theta, d = np.zeros(3), np.array([0.5, -2.0, 50.0])
 
     def first_update(theta, d):
-        return optimizers.adam(theta, d, optimizers.start(theta), 1.0)[0]
+        return optimizers.adam(theta, d, optimizers.init_state(theta), 1.0)[0]
 
     lab.close(lab.call(first_update, theta, d), -np.sign(d), 2e-6)
 

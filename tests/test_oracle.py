@@ -34,10 +34,10 @@ def test_random_sequences(T, n_a, n_x, seed):
     p, a0 = textbook_parameters(rng, n_a, n_x), rng.normal(size=(n_a, 1))
     X, Y = rng.integers(0, n_x, (T, 1)), rng.integers(0, n_x, (T, 1))
     config = model.Config("vanilla", n_x, n_a)
-    got = model.loss_and_gradient(config, engine_parameters(p, a0), X, Y, np.ones((T, 1)))
+    got = model.loss_and_grad(config, engine_parameters(p, a0), X, Y, np.ones((T, 1)))
     expected = textbook_results(p, X[:, 0].tolist(), Y[:, 0].tolist(), a0)
     assert float(got[0]) == pytest.approx(float(expected[0]), rel=1e-12)
-    for (name, d), (_, e) in zip(tree.leaves(got[1]), tree.leaves(expected[1])):
+    for (name, d), (_, e) in zip(tree.named_leaves(got[1]), tree.named_leaves(expected[1])):
         np.testing.assert_allclose(d, e, rtol=0, atol=1e-12 * max(1.0, np.abs(e).max()), err_msg=name)
     np.testing.assert_allclose(got[2][0].a[0, :], expected[2][:, 0], atol=1e-12)
 
@@ -47,7 +47,7 @@ def test_on_every_backend(lab, rng):
     X, Y = rng.integers(0, 6, (7, 1)), rng.integers(0, 6, (7, 1))
     config = model.Config("vanilla", 6, 4)
     got = lab.call(
-        lambda *arguments: model.loss_and_gradient(config, *arguments)[:2], engine_parameters(p, a0), X, Y, np.ones((7, 1))
+        lambda *arguments: model.loss_and_grad(config, *arguments)[:2], engine_parameters(p, a0), X, Y, np.ones((7, 1))
     )
     lab.close(got, tuple(np.asarray(e) if i == 0 else e for i, e in enumerate(textbook_results(p, X[:, 0], Y[:, 0], a0)[:2])))
 
@@ -79,13 +79,13 @@ def test_fifty_updates_of_the_course(rng):
     p, a = textbook_parameters(rng, 5, 6), np.zeros((5, 1))
     config = model.Config("vanilla", 6, 5, initial="zero")
     shapes = model.shapes(config)
-    theta = tree.pack(engine_parameters(p, a)._replace(initial=()))
-    memory, states = optimizers.start(theta), (vanilla.State(np.zeros((1, 5))),)
+    theta = tree.ravel(engine_parameters(p, a)._replace(initial=()))
+    memory, states = optimizers.init_state(theta), (vanilla.State(np.zeros((1, 5))),)
     for _ in range(50):
         T = int(rng.integers(1, 8))
         X, Y = rng.integers(0, 6, (T, 1)), rng.integers(0, 6, (T, 1))
         _, _, a = textbook.optimize(X[:, 0].tolist(), Y[:, 0].tolist(), a, p, learning_rate=0.05)
-        _, d, states = model.loss_and_gradient(config, tree.unpack(theta, shapes), X, Y, np.ones((T, 1)), states)
-        clipped = optimizers.clip_by_value(tree.pack(d) * T, 5.0)
+        _, d, states = model.loss_and_grad(config, tree.unravel(theta, shapes), X, Y, np.ones((T, 1)), states)
+        clipped = optimizers.clip_by_value(tree.ravel(d) * T, 5.0)
         theta, memory = optimizers.sgd(theta, clipped, memory, 0.05)
-    np.testing.assert_allclose(theta, tree.pack(engine_parameters(p, a)._replace(initial=())), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(theta, tree.ravel(engine_parameters(p, a)._replace(initial=())), rtol=0, atol=1e-12)

@@ -11,16 +11,16 @@ from bptt.nn import model, tree
 @pytest.mark.parametrize("initial", ["learned", "zero"])
 def test_round_trip(lab, rng, cell, layers, initial):
     config = model.Config(cell, 5, 3, layers, initial)
-    params = tree.transform(lambda array: rng.normal(size=array.shape), model.init(config, rng))
+    params = tree.tree_map(lambda array: rng.normal(size=array.shape), model.init(config, rng))
     shapes = model.shapes(config)
-    assert tree.transform(lambda array: list(array.shape), params) == shapes
-    vector, back = lab.call(lambda nested: (tree.pack(nested), tree.unpack(tree.pack(nested), shapes)), params)
-    assert vector.shape == (tree.count(shapes),)
+    assert tree.tree_map(lambda array: list(array.shape), params) == shapes
+    vector, back = lab.call(lambda nested: (tree.ravel(nested), tree.unravel(tree.ravel(nested), shapes)), params)
+    assert vector.shape == (tree.num_elements(shapes),)
     lab.close(back, params, 1e-12 if lab.backend.dtype == "float64" else 1e-6)
 
 
 def test_names_are_paths():
-    names = [name for name, _ in tree.leaves(model.shapes(model.Config("lstm", 5, 3, 2)))]
+    names = [name for name, _ in tree.named_leaves(model.shapes(model.Config("lstm", 5, 3, 2)))]
     assert names == [
         *("layers.0.Wax", "layers.0.Waa", "layers.0.b", "layers.1.Wax", "layers.1.Waa", "layers.1.b"),
         *("initial.0.a", "initial.0.c", "initial.1.a", "initial.1.c", "Wya", "by"),
@@ -28,5 +28,5 @@ def test_names_are_paths():
 
 
 def test_pieces_stand_in_order():
-    vector = tree.pack((np.array([[1.0, 2.0], [3.0, 4.0]]), (np.array([5.0]),)))
+    vector = tree.ravel((np.array([[1.0, 2.0], [3.0, 4.0]]), (np.array([5.0]),)))
     np.testing.assert_array_equal(vector, [1, 2, 3, 4, 5])

@@ -29,9 +29,9 @@ def trained(cell="gru", layers=1, mode="lines", initial="learned", vocabulary=No
     rng = np.random.default_rng(3)
     vocabulary = vocabulary or Vocabulary(tuple(SYMBOLS))
     config = model.Config(cell, len(vocabulary), 12, layers, initial)
-    params = tree.transform(lambda a: a + 0.2 * rng.normal(size=a.shape), model.init(config, rng))
+    params = tree.tree_map(lambda a: a + 0.2 * rng.normal(size=a.shape), model.init(config, rng))
     here = backends.select("numpy", "float32")
-    return LanguageModel(config, vocabulary, mode, tree.transform(here.put, params), here, {"text": "</script><b>a text</b>"})
+    return LanguageModel(config, vocabulary, mode, tree.tree_map(here.put, params), here, {"text": "</script><b>a text</b>"})
 
 
 @pytest.fixture(scope="module")

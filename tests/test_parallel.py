@@ -40,7 +40,7 @@ from bptt.nn import tree
 found = {}
 for number in map(int, sys.argv[2:]):
     text, flags = RUNS[number]
-    found[str(number)] = tree.pack(bptt.train(text, report=None, **flags).params)
+    found[str(number)] = tree.ravel(bptt.train(text, report=None, **flags).params)
 from mpi4py import MPI
 np.savez(f"{sys.argv[1]}/{MPI.COMM_WORLD.rank}.npz", **found)
 """
@@ -95,7 +95,7 @@ def test_processes_make_the_updates_of_micro_batches_bit_for_bit(count, numbers,
     found = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
     for number in numbers:
         text, flags = RUNS[number]
-        expected = tree.pack(bptt.train(text, report=None, micro_batches=count, **flags).params)
+        expected = tree.ravel(bptt.train(text, report=None, micro_batches=count, **flags).params)
         for each in found:
             np.testing.assert_array_equal(each[str(number)], expected)
 
@@ -308,8 +308,8 @@ sys.path.insert(0, "tests")
 from mpi4py import MPI
 from bptt.train_step import microbatches; from bptt.train_step import update
 from runs import NAMES
-calls, real, rank = [], microbatches.shares, MPI.COMM_WORLD.rank
-update.DRIFT = 4
+calls, real, rank = [], microbatches.split, MPI.COMM_WORLD.rank
+update.SYNC_CHECK_EVERY = 4
 
 def spy(*arguments):
     calls.append(arguments)
@@ -317,7 +317,7 @@ def spy(*arguments):
         {what}
     return real(*arguments)
 
-microbatches.shares = spy
+microbatches.split = spy
 bptt.train(NAMES, report=None, steps=10**6, hidden=4, backend="numpy", distributed=True)
 """
 

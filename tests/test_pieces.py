@@ -22,25 +22,25 @@ def case(cell: str, layers: int, initial: str = "learned", *, carried: bool = Fa
     """A config, and parameters of which none is zero, a batch whose mask ends two steps early, states and masks."""
     rng = np.random.default_rng(layers)
     config = model.Config(cell, V, H, layers, initial)
-    params = tree.transform(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
+    params = tree.tree_map(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
     x, y = rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B))
     mask = (np.arange(T)[:, None] < np.array([T - 2, 1, T - 3])).astype(float)
     states = model.forward(config, params, rng.integers(0, V, (3, B)))[1] if carried else None
     return config, (params, x, y, mask, states, model.dropout_masks(config, rng, rate, B))
 
 
-def in_pieces(config: model.Config, lengths: Any = None, every: segments.Every | None = None) -> Any:
-    """What gives in pieces what `model.loss_and_gradient` gives, of the same arguments."""
+def in_pieces(config: model.Config, lengths: Any = None, every: segments.RecomputeEvery | None = None) -> Any:
+    """What gives in pieces what `model.loss_and_grad` gives, of the same arguments."""
 
     def run(params: Any, x: Any, y: Any, mask: Any, states: Any = None, keep: Any = ()) -> Any:
-        start = gradient.joined(states) if states else None
-        found = segments.loss_and_gradient(tree.pack(params), config, x, y, mask, start, keep, lengths=lengths, every=every)
-        return found[0], tree.unpack(found[1], model.shapes(config)), gradient.parted(config, found[2])
+        start = gradient.stack_states(states) if states else None
+        found = segments.loss_and_grad(tree.ravel(params), config, x, y, mask, start, keep, lengths=lengths, every=every)
+        return found[0], tree.unravel(found[1], model.shapes(config)), gradient.unstack_states(config, found[2])
 
     return run
 
 
-def recomputed(config: model.Config, every: segments.Every) -> Any:
+def recomputed(config: model.Config, every: segments.RecomputeEvery) -> Any:
     return in_pieces(config, every=every)
 
 
@@ -52,41 +52,41 @@ def recomputed(config: model.Config, every: segments.Every) -> Any:
 @pytest.mark.parametrize("kind", ["new text", "carried state, dropout and two layers"])
 def test_loss_gradient_and_states_are_those_of_all_states_stored(lab, cell, every, kind):
     config, arguments = case(cell, 1) if kind == "new text" else case(cell, 2, carried=True, rate=0.4)
-    lab.close(lab.call(recomputed(config, every), *arguments), model.loss_and_gradient(config, *arguments))
+    lab.close(lab.call(recomputed(config, every), *arguments), model.loss_and_grad(config, *arguments))
 
 
 @CELLS
 def test_two_layers_of_new_texts_with_dropout(lab, cell):
     """The learned states at the beginning get a gradient from the first piece alone."""
     config, arguments = case(cell, 2, rate=0.4)
-    expected = model.loss_and_gradient(config, *arguments)
-    assert tree.pack(expected[1].initial).all()
+    expected = model.loss_and_grad(config, *arguments)
+    assert tree.ravel(expected[1].initial).all()
     lab.close(lab.call(recomputed(config, "sqrt"), *arguments), expected)
 
 
 @CELLS
 def test_states_that_begin_at_zero(lab, cell):
     config, arguments = case(cell, 1, "zero")
-    lab.close(lab.call(recomputed(config, 2), *arguments), model.loss_and_gradient(config, *arguments))
+    lab.close(lab.call(recomputed(config, 2), *arguments), model.loss_and_grad(config, *arguments))
 
 
 @CELLS
 @pytest.mark.parametrize("every", [T, T + 2])
 def test_one_piece_gives_the_same_bits(cell, every):
     config, arguments = case(cell, 2, rate=0.4)
-    pair = model.loss_and_gradient(config, *arguments), recomputed(config, every)(*arguments)
-    for (name, a), (_, b) in zip(*map(tree.leaves, pair)):
+    pair = model.loss_and_grad(config, *arguments), recomputed(config, every)(*arguments)
+    for (name, a), (_, b) in zip(*map(tree.named_leaves, pair)):
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
 @CELLS
 def test_the_states_at_the_end_are_the_same_bits(cell):
     config, arguments = case(cell, 1)
-    after = model.loss_and_gradient(config, *arguments)[2]
+    after = model.loss_and_grad(config, *arguments)[2]
     for every in (2, 3, "sqrt"):
-        for a, b in zip(tree.flat(after), tree.flat(recomputed(config, every)(*arguments)[2])):
+        for a, b in zip(tree.leaves(after), tree.leaves(recomputed(config, every)(*arguments)[2])):
             np.testing.assert_array_equal(a, b)
-            assert b.base.size == sum(c.size for c in tree.flat(after))  # no view of the states of a whole piece
+            assert b.base.size == sum(c.size for c in tree.leaves(after))  # no view of the states of a whole piece
 
 
 @CELLS
@@ -101,12 +101,12 @@ def test_nothing_is_cut_off(cell):
 
 @pytest.mark.parametrize(("every", "T", "k"), [(1, 9, 1), (4, 9, 4), (99, 9, 9), ("sqrt", 1, 1), ("sqrt", 2, 2)])
 def test_the_length_of_a_piece(every, T, k):
-    assert segments.length(every, T) == k
+    assert segments.segment_length(every, T) == k
 
 
 def test_sqrt_is_the_root_rounded_up():
     for steps in (*range(1, 300), 10**6 - 1, 10**6, 10**6 + 1, 10**30 + 1):
-        k = segments.length("sqrt", steps)
+        k = segments.segment_length("sqrt", steps)
         assert (k - 1) ** 2 < steps <= k**2
 
 
@@ -114,11 +114,11 @@ def test_sqrt_is_the_root_rounded_up():
 def test_the_twins_do_the_same(cell):
     pytest.importorskip("numba", reason="numba is not installed: there are no twins")
     config, arguments = case(cell, 2, carried=True, rate=0.4)
-    expected = model.loss_and_gradient(config, *arguments)
+    expected = model.loss_and_grad(config, *arguments)
     assert acceleration.enable()
     try:
         for every in (1, 2, 3, T, "sqrt"):
-            for (name, a), (_, b) in zip(tree.leaves(recomputed(config, every)(*arguments)), tree.leaves(expected)):
+            for (name, a), (_, b) in zip(tree.named_leaves(recomputed(config, every)(*arguments)), tree.named_leaves(expected)):
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=f"{every} {name}")
     finally:
         dispatch.disable()
@@ -131,7 +131,7 @@ def ragged(cell: str, layers: int, lengths: list[int], *, carried: bool) -> Any:
     """A config, and a batch whose columns have so many steps."""
     rng = np.random.default_rng(sum(lengths))
     config = model.Config(cell, V, H, layers)
-    params = tree.transform(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
+    params = tree.tree_map(lambda array: array + 0.4 * rng.normal(size=array.shape), model.init(config, rng))
     columns = len(lengths)
     x, y = rng.integers(0, V, (2, max(lengths), columns))
     mask = (np.arange(max(lengths))[:, None] < np.array(lengths)).astype(float)
@@ -142,8 +142,8 @@ def ragged(cell: str, layers: int, lengths: list[int], *, carried: bool) -> Any:
 @pytest.fixture
 def fine(monkeypatch):
     """Let a piece end at the end of each column, however little that saves."""
-    monkeypatch.setattr(segments, "WORTH", 0.0)
-    monkeypatch.setattr(segments, "OVER", 0.0)
+    monkeypatch.setattr(segments, "MIN_SAVING", 0.0)
+    monkeypatch.setattr(segments, "MAX_FINISHED", 0.0)
 
 
 @CELLS
@@ -151,7 +151,7 @@ def fine(monkeypatch):
 @pytest.mark.parametrize("every", [None, 2])
 def test_columns_that_are_over_cost_nothing_and_change_nothing(lab, monkeypatch, fine, cell, lengths, every):
     config, given = ragged(cell, 2, lengths, carried=len(lengths) != 5)
-    expected = model.loss_and_gradient(config, *given)
+    expected = model.loss_and_grad(config, *given)
     computed, outer = [], []
 
     def spy(real, place):
@@ -167,7 +167,7 @@ def test_columns_that_are_over_cost_nothing_and_change_nothing(lab, monkeypatch,
         return counting
 
     monkeypatch.setattr(model, "forward", spy(model.forward, 2))
-    monkeypatch.setattr(gradient, "piece", spy(gradient.piece, 2))
+    monkeypatch.setattr(gradient, "segment_loss_and_grad", spy(gradient.segment_loss_and_grad, 2))
     got = lab.call(in_pieces(config, lengths, every), *given)
     lab.close(got[:2], expected[:2])
     if lengths == sorted(lengths, reverse=True):
@@ -175,11 +175,11 @@ def test_columns_that_are_over_cost_nothing_and_change_nothing(lab, monkeypatch,
         for column, steps in enumerate(lengths):  # that of a column that is over is the one at its end
             if steps:
                 _, after, _ = model.forward(config, given[0], given[1][:steps], given[4], given[5])
-                for a, b in zip(tree.flat(got[2]), tree.flat(after)):
+                for a, b in zip(tree.leaves(got[2]), tree.leaves(after)):
                     lab.close(a[column], b[column])
     whole = [column for column, steps in enumerate(lengths) if steps == max(lengths)]
-    assert [a.shape for a in tree.flat(got[2])] == [b.shape for b in tree.flat(expected[2])]
-    lab.close(*(tree.transform(lambda a: a[whole], states) for states in (got[2], expected[2])))
+    assert [a.shape for a in tree.leaves(got[2])] == [b.shape for b in tree.leaves(expected[2])]
+    lab.close(*(tree.tree_map(lambda a: a[whole], states) for states in (got[2], expected[2])))
 
 
 @pytest.mark.parametrize(
@@ -194,34 +194,34 @@ def test_columns_that_are_over_cost_nothing_and_change_nothing(lab, monkeypatch,
     ],
 )
 def test_a_piece_ends_with_a_column(fine, lengths, most, expected):
-    assert segments.cut(model.Config("gru", V, H), lengths, most) == expected
+    assert segments.split(model.Config("gru", V, H), lengths, most) == expected
 
 
 def test_a_piece_ends_where_half_of_it_is_over_and_that_saves_enough():
     lengths = [9] * 16 + [6] * 8 + [4] * 8
-    assert segments.cut(model.Config("gru", V, 512), lengths, 99) == [(0, 6, 32), (6, 9, 16)]
-    assert segments.cut(model.Config("gru", V, 64), lengths, 99) == [(0, 9, 32)]
+    assert segments.split(model.Config("gru", V, 512), lengths, 99) == [(0, 6, 32), (6, 9, 16)]
+    assert segments.split(model.Config("gru", V, 64), lengths, 99) == [(0, 9, 32)]
 
 
 @pytest.mark.parametrize(("saved", "ends"), [(48, True), (49, False)])
 def test_what_the_end_of_a_piece_saves_is_counted_in_steps_of_columns(monkeypatch, saved, ends):
     """16 columns are over after 6 steps of 9: 48 steps of a column, each of them through all gates of both layers."""
     config, lengths = model.Config("gru", V, 10, layers=2), [9] * 16 + [6] * 8 + [4] * 8
-    monkeypatch.setattr(segments, "WORTH", saved * 2 * 3 * 10**2)
-    assert segments.cut(config, lengths, 99) == ([(0, 6, 32), (6, 9, 16)] if ends else [(0, 9, 32)])
+    monkeypatch.setattr(segments, "MIN_SAVING", saved * 2 * 3 * 10**2)
+    assert segments.split(config, lengths, 99) == ([(0, 6, 32), (6, 9, 16)] if ends else [(0, 9, 32)])
 
 
 @CELLS
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_all_steps_but_those_of_the_last_piece_are_computed_twice(monkeypatch, cell, every):
     config, arguments = case(cell, 1)
-    computed, real = [], model.run
+    computed, real = [], model.run_layers
 
     def counting(config, params, x, *rest):
         computed.append(x.shape[0])
         return real(config, params, x, *rest)
 
-    monkeypatch.setattr(model, "run", counting)
+    monkeypatch.setattr(model, "run_layers", counting)
     with dispatch.restored():
         dispatch.disable()  # a twin would run the steps of a piece by itself
         recomputed(config, every)(*arguments)
@@ -253,7 +253,7 @@ def test_memory_grows_with_the_root_of_the_steps(cell):
         peak(16, function)  # what a first call keeps for ever
         short, long = (peak(steps, function) for steps in (256, 1024))
         assert long < 2.2 * short
-        assert long < peak(1024, model.loss_and_gradient) / 10
+        assert long < peak(1024, model.loss_and_grad) / 10
 
 
 # In training
@@ -268,14 +268,14 @@ def train(text: Any, **flags: Any) -> bptt.LanguageModel:
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_a_run_that_recomputes_learns_the_same(monkeypatch, cell, mode):
     text, told = (NAMES if mode == "lines" else PROSE), []
-    real = segments.loss_and_gradient
+    real = segments.loss_and_grad
 
     def spy(*arguments, every, lengths):
         told.append(every)
         return real(*arguments, every=every, lengths=lengths)
 
     plain = train(text, cell=cell, mode=mode)
-    monkeypatch.setattr(segments, "loss_and_gradient", spy)
+    monkeypatch.setattr(segments, "loss_and_grad", spy)
     train(text, cell=cell, mode=mode)
     assert told == [None] * 6
     told.clear()
@@ -283,16 +283,16 @@ def test_a_run_that_recomputes_learns_the_same(monkeypatch, cell, mode):
         trained = train(text, cell=cell, mode=mode, recompute_every=every)
         assert told == [every] * 6
         assert trained.record["settings"]["recompute_every"] == every
-        np.testing.assert_allclose(tree.pack(trained.params), tree.pack(plain.params), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(tree.ravel(trained.params), tree.ravel(plain.params), rtol=0, atol=1e-9)
         assert trained.record["loss"] == pytest.approx(plain.record["loss"], rel=1e-9)
         told.clear()
     many = train(text, cell=cell, mode=mode, recompute_every=9)  # as many steps as there are
-    np.testing.assert_array_equal(tree.pack(many.params), tree.pack(plain.params))
+    np.testing.assert_array_equal(tree.ravel(many.params), tree.ravel(plain.params))
 
 
 def test_what_is_not_finite_is_found_without_all_states_at_once(monkeypatch):
     """As where all are stored; and no more steps than a piece has are in memory."""
-    real, seen = model.run, []
+    real, seen = model.run_layers, []
 
     def spy(config, params, x, *rest):
         seen.append(x.shape[0])
@@ -303,7 +303,7 @@ def test_what_is_not_finite_is_found_without_all_states_at_once(monkeypatch):
     for every in (None, 2):
         seen.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(model, "run", spy)
+            patch.setattr(model, "run_layers", spy)
             patch.setattr("bptt.training.messages.taste", lambda *_: [])
             with pytest.warns(bptt.TrainingWarning, match="NaN or infinity in the states of layer 0") as warned:
                 train(PROSE, mode="stream", recompute_every=every, **flags)
@@ -321,6 +321,6 @@ def test_resume_recomputes_as_before(tmp_path, monkeypatch):
     assert "recompute_every = 4\n" in (tmp_path / "parts" / "config.toml").read_text()
     parts = bptt.train(report=None, resume=tmp_path / "parts")
     assert parts.record["settings"]["recompute_every"] == 4
-    np.testing.assert_array_equal(tree.pack(parts.params), tree.pack(whole.params))
+    np.testing.assert_array_equal(tree.ravel(parts.params), tree.ravel(whole.params))
     plain = train(tmp_path / "text.txt", **{**flags, "recompute_every": None})
-    assert (tree.pack(plain.params) != tree.pack(whole.params)).any()  # rounding tells which of the two it was
+    assert (tree.ravel(plain.params) != tree.ravel(whole.params)).any()  # rounding tells which of the two it was

@@ -38,7 +38,7 @@ def figure(monkeypatch, tmp_path):
         drawn = []
         save = Figure.savefig
         monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k)))
-        plots.curve(arguments[0], tmp_path / "curve.png", *arguments[1:])
+        plots.save_curve(arguments[0], tmp_path / "curve.png", *arguments[1:])
         return drawn[0]
 
     return draw
@@ -65,7 +65,7 @@ RUNS = [  # history, clip
 def test_every_history_makes_a_picture_of_the_stated_size(tmp_path, rows, clip):
     from matplotlib import image
 
-    plots.curve(rows, tmp_path / "curve.png", "title", clip)
+    plots.save_curve(rows, tmp_path / "curve.png", "title", clip)
     pixels = image.imread(tmp_path / "curve.png")
     assert pixels.shape == (900, 900, 4)
     assert pixels.min() < 0.5  # something is drawn
@@ -150,22 +150,22 @@ def test_a_title_is_only_text(figure, capfd, recwarn, title, shown):
 def test_equal_input_gives_equal_bytes_whatever_the_user_has_set(tmp_path):
     import matplotlib
 
-    plots.curve(history(50), tmp_path / "1.png", "title", 5.0)
+    plots.save_curve(history(50), tmp_path / "1.png", "title", 5.0)
     with matplotlib.rc_context({"savefig.dpi": 50, "savefig.bbox": "tight", "lines.linewidth": 7, "font.size": 20}):
         before = dict(matplotlib.rcParams)
-        plots.curve(history(50), tmp_path / "2.png", "title", 5.0)
+        plots.save_curve(history(50), tmp_path / "2.png", "title", 5.0)
         assert dict(matplotlib.rcParams) == before
-    plots.curve(history(50), tmp_path / "3.png", "another title", 5.0)
+    plots.save_curve(history(50), tmp_path / "3.png", "another title", 5.0)
     first, second, third = ((tmp_path / f"{n}.png").read_bytes() for n in (1, 2, 3))
     assert first == second != third
 
 
 @needs_matplotlib
 def test_a_curve_is_the_same_on_the_figure_of_another_one(tmp_path):
-    figure = plots.curve(history(50), tmp_path / "again.png", "one\ntwo", 0.5)
+    figure = plots.save_curve(history(50), tmp_path / "again.png", "one\ntwo", 0.5)
     for rows, clip in [*RUNS[2:], *[(history(rows), 5.0) for rows in (1, 10, 29, 31, 60, 100)]]:
-        plots.curve(rows, tmp_path / "new.png", "title", clip)
-        assert plots.curve(rows, tmp_path / "again.png", "title", clip, figure) is figure
+        plots.save_curve(rows, tmp_path / "new.png", "title", clip)
+        assert plots.save_curve(rows, tmp_path / "again.png", "title", clip, figure) is figure
         assert (tmp_path / "again.png").read_bytes() == (tmp_path / "new.png").read_bytes()
 
 
@@ -201,7 +201,7 @@ def test_a_failure_leaves_what_was_there(monkeypatch, tmp_path, where, error):
     (tmp_path / "curve.png").write_bytes(b"old")
     monkeypatch.setattr(*{"savefig": (Figure, "savefig", savefig), "replace": (os, "replace", replace)}[where])
     with pytest.raises(type(error)):
-        plots.curve(history(3), tmp_path / "curve.png", "")
+        plots.save_curve(history(3), tmp_path / "curve.png", "")
     assert os.listdir(tmp_path) == ["curve.png"]
     assert (tmp_path / "curve.png").read_bytes() == b"old"
 
@@ -209,7 +209,7 @@ def test_a_failure_leaves_what_was_there(monkeypatch, tmp_path, where, error):
 @needs_matplotlib
 def test_a_folder_that_is_not_there_is_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError):
-        plots.curve(history(3), tmp_path / "no" / "curve.png", "")
+        plots.save_curve(history(3), tmp_path / "no" / "curve.png", "")
 
 
 @needs_matplotlib
@@ -226,7 +226,7 @@ def test_without_matplotlib_it_is_not_available(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert not plots.available()
     with pytest.raises(ImportError):
-        plots.curve([], tmp_path / "curve.png", "")
+        plots.save_curve([], tmp_path / "curve.png", "")
 
 
 def points(*losses):
@@ -234,15 +234,15 @@ def points(*losses):
 
 
 def test_a_chart_goes_from_the_first_step_to_the_last_and_from_the_least_loss_to_the_largest():
-    assert plots.chart(points(3.5, 1.25), 9, 2) == ["3.50│⠳⣄  ", "1.25│ ⠈⠙⢦"]
-    assert plots.chart(points(3.5, 1.25), 9, 2, plain=True) == ["3.50|**  ", "1.25| ***"]
+    assert plots.text_chart(points(3.5, 1.25), 9, 2) == ["3.50│⠳⣄  ", "1.25│ ⠈⠙⢦"]
+    assert plots.text_chart(points(3.5, 1.25), 9, 2, plain=True) == ["3.50|**  ", "1.25| ***"]
 
 
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize(("width", "height"), [(9, 2), (20, 3), (80, 12)])
 @pytest.mark.parametrize("rows", [1, 2, 3, 500])
 def test_a_chart_has_the_size_asked_for(rows, width, height, plain):
-    drawn = plots.chart(history(rows), width, height, plain)
+    drawn = plots.text_chart(history(rows), width, height, plain)
     assert [len(line) for line in drawn] == [width] * height
     assert all(line.isascii() for line in drawn) == plain
     assert any(line[5:].strip() for line in drawn)
@@ -252,7 +252,7 @@ def test_a_chart_has_the_size_asked_for(rows, width, height, plain):
 def test_a_chart_has_every_spike(spike):
     losses = [1.0] * 5000
     losses[2600] = spike
-    drawn = plots.chart(points(*losses), 46, 6)
+    drawn = plots.text_chart(points(*losses), 46, 6)
     margin = drawn[0].index("│") + 1
     spiked = [line[margin:].split() for line in drawn][:: 1 if spike > 0 else -1]
     assert all(len(line) == 1 for line in spiked)  # from the spike to the others
@@ -262,7 +262,7 @@ def test_a_chart_has_every_spike(spike):
 def test_a_chart_marks_what_was_measured():
     rows = points(3.0, 3.0, 3.0, 3.0, 1.0)
     rows[0]["held_out"], rows[2]["held_out"], rows[4]["held_out"] = 5.0, None, 1.0
-    drawn = plots.chart(rows, 24, 5)
+    drawn = plots.text_chart(rows, 24, 5)
     assert drawn[0] == "5.00│o" + " " * 18
     assert drawn[-1].startswith("1.00│")
     assert drawn[-1].endswith("o")
@@ -270,8 +270,8 @@ def test_a_chart_marks_what_was_measured():
 
 
 def test_a_chart_of_one_loss_is_flat():
-    assert plots.chart(points(2.0), 9, 2) == ["2.00│⠁   ", "2.00│    "]
-    assert plots.chart(points(2.0, 2.0), 9, 2) == ["2.00│⠉⠉⠉⠉", "2.00│    "]
+    assert plots.text_chart(points(2.0), 9, 2) == ["2.00│⠁   ", "2.00│    "]
+    assert plots.text_chart(points(2.0, 2.0), 9, 2) == ["2.00│⠉⠉⠉⠉", "2.00│    "]
 
 
 @pytest.mark.parametrize(
@@ -279,4 +279,4 @@ def test_a_chart_of_one_loss_is_flat():
     [([], 80, 10), (history(5), 8, 10), (history(5), 0, 10), (history(5), 80, 1), (history(5), 80, -3)],
 )
 def test_a_chart_of_nothing_or_without_room_has_no_lines(rows, width, height):
-    assert plots.chart(rows, width, height) == []
+    assert plots.text_chart(rows, width, height) == []

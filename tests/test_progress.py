@@ -68,7 +68,7 @@ def test_the_ending_has_ten_names_that_are_new():
 
 def test_a_taste_of_names_is_short_and_has_no_empty_ones(monkeypatch):
     names = ["ba", "", " ", "x" * 80]
-    monkeypatch.setattr(generate, "texts", lambda *_: names)
+    monkeypatch.setattr(generate, "generate_texts", lambda *_: names)
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: names)
     _, lines = news(NAMES, steps=1)
     assert lines[1].endswith("  " + f"ba, {'x' * 56}")

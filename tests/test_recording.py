@@ -7,8 +7,8 @@ from bptt import acceleration
 from bptt import backend as backends
 from bptt.errors import CaptureError
 from bptt.inference import generate
-from bptt.inference.generate import Ending
-from bptt.inference.sampling import Choice
+from bptt.inference.generate import StopCriteria
+from bptt.inference.sampling import SamplingOptions
 from bptt.nn import model, tree
 
 
@@ -38,18 +38,18 @@ def test_a_recorded_function_gives_what_the_function_does(error):
     assert len(recorded) == 2  # once for each shape
 
 
-@pytest.mark.parametrize("ending", [Ending(40), Ending(40, newline=0), Ending(50, stop=np.array([2, 3]))])
+@pytest.mark.parametrize("ending", [StopCriteria(40), StopCriteria(40, newline=0), StopCriteria(50, stop=np.array([2, 3]))])
 def test_texts_written_by_a_recording_are_the_same(monkeypatch, ending):
     where, here = backends.select("strict", "float64"), backends.select("numpy", "float64")
     config = model.Config("lstm", 7, 5, 2)
-    params = tree.transform(lambda a: 3 * a, model.init(config, np.random.default_rng(1)))
+    params = tree.tree_map(lambda a: 3 * a, model.init(config, np.random.default_rng(1)))
 
     def written(backend):
-        given = config, tree.transform(backend.put, params), backend, np.array([0, 4]), Choice(0.9)
-        return np.array(list(generate.generate(*given, ending, generate.uniforms(5, 0, 70))))
+        given = config, tree.tree_map(backend.put, params), backend, np.array([0, 4]), SamplingOptions(0.9)
+        return np.array(list(generate.generate(*given, ending, generate.uniform_numbers(5, 0, 70))))
 
     expected, recorded = written(here), []
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: lambda action: recorded.append(action) or action)
-    monkeypatch.setattr(generate, "TOGETHER", 4)
+    monkeypatch.setattr(generate, "SYNC_EVERY", 4)
     np.testing.assert_array_equal(written(where), expected)
     assert recorded or ending.newline == 0  # where so many end early that no two batches are of one size

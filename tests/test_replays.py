@@ -48,7 +48,7 @@ def ready(text=NAMES, **flags):
 
 def go(monkeypatch, run, recorder, many=5):
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: recorder)
-    pairs = list(stepper.updates(run.task, run.now.state, lambda _: many))
+    pairs = list(stepper.run_updates(run.task, run.now.state, lambda _: many))
     return pairs[-1][0], [trace for _, traces in pairs for trace in traces], [len(traces) for _, traces in pairs]
 
 
@@ -71,7 +71,7 @@ def test_recorded_updates_are_those_of_update(monkeypatch, cell, text, flags):
     assert recorder.repeated > 8
     assert got[:2] == expected[:2]
     for field in ("theta", "memory", "alive", *(["states"] if text is PROSE else [])):  # those after padding are nobody's
-        a, b = (tree.pack(tree.transform(run.task.backend.get, getattr(one, field))) for one in (got, expected))
+        a, b = (tree.ravel(tree.tree_map(run.task.backend.get, getattr(one, field))) for one in (got, expected))
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=field)
     for trace, other in zip(traces, others, strict=True):
         assert (trace.before, trace.rate, trace.targets) == (other.before, other.rate, other.targets)
@@ -83,7 +83,7 @@ def test_states_that_were_given_stay_as_they_are(monkeypatch):
     run = ready(PROSE)
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: Recorder())
     get, seen = run.task.backend.get, []
-    for state, traces in stepper.updates(run.task, run.now.state, lambda _: 4):
+    for state, traces in stepper.run_updates(run.task, run.now.state, lambda _: 4):
         arrays = [state.theta, *state.memory, state.states, state.alive, *(trace.loss for trace in traces)]
         seen.append((arrays, [get(array).copy() for array in arrays]))
     assert len(seen) == 6
@@ -112,9 +112,9 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch):
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: Recorder())
     found = []
     with pytest.raises(KeyboardInterrupt):
-        found.extend(stepper.updates(run.task, run.now.state, lambda _: 5))
+        found.extend(stepper.run_updates(run.task, run.now.state, lambda _: 5))
     assert [len(traces) for _, traces in found] == [5, 2]
-    expected = list(stepper.updates(run.task._replace(settings=from_flags({"graph": False})), run.now.state))[6][0]
+    expected = list(stepper.run_updates(run.task._replace(settings=from_flags({"graph": False})), run.now.state))[6][0]
     assert found[-1][0][:2] == expected[:2]
     np.testing.assert_allclose(*(run.task.backend.get(one.theta) for one in (found[-1][0], expected)), rtol=0, atol=1e-12)
 
@@ -133,7 +133,7 @@ def test_a_bad_update_is_found_as_without_a_recording(monkeypatch, text):
 
 
 def test_after_a_bad_update_everything_stays_as_it_went_on_from(monkeypatch):
-    run, real = ready(PROSE, hidden=4), gradient.whole
+    run, real = ready(PROSE, hidden=4), gradient.loss_and_grad
     found = []
     for recorder in (Recorder(), None):
         calls = []
@@ -143,7 +143,7 @@ def test_after_a_bad_update_everything_stays_as_it_went_on_from(monkeypatch):
             loss, d, states = real(*arguments)
             return loss * (np.inf if len(calls) == 7 else 1.0), d, states
 
-        monkeypatch.setattr(gradient, "whole", seventh_is_bad)
+        monkeypatch.setattr(gradient, "loss_and_grad", seventh_is_bad)
         state, traces, _ = go(monkeypatch, run, recorder)
         found.append([run.task.backend.get(array) for array in (state.theta, traces[6].states, traces[6].loss)])
     for got, expected in zip(*found):
@@ -157,10 +157,10 @@ def window(*columns, steps, start=True):
 
 
 def test_shapes_are_few_and_no_target_is_added():
-    assert graphed.shape(window((0, 9), (20, 25), steps=9)) == (16, 2, True, False)
-    assert graphed.shape(window((0, 9), (20, 29), steps=9)) == (16, 2, True, False)  # in spite of being full
-    assert graphed.shape(window((0, 8), (20, 28), steps=8)) == (8, 2, True, True)
-    assert graphed.shape(window((0, 90), (20, 25), steps=9, start=False)) == (9, 2, False, False)  # the first one goes on
+    assert graphed.graph_key(window((0, 9), (20, 25), steps=9)) == (16, 2, True, False)
+    assert graphed.graph_key(window((0, 9), (20, 29), steps=9)) == (16, 2, True, False)  # in spite of being full
+    assert graphed.graph_key(window((0, 8), (20, 28), steps=8)) == (8, 2, True, True)
+    assert graphed.graph_key(window((0, 90), (20, 25), steps=9, start=False)) == (9, 2, False, False)  # the first one goes on
 
 
 @pytest.mark.parametrize("flags", [{"graph": False}, {"recompute_every": 3}, {"backend": "numpy"}])

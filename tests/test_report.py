@@ -14,7 +14,7 @@ import pytest
 import bptt
 from bptt import cli, inspect
 from bptt.config.settings import from_flags
-from bptt.data.dataset import generator, prepare
+from bptt.data.dataset import make_rng, prepare
 from bptt.display import plots
 from bptt.nn import tree
 from bptt.report import figures, page, units
@@ -223,7 +223,7 @@ def test_lines_are_looked_at_whole(tmp_path, capsys):
 def test_what_was_held_out_is_looked_at(tmp_path):
     run = trained(tmp_path, seed=3, validation=0.2, steps=1)
     model, told = bptt.load(run), from_flags({"seed": 3, "validation": 0.2})
-    data = prepare(str(tmp_path / "text.txt"), told, generator(3, 0))
+    data = prepare(str(tmp_path / "text.txt"), told, make_rng(3, 0))
     looked = page._looked(model, None)
     assert looked == ("Text that was held out", [model.vocabulary.decode(ids[1:-1]) for ids in data.held_out])
     (tmp_path / "all").mkdir()
@@ -256,8 +256,8 @@ def test_units_are_coloured_by_what_they_are_after_each_character(tmp_path, monk
     np.testing.assert_array_equal(flow.norms, inspect.gradient_flow(model, "dir" * 30, 50).norms)
     seen = page._joined([inspect.activations(model, text) for text in texts])
     blocks = re.findall(r'<div class="text lines">(.*?)</div>', source, re.DOTALL)
-    assert len(blocks) == len(units.telling(seen)) == model.config.hidden
-    for block, unit in zip(blocks, units.telling(seen)):
+    assert len(blocks) == len(units.most_informative(seen)) == model.config.hidden
+    for block, unit in zip(blocks, units.most_informative(seen)):
         found = []
         for sign, level, coloured, plain in re.findall(r'<span class="([pn])(\d)">(.*?)</span>|([^<]+)', block, re.DOTALL):
             found += [(one, int(level or 0) * (-1 if sign == "n" else 1)) for one in coloured or plain]
@@ -267,7 +267,7 @@ def test_units_are_coloured_by_what_they_are_after_each_character(tmp_path, monk
     for cell, p in zip(cells, seen.p):
         shares = re.findall(r"<span>(?:.*?) (\d+) %</span>", cell)
         assert shares == [f"{100 * share:.0f}" for share in sorted(p, reverse=True)[:4]]
-    assert f"gru, 1 x 5 units, {tree.pack(model.params).size} parameters, {len(model.vocabulary)} symbols" in source
+    assert f"gru, 1 x 5 units, {tree.ravel(model.params).size} parameters, {len(model.vocabulary)} symbols" in source
     assert "<th>of step</th><td>12</td>" in source
     for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         if "sample" in row:
@@ -296,10 +296,10 @@ def test_the_most_telling_units_come_first_and_are_eight():
     vowels, digits = (measure(list(text)) for measure in (units.PROPERTIES["a vowel"], units.PROPERTIES["a digit"]))
     a[:, 0] = vowels - 3 * digits  # goes with both
     a[:, 1] = 0.4 * (vowels - vowels.mean()) / vowels.std() + 0.9 * rng.normal(size=len(text))  # r = 0.4, or nearly
-    found = units.telling(seen(text, a[:, [0, *range(2, 12)]]))
+    found = units.most_informative(seen(text, a[:, [0, *range(2, 12)]]))
     assert [unit.number for unit in found] == [0, *range(10, 3, -1)]  # then those that vary most
     assert re.search(r"goes with .*; goes with a digit \(r = -0\.9", found[0].reason)
-    weak = units.telling(seen(text, a[:, [1]]))
+    weak = units.most_informative(seen(text, a[:, [1]]))
     assert "goes with a vowel (r = 0." in weak[0].reason
 
 
@@ -355,7 +355,7 @@ def test_units_are_chosen_by_what_they_go_with():
     a = np.stack(
         [0.3 * noise[0], 0.2 * quoted + noise[1], -0.1 * vowels + noise[2], np.sign(rng.normal(size=len(text)))], axis=1
     )
-    found = units.telling(seen(text, a))
+    found = units.most_informative(seen(text, a))
     reasons = {unit.number: unit.reason for unit in found}
     assert reasons[1].startswith("goes with being inside quotation marks (r = 0.9")
     assert "goes with a vowel (r = -" in reasons[2]
@@ -366,7 +366,7 @@ def test_units_are_chosen_by_what_they_go_with():
 def test_units_that_never_change_go_with_nothing():
     assert units.correlation(np.zeros((5, 2)), np.arange(5.0)).tolist() == [0, 0]
     assert units.correlation(np.arange(10.0).reshape(5, 2), np.zeros(5)).tolist() == [0, 0]
-    assert [unit.number for unit in units.telling(seen("abc", np.zeros((3, 2))))] == [0, 1]
+    assert [unit.number for unit in units.most_informative(seen("abc", np.zeros((3, 2))))] == [0, 1]
 
 
 def test_colours_run_from_character_to_character():

@@ -12,7 +12,7 @@ import pytest
 
 import bptt
 from bptt.checkpoint import run_folder
-from bptt.config.settings import NAMES as SETTINGS
+from bptt.config.settings import SETTING_NAMES as SETTINGS
 from bptt.display import plots
 from bptt.errors import CheckpointError, CheckpointWarning, InputError
 from bptt.inference.evaluation import Evaluation
@@ -75,7 +75,7 @@ def held_out(monkeypatch):
 
     def give(*numbers):
         left = list(numbers)
-        monkeypatch.setattr(loop.validation, "held_out", lambda *_: Evaluation(left.pop(0), 1))
+        monkeypatch.setattr(loop.validation, "evaluate", lambda *_: Evaluation(left.pop(0), 1))
 
     return give
 
@@ -100,7 +100,7 @@ def in_sessions(text: Any, out: Any, *stops: int, **flags: Any) -> bptt.Language
 
 
 def theta(trained: bptt.LanguageModel) -> Any:
-    return tree.pack(trained.params)
+    return tree.ravel(trained.params)
 
 
 def progress(run: Any) -> dict[str, Any]:
@@ -570,7 +570,7 @@ def test_a_run_that_was_killed_after_its_last_checkpoint_is_made_whole(tmp_path,
     held_out(3.0, 2.0, 1.0)
     train(text, out=tmp_path / "run", checkpoint_every=1)
     before = outcome(tmp_path / "run")
-    run_folder.point(tmp_path / "run", "step-00000011", "step-00000008")
+    run_folder.update_links(tmp_path / "run", "step-00000011", "step-00000008")
     for name in ("metrics.jsonl", "samples.txt"):
         (tmp_path / "run" / name).write_bytes((tmp_path / "run" / name).read_bytes()[:-40])
     (tmp_path / "run" / "checkpoints" / ".bptt-half-written").mkdir()

@@ -8,7 +8,8 @@ import pytest
 from bptt import backend as backends
 from bptt.data.vocabulary import BYTES, characters
 from bptt.inference import generate, sampling
-from bptt.inference.generate import Choice, Ending, Task
+from bptt.inference.generate import GenerationRequest, StopCriteria
+from bptt.inference.sampling import SamplingOptions as Choice
 from bptt.nn import model, ops, tree
 
 HERE = backends.select("numpy", "float64")
@@ -26,19 +27,19 @@ def generator(seed=0):
 
 
 def probabilities(logits, *choice):
-    w = sampling.weights(np.asarray(logits), Choice(*choice))
+    w = sampling.unnormalized_probabilities(np.asarray(logits), Choice(*choice))
     return w / w.sum(axis=-1, keepdims=True)
 
 
 def case(cell="gru", vocabulary=7, layers=1, seed=3):
     config = model.Config(cell, vocabulary, 5, layers)
     rng = generator(seed)
-    return config, tree.transform(lambda a: 2 * a + 0.5 * rng.normal(size=a.shape), model.init(config, rng))
+    return config, tree.tree_map(lambda a: 2 * a + 0.5 * rng.normal(size=a.shape), model.init(config, rng))
 
 
 def written(config, params, backend, prompt, choice, ending, seed=0, first=0, count=1):
     """The ids of texts, one list each, those after the end left out."""
-    numbers = generate.uniforms(seed, first, count)
+    numbers = generate.uniform_numbers(seed, first, count)
     steps = list(generate.generate(config, params, backend, np.array(prompt), choice, ending, numbers))
     return [[i for i in ids if i >= 0] for ids in np.array(steps).T.tolist()]
 
@@ -52,7 +53,9 @@ def test_characters_are_as_frequent_as_they_are_probable(choice, dtype):
     logits = np.array([0.3, -1.0, 2.0, 0.0, 1.1, -4.0], dtype)
     count = 200_000
     p = probabilities(logits[None], *choice)[0]
-    drawn = sampling.draw(sampling.weights(np.tile(logits, (count, 1)), Choice(*choice)), generator().random(count))
+    drawn = sampling.inverse_cdf(
+        sampling.unnormalized_probabilities(np.tile(logits, (count, 1)), Choice(*choice)), generator().random(count)
+    )
     counts = np.bincount(drawn, minlength=6)
     assert not counts[p == 0].any()
     chi_square = ((counts - count * p)[p > 0] ** 2 / (count * p[p > 0])).sum()
@@ -108,21 +111,27 @@ def test_the_temperature_comes_first_then_top_k_then_top_p():
 def test_each_row_has_its_own_distribution():
     logits = np.where(np.eye(5, dtype=bool)[[3, 0, 4]], 0.0, -100.0)
     for choice in (Choice(0.0), Choice(0.5), Choice(1.0), Choice(1.0, 2, 0.9)):
-        assert sampling.draw(sampling.weights(logits, choice), generator().random(3)).tolist() == [3, 0, 4]
+        assert sampling.inverse_cdf(sampling.unnormalized_probabilities(logits, choice), generator().random(3)).tolist() == [
+            3,
+            0,
+            4,
+        ]
 
 
 @pytest.mark.parametrize("choice", [Choice(0.0), Choice(1e-3), Choice(1e-320), Choice(1.0, 1), Choice(1.0, None, 1e-9)])
 def test_the_most_likely_character_the_first_of_equals(choice):
     logits = generator().normal(size=(50, 9)).astype(np.float32)
-    drawn = sampling.draw(sampling.weights(logits, choice), generator().random(50))
+    drawn = sampling.inverse_cdf(sampling.unnormalized_probabilities(logits, choice), generator().random(50))
     np.testing.assert_array_equal(drawn, logits.argmax(axis=1))
     if choice.temperature in (0.0, 1.0):
-        assert sampling.draw(sampling.weights(np.zeros((1, 4)), choice), np.array([0.99])).tolist() == [0]
+        assert sampling.inverse_cdf(
+            sampling.unnormalized_probabilities(np.zeros((1, 4)), choice), np.array([0.99])
+        ).tolist() == [0]
 
 
 def test_a_high_temperature_makes_all_characters_alike():
-    w = sampling.weights(np.tile(generator().normal(size=8), (80_000, 1)), Choice(1e300))
-    drawn = sampling.draw(w, generator().random(80_000))
+    w = sampling.unnormalized_probabilities(np.tile(generator().normal(size=8), (80_000, 1)), Choice(1e300))
+    drawn = sampling.inverse_cdf(w, generator().random(80_000))
     np.testing.assert_allclose(np.bincount(drawn, minlength=8), 10_000, rtol=0.04)
 
 
@@ -130,26 +139,26 @@ def test_a_high_temperature_makes_all_characters_alike():
 def test_logits_of_any_size_and_the_ends_of_the_unit_interval(scale):
     ends = np.array([0.0, 1.0 - 2.0**-53])
     logits = np.array([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]) * scale
-    assert sampling.draw(sampling.weights(logits, Choice()), ends).tolist() == [2, 2]
-    assert sampling.draw(sampling.weights(np.zeros((2, 3)), Choice()), ends).tolist() == [0, 2]
-    assert sampling.draw(np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), ends).tolist() == [1, 1]
+    assert sampling.inverse_cdf(sampling.unnormalized_probabilities(logits, Choice()), ends).tolist() == [2, 2]
+    assert sampling.inverse_cdf(sampling.unnormalized_probabilities(np.zeros((2, 3)), Choice()), ends).tolist() == [0, 2]
+    assert sampling.inverse_cdf(np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), ends).tolist() == [1, 1]
 
 
 def test_the_number_picks_by_the_distribution_function():
     logits = generator(1).normal(size=(4, 6))
     u = generator().random(4)
     expected = [int(np.searchsorted(np.cumsum(p), x)) for p, x in zip(softmax(logits), u)]
-    assert sampling.draw(sampling.weights(logits, Choice()), u).tolist() == expected
+    assert sampling.inverse_cdf(sampling.unnormalized_probabilities(logits, Choice()), u).tolist() == expected
 
 
 @pytest.mark.parametrize("first", [0, 1, 63, 64, 100])
 @pytest.mark.parametrize("count", [1, 64, 65, 200])
 def test_the_numbers_of_a_text_are_its_own(first, count):
-    whole = np.array(list(itertools.islice(generate.uniforms(7, 0, 400), 3)))
+    whole = np.array(list(itertools.islice(generate.uniform_numbers(7, 0, 400), 3)))
     assert len(np.unique(whole)) == whole.size
-    some = np.array(list(itertools.islice(generate.uniforms(7, first, count), 3)))
+    some = np.array(list(itertools.islice(generate.uniform_numbers(7, first, count), 3)))
     np.testing.assert_array_equal(some, whole[:, first : first + count])
-    assert not np.isin(next(generate.uniforms(8, 0, 400)), whole).any()
+    assert not np.isin(next(generate.uniform_numbers(8, 0, 400)), whole).any()
 
 
 # Texts
@@ -158,9 +167,9 @@ def test_the_numbers_of_a_text_are_its_own(first, count):
 @CELLS
 def test_weights_laid_out_by_columns_are_the_same_weights(lab, cell):
     _, params = case(cell)
-    lab.close(lab.call(lambda nested: tree.transform(ops.by_columns, nested), params), params, 1e-7)
+    lab.close(lab.call(lambda nested: tree.tree_map(ops.column_major, nested), params), params, 1e-7)
     if lab.name == "numpy":
-        assert all(W.T.flags.c_contiguous for _, W in tree.leaves(tree.transform(ops.by_columns, params)))
+        assert all(W.T.flags.c_contiguous for _, W in tree.named_leaves(tree.tree_map(ops.column_major, params)))
 
 
 @CELLS
@@ -168,7 +177,7 @@ def test_weights_laid_out_by_columns_are_the_same_weights(lab, cell):
 def test_each_character_is_fed_back_and_the_state_carried(lab, cell, choice):
     """Greedy generation equals the whole text so far through `forward`, its most likely next character appended."""
     config, params = case(cell, layers=2, seed=2)
-    drawn = written(config, lab.put(params), lab.backend, [2, 6, 1], choice, Ending(6), count=3)
+    drawn = written(config, lab.put(params), lab.backend, [2, 6, 1], choice, StopCriteria(6), count=3)
     text = [2, 6, 1]
     for _ in range(6):
         logits, _, _ = model.forward(config, params, np.array(text)[:, None])
@@ -180,7 +189,7 @@ def test_each_character_is_fed_back_and_the_state_carried(lab, cell, choice):
 @CELLS
 def test_equal_seeds_give_equal_text_on_every_backend(lab, cell):
     config, params = case(cell)
-    how = Choice(0.9, 6, 0.95), Ending(20, stop=np.array([2, 3])), 5
+    how = Choice(0.9, 6, 0.95), StopCriteria(20, stop=np.array([2, 3])), 5
     expected = written(config, params, HERE, [0, 4], *how, count=70)
     got = written(config, lab.put(params), lab.backend, [0, 4], *how, count=70)
     if lab.backend.dtype == "float64":
@@ -194,7 +203,7 @@ def test_texts_side_by_side_differ_and_a_seed_repeats_them():
     config, params = case()
 
     def texts(seed):
-        return written(config, params, HERE, [0], Choice(), Ending(12), seed, count=4)
+        return written(config, params, HERE, [0], Choice(), StopCriteria(12), seed, count=4)
 
     assert texts(0) == texts(0) != texts(1)
     assert len(set(map(tuple, texts(0)))) == 4
@@ -204,7 +213,7 @@ def test_texts_side_by_side_differ_and_a_seed_repeats_them():
 def test_a_text_depends_on_the_seed_and_its_number_only(cell):
     """Neither on how many are written beside it, nor on which of these have ended."""
     config, params = case(cell)
-    how = Choice(), Ending(40, newline=0), 2
+    how = Choice(), StopCriteria(40, newline=0), 2
     whole = written(config, params, HERE, [0], *how, count=150)
     assert len({len(text) for text in whole}) > 10  # they end one by one
     for first, count in [(0, 1), (5, 1), (60, 10), (64, 64), (149, 1)]:
@@ -215,7 +224,7 @@ def test_texts_that_have_ended_are_not_worked_on(monkeypatch):
     config, params = case()
     real, sizes = model.forward, []
     monkeypatch.setattr(model, "forward", lambda c, p, x, s=None: sizes.append(x.shape[1]) or real(c, p, x, s))
-    texts = written(config, params, HERE, [0, 3], Choice(), Ending(1000, newline=0), count=100)
+    texts = written(config, params, HERE, [0, 3], Choice(), StopCriteria(1000, newline=0), count=100)
     assert all(text[-1] == 0 and 0 not in text[:-1] for text in texts)
     longest = max(map(len, texts))
     assert len(sizes) == longest  # the prompt, for all of them at once, and a step for each but the last character
@@ -228,9 +237,9 @@ def test_texts_that_have_ended_are_not_worked_on(monkeypatch):
 def test_a_long_prompt_is_read_in_windows(monkeypatch):
     config, params = case("lstm")
     prompt = generator().integers(0, 7, 50)
-    whole = written(config, params, HERE, prompt, Choice(), Ending(9), count=2)
+    whole = written(config, params, HERE, prompt, Choice(), StopCriteria(9), count=2)
     monkeypatch.setattr(generate, "WINDOW", 7)
-    assert written(config, params, HERE, prompt, Choice(), Ending(9), count=2) == whole
+    assert written(config, params, HERE, prompt, Choice(), StopCriteria(9), count=2) == whole
 
 
 @pytest.mark.parametrize("stop", [[3], [1, 1], [1, 2, 1], [2, 1, 2, 1], [0, 1]])
@@ -238,8 +247,8 @@ def test_a_long_prompt_is_read_in_windows(monkeypatch):
 def test_a_text_ends_with_the_first_stop_string(stop, seed):
     config, params = case(vocabulary=4)
     prompt = [0, *stop[:-1]]
-    free = written(config, params, HERE, prompt, Choice(3.0), Ending(200), seed, count=300)
-    cut = written(config, params, HERE, prompt, Choice(3.0), Ending(200, stop=np.array(stop)), seed, count=300)
+    free = written(config, params, HERE, prompt, Choice(3.0), StopCriteria(200), seed, count=300)
+    cut = written(config, params, HERE, prompt, Choice(3.0), StopCriteria(200, stop=np.array(stop)), seed, count=300)
     n = len(stop)
     for whole, text in zip(free, cut):
         ends = [t + n for t in range(len(whole) - n + 1) if whole[t : t + n] == stop]  # not with a part in the prompt
@@ -248,7 +257,7 @@ def test_a_text_ends_with_the_first_stop_string(stop, seed):
 
 
 def hold_back(ids, stop, newline=None):
-    return list(generate.certain(ids, Ending(99, newline, np.array(stop, np.int64))))
+    return list(generate.hold_back_stop(ids, StopCriteria(99, newline, np.array(stop, np.int64))))
 
 
 def test_what_is_certain_to_stay():
@@ -270,7 +279,7 @@ def test_a_character_comes_as_soon_as_it_is_certain():
             seen.append(i)
             yield i
 
-    pieces = generate.certain(draw(), Ending(99, None, np.array([1, 2, 3])))
+    pieces = generate.hold_back_stop(draw(), StopCriteria(99, None, np.array([1, 2, 3])))
     assert next(pieces) == 4
     assert seen == [4]
     assert [next(pieces), len(seen)] == [1, 3]  # the second 1 may begin the stop string, the first cannot any more
@@ -280,11 +289,11 @@ def test_a_character_comes_as_soon_as_it_is_certain():
 
 def test_bytes_come_out_as_whole_characters():
     text = "aé日🦖\n"
-    assert list(generate.decode(list(text.encode()), BYTES)) == list(text)
-    assert "".join(generate.decode([0xE6, 0x97, 0x41, 0xFF, 0xF0, 0x9F], BYTES)) == b"\xe6\x97A\xff\xf0\x9f".decode(
+    assert list(generate.decode_ids(list(text.encode()), BYTES)) == list(text)
+    assert "".join(generate.decode_ids([0xE6, 0x97, 0x41, 0xFF, 0xF0, 0x9F], BYTES)) == b"\xe6\x97A\xff\xf0\x9f".decode(
         "utf-8", "replace"
     )
-    assert list(generate.decode([1, 0, 2], characters("ab"))) == ["a", "\n", "b"]
+    assert list(generate.decode_ids([1, 0, 2], characters("ab"))) == ["a", "\n", "b"]
 
 
 @pytest.mark.parametrize("vocabulary", [characters("abcdef"), BYTES])
@@ -292,10 +301,10 @@ def test_bytes_come_out_as_whole_characters():
 def test_piece_by_piece_is_the_same_text(vocabulary, stop):
     config, params = case(vocabulary=len(vocabulary))
     if not vocabulary.unknown(stop):
-        ending = Ending(400, None, vocabulary.encode(stop))
-        task = Task(np.concatenate([[vocabulary.start], vocabulary.encode("abc")]), Choice(), ending, 3)
-        pieces = list(generate.characters(config, params, HERE, vocabulary, task))
-        assert ["".join(pieces)] == generate.texts(config, params, HERE, vocabulary, task, 0, 1)
+        ending = StopCriteria(400, None, vocabulary.encode(stop))
+        task = GenerationRequest(np.concatenate([[vocabulary.start], vocabulary.encode("abc")]), Choice(), ending, 3)
+        pieces = list(generate.stream_text(config, params, HERE, vocabulary, task))
+        assert ["".join(pieces)] == generate.generate_texts(config, params, HERE, vocabulary, task, 0, 1)
         assert pieces[0] == "abc"
         assert {len(piece) for piece in pieces[1:]} <= {1, 2}  # two where bytes are no character, and the next one is
 
@@ -305,17 +314,17 @@ def test_what_comes_next_is_the_softmax_of_the_logits(lab, cell):
     vocabulary = characters("abcdef")
     config, params = case(cell)
     ids = np.array([vocabulary.start, 3, 1])
-    got = generate.following(config, lab.put(params), lab.backend, vocabulary, ids, 0.7)
+    got = generate.next_symbols(config, lab.put(params), lab.backend, vocabulary, ids, 0.7)
     logits, _, _ = model.forward(config, params, ids[:, None])
     expected = dict(zip(vocabulary.symbols, softmax(logits[-1, 0] / 0.7).tolist()))
     assert dict(got) == pytest.approx(expected, rel=10 * lab.tolerance)
     assert sum(p for _, p in got) == pytest.approx(1, abs=1e-12)
     assert [p for _, p in got] == sorted((p for _, p in got), reverse=True)
-    greedy = generate.following(config, lab.put(params), lab.backend, vocabulary, ids, 0.0)
+    greedy = generate.next_symbols(config, lab.put(params), lab.backend, vocabulary, ids, 0.0)
     assert greedy[0] == (got[0][0], 1.0)
     assert {p for _, p in greedy[1:]} == {0.0}
 
 
 def test_the_names_of_symbols():
-    assert generate.names(characters("ab")) == ["\n", "a", "b"]
-    assert [generate.names(BYTES)[i] for i in (10, 65, 0xE9)] == ["\n", "A", "\\xe9"]
+    assert generate.symbol_names(characters("ab")) == ["\n", "a", "b"]
+    assert [generate.symbol_names(BYTES)[i] for i in (10, 65, 0xE9)] == ["\n", "A", "\\xe9"]

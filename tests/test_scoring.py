@@ -18,7 +18,7 @@ LETTERS = characters("abcd")
 def case(cell="gru", vocabulary=5, layers=2):
     rng = np.random.default_rng(0)
     config = model.Config(cell, vocabulary, 4, layers)
-    return config, tree.transform(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
+    return config, tree.tree_map(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
 
 
 def by_hand(config, params, sequence):
@@ -30,7 +30,7 @@ def by_hand(config, params, sequence):
 
 def scores(lines, vocabulary=LETTERS, mode="lines", unknown="error", together=100):
     config, params, _ = case(vocabulary=len(vocabulary))
-    return scoring.scores(config, params, HERE, vocabulary, mode, lines, unknown, together)
+    return scoring.score_lines(config, params, HERE, vocabulary, mode, lines, unknown, together)
 
 
 @CELLS
@@ -41,7 +41,7 @@ def test_every_target_by_itself(lab, cell, monkeypatch):
     for batch, window in [(64, 256), (2, 4), (1, 1)]:
         monkeypatch.setattr(scoring, "BATCH", batch)
         monkeypatch.setattr(scoring, "WINDOW", window)
-        got = scoring.each(config, lab.put(params), lab.backend, pack(sequences))
+        got = scoring.token_nats(config, lab.put(params), lab.backend, pack(sequences))
         assert [len(nats) for nats in got] == [2, 11, 1, 8, 8, 4]
         for nats, own in zip(got, expected):
             np.testing.assert_allclose(nats, own, rtol=10 * lab.tolerance)
@@ -49,7 +49,7 @@ def test_every_target_by_itself(lab, cell, monkeypatch):
 
 def test_nothing_to_score():
     config, params, _ = case()
-    assert scoring.each(config, params, HERE, pack([])) == []
+    assert scoring.token_nats(config, params, HERE, pack([])) == []
     assert list(scores([])) == []
     assert list(scores(["", "  "], characters("ab "))) == []
 
@@ -120,10 +120,10 @@ def test_the_lines_of_a_file(tmp_path, monkeypatch):
     file.write_bytes("\ufeffanna\r\nbö\n\nend".encode())
     for size in (1, 2, 3, 1 << 20):
         monkeypatch.setattr("bptt.data.source.CHUNK", size)
-        assert list(scoring.lines(str(file), LETTERS)) == ["anna", "bö", "", "end"]
-        assert list(scoring.lines(str(file), BYTES)) == [b"\xef\xbb\xbfanna\r", "bö".encode(), b"", b"end"]
+        assert list(scoring.read_lines(str(file), LETTERS)) == ["anna", "bö", "", "end"]
+        assert list(scoring.read_lines(str(file), BYTES)) == [b"\xef\xbb\xbfanna\r", "bö".encode(), b"", b"end"]
     file.write_bytes(b"a\n\n")
-    assert list(scoring.lines(str(file), LETTERS)) == ["a", ""]
+    assert list(scoring.read_lines(str(file), LETTERS)) == ["a", ""]
     file.write_bytes(b"ab\xff\n")
     with pytest.raises(InputError, match="is not UTF-8"):
-        list(scoring.lines(str(file), LETTERS))
+        list(scoring.read_lines(str(file), LETTERS))

@@ -15,7 +15,7 @@ def whole(request, tmp_path):
     if request.param == "map":
         (tmp_path / "ids").write_bytes(ids.tobytes())
         with (tmp_path / "ids").open("rb") as file:
-            ids = token_store.mapped(file, ids.dtype)
+            ids = token_store.memory_map(file, ids.dtype)
     return Sequences(ids, np.array([0, 5, 9, 250, 251], np.uint8), np.array([4, 2, 255, 0, 200], np.uint8))
 
 
@@ -48,7 +48,7 @@ def test_some_of_them(whole):
 @pytest.mark.parametrize(("longest", "dtype"), [(254, "uint8"), (255, "uint16"), (70_000, "uint32")])
 def test_places_and_lengths_have_the_smallest_type(longest, dtype):
     raw = b"a\n" + b"b" * longest
-    found = sequences.lines(token_store.together([BYTES.encode(raw)], BYTES))
+    found = sequences.lines(token_store.in_memory([BYTES.encode(raw)], BYTES))
     assert (found.starts.tolist(), found.lengths.tolist()) == ([0, 2], [2, longest + 1])
     assert found.lengths.dtype == dtype
     assert found.starts.dtype == np.min_scalar_type(len(raw) + 2)

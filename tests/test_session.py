@@ -36,7 +36,7 @@ def train(text: Any = NAMES, news: Any = None, **flags: Any) -> bptt.LanguageMod
 
 
 def theta(trained: bptt.LanguageModel) -> Any:
-    return tree.pack(trained.params)
+    return tree.ravel(trained.params)
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def _no_pictures(monkeypatch):
 
 
 def saved_steps(out: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("step-")) for path in run_folder.steps(out))
+    return sorted(int(path.name.removeprefix("step-")) for path in run_folder.checkpoints(out))
 
 
 @pytest.fixture
@@ -84,10 +84,10 @@ def held_out(monkeypatch):
         seen, left = [], list(numbers)
 
         def measure(task, params):
-            seen.append(tree.pack(params))
+            seen.append(tree.ravel(params))
             return Evaluation(left.pop(0), 1)
 
-        monkeypatch.setattr(loop.validation, "held_out", measure)
+        monkeypatch.setattr(loop.validation, "evaluate", measure)
         return seen
 
     return give
@@ -118,7 +118,7 @@ def test_a_new_best_is_saved_between_two_checkpoints(held_out, tmp_path):
     held_out(3.0, 2.0, 1.0, 5.0)
     train(steps=40, checkpoint_every=16, out=tmp_path / "m", evaluate_every=10, keep=9)
     assert saved_steps(tmp_path / "m") == [10, 16, 20, 30, 32, 40]
-    assert run_folder.read(tmp_path / "m")[0].name == "step-00000030"
+    assert run_folder.read_checkpoint(tmp_path / "m")[0].name == "step-00000030"
 
 
 def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
@@ -138,7 +138,7 @@ def test_patience_with_nothing_held_out_is_a_warning():
 def test_the_last_model_is_kept_where_nothing_is_held_out(tmp_path):
     trained = train(steps=4, validation=0, out=tmp_path / "m")
     assert (trained.record["step"], trained.record["held_out"]) == (4, None)
-    assert run_folder.read(tmp_path / "m")[0].name == "step-00000004"
+    assert run_folder.read_checkpoint(tmp_path / "m")[0].name == "step-00000004"
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
@@ -171,14 +171,14 @@ def test_the_folder_of_a_run(tmp_path, text):
 
 def test_a_row_is_the_mean_of_its_steps(tmp_path, monkeypatch):
     seen = []
-    real = model.loss_and_gradient
+    real = model.loss_and_grad
 
     def spy(*arguments):
         result = real(*arguments)
-        seen.append((float(result[0]), float(np.linalg.norm(tree.pack(result[1]))), arguments[4].sum()))
+        seen.append((float(result[0]), float(np.linalg.norm(tree.ravel(result[1]))), arguments[4].sum()))
         return result
 
-    monkeypatch.setattr(model, "loss_and_gradient", spy)
+    monkeypatch.setattr(model, "loss_and_grad", spy)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     train(PROSE, steps=250, out=tmp_path / "m", length=5, dtype="float64")
     history = rows(tmp_path / "m")
@@ -225,7 +225,7 @@ def test_a_curve_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(plots, "available", lambda: True)
-    monkeypatch.setattr(plots, "curve", curve)
+    monkeypatch.setattr(plots, "save_curve", curve)
     with pytest.warns(errors.TrainingWarning, match=r"curve.png could not be drawn: .*No space left"):
         assert train(out=tmp_path / "m").record["ended"] == ""
 
@@ -233,11 +233,13 @@ def test_a_curve_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
 def test_the_curve_is_drawn_at_each_measurement_and_where_a_run_ends(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "available", lambda: True)
-    monkeypatch.setattr(plots, "curve", lambda history, *_: drawn.append(history[-1]["step"]) or "a figure")
-    monkeypatch.setattr(loop, "PICTURE", 0.0)
+    monkeypatch.setattr(plots, "save_curve", lambda history, *_: drawn.append(history[-1]["step"]) or "a figure")
+    monkeypatch.setattr(loop, "CURVE_SECONDS", 0.0)
     train(steps=100, evaluate_every=30, stop_after=70, out=tmp_path / "m")
     assert drawn == [30, 60, 70]
-    monkeypatch.setattr(loop, "PICTURE", 3600.0)  # as if they came so soon after each other that drawing would take longer
+    monkeypatch.setattr(
+        loop, "CURVE_SECONDS", 3600.0
+    )  # as if they came so soon after each other that drawing would take longer
     bptt.train(NAMES, resume=tmp_path / "m", report=None, steps=130)
     assert drawn[3:] == [90, 130]
 
@@ -282,22 +284,22 @@ def test_a_run_says_every_few_seconds_how_far_it_is(monkeypatch):
 
 @pytest.mark.parametrize("late", [1, 4])
 def test_the_device_is_looked_at_every_so_many_updates(monkeypatch, late):
-    looked, look = [], loop._look
-    monkeypatch.setattr(loop, "_look", lambda task, now, *more: looked.append(now.state.step) or look(task, now, *more))
-    monkeypatch.setattr(intervals, "unseen", lambda task: stepper.SYNC_EVERY * late)
+    looked, look = [], loop._read_metrics
+    monkeypatch.setattr(loop, "_read_metrics", lambda task, now, *more: looked.append(now.state.step) or look(task, now, *more))
+    monkeypatch.setattr(intervals, "max_unread_updates", lambda task: stepper.SYNC_EVERY * late)
     train(steps=100_000, stop_after=130)
     assert looked == [*range(16 * late, 130, 16 * late), 130]
 
 
 def test_a_gpu_is_looked_at_more_rarely():
     task = setup.from_scratch(NAMES, from_flags({"steps": 3, "backend": "numpy"})).task
-    assert intervals.unseen(task) == stepper.SYNC_EVERY
+    assert intervals.max_unread_updates(task) == stepper.SYNC_EVERY
     on_gpu = task._replace(backend=dataclasses.replace(task.backend, name="cupy"))
-    assert intervals.unseen(on_gpu) == stepper.SYNC_EVERY * intervals.LATE > stepper.SYNC_EVERY
+    assert intervals.max_unread_updates(on_gpu) == stepper.SYNC_EVERY * intervals.GPU_FACTOR > stepper.SYNC_EVERY
 
 
 def test_a_long_run_holds_the_numbers_of_few_updates(tmp_path, monkeypatch):
-    monkeypatch.setattr(intervals, "WAITING", 5)
+    monkeypatch.setattr(intervals, "MAX_ROW_INTERVAL", 5)
     train(steps=1_000_000_000, stop_after=17, out=tmp_path / "m")
     assert [row["step"] for row in rows(tmp_path / "m")] == [5, 10, 15]
     saved = json.loads((tmp_path / "m" / "checkpoints" / "latest" / "training.json").read_text())
@@ -390,11 +392,11 @@ def test_a_report_that_fails_loses_nothing(tmp_path):
 def spoilt(part):
     """A spy of loss_and_gradient whose 27th gradient, or loss, is not a number in one place."""
     calls = []
-    real = model.loss_and_gradient
+    real = model.loss_and_grad
 
     def spy(config, params, *rest):
         loss, gradient, states = real(config, params, *rest)
-        calls.append(tree.pack(params))
+        calls.append(tree.ravel(params))
         if len(calls) < 27:
             return loss, gradient, states
         if part == "loss":
@@ -409,7 +411,7 @@ def spoilt(part):
 @pytest.mark.parametrize(("part", "words"), [("loss", "the loss"), ("gradient", "the gradient of layers.0.Waa")])
 def test_what_is_not_finite_ends_the_run_before_the_update(monkeypatch, tmp_path, part, words, validation):
     spy, calls = spoilt(part)
-    monkeypatch.setattr(model, "loss_and_gradient", spy)
+    monkeypatch.setattr(model, "loss_and_grad", spy)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     expected = rf"^step 27: NaN or infinity in {words}: try --learning-rate 0.001; the best model before, of step"
     with pytest.warns(errors.TrainingWarning, match=expected):
@@ -455,14 +457,14 @@ def test_a_run_that_is_there_already_says_how_to_go_on(tmp_path):
 
 
 def test_a_model_that_cannot_be_saved_is_returned(tmp_path, monkeypatch):
-    real = run_folder.keep
+    real = run_folder.save_checkpoint
 
     def keep(out, saved, step, *rest):
         if step == 3:
             raise run_folder.SaveError("cannot save the model: No space left on device")
         return real(out, saved, step, *rest)
 
-    monkeypatch.setattr(run_folder, "keep", keep)
+    monkeypatch.setattr(run_folder, "save_checkpoint", keep)
     monkeypatch.setattr(loop, "save_elsewhere", lambda *_: None)
     with pytest.warns(errors.TrainingWarning, match="No space left on device; it is not saved"):
         trained = train(out=tmp_path / "m", validation=0)
@@ -473,14 +475,14 @@ def test_a_model_that_cannot_be_saved_is_returned(tmp_path, monkeypatch):
 
 def test_where_the_disk_is_full_it_is_saved_elsewhere(tmp_path, monkeypatch):
     whole = train(steps=6)
-    real = run_folder.keep
+    real = run_folder.save_checkpoint
 
     def keep(out, saved, step, *rest):
         if step == 3:
             raise run_folder.SaveError("full")
         return real(out, saved, step, *rest)
 
-    monkeypatch.setattr(run_folder, "keep", keep)
+    monkeypatch.setattr(run_folder, "save_checkpoint", keep)
     monkeypatch.setattr(loop.tempfile, "tempdir", str(tmp_path))
     with pytest.warns(errors.TrainingWarning, match=r"full; where the run stands is saved in .*bptt-m instead"):
         train(steps=6, out=tmp_path / "m")
@@ -492,14 +494,14 @@ def test_where_the_disk_is_full_it_is_saved_elsewhere(tmp_path, monkeypatch):
 def test_numbers_that_cannot_be_read_are_not_saved_as_if_they_had_been(at_update, monkeypatch, tmp_path):
     """The weights would be newer than what is said of them, and a run that goes on would make some steps twice."""
     at_update(28, raises(RuntimeError("lost")))
-    real = loop._look
+    real = loop._read_metrics
 
     def look(*arguments):
         if arguments[1].state.step == 27:
             raise OSError("the device is gone")
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "_look", look)
+    monkeypatch.setattr(loop, "_read_metrics", look)
     with pytest.warns(errors.TrainingWarning, match="go on with it"), pytest.raises(RuntimeError, match="lost"):
         train(steps=1000, evaluate_every=10, out=tmp_path / "m")
     assert saved_steps(tmp_path / "m")[-1] == 20
@@ -507,7 +509,7 @@ def test_numbers_that_cannot_be_read_are_not_saved_as_if_they_had_been(at_update
 
 def test_a_loss_that_was_not_seen_yet_ends_the_run_whatever_ends_it(at_update, monkeypatch, tmp_path):
     spy, _ = spoilt("gradient")
-    monkeypatch.setattr(model, "loss_and_gradient", spy)
+    monkeypatch.setattr(model, "loss_and_grad", spy)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     at_update(29, raises(RuntimeError("lost")))
     with pytest.warns(errors.TrainingWarning, match=r"^step 27: NaN or infinity in the gradient of layers.0.Waa"):
@@ -551,7 +553,7 @@ def test_a_refused_resume_changes_nothing(tmp_path):
 
 def test_a_program_is_told_how_a_run_ended(monkeypatch, tmp_path):
     spy, _ = spoilt("loss")
-    monkeypatch.setattr(model, "loss_and_gradient", spy)
+    monkeypatch.setattr(model, "loss_and_grad", spy)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
     news = []
     with pytest.warns(errors.TrainingWarning):

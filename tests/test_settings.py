@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bptt.config import settings
-from bptt.config.defaults import choose
-from bptt.config.settings import Settings, check, from_flags
+from bptt.config.defaults import resolve
+from bptt.config.settings import Settings, from_flags, validate
 from bptt.errors import InputError
 
 WHOLE = [
@@ -41,7 +41,7 @@ def refusal(**flags):
 
 
 def test_the_defaults_pass_unchanged():
-    assert check(Settings()) == from_flags({}) == Settings()
+    assert validate(Settings()) == from_flags({}) == Settings()
 
 
 def test_every_number_has_a_rule():
@@ -143,14 +143,14 @@ def test_a_refusal_says_what_was_got_and_what_is_expected(flags, words):
 def test_the_plan_is_what_the_user_chose(mode, targets):
     chosen = {"hidden": 5, "dropout": 0.0, "batch": 3, "length": 2, "steps": 11, "learning_rate": 0.125}
     chosen |= {"evaluate_every": 4, "checkpoint_every": 6}
-    assert choose(from_flags(chosen), mode, targets, lambda batch, length: 1)._asdict() == chosen
+    assert resolve(from_flags(chosen), mode, targets, lambda batch, length: 1)._asdict() == chosen
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "momentum", "sgd"])
 @pytest.mark.parametrize("targets", [1, 10_000, 10**9])
 def test_the_plan_of_the_defaults_is_within_the_rules(mode, optimizer, targets):
-    plan = choose(Settings(optimizer=optimizer), mode, targets, lambda batch, length: 1)
+    plan = resolve(Settings(optimizer=optimizer), mode, targets, lambda batch, length: 1)
     assert from_flags(plan._asdict())
 
 
@@ -162,10 +162,10 @@ def test_epochs_are_so_many_passes_rounded_up(epochs, steps):
         asked.append((batch, length))
         return 7
 
-    assert choose(Settings(epochs=epochs, batch=3, length=2), "lines", 99, batches).steps == steps
+    assert resolve(Settings(epochs=epochs, batch=3, length=2), "lines", 99, batches).steps == steps
     assert asked == [(3, 2)]
 
 
 def test_epochs_make_no_more_steps_than_can_be_told():
     with pytest.raises(InputError, match=r"^--epochs 1e\+09 makes steps 7000000000: expected a whole number from 1 to 1,000"):
-        choose(Settings(epochs=1e9), "lines", 99, lambda batch, length: 7)
+        resolve(Settings(epochs=1e9), "lines", 99, lambda batch, length: 7)

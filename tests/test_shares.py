@@ -38,14 +38,14 @@ def window(*pairs, steps, start=True):
 
 def test_every_column_that_has_targets_is_in_one_share():
     whole = window((0, 9), (20, 28), (40, 45), (60, 64), (80, 80), (90, 92), steps=6)
-    first, second = microbatches.shares(whole, 2)
+    first, second = microbatches.split(whole, 2)
     assert first.columns.tolist() == [0, 2]
     assert second.columns.tolist() == [1, 3, 5]
     assert (first.window.steps, first.window.targets, first.window.start) == (6, 11, True)
     assert (second.window.steps, second.window.targets) == (6, 12)
     np.testing.assert_array_equal(second.window.columns, [[20, 60, 90], [28, 64, 92]])
-    assert [own.columns.tolist() for own in microbatches.shares(whole, 9)] == [[0], [1], [2], [3], [5]]
-    assert [own.window.steps for own in microbatches.shares(whole, 9)] == [6, 6, 5, 4, 2]
+    assert [own.columns.tolist() for own in microbatches.split(whole, 9)] == [[0], [1], [2], [3], [5]]
+    assert [own.window.steps for own in microbatches.split(whole, 9)] == [6, 6, 5, 4, 2]
 
 
 @CELLS
@@ -62,7 +62,7 @@ def test_the_updates_are_those_of_whole_batches(cell, dtype, text, flags):
     ends = []
     for count in (1, 6):
         run = ready(text, cell=cell, dtype=dtype, micro_batches=count, **flags)
-        pairs = list(stepper.updates(run.task, run.now.state))
+        pairs = list(stepper.run_updates(run.task, run.now.state))
         ends.append((pairs[-1][0], [(float(trace.loss), float(trace.norm)) for _, traces in pairs for trace in traces]))
     (whole, numbers), (parts, others) = ends
     np.testing.assert_allclose(parts.theta, whole.theta, rtol=0, atol=TOLERANCE[dtype])
@@ -75,7 +75,7 @@ def test_the_updates_are_those_of_whole_batches(cell, dtype, text, flags):
 def test_more_parts_than_columns(backend):
     run = ready(NAMES, micro_batches=100, backend=backend, steps=5, dtype="float64")
     whole = ready(NAMES, steps=5, dtype="float64")
-    found, expected = (list(stepper.updates(one.task, one.now.state))[-1][0].theta for one in (run, whole))
+    found, expected = (list(stepper.run_updates(one.task, one.now.state))[-1][0].theta for one in (run, whole))
     np.testing.assert_allclose(run.task.backend.get(found), expected, rtol=0, atol=1e-12)
 
 
@@ -94,7 +94,7 @@ def test_a_run_goes_on_with_its_parts(tmp_path, cell):
     whole = bptt.train(PROSE, **flags)
     bptt.train(PROSE, **flags, out=tmp_path / "run", stop_after=9)
     parts = bptt.train(PROSE, resume=tmp_path / "run", report=None)
-    np.testing.assert_array_equal(tree.pack(parts.params), tree.pack(whole.params))
+    np.testing.assert_array_equal(tree.ravel(parts.params), tree.ravel(whole.params))
 
 
 def test_parts_take_less_memory():
@@ -102,7 +102,7 @@ def test_parts_take_less_memory():
     for count in (1, 8):
         run = ready(PROSE * 20, micro_batches=count, hidden=32, batch=64, length=64, steps=2)
         tracemalloc.start()
-        list(stepper.updates(run.task, run.now.state))
+        list(stepper.run_updates(run.task, run.now.state))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] / 4

@@ -170,7 +170,7 @@ def test_ctrl_c_in_a_program_returns_the_best_model(tmp_path, ctrl_c, validation
     assert steps(tmp_path / "run")[-1] == 28
     assert f"interrupted (SIGINT) at step 28: saved in {tmp_path / 'run'}: go on with" in news[-1]
     best = bptt.load(tmp_path / "run", backend="numpy")
-    np.testing.assert_array_equal(tree.pack(best.params), tree.pack(trained.params))
+    np.testing.assert_array_equal(tree.ravel(best.params), tree.ravel(trained.params))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -183,18 +183,18 @@ def original(request, tmp_path_factory):
 
 def use(where: Path, saved: Checkpoint, source: Any, *, changed_text: bool) -> None:
     """All that somebody may do with a checkpoint: look at it, let it write, go on with it, save it."""
-    model = language_model.restored(saved, backends.select("numpy", "float32"))
+    model = language_model.model_from_checkpoint(saved, backends.select("numpy", "float32"))
     assert repr(model)
     model.sample(1, length=5)
     ready = setup.from_checkpoint(where, saved, source, {}, changed_text=changed_text)
-    next(stepper.updates(ready.task, ready.now.state))
+    next(stepper.run_updates(ready.task, ready.now.state))
     files.to_json([ready.record, ready.now.progress._asdict()])
 
 
 def refusal(where: Path, source: Any, *, changed_text: bool) -> str:
     """Why a checkpoint is refused, or nothing; any other error is one."""
     try:
-        _, saved = run_folder.read(where, run=True)
+        _, saved = run_folder.read_checkpoint(where, run=True)
         use(where, saved, source, changed_text=changed_text)
     except InputError as error:
         return str(error)

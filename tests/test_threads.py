@@ -21,7 +21,7 @@ T, B, V, H = 5, 70, 6, 4
 def inputs(cell: str, layers: int = 1, *, carried: bool = True) -> Any:
     rng = np.random.default_rng(layers)
     config = model.Config(cell, V, H, layers)
-    params = tree.transform(lambda a: a + 0.3 * rng.normal(size=a.shape), model.init(config, rng))
+    params = tree.tree_map(lambda a: a + 0.3 * rng.normal(size=a.shape), model.init(config, rng))
     State = model.CELLS[cell].State
     states = tuple(State(*(rng.normal(size=(B, H)) for _ in State._fields)) for _ in range(layers))
     lengths = rng.integers(0, T + 1, B)
@@ -39,11 +39,11 @@ def small(monkeypatch: Any) -> None:
 
 
 def in_parts(executor: Any, given: Any, lengths: Any, every: Any = None) -> Any:
-    """What gives in parts what `model.loss_and_gradient` gives, of the same arguments."""
+    """What gives in parts what `model.loss_and_grad` gives, of the same arguments."""
     config, params, x, y, mask, states, keep = given
-    start = gradient.joined(states) if states else None
-    found = threads.loss_and_gradient(executor, tree.pack(params), config, x, y, mask, start, keep, None, lengths, every)
-    return found[0], tree.unpack(found[1], model.shapes(config)), gradient.parted(config, found[2])
+    start = gradient.stack_states(states) if states else None
+    found = threads.loss_and_grad(executor, tree.ravel(params), config, x, y, mask, start, keep, None, lengths, every)
+    return found[0], tree.unravel(found[1], model.shapes(config)), gradient.unstack_states(config, found[2])
 
 
 @CELLS
@@ -52,13 +52,13 @@ def in_parts(executor: Any, given: Any, lengths: Any, every: Any = None) -> Any:
 @pytest.mark.parametrize("every", [None, 2])
 def test_parts_add_up_to_the_whole(small, cell, layers, carried, every):
     given, lengths = inputs(cell, layers, carried=carried)
-    assert len(threads.cut(given[0], lengths)) > 4
-    expected = model.loss_and_gradient(*given)
+    assert len(threads.split_columns(given[0], lengths)) > 4
+    expected = model.loss_and_grad(*given)
     got = in_parts(None, given, lengths, every)
-    for (name, a), (other, b) in zip(tree.leaves(got[:2]), tree.leaves(expected[:2]), strict=True):
+    for (name, a), (other, b) in zip(tree.named_leaves(got[:2]), tree.named_leaves(expected[:2]), strict=True):
         assert name == other
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=name)
-    for a, b in zip(tree.flat(got[2]), tree.flat(expected[2]), strict=True):
+    for a, b in zip(tree.leaves(got[2]), tree.leaves(expected[2]), strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a[lengths == T], b[lengths == T], rtol=0, atol=1e-12)
 
@@ -69,7 +69,7 @@ def test_many_threads_give_the_bits_of_one(small, cell):
     one = in_parts(None, given, lengths)
     with ThreadPoolExecutor(3) as executor:
         many = in_parts(executor, given, lengths)
-    for (name, a), (_, b) in zip(tree.leaves(one), tree.leaves(many), strict=True):
+    for (name, a), (_, b) in zip(tree.named_leaves(one), tree.named_leaves(many), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
@@ -88,7 +88,7 @@ def test_many_threads_give_the_bits_of_one(small, cell):
     ],
 )
 def test_the_number_of_parts_depends_on_the_sizes_alone(cell, hidden, batch, steps, expected):
-    found = threads.cut(model.Config(cell, 27, hidden), np.full(batch, steps))
+    found = threads.split_columns(model.Config(cell, 27, hidden), np.full(batch, steps))
     assert len(found) == expected
     widths = [part.stop - part.start for part in found]
     assert (sum(widths), found[0].start, found[-1].stop) == (batch, 0, batch)
@@ -97,7 +97,7 @@ def test_the_number_of_parts_depends_on_the_sizes_alone(cell, hidden, batch, ste
 
 def test_parts_have_about_the_same_steps():
     lengths = np.sort(np.random.default_rng(0).integers(1, 30, 128))[::-1]
-    steps = [lengths[part].sum() for part in threads.cut(model.Config("gru", 27, 512), lengths)]
+    steps = [lengths[part].sum() for part in threads.split_columns(model.Config("gru", 27, 512), lengths)]
     assert len(steps) == 4
     assert max(steps) - min(steps) < 60
 
@@ -105,7 +105,7 @@ def test_parts_have_about_the_same_steps():
 @pytest.mark.parametrize("lengths", [[9] + [0] * 63, [0] * 63 + [9], [9, *[0] * 62, 9]])
 def test_no_part_has_nothing_to_do(small, lengths):
     config, lengths = model.Config("gru", 27, 512), np.array(lengths)
-    parts = threads.cut(config, lengths)
+    parts = threads.split_columns(config, lengths)
     assert all(lengths[part].any() for part in parts)
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(64))
 
@@ -117,15 +117,15 @@ def test_the_blas_has_one_thread_while_this_package_has_many(monkeypatch):
     with threadpoolctl.threadpool_limits(2, "blas"):
         before = blas()
         monkeypatch.setattr(threads, "workers", lambda: 2)
-        with threads.several(HERE) as executor:
+        with threads.thread_pool(HERE) as executor:
             assert executor._max_workers == 2
             assert blas() == [1] * len(before)
         assert blas() == before
-        with threads.several(backends.select("strict", "float64")) as executor:
+        with threads.thread_pool(backends.select("strict", "float64")) as executor:
             assert executor is None
             assert blas() == before
         monkeypatch.setattr(threads, "workers", lambda: 1)
-        with threads.several(HERE) as executor:
+        with threads.thread_pool(HERE) as executor:
             assert executor is None
 
 
@@ -145,7 +145,7 @@ def test_a_training_run_is_the_same_on_one_core_and_on_two(small, monkeypatch, m
     def theta(workers: int) -> Any:
         monkeypatch.setattr(threads, "workers", lambda: workers)
         flags = {"hidden": 8, "batch": 40, "length": 30, "steps": 6, "seed": 3, "mode": mode, "backend": "numpy"}
-        return tree.pack(bptt.train("dinosaurs", report=None, **flags).params)
+        return tree.ravel(bptt.train("dinosaurs", report=None, **flags).params)
 
     pools = []
     monkeypatch.setattr(threads, "ThreadPoolExecutor", lambda n, **how: pools.append(n) or ThreadPoolExecutor(n, **how))

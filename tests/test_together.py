@@ -12,7 +12,7 @@ import pytest
 import bptt
 from bptt.config.settings import from_flags
 from bptt.distributed import allreduce, process_group, reduction
-from bptt.distributed.process_group import ALONE, Ranks
+from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import InputError, OutOfSync
 from bptt.train_step import microbatches, stepper
 from bptt.training import launch, messages, setup
@@ -52,7 +52,7 @@ def together(size, work):
 
     def one(rank):
         try:
-            return work(Ranks(rank, size, rank, size, Comm(rank, board, barrier)))
+            return work(ProcessGroup(rank, size, rank, size, Comm(rank, board, barrier)))
         except Exception as error:
             return error
 
@@ -67,7 +67,7 @@ def test_the_order_of_sums():
             return (Words(number),)
 
         asked = []
-        (found,) = reduction.added(share, count, first, step, end)
+        (found,) = reduction.pairwise_sum(share, count, first, step, end)
         assert len(set(asked)) == len(asked)
         return found
 
@@ -80,9 +80,9 @@ def test_the_order_of_sums():
     assert words(8) == "(((04)(26))((15)(37)))"
     assert words(8) == f"({words(8, 0, 2)}{words(8, 1, 2)})"
     assert words(10**9, end=3) == "((01)2)"
-    assert reduction.added(lambda number: None, 7) is None
-    assert [reduction.fitting(count, 3) for count in (1, 3, 4, 6, 7, 16)] == [3, 3, 6, 6, 12, 24]
-    fitting = {count: [n for n in range(1, 13) if reduction.divide(count, n)] for count in (1, 2, 6, 8, 12)}
+    assert reduction.pairwise_sum(lambda number: None, 7) is None
+    assert [reduction.round_up(count, 3) for count in (1, 3, 4, 6, 7, 16)] == [3, 3, 6, 6, 12, 24]
+    fitting = {count: [n for n in range(1, 13) if reduction.is_divisible(count, n)] for count in (1, 2, 6, 8, 12)}
     assert fitting == {1: [1], 2: [1, 2], 6: [1, 3, 6], 8: [1, 2, 4, 8], 12: [1, 3, 6, 12]}
 
 
@@ -94,15 +94,15 @@ def test_the_order_of_sums():
 def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, count, cell, text, length):
     flags = {"cell": cell, "hidden": 5, "batch": 7, "length": length, "steps": 30, "backend": "numpy", "validation": 0}
     run = setup.from_scratch(text, from_flags({**flags, "micro_batches": count, "dropout": 0.2, "layers": 2}))
-    alone = [state for state, _ in stepper.updates(run.task, run.now.state)]
+    alone = [state for state, _ in stepper.run_updates(run.task, run.now.state)]
 
     def work(own):
-        task = run.task._replace(ranks=own, link=allreduce.link(own, run.task.backend, 1 + run.now.state.theta.shape[0]))
+        task = run.task._replace(ranks=own, link=allreduce.connect(own, run.task.backend, 1 + run.now.state.theta.shape[0]))
         states = []
-        for state, traces in stepper.updates(task, alone[9]):  # from the states of all on
+        for state, traces in stepper.run_updates(task, alone[9]):  # from the states of all on
             assert all(trace.loss.base is None for trace in traces)  # or it would keep the whole sum in memory
             states.append(state)
-        return states, microbatches.gathered(states[-1].states, own, task.backend)
+        return states, microbatches.gather_states(states[-1].states, own, task.backend)
 
     results = together(size, work)
     np.testing.assert_array_equal(results[0][1], alone[-1].states)
@@ -117,9 +117,9 @@ def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, co
 @pytest.mark.parametrize("size", [2, 3, 12])
 def test_all_write_a_sample_together(text, count, size):
     here = bptt.train(text, hidden=6, steps=30, report=None)
-    alone = messages.taste(here)
+    alone = messages.sample_preview(here)
     assert len(alone) == count
-    parts = together(size, lambda own: messages.taste(here, own))
+    parts = together(size, lambda own: messages.sample_preview(here, own))
     assert [text for texts in parts for text in texts] == alone
     assert len(parts[0]) == -(-count // size)
 
@@ -134,7 +134,7 @@ def test_one_after_another_raises_the_first_problem_in_all():
                 raise InputError(f"no file at {own.rank}")
             return own.rank
 
-        return process_group.one_after_another(own, function)
+        return process_group.rank_0_then_others(own, function)
 
     assert together(3, lambda own: work(own, ())) == [0, 1, 2]
     assert calls[0] == 0
@@ -150,44 +150,44 @@ def test_one_after_another_raises_the_first_problem_in_all():
 
 
 def test_what_must_be_alike_is_compared():
-    assert together(3, lambda own: process_group.check_alike(own, {"numpy": "2", "--seed": "1"})) == [None] * 3
-    errors = together(3, lambda own: process_group.check_alike(own, {"numpy": "2", "--seed": str(own.rank // 2)}))
+    assert together(3, lambda own: process_group.assert_same(own, {"numpy": "2", "--seed": "1"})) == [None] * 3
+    errors = together(3, lambda own: process_group.assert_same(own, {"numpy": "2", "--seed": str(own.rank // 2)}))
     words = "process 2 of 3 has --seed 1, process 0 has 0: start all of them with the same command, packages and files"
     assert list(map(str, errors)) == [words] * 3
     theta = np.arange(3.0)
-    assert together(2, lambda own: process_group.check_parameters(own, theta)) == [None] * 2
+    assert together(2, lambda own: process_group.assert_in_sync(own, theta)) == [None] * 2
     assert all(
-        isinstance(error, OutOfSync) for error in together(2, lambda own: process_group.check_parameters(own, theta + own.rank))
+        isinstance(error, OutOfSync) for error in together(2, lambda own: process_group.assert_in_sync(own, theta + own.rank))
     )
 
 
 def test_signals_and_decisions_are_those_of_all():
-    assert together(3, lambda own: process_group.noted(own, ["SIGTERM"] * (own.rank > 0))) == [["SIGTERM", "SIGTERM"]] * 3
-    assert together(3, lambda own: process_group.same(own, own.rank + 5)) == [5] * 3
+    assert together(3, lambda own: process_group.all_signals(own, ["SIGTERM"] * (own.rank > 0))) == [["SIGTERM", "SIGTERM"]] * 3
+    assert together(3, lambda own: process_group.broadcast(own, own.rank + 5)) == [5] * 3
 
 
 def test_alone_nothing_is_asked():
-    assert process_group.same(ALONE, 3) == 3
-    assert process_group.each(ALONE, 3) == [3]
-    assert process_group.noted(ALONE, ["SIGINT"]) == ["SIGINT"]
-    assert process_group.one_after_another(ALONE, lambda: 4) == 4
+    assert process_group.broadcast(SINGLE_PROCESS, 3) == 3
+    assert process_group.all_gather(SINGLE_PROCESS, 3) == [3]
+    assert process_group.all_signals(SINGLE_PROCESS, ["SIGINT"]) == ["SIGINT"]
+    assert process_group.rank_0_then_others(SINGLE_PROCESS, lambda: 4) == 4
 
 
 def test_without_a_launcher_mpi_is_not_touched(monkeypatch):
-    for name in process_group.LAUNCHED:
+    for name in process_group.LAUNCHER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "mpi4py", None)  # an import of it is an ImportError
-    assert process_group.begin(asked=None) is ALONE
+    assert process_group.init_process_group(asked=None) is SINGLE_PROCESS
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert process_group.begin(asked=None) is ALONE
+    assert process_group.init_process_group(asked=None) is SINGLE_PROCESS
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    assert process_group.begin(asked=False) is ALONE
+    assert process_group.init_process_group(asked=False) is SINGLE_PROCESS
     for setting, asked in (("1", True), ("2", None)):
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", setting)
         with pytest.raises(
             InputError, match=r"^several processes need MPI, which cannot be used: .*remedy: pip install mpi4py"
         ):
-            process_group.begin(asked=asked)
+            process_group.init_process_group(asked=asked)
 
 
 @pytest.mark.parametrize("kinds", [None, "mpi,system", "mpi,cuda:host", "system,cuda:host:managed"])
@@ -198,11 +198,11 @@ def test_an_mpi_says_whether_it_reads_the_memory_of_a_gpu(kinds):
 
 
 def test_an_error_stays_as_it_is_where_nobody_has_to_be_told(monkeypatch):
-    for name in process_group.LAUNCHED:
+    for name in process_group.LAUNCHER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for alone, started in ((False, "1"), (True, "2")):
         monkeypatch.setenv("PMI_SIZE", started)
-        with pytest.raises(InputError, match=r"^no file$") as caught, launch.telling_all(alone=alone):
+        with pytest.raises(InputError, match=r"^no file$") as caught, launch.fail_on_all(alone=alone):
             raise InputError("no file") from FileNotFoundError("there")
         assert isinstance(caught.value.__cause__, FileNotFoundError)
 
@@ -216,7 +216,7 @@ def test_an_end_of_one_is_the_end_of_all(capsys):
             raise Aborted(code)
 
     def end(error):
-        with process_group.ending_together(Ranks(1, 2, 1, 2, World())):
+        with process_group.abort_all_on_error(ProcessGroup(1, 2, 1, 2, World())):
             raise error
 
     for error, code in ((InputError("no"), 2), (KeyboardInterrupt(), 130), (ValueError("lost"), 1), (SystemExit(3), 1)):
@@ -224,8 +224,8 @@ def test_an_end_of_one_is_the_end_of_all(capsys):
             end(error)
         assert aborted.value.args == (code,)
         assert "bptt: process 1 of 2 ends all: " in capsys.readouterr().err
-    own = process_group.agreed(Ranks(1, 2), InputError("all say so"))
+    own = process_group.agreed(ProcessGroup(1, 2), InputError("all say so"))
     with pytest.raises(InputError, match="all say so"):
         end(own)
-    with pytest.raises(ValueError, match="alone"), process_group.ending_together(ALONE):
+    with pytest.raises(ValueError, match="alone"), process_group.abort_all_on_error(SINGLE_PROCESS):
         raise ValueError("alone")

@@ -40,13 +40,13 @@ def path(tmp_path):
 @pytest.fixture
 def encodings(monkeypatch):
     """The texts that are written into the cache folder, counted."""
-    calls, keep = [], token_store.keep
+    calls, keep = [], token_store.save
 
     def spy(key, *arguments):
         calls.append(key)
         return keep(key, *arguments)
 
-    monkeypatch.setattr(token_store, "keep", spy)
+    monkeypatch.setattr(token_store, "save", spy)
     return calls
 
 
@@ -290,13 +290,13 @@ def test_ctrl_c_while_a_text_is_encoded(cache, path, monkeypatch):
 
 @pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
 def test_a_text_that_changes_while_it_is_read(cache, path, monkeypatch, vocabulary):
-    keep = token_store.keep
+    keep = token_store.save
 
     def change(*arguments):
         path.write_text(TEXT.replace("cat", "tac"), "utf-8")
         return keep(*arguments)
 
-    monkeypatch.setattr(token_store, "keep", change)
+    monkeypatch.setattr(token_store, "save", change)
     assert complaint(path, vocabulary) == f"{str(path)!r} changed while it was read: try again"
     assert list(cache.iterdir()) == []
 
@@ -344,13 +344,13 @@ def test_the_folder_is_chosen_by_the_user_or_the_system(monkeypatch, tmp_path):
     for name in ("BPTT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert token_store.folder() == tmp_path / ".cache" / "bptt"
+    assert token_store.cache_folder() == tmp_path / ".cache" / "bptt"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert token_store.folder() == tmp_path / ".cache" / "bptt"
+    assert token_store.cache_folder() == tmp_path / ".cache" / "bptt"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert token_store.folder() == tmp_path / "xdg" / "bptt"
+    assert token_store.cache_folder() == tmp_path / "xdg" / "bptt"
     monkeypatch.setenv("BPTT_CACHE", "here")
-    assert token_store.folder() == Path("here")
+    assert token_store.cache_folder() == Path("here")
 
 
 def test_no_home_to_keep_anything_in(monkeypatch, cache, path):
@@ -370,13 +370,13 @@ def test_a_map_is_what_is_in_the_file_looked_at_or_read(tmp_path):
     ids = np.arange(1000, dtype="<u2")
     (tmp_path / "ids").write_bytes(ids.tobytes())
     with (tmp_path / "ids").open("rb") as file:
-        whole = token_store.mapped(file, ids.dtype)
+        whole = token_store.memory_map(file, ids.dtype)
     for part, expected in [(whole, ids), (whole[3:-2], ids[3:-2]), (ids, ids)]:
         read = token_store.reader(part)
         for start, stop in [(0, 5), (7, 17), (100, 900), (990, 995)]:
             assert read(start, stop).tolist() == part[start:stop].tolist() == expected[start:stop].tolist()
             assert read(start, stop).dtype == ids.dtype
-            token_store.let_go(part)
+            token_store.release_pages(part)
     assert [token_store.is_map(part) for part in (whole, whole[3:-2], ids)] == [True, True, False]
     with pytest.raises(ValueError, match="read-only"):
         whole[0] = 1
@@ -387,7 +387,7 @@ def test_pages_are_let_go_or_do_not_come(tmp_path):
     path = tmp_path / "a file with its own name.ids"
     path.write_bytes(bytes(3 << 20))
     with path.open("rb") as file:
-        ids = token_store.mapped(file, np.dtype(np.uint8))
+        ids = token_store.memory_map(file, np.dtype(np.uint8))
 
     def resident():
         maps = Path("/proc/self/smaps").read_text().partition(path.name)[2]
@@ -398,9 +398,9 @@ def test_pages_are_let_go_or_do_not_come(tmp_path):
     assert resident() == 0
     assert ids.sum() == 0
     assert resident() == 3 << 10
-    token_store.let_go(ids[5:])
+    token_store.release_pages(ids[5:])
     assert resident() == 0
-    assert sum(int(piece.sum()) for piece in token_store.pieces(ids[7:])) == 0
+    assert sum(int(piece.sum()) for piece in token_store.chunks(ids[7:])) == 0
     assert resident() == 0
 
 

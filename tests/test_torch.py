@@ -19,7 +19,7 @@ DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
 def inputs(cell, layers, dtype, seed=0):
     rng = np.random.default_rng(seed)
     config = model.Config(cell, V, H, layers, "zero")
-    params = tree.transform(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), model.init(config, rng))
+    params = tree.tree_map(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), model.init(config, rng))
     State = MODULES[cell].State
     states = tuple(State(*[rng.normal(size=(B, H)).astype(dtype) for _ in State._fields]) for _ in range(layers))
     return config, params, rng.integers(0, V, (T, B)), rng.integers(0, V, (T, B)), states
@@ -84,7 +84,7 @@ def test_the_gradient_of_the_state_that_comes_in(cell, dtype):
     """One layer on vectors: dx and the gradients of a0 (and c0) against torch's."""
     rng = np.random.default_rng(4)
     module = MODULES[cell]
-    params = tree.transform(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), module.init(rng, V, H))
+    params = tree.tree_map(lambda a: (a + 0.3 * rng.normal(size=a.shape)).astype(dtype), module.init(rng, V, H))
     x, weight = rng.normal(size=(T, B, V)).astype(dtype), rng.normal(size=(T, B, H)).astype(dtype)
     state = module.State(*[rng.normal(size=(B, H)).astype(dtype) for _ in module.State._fields])
     by = np.zeros(V, dtype)
@@ -107,15 +107,15 @@ def test_autograd_through_our_forward(cell, layers):
     rng = np.random.default_rng(1)
     config = model.Config(cell, V, H, layers)
     put = select("torch", "float64").put
-    params = tree.transform(lambda a: put(a + 0.3 * rng.normal(size=a.shape)).requires_grad_(), model.init(config, rng))
+    params = tree.tree_map(lambda a: put(a + 0.3 * rng.normal(size=a.shape)).requires_grad_(), model.init(config, rng))
     x, y, mask = put(rng.integers(0, V, (T, B))), put(rng.integers(0, V, (T, B))), put((rng.random((T, B)) < 0.8).astype(float))
-    keep = tree.transform(put, model.dropout_masks(config, rng, 0.3, B))
-    leaves = tree.leaves(params)
+    keep = tree.tree_map(put, model.dropout_masks(config, rng, 0.3, B))
+    leaves = tree.named_leaves(params)
     mean, _ = loss.forward(model.forward(config, params, x, None, keep)[0], y, mask)
     expected = torch.autograd.grad(mean, [leaf for _, leaf in leaves])
     with torch.no_grad():
-        _, gradient, _ = model.loss_and_gradient(config, params, x, y, mask, None, keep)
-    for (name, d), e in zip(tree.leaves(gradient), expected):
+        _, gradient, _ = model.loss_and_grad(config, params, x, y, mask, None, keep)
+    for (name, d), e in zip(tree.named_leaves(gradient), expected):
         np.testing.assert_allclose(d.numpy(), e.numpy(), rtol=0, atol=1e-12, err_msg=name)
 
 
@@ -135,7 +135,7 @@ def test_updates_of_torch_optim(name):
     rng = np.random.default_rng(0)
     theta = rng.normal(size=6)
     tensor = torch.tensor(theta, requires_grad=True)
-    theirs, state = kind([tensor], lr=0.05, **options), optimizers.start(theta)
+    theirs, state = kind([tensor], lr=0.05, **options), optimizers.init_state(theta)
     for _ in range(20):
         d = rng.normal(size=6)
         tensor.grad = torch.tensor(d)

@@ -32,14 +32,14 @@ def train(text: Any = NAMES, news: Any = None, **flags: Any) -> bptt.LanguageMod
 
 
 def theta(trained: bptt.LanguageModel) -> Any:
-    return tree.pack(trained.params)
+    return tree.ravel(trained.params)
 
 
 @pytest.fixture
 def steps(monkeypatch):
-    """What `gradient.whole` is given and gives back, step by step."""
+    """What `gradient.loss_and_grad` is given and gives back, step by step."""
     seen = []
-    real = gradient.whole
+    real = gradient.loss_and_grad
 
     def spy(theta, config, x, y, mask, states, keep, *rest):
         result = real(theta, config, x, y, mask, states, keep, *rest)
@@ -47,7 +47,7 @@ def steps(monkeypatch):
             seen.append({"theta": theta, "x": x, "states": states, "keep": keep, "after": result[2]})
         return result
 
-    monkeypatch.setattr(gradient, "whole", spy)
+    monkeypatch.setattr(gradient, "loss_and_grad", spy)
     return seen
 
 
@@ -79,10 +79,10 @@ def test_a_whole_step_is_never_looked_at_by_the_host(lab):
     keep = model.dropout_masks(config, rng, 0.5, 2)
 
     def step(params, x, y, mask, keep):
-        loss, gradient, states = model.loss_and_gradient(config, params, x, y, mask, None, keep)
-        d, norm = optimizers.clip_by_norm(tree.pack(gradient), 0.1)
-        before = tree.pack(params)
-        return loss, norm, states, tuple(update(before, d, optimizers.start(before), 0.01) for update in UPDATES.values())
+        loss, gradient, states = model.loss_and_grad(config, params, x, y, mask, None, keep)
+        d, norm = optimizers.clip_by_norm(tree.ravel(gradient), 0.1)
+        before = tree.ravel(params)
+        return loss, norm, states, tuple(update(before, d, optimizers.init_state(before), 0.01) for update in UPDATES.values())
 
     got = lab.call(step, params, *batch, keep)
     lab.close(got, step(params, *batch, keep), 1e-12 if lab.backend.dtype == "float64" else 1e-3)
@@ -90,7 +90,7 @@ def test_a_whole_step_is_never_looked_at_by_the_host(lab):
 
 def test_the_trainer_does_not_look_either(monkeypatch):
     """A step as the trainer makes it, its transfers included; the first one has to be allowed to import what it needs."""
-    real, looked = loop.updates, []
+    real, looked = loop.run_updates, []
 
     def guarded(*arguments):
         updates = real(*arguments)
@@ -103,7 +103,7 @@ def test_the_trainer_does_not_look_either(monkeypatch):
             looked.append(snapshot[0].step)
             yield snapshot
 
-    monkeypatch.setattr(loop, "updates", guarded)
+    monkeypatch.setattr(loop, "run_updates", guarded)
     train(backend="strict", hidden=2, layers=2, steps=4)
     assert looked == [2, 3, 4]
 
@@ -120,7 +120,7 @@ def test_a_text_that_fits_travels_once_and_each_batch_by_its_places(monkeypatch,
 
     monkeypatch.setattr(Backend, "put", spy)
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: ["new"])
-    monkeypatch.setattr(generate, "texts", lambda *_: ["new"])  # would put what it writes on the device
+    monkeypatch.setattr(generate, "generate_texts", lambda *_: ["new"])  # would put what it writes on the device
     text = "\n".join(NAMES) if mode == "lines" else PROSE
     flags = {"mode": mode, "steps": 9, "batch": 3, "evaluate_every": 3, "validation": 0.3, "dropout": 0.0, "quiet": True}
     strict = backends.select("strict")
@@ -253,7 +253,7 @@ def test_every_backend_takes_the_same_steps(lab, monkeypatch):
 
 
 def test_cupy_without_a_device_falls_back_and_both_are_recorded(monkeypatch):
-    monkeypatch.setattr(backends, "cupy_obstacle", lambda: "no CUDA device answers (remedy: check the driver)")
+    monkeypatch.setattr(backends, "cupy_unavailable_reason", lambda: "no CUDA device answers (remedy: check the driver)")
     monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
     with pytest.warns(BackendWarning, match=r"no CUDA device answers \(remedy: check the driver\)") as warned:
         trained = train(backend="cupy")

@@ -208,7 +208,7 @@ def test_a_run_in_sessions_ends_in_the_bits_of_one_in_one_go(tmp_path, cell, dty
     train(text, out=tmp_path / "parts", stop_after=5, **flags)
     parts = go_on(tmp_path / "parts", text)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
-    np.testing.assert_array_equal(tree.pack(parts.params), tree.pack(whole.params))
+    np.testing.assert_array_equal(tree.ravel(parts.params), tree.ravel(whole.params))
 
 
 @REAL
@@ -219,8 +219,8 @@ def test_a_run_is_the_same_without_twins_but_for_rounding(monkeypatch, cell):
     pure, said = train(cell=cell, dtype="float64")
     assert "compiled" not in said
     assert pure.record["compiled"] == ""
-    np.testing.assert_allclose(tree.pack(compiled.params), tree.pack(pure.params), rtol=0, atol=1e-9)
-    assert (tree.pack(compiled.params) != tree.pack(pure.params)).any()
+    np.testing.assert_allclose(tree.ravel(compiled.params), tree.ravel(pure.params), rtol=0, atol=1e-9)
+    assert (tree.ravel(compiled.params) != tree.ravel(pure.params)).any()
 
 
 # Loaded, called for the first time, and left as it was
@@ -229,12 +229,12 @@ def test_a_run_is_the_same_without_twins_but_for_rounding(monkeypatch, cell):
 @REAL
 def test_after_a_run_everything_is_as_before(monkeypatch):
     seen = []
-    monkeypatch.setattr(system, "keep_memory", lambda: seen.append(acceleration.compiled_by()))
+    monkeypatch.setattr(system, "keep_freed_memory", lambda: seen.append(acceleration.compiled_by()))
     train()
     assert seen == [seen[0]]
     assert seen[0].startswith("numba ")
     assert acceleration.compiled_by() == ""
-    dry_run.explain(TEXT, from_flags({**SMALL, "steps": 3}), lambda *_: seen.append(acceleration.compiled_by()))
+    dry_run.report_plan(TEXT, from_flags({**SMALL, "steps": 3}), lambda *_: seen.append(acceleration.compiled_by()))
     assert seen == [seen[0]] * 3
     assert acceleration.compiled_by() == ""
     acceleration.enable()
@@ -268,7 +268,7 @@ def test_twins_that_fail_are_left_out(monkeypatch):
     monkeypatch.setenv("BPTT_KERNELS", "0")
     pure, _ = train()
     monkeypatch.delenv("BPTT_KERNELS")
-    unused = "vanilla", "lstm", "loss", "gradient.piece"  # by this run
+    unused = "vanilla", "lstm", "loss", "gradient.segment_loss_and_grad"  # by this run
     for name, function in accelerated.functions().items():
         if np.ndarray not in function.kernels:
             continue
@@ -276,13 +276,13 @@ def test_twins_that_fail_are_left_out(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setitem(function.kernels, np.ndarray, fails)
             if name.startswith(unused) or name.endswith("_backward"):
-                np.testing.assert_array_equal(tree.pack(train()[0].params), tree.pack(expected.params))
+                np.testing.assert_array_equal(tree.ravel(train()[0].params), tree.ravel(expected.params))
                 continue
             with pytest.warns(
                 KernelWarning, match=r"^the compiled kernels fail here: RuntimeError: no pointers any more: going"
             ):
                 trained, _ = train()
-            np.testing.assert_array_equal(tree.pack(trained.params), tree.pack(pure.params))
+            np.testing.assert_array_equal(tree.ravel(trained.params), tree.ravel(pure.params))
 
 
 # What is in the way

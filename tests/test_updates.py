@@ -34,14 +34,14 @@ def _both(request, monkeypatch):
         yield
 
 
-def ready(text: Any = NAMES, **flags: Any) -> setup.Ready:
+def ready(text: Any = NAMES, **flags: Any) -> setup.Prepared:
     small = {"hidden": 5, "steps": 12, "batch": 4, "length": 9, "backend": "numpy", "validation": 0}
     return setup.from_scratch(text, from_flags({**small, **flags}))
 
 
-def go(run: setup.Ready, many: int) -> tuple[Any, list[Any], list[int]]:
+def go(run: setup.Prepared, many: int) -> tuple[Any, list[Any], list[int]]:
     """The state at the end, all traces, and how many came at a time where up to `many` may."""
-    pairs = list(stepper.updates(run.task, run.now.state, lambda _: many))
+    pairs = list(stepper.run_updates(run.task, run.now.state, lambda _: many))
     return pairs[-1][0], [trace for _, traces in pairs for trace in traces], [len(traces) for _, traces in pairs]
 
 
@@ -62,7 +62,7 @@ def test_many_at_a_time_give_the_bits_of_one_after_the_other(cell, mode, dtype, 
     one, others, singles = go(run, 1)
     assert set(singles) == {1}
     assert max(groups) == (4 if mode == "lines" and flags.get("length") == 2 else 5)  # there some windows begin in padding
-    for (name, a), (_, b) in zip(tree.leaves(tuple(many)), tree.leaves(tuple(one)), strict=True):
+    for (name, a), (_, b) in zip(tree.named_leaves(tuple(many)), tree.named_leaves(tuple(one)), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
     assert [trace._replace(states=None) for trace in traces] == [trace._replace(states=None) for trace in others]
 
@@ -75,10 +75,10 @@ def test_a_run_is_the_same_however_it_is_cut(tmp_path, cell):
     bptt.train(tmp_path / "names", **flags, stop_after=5, out=tmp_path / "run")
     for stop in (7, 11, 99):
         parts = bptt.train(resume=tmp_path / "run", stop_after=stop, report=None)
-    np.testing.assert_array_equal(tree.pack(parts.params), tree.pack(whole.params))
+    np.testing.assert_array_equal(tree.ravel(parts.params), tree.ravel(whole.params))
 
 
-def refused(run: setup.Ready) -> bool:
+def refused(run: setup.Prepared) -> bool:
     return set(go(run, 4)[2]) == {1}
 
 
@@ -87,7 +87,7 @@ def test_what_is_made_alone(monkeypatch):
     assert not refused(ready(clip_norm=0, optimizer="rmsprop"))
     assert refused(ready(recompute_every=2))
     assert refused(ready(backend="strict"))  # a look at its numbers would wait for a device
-    monkeypatch.setattr(segments, "WORTH", 4 * 5 * 5.0)  # less than one batch
+    monkeypatch.setattr(segments, "MIN_SAVING", 4 * 5 * 5.0)  # less than one batch
     assert refused(ready())
 
 
@@ -124,9 +124,9 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch, error):
             raise error
         return optimizers.adam(*arguments)
 
-    expected = [state.theta for state, _ in stepper.updates(run.task, run.now.state)]
+    expected = [state.theta for state, _ in stepper.run_updates(run.task, run.now.state)]
     monkeypatch.setitem(UPDATES, "adam", adam)
-    following = stepper.updates(run.task, run.now.state, lambda _: 4)
+    following = stepper.run_updates(run.task, run.now.state, lambda _: 4)
     found = [next(following), next(following)]
     with pytest.raises(type(error)):
         next(following)
@@ -137,7 +137,7 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch, error):
 def test_nothing_more_is_learnt_after_a_bad_update():
     run = ready()
     dead = run.now.state._replace(alive=np.bool_(False))
-    after, _ = list(stepper.updates(run.task, dead, lambda _: 4))[-1]
+    after, _ = list(stepper.run_updates(run.task, dead, lambda _: 4))[-1]
     np.testing.assert_array_equal(after.theta, dead.theta)
 
 
@@ -157,7 +157,7 @@ def test_nothing_due_is_passed_over(evaluate, save, steps, first, stop):
 
     step, arrived = first, []
     while step < end:
-        free = intervals.free(task, step, first)
+        free = intervals.updates_until_due(task, step, first)
         assert 1 <= free <= stepper.SYNC_EVERY
         step = min(step + free, steps)
         arrived.append(step)

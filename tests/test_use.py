@@ -31,7 +31,7 @@ def make(mode="lines", vocabulary=None, scale=2.0):
     vocabulary = vocabulary or characters(TEXT + " ")
     backend = backends.select("numpy", "float64")
     config = model.Config("gru", len(vocabulary), 6)
-    params = tree.transform(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(0)))
+    params = tree.tree_map(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(0)))
     record = {"text": "names", "held_out": 1.25}
     return LanguageModel(config, vocabulary, mode, params, backend, record)
 

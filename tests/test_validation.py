@@ -3,7 +3,7 @@
 import pytest
 
 from bptt.config.settings import from_flags
-from bptt.data.dataset import held_out_windows
+from bptt.data.dataset import validation_windows
 from bptt.inference.evaluation import evaluate
 from bptt.nn import model, tree
 from bptt.training import memory_estimate, setup, validation
@@ -22,7 +22,7 @@ def ready(text, **flags):
 
 
 def params_of(task, now):
-    return tree.unpack(now.state.theta, model.shapes(task.config))
+    return tree.unravel(now.state.theta, model.shapes(task.config))
 
 
 def places(windows):
@@ -45,7 +45,7 @@ def test_every_target_is_in_one_part(text, count):
     assert all(part[0].start for part in parts if part)
     found = places(window for part in parts for window in part)
     assert len(set(found)) == len(found)
-    assert sorted(found) == sorted(places(held_out_windows(task.data)))
+    assert sorted(found) == sorted(places(validation_windows(task.data)))
 
 
 @TEXTS
@@ -54,8 +54,8 @@ def test_every_target_is_in_one_part(text, count):
 def test_the_sum_is_that_of_the_whole(text, count, cell):
     task, _, now = ready(text, micro_batches=count, cell=cell, layers=2)
     params = params_of(task, now)
-    whole = evaluate(task.config, params, task.backend, map(task.read, held_out_windows(task.data)))
-    found = validation.held_out(task, params)
+    whole = evaluate(task.config, params, task.backend, map(task.read, validation_windows(task.data)))
+    found = validation.evaluate(task, params)
     assert found.characters == whole.characters
     assert found.nats == pytest.approx(whole.nats, rel=1e-12)
 
@@ -65,12 +65,14 @@ def test_the_sum_is_that_of_the_whole(text, count, cell):
 def test_processes_find_what_one_finds_in_as_many_parts_bit_for_bit(text, size):
     task, _, now = ready(text, micro_batches=size)
     params = params_of(task, now)
-    expected = validation.held_out(task, params)
+    expected = validation.evaluate(task, params)
     alone = task._replace(settings=ready(text).task.settings)
-    for found in together(size, lambda own: validation.held_out(alone._replace(ranks=own), params)):
+    for found in together(size, lambda own: validation.evaluate(alone._replace(ranks=own), params)):
         assert found == expected
 
 
 def test_parts_need_less_memory():
-    whole, parts = (memory_estimate.measuring(ready(PROSE * 20, micro_batches=count, batch=16).task) for count in (1, 4))
+    whole, parts = (
+        memory_estimate.evaluation_numbers(ready(PROSE * 20, micro_batches=count, batch=16).task) for count in (1, 4)
+    )
     assert parts < 0.6 * whole

@@ -17,7 +17,7 @@ from bptt import dispatch, system
 from bptt.backend import Array, Backend, namespace
 from bptt.dispatch import Action
 from bptt.distributed import process_group
-from bptt.distributed.process_group import ALONE, Ranks
+from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import CaptureError, KernelWarning
 from bptt.nn import gradient, model, optimizers, tree
 
@@ -42,7 +42,7 @@ def enable_for(backend: Backend) -> None:
     """Enable what makes a run on this backend faster: kernels, and on NumPy an allocator that keeps freed memory."""
     enable(backend.name)
     if backend.name == "numpy":
-        system.keep_memory()
+        system.keep_freed_memory()
 
 
 def give_up(library: str, why: str) -> None:
@@ -82,11 +82,11 @@ def _unavailable_reason(library: str) -> str:
 
 
 def _kernel_module(library: str) -> Any:
-    """The package of the kernels for arrays of a library, which registers them when it is imported."""
+    """The module that registers all kernels for arrays of a library when it is imported."""
     if library == "cupy":
-        from bptt.kernels import cuda
+        from bptt.kernels.cuda import registry
 
-        return cuda
+        return registry
     from bptt.kernels import cpu
 
     return cpu
@@ -116,7 +116,7 @@ def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
         return True
     from bptt.kernels.cuda import recurrence
 
-    return bool(recurrence.fits(cell, hidden, batch, size))
+    return bool(recurrence.single_launch(cell, hidden, batch, size))
 
 
 def cache_is_empty() -> bool:
@@ -128,7 +128,7 @@ def cache_is_empty() -> bool:
     return not jit.kept()
 
 
-def warm_up(config: model.Config, backend: Backend, among: Ranks = ALONE) -> None:
+def warm_up(config: model.Config, backend: Backend, among: ProcessGroup = SINGLE_PROCESS) -> None:
     """Compile the kernels that every run calls, or load them from disk; go on without kernels, with a warning, if that fails.
 
     If it fails in one of several processes, which all call this, none uses kernels: the others would round differently.
@@ -137,19 +137,19 @@ def warm_up(config: model.Config, backend: Backend, among: Ranks = ALONE) -> Non
     if not compiled_by(backend):
         return
     small = model.Config(config.cell, 1, 1)
-    params = tree.transform(backend.put, model.init(small, np.random.default_rng(0)))
+    params = tree.tree_map(backend.put, model.init(small, np.random.default_rng(0)))
     ids, mask = backend.put(np.zeros((1, 1), np.int64)), backend.put(np.ones((1, 1)))
     problem = ""
     try:
         model.forward(small, params, ids)
-        theta = tree.pack(params)
-        _, d, _ = gradient.whole(theta, small, ids, ids, mask, None, (), None)
+        theta = tree.ravel(params)
+        _, d, _ = gradient.loss_and_grad(theta, small, ids, ids, mask, None, (), None)
         d, _ = optimizers.clip_by_norm(d, 1.0)
-        optimizers.sgd(theta, d, optimizers.start(d), 0.1)
-        optimizers.adam(theta, d, optimizers.start(d), 0.1)
+        optimizers.sgd(theta, d, optimizers.init_state(d), 0.1)
+        optimizers.adam(theta, d, optimizers.init_state(d), 0.1)
     except Exception as error:  # a compiler that this was not written for, say
         problem = f"{type(error).__name__}: {error!s:.200}"
-    if problem := next(filter(None, process_group.each(among, problem)), ""):
+    if problem := next(filter(None, process_group.all_gather(among, problem)), ""):
         give_up(backend.name, problem)
         warnings.warn(f"the compiled kernels fail here: {problem}: going on without them", KernelWarning, stacklevel=2)
 
@@ -176,7 +176,7 @@ def graph_recorder() -> Callable[[Action], Action] | None:
         return None
     from bptt.kernels.cuda import graphs
 
-    recorder: Callable[[Action], Action] = graphs.recorder()
+    recorder: Callable[[Action], Action] = graphs.graph_recorder()
     return recorder
 
 
@@ -212,7 +212,7 @@ def graphed(function: Callable[..., Any], record: Callable[[Action], Action]) ->
     buffers: dict[Any, tuple[Any, Any]] = {}  # by the shapes: what the action reads and writes
 
     def call(*trees: Any) -> Any:
-        shapes = tuple(array.shape for array in tree.flat(trees))
+        shapes = tuple(array.shape for array in tree.leaves(trees))
         if shapes not in buffers:
             result = function(*trees)
             buffers[shapes] = _copy(trees), _copy(result)
@@ -226,11 +226,11 @@ def graphed(function: Callable[..., Any], record: Callable[[Action], Action]) ->
 
 
 def _copy(arrays: Any) -> Any:
-    return tree.transform(lambda array: namespace(array).asarray(array, copy=True), arrays)
+    return tree.tree_map(lambda array: namespace(array).asarray(array, copy=True), arrays)
 
 
 def _fill(targets: Any, sources: Any) -> None:
     """Write the arrays of one tree into those of another."""
     target: Array
-    for target, source in zip(tree.flat(targets), tree.flat(sources)):
+    for target, source in zip(tree.leaves(targets), tree.leaves(sources)):
         target[...] = source

@@ -112,7 +112,7 @@ def device(array: Array) -> Any:
     return array_api_compat.device(array)
 
 
-def widest(xp: Any, where: Any) -> Any:
+def widest_float(xp: Any, where: Any) -> Any:
     """The longest floating-point type of a namespace on a device: float64, nearly everywhere."""
     if xp is np:
         return np.float64
@@ -142,7 +142,7 @@ def select(name: str = "auto", dtype: str = "float32", *, require: bool | None =
         require = os.environ.get("BPTT_REQUIRE_BACKEND", "0") not in ("", "0")
     asked = name
     if name in ("auto", "cupy"):
-        obstacle = cupy_obstacle()
+        obstacle = cupy_unavailable_reason()
         if obstacle and name == "cupy":
             if require:
                 raise InputError(f"backend 'cupy' is required but {obstacle}")
@@ -158,7 +158,7 @@ def select(name: str = "auto", dtype: str = "float32", *, require: bool | None =
     return Backend(name, asked, importlib.import_module(module), None, dtype)
 
 
-def cupy_obstacle() -> str:
+def cupy_unavailable_reason() -> str:
     """Why CuPy cannot be used here, with the remedy; empty where a CUDA device answers."""
     try:
         import cupy

@@ -18,7 +18,7 @@ TEMPORARY = ".bptt-"  # what is being written begins with this; after a crash it
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # of JSON
 
 
-def temporary(beside: Path) -> Path:
+def temporary_path(beside: Path) -> Path:
     """A name in the same folder that nobody else uses."""
     return beside.with_name(TEMPORARY + secrets.token_hex(8))
 
@@ -32,7 +32,7 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
     """
     if os.path.lexists(folder):
         raise FileExistsError(folder)
-    partial = temporary(folder)
+    partial = temporary_path(folder)
     try:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def replace(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there still is.
     """
-    partial = temporary(path)
+    partial = temporary_path(path)
     try:
         _write(partial, data)
         os.replace(partial, path)
@@ -77,7 +77,7 @@ def append(path: Path, text: str) -> None:
             data = data[file.write(data) :]  # a disk that becomes full takes a part
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what writers that are no more have left in a folder."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if path.is_dir() and not path.is_symlink():
@@ -103,10 +103,10 @@ def read(path: Path, most: int, least: int = 0) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidFile("no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InvalidFile(f"cannot be read: {reason(error)}") from None
+        raise InvalidFile(f"cannot be read: {describe_os_error(error)}") from None
 
 
-def parse(data: bytes, most: int) -> Any:
+def parse_json(data: bytes, most: int) -> Any:
     """The value of JSON with at most so many lists and objects: each takes seventy bytes, and deep ones the stack.
 
     Raises:
@@ -126,12 +126,12 @@ def to_json(value: Any) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def fingerprint(data: bytes) -> dict[str, Any]:
+def checksum(data: bytes) -> dict[str, Any]:
     """What a manifest says of a file."""
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def reason(error: BaseException) -> str:
+def describe_os_error(error: BaseException) -> str:
     """Why something failed, in the words of the system where it has some."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 

@@ -9,11 +9,11 @@ import numpy as np
 from bptt import acceleration, dispatch
 from bptt import backend as backends
 from bptt.backend import Backend, HostArray
-from bptt.data.dataset import generator
+from bptt.data.dataset import make_rng
 from bptt.nn import gradient, loss, model, segments, tree
 
-DIFFERENCE = 1e-5  # of a parameter: the error of a central difference is of the order of its square
-ALLOWED = {"central differences": 1e-7, "float64": 1e-9, "float32": 2e-4}
+STEP = 1e-5  # of a parameter: the error of a central difference is of the order of its square
+TOLERANCE = {"central differences": 1e-7, "float64": 1e-9, "float32": 2e-4}
 
 
 class Check(NamedTuple):
@@ -45,7 +45,7 @@ class Case(NamedTuple):
     keep: tuple[HostArray, ...]  # (B, H) for each layer
 
 
-def checks(name: str, *, require: bool = False) -> Iterator[Check]:
+def run_checks(name: str, *, require: bool = False) -> Iterator[Check]:
     """Each check of a backend, as soon as it is made: in seconds, but for twins that have to be compiled.
 
     In float64 the gradient with respect to each parameter of a small model against central differences. Then, in both types,
@@ -62,61 +62,63 @@ def checks(name: str, *, require: bool = False) -> Iterator[Check]:
                 backend = backends.select(here, dtype)
                 dispatch.disable()
                 by = acceleration.enable(backend.name) if compiled else ""
-                for config in (case(cell, T=1, B=1, V=1, H=1).config for cell in model.CELLS):
+                for config in (make_case(cell, T=1, B=1, V=1, H=1).config for cell in model.CELLS):
                     acceleration.warm_up(config, backend)  # gives them up, with a warning, where they fail
                 if compiled and not acceleration.compiled_by():
                     return
                 for cell in model.CELLS:
-                    yield from _of_a_cell(cell, backend, by)
+                    yield from _check_cell(cell, backend, by)
 
 
-def _of_a_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
+def _check_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
     check = functools.partial(Check, backend.name, cell, dtype=backend.dtype, compiled=compiled)
     if backend.dtype == "float64":
-        small = case(cell, T=4, B=3, V=5, H=3)
-        found = loss_and_gradient(small, backend)[1]
-        differences, limit = "central differences", ALLOWED["central differences"]
-        yield check("gradient", against=differences, error=error(found, central_differences(small, backend)), allowed=limit)
+        small = make_case(cell, T=4, B=3, V=5, H=3)
+        found = loss_and_grad(small, backend)[1]
+        differences, limit = "central differences", TOLERANCE["central differences"]
+        yield check(
+            "gradient", against=differences, error=relative_error(found, central_differences(small, backend)), allowed=limit
+        )
     if (backend.name, backend.dtype, compiled) == ("numpy", "float64", ""):
         return  # it would be compared with itself
-    large = case(cell, T=20, B=9, V=30, H=33)
-    got = dict(zip(("loss", "gradient"), loss_and_gradient(large, backend)))
-    got["pieces"] = loss_and_gradient(large, backend, every=7)[1]
+    large = make_case(cell, T=20, B=9, V=30, H=33)
+    got = dict(zip(("loss", "gradient"), loss_and_grad(large, backend)))
+    got["pieces"] = loss_and_grad(large, backend, every=7)[1]
     if compiled:
         got["layers"] = layer_by_layer(large, backend)
     with dispatch.restored():
         dispatch.disable()
-        mean, d = loss_and_gradient(large, backends.select("numpy", "float64"))
+        mean, d = loss_and_grad(large, backends.select("numpy", "float64"))
     for what, one in got.items():
         expected = mean if what == "loss" else d
-        yield check(what, against="pure NumPy, float64", error=error(one, expected), allowed=ALLOWED[backend.dtype])
+        yield check(what, against="pure NumPy, float64", error=relative_error(one, expected), allowed=TOLERANCE[backend.dtype])
 
 
-def case(cell: Any, T: int, B: int, V: int, H: int) -> Case:
+def make_case(cell: Any, T: int, B: int, V: int, H: int) -> Case:
     """A model of two layers with learned initial states, and a batch of which some columns end early."""
-    rng, config = generator(0), model.Config(cell, V, H, 2)
-    theta = tree.pack(model.init(config, rng))
+    rng, config = make_rng(0), model.Config(cell, V, H, 2)
+    theta = tree.ravel(model.init(config, rng))
     theta = theta + 0.1 * rng.normal(size=theta.shape)  # initial states and biases would be zero
     x, y = rng.integers(0, V, (2, T, B))
     mask = (np.arange(T)[:, None] < rng.integers(1, T + 1, B)).astype(np.float64)
     return Case(config, theta, x, y, mask, model.dropout_masks(config, rng, 0.3, B))
 
 
-def loss_alone(one: Case, backend: Backend, theta: HostArray) -> float:
+def loss_value(one: Case, backend: Backend, theta: HostArray) -> float:
     """The loss at other parameters (P,), by the forward pass."""
     put = backend.put
-    params = tree.unpack(put(theta), model.shapes(one.config))
+    params = tree.unravel(put(theta), model.shapes(one.config))
     logits, _, _ = model.forward(one.config, params, put(one.x), None, tuple(map(put, one.keep)))
     return float(backend.get(loss.forward(logits, put(one.y), put(one.mask))[0]))
 
 
-def loss_and_gradient(one: Case, backend: Backend, every: int | None = None) -> tuple[HostArray, HostArray]:
+def loss_and_grad(one: Case, backend: Backend, every: int | None = None) -> tuple[HostArray, HostArray]:
     """Loss () and gradient (P,) in float64, as a run on the backend computes them; with `every`, in pieces of so many steps."""
     put, get = backend.put, backend.get
     arrays = put(one.x), put(one.y), put(one.mask)
     given = put(one.theta), one.config, *arrays, None, tuple(map(put, one.keep)), None
     lengths = [int(steps) for steps in one.mask.sum(axis=0)]
-    compute = functools.partial(segments.loss_and_gradient, lengths=lengths, every=every) if every else gradient.whole
+    compute = functools.partial(segments.loss_and_grad, lengths=lengths, every=every) if every else gradient.loss_and_grad
     mean, d, _ = compute(*given)
     return np.asarray(get(mean), np.float64), np.asarray(get(d), np.float64)
 
@@ -124,10 +126,10 @@ def loss_and_gradient(one: Case, backend: Backend, every: int | None = None) -> 
 def layer_by_layer(one: Case, backend: Backend) -> HostArray:
     """The gradient (P,) in float64, by the functions that go through one layer at a time."""
     put = backend.put
-    params = tree.unpack(put(one.theta), model.shapes(one.config))
+    params = tree.unravel(put(one.theta), model.shapes(one.config))
     given = put(one.x), put(one.y), put(one.mask), None, tuple(map(put, one.keep))
-    _, d, _ = model.loss_and_gradient(one.config, params, *given)
-    return np.asarray(backend.get(tree.pack(d)), np.float64)
+    _, d, _ = model.loss_and_grad(one.config, params, *given)
+    return np.asarray(backend.get(tree.ravel(d)), np.float64)
 
 
 def central_differences(one: Case, backend: Backend) -> HostArray:
@@ -135,12 +137,12 @@ def central_differences(one: Case, backend: Backend) -> HostArray:
     found = np.empty_like(one.theta)
     for i in range(len(found)):
         step = np.zeros_like(one.theta)
-        step[i] = DIFFERENCE
-        more, less = (loss_alone(one, backend, one.theta + sign * step) for sign in (1.0, -1.0))
-        found[i] = (more - less) / (2 * DIFFERENCE)
+        step[i] = STEP
+        more, less = (loss_value(one, backend, one.theta + sign * step) for sign in (1.0, -1.0))
+        found[i] = (more - less) / (2 * STEP)
     return found
 
 
-def error(got: HostArray, expected: HostArray) -> float:
+def relative_error(got: HostArray, expected: HostArray) -> float:
     """The largest difference, relative to the largest element of what is expected."""
     return float(np.max(np.abs(got - expected)) / np.max(np.abs(expected)))

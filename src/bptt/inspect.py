@@ -57,7 +57,7 @@ def activations(trained: LanguageModel, text: str) -> Activations:
             something else than a model.
     """
     read = _read(trained, text)
-    names, layers, H = generate.names(trained.vocabulary), read.cache.layers, read.config.hidden
+    names, layers, H = generate.symbol_names(trained.vocabulary), read.cache.layers, read.config.hidden
     found: dict[str, HostArray | None] = {"cells": None, "gates": None}
     if read.config.cell == "gru":
         each = [np.concatenate([layer.ru, layer.n], axis=2) for layer in layers]
@@ -100,7 +100,7 @@ def gradients_of_losses(trained: LanguageModel, text: str, horizon: int = 50) ->
     Raises:
         InputError: as `gradient_flow`.
     """
-    horizon = settings.number("horizon", HORIZON, horizon)
+    horizon = settings.check_number("horizon", HORIZON, horizon)
     read = _read(trained, text)
     T, K = len(read.x), min(horizon, len(read.x) - 1)
     _, loss_cache = loss.forward(read.logits, read.y, np.ones((T, 1)), np.ones(()))  # the sum, not the mean
@@ -147,7 +147,7 @@ def _read(trained: LanguageModel, text: str) -> Read:
         raise InputError(f"text {text!r}: expected one line without its end, for the model reads lines")
     ids = np.concatenate([start, trained.vocabulary.encode(text), start if lines else []]).astype(np.int64)
     get = trained.backend.get
-    params = tree.transform(lambda a: np.asarray(get(a), np.float64), trained.params)
+    params = tree.tree_map(lambda a: np.asarray(get(a), np.float64), trained.params)
     x, y = ids[:-1, None], ids[1:, None]
     logits, _, cache = model.forward(trained.config, params, x)
     return Read(trained.config, params, x, y, logits, cache)

@@ -22,10 +22,10 @@ PACKAGES = ("bptt", "numpy", "array-api-compat", "safetensors")
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide the numbers, by name."""
-    return {"python": platform.python_version(), **installed(*PACKAGES)}
+    return {"python": platform.python_version(), **installed_versions(*PACKAGES)}
 
 
-def installed(*names: str) -> dict[str, str]:
+def installed_versions(*names: str) -> dict[str, str]:
     """The versions of those packages that are installed."""
     found = {}
     for name in names:
@@ -59,7 +59,7 @@ def blas() -> dict[str, str]:
     return {}
 
 
-def session(backend: Backend) -> dict[str, Any]:
+def run_environment(backend: Backend) -> dict[str, Any]:
     """What env.json says of a session that begins."""
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -74,7 +74,7 @@ def session(backend: Backend) -> dict[str, Any]:
 
 
 @functools.cache
-def physical() -> float:
+def physical_memory() -> float:
     """Bytes of memory that this machine has, or lends to a container; infinite where it does not say."""
     limits = [math.inf]
     with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows has no sysconf
@@ -85,7 +85,7 @@ def physical() -> float:
     return min(limits)
 
 
-def resident() -> float:
+def resident_memory() -> float:
     """Bytes of memory that this process holds; 0 where the system does not say."""
     try:
         return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -93,7 +93,7 @@ def resident() -> float:
         return 0.0
 
 
-def keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Let this process keep what it frees, where the C library is glibc.
 
     Otherwise the arrays of each update go back to the system, and come again page by page: a third of the time at some sizes.

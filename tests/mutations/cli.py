@@ -13,7 +13,7 @@ MUTATIONS = [
     Mutation(
         "panel: among several processes",
         "cli.train.telling",
-        " or process_group.launched() > 1",
+        " or process_group.launched_processes() > 1",
         "",
         "test_panel.py::test_there_is_none",
     ),

@@ -5,9 +5,9 @@ from mutations.mutation import Mutation
 MUTATIONS = [
     Mutation(
         "held-out part measured on what was trained on",
-        "data.dataset.held_out_windows",
-        "batches.stream(data.held_out, HELD_OUT_STREAMS",
-        "batches.stream(data.training, HELD_OUT_STREAMS",
+        "data.dataset.validation_windows",
+        "batches.stream(data.held_out, VALIDATION_STREAMS",
+        "batches.stream(data.training, VALIDATION_STREAMS",
         "test_data.py::test_what_is_measured_is_what_is_held_out",
     ),
     Mutation(
@@ -54,14 +54,14 @@ MUTATIONS = [
     ),
     Mutation(
         "the whole text put on the device for each batch",
-        "data.batches.reader",
+        "data.batches.batch_reader",
         "batch(there, put(window.columns)",
         "batch(put(ids, 'int32'), put(window.columns)",
         "test_training.py::test_a_text_that_fits_travels_once",
     ),
     Mutation(
         "a text put on a device that has no room for it",
-        "data.batches.held",
+        "data.batches.ids_on_device",
         " or len(ids) * small.itemsize > backend.room():",
         ":",
         "test_training.py::test_a_text_that_fits_travels_once",

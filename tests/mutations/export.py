@@ -33,7 +33,7 @@ MUTATIONS = [
     ),
     Mutation(
         "exchange: the bias inside of the reset product stays at home",
-        "export.pytorch._named",
+        "export.pytorch._torch_names",
         "second[-len(p.ban) :] = p.ban",
         "pass",
         "test_exchange.py::test_what_is_exported_comes_back",
@@ -62,7 +62,7 @@ MUTATIONS = [
     Mutation(
         "exchange: what a header claims is asked of the memory",
         "export.pytorch._read",
-        "whole > system.physical()",
+        "whole > system.physical_memory()",
         "False",
         "test_exchange.py::test_no_memory",
     ),

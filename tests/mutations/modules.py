@@ -33,14 +33,14 @@ MUTATIONS = [
     ),
     Mutation(
         "lists not counted",
-        "files.parse",
+        "files.parse_json",
         '> most:\n        raise InvalidFile(f"holds',
         '> 10**9:\n        raise InvalidFile(f"holds',
         "test_strangers.py::test_a_bomb",
     ),
     Mutation(
         "brackets in strings counted",
-        "files.parse",
+        "files.parse_json",
         '_STRING.sub(b"", data)',
         "data",
         "test_checkpoint.py::test_brackets_in_texts",
@@ -69,15 +69,15 @@ MUTATIONS = [
     Mutation(
         "folder written where it will be",
         "files.write_folder",
-        "    partial = temporary(folder)\n    try:",
+        "    partial = temporary_path(folder)\n    try:",
         "    partial = folder\n    try:",
         "test_files.py::test_a_folder_is_there_whole",
     ),
     Mutation(
         "file written where it is",
         "files.replace",
-        "    partial = temporary(path)\n    try:\n        _write(partial, data)\n        os.replace(partial, path)",
-        "    partial = temporary(path)\n    try:\n        path.write_bytes(data)",
+        "    partial = temporary_path(path)\n    try:\n        _write(partial, data)\n        os.replace(partial, path)",
+        "    partial = temporary_path(path)\n    try:\n        path.write_bytes(data)",
         "test_files.py::test_a_file_is_replaced_whole",
     ),
     Mutation(
@@ -118,7 +118,7 @@ MUTATIONS = [
     Mutation(
         "twins: those of one process fail, and the others go on with theirs",
         "acceleration.warm_up",
-        'next(filter(None, process_group.each(among, problem)), "")',
+        'next(filter(None, process_group.all_gather(among, problem)), "")',
         "problem",
         "test_twins.py::test_where_twins_fail",
     ),
@@ -145,16 +145,16 @@ MUTATIONS = [
     ),
     Mutation(
         "check: the twins of single layers left out",
-        "gradcheck._of_a_cell",
+        "gradcheck._check_cell",
         "    if compiled:\n        got",
         "    if not compiled:\n        got",
         "test_check.py::test_a_wrong_twin",
     ),
     Mutation(
         "check: compared with itself",
-        "gradcheck._of_a_cell",
-        '"gradient"), loss_and_gradient(large, backend)))',
-        '"gradient"), loss_and_gradient(large, backends.select("numpy", "float64"))))',
+        "gradcheck._check_cell",
+        '"gradient"), loss_and_grad(large, backend)))',
+        '"gradient"), loss_and_grad(large, backends.select("numpy", "float64"))))',
         "test_check.py::test_single_precision",
     ),
     Mutation(

@@ -14,7 +14,7 @@ from bptt.config import settings
 from bptt.data import corpus
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile
-from bptt.files import fingerprint, reason, to_json
+from bptt.files import checksum, describe_os_error, to_json
 from bptt.nn import model, tree
 
 FORMAT = 1
@@ -22,20 +22,20 @@ CONFIG, VOCABULARY, WEIGHTS = MODEL = ("config.json", "vocabulary.json", "model.
 TRAINING, OPTIMIZER = RUN = ("training.json", "optimizer.safetensors")  # of a run, besides
 MANIFEST = "manifest.json"
 DAMAGED = "the file is damaged, use another copy"
-LARGEST_JSON = 1 << 20  # bytes
-LARGEST_HISTORY = 1 << 24  # bytes
-MOST_NESTED = 500  # lists and objects, but for those of a history
-LARGEST_HEADER = 1 << 20  # bytes, of safetensors; a forged one of 76 MB would cost seconds and a gigabyte
-MOST_ROWS = 1 << 20  # of a batch
-MOST_UNITS = 1_000_000  # of a layer: Waa alone would take 4 TB
-MOST_SYMBOLS = 0x110000  # there are no more code points
+MAX_JSON_BYTES = 1 << 20  # bytes
+MAX_HISTORY_BYTES = 1 << 24  # bytes
+MAX_NESTING = 500  # lists and objects, but for those of a history
+MAX_HEADER_BYTES = 1 << 20  # bytes, of safetensors; a forged one of 76 MB would cost seconds and a gigabyte
+MAX_BATCH = 1 << 20  # of a batch
+MAX_UNITS = 1_000_000  # of a layer: Waa alone would take 4 TB
+MAX_SYMBOLS = 0x110000  # there are no more code points
 HEX = set("0123456789abcdef")
-ROW = ("step", "loss", "rate", "norm", "characters", "seconds")  # of an entry of the history: numbers
-MEASURED = ("held_out", "sample", "radii")  # of some, too: a number, texts, and numbers by layer
+ROW_FIELDS = ("step", "loss", "rate", "norm", "characters", "seconds")  # of an entry of the history: numbers
+EVALUATION_FIELDS = ("held_out", "sample", "radii")  # of some, too: a number, texts, and numbers by layer
 COUNTS: dict[str, settings.Rule] = {
-    "hidden": (f"a whole number from 1 to {MOST_UNITS}", int, lambda value: 1 <= value <= MOST_UNITS),
+    "hidden": (f"a whole number from 1 to {MAX_UNITS}", int, lambda value: 1 <= value <= MAX_UNITS),
     "layers": settings.LAYERS,
-    "vocabulary": (f"a whole number from 1 to {MOST_SYMBOLS}", int, lambda value: 1 <= value <= MOST_SYMBOLS),
+    "vocabulary": (f"a whole number from 1 to {MAX_SYMBOLS}", int, lambda value: 1 <= value <= MAX_SYMBOLS),
 }
 
 
@@ -129,38 +129,38 @@ def vocabulary(value: Any, config: model.Config) -> Vocabulary:
 
 def check_size(size: int, numbers: int, more: int = 0) -> None:
     """Refuse a file of tensors that cannot hold so many numbers (and up to so many more), by its size alone."""
-    if not any(8 + width * numbers <= size <= 8 + LARGEST_HEADER + width * (numbers + more) for width in (4, 8)):
+    if not any(8 + width * numbers <= size <= 8 + MAX_HEADER_BYTES + width * (numbers + more) for width in (4, 8)):
         raise InvalidFile(f"has {size:,} bytes, expected those of {numbers:,} numbers")
 
 
 def tensors(data: bytes) -> dict[str, HostArray]:
     """The arrays of a safetensors file."""
-    if int.from_bytes(data[:8], "little") > LARGEST_HEADER:
-        raise InvalidFile(f"its header is larger than {LARGEST_HEADER:,} bytes")
+    if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
+        raise InvalidFile(f"its header is larger than {MAX_HEADER_BYTES:,} bytes")
     try:
         return dict(safetensors.numpy.load(data))
     except Exception as error:  # half a dozen types, depending on what is wrong with the header
-        raise InvalidFile(f"is not a safetensors file ({reason(error)})") from None
+        raise InvalidFile(f"is not a safetensors file ({describe_os_error(error)})") from None
 
 
 def check_weights(arrays: dict[str, HostArray], config: model.Config) -> None:
     """Refuse arrays that are not the parameters of such a model."""
-    expected = {name: tuple(shape) for name, shape in tree.leaves(model.shapes(config))}
+    expected = {name: tuple(shape) for name, shape in tree.named_leaves(model.shapes(config))}
     _check_arrays(arrays, expected, {array.dtype for array in arrays.values()})
 
 
-def states(config: model.Config, rows: int) -> dict[str, tuple[int, ...]]:
+def state_shapes(config: model.Config, rows: int) -> dict[str, tuple[int, ...]]:
     """The name and shape of each array of the states of a batch of so many rows."""
     fields = model.CELLS[config.cell].State._fields
     return {f"states.{layer}.{field}": (rows, config.hidden) for layer in range(config.layers) for field in fields}
 
 
-def check_memory(arrays: dict[str, HostArray], parameters: int, config: model.Config, dtype: np.dtype[Any]) -> None:
+def check_optimizer_state(arrays: dict[str, HostArray], parameters: int, config: model.Config, dtype: np.dtype[Any]) -> None:
     """Refuse arrays that are not t (), m and v (P,) and, where the next batch goes on from the one before, its states."""
     expected: dict[str, tuple[int, ...]] = {"t": (), "m": (parameters,), "v": (parameters,)}
     if arrays.keys() - expected.keys():
-        first = arrays.get(next(iter(states(config, 0))))
-        expected |= states(config, len(first) if first is not None and first.ndim else 0)
+        first = arrays.get(next(iter(state_shapes(config, 0))))
+        expected |= state_shapes(config, len(first) if first is not None and first.ndim else 0)
     _check_arrays(arrays, expected, {dtype})
 
 
@@ -184,8 +184,8 @@ def progress(value: Any) -> Progress:
 
 def _check_row(row: Any) -> None:
     """Refuse what is no entry of a history."""
-    known = isinstance(row, dict) and row.keys() <= {*ROW, *MEASURED}
-    if not known or not all(is_number(row.get(name)) for name in ROW) or not is_number(row.get("held_out", 0)):
+    known = isinstance(row, dict) and row.keys() <= {*ROW_FIELDS, *EVALUATION_FIELDS}
+    if not known or not all(is_number(row.get(name)) for name in ROW_FIELDS) or not is_number(row.get("held_out", 0)):
         raise InvalidFile(f"{row!r:.80} is no entry of a history")
     texts = row.get("sample", [])
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -200,9 +200,9 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e300
 
 
-def describe(content: dict[str, bytes]) -> bytes:
+def make_manifest(content: dict[str, bytes]) -> bytes:
     """The manifest of files."""
-    return to_json({"format": FORMAT, "files": {name: fingerprint(data) for name, data in content.items()}})
+    return to_json({"format": FORMAT, "files": {name: checksum(data) for name, data in content.items()}})
 
 
 def _check_arrays(arrays: dict[str, HostArray], expected: dict[str, tuple[int, ...]], types: set[np.dtype[Any]]) -> None:

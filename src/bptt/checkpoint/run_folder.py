@@ -19,7 +19,7 @@ import filelock
 
 from bptt import files
 from bptt.checkpoint import store
-from bptt.checkpoint.format import MANIFEST, MEASURED, ROW, Checkpoint
+from bptt.checkpoint.format import EVALUATION_FIELDS, MANIFEST, ROW_FIELDS, Checkpoint
 from bptt.errors import CheckpointError, CheckpointWarning, InputError, InvalidFile, SaveError
 
 CONFIG, ENVIRONMENT, METRICS, SAMPLES, CURVE = "config.toml", "env.json", "metrics.jsonl", "samples.txt", "curve.png"
@@ -38,12 +38,12 @@ def create(folder: Path, config: str, environment: dict[str, Any]) -> None:
         files.write_folder(folder, {ENVIRONMENT: files.to_json(environment), CONFIG: config.encode("utf-8", "surrogateescape")})
         folder.joinpath(CHECKPOINTS).mkdir()
     except FileExistsError:
-        raise store.taken(folder) from None
+        raise store.already_exists(folder) from None
     except (OSError, ValueError) as error:
-        raise SaveError(f"{folder}: cannot be made: {files.reason(error)}") from error
+        raise SaveError(f"{folder}: cannot be made: {files.describe_os_error(error)}") from error
 
 
-def reconfigure(folder: Path, config: str) -> None:
+def write_config(folder: Path, config: str) -> None:
     """Let `config.toml` say what the run is told from here on."""
     with _writing(folder):
         files.replace(folder / CONFIG, config.encode("utf-8", "surrogateescape"))
@@ -72,27 +72,27 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        last = environment(folder).get("sessions", [{}])[-1]
+        last = read_environment(folder).get("sessions", [{}])[-1]
         who = f"process {last.get('pid', '?')} on {last.get('host', '?')}" if isinstance(last, dict) else "another process"
         raise InputError(f"{folder}: {who} is writing there: wait for it, or end it") from None
     except (OSError, NotImplementedError) as error:  # the latter from filelock, on a disk that knows no locks
-        raise InputError(f"{folder}: cannot be locked ({files.reason(error)}): copy it to another disk") from None
+        raise InputError(f"{folder}: cannot be locked ({files.describe_os_error(error)}): copy it to another disk") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def environment(folder: Path) -> dict[str, Any]:
+def read_environment(folder: Path) -> dict[str, Any]:
     """What `env.json` says of the sessions of a run; nothing where that cannot be read."""
     with contextlib.suppress(InvalidFile):
-        value = files.parse(files.read(folder / ENVIRONMENT, 1 << 24), 100_000)
+        value = files.parse_json(files.read(folder / ENVIRONMENT, 1 << 24), 100_000)
         if isinstance(value, dict) and isinstance(value.get("sessions", []), list) and value.get("sessions"):
             return value
     return {}
 
 
-def steps(folder: Path) -> list[Path]:
+def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, newest first; CheckpointError where they cannot be looked for."""
     try:
         found = [path for path in (folder / CHECKPOINTS).iterdir() if STEP.fullmatch(path.name) and not path.is_symlink()]
@@ -100,19 +100,19 @@ def steps(folder: Path) -> list[Path]:
         if isinstance(error, FileNotFoundError | NotADirectoryError) and not os.path.islink(folder / CHECKPOINTS):
             return []
         # as if there were none, a run would begin anew and write over its metrics
-        raise CheckpointError(f"{folder / CHECKPOINTS}: cannot be read: {files.reason(error)}") from None
+        raise CheckpointError(f"{folder / CHECKPOINTS}: cannot be read: {files.describe_os_error(error)}") from None
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def has_saved(folder: Path) -> bool:
     """Whether a run has checkpoints, or may have some that cannot be looked for."""
     try:
-        return bool(steps(folder))
+        return bool(checkpoints(folder))
     except CheckpointError:
         return True
 
 
-def read(path: Path, *, run: bool = False) -> tuple[Path, Checkpoint]:
+def read_checkpoint(path: Path, *, run: bool = False) -> tuple[Path, Checkpoint]:
     """A checkpoint and where it lies: `path` itself, or of a run its best one, or with `run`, to go on with, its newest.
 
     One that does not verify is passed over, with a CheckpointWarning, for the newest one that does.
@@ -128,7 +128,7 @@ def read(path: Path, *, run: bool = False) -> tuple[Path, Checkpoint]:
             path = target or path
         return path, store.read(path, run=run)
     best = None if run else _pointed(path / CHECKPOINTS / BEST)
-    candidates = list(dict.fromkeys([*([best] if best else []), *steps(path)]))
+    candidates = list(dict.fromkeys([*([best] if best else []), *checkpoints(path)]))
     problems: list[CheckpointError] = []
     for candidate in candidates:
         try:
@@ -144,42 +144,42 @@ def read(path: Path, *, run: bool = False) -> tuple[Path, Checkpoint]:
     raise CheckpointError(f"{path}: the run has saved nothing yet: go on with bptt train --resume {path}")
 
 
-def keep(folder: Path, saved: Checkpoint, step: int, best: int, most: int) -> Path:
+def save_checkpoint(folder: Path, saved: Checkpoint, step: int, best: int, most: int) -> Path:
     """Save the checkpoint after so many updates; then the newest `most` of all stay, and the one of step `best`.
 
     Raises:
         SaveError: it cannot be written; those that were there still are.
     """
-    target = folder / CHECKPOINTS / name(step)
+    target = folder / CHECKPOINTS / checkpoint_name(step)
     store.write(target, saved)
     with _writing(folder / CHECKPOINTS):
-        point(folder, target.name, name(best))
+        update_links(folder, target.name, checkpoint_name(best))
     old: list[Path] = []
     with contextlib.suppress(CheckpointError):  # they go the next time
-        old = steps(folder)[most:]
+        old = checkpoints(folder)[most:]
     for path in old:
-        if path.name != name(best):
+        if path.name != checkpoint_name(best):
             with contextlib.suppress(OSError):
-                aside = files.temporary(path)  # gone in one moment, too
+                aside = files.temporary_path(path)  # gone in one moment, too
                 path.rename(aside)
                 shutil.rmtree(aside, ignore_errors=True)
     return target
 
 
-def name(step: int) -> str:
+def checkpoint_name(step: int) -> str:
     """The name of the checkpoint after so many updates."""
     return f"step-{step:08d}"
 
 
-def point(folder: Path, latest: str, best: str) -> None:
+def update_links(folder: Path, latest: str, best: str) -> None:
     """Let the links latest and best lead to checkpoints of a run; where a system has no links, files hold their names."""
     for link, target in [(LATEST, latest), (BEST, best)]:
         path = folder / CHECKPOINTS / link
         if _pointed(path) == path.with_name(target) or not path.with_name(target).is_dir():
             continue
-        partial = files.temporary(path)
+        partial = files.temporary_path(path)
         if path.is_dir() and not path.is_symlink():  # a copy of the run, by a tool that follows links
-            aside = files.temporary(path)
+            aside = files.temporary_path(path)
             path.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
         try:
@@ -192,7 +192,7 @@ def point(folder: Path, latest: str, best: str) -> None:
             os.replace(partial, path)
 
 
-def mend(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) -> None:
+def repair(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) -> None:
     """Tidy up after a session that was killed, before another one goes on from the checkpoint `start` and its history.
 
     What was half written goes; newer checkpoints, which do not verify, are moved aside.
@@ -200,16 +200,16 @@ def mend(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) ->
     with _writing(folder):
         for path in (folder, folder / CHECKPOINTS):
             path.mkdir(exist_ok=True)
-            files.sweep(path)
-        for path in steps(folder):
+            files.remove_leftovers(path)
+        for path in checkpoints(folder):
             if path == start:
                 break
             aside = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
             path.rename(next(other for other in aside if not os.path.lexists(other)))
-    rewrite(folder, history)
+    write_history(folder, history)
 
 
-def rewrite(folder: Path, history: Iterable[dict[str, Any]]) -> None:
+def write_history(folder: Path, history: Iterable[dict[str, Any]]) -> None:
     """Let `metrics.jsonl` and `samples.txt` hold this history and nothing else."""
     rows = list(history)
     with _writing(folder):
@@ -217,7 +217,7 @@ def rewrite(folder: Path, history: Iterable[dict[str, Any]]) -> None:
             files.replace(folder / file, "".join(map(form, rows)).encode("utf-8", "surrogatepass"))
 
 
-def extend(folder: Path, row: dict[str, Any]) -> None:
+def append_row(folder: Path, row: dict[str, Any]) -> None:
     """Add a row of the history to `metrics.jsonl` and `samples.txt`."""
     with _writing(folder):
         for file, form in [(METRICS, _metrics), (SAMPLES, _samples)]:
@@ -227,7 +227,7 @@ def extend(folder: Path, row: dict[str, Any]) -> None:
 
 def record_session(folder: Path, session: dict[str, Any], *, new: bool) -> None:
     """Note a session of the run in `env.json`, or how the last one stands."""
-    sessions = environment(folder).get("sessions", [])
+    sessions = read_environment(folder).get("sessions", [])
     with _writing(folder):
         files.replace(folder / ENVIRONMENT, files.to_json({"sessions": [*(sessions if new else sessions[:-1]), session]}))
 
@@ -237,11 +237,11 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SaveError(f"cannot write in {folder}: {files.reason(error)}") from error
+        raise SaveError(f"cannot write in {folder}: {files.describe_os_error(error)}") from error
 
 
 def _metrics(row: dict[str, Any]) -> str:
-    return json.dumps({name: row[name] for name in (*ROW, *MEASURED) if name in row}) + "\n"
+    return json.dumps({name: row[name] for name in (*ROW_FIELDS, *EVALUATION_FIELDS) if name in row}) + "\n"
 
 
 def _samples(row: dict[str, Any]) -> str:

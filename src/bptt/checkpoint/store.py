@@ -24,25 +24,27 @@ from bptt.nn import model, tree
 MADE = "expected a folder that bptt train or model.save made"
 
 
-def taken(folder: Path) -> AlreadyExists:
+def already_exists(folder: Path) -> AlreadyExists:
     """What to say of a folder that is there already."""
     goes_on = f": go on with bptt train --resume {folder}, or name" if os.path.isdir(folder / "checkpoints") else ": name"
     return AlreadyExists(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
 
 
-def refuse_unusable(folder: Path | None) -> None:
+def check_can_save(folder: Path | None) -> None:
     """Raise an InputError where nothing can be saved: something is there already, or no folder can be made there."""
     if folder is None:  # nothing is to be saved
         return
     if os.path.lexists(folder):
-        raise taken(folder)
+        raise already_exists(folder)
     trial = None
     try:  # to make it is the only sure test; to make it elsewhere leaves alone what other runs are about to make
         around = next(path for path in folder.parents if path.exists())
-        trial = files.temporary(around / "trial")
+        trial = files.temporary_path(around / "trial")
         (trial / folder.relative_to(around)).mkdir(parents=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"{folder}: no folder can be made there ({files.reason(error)}): name another one") from None
+        raise InputError(
+            f"{folder}: no folder can be made there ({files.describe_os_error(error)}): name another one"
+        ) from None
     finally:
         if trial is not None:
             shutil.rmtree(trial, ignore_errors=True)
@@ -61,17 +63,16 @@ def write(folder: Path, saved: Checkpoint) -> None:
         WEIGHTS: _tensors(saved.weights),
     }
     if saved.progress is not None and saved.memory is not None:
-        content |= {TRAINING: _training(saved.progress), OPTIMIZER: _tensors(saved.memory)}
-    content[MANIFEST] = checkpoint_format.describe(content)
+        content |= {TRAINING: _progress_json(saved.progress), OPTIMIZER: _tensors(saved.memory)}
+    content[MANIFEST] = checkpoint_format.make_manifest(content)
     try:
         files.write_folder(folder, content)
     except FileExistsError:
-        raise taken(folder) from None
+        raise already_exists(folder) from None
     except (OSError, ValueError) as error:
         needed = sum(map(len, content.values()))
-        raise SaveError(
-            f"cannot save the model in {folder}: {files.reason(error)}: {needed:,} bytes are needed{_free(folder)}"
-        ) from error
+        problem = f"{files.describe_os_error(error)}: {needed:,} bytes are needed{_free_space(folder)}"
+        raise SaveError(f"cannot save the model in {folder}: {problem}") from error
 
 
 def read(folder: Path, *, run: bool = False) -> Checkpoint:
@@ -80,32 +81,32 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: no such folder, a file that is missing, changed or forged, or a format of the future.
     """
-    refuse_other(folder)
+    check_is_checkpoint(folder)
     name = MANIFEST
     listed: dict[str, Any] = {}
 
     def content() -> bytes:
         size = listed[name]["bytes"]
-        if size > system.physical():
+        if size > system.physical_memory():
             raise InvalidFile(f"has {size:,} bytes, more than this machine has memory")
         data = files.read(folder / name, size, size)
-        if files.fingerprint(data) != listed[name]:
+        if files.checksum(data) != listed[name]:
             raise InvalidFile(f"does not match its checksum: {checkpoint_format.DAMAGED}")
         return data
 
-    def json(most: int, nested: int = checkpoint_format.MOST_NESTED) -> Any:
+    def json(most: int, nested: int = checkpoint_format.MAX_NESTING) -> Any:
         if listed[name]["bytes"] > most:
             raise InvalidFile(f"has {listed[name]['bytes']:,} bytes, expected at most {most:,}")
-        return files.parse(content(), nested)
+        return files.parse_json(content(), nested)
 
     try:
-        raw = files.read(folder / name, checkpoint_format.LARGEST_JSON)
-        listed = checkpoint_format.manifest(files.parse(raw, checkpoint_format.MOST_NESTED), raw)
+        raw = files.read(folder / name, checkpoint_format.MAX_JSON_BYTES)
+        listed = checkpoint_format.manifest(files.parse_json(raw, checkpoint_format.MAX_NESTING), raw)
         if run and not listed.keys() >= set(checkpoint_format.RUN):
             raise InvalidFile("lists a model alone and no run to go on with: begin a new run with --from")
         name = CONFIG
-        config, mode, record = checkpoint_format.configuration(json(checkpoint_format.LARGEST_JSON))
-        parameters = tree.count(model.shapes(config))
+        config, mode, record = checkpoint_format.configuration(json(checkpoint_format.MAX_JSON_BYTES))
+        parameters = tree.num_elements(model.shapes(config))
         name = WEIGHTS
         checkpoint_format.check_size(listed[name]["bytes"], parameters)
         name = VOCABULARY
@@ -117,12 +118,12 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
             return Checkpoint(config, mode, symbols, record, weights)
         name = TRAINING
         entries = listed[name]["bytes"] // 20  # what takes the least is the list of the radius of a layer, 22
-        progress = checkpoint_format.progress(json(checkpoint_format.LARGEST_HISTORY, 16 + entries))
+        progress = checkpoint_format.progress(json(checkpoint_format.MAX_HISTORY_BYTES, 16 + entries))
         name = OPTIMIZER
-        more = 1 + checkpoint_format.MOST_ROWS * sum(shape[1] for shape in checkpoint_format.states(config, 1).values())
+        more = 1 + checkpoint_format.MAX_BATCH * sum(shape[1] for shape in checkpoint_format.state_shapes(config, 1).values())
         checkpoint_format.check_size(listed[name]["bytes"], 2 * parameters, more)
         remembered = checkpoint_format.tensors(content())
-        checkpoint_format.check_memory(remembered, parameters, config, next(iter(weights.values())).dtype)
+        checkpoint_format.check_optimizer_state(remembered, parameters, config, next(iter(weights.values())).dtype)
         return Checkpoint(config, mode, symbols, record, weights, progress, remembered)
     except InvalidFile as problem:
         raise CheckpointError(f"{folder / name}: {problem}") from None
@@ -132,19 +133,19 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
         raise CheckpointError(f"{folder / name}: is nested too deeply") from None
 
 
-def refuse_other(folder: Path) -> None:
+def check_is_checkpoint(folder: Path) -> None:
     """Raise a CheckpointError where there is no folder, or one that is no checkpoint but holds some."""
     if os.path.isfile(folder):
         raise CheckpointError(f"{folder}: is a file, {MADE}")
     if not os.path.isdir(folder):
-        near = difflib.get_close_matches(folder.name, [path.name for path in models(folder.parent)], 1)
+        near = difflib.get_close_matches(folder.name, [path.name for path in list_models(folder.parent)], 1)
         hint = f" (did you mean {folder.with_name(near[0])}?)" if near else ""
         raise CheckpointError(f"{folder}: no such folder{hint}: {MADE}")
-    if not os.path.lexists(folder / MANIFEST) and (found := models(folder)):
+    if not os.path.lexists(folder / MANIFEST) and (found := list_models(folder)):
         raise CheckpointError(f"{folder}: is not a model but holds some: name one of them, as {', '.join(map(str, found[:5]))}")
 
 
-def models(folder: Path) -> list[Path]:
+def list_models(folder: Path) -> list[Path]:
     """The checkpoints and the runs in a folder."""
     try:
         return sorted(p for p in folder.iterdir() if os.path.isfile(p / MANIFEST) or os.path.isdir(p / "checkpoints"))
@@ -152,9 +153,9 @@ def models(folder: Path) -> list[Path]:
         return []
 
 
-def _training(progress: checkpoint_format.Progress) -> bytes:
+def _progress_json(progress: checkpoint_format.Progress) -> bytes:
     """The progress as JSON; of a history that is too long to be read again, every second row goes."""
-    while len(data := files.to_json(progress._asdict())) > checkpoint_format.LARGEST_HISTORY:
+    while len(data := files.to_json(progress._asdict())) > checkpoint_format.MAX_HISTORY_BYTES:
         progress = progress._replace(history=progress.history[::2])
     return data
 
@@ -166,14 +167,14 @@ def _tensors(arrays: dict[str, HostArray]) -> bytes:
     return bytes(safetensors.numpy.save(contiguous))
 
 
-def _free(folder: Path) -> str:
+def _free_space(folder: Path) -> str:
     try:
         return f", {shutil.disk_usage(next(path for path in folder.parents if path.exists())).free:,} are free"
     except (OSError, ValueError, StopIteration):
         return ""
 
 
-def free(folder: Path) -> Path:
+def free_name(folder: Path) -> Path:
     """The folder, or where something is there already the first of folder-2, folder-3 ... where nothing is."""
     numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([folder], numbered) if not os.path.lexists(path))

@@ -61,8 +61,8 @@ def attempt(arguments: list[str] | None) -> int:
         return complain(str(error) if isinstance(error, OutOfMemory) else f"out of memory: {error}: {lower}", 4)
     except KeyboardInterrupt as error:
         code = complain(str(error) or "interrupted", 130)
-        if process_group.launched() > 1:  # the others may not have met this process yet, and would wait for it
-            signals.end()
+        if process_group.launched_processes() > 1:  # the others may not have met this process yet, and would wait for it
+            signals.die_by_interrupt()
         return code
     except SystemExit:  # of rich, which prints the help, where its reader leaves
         return 0
@@ -79,7 +79,7 @@ def _of_all(error: InputError, arguments: list[str] | None) -> InputError:
     """What kept a training from beginning, as all processes say it that a launcher started."""
     words = sys.argv[1:] if arguments is None else arguments
     alone = re.search(r"--distributed[= ](false|no|n|f|0)\b", " ".join(words).lower()) is not None
-    return launch.told_to_all(error, alone=alone) if words[:1] == ["train"] else error
+    return launch.error_for_all(error, alone=alone) if words[:1] == ["train"] else error
 
 
 def _refused(error: Exception, code: int) -> int:

@@ -22,7 +22,7 @@ def check(*, backend: BackendName = "auto", require_backend: Require = False, js
         One line of JSON for each check.
     """
     found: list[Check] = []
-    for one in gradcheck.checks(backend, require=require_backend):
+    for one in gradcheck.run_checks(backend, require=require_backend):
         if json:
             say(json_.dumps({**one._asdict(), "passed": one.passed}))
         else:

@@ -113,7 +113,7 @@ def following(  # noqa: D417
     unknown
         What to do with characters of the prompt that the model does not know: complain, or skip them.
     """
-    top = settings.number("--top", settings.COUNT, top)
+    top = settings.check_number("--top", settings.COUNT, top)
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
     for symbol, p in model.next(prompt, temperature=temperature, unknown=unknown)[:top]:
         nats = -math.log(p) + 0.0 if p else None
@@ -156,7 +156,7 @@ def score(  # noqa: D417
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
     lines = characters = 0
     nats = 0.0
-    for line in model.scores(scoring.lines(text, model.vocabulary), unknown=unknown):
+    for line in model.scores(scoring.read_lines(text, model.vocabulary), unknown=unknown):
         lines, characters, nats = lines + 1, characters + len(line.each), nats + line.nats
         each = list(zip(line.symbols, line.each))
         if as_json:

@@ -53,7 +53,7 @@ def guarded(part: Callable[[], Any]) -> Any:
 
 def cupy() -> dict[str, str]:
     """CuPy and its devices, or what is in the way."""
-    obstacle = backends.cupy_obstacle()
+    obstacle = backends.cupy_unavailable_reason()
     if obstacle:
         return {"usable": "no", "why": obstacle}
     return {"usable": "yes", **backends.cuda()}
@@ -67,22 +67,22 @@ def twins() -> dict[str, str]:
 
 def extras() -> dict[str, str]:
     """Optional packages, their versions, and what they are for."""
-    found = system.installed(*EXTRAS)
+    found = system.installed_versions(*EXTRAS)
     for wheel in ("cupy-cuda12x", "cupy-cuda13x"):  # one of these brings the package cupy
-        found["cupy"] = system.installed(wheel).get(wheel, found.get("cupy", "not installed"))
+        found["cupy"] = system.installed_versions(wheel).get(wheel, found.get("cupy", "not installed"))
     return {name: f"{found.get(name, 'not installed')} ({use})" for name, use in EXTRAS.items()}
 
 
 def cache() -> str:
     """Where the ids of large texts are kept, and how much room they take."""
-    folder = token_store.folder()
+    folder = token_store.cache_folder()
     size = sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
     return f"{folder} ({size / 1e6:,.1f} MB; may be removed at any time)"
 
 
 PARTS: dict[str, Callable[[], Any]] = {
     "versions": system.versions,
-    "machine": lambda: {**system.machine(), "memory": f"{system.physical() / 1e9:.1f} GB"},
+    "machine": lambda: {**system.machine(), "memory": f"{system.physical_memory() / 1e9:.1f} GB"},
     "blas": system.blas,
     "cupy": cupy,
     "twins": twins,

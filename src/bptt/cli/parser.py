@@ -17,7 +17,7 @@ from cyclopts import (
 
 from bptt import __version__
 from bptt.config import toml
-from bptt.config.settings import Settings, flag, nearest
+from bptt.config.settings import Settings, closest_match, flag
 
 
 def converted(kind: Any, tokens: Sequence[Token]) -> Any:
@@ -62,9 +62,9 @@ def configure(app: App, command: tuple[str, ...], arguments: ArgumentCollection)
         return
     typed = {argument.field_info.name: argument.tokens[0].value for argument in arguments if argument.tokens}
     given.update(typed)
-    path = toml.chosen(typed.get("config"), new="resume" not in typed)
+    path = toml.find_file(typed.get("config"), new="resume" not in typed)
     if path is not None:
-        found = toml.beside(typed, path)
+        found = toml.read_beneath(typed, path)
         given.update(found | typed)
         table = {flag(name).removeprefix("--"): value for name, value in found.items() if name != "text"}
         cyclopts.config.Dict(table, use_commands_as_keys=False, source=str(path))(app, command, arguments)
@@ -98,7 +98,7 @@ def explain(error: CycloptsError) -> str:
         positive, off = [name for name in names if not name.startswith("no_")], plain(word).removeprefix("no_")
         if f"no_{off}" in names and plain(word) != off:  # cyclopts knows such a name for what is on or off
             return f"Unknown option: {word}. Did you mean {flag(off)}=false?"
-        near = nearest(plain(word), positive)
+        near = closest_match(plain(word), positive)
         return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
     if command and word:
         return f"unexpected {word!r}" + ": one text at a time (cat a b | bptt train -)" * (command == "train")

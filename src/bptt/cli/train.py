@@ -11,14 +11,14 @@ from cyclopts import Parameter
 from bptt.checkpoint import run_folder
 from bptt.cli.console import printing, say
 from bptt.cli.parser import Text, app, given
-from bptt.config.settings import Settings, check
+from bptt.config.settings import Settings, validate
 from bptt.display import panel
 from bptt.distributed import process_group
 from bptt.errors import InputError
 from bptt.inference.language_model import LanguageModel
 from bptt.training import launch, messages, trainer
-from bptt.training.dry_run import explain
-from bptt.training.signals import ALL, exit_code
+from bptt.training.dry_run import report_plan
+from bptt.training.signals import TERMINATION, exit_code
 from bptt.training.state import Reporter
 
 RUNS = Path("runs")
@@ -52,8 +52,8 @@ def train(
     settings
         One flag for each.
     """
-    with launch.telling_all(alone=settings.distributed is False):
-        return _train(text, check(settings), resume, changed_text=changed_text, dry_run=dry_run)
+    with launch.fail_on_all(alone=settings.distributed is False):
+        return _train(text, validate(settings), resume, changed_text=changed_text, dry_run=dry_run)
 
 
 def _train(text: str | None, settings: Settings, resume: Path | None, *, changed_text: bool, dry_run: bool) -> int:
@@ -66,23 +66,23 @@ def _train(text: str | None, settings: Settings, resume: Path | None, *, changed
     if text is None and resume is None:
         text = "dinosaurs"
     if dry_run:
-        explain(text, settings, messages.plain(dataclasses.replace(settings, quiet=False), say))
+        report_plan(text, settings, messages.make_reporter(dataclasses.replace(settings, quiet=False), say))
         return 0
     named = settings.out is not None or (resume is not None and run_folder.is_run(resume))
     with telling(settings, named=named) as tell:
         if resume is None:
-            return code(trainer.begin(text, settings, tell, runs=RUNS, caught=ALL))
+            return code(trainer.start(text, settings, tell, runs=RUNS, caught=TERMINATION))
         told = {name: value for name, value in vars(settings).items() if name in given}
-        return code(trainer.go_on(resume, text, told, tell, changed_text=changed_text, runs=RUNS, caught=ALL))
+        return code(trainer.resume_run(resume, text, told, tell, changed_text=changed_text, runs=RUNS, caught=TERMINATION))
 
 
 @contextlib.contextmanager
 def telling(settings: Settings, *, named: bool) -> Iterator[Reporter]:
-    """How news is told: in a live panel on a terminal, else in lines, of JSON if so asked; `named` as `messages.plain`."""
+    """The reporter of a run: a live panel on a terminal, else lines, or JSON if asked for; `named` is that of `make_reporter`."""
     # a launcher of several processes mixes what they write, and may give each a terminal that nobody sees
-    console = None if settings.quiet or settings.json or process_group.launched() > 1 else panel.terminal()
+    console = None if settings.quiet or settings.json or process_group.launched_processes() > 1 else panel.terminal()
     if console is None:
-        yield messages.plain(settings, say, named=named)
+        yield messages.make_reporter(settings, say, named=named)
         return
     with contextlib.ExitStack() as stack:
         live: list[panel.Panel] = []

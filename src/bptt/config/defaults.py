@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bptt.config.settings import COUNT, Settings, number
+from bptt.config.settings import COUNT, Settings, check_number
 
-MEASUREMENTS = 10  # of the held-out part, in a run
+EVALUATIONS = 10  # of the held-out part, in a run
 RATES = {"rmsprop": 2e-3, "adagrad": 3e-2, "momentum": 1e-1, "sgd": 1.0}  # adam's depends on the size of the text
 
 
-class Plan(NamedTuple):
+class Hyperparameters(NamedTuple):
     """The settings that suit a text, where the user did not choose."""
 
     hidden: int
@@ -23,7 +23,7 @@ class Plan(NamedTuple):
     checkpoint_every: int
 
 
-class Size(NamedTuple):
+class Preset(NamedTuple):
     """What suits texts of up to `targets` characters."""
 
     targets: float
@@ -35,25 +35,27 @@ class Size(NamedTuple):
 
 
 # short texts want noise: small batches, high rates, half of the units dropped; but dropout harms the tanh network everywhere
-SIZES = (
-    Size(2_000, 64, 0.5, {"lines": 8, "stream": 8}, 500, 8e-3),
-    Size(20_000, 128, 0.5, {"lines": 8, "stream": 8}, 2000, 8e-3),
-    Size(150_000, 128, 0.3, {"lines": 32, "stream": 16}, 3000, 4e-3),
-    Size(math.inf, 256, 0.3, {"lines": 128, "stream": 32}, 6000, 4e-3),
+PRESETS = (
+    Preset(2_000, 64, 0.5, {"lines": 8, "stream": 8}, 500, 8e-3),
+    Preset(20_000, 128, 0.5, {"lines": 8, "stream": 8}, 2000, 8e-3),
+    Preset(150_000, 128, 0.3, {"lines": 32, "stream": 16}, 3000, 4e-3),
+    Preset(math.inf, 256, 0.3, {"lines": 128, "stream": 32}, 6000, 4e-3),
 )
 
 
-def choose(settings: Settings, mode: str, targets: int, batches: Callable[[int, int], int]) -> Plan:
+def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int, int], int]) -> Hyperparameters:
     """The plan for a text of so many targets; `batches(batch, length)` counts the batches of one pass."""
-    size = size_of(targets)
+    size = preset_for(targets)
     batch = settings.batch or size.batch[mode]
     length = settings.length or (256 if mode == "lines" else 64)
     steps = settings.steps or size.steps
     if settings.epochs:
-        steps = number(f"--epochs {settings.epochs:g} makes steps", COUNT, math.ceil(settings.epochs * batches(batch, length)))
+        steps = check_number(
+            f"--epochs {settings.epochs:g} makes steps", COUNT, math.ceil(settings.epochs * batches(batch, length))
+        )
     default_dropout = 0.0 if settings.cell == "vanilla" else size.dropout
-    evaluate_every = settings.evaluate_every or max(1, steps // MEASUREMENTS)
-    return Plan(
+    evaluate_every = settings.evaluate_every or max(1, steps // EVALUATIONS)
+    return Hyperparameters(
         hidden=settings.hidden or size.hidden,
         dropout=default_dropout if settings.dropout is None else settings.dropout,
         batch=batch,
@@ -65,6 +67,6 @@ def choose(settings: Settings, mode: str, targets: int, batches: Callable[[int, 
     )
 
 
-def size_of(targets: int) -> Size:
+def preset_for(targets: int) -> Preset:
     """The row of SIZES for a text of so many targets."""
-    return next(size for size in SIZES if targets <= size.targets)
+    return next(size for size in PRESETS if targets <= size.targets)

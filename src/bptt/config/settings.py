@@ -87,7 +87,7 @@ class Settings:
     """Print a line of JSON for each piece of news, for programs."""
 
 
-NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
 COUNT: Rule = ("a whole number from 1 to 1,000,000,000", int, lambda value: 1 <= value <= 1_000_000_000)
@@ -129,7 +129,7 @@ def flag(name: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-")
 
 
-def nearest(name: str, names: list[str]) -> str:
+def closest_match(name: str, names: list[str]) -> str:
     """The name that was probably meant, or nothing."""
     return "".join(difflib.get_close_matches({"lr": "learning_rate"}.get(name, name), names, 1))
 
@@ -137,14 +137,14 @@ def nearest(name: str, names: list[str]) -> str:
 def from_flags(flags: dict[str, Any]) -> Settings:
     """Settings from keyword arguments that bear the flags' names; an unknown one is an InputError with the nearest name."""
     for name in flags:
-        if name not in NAMES:
-            near = nearest(name, list(NAMES))
-            hint = f"did you mean {near!r}?" if near else f"the settings are {', '.join(NAMES)}"
+        if name not in SETTING_NAMES:
+            near = closest_match(name, list(SETTING_NAMES))
+            hint = f"did you mean {near!r}?" if near else f"the settings are {', '.join(SETTING_NAMES)}"
             raise InputError(f"setting {name!r} is unknown: {hint}")
-    return check(Settings(**flags))
+    return validate(Settings(**flags))
 
 
-def check(settings: Settings, called: Callable[[str], str] = flag) -> Settings:
+def validate(settings: Settings, called: Callable[[str], str] = flag) -> Settings:
     """The same settings in plain Python types, or an InputError that names the first one out of its range as it is `called`.
 
     Plain, because a NumPy float64 would turn float32 weights into float64, and JSON has no word for it.
@@ -155,14 +155,16 @@ def check(settings: Settings, called: Callable[[str], str] = flag) -> Settings:
         name, value = field.name, getattr(settings, field.name)
         if value is not None or field.default is not None:
             plain[name] = (
-                number(called(name), RULES[name], value) if name in RULES else _choice(called(name), name, hints[name], value)
+                check_number(called(name), RULES[name], value)
+                if name in RULES
+                else _choice(called(name), name, hints[name], value)
             )
     if settings.steps is not None and settings.epochs is not None:
         raise InputError(f"{called('steps')} {settings.steps} and {called('epochs')} {settings.epochs}: give one of the two")
     return dataclasses.replace(settings, **plain)
 
 
-def number(name: str, rule: Rule, value: Any) -> Any:
+def check_number(name: str, rule: Rule, value: Any) -> Any:
     """The value as a plain number, or a word that the rule allows; an InputError where it does not keep to the rule."""
     expected, kind, fine = rule
     try:
@@ -174,7 +176,7 @@ def number(name: str, rule: Rule, value: Any) -> Any:
     raise InputError(f"{name} {value!r}: expected {expected}")
 
 
-def path(name: str, value: Any) -> Path:
+def check_path(name: str, value: Any) -> Path:
     """The value as a path, or an InputError where it is none."""
     if isinstance(value, str | os.PathLike):
         return Path(value)
@@ -183,7 +185,7 @@ def path(name: str, value: Any) -> Path:
 
 def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
     if name in ("out", "from_"):
-        return path(called, value)
+        return check_path(called, value)
     words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
     choices = [False, True] if bool in (kind, *get_args(kind)) else words
     with contextlib.suppress(ValueError):  # an array is in no list

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from bptt import files
-from bptt.config.defaults import Plan
-from bptt.config.settings import NAMES, Settings, check, flag, nearest
+from bptt.config.defaults import Hyperparameters
+from bptt.config.settings import SETTING_NAMES, Settings, closest_match, flag, validate
 from bptt.errors import InputError
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
 NOT_REPEATED = ("out", "epochs", "stop_after")  # of one session, or said in other words
 
 
-def chosen(named: str | Path | None, *, new: bool) -> Path | None:
+def find_file(named: str | Path | None, *, new: bool) -> Path | None:
     """The file that the command line reads: the one that was named, or for a new run the one of the usual name."""
     return Path(named) if named else DEFAULT if new and DEFAULT.exists() else None
 
@@ -29,13 +29,17 @@ def read(path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_bytes().decode("utf-8", "surrogateescape"))  # in a path, as written below
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
-        raise InputError(f"{path}: {files.reason(error)}: expected settings in TOML, as in: hidden = 128") from None
-    names = {"text": "text", **{flag(name).removeprefix("--"): name for name in NAMES}, **{name: name for name in NAMES}}
+        raise InputError(f"{path}: {files.describe_os_error(error)}: expected settings in TOML, as in: hidden = 128") from None
+    names = {
+        "text": "text",
+        **{flag(name).removeprefix("--"): name for name in SETTING_NAMES},
+        **{name: name for name in SETTING_NAMES},
+    }
     settings = {}
     for key, value in table.items():
         if key not in names:
-            near = nearest(key, list(names))
-            hint = f"did you mean {near!r}?" if near else f"the keys are text, {', '.join(NAMES)}"
+            near = closest_match(key, list(names))
+            hint = f"did you mean {near!r}?" if near else f"the keys are text, {', '.join(SETTING_NAMES)}"
             raise InputError(f"{path}: {key!r} is unknown: {hint}")
         if names[key] in settings:
             raise InputError(f"{path}: {key!r} is there already, written in another way: leave out one of the two")
@@ -43,17 +47,17 @@ def read(path: Path) -> dict[str, Any]:
     text = settings.pop("text", None)
     if text is not None and (not isinstance(text, str) or not text):
         raise InputError(f"{path}: text = {text!r}: expected a path, - or the name of a built-in text")
-    plain = check(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
+    plain = validate(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
     return {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
 
 
-def beside(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def read_beneath(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The table of a file beside what was told; steps or epochs that were told take the place of both."""
     theirs = ("steps", "epochs") if any(told.get(name) is not None for name in ("steps", "epochs")) else ()
     return {name: value for name, value in read(path).items() if name not in theirs}
 
 
-def to_toml(settings: Settings, plan: Plan, mode: str, source: str, validation: float) -> str:
+def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, validation: float) -> str:
     """The TOML from which a run can be repeated: what was set, and what was chosen.
 
     `source` finds the text again, or is empty; `validation` is the share of the text that is held out.

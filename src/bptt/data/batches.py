@@ -16,7 +16,7 @@ from bptt.data.sequences import Sequences, shuffled
 from bptt.errors import InputError
 
 WINDOW = 256  # steps evaluated at a time: bounds the memory, does not change the numbers
-TOGETHER = 1 << 16  # sequences of which the places are computed at a time
+GROUPED_AT_A_TIME = 1 << 16  # sequences of which the places are computed at a time
 
 
 class Window(NamedTuple):
@@ -49,15 +49,15 @@ class Batch(NamedTuple):
     window: Window
 
 
-def held(ids: HostArray, backend: Backend) -> Array | None:
+def ids_on_device(ids: HostArray, backend: Backend) -> Array | None:
     """The ids (N,) on the device for the length of a run; None for NumPy, and where they do not fit."""
     small = np.dtype(np.uint8 if ids.itemsize == 1 else np.int32)  # types in which every library can gather
     if backend.name == "numpy" or len(ids) * small.itemsize > backend.room():
         return None
-    return backend.xp.concat([backend.put(piece, small.name) for piece in token_store.pieces(ids)])
+    return backend.xp.concat([backend.put(piece, small.name) for piece in token_store.chunks(ids)])
 
 
-def reader(ids: HostArray, backend: Backend, on_device: Array | None = None) -> Callable[[Window], Batch]:
+def batch_reader(ids: HostArray, backend: Backend, on_device: Array | None = None) -> Callable[[Window], Batch]:
     """What makes the batch of a window of ids (N,) on the device, of those that `held` gave, or gives now."""
     put, near, xp = backend.put, _near(ids), backend.xp
 
@@ -72,11 +72,11 @@ def reader(ids: HostArray, backend: Backend, on_device: Array | None = None) -> 
 
     if backend.name == "numpy":
         return lambda window: batch(*near(window), window)
-    there = held(ids, backend) if on_device is None else on_device
+    there = ids_on_device(ids, backend) if on_device is None else on_device
     if there is not None:
         return lambda window: batch(there, put(window.columns), window)
 
-    on_host = reader(ids, select("numpy", backend.dtype))
+    on_host = batch_reader(ids, select("numpy", backend.dtype))
 
     def transferred(window: Window) -> Batch:
         x, y, mask, _ = on_host(window)
@@ -119,7 +119,7 @@ def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generato
         ends = np.cumsum(_windows_count(sequences.lengths[order], borders, length))
         group = int(np.searchsorted(ends, first, side="right"))  # groups to leave out
         first -= int(ends[group - 1]) if group else 0
-    many = max(1, TOGETHER // batch)
+    many = max(1, GROUPED_AT_A_TIME // batch)
     for some in range(group, len(borders) - 1, many):
         own = borders[some : some + many + 1]
         places, own = order[own[0] : own[-1]], own - own[0]

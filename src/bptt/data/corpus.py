@@ -13,7 +13,7 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.data import decoding, token_store
-from bptt.data.sequences import Sequences, lines, marks, one, shuffled, split_lines
+from bptt.data.sequences import Sequences, lines, marks, shuffled, single, split_lines
 from bptt.data.source import BUILT_IN, Source, fetch
 from bptt.data.token_store import Tokens
 from bptt.data.vocabulary import BYTES, Vocabulary, characters, code_points
@@ -68,7 +68,7 @@ def read(
     A str with a newline in it is the text itself, "-" is standard input, a name in `BUILT_IN` that text (write ./dinosaurs
     for a file of that name), and any other str a path. An iterable gives lines. For the byte vocabulary the bytes are taken
     as they are; otherwise they must be UTF-8 without NULs, a byte order mark is dropped, and "\r\n" and "\r" become "\n".
-    The ids of a large file are written into the cache folder, `token_store.folder()`, and found there the next time.
+    The ids of a large file are written into the cache folder, `token_store.cache_folder()`, and found there the next time.
 
     Raises:
         InputError: a source that cannot be read, is not UTF-8, holds nothing but white space, or has a character that the
@@ -90,13 +90,13 @@ def from_text(text: str | bytes, vocabulary: Vocabulary) -> Corpus:
     Raises:
         InputError: a character that the vocabulary does not have.
     """
-    return Corpus("text", "", "the text", token_store.together([vocabulary.encode(text)], vocabulary))
+    return Corpus("text", "", "the text", token_store.in_memory([vocabulary.encode(text)], vocabulary))
 
 
 def check_learnable(source: Corpus) -> None:
     """Raise an InputError for a text in which there is nothing to learn: fewer than two different symbols and the newline."""
     seen = np.zeros(len(source.vocabulary), bool)
-    for piece in token_store.pieces(source.ids):  # with a newline at the beginning
+    for piece in token_store.chunks(source.ids):  # with a newline at the beginning
         seen[piece] = True
     if seen.sum() < 3:
         raise InputError(f"{source.shown} holds one character only: {EXPECTED}")
@@ -157,7 +157,7 @@ def sequences(source: Corpus, mode: Mode) -> Sequences:
     """
     if mode not in ("lines", "stream"):
         raise InputError(f"mode {mode!r} is unknown: use lines or stream")
-    return lines(source.tokens) if mode == "lines" else one(source.ids, 0, len(source.ids) - 1)
+    return lines(source.tokens) if mode == "lines" else single(source.ids, 0, len(source.ids) - 1)
 
 
 def split(sequences: Sequences, fraction: float, rng: np.random.Generator) -> tuple[Sequences, Sequences]:
@@ -177,7 +177,7 @@ def split(sequences: Sequences, fraction: float, rng: np.random.Generator) -> tu
         start, rest = int(sequences.starts[0]), targets - size
         if size < 2:
             return sequences, sequences[:0]
-        return one(sequences.ids, start, rest), one(sequences.ids, start + rest, size)
+        return single(sequences.ids, start, rest), single(sequences.ids, start + rest, size)
     count = min(round(fraction * len(sequences)), max(0, len(sequences) - 1))
     held = np.zeros(len(sequences), bool)
     held[shuffled(len(sequences), rng)[:count]] = True
@@ -211,7 +211,7 @@ def _kept(found: Source, given: Vocabulary | None) -> Tokens | None:
         for _ in found.pieces():
             pass
     for key in (_key(found, None), _key(found, given)):
-        if kept := token_store.find(key, given):
+        if kept := token_store.load(key, given):
             return kept
     return None
 
@@ -234,8 +234,8 @@ def _encoded(found: Source, given: Vocabulary | None) -> Tokens:
         raise InputError(f"{found.shown}: {known.complaint(decoding.characters(found))}")
     ids = map(known.encode, pieces())
     if not found.large:
-        return token_store.together(ids, known)
-    return token_store.keep(_key(found, None if known == own else known), ids, size, known, found.shown)
+        return token_store.in_memory(ids, known)
+    return token_store.save(_key(found, None if known == own else known), ids, size, known, found.shown)
 
 
 def _key(found: Source, vocabulary: Vocabulary | None) -> str:
@@ -259,7 +259,7 @@ def _marks(source: Corpus) -> Iterator[tuple[HostArray, HostArray]]:
 def _texts(ids: HostArray, vocabulary: Vocabulary) -> Iterator[str]:
     """Pieces of the text of ids, none of them empty."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")  # for bytes: a character may begin in the piece before
-    for piece in itertools.chain(token_store.pieces(ids), [ids[:0]]):
+    for piece in itertools.chain(token_store.chunks(ids), [ids[:0]]):
         if vocabulary.symbols is None:
             text = decoder.decode(piece.tobytes(), final=not len(piece))
         else:

@@ -11,12 +11,12 @@ from bptt.data.batches import WINDOW, Window
 from bptt.data.sequences import Sequences
 from bptt.data.vocabulary import Vocabulary
 
-HELD_OUT_LINES = 64  # measured side by side
-HELD_OUT_STREAMS = 16  # that a stream is cut into to be measured
-MOST_HELD_OUT = 100_000  # characters, where the share is not given: measuring them ten times takes some seconds
+VALIDATION_LINES = 64  # measured side by side
+VALIDATION_STREAMS = 16  # that a stream is cut into to be measured
+MAX_VALIDATION = 100_000  # characters, where the share is not given: measuring them ten times takes some seconds
 
 
-class Data(NamedTuple):
+class Dataset(NamedTuple):
     """Sequences of ids (n + 1,), to learn from and to measure on."""
 
     name: str
@@ -35,7 +35,7 @@ class Position(NamedTuple):
     batch: int
 
 
-def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary: Vocabulary | None = None) -> Data:
+def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary: Vocabulary | None = None) -> Dataset:
     """The text of a source that `corpus.read` understands, split by `rng`; a vocabulary that is given is kept to.
 
     Raises:
@@ -45,47 +45,47 @@ def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary:
     corpus.check_learnable(source)
     mode = settings.mode or corpus.choose_mode(source)
     sequences = corpus.sequences(source, mode)
-    share = share_held_out(settings, targets(sequences))
+    share = validation_share(settings, count_targets(sequences))
     if mode == "lines" and len(sequences) == 1:  # part of a line is not a line
         share = 0.0
     parts = corpus.split(sequences, share, rng)
-    return Data(source.name, source.source, source.sha256, source.vocabulary, mode, *parts)
+    return Dataset(source.name, source.source, source.sha256, source.vocabulary, mode, *parts)
 
 
-def share_held_out(settings: Settings, targets: int) -> float:
+def validation_share(settings: Settings, targets: int) -> float:
     """The share of a text of so many targets that is held out."""
-    return min(0.1, MOST_HELD_OUT / targets) if settings.validation is None else settings.validation
+    return min(0.1, MAX_VALIDATION / targets) if settings.validation is None else settings.validation
 
 
-def generator(seed: int, *use: int) -> np.random.Generator:
+def make_rng(seed: int, *use: int) -> np.random.Generator:
     """Random numbers for one use: 0 the split, 1 the first weights, 2 and an epoch its order, 3 and a step its dropout."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=use))
 
 
-def targets(sequences: Sequences) -> int:
+def count_targets(sequences: Sequences) -> int:
     """The number of characters to predict: those of a stream, or those and the end of each line."""
     return int(sequences.lengths.sum(dtype=np.int64))
 
 
-def contained(data: Data, texts: Iterable[str]) -> set[str]:
+def contained(data: Dataset, texts: Iterable[str]) -> set[str]:
     """Those of some texts that are lines of the text, held out or not, or in mode "stream" are anywhere in it."""
     return corpus.contained(data.training.ids, data.vocabulary, data.mode, texts)
 
 
-def widest(data: Data, batch: int, length: int) -> int:
+def max_columns(data: Dataset, batch: int, length: int) -> int:
     """How many sequences a batch can hold: `batch`, or fewer where the text is too short for so many."""
-    return min(batch, max(1, len(data.training) if data.mode == "lines" else targets(data.training) // length))
+    return min(batch, max(1, len(data.training) if data.mode == "lines" else count_targets(data.training) // length))
 
 
-def batches_in_epoch(data: Data, batch: int, length: int, seed: int, epoch: int = 0) -> int:
+def batches_in_epoch(data: Dataset, batch: int, length: int, seed: int, epoch: int = 0) -> int:
     """The number of batches of one pass over the training part."""
     if data.mode == "lines":
-        return batches.lines_count(data.training, batch, length, generator(seed, 2, epoch))
+        return batches.lines_count(data.training, batch, length, make_rng(seed, 2, epoch))
     return batches.stream_count(data.training, batch, length)
 
 
 def epochs(
-    data: Data, batch: int, length: int, seed: int, position: Position = Position(0, 0)
+    data: Dataset, batch: int, length: int, seed: int, position: Position = Position(0, 0)
 ) -> Iterator[tuple[Position, Window]]:
     """The windows of the batches from a position on, one pass over the training part after the other, for ever.
 
@@ -96,7 +96,7 @@ def epochs(
     while True:
         count = batches_in_epoch(data, batch, length, seed, epoch)
         if data.mode == "lines":
-            rng = generator(seed, 2, epoch)
+            rng = make_rng(seed, 2, epoch)
             part = batches.lines(data.training, batch, length, rng, first)
         else:
             part = batches.stream(data.training, batch, length, first)
@@ -105,8 +105,8 @@ def epochs(
         epoch, first = epoch + 1, 0
 
 
-def held_out_windows(data: Data) -> Iterator[Window]:
+def validation_windows(data: Dataset) -> Iterator[Window]:
     """The held-out part; a stream is cut into 16, which costs 15 beginnings and saves most of the time."""
     if data.mode == "lines":
-        return batches.lines(data.held_out, HELD_OUT_LINES, WINDOW, None)
-    return batches.stream(data.held_out, HELD_OUT_STREAMS, WINDOW)
+        return batches.lines(data.held_out, VALIDATION_LINES, WINDOW, None)
+    return batches.stream(data.held_out, VALIDATION_STREAMS, WINDOW)

@@ -38,7 +38,7 @@ class Sequences(Sequence[HostArray]):
         return Sequences(self.ids, self.starts[which], self.lengths[which])
 
 
-def one(ids: HostArray, start: int, targets: int) -> Sequences:
+def single(ids: HostArray, start: int, targets: int) -> Sequences:
     """A single sequence."""
     return Sequences(ids, _smallest(np.array([start])), _smallest(np.array([targets])))
 
@@ -73,7 +73,7 @@ def marks(ids: HostArray, vocabulary: Vocabulary) -> Iterator[tuple[HostArray, H
         ink = np.array([not bytes([byte]).isspace() for byte in range(256)])
     else:
         ink = np.array([not symbol.isspace() for symbol in vocabulary.symbols])
-    for piece in token_store.pieces(ids):
+    for piece in token_store.chunks(ids):
         yield piece == vocabulary.start, ink[piece]
 
 

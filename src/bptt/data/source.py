@@ -146,10 +146,10 @@ def _content(file: IO[bytes], shown: str, stack: contextlib.ExitStack, again: bo
         return piece
     if again:
         return file
-    with token_store.complaining(shown, len(piece)):
-        copy = stack.enter_context(token_store.spool())
+    with token_store.input_error_if_full(shown, len(piece)):
+        copy = stack.enter_context(token_store.temporary_file())
     while piece:
-        with token_store.complaining(shown, copy.tell() + len(piece)):
+        with token_store.input_error_if_full(shown, copy.tell() + len(piece)):
             copy.write(piece)
         piece = file.read(CHUNK)
     return copy

@@ -19,7 +19,7 @@ from bptt.backend import HostArray
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
 
-PIECE = 1 << 18  # ids worked on at a time
+CHUNK = 1 << 18  # ids worked on at a time
 _FORMAT = 1  # of the files
 
 
@@ -31,68 +31,68 @@ class Tokens(NamedTuple):
     sha256: str  # of the vocabulary and the ids: equal for equal texts
 
 
-def together(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Tokens:
+def in_memory(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Tokens:
     """The ids of a text, which come in pieces, in memory."""
     whole = np.concatenate(list(_between(ids, vocabulary)))
-    return Tokens(whole, vocabulary, _digest(vocabulary, pieces(whole)).hexdigest())
+    return Tokens(whole, vocabulary, _digest(vocabulary, chunks(whole)).hexdigest())
 
 
-def find(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
+def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
     """The ids kept under a key for a vocabulary, or for any; None where there are none, or what is there is damaged."""
-    path = folder() / key
+    path = cache_folder() / key
     try:
         fields = json.loads(path.with_suffix(".json").read_bytes())
         found, count, sha256 = Vocabulary.from_json(fields["symbols"]), fields["count"], fields["sha256"]
         if fields["format"] != _FORMAT or fields["dtype"] != found.dtype.name or vocabulary not in (None, found):
             return None
         with path.with_suffix(".ids").open("rb") as file:  # what is verified is what is mapped, whoever replaces the file
-            if _digest(found, iter(lambda: file.read(PIECE), b"")).hexdigest() != sha256:
+            if _digest(found, iter(lambda: file.read(CHUNK), b"")).hexdigest() != sha256:
                 return None
-            ids = mapped(file, _little(found))
+            ids = memory_map(file, _little(found))
         return Tokens(ids, found, sha256) if len(ids) == count else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def keep(key: str, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary, shown: str) -> Tokens:
+def save(key: str, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary, shown: str) -> Tokens:
     """The ids of a text, which come in pieces, `count` in all, written into the cache folder and mapped.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    with complaining(shown, (count + 2) * vocabulary.dtype.itemsize):
+    with input_error_if_full(shown, (count + 2) * vocabulary.dtype.itemsize):
         try:
-            _write(folder() / key, _between(ids, vocabulary), count + 2, vocabulary)
+            _write(cache_folder() / key, _between(ids, vocabulary), count + 2, vocabulary)
         except PermissionError:  # also where another process was faster: Windows replaces no file that is mapped
-            found = find(key, vocabulary)
+            found = load(key, vocabulary)
             if found is None:
                 raise
             return found
-        found = find(key, vocabulary)
+        found = load(key, vocabulary)
         if found is None:
             raise OSError("what is written there does not come back")
         return found
 
 
 @contextlib.contextmanager
-def complaining(shown: str, size: int) -> Iterator[None]:
+def input_error_if_full(shown: str, size: int) -> Iterator[None]:
     """Raise an InputError where `size` bytes of a text cannot be written into the cache folder."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"{shown}: {size:,} bytes cannot be written into {str(folder())!r} ({error.strerror or error}): "
+            f"{shown}: {size:,} bytes cannot be written into {str(cache_folder())!r} ({error.strerror or error}): "
             "set BPTT_CACHE to a folder that has room for them"
         ) from None
 
 
-def spool() -> IO[bytes]:
+def temporary_file() -> IO[bytes]:
     """A file in the cache folder that goes when it is closed."""
-    folder().mkdir(0o700, parents=True, exist_ok=True)
-    return tempfile.TemporaryFile(dir=folder())
+    cache_folder().mkdir(0o700, parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=cache_folder())
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     r"""Where the ids of large texts are kept: $BPTT_CACHE, else ~/.cache/bptt or what the system has in its place."""
     if chosen := os.environ.get("BPTT_CACHE"):
         return Path(chosen)
@@ -110,7 +110,7 @@ class Map(mmap.mmap):
     file: int  # descriptor
 
 
-def mapped(file: IO[bytes], dtype: np.dtype[Any]) -> HostArray:
+def memory_map(file: IO[bytes], dtype: np.dtype[Any]) -> HostArray:
     """All of a file as an array (n,) that is not writeable."""
     made = Map(file.fileno(), 0, access=mmap.ACCESS_READ)
     made.file = os.dup(file.fileno())
@@ -130,14 +130,14 @@ def reader(ids: HostArray) -> Callable[[int, int], HostArray]:
     return lambda start, stop: np.frombuffer(os.pread(file, (stop - start) * size, skipped + start * size), ids.dtype)
 
 
-def pieces(ids: HostArray) -> Iterator[HostArray]:
+def chunks(ids: HostArray) -> Iterator[HostArray]:
     """An array a piece at a time; the pages of a map are let go after each."""
-    for i in range(0, len(ids), PIECE):
-        yield ids[i : i + PIECE]
-        let_go(ids)
+    for i in range(0, len(ids), CHUNK):
+        yield ids[i : i + CHUNK]
+        release_pages(ids)
 
 
-def let_go(ids: HostArray) -> None:
+def release_pages(ids: HostArray) -> None:
     """Take the pages of a map out of this process; they come back from the system's cache when they are looked at."""
     base = _map(ids)
     if base is not None and hasattr(mmap, "MADV_DONTNEED"):

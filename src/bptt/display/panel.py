@@ -108,7 +108,7 @@ class Panel:
         return Group(*[*above, *curve, *state, *below][:height])
 
     def _curve(self, width: int, height: int) -> "list[Text]":
-        lines = plots.chart(self._history, width, height, plain=self._console.options.ascii_only)
+        lines = plots.text_chart(self._history, width, height, plain=self._console.options.ascii_only)
         if not lines:
             return []
         texts = [self._text(line.rstrip(), "cyan") for line in lines]

@@ -37,7 +37,7 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def curve(
+def save_curve(
     history: list[dict[str, Any]], path: Path, title: str, clip: float | None = None, figure: "Figure | None" = None
 ) -> "Figure":
     """Draw a run as a PNG of 900 x 900 pixels: losses in nats and bits per character, learning rate, gradient norm.
@@ -54,7 +54,7 @@ def curve(
     """
     from matplotlib import style
 
-    temporary = files.temporary(path)
+    temporary = files.temporary_path(path)
     try:
         # not what a user's matplotlibrc says; and hinting would take a tenth of the time
         with style.context(["default", {"text.hinting": "none"}]), warnings.catch_warnings():
@@ -79,7 +79,7 @@ def curve(
     return figure
 
 
-def chart(history: list[dict[str, Any]], width: int, height: int, plain: bool = False) -> list[str]:
+def text_chart(history: list[dict[str, Any]], width: int, height: int, plain: bool = False) -> list[str]:
     """The loss over the steps in `height` lines of `width` characters, from its least to its largest value, o where held out.
 
     All values are in it: where many share a column it spans them all. It is drawn in braille dots, or if `plain` in asterisks.

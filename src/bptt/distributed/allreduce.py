@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 from bptt.backend import Array, Backend
 from bptt.distributed import process_group, reduction
-from bptt.distributed.process_group import Ranks
+from bptt.distributed.process_group import ProcessGroup
 from bptt.errors import InputError
 
 
-class Link(NamedTuple):
+class AllReduce(NamedTuple):
     """The way from this process to the others, and back, for vectors (n,)."""
 
-    among: Ranks
+    among: ProcessGroup
     backend: Backend
     wire: Any  # with `Alltoall` and `Allgather` as an mpi4py communicator has them
     direct: bool  # whether it finds numbers where the backend has them, or on the host
@@ -28,7 +28,7 @@ class Link(NamedTuple):
         return "MPI from the GPU" if self.direct else "MPI by way of pinned memory" if self.backend.name == "cupy" else "MPI"
 
 
-def link(among: Ranks, backend: Backend, length: int, wire: Any = None) -> Link:
+def connect(among: ProcessGroup, backend: Backend, length: int, wire: Any = None) -> AllReduce:
     """The way by a wire for arrays on the device; by default MPI's, for such if it says that it reads a GPU's memory."""
     mpi = wire is None
     direct = not mpi or (among.cuda and backend.name == "cupy")
@@ -38,10 +38,10 @@ def link(among: Ranks, backend: Backend, length: int, wire: Any = None) -> Link:
         return backend.xp.zeros(shape, dtype=backend.dtype) if direct else backend.exchanged(shape)
 
     rows = zeros(), zeros(), zeros()
-    return Link(among, backend, among.comm if mpi else wire, direct, direct and mpi, length, rows)
+    return AllReduce(among, backend, among.comm if mpi else wire, direct, direct and mpi, length, rows)
 
 
-def between(among: Ranks, backend: Backend, length: int, *, nccl: bool) -> Link | None:
+def connect_all(among: ProcessGroup, backend: Backend, length: int, *, nccl: bool) -> AllReduce | None:
     """The link between processes that train together, all of which call this; None where there is one.
 
     Raises:
@@ -50,28 +50,28 @@ def between(among: Ranks, backend: Backend, length: int, *, nccl: bool) -> Link 
     if among.size == 1:
         return None
     if not nccl:
-        return link(among, backend, length)
+        return connect(among, backend, length)
     from bptt.distributed import nccl as wires  # needs CuPy
 
-    devices = process_group.each(among, wires.device())
+    devices = process_group.all_gather(among, wires.device_id())
     for number, device in enumerate(devices):
         if (first := devices.index(device)) < number:
             same = f"processes {first} and {number} have the same GPU"
             raise process_group.agreed(
                 among, InputError(f"--nccl: {same}: start one process for each GPU, or with --nccl=false")
             )
-    return link(
-        among, backend, length, wires.Communicator(among.rank, among.size, lambda value: process_group.same(among, value))
+    return connect(
+        among, backend, length, wires.Communicator(among.rank, among.size, lambda value: process_group.broadcast(among, value))
     )
 
 
-def close(link: Link | None) -> None:
+def close(link: AllReduce | None) -> None:
     """Give up a link that is not used any more; all processes call this."""
     if link is not None and link.wire is not link.among.comm:
         link.wire.close()
 
 
-def refuse(among: Ranks, backend: Backend) -> None:
+def refuse_nccl(among: ProcessGroup, backend: Backend) -> None:
     """Raise an InputError where NCCL cannot be used in this process."""
     if among.size == 1:
         return
@@ -79,11 +79,11 @@ def refuse(among: Ranks, backend: Backend) -> None:
         raise InputError(f"--nccl: the backend is {backend.name}, and NCCL needs a GPU for each process: give --nccl=false")
     from bptt.distributed import nccl as wires
 
-    if obstacle := wires.obstacle():
+    if obstacle := wires.unavailable_reason():
         raise InputError(f"--nccl: {obstacle}, or give --nccl=false")
 
 
-def total(link: Link, arrays: Sequence[Array], present: list[int]) -> Array:
+def all_reduce(link: AllReduce, arrays: Sequence[Array], present: list[int]) -> Array:
     """The sum of the vectors (n,) of some processes, in the order of `sums`: the same bits everywhere.
 
     `arrays` (m,) or () are that of this process one behind the other; none, where it is not among those. Each process adds up
@@ -99,14 +99,16 @@ def total(link: Link, arrays: Sequence[Array], present: list[int]) -> Array:
             link.backend.fetch(array, flat[begin:end])
     _ready(link)
     link.wire.Alltoall(given, parts)
-    (own,) = reduction.added(lambda number: (parts[number],) if number in present else None, link.among.size) or (parts[0],)
+    (own,) = reduction.pairwise_sum(lambda number: (parts[number],) if number in present else None, link.among.size) or (
+        parts[0],
+    )
     _ready(link)
     link.wire.Allgather(own, found)
     whole = found.reshape(-1)[: link.length]
     return link.backend.xp.asarray(whole, copy=True) if link.direct else link.backend.send(whole)
 
 
-def _ready(link: Link) -> None:
+def _ready(link: AllReduce) -> None:
     """Let MPI find what the device has been asked for, of which it knows nothing."""
     if link.waits:
         link.backend.synchronise()

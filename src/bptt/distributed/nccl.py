@@ -11,7 +11,7 @@ with warnings.catch_warnings(action="ignore"):  # of a library that is missing: 
     from cupy.cuda import nccl
 
 
-def obstacle() -> str:
+def unavailable_reason() -> str:
     """Why NCCL cannot be used, with the remedy; empty where it is there."""
     if nccl.available:
         return ""
@@ -19,7 +19,7 @@ def obstacle() -> str:
     return f"NCCL cannot be loaded (remedy: pip install nvidia-nccl-cu{major})"
 
 
-def device() -> str:
+def device_id() -> str:
     """The GPU of this process, by a name that no other one of any machine has."""
     machine = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()  # NCCL is for Linux alone
     return f"{machine} {cupy.cuda.Device().pci_bus_id}"

@@ -18,11 +18,11 @@ from bptt.errors import InputError, OutOfSync
 
 T = TypeVar("T")
 
-LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # where launchers tell how many they start
+LAUNCHER_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # where launchers tell how many they start
 REMEDY = "pip install mpi4py mpich"
 
 
-class Ranks(NamedTuple):
+class ProcessGroup(NamedTuple):
     """A process among those that train together."""
 
     rank: int = 0
@@ -33,15 +33,15 @@ class Ranks(NamedTuple):
     cuda: bool = False  # whether MPI reads and writes the memory of a GPU
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def launched() -> int:
+def launched_processes() -> int:
     """How many processes a launcher says in the environment that it has started; 1 where there is none."""
-    return max((int(os.environ[name]) for name in LAUNCHED if os.environ.get(name, "").isdigit()), default=1)
+    return max((int(os.environ[name]) for name in LAUNCHER_VARIABLES if os.environ.get(name, "").isdigit()), default=1)
 
 
-def begin(*, asked: bool | None, problem: str = "") -> Ranks:
+def init_process_group(*, asked: bool | None, problem: str = "") -> ProcessGroup:
     """Where this process is among those that a launcher started.
 
     Alone where it is not asked for, and where nothing is said of it and no launcher has left a trace in the environment.
@@ -50,9 +50,9 @@ def begin(*, asked: bool | None, problem: str = "") -> Ranks:
     Raises:
         InputError: MPI is not installed, or is not the one of the launcher; in all processes, where one has a problem.
     """
-    told = launched()
+    told = launched_processes()
     if asked is False or (asked is None and told == 1):
-        return ALONE
+        return SINGLE_PROCESS
     try:
         with warnings.catch_warnings(action="ignore"):  # of what is refused below
             from mpi4py import MPI
@@ -64,10 +64,10 @@ def begin(*, asked: bool | None, problem: str = "") -> Ranks:
         other = f"the launcher started {told} processes, and MPI knows of {comm.size}"
         raise InputError(f"{other}: use the launcher of the MPI that mpi4py was built for (remedy: {REMEDY}, then its mpiexec)")
     if comm.size == 1:
-        return ALONE
+        return SINGLE_PROCESS
     machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    ranks = Ranks(comm.rank, comm.size, machine.rank, machine.size, comm, reads_cuda(MPI.COMM_WORLD.Get_info()))
-    for number, other in enumerate(each(ranks, problem)):
+    ranks = ProcessGroup(comm.rank, comm.size, machine.rank, machine.size, comm, reads_cuda(MPI.COMM_WORLD.Get_info()))
+    for number, other in enumerate(all_gather(ranks, problem)):
         if other:
             raise agreed(ranks, InputError(other if number == 0 else f"process {number} of {ranks.size}: {other}"))
     return ranks
@@ -80,7 +80,7 @@ def reads_cuda(about: Any) -> bool:
 
 
 @contextlib.contextmanager
-def ending_together(ranks: Ranks) -> Iterator[None]:
+def abort_all_on_error(ranks: ProcessGroup) -> Iterator[None]:
     """Whatever ends this process in here ends them all: the others would wait for it for ever."""
     if ranks.size == 1:
         yield
@@ -102,24 +102,24 @@ def ending_together(ranks: Ranks) -> Iterator[None]:
         ranks.comm.Abort(code)
 
 
-def same(ranks: Ranks, value: T) -> T:
+def broadcast(ranks: ProcessGroup, value: T) -> T:
     """The value of process 0."""
     found: T = value if ranks.size == 1 else ranks.comm.bcast(value)
     return found
 
 
-def each(ranks: Ranks, value: T) -> list[T]:
+def all_gather(ranks: ProcessGroup, value: T) -> list[T]:
     """The values of all processes, in their order."""
     return [value] if ranks.size == 1 else list(ranks.comm.allgather(value))
 
 
-def gathered(ranks: Ranks, value: T) -> list[T] | None:
+def gather(ranks: ProcessGroup, value: T) -> list[T] | None:
     """The values of all processes, in their order, in process 0 alone."""
     found: list[T] | None = [value] if ranks.size == 1 else ranks.comm.gather(value)
     return found
 
 
-def one_after_another(ranks: Ranks, function: Callable[[], T]) -> T:
+def rank_0_then_others(ranks: ProcessGroup, function: Callable[[], T]) -> T:
     """What a function gives, called by process 0 first, then by the others.
 
     An InputError or an ArithmeticError (a run that diverged) of any of them is raised in all.
@@ -135,29 +135,29 @@ def one_after_another(ranks: Ranks, function: Callable[[], T]) -> T:
 
     if ranks.size == 1:
         return function()
-    problem = same(ranks, attempt() if ranks.rank == 0 else None)
+    problem = broadcast(ranks, attempt() if ranks.rank == 0 else None)
     if problem is None and ranks.rank:
         problem = attempt()
-    for number, other in enumerate(each(ranks, problem)):
+    for number, other in enumerate(all_gather(ranks, problem)):
         if other is not None:
             raise agreed(ranks, other if number == 0 else type(other)(f"process {number} of {ranks.size}: {other}"))
     return found[0]
 
 
-def agreed(ranks: Ranks, error: InputError | ArithmeticError) -> InputError | ArithmeticError:
+def agreed(ranks: ProcessGroup, error: InputError | ArithmeticError) -> InputError | ArithmeticError:
     """An error that all processes raise, and process 0 tells: with marks for those who catch it."""
     vars(error).update(agreed=True, told=ranks.rank > 0)
     return error
 
 
-def first(ranks: Ranks, function: Callable[[], T]) -> T | None:
+def on_rank_0(ranks: ProcessGroup, function: Callable[[], T]) -> T | None:
     """What a function gives, called by process 0 alone; its InputError or ArithmeticError is raised in all."""
-    return one_after_another(ranks, function if ranks.rank == 0 else lambda: None)
+    return rank_0_then_others(ranks, function if ranks.rank == 0 else lambda: None)
 
 
-def check_alike(ranks: Ranks, facts: dict[str, str]) -> None:
+def assert_same(ranks: ProcessGroup, facts: dict[str, str]) -> None:
     """Raise an InputError in all processes where they are not about to do the same, in number, type or text."""
-    first, *others = each(ranks, facts)
+    first, *others = all_gather(ranks, facts)
     for number, other in enumerate(others, 1):
         for name, value in first.items():
             if other[name] != value:
@@ -165,9 +165,9 @@ def check_alike(ranks: Ranks, facts: dict[str, str]) -> None:
                 raise agreed(ranks, InputError(f"{difference}: start all of them with the same command, packages and files"))
 
 
-def check_parameters(ranks: Ranks, theta: HostArray) -> None:
+def assert_in_sync(ranks: ProcessGroup, theta: HostArray) -> None:
     """Raise OutOfSync where the parameters (P,) are not the same bits in all processes."""
-    found = each(ranks, checksum(theta))
+    found = all_gather(ranks, checksum(theta))
     if len(set(found)) > 1:
         raise OutOfSync(f"the parameters of {ranks.size} processes are not the same any more (checksums {found})")
 
@@ -177,6 +177,6 @@ def checksum(array: HostArray) -> int:
     return zlib.crc32(array.tobytes())
 
 
-def noted(ranks: Ranks, signals: list[str]) -> list[str]:
+def all_signals(ranks: ProcessGroup, signals: list[str]) -> list[str]:
     """The signals that have arrived at any process, those of process 0 first."""
-    return signals if ranks.size == 1 else [name for names in each(ranks, list(signals)) for name in names]
+    return signals if ranks.size == 1 else [name for names in all_gather(ranks, list(signals)) for name in names]

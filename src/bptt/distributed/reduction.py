@@ -11,22 +11,22 @@ from typing import TypeVar
 
 from bptt.backend import Array
 
-Sums = TypeVar("Sums", bound=tuple[Array, ...])
+Arrays = TypeVar("Arrays", bound=tuple[Array, ...])
 
 
-def divide(count: int, processes: int) -> bool:
+def is_divisible(count: int, processes: int) -> bool:
     """Whether so many shares can be dealt out to processes, and the order of the sums stay."""
-    return fitting(count, processes) == count
+    return round_up(count, processes) == count
 
 
-def fitting(count: int, processes: int) -> int:
+def round_up(count: int, processes: int) -> int:
     """So many shares, or the next larger number that processes can divide: as many each, and that a power of two."""
     return count if processes == 1 else processes << (-(-count // processes) - 1).bit_length()
 
 
-def added(
-    share: Callable[[int], Sums | None], count: int, first: int = 0, step: int | None = None, end: int | None = None
-) -> Sums | None:
+def pairwise_sum(
+    share: Callable[[int], Arrays | None], count: int, first: int = 0, step: int | None = None, end: int | None = None
+) -> Arrays | None:
     """What shares `first`, `first` + `step` and so on give, element by element, added up; None for nothing.
 
     Without `step` it is that of all of them. Those from `end` on give nothing.
@@ -34,15 +34,15 @@ def added(
     end = count if end is None else end
     if step is None:
         step = count // (count & -count)  # without its factors of 2
-        return reduce(_plus, (added(share, count, one, step, end) for one in range(min(step, end))))
+        return reduce(_plus, (pairwise_sum(share, count, one, step, end) for one in range(min(step, end))))
     if first >= end:
         return None
     if step == count:
         return share(first)
-    return _plus(added(share, count, first, 2 * step, end), added(share, count, first + step, 2 * step, end))
+    return _plus(pairwise_sum(share, count, first, 2 * step, end), pairwise_sum(share, count, first + step, 2 * step, end))
 
 
-def _plus(one: Sums | None, other: Sums | None) -> Sums | None:
+def _plus(one: Arrays | None, other: Arrays | None) -> Arrays | None:
     if one is None or other is None:
         return other if one is None else one
     return type(one)(a + b for a, b in zip(one, other))

@@ -18,7 +18,7 @@ RECORD = ("text", "step", "held_out")  # of the record of the training, which ha
 
 def new_file(path: str | os.PathLike[str]) -> Path:
     """The path of a file that does not exist yet, or an InputError."""
-    target = settings.path("path", path)
+    target = settings.check_path("path", path)
     if os.path.lexists(target):
         raise InputError(f"{target}: something is there already: name a new file, or move the old one away")
     return target
@@ -30,13 +30,13 @@ def write_file(target: Path, data: bytes) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.replace(target, data)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise SaveError(f"{target}: {len(data):,} bytes cannot be written: {files.reason(error)}") from error
+        raise SaveError(f"{target}: {len(data):,} bytes cannot be written: {files.describe_os_error(error)}") from error
 
 
 def host_params(saved: Checkpoint) -> model.Params:
     """The parameters of a checkpoint as a tree of host arrays."""
     shapes = model.shapes(saved.config)
-    params: model.Params = tree.rebuild(shapes, iter([saved.weights[name] for name, _ in tree.leaves(shapes)]))
+    params: model.Params = tree.unflatten(shapes, iter([saved.weights[name] for name, _ in tree.named_leaves(shapes)]))
     return params
 
 

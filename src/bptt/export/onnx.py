@@ -42,7 +42,7 @@ def _graph(saved: Checkpoint) -> Any:
     from onnx import helper
 
     config = saved.config
-    host = tree.transform(lambda a: np.asarray(a, np.float32), common.host_params(saved))
+    host = tree.tree_map(lambda a: np.asarray(a, np.float32), common.host_params(saved))
     fields, kind = model.CELLS[config.cell].State._fields, onnx.TensorProto.FLOAT
     constants: dict[str, HostArray] = {
         "direction": np.array([1], np.int64),

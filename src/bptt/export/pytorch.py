@@ -23,10 +23,10 @@ from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export import pytorch_header
 from bptt.export.common import METADATA_KEY, host_params, metadata_json, new_file, write_file
-from bptt.export.pytorch_header import WIDTH, Known, Shapes
+from bptt.export.pytorch_header import BYTES_PER_NUMBER, Metadata, Shapes
 from bptt.nn import model, tree
 
-PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a layer
+TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a layer
 
 
 def to_torch(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
@@ -39,13 +39,13 @@ def to_torch(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         SaveError: the file cannot be written; nothing of it is left.
     """
     target = new_file(path)
-    named = _named(host_params(saved)).items()
+    named = _torch_names(host_params(saved)).items()
     arrays = {name: np.asarray(array, order="C") for name, array in named}  # safetensors scrambles others
     np.empty(3 * sum(array.nbytes for array in arrays.values()), np.uint8)  # a MemoryError, where safetensors ends the process
     data = bytes(safetensors.numpy.save(arrays, {METADATA_KEY: metadata_json(saved)}))
     header = int.from_bytes(data[:8], "little")
-    if header > checkpoint_format.LARGEST_HEADER:
-        most = f"at most {checkpoint_format.LARGEST_HEADER:,} can be read again"
+    if header > checkpoint_format.MAX_HEADER_BYTES:
+        most = f"at most {checkpoint_format.MAX_HEADER_BYTES:,} can be read again"
         raise InputError(f"{target}: symbols and initial states take {header:,} bytes, {most}: export a smaller model")
     write_file(target, data)
 
@@ -64,7 +64,7 @@ def from_torch(
         ModelFileError: no such file, one that is damaged or forged, numbers other than float32 or float64, symbols that are
             missing, unusable, or not as many as the network has.
     """
-    place = settings.path("path", path)
+    place = settings.check_path("path", path)
     try:
         return _read(place, symbols, mode)
     except InvalidFile as problem:
@@ -75,24 +75,24 @@ def from_torch(
 
 def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None) -> Checkpoint:
     """The model of a file, every claim of its header checked before the rest is read."""
-    head, kinds, shapes, about = pytorch_header.header(place)
+    head, kinds, shapes, about = pytorch_header.read_header(place)
     if "layers.0.Waa" in shapes:
         raise InvalidFile("holds weights by the names of bptt, not of PyTorch: load the folder that it is in")
     if about is not None:
         if symbols is not None or mode is not None:
             raise InvalidFile("says its symbols and mode itself: leave out --symbols and --mode")
-        known = pytorch_header.told(about)
+        known = pytorch_header.parse_metadata(about)
     elif symbols is None or mode is None:
         raise InvalidFile(
             "does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
         )
     else:
-        known = Known(pytorch_header.ordered(symbols), mode, {}, None, None)
-    config = pytorch_header.config(shapes, known)
-    expected: Shapes = {name: tuple(shape) for name, shape in _named(model.shapes(config)).items()}
-    pytorch_header.check(kinds, shapes, expected)
-    whole = len(head) + WIDTH[kinds["decoder.bias"]] * sum(map(math.prod, expected.values()))
-    if whole > system.physical():
+        known = Metadata(pytorch_header.symbol_order(symbols), mode, {}, None, None)
+    config = pytorch_header.infer_config(shapes, known)
+    expected: Shapes = {name: tuple(shape) for name, shape in _torch_names(model.shapes(config)).items()}
+    pytorch_header.check_tensors(kinds, shapes, expected)
+    whole = len(head) + BYTES_PER_NUMBER[kinds["decoder.bias"]] * sum(map(math.prod, expected.values()))
+    if whole > system.physical_memory():
         raise InvalidFile(f"has {whole:,} bytes, more than this machine has memory")
     data = files.read(Path(os.path.realpath(place)), whole, whole)
     if not data.startswith(head):
@@ -102,30 +102,30 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
         if not np.isfinite(array).all():
             raise InvalidFile(f"{name} holds numbers that are not finite")
     with np.errstate(over="ignore"):  # of a sum of biases or a forged state: told in words
-        weights = dict(tree.leaves(_params(arrays, config, known)))
+        weights = dict(tree.named_leaves(_params(arrays, config, known)))
     checkpoint_format.check_weights(weights, config)
     vocabulary = Vocabulary(None if known.symbols is None else tuple(sorted(known.symbols)))
     return Checkpoint(config, known.mode, vocabulary, known.record, weights)
 
 
-def _named(params: model.Params) -> dict[str, Any]:
+def _torch_names(params: model.Params) -> dict[str, Any]:
     """PyTorch's name of each array of a model or, given the tree of their shapes (lists), of each shape."""
     found: dict[str, Any] = {}
     for layer, p in enumerate(params.layers):
         second = p.b if isinstance(p.b, list) else np.zeros_like(p.b)
         if hasattr(p, "ban") and second is not p.b:
             second[-len(p.ban) :] = p.ban
-        found |= {f"rnn.{part}_l{layer}": array for part, array in zip(PARTS, (p.Wax, p.Waa, p.b, second))}
+        found |= {f"rnn.{part}_l{layer}": array for part, array in zip(TORCH_NAMES, (p.Wax, p.Waa, p.b, second))}
     return {**found, "decoder.weight": params.Wya, "decoder.bias": params.by}
 
 
-def _params(arrays: dict[str, HostArray], config: model.Config, known: Known) -> model.Params:
+def _params(arrays: dict[str, HostArray], config: model.Config, known: Metadata) -> model.Params:
     """The arrays of a model, given those of PyTorch's network; symbols come into sorted order."""
     cell, layers = model.CELLS[config.cell], []
     symbols = range(256) if known.symbols is None else known.symbols
     order = np.array(sorted(range(len(symbols)), key=symbols.__getitem__))
     for layer in range(config.layers):
-        Wax, Waa, first, second = (arrays[f"rnn.{part}_l{layer}"] for part in PARTS)
+        Wax, Waa, first, second = (arrays[f"rnn.{part}_l{layer}"] for part in TORCH_NAMES)
         Wax = Wax if layer else Wax[:, order]
         b = np.where(second == 0, first, first + second)  # where nothing is added, not even the sign of a zero changes
         if config.cell == "gru":
@@ -133,11 +133,11 @@ def _params(arrays: dict[str, HostArray], config: model.Config, known: Known) ->
             layers.append(cell.Params(Wax, Waa, np.concatenate([b[:n], first[n:]]), second[n:]))
         else:
             layers.append(cell.Params(Wax, Waa, b))
-    initial = () if known.states is None else _initial(known.states, config, Waa.dtype)
+    initial = () if known.states is None else _initial_states(known.states, config, Waa.dtype)
     return model.Params(tuple(layers), initial, arrays["decoder.weight"][order], arrays["decoder.bias"][order])
 
 
-def _initial(states: Any, config: model.Config, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+def _initial_states(states: Any, config: model.Config, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     """The initial states, one per layer, given the lists of their numbers."""
     State, H = model.CELLS[config.cell].State, config.hidden
 

@@ -20,14 +20,16 @@ from bptt.export.common import FORMAT, METADATA_KEY, RECORD, SHAPE
 from bptt.nn import model
 
 CELLS = {module.GATES: name for name, module in model.CELLS.items()}  # by the blocks of rows
-WIDTH = {"F32": 4, "F64": 8}  # bytes of a number
-MOST_NESTED = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a layer, a thousand layers and the read-out
-MADE = "expected a file of bptt export, or of safetensors.torch.save_file(network.state_dict(), FILE)"
-BUILD = "expected rnn, a torch.nn.RNN, GRU or LSTM with biases and in one direction, and decoder, a torch.nn.Linear, alone"
+BYTES_PER_NUMBER = {"F32": 4, "F64": 8}  # bytes of a number
+MAX_NESTING = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a layer, a thousand layers and the read-out
+EXPECTED_FILE = "expected a file of bptt export, or of safetensors.torch.save_file(network.state_dict(), FILE)"
+EXPECTED_NETWORK = (
+    "expected rnn, a torch.nn.RNN, GRU or LSTM with biases and in one direction, and decoder, a torch.nn.Linear, alone"
+)
 Shapes = dict[str, tuple[int, ...]]
 
 
-class Known(NamedTuple):
+class Metadata(NamedTuple):
     """What the tensors do not say of a model."""
 
     symbols: list[str] | None  # in the order of their ids; None: the 256 bytes of UTF-8
@@ -37,27 +39,27 @@ class Known(NamedTuple):
     shape: tuple[Any, ...] | None  # what the file claims of `SHAPE`
 
 
-def header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
+def read_header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
     """The first bytes of a file, up to its tensors, the types and shapes of these, and what bptt export said about them."""
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
-            raise InvalidFile(f"is not a regular file: {MADE}")
+            raise InvalidFile(f"is not a regular file: {EXPECTED_FILE}")
         with open(place, "rb") as file:
             head = file.read(8)
             length = int.from_bytes(head, "little")
-            if len(head) < 8 or length > checkpoint_format.LARGEST_HEADER:
-                raise InvalidFile(f"does not begin like a safetensors file, or has too large a header: {MADE}")
+            if len(head) < 8 or length > checkpoint_format.MAX_HEADER_BYTES:
+                raise InvalidFile(f"does not begin like a safetensors file, or has too large a header: {EXPECTED_FILE}")
             head += file.read(length)
     except (FileNotFoundError, NotADirectoryError):
-        raise InvalidFile(f"no such file: {MADE}") from None
+        raise InvalidFile(f"no such file: {EXPECTED_FILE}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InvalidFile(f"cannot be read: {files.reason(error)}") from None
+        raise InvalidFile(f"cannot be read: {files.describe_os_error(error)}") from None
     try:
-        found = files.parse(head[8:], MOST_NESTED)
+        found = files.parse_json(head[8:], MAX_NESTING)
         if not isinstance(found, dict):
             raise InvalidFile("is no object")
     except InvalidFile as problem:
-        raise InvalidFile(f"its header {problem}: {MADE}") from None
+        raise InvalidFile(f"its header {problem}: {EXPECTED_FILE}") from None
     metadata = found.pop("__metadata__", None)
     about = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     kinds, shapes = dict[str, str](), Shapes()
@@ -70,23 +72,23 @@ def header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
     return head, kinds, shapes, None if about is None else str(about)
 
 
-def told(about: str) -> Known:
+def parse_metadata(about: str) -> Metadata:
     """What bptt export said about the tensors."""
     try:
-        value = files.parse(about.encode("utf-8", "surrogatepass"), MOST_NESTED)
+        value = files.parse_json(about.encode("utf-8", "surrogatepass"), MAX_NESTING)
         if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
             raise InvalidFile(f"has format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
         match value:
             case {"format": _, "mode": mode, "symbols": symbols, "states": states, "record": dict(record)}:
                 Vocabulary.from_json(symbols)
                 few = {name: record[name] for name in RECORD if name in record}
-                return Known(symbols, mode, few, states, tuple(value.get(name) for name in SHAPE))
+                return Metadata(symbols, mode, few, states, tuple(value.get(name) for name in SHAPE))
         raise InvalidFile(f"is not what bptt export says: {checkpoint_format.DAMAGED}")
     except (InvalidFile, InputError) as problem:
         raise InvalidFile(f"its metadata: {problem}") from None
 
 
-def ordered(symbols: str | os.PathLike[str]) -> list[str] | None:
+def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
     """Symbols in the order of their ids, None for the 256 bytes: given as they are, or in a JSON file, as in `from_torch`.
 
     Raises:
@@ -96,10 +98,10 @@ def ordered(symbols: str | os.PathLike[str]) -> list[str] | None:
         return None
     shown, found = "--symbols", list[Any](symbols) if isinstance(symbols, str) else []
     if START not in found:
-        place = settings.path("--symbols", symbols)
+        place = settings.check_path("--symbols", symbols)
         shown = f"--symbols {place}"
         try:
-            found = files.parse(files.read(Path(os.path.realpath(place)), checkpoint_format.LARGEST_JSON), 1)
+            found = files.parse_json(files.read(Path(os.path.realpath(place)), checkpoint_format.MAX_JSON_BYTES), 1)
         except (InvalidFile, ValueError) as problem:  # ValueError: a NUL in the path
             given = "expected a JSON file with a list of them, bytes, or the symbols themselves, the newline among them"
             raise ModelFileError(f"{shown}: {problem}: {given}") from None
@@ -115,17 +117,17 @@ def ordered(symbols: str | os.PathLike[str]) -> list[str] | None:
     return found
 
 
-def config(shapes: Shapes, known: Known) -> model.Config:
+def infer_config(shapes: Shapes, known: Metadata) -> model.Config:
     """The model that has such tensors."""
     waa, wya = shapes.get("rnn.weight_hh_l0", ()), shapes.get("decoder.weight", ())
     cells = [name for gates, name in CELLS.items() if len(waa) == 2 and waa[0] == gates * waa[1] > 0]
     if not cells:
         build = "[H, H] of a torch.nn.RNN, [3H, H] of a GRU or [4H, H] of an LSTM"
-        raise InvalidFile(f"rnn.weight_hh_l0 is {list(waa) or 'nothing'}, expected {build}: {BUILD}")
+        raise InvalidFile(f"rnn.weight_hh_l0 is {list(waa) or 'nothing'}, expected {build}: {EXPECTED_NETWORK}")
     symbols = 256 if known.symbols is None else len(known.symbols)
     if wya[:1] != (symbols,):
         raise InvalidFile(
-            f"decoder.weight is {list(wya) or 'nothing'}, expected a row for each of {symbols:,} symbols: {BUILD}"
+            f"decoder.weight is {list(wya) or 'nothing'}, expected a row for each of {symbols:,} symbols: {EXPECTED_NETWORK}"
         )
     layers = next(layer for layer in itertools.count() if f"rnn.weight_hh_l{layer}" not in shapes)
     shape = {"cell": cells[0], "hidden": waa[1], "layers": layers}
@@ -135,16 +137,16 @@ def config(shapes: Shapes, known: Known) -> model.Config:
     return checkpoint_format.configuration({"model": whole, "mode": known.mode, "record": known.record})[0]
 
 
-def check(kinds: dict[str, str], shapes: Shapes, expected: Shapes) -> None:
+def check_tensors(kinds: dict[str, str], shapes: Shapes, expected: Shapes) -> None:
     """Refuse tensors that are not those of a model."""
     for name in sorted(expected.keys() | shapes.keys()):
         if name not in shapes:
-            raise InvalidFile(f"has no {name}: {BUILD}")
+            raise InvalidFile(f"has no {name}: {EXPECTED_NETWORK}")
         if name not in expected:
-            raise InvalidFile(f"has {name!r:.60}, too: {BUILD}")
+            raise InvalidFile(f"has {name!r:.60}, too: {EXPECTED_NETWORK}")
         if shapes[name] != expected[name]:
             raise InvalidFile(f"{name} is {list(shapes[name])}, expected {list(expected[name])}")
-        if kinds[name] not in WIDTH or kinds[name] != kinds["decoder.bias"]:
+        if kinds[name] not in BYTES_PER_NUMBER or kinds[name] != kinds["decoder.bias"]:
             raise InvalidFile(
                 f"{name} is {kinds[name]:.20}, expected all F32 or all F64: call network.float() before it is saved"
             )

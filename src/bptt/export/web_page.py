@@ -24,8 +24,8 @@ def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
     """
     target = common.new_file(path)
     config = saved.config
-    leaves = [(name, np.asarray(saved.weights[name], "<f4")) for name, _ in tree.leaves(model.shapes(config))]
-    size = f"{config.layers} x {config.hidden} units, {tree.count(model.shapes(config)):,} parameters"
+    leaves = [(name, np.asarray(saved.weights[name], "<f4")) for name, _ in tree.named_leaves(model.shapes(config))]
+    size = f"{config.layers} x {config.hidden} units, {tree.num_elements(model.shapes(config)):,} parameters"
     known = {
         "title": f"{saved.record.get('text', 'bptt')}: {WRITTEN[saved.mode]} that a network invents",
         "about": f"{config.cell}, {size}, {config.vocabulary} symbols. It runs in this page; nothing is sent anywhere.",

@@ -42,11 +42,13 @@ class Evaluation:
 
 def evaluate(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> Evaluation:
     """The cross-entropy of a model over batches on the device, the state carried where a batch goes on from the one before."""
-    nats, characters = measure(config, params, backend, batches)
+    nats, characters = batch_nats(config, params, backend, batches)
     return Evaluation(math.fsum(nats), characters)
 
 
-def measure(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> tuple[list[float], int]:
+def batch_nats(
+    config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]
+) -> tuple[list[float], int]:
     """The sums of -log p that an `evaluate` is the sum of, one for each batch, and how many targets there are in all."""
     states = None
     sums: list[Array] = []
@@ -55,7 +57,7 @@ def measure(config: model.Config, params: model.Params, backend: Backend, batche
         for batch in batches:
             start = None if batch.window.start else states
             logits, states = model.forward(config, params, batch.x, start)[:2]  # the Cache would take memory
-            states = tree.transform(lambda a: namespace(a).asarray(a, copy=True), states)  # views would keep all steps
+            states = tree.tree_map(lambda a: namespace(a).asarray(a, copy=True), states)  # views would keep all steps
             nats = loss.nats(logits, batch.y) * batch.mask
             sums.append(namespace(nats).sum(nats))
             characters += batch.window.targets

@@ -19,11 +19,11 @@ from bptt.export import EXPORTERS, ExportFormat, pytorch
 from bptt.inference import generate, scoring
 from bptt.inference.evaluation import Evaluation, evaluate
 from bptt.inference.generate import Unknown
-from bptt.inference.scoring import MANY, Score
+from bptt.inference.scoring import LINES_AT_A_TIME, Score
 from bptt.nn import model, tree
 
-BATCH = 1024  # texts written at a time: bounds the memory
-ROUNDS = 50  # batches drawn in search of texts that are new
+BATCH_SIZE = 1024  # texts written at a time: bounds the memory
+MAX_ROUNDS = 50  # batches drawn in search of texts that are new
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -65,8 +65,8 @@ class LanguageModel:
         Raises:
             InputError: an argument out of its range, or a prompt with characters the model does not know.
         """
-        count = settings.number("count", settings.COUNT, count)
-        task = generate.task(
+        count = settings.check_number("count", settings.COUNT, count)
+        task = generate.make_request(
             self.vocabulary,
             self.mode,
             temperature=temperature,
@@ -82,8 +82,8 @@ class LanguageModel:
         parts = (self.config, self.params, self.backend, self.vocabulary)
 
         def texts(first: int) -> list[str]:
-            pieces = [(place, min(BATCH, first + count - place)) for place in range(first, first + count, BATCH)]
-            return [text for piece in pieces for text in generate.texts(*parts, task, *piece)]
+            pieces = [(place, min(BATCH_SIZE, first + count - place)) for place in range(first, first + count, BATCH_SIZE)]
+            return [text for piece in pieces for text in generate.generate_texts(*parts, task, *piece)]
 
         if not callable(without):
             known = frozenset(without)
@@ -91,7 +91,7 @@ class LanguageModel:
                 return texts(0)
             without = known.intersection
         found: dict[str, None] = {}  # in order, each once
-        for first in range(0, ROUNDS * count, count):
+        for first in range(0, MAX_ROUNDS * count, count):
             drawn = texts(first)
             leave = set(without(drawn))
             found.update(dict.fromkeys(text for text in drawn if text not in leave))
@@ -116,7 +116,7 @@ class LanguageModel:
         Raises:
             InputError: as `sample` does, at once.
         """
-        task = generate.task(
+        task = generate.make_request(
             self.vocabulary,
             self.mode,
             temperature=temperature,
@@ -128,7 +128,7 @@ class LanguageModel:
             stop=stop,
             unknown=unknown,
         )
-        return generate.characters(self.config, self.params, self.backend, self.vocabulary, task)
+        return generate.stream_text(self.config, self.params, self.backend, self.vocabulary, task)
 
     def next(self, prompt: str = "", *, temperature: float = 1.0, unknown: Unknown = "error") -> list[tuple[str, float]]:
         r"""Every character with its probability of coming next after `prompt`, the most likely first.
@@ -138,9 +138,9 @@ class LanguageModel:
         Raises:
             InputError: an argument out of its range, or a prompt with characters the model does not know.
         """
-        temperature = settings.number("temperature", settings.NOT_BELOW_ZERO, temperature)
-        ids = generate.beginning(self.vocabulary, self.mode, prompt, unknown)
-        return generate.following(self.config, self.params, self.backend, self.vocabulary, ids, temperature)
+        temperature = settings.check_number("temperature", settings.NOT_BELOW_ZERO, temperature)
+        ids = generate.prompt_ids(self.vocabulary, self.mode, prompt, unknown)
+        return generate.next_symbols(self.config, self.params, self.backend, self.vocabulary, ids, temperature)
 
     def score(self, text: str) -> float:
         """The nats of a text, -log p: of every character and, in lines mode, of the end of each line.
@@ -157,7 +157,7 @@ class LanguageModel:
         lines: str | bytes | Iterable[str | bytes],
         *,
         unknown: Unknown = "error",
-        together: int = MANY,
+        together: int = LINES_AT_A_TIME,
     ) -> Iterator[Score]:
         """The score of each line of a text, or of an iterable, by itself: as `score` of that line, and of each character.
 
@@ -168,11 +168,11 @@ class LanguageModel:
             InputError: a line with characters the model does not know, unless `unknown` is "skip", which leaves it out.
         """
         generate.check_unknown(unknown)
-        together = settings.number("together", settings.COUNT, together)
+        together = settings.check_number("together", settings.COUNT, together)
         if isinstance(lines, str | bytes):
             lines = lines.split("\n") if isinstance(lines, str) else lines.split(b"\n")
         parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)
-        return scoring.scores(*parts, lines, unknown, together)
+        return scoring.score_lines(*parts, lines, unknown, together)
 
     def evaluate(self, text: str | bytes | Corpus) -> Evaluation:
         """The cross-entropy of a text, read as the model was trained: each line by itself, or as one stream.
@@ -190,7 +190,7 @@ class LanguageModel:
         sequences = sequences.take(sequences.lengths > 0)
         if not sequences:
             raise InputError("nothing to evaluate: expected text that is more than white space")
-        read = batches.reader(sequences.ids, self.backend)
+        read = batches.batch_reader(sequences.ids, self.backend)
         return evaluate(self.config, self.params, self.backend, map(read, batches.lines(sequences, 64, WINDOW, None)))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -199,7 +199,7 @@ class LanguageModel:
         Raises:
             InputError: the folder exists already or cannot be written.
         """
-        store.write(settings.path("folder", folder), self.to_checkpoint())
+        store.write(settings.check_path("folder", folder), self.to_checkpoint())
 
     def export(self, format: ExportFormat, path: str | os.PathLike[str]) -> None:
         """Write the model into a new file for another program.
@@ -218,7 +218,7 @@ class LanguageModel:
 
     def to_checkpoint(self) -> Checkpoint:
         """The model with its weights on the host."""
-        weights = {name: self.backend.get(array) for name, array in tree.leaves(self.params)}
+        weights = {name: self.backend.get(array) for name, array in tree.named_leaves(self.params)}
         return Checkpoint(self.config, self.mode, self.vocabulary, self.record, weights)
 
     def __repr__(self) -> str:
@@ -227,7 +227,7 @@ class LanguageModel:
         text, held_out = self.record.get("text", "?"), self.record.get("held_out")
         measured = "" if held_out is None else f", {held_out:.4f} nats per held-out character"
         return (
-            f"<bptt.LanguageModel: {c.cell}, {c.layers} x {c.hidden} units, {tree.count(model.shapes(c)):,} parameters, "
+            f"<bptt.LanguageModel: {c.cell}, {c.layers} x {c.hidden} units, {tree.num_elements(model.shapes(c)):,} parameters, "
             f"{len(self.vocabulary)} symbols, trained on {text!r} ({self.mode}){measured}; {self.backend}>"
         )
 
@@ -247,15 +247,15 @@ def load(
         CheckpointError: a folder that holds no model, or a damaged one.
         InputError: an unknown backend or dtype.
     """
-    _, saved = run_folder.read(settings.path("folder", folder))
+    _, saved = run_folder.read_checkpoint(settings.check_path("folder", folder))
     stored = str(next(iter(saved.weights.values())).dtype)
-    return restored(saved, backends.select(backend, dtype or stored, require=require_backend))
+    return model_from_checkpoint(saved, backends.select(backend, dtype or stored, require=require_backend))
 
 
-def restored(saved: Checkpoint, backend: Backend) -> LanguageModel:
+def model_from_checkpoint(saved: Checkpoint, backend: Backend) -> LanguageModel:
     """The model of a checkpoint."""
     shapes = model.shapes(saved.config)
-    params = tree.rebuild(shapes, iter([backend.put(saved.weights[name]) for name, _ in tree.leaves(shapes)]))
+    params = tree.unflatten(shapes, iter([backend.put(saved.weights[name]) for name, _ in tree.named_leaves(shapes)]))
     return LanguageModel(saved.config, saved.vocabulary, saved.mode, params, backend, saved.record)
 
 
@@ -274,4 +274,4 @@ def from_torch(
             missing, unusable, or not as many as the network has.
     """
     saved = pytorch.from_torch(path, symbols=symbols, mode=mode)
-    return restored(saved, backends.select("numpy", str(saved.weights["Wya"].dtype)))
+    return model_from_checkpoint(saved, backends.select("numpy", str(saved.weights["Wya"].dtype)))

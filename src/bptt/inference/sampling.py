@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from bptt.backend import Array, device, namespace, widest
+from bptt.backend import Array, device, namespace, widest_float
 
 NOTHING = -750.0  # of which exp is 0
 
 
-class Choice(NamedTuple):
+class SamplingOptions(NamedTuple):
     """How the next character is chosen."""
 
     temperature: float = 1.0  # 0: always the most likely
@@ -15,7 +15,7 @@ class Choice(NamedTuple):
     top_p: float | None = None  # only the smallest set of the most likely that is so probable
 
 
-def weights(logits: Array, choice: Choice) -> Array:
+def unnormalized_probabilities(logits: Array, choice: SamplingOptions) -> Array:
     """What each next character weighs (B, V): its probability times a factor of its row, given logits (B, V).
 
     All is computed in float64, where the device has it.
@@ -23,7 +23,7 @@ def weights(logits: Array, choice: Choice) -> Array:
     fewest that weigh `top_p` of all together (Holtzman et al. 2020, arXiv 1904.09751).
     """
     xp, where = namespace(logits), device(logits)
-    kind = widest(xp, where)
+    kind = widest_float(xp, where)
     if choice.temperature == 0:
         ids = xp.arange(logits.shape[1], dtype=xp.int64, device=where)
         return xp.astype(ids == xp.reshape(xp.argmax(logits, axis=1), (-1, 1)), kind)
@@ -44,7 +44,7 @@ def weights(logits: Array, choice: Choice) -> Array:
     return xp.take_along_axis(heaviest, xp.argsort(order, axis=1), axis=1)
 
 
-def draw(w: Array, u: Array) -> Array:
+def inverse_cdf(w: Array, u: Array) -> Array:
     """One id (B,) for each row of weights (B, V), by the inverse of the distribution function at u (B,) from [0, 1)."""
     xp = namespace(w)
     c = xp.cumulative_sum(w, axis=1)  # the product below is less than the last of these, as u is below 1

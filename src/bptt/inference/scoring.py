@@ -16,11 +16,11 @@ from bptt.data.sequences import Sequences
 from bptt.data.source import fetch
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
-from bptt.inference.generate import Unknown, names
+from bptt.inference.generate import Unknown, symbol_names
 from bptt.nn import loss, model
 
 BATCH = 64  # sequences measured side by side
-MANY = 1024  # lines taken at a time
+LINES_AT_A_TIME = 1024  # lines taken at a time
 SHOWN = 10  # unknown characters that a message lists
 
 
@@ -43,7 +43,7 @@ class Score(NamedTuple):
         return self.nats / len(self.each)
 
 
-def lines(source: str, vocabulary: Vocabulary) -> Iterator[str | bytes]:
+def read_lines(source: str, vocabulary: Vocabulary) -> Iterator[str | bytes]:
     """The lines of a text that `corpus.read` understands, one after the other, without their newlines; as bytes for bytes.
 
     Raises:
@@ -67,7 +67,7 @@ def _split(pieces: Iterable[AnyStr], newline: AnyStr) -> Iterator[AnyStr]:
         yield rest
 
 
-def scores(
+def score_lines(
     config: model.Config,
     params: model.Params,
     backend: Backend,
@@ -79,11 +79,11 @@ def scores(
 ) -> Iterator[Score]:
     """The score of each line that is not blank, `together` lines at a time; with `unknown` "skip", of each that is known."""
     numbered = enumerate(lines, 1)
-    shown = names(vocabulary)
+    shown = symbol_names(vocabulary)
     while some := list(islice(numbered, together)):
         fine = _fine([(number, line) for number, line in some if _is_ink(number, line, vocabulary)], vocabulary, unknown)
         sequences = _sequences([line for _, line in fine], vocabulary, mode)
-        for (number, line), ids, nats in zip(fine, sequences, each(config, params, backend, sequences)):
+        for (number, line), ids, nats in zip(fine, sequences, token_nats(config, params, backend, sequences)):
             text = line if isinstance(line, str) else line.decode("utf-8", "backslashreplace")
             yield Score(number, text, [shown[i] for i in ids[1:].tolist()], nats.tolist())
 
@@ -125,9 +125,9 @@ def _sequences(lines: list[str | bytes], vocabulary: Vocabulary, mode: Mode) -> 
     return Sequences(ids, ends[:-1], np.diff(ends) - (mode == "stream"))
 
 
-def each(config: model.Config, params: model.Params, backend: Backend, sequences: Sequences) -> list[HostArray]:
+def token_nats(config: model.Config, params: model.Params, backend: Backend, sequences: Sequences) -> list[HostArray]:
     """The nats of every target (n,) of each sequence of ids (n + 1,), n >= 1: -log p, as `evaluation.evaluate` sums them up."""
-    read = batches.reader(sequences.ids, backend)
+    read = batches.batch_reader(sequences.ids, backend)
     nats: list[HostArray] = [np.empty(0)] * len(sequences)
     order = np.argsort(-sequences.lengths.astype(np.int64), kind="stable")  # those of like length together: little padding
     for first in range(0, len(order), BATCH):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
 from bptt.nn import initializers, linear
-from bptt.nn.ops import outer, sigmoid, total, transposed
+from bptt.nn.ops import bias_grad, contiguous_transpose, outer_sum, sigmoid
 
 GATES = 3  # blocks of H rows in Wax, Waa and b
 
@@ -81,14 +81,14 @@ def run_backward(
     """Gradients with respect to x, a0, Wax, Waa, b and ban, given da (T, B, H) and, from after T, da_next (B, H)."""
     dz, dq, da0 = recurrence_backward(da, a, ru, n, p, da_next, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
-    return dx, da0, dWax, outer(dq, a[:-1, ...]), db, total(dq[:, :, 2 * n.shape[2] :])
+    return dx, da0, dWax, outer_sum(dq, a[:-1, ...]), db, bias_grad(dq[:, :, 2 * n.shape[2] :])
 
 
 @accelerated
 def recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> tuple[Array, Array, Array, Array]:
     """a (T+1, B, H), the gates r, u (T, B, 2H), n and p = Waa_n a_{t-1} + ban (T, B, H), given z (T, B, 3H) and a0 (B, H)."""
     xp, H = namespace(z), a0.shape[1]
-    WaaT = transposed(Waa, z.shape[0])
+    WaaT = contiguous_transpose(Waa, z.shape[0])
     a: list[Array] = [a0]
     ru: list[Array] = []
     n: list[Array] = []

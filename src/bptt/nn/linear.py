@@ -2,7 +2,7 @@
 
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
-from bptt.nn.ops import one_hot, outer, rows, total
+from bptt.nn.ops import bias_grad, flatten_time, one_hot, outer_sum
 
 
 def forward(W: Array, x: Array, b: Array) -> Array:
@@ -14,7 +14,7 @@ def backward(W: Array, x: Array, dz: Array) -> tuple[Array | None, Array, Array]
     """Gradients with respect to x (None for tokens), W and b, given dz (T, B, N)."""
     if x.ndim == 3:
         return affine_backward(W, x, dz)
-    dW = outer(dz, one_hot(x, W.shape[1], W))
+    dW = outer_sum(dz, one_hot(x, W.shape[1], W))
     return None, dW, namespace(W).sum(dW, axis=1)  # every step is in one column of dW: a shorter sum than that of dz
 
 
@@ -29,12 +29,12 @@ def embedded(W: Array, x: Array, b: Array) -> Array:
 def affine(W: Array, x: Array, b: Array) -> Array:
     """W x + b for vectors x."""
     xp = namespace(W)
-    return xp.reshape(xp.matmul(rows(x), W.T) + b, (x.shape[0], x.shape[1], W.shape[0]))
+    return xp.reshape(xp.matmul(flatten_time(x), W.T) + b, (x.shape[0], x.shape[1], W.shape[0]))
 
 
 @accelerated
 def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]:
     """Gradients with respect to x, W and b for vectors x."""
     xp = namespace(W)
-    dx = xp.reshape(xp.matmul(rows(dz), W), x.shape)
-    return dx, outer(dz, x), total(dz)
+    dx = xp.reshape(xp.matmul(flatten_time(dz), W), x.shape)
+    return dx, outer_sum(dz, x), bias_grad(dz)

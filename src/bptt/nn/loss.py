@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from bptt.backend import Array, device, namespace
 from bptt.dispatch import accelerated
-from bptt.nn.ops import one_hot, rows
+from bptt.nn.ops import flatten_time, one_hot
 
 
 class Cache(NamedTuple):
@@ -48,7 +48,7 @@ def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> 
 def cross_entropy_backward(p: Array, y: Array, weight: Array) -> Array:
     """(p - one_hot(y)) times the weight of each target, (T, B, V)."""
     xp = namespace(p)
-    d = (rows(p) - one_hot(y, p.shape[2], p)) * xp.reshape(weight, (-1, 1))
+    d = (flatten_time(p) - one_hot(y, p.shape[2], p)) * xp.reshape(weight, (-1, 1))
     return xp.reshape(d, p.shape)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
 from bptt.nn import initializers, linear
-from bptt.nn.ops import outer, sigmoid, transposed
+from bptt.nn.ops import contiguous_transpose, outer_sum, sigmoid
 
 GATES = 4  # blocks of H rows in Wax, Waa and b
 
@@ -80,14 +80,14 @@ def run_backward(
     """Gradients with respect to x, a0, c0, Wax, Waa and b, given da (T, B, H) and, from after T, da_next, dc_next (B, H)."""
     dz, da0, dc0 = recurrence_backward(da, c, gates, da_next, dc_next, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
-    return dx, da0, dc0, dWax, outer(dz, a[:-1, ...]), db
+    return dx, da0, dc0, dWax, outer_sum(dz, a[:-1, ...]), db
 
 
 @accelerated
 def recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> tuple[Array, Array, Array]:
     """a and c (T+1, B, H) and the gates i, f, g, o (T, B, 4H), given z (T, B, 4H), a0 and c0 (B, H)."""
     xp, H = namespace(z), a0.shape[1]
-    WaaT = transposed(Waa, z.shape[0])
+    WaaT = contiguous_transpose(Waa, z.shape[0])
     a: list[Array] = [a0]
     c: list[Array] = [c0]
     gates: list[Array] = []

@@ -8,15 +8,15 @@ from bptt.backend import Array, device, namespace
 from bptt.nn import gru, initializers, linear, loss, lstm, tree, vanilla
 from bptt.nn.ops import spectral_radius
 
-Cell = Literal["vanilla", "gru", "lstm"]
-CELLS: dict[Cell, Any] = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
+CellName = Literal["vanilla", "gru", "lstm"]
+CELLS: dict[CellName, Any] = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
 
 
 @dataclass(frozen=True)
 class Config:
     """What fixes the shapes of a model."""
 
-    cell: Cell
+    cell: CellName
     vocabulary: int  # V
     hidden: int  # H
     layers: int = 1
@@ -86,7 +86,7 @@ def initial_states(config: Config, params: Params, batch: int) -> tuple[Any, ...
     """The states, one per layer, that a batch of new texts begins with; arrays (B, H)."""
     xp, shape = namespace(params.Wya), (batch, config.hidden)
     if params.initial:
-        return tuple(tree.transform(lambda a: xp.broadcast_to(a, shape), state) for state in params.initial)
+        return tuple(tree.tree_map(lambda a: xp.broadcast_to(a, shape), state) for state in params.initial)
     zero = xp.zeros(shape, dtype=params.Wya.dtype, device=device(params.Wya))
     State = CELLS[config.cell].State
     return (State(*[zero] * len(State._fields)),) * config.layers
@@ -99,11 +99,11 @@ def forward(
 
     `states` None begins a text. `keep` holds the dropout masks (B, H), one per layer, applied to what leaves the layer.
     """
-    a, after, cache = run(config, params, x, states, keep)
+    a, after, cache = run_layers(config, params, x, states, keep)
     return linear.forward(params.Wya, a, params.by), after, cache
 
 
-def run(
+def run_layers(
     config: Config, params: Params, x: Array, states: tuple[Any, ...] | None, keep: tuple[Array, ...]
 ) -> tuple[Array, tuple[Any, ...], Cache]:
     """The layers without the read-out: what it sees (T, B, H), the next states, and the Cache."""
@@ -137,13 +137,13 @@ def backward(
         layers.append(dparams)
         dbefore.append(dstate)
     dstates = tuple(dbefore[::-1])
-    dinitial = tree.transform(lambda d: xp.sum(d, axis=0), dstates) if params.initial else ()
+    dinitial = tree.tree_map(lambda d: xp.sum(d, axis=0), dstates) if params.initial else ()
     if not cache.fresh:  # the states came from the steps before
-        dinitial = tree.transform(xp.zeros_like, dinitial)
+        dinitial = tree.tree_map(xp.zeros_like, dinitial)
     return Params(tuple(layers[::-1]), dinitial, dWya, dby), dstates
 
 
-def loss_and_gradient(
+def loss_and_grad(
     config: Config,
     params: Params,
     x: Array,

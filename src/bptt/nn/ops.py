@@ -4,24 +4,24 @@ from bptt.backend import Array, device, namespace
 from bptt.dispatch import accelerated
 
 
-def rows(x: Array) -> Array:
+def flatten_time(x: Array) -> Array:
     """The rows (T*B, N) of an array (T, B, N): what one large matrix product wants."""
     return namespace(x).reshape(x, (-1, x.shape[-1]))
 
 
 @accelerated
-def outer(d: Array, x: Array) -> Array:
+def outer_sum(d: Array, x: Array) -> Array:
     """The sum over all steps of the outer products of d (T, B, M) and x (T, B, N), (M, N): the gradient of W in d = W x."""
-    return namespace(d).matmul(rows(d).T, rows(x))
+    return namespace(d).matmul(flatten_time(d).T, flatten_time(x))
 
 
 @accelerated
-def total(x: Array) -> Array:
+def bias_grad(x: Array) -> Array:
     """The sum over all steps of x (T, B, N), (N,): the gradient of a bias."""
-    return namespace(x).sum(rows(x), axis=0)
+    return namespace(x).sum(flatten_time(x), axis=0)
 
 
-def transposed(W: Array, uses: int) -> Array:
+def contiguous_transpose(W: Array, uses: int) -> Array:
     """W.T, laid out row by row if it is used more than once: a product reads that 1.2 to 4 times faster than the view."""
     if uses == 1:
         return W.T
@@ -29,9 +29,9 @@ def transposed(W: Array, uses: int) -> Array:
     return xp.reshape(xp.reshape(W.T, (-1,)), (W.shape[1], W.shape[0]))
 
 
-def by_columns(W: Array) -> Array:
+def column_major(W: Array) -> Array:
     """The same matrix laid out column by column, so that W.T and its rows are read in order; a vector as it is."""
-    return transposed(W, 2).T if W.ndim == 2 else W
+    return contiguous_transpose(W, 2).T if W.ndim == 2 else W
 
 
 @accelerated

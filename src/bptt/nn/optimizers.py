@@ -18,7 +18,7 @@ class State(NamedTuple):
     v: Array  # (P,): running mean, or sum, of its square
 
 
-def start(theta: Array) -> State:
+def init_state(theta: Array) -> State:
     """The state before the first update."""
     zero = namespace(theta).zeros_like(theta)
     return State(namespace(theta).sum(zero), zero, zero)  # a sum of zeros: a 0-d zero of their type and device
@@ -48,11 +48,11 @@ def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
 
 def sgd(theta: Array, d: Array, state: State, rate: Array | float) -> tuple[Array, State]:
     """Plain stochastic gradient descent."""
-    return along(theta, d, rate), State(state.t + 1.0, state.m, state.v)
+    return sgd_update(theta, d, rate), State(state.t + 1.0, state.m, state.v)
 
 
 @accelerated
-def along(theta: Array, d: Array, rate: Array | float) -> Array:
+def sgd_update(theta: Array, d: Array, rate: Array | float) -> Array:
     """A step from theta against d."""
     return theta - rate * d
 
@@ -60,7 +60,7 @@ def along(theta: Array, d: Array, rate: Array | float) -> Array:
 def momentum(theta: Array, d: Array, state: State, rate: Array | float, *, mu: float = 0.9) -> tuple[Array, State]:
     """Heavy-ball momentum (Polyak 1964): Sutskever et al. (2013), equations 1 and 2, but the rate outside of the memory."""
     m = mu * state.m + d
-    return along(theta, m, rate), State(state.t + 1.0, m, state.v)
+    return sgd_update(theta, m, rate), State(state.t + 1.0, m, state.v)
 
 
 def adagrad(theta: Array, d: Array, state: State, rate: Array | float, *, eps: float = 1e-10) -> tuple[Array, State]:
@@ -93,12 +93,12 @@ def adam(
     Both betas are above 0 and below 1.
     """
     t = state.t + 1.0
-    theta, m, v = moments(theta, d, state.m, state.v, t, rate, beta1, beta2, eps, weight_decay)
+    theta, m, v = adam_update(theta, d, state.m, state.v, t, rate, beta1, beta2, eps, weight_decay)
     return theta, State(t, m, v)
 
 
 @accelerated
-def moments(
+def adam_update(
     theta: Array,
     d: Array,
     m: Array,

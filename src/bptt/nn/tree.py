@@ -8,57 +8,57 @@ from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
 
 
-def leaves(tree: Any, name: str = "") -> list[tuple[str, Array]]:
+def named_leaves(tree: Any, name: str = "") -> list[tuple[str, Array]]:
     """Every array of nested tuples with its dotted name, in their order: `layers.0.Waa`."""
     if not isinstance(tree, tuple):
         return [(name, tree)]
     keys = getattr(tree, "_fields", range(len(tree)))
-    return [leaf for key, branch in zip(keys, tree) for leaf in leaves(branch, f"{name}.{key}" if name else str(key))]
+    return [leaf for key, branch in zip(keys, tree) for leaf in named_leaves(branch, f"{name}.{key}" if name else str(key))]
 
 
-def flat(tree: Any) -> list[Array]:
+def leaves(tree: Any) -> list[Array]:
     """Every array of nested tuples, in their order."""
     if not isinstance(tree, tuple):
         return [tree]
-    return [array for branch in tree for array in flat(branch)]
+    return [array for branch in tree for array in leaves(branch)]
 
 
-def rebuild(tree: Any, arrays: Any) -> Any:
+def unflatten(tree: Any, arrays: Any) -> Any:
     """A tree of the same build whose arrays are the next ones of the iterator `arrays`."""
     if not isinstance(tree, tuple):
         return next(arrays)
-    branches = [rebuild(branch, arrays) for branch in tree]
+    branches = [unflatten(branch, arrays) for branch in tree]
     return tree._make(branches) if hasattr(tree, "_make") else tuple(branches)
 
 
-def transform(function: Callable[..., Array], *trees: Any) -> Any:
+def tree_map(function: Callable[..., Array], *trees: Any) -> Any:
     """The tree with `function` applied to every array; or several of the same build, to the arrays in the same place."""
-    return rebuild(trees[0], map(function, *map(flat, trees)))
+    return unflatten(trees[0], map(function, *map(leaves, trees)))
 
 
-def pack(tree: Any) -> Array:
+def ravel(tree: Any) -> Array:
     """All arrays of a tree as one vector (P,)."""
-    return strung(*flat(tree))
+    return concatenate(*leaves(tree))
 
 
 @accelerated
-def strung(*arrays: Array) -> Array:
+def concatenate(*arrays: Array) -> Array:
     """The elements of all arrays in a row."""
     xp = namespace(arrays[0])
     return xp.concat([xp.reshape(array, (-1,)) for array in arrays])
 
 
-def unpack(vector: Array, shapes: Any) -> Any:
+def unravel(vector: Array, shapes: Any) -> Any:
     """The tree whose arrays are the pieces of the vector (P,), given the tree of their shapes (lists)."""
     xp, start, pieces = namespace(vector), 0, []
-    for shape in flat(shapes):
+    for shape in leaves(shapes):
         stop = start + math.prod(shape)
         piece = vector[start:stop]
         pieces.append(xp.reshape(piece, tuple(shape)) if len(shape) > 1 else piece)
         start = stop
-    return rebuild(shapes, iter(pieces))
+    return unflatten(shapes, iter(pieces))
 
 
-def count(shapes: Any) -> int:
+def num_elements(shapes: Any) -> int:
     """The number of elements of all arrays, given the tree of their shapes (lists)."""
-    return sum(math.prod(shape) for shape in flat(shapes))
+    return sum(math.prod(shape) for shape in leaves(shapes))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
 from bptt.nn import initializers, linear
-from bptt.nn.ops import outer, transposed
+from bptt.nn.ops import contiguous_transpose, outer_sum
 
 GATES = 1  # blocks of H rows in Wax, Waa and b
 
@@ -65,14 +65,14 @@ def run_backward(Wax: Array, Waa: Array, b: Array, x: Array, a: Array, da: Array
     """Gradients with respect to x, a0, Wax, Waa and b, given da (T, B, H) and, from after the last step, da_next (B, H)."""
     dz, da0 = recurrence_backward(da, a, da_next, Waa)  # the only sequential part
     dx, dWax, db = linear.backward(Wax, x, dz)
-    return dx, da0, dWax, outer(dz, a[:-1, ...]), db
+    return dx, da0, dWax, outer_sum(dz, a[:-1, ...]), db
 
 
 @accelerated
 def recurrence(z: Array, Waa: Array, a0: Array) -> Array:
     """States a_0 .. a_T (T+1, B, H) of a_t = tanh(z_t + Waa a_{t-1}), given z (T, B, H) and a0 (B, H)."""
     xp = namespace(z)
-    WaaT = transposed(Waa, z.shape[0])
+    WaaT = contiguous_transpose(Waa, z.shape[0])
     a = [a0]
     for t in range(z.shape[0]):
         a.append(xp.tanh(z[t, ...] + a[-1] @ WaaT))

@@ -14,7 +14,7 @@ from bptt.backend import HostArray
 from bptt.checkpoint import run_folder
 from bptt.config.settings import from_flags
 from bptt.data import corpus
-from bptt.data.dataset import generator, prepare
+from bptt.data.dataset import make_rng, prepare
 from bptt.data.sequences import Sequences
 from bptt.display.text import printable
 from bptt.errors import CheckpointError, InputError
@@ -24,7 +24,7 @@ from bptt.inference.language_model import LanguageModel
 from bptt.inspect import Activations
 from bptt.nn import model, tree
 from bptt.report import figures
-from bptt.report.units import telling
+from bptt.report.units import most_informative
 
 LENGTH = 600  # characters that are looked at
 LINES = 40  # at most
@@ -83,7 +83,7 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
         radii=figures.radii(steps, found, _blocks(trained)),
         samples=_samples(history),
         where=looked.where,
-        units=[{**unit._asdict(), "runs": _runs(names[1:], unit.values[1:])} for unit in telling(seen)],
+        units=[{**unit._asdict(), "runs": _runs(names[1:], unit.values[1:])} for unit in most_informative(seen)],
         expected=_expected(trained, seen, 2 * mean),
         surprise=f"{2 * mean:.1f}",
         levels=LEVELS,
@@ -110,7 +110,7 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
     try:
         as_it_was = {name: told[name] for name in ("seed", "validation") if told.get(name) is not None}
         settings = from_flags({**as_it_was, "mode": trained.mode})
-        data = prepare(place, settings, generator(settings.seed, 0), trained.vocabulary)
+        data = prepare(place, settings, make_rng(settings.seed, 0), trained.vocabulary)
     except InputError as error:
         raise InputError(f"the text of this model cannot be read again: {error}: give one to look at") from None
     if data.sha256 != record.get("sha256"):  # another text is split in another way
@@ -154,7 +154,7 @@ def _joined(parts: list[Activations]) -> Activations:
 def _history(place: Path) -> list[dict[str, Any]]:
     """The rows of a run's history; none for a model alone."""
     try:
-        saved = run_folder.read(place, run=True)[1] if run_folder.is_run(place) else None
+        saved = run_folder.read_checkpoint(place, run=True)[1] if run_folder.is_run(place) else None
     except CheckpointError:  # a run whose model could be loaded, but not gone on with
         saved = None
     return list(saved.progress.history) if saved and saved.progress else []
@@ -178,7 +178,7 @@ def _clip(trained: LanguageModel) -> float | None:
 
 def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str, str]]:
     config, record = trained.config, trained.record
-    size = tree.count(model.shapes(config))
+    size = tree.num_elements(model.shapes(config))
     held_out = record.get("held_out")
     facts = [
         ("model", f"{config.cell}, {config.layers} x {config.hidden} units, {size:,} parameters, {config.vocabulary} symbols"),
@@ -212,7 +212,7 @@ def _runs(names: list[str], values: HostArray) -> list[tuple[int, str]]:
 
 def _expected(trained: LanguageModel, seen: Activations, surprise: float) -> list[dict[str, Any]]:
     """Of the first characters what they cost, and what was likelier."""
-    symbols = [_visible(name) for name in generate.names(trained.vocabulary)]
+    symbols = [_visible(name) for name in generate.symbol_names(trained.vocabulary)]
     found = []
     for target, nats, p in zip(seen.targets[:STRIP], seen.nats[:STRIP].tolist(), seen.p[:STRIP]):
         bits = nats / math.log(2)

@@ -54,7 +54,7 @@ PROPERTIES: dict[str, Callable[[list[str]], HostArray]] = {
 }
 
 
-def telling(seen: Activations) -> list[Unit]:
+def most_informative(seen: Activations) -> list[Unit]:
     """The most telling units: of each property the one with the largest correlation, if it is any; then those that vary most.
 
     The correlation is Pearson's, over all steps, between the activation and the property of what was read.

@@ -15,17 +15,17 @@ from bptt.acceleration import GraphCache
 from bptt.backend import Array, HostArray
 from bptt.data import graph_inputs
 from bptt.data.batches import Window
-from bptt.data.dataset import Position, widest
+from bptt.data.dataset import Position, max_columns
 from bptt.dispatch import Action
 from bptt.nn import gradient, model, optimizers
-from bptt.train_step.update import State, Task, Trace, drawn, rate_at, step
+from bptt.train_step.update import StepMetrics, TrainState, TrainTask, apply_optimizer, host_dropout_masks, learning_rate_at
 
-ROUND = 8  # steps: a batch whose columns all end is padded to a multiple of this, so that fewer shapes are recorded
+ROUND_STEPS_TO = 8  # steps: a batch whose columns all end is padded to a multiple of this, so that fewer shapes are recorded
 
-Step = tuple[Position, Window]  # what an update learns from, and the position after it
+BatchStep = tuple[Position, Window]  # what an update learns from, and the position after it
 
 
-class Shape(NamedTuple):
+class GraphKey(NamedTuple):
     """In what recorded updates differ."""
 
     steps: int  # T
@@ -34,7 +34,7 @@ class Shape(NamedTuple):
     full: bool  # without padding
 
 
-class Table(NamedTuple):
+class StepInputs(NamedTuple):
     """What is different in each of up to K updates, and what they were like."""
 
     at: Array  # (1,) int64: the row of the next update
@@ -44,7 +44,7 @@ class Table(NamedTuple):
     measured: Array  # (K, 2): loss and norm
 
 
-class Rows(NamedTuple):
+class HostInputs(NamedTuple):
     """What a table is to hold for n updates, on the host."""
 
     step: int  # updates before them
@@ -54,32 +54,34 @@ class Rows(NamedTuple):
 
 
 @dataclass
-class Desk:
+class GraphRunner:
     """The arrays that recorded updates work on, and the updates by their shape."""
 
-    task: Task
+    task: TrainTask
     graphs: GraphCache
-    table: Table
+    table: StepInputs
     theta: Array  # (P,), and below: as in a State
     memory: optimizers.State
     alive: Array
-    given: State  # the last one to be copied to or from these arrays
+    given: TrainState  # the last one to be copied to or from these arrays
     states: dict[int, Array] = field(default_factory=dict)  # (L, S, B, H) by B: those that the next batch goes on from
-    next: Rows | None = None  # those that were prepared last
+    next: HostInputs | None = None  # those that were prepared last
 
 
-def desk(task: Task, state: State, most: int, record: Callable[[Action], Action]) -> Desk:
+def make_runner(task: TrainTask, state: TrainState, most: int, record: Callable[[Action], Action]) -> GraphRunner:
     """A desk for up to `most` updates at a time; `record` makes of a function, called once before, one that repeats it."""
     xp, put, config = task.backend.xp, task.backend.put, task.config
-    columns, layers = widest(task.data, task.plan.batch, task.plan.length), config.layers if task.plan.dropout else 0
+    columns, layers = max_columns(task.data, task.plan.batch, task.plan.length), config.layers if task.plan.dropout else 0
     places, rates = put(np.zeros((most, 2, columns), np.int64)), put(np.zeros(most))
     keep = put(np.zeros((most, layers, columns, config.hidden)))
-    table = Table(put(np.zeros(1, np.int64)), places, rates, keep, put(np.zeros((most, 2))))
+    table = StepInputs(put(np.zeros(1, np.int64)), places, rates, keep, put(np.zeros((most, 2))))
     theta, alive, *memory = (xp.asarray(array, copy=True) for array in (state.theta, state.alive, *state.memory))
-    return Desk(task, GraphCache(record), table, theta, optimizers.State(*memory), alive, state._replace(states=None))
+    return GraphRunner(task, GraphCache(record), table, theta, optimizers.State(*memory), alive, state._replace(states=None))
 
 
-def several(desk: Desk, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
+def run(
+    desk: GraphRunner, state: TrainState, group: list[BatchStep]
+) -> tuple[TrainState, list[StepMetrics], BaseException | None]:
     """What updates make of a state, what they were like, and the exception that ended them, if one did.
 
     The arrays that are given are copies: no update to come changes them.
@@ -89,7 +91,7 @@ def several(desk: Desk, state: State, group: list[Step]) -> tuple[State, list[Tr
         rows = prepare(desk, state.step, group)
         _lay_out(desk, state, group, rows)
         for _, window in group:
-            key = shape(window)
+            key = graph_key(window)
             desk.graphs.run(key, partial(_update, desk, key))
             made += 1
     except BaseException as problem:  # what was learnt until then is not lost with it
@@ -107,23 +109,23 @@ def several(desk: Desk, state: State, group: list[Step]) -> tuple[State, list[Tr
     for row, (before, (_, window), rate) in enumerate(zip(positions, done, rows.rates.tolist())):
         # the states that it went on from are asked for of a bad update alone, since which they have stayed as they were
         start = None if window.start else states[window.columns.shape[1]]
-        traces.append(Trace(before, start, measured[row, 0], measured[row, 1], rate, window.targets))
+        traces.append(StepMetrics(before, start, measured[row, 0], measured[row, 1], rate, window.targets))
     after = states[done[-1][1].columns.shape[1]]
     memory = optimizers.State(*map(copy, desk.memory))
-    desk.given = State(state.step + made, positions[-1], copy(desk.theta), memory, after, copy(desk.alive))
+    desk.given = TrainState(state.step + made, positions[-1], copy(desk.theta), memory, after, copy(desk.alive))
     return desk.given, traces, error
 
 
-def shape(window: Window) -> Shape:
+def graph_key(window: Window) -> GraphKey:
     """What is recorded for a window; one in which all columns end may have more padding than it needs."""
     starts, ends = window.columns
     steps, width = window.steps, len(starts)
-    if steps % ROUND and bool((ends - starts <= steps).all()):
-        return Shape(steps + -steps % ROUND, width, window.start, full=False)
-    return Shape(steps, width, window.start, window.full)
+    if steps % ROUND_STEPS_TO and bool((ends - starts <= steps).all()):
+        return GraphKey(steps + -steps % ROUND_STEPS_TO, width, window.start, full=False)
+    return GraphKey(steps, width, window.start, window.full)
 
 
-def prepare(desk: Desk, step: int, group: list[Step]) -> Rows:
+def prepare(desk: GraphRunner, step: int, group: list[BatchStep]) -> HostInputs:
     """The rows for updates after so many others; the device has something to do meanwhile, if this comes early."""
     if desk.next is not None and desk.next.step == step and len(desk.next.rates) == len(group):
         return desk.next
@@ -133,13 +135,13 @@ def prepare(desk: Desk, step: int, group: list[Step]) -> Rows:
     for row, (_, window) in enumerate(group):
         width = window.columns.shape[1]
         columns[row, :, :width] = window.columns
-        for layer, mask in enumerate(drawn(task, width, step + row)):
+        for layer, mask in enumerate(host_dropout_masks(task, width, step + row)):
             keep[row, layer, :width] = mask
-    desk.next = Rows(step, columns, np.array([rate_at(task, step + row) for row in range(len(group))]), keep)
+    desk.next = HostInputs(step, columns, np.array([learning_rate_at(task, step + row) for row in range(len(group))]), keep)
     return desk.next
 
 
-def _lay_out(desk: Desk, state: State, group: list[Step], rows: Rows) -> None:
+def _lay_out(desk: GraphRunner, state: TrainState, group: list[BatchStep], rows: HostInputs) -> None:
     """Bring the state, where it is not there yet, and what the updates need to where they look for it."""
     task, table, put = desk.task, desk.table, desk.task.backend.put
     if state.theta is not desk.given.theta:
@@ -157,7 +159,7 @@ def _lay_out(desk: Desk, state: State, group: list[Step], rows: Rows) -> None:
     table.at[...] = put(np.zeros(1, np.int64))
 
 
-def _update(desk: Desk, shape: Shape) -> Action:
+def _update(desk: GraphRunner, shape: GraphKey) -> Action:
     """An update of a shape, in place."""
     task, table, states, ids = desk.task, desk.table, desk.states[shape.width], desk.task.ids
     xp, layers = task.backend.xp, range(table.keep.shape[1])
@@ -171,8 +173,8 @@ def _update(desk: Desk, shape: Shape) -> Action:
         rate, keep = row(table.rates), row(table.keep) if layers else table.keep
         masks = tuple(keep[layer, : shape.width, :] for layer in layers)
         before = None if shape.start else states
-        loss, d, after = gradient.whole(desk.theta, task.config, x, y, mask, before, masks, None)
-        theta, memory, norm = step(task.settings, desk.theta, desk.memory, d, rate)
+        loss, d, after = gradient.loss_and_grad(desk.theta, task.config, x, y, mask, before, masks, None)
+        theta, memory, norm = apply_optimizer(task.settings, desk.theta, desk.memory, d, rate)
         graph_inputs.finish(desk.alive, loss, norm, table.measured, table.at)
         graph_inputs.replace(
             desk.alive, desk.theta, theta, states, after

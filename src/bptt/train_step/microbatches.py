@@ -11,10 +11,10 @@ import numpy as np
 from bptt.backend import Array, Backend, HostArray
 from bptt.data.batches import Window
 from bptt.distributed import process_group
-from bptt.distributed.process_group import Ranks
+from bptt.distributed.process_group import ProcessGroup
 
 
-class Share(NamedTuple):
+class MicroBatch(NamedTuple):
     """Some columns of a window."""
 
     window: Window  # of these alone
@@ -22,7 +22,7 @@ class Share(NamedTuple):
     number: int  # among the shares
 
 
-def shares(window: Window, count: int) -> list[Share]:
+def split(window: Window, count: int) -> list[MicroBatch]:
     """Up to `count` shares: every count-th column from the first, second and so on, but for those that are over."""
     found = []
     for first in range(min(count, window.columns.shape[1])):
@@ -32,11 +32,11 @@ def shares(window: Window, count: int) -> list[Share]:
             continue
         lengths = window.lengths[columns]
         own = Window(window.columns[:, columns], int(lengths.max()), int(lengths.sum()), window.start)
-        found.append(Share(own, columns, first))
+        found.append(MicroBatch(own, columns, first))
     return found
 
 
-def every(windows: Iterable[Window], count: int, first: int) -> Iterator[Window]:
+def rank_windows(windows: Iterable[Window], count: int, first: int) -> Iterator[Window]:
     """Windows of every count-th column alone from the first on, but for those in which none of them is left."""
     for window in windows:
         own = window._replace(columns=window.columns[:, first::count])
@@ -44,12 +44,12 @@ def every(windows: Iterable[Window], count: int, first: int) -> Iterator[Window]
             yield own._replace(steps=int(own.lengths.max()), targets=int(own.lengths.sum()))
 
 
-def rows(states: Array, columns: HostArray, backend: Backend) -> Array:
+def take_columns(states: Array, columns: HostArray, backend: Backend) -> Array:
     """The states (L, S, n, H) of some columns, of those (L, S, B, H) of all."""
     return backend.xp.take(states, backend.put(columns), axis=2)
 
 
-def joined(parts: list[tuple[HostArray, Array]], shape: tuple[int, ...], backend: Backend) -> Array:
+def merge_states(parts: list[tuple[HostArray, Array]], shape: tuple[int, ...], backend: Backend) -> Array:
     """States of a shape (L, S, B, H), given some columns with theirs, (n,) and (L, S, n, H); zeros for the others."""
     xp, (layers, fields, width, units) = backend.xp, shape
     over = np.setdiff1d(np.arange(width), [place for columns, _ in parts for place in columns])
@@ -58,16 +58,16 @@ def joined(parts: list[tuple[HostArray, Array]], shape: tuple[int, ...], backend
     return xp.take(xp.concat(arrays, axis=2), backend.put(order), axis=2)
 
 
-def own(states: Array | None, among: Ranks) -> Array | None:
+def rank_states(states: Array | None, among: ProcessGroup) -> Array | None:
     """The states (L, S, n, H) of the columns of this process, of those (L, S, B, H) of all."""
     return states if among.size == 1 or states is None else states[:, :, among.rank :: among.size, :]
 
 
-def gathered(states: Array | None, among: Ranks, backend: Backend) -> Array | None:
+def gather_states(states: Array | None, among: ProcessGroup, backend: Backend) -> Array | None:
     """The states (L, S, B, H) of all columns in process 0, given those of each process, which all call this; else None."""
     if among.size == 1 or states is None:
         return states
-    parts = process_group.gathered(among, backend.get(states))
+    parts = process_group.gather(among, backend.get(states))
     if parts is None:
         return None
     layers, fields, _, units = parts[0].shape

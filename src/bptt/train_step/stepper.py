@@ -15,41 +15,43 @@ from bptt.data.batches import Window
 from bptt.data.dataset import epochs
 from bptt.nn import gradient, model, segments
 from bptt.train_step import graphed, microbatches, threads
-from bptt.train_step.graphed import Step
-from bptt.train_step.update import UPDATES, State, Task, Trace, clipped, dropout, rate_at, update
+from bptt.train_step.graphed import BatchStep
+from bptt.train_step.update import UPDATES, StepMetrics, TrainState, TrainTask, clip, dropout_masks, learning_rate_at, update
 
 SYNC_EVERY = 16  # updates from one look at their numbers to the next, at most; so many can be made at a time
-FEW = 4096  # steps of all columns: the batches of some such updates take little memory
+MAX_GROUPED_TARGETS = 4096  # steps of all columns: the batches of some such updates take little memory
 
 
-class Together(NamedTuple):
+class Grouping(NamedTuple):
     """How several updates are made at a time."""
 
-    make: Callable[[State, list[Step]], tuple[State, list[Trace], BaseException | None]]
+    make: Callable[[TrainState, list[BatchStep]], tuple[TrainState, list[StepMetrics], BaseException | None]]
     fit: Callable[[Window], bool]  # whether an update can be one of several
-    prepare: Callable[[int, list[Step]], Any]  # what can be done early for those after so many others
+    prepare: Callable[[int, list[BatchStep]], Any]  # what can be done early for those after so many others
 
 
-def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 1) -> Iterator[tuple[State, list[Trace]]]:
+def run_updates(
+    task: TrainTask, state: TrainState, most: Callable[[int], int] = lambda step: 1
+) -> Iterator[tuple[TrainState, list[StepMetrics]]]:
     """The state after each update, up to the last one of the plan, or after at most so many as `most` allows there.
 
     How many are made at a time changes no bit. Of several processes each holds the states of its own columns alone.
     """
-    state = state._replace(states=microbatches.own(state.states, task.ranks))
-    plan, together = task.plan, _together(task, state)
+    state = state._replace(states=microbatches.rank_states(state.states, task.ranks))
+    plan, together = task.plan, _grouping(task, state)
     following = epochs(task.data, plan.batch, plan.length, task.settings.seed, state.position)
-    waiting: deque[Step] = deque()
+    waiting: deque[BatchStep] = deque()
 
-    def upcoming(step: int) -> list[Step]:
+    def upcoming(step: int) -> list[BatchStep]:
         """What the updates after so many others learn from that can be made at a time; at least one is waiting then."""
         count = min(most(step), plan.steps - step) if together else 1
         waiting.extend(itertools.islice(following, max(0, count - len(waiting))))
         return list(itertools.takewhile(lambda one: together.fit(one[1]), itertools.islice(waiting, count))) if together else []
 
-    with threads.several(task.backend, task.ranks.neighbours) as executor:
+    with threads.thread_pool(task.backend, task.ranks.neighbours) as executor:
         group = upcoming(state.step)
         while state.step < plan.steps:
-            traces: list[Trace] = []
+            traces: list[StepMetrics] = []
             error: BaseException | None = None
             if together and group:
                 state, traces, error = together.make(state, group)
@@ -72,47 +74,49 @@ def updates(task: Task, state: State, most: Callable[[int], int] = lambda step: 
                 raise error
 
 
-def _together(task: Task, state: State) -> Together | None:
+def _grouping(task: TrainTask, state: TrainState) -> Grouping | None:
     """How several updates of a task are made at a time, from a state on; None where each is made alone."""
     if task.settings.recompute_every is not None or task.settings.micro_batches > 1:
         return None
     if task.backend.name == "numpy":
-        return Together(functools.partial(in_turn, task), functools.partial(small, task), lambda step, group: None)
+        return Grouping(functools.partial(run_group, task), functools.partial(fits_group, task), lambda step, group: None)
     record = acceleration.graph_recorder() if task.settings.graph and task.ids is not None else None
     if record is None:
         return None
-    desk = graphed.desk(task, state, SYNC_EVERY, record)
-    return Together(functools.partial(graphed.several, desk), lambda window: True, functools.partial(graphed.prepare, desk))
+    desk = graphed.make_runner(task, state, SYNC_EVERY, record)
+    return Grouping(functools.partial(graphed.run, desk), lambda window: True, functools.partial(graphed.prepare, desk))
 
 
-def small(task: Task, window: Window) -> bool:
+def fits_group(task: TrainTask, window: Window) -> bool:
     """Whether an update is too small to be made in pieces or by threads, and no column is over before its first step."""
     config, columns = task.config, window.columns
     each = config.layers * model.CELLS[config.cell].GATES * config.hidden**2
     goes_on = window.start or bool((columns[0] < columns[1]).all())
-    return goes_on and window.steps * columns.shape[1] <= min(FEW, segments.WORTH / each)
+    return goes_on and window.steps * columns.shape[1] <= min(MAX_GROUPED_TARGETS, segments.MIN_SAVING / each)
 
 
-def in_turn(task: Task, state: State, group: list[Step]) -> tuple[State, list[Trace], BaseException | None]:
+def run_group(
+    task: TrainTask, state: TrainState, group: list[BatchStep]
+) -> tuple[TrainState, list[StepMetrics], BaseException | None]:
     """What `update` gives for one after the other, up to the first loss or gradient that is not finite, or an exception."""
     if len(group) == 1 or not state.alive:
         return state, [], None
     theta, memory, states, before = state.theta, state.memory, state.states, state.position
-    traces: list[Trace] = []
+    traces: list[StepMetrics] = []
     error = None
     try:
-        rates = [rate_at(task, state.step + i) for i in range(len(group))]
-        keeps = [dropout(task, window.columns.shape[1], state.step + i) for i, (_, window) in enumerate(group)]
+        rates = [learning_rate_at(task, state.step + i) for i in range(len(group))]
+        keeps = [dropout_masks(task, window.columns.shape[1], state.step + i) for i, (_, window) in enumerate(group)]
         batches = [task.read(window) for _, window in group]
         for (after, window), batch, keep, rate in zip(group, batches, keeps, rates):
             start = None if window.start else states
-            loss, d, ends = gradient.whole(theta, task.config, batch.x, batch.y, batch.mask, start, keep, None)
-            d, norm = clipped(task.settings, d)
+            loss, d, ends = gradient.loss_and_grad(theta, task.config, batch.x, batch.y, batch.mask, start, keep, None)
+            d, norm = clip(task.settings, d)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 break
             theta, memory = UPDATES[task.settings.optimizer](theta, d, memory, rate)
-            traces.append(Trace(before, states, loss, norm, rate, window.targets))
+            traces.append(StepMetrics(before, states, loss, norm, rate, window.targets))
             states, before = ends, after
     except BaseException as problem:  # what was learnt until then is not lost with it
         error = problem
-    return State(state.step + len(traces), before, theta, memory, states, state.alive), traces, error
+    return TrainState(state.step + len(traces), before, theta, memory, states, state.alive), traces, error

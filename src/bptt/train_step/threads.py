@@ -21,7 +21,7 @@ WIDTH = 32  # columns of a part, but two parts from so many on: the fewer there 
 LARGE = 2.5e7  # multiplications by a recurrent weight in a part, at least: for less a second thread does not pay
 
 
-def cut(config: model.Config, lengths: HostArray) -> list[slice]:
+def split_columns(config: model.Config, lengths: HostArray) -> list[slice]:
     """The columns of each part of a batch, given the steps (B,) of each column; the parts have about the same steps in all."""
     batch = len(lengths)
     if batch < WIDTH:
@@ -42,7 +42,7 @@ def workers() -> int:
 
 
 @contextlib.contextmanager
-def several(backend: Backend, processes: int = 1) -> Iterator[Executor | None]:
+def thread_pool(backend: Backend, processes: int = 1) -> Iterator[Executor | None]:
     """Threads to work on parts, while the BLAS has one of its own; None for one core, and for a library that has its own.
 
     So many processes share the cores of this machine.
@@ -56,7 +56,7 @@ def several(backend: Backend, processes: int = 1) -> Iterator[Executor | None]:
             yield executor
 
 
-def loss_and_gradient(
+def loss_and_grad(
     executor: Executor | None,
     theta: Array,
     config: model.Config,
@@ -67,20 +67,20 @@ def loss_and_gradient(
     keep: tuple[Array, ...],
     count: Array | None,
     lengths: HostArray,
-    every: segments.Every | None,
+    every: segments.RecomputeEvery | None,
 ) -> tuple[Array, Array, Array]:
-    """What `segments.loss_and_gradient` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
-    columns = cut(config, lengths)
+    """What `segments.loss_and_grad` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
+    columns = split_columns(config, lengths)
     if len(columns) == 1:
         given = theta, config, x, y, mask, states, keep, count
-        return segments.loss_and_gradient(*given, lengths=lengths.tolist(), every=every)
+        return segments.loss_and_grad(*given, lengths=lengths.tolist(), every=every)
     xp = namespace(mask)
     count = xp.sum(mask) if count is None else count
 
     def part(own: slice) -> tuple[Array, Array, Array]:
         begun = None if states is None else states[:, :, own, :]
         given = x[:, own], y[:, own], mask[:, own], begun, tuple(one[own, :] for one in keep), count
-        return segments.loss_and_gradient(theta, config, *given, lengths=lengths[own].tolist(), every=every)
+        return segments.loss_and_grad(theta, config, *given, lengths=lengths[own].tolist(), every=every)
 
     results = (executor.map if executor else map)(part, columns)
     mean, total, after = next(results)

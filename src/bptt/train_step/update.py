@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt.backend import Array, Backend, HostArray, namespace
-from bptt.config.defaults import Plan
+from bptt.config.defaults import Hyperparameters
 from bptt.config.settings import Settings
 from bptt.data.batches import Batch, Window
-from bptt.data.dataset import Data, Position, epochs, generator
+from bptt.data.dataset import Dataset, Position, epochs, make_rng
 from bptt.distributed import allreduce, process_group, reduction
-from bptt.distributed.process_group import Ranks
+from bptt.distributed.process_group import ProcessGroup
 from bptt.nn import gradient, model, optimizers, segments, tree
 from bptt.train_step import microbatches, threads
 
-DRIFT = 256  # updates from one comparison of the parameters of all processes to the next
-WARM_UP = 200  # steps in which the rate rises, or a tenth of a shorter run
+SYNC_CHECK_EVERY = 256  # updates from one comparison of the parameters of all processes to the next
+WARMUP_STEPS = 200  # steps in which the rate rises, or a tenth of a shorter run
 
 UPDATES: dict[str, Callable[..., tuple[Array, optimizers.State]]] = {
     "adam": optimizers.adam,
@@ -29,21 +29,21 @@ UPDATES: dict[str, Callable[..., tuple[Array, optimizers.State]]] = {
 }
 
 
-class Task(NamedTuple):
+class TrainTask(NamedTuple):
     """What stays the same from the first update to the last."""
 
     config: model.Config
     backend: Backend
-    data: Data
+    data: Dataset
     settings: Settings
-    plan: Plan
+    plan: Hyperparameters
     read: Callable[[Window], Batch]  # of `data`, its held-out part included
     ids: Array | None  # (N,) of `data` on the device, if they fit
-    ranks: Ranks = process_group.ALONE  # the processes that train together
-    link: Any = None  # a allreduce.Link between them, if there are several
+    ranks: ProcessGroup = process_group.SINGLE_PROCESS  # the processes that train together
+    link: Any = None  # a allreduce.AllReduce between them, if there are several
 
 
-class State(NamedTuple):
+class TrainState(NamedTuple):
     """What the updates to come depend on, besides the task: nothing random is in it, for the seed and the step decide that."""
 
     step: int  # updates so far
@@ -52,11 +52,11 @@ class State(NamedTuple):
     memory: optimizers.State
     states: (
         Array | None
-    )  # (L, S, B, H) that the next batch continues from, of all columns or `microbatches.own`; None before the first
+    )  # (L, S, B, H) that the next batch continues from, of all columns or `microbatches.rank_states`; None before the first
     alive: Array  # (): False once a loss or a gradient was not finite; from there on theta stays as it is
 
 
-class Trace(NamedTuple):
+class StepMetrics(NamedTuple):
     """What an update was like."""
 
     before: Position  # of its batch
@@ -67,74 +67,79 @@ class Trace(NamedTuple):
     targets: int
 
 
-def start(params: model.Params) -> State:
+def initial_state(params: model.Params) -> TrainState:
     """The state before the first update."""
-    theta = tree.pack(params)
+    theta = tree.ravel(params)
     xp = namespace(theta)
-    return State(0, Position(0, 0), theta, optimizers.start(theta), None, xp.all(xp.isfinite(theta)))
+    return TrainState(0, Position(0, 0), theta, optimizers.init_state(theta), None, xp.all(xp.isfinite(theta)))
 
 
-def update(task: Task, state: State, window: Window, after: Position, executor: Executor | None = None) -> tuple[State, Trace]:
+def update(
+    task: TrainTask, state: TrainState, window: Window, after: Position, executor: Executor | None = None
+) -> tuple[TrainState, StepMetrics]:
     """One update by a window, and the position of the window after it; by the threads of an executor, if there is one."""
     loss, d, states = _gradient(task, state.theta, window, state.states, state.step, executor)
-    rate = rate_at(task, state.step)
-    theta, memory, norm = step(task.settings, state.theta, state.memory, d, rate)
+    rate = learning_rate_at(task, state.step)
+    theta, memory, norm = apply_optimizer(task.settings, state.theta, state.memory, d, rate)
     xp = namespace(theta)
     alive = state.alive & xp.isfinite(loss) & xp.isfinite(norm)
     if task.backend.name != "numpy" or not alive:  # on a host a look costs less than a copy of all parameters
         theta = xp.where(alive, theta, state.theta)
-    trace = Trace(state.position, state.states, loss, norm, rate, window.targets)
-    return State(state.step + 1, after, theta, memory, states, alive), trace
+    trace = StepMetrics(state.position, state.states, loss, norm, rate, window.targets)
+    return TrainState(state.step + 1, after, theta, memory, states, alive), trace
 
 
-def step(
+def apply_optimizer(
     settings: Settings, theta: Array, memory: optimizers.State, d: Array, rate: Array | float
 ) -> tuple[Array, optimizers.State, Array]:
     """What the optimizer makes of parameters (P,) and their gradient, what it remembers, and the norm of the gradient."""
-    d, norm = clipped(settings, d)
+    d, norm = clip(settings, d)
     return *UPDATES[settings.optimizer](theta, d, memory, rate), norm
 
 
-def clipped(settings: Settings, d: Array) -> tuple[Array, Array]:
+def clip(settings: Settings, d: Array) -> tuple[Array, Array]:
     """The gradient as the optimizer gets it, and its norm before."""
     return optimizers.clip_by_norm(d, settings.clip_norm) if settings.clip_norm else (d, optimizers.norm(d))
 
 
-def rate_at(task: Task, step: int) -> float:
+def learning_rate_at(task: TrainTask, step: int) -> float:
     """The learning rate of an update, counted from 0."""
     steps = task.plan.steps
-    return optimizers.warmup_cosine(step, task.plan.learning_rate, warmup=min(WARM_UP, steps // 10), total=steps)
+    return optimizers.warmup_cosine(step, task.plan.learning_rate, warmup=min(WARMUP_STEPS, steps // 10), total=steps)
 
 
-def culprit(task: Task, theta: Array, step: int, before: Position, states: Array | None) -> str:
+def first_nonfinite(task: TrainTask, theta: Array, step: int, before: Position, states: Array | None) -> str:
     """The first tensor that is not finite in the update after `step` others, in the order in which they are computed.
 
     Every process that trains with this one has to call it.
     """
-    params = tree.unpack(theta, model.shapes(task.config))
+    params = tree.unravel(theta, model.shapes(task.config))
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, before))
     loss, d, _ = _gradient(task, theta, window, states, step)
     tensors = itertools.chain(
-        ((f"the weights {name}", array) for name, array in tree.leaves(params)),
-        _forward(task, params, window, microbatches.gathered(states, task.ranks, task.backend), step),
+        ((f"the weights {name}", array) for name, array in tree.named_leaves(params)),
+        _forward(task, params, window, microbatches.gather_states(states, task.ranks, task.backend), step),
         [("the loss", loss)],
-        ((f"the gradient of {name}", array) for name, array in tree.leaves(tree.unpack(d, model.shapes(task.config)))),
+        ((f"the gradient of {name}", array) for name, array in tree.named_leaves(tree.unravel(d, model.shapes(task.config)))),
     )
     bad = (name for name, array in tensors if not np.isfinite(task.backend.get(array)).all())
     first = next(bad, "the norm of the gradient") if task.ranks.rank == 0 else ""  # where the states of all columns are
-    return process_group.same(task.ranks, first)
+    return process_group.broadcast(task.ranks, first)
 
 
-def to_host(task: Task, state: State) -> dict[str, HostArray]:
+def to_host(task: TrainTask, state: TrainState) -> dict[str, HostArray]:
     """By name what the optimizer remembers, and the states that the next batch goes on from."""
     get = task.backend.get
     arrays = {name: get(array) for name, array in state.memory._asdict().items()}
     if state.states is not None:
-        arrays |= {f"states.{name}": array for name, array in tree.leaves(gradient.parted(task.config, get(state.states)))}
+        arrays |= {
+            f"states.{name}": array
+            for name, array in tree.named_leaves(gradient.unstack_states(task.config, get(state.states)))
+        }
     return arrays
 
 
-def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int, position: Position) -> State:
+def from_host(task: TrainTask, theta: Array, memory: dict[str, HostArray], step: int, position: Position) -> TrainState:
     """The state of theta (P,) and what `to_host` gave."""
     put, cell = task.backend.put, model.CELLS[task.config.cell]
     states = None
@@ -143,11 +148,11 @@ def from_host(task: Task, theta: Array, memory: dict[str, HostArray], step: int,
         states = put(np.array(rows))
     xp = namespace(theta)
     remembered = optimizers.State(*(put(memory[field]) for field in optimizers.State._fields))
-    return State(step, position, theta, remembered, states, xp.all(xp.isfinite(theta)))
+    return TrainState(step, position, theta, remembered, states, xp.all(xp.isfinite(theta)))
 
 
 def _gradient(
-    task: Task,
+    task: TrainTask,
     theta: Array,
     window: Window,
     states: Array | None,
@@ -159,13 +164,13 @@ def _gradient(
     The states before and after are those of the columns of this process.
     """
     width, put = window.columns.shape[1], task.backend.put
-    start, masks = None if window.start else states, drawn(task, width, step)
+    start, masks = None if window.start else states, host_dropout_masks(task, width, step)
     among, number = task.ranks, task.settings.micro_batches
     if number == 1:
         return _of_batch(task, theta, task.read(window), start, tuple(map(put, masks)), None, executor)
-    if among.size > 1 and step % DRIFT == 0:
-        process_group.check_parameters(among, task.backend.get(theta))
-    count, every = put(np.array(float(window.targets))), {one.number: one for one in microbatches.shares(window, number)}
+    if among.size > 1 and step % SYNC_CHECK_EVERY == 0:
+        process_group.assert_in_sync(among, task.backend.get(theta))
+    count, every = put(np.array(float(window.targets))), {one.number: one for one in microbatches.split(window, number)}
     ends = []
 
     def share(which: int) -> tuple[Array, Array] | None:
@@ -173,23 +178,23 @@ def _gradient(
             return None
         own, columns, _ = every[which]
         here = columns // among.size  # where they are among those of this process
-        begun = None if start is None else microbatches.rows(start, here, task.backend)
+        begun = None if start is None else microbatches.take_columns(start, here, task.backend)
         keep = tuple(put(mask[columns]) for mask in masks)
         loss, d, after = _of_batch(task, theta, task.read(own), begun, keep, count, executor)
         ends.append((here, after))
         return loss, d
 
-    found: Any = reduction.added(share, number, among.rank, among.size if among.size > 1 else None, min(number, width))
+    found: Any = reduction.pairwise_sum(share, number, among.rank, among.size if among.size > 1 else None, min(number, width))
     if among.size > 1:
-        vector = allreduce.total(task.link, found[::-1] if found else (), sorted({which % among.size for which in every}))
+        vector = allreduce.all_reduce(task.link, found[::-1] if found else (), sorted({which % among.size for which in every}))
         loss = namespace(vector).asarray(vector[-1, ...], copy=True)  # which is kept for longer than the gradient
         found = loss, vector[:-1]
     fields, columns = len(model.CELLS[task.config.cell].State._fields), len(range(among.rank, width, among.size))
-    return *found, microbatches.joined(ends, (task.config.layers, fields, columns, task.config.hidden), task.backend)
+    return *found, microbatches.merge_states(ends, (task.config.layers, fields, columns, task.config.hidden), task.backend)
 
 
 def _of_batch(
-    task: Task,
+    task: TrainTask,
     theta: Array,
     batch: Batch,
     start: Array | None,
@@ -201,32 +206,41 @@ def _of_batch(
     given = theta, task.config, batch.x, batch.y, batch.mask, start, keep, count
     every = task.settings.recompute_every
     if task.backend.name == "numpy":
-        return threads.loss_and_gradient(executor, *given, batch.window.lengths, every)
+        return threads.loss_and_grad(executor, *given, batch.window.lengths, every)
     on_gpu = task.backend.name == "cupy"  # where one column takes as long as many do
     lengths = None if on_gpu else batch.window.lengths.tolist()
-    return segments.loss_and_gradient(*given, lengths=lengths, every=every)
+    return segments.loss_and_grad(*given, lengths=lengths, every=every)
 
 
-def _forward(task: Task, params: model.Params, window: Window, states: Array | None, step: int) -> Iterator[tuple[str, Array]]:
+def _forward(
+    task: TrainTask, params: model.Params, window: Window, states: Array | None, step: int
+) -> Iterator[tuple[str, Array]]:
     """The states and the logits of an update, of as many columns and steps at a time as may be in memory."""
-    start, masks = None if window.start else states, drawn(task, window.columns.shape[1], step)
-    for share, columns, _ in microbatches.shares(window, task.settings.micro_batches):
+    start, masks = None if window.start else states, host_dropout_masks(task, window.columns.shape[1], step)
+    for share, columns, _ in microbatches.split(window, task.settings.micro_batches):
         batch, T, every = task.read(share), share.steps, task.settings.recompute_every
-        after = None if start is None else gradient.parted(task.config, microbatches.rows(start, columns, task.backend))
-        keep, k = tuple(task.backend.put(mask[columns]) for mask in masks), T if every is None else segments.length(every, T)
+        after = (
+            None
+            if start is None
+            else gradient.unstack_states(task.config, microbatches.take_columns(start, columns, task.backend))
+        )
+        keep, k = (
+            tuple(task.backend.put(mask[columns]) for mask in masks),
+            T if every is None else segments.segment_length(every, T),
+        )
         for t in range(0, T, k):
             logits, after, cache = model.forward(task.config, params, batch.x[t : min(t + k, T), ...], after, keep)
             yield from ((f"the states of layer {layer}", layer_cache.a) for layer, layer_cache in enumerate(cache.layers))
             yield "the logits", logits
 
 
-def dropout(task: Task, columns: int, step: int) -> tuple[Array, ...]:
+def dropout_masks(task: TrainTask, columns: int, step: int) -> tuple[Array, ...]:
     """The masks of an update of so many columns; they depend on the seed and the step alone."""
-    return tuple(task.backend.put(mask) for mask in drawn(task, columns, step))
+    return tuple(task.backend.put(mask) for mask in host_dropout_masks(task, columns, step))
 
 
-def drawn(task: Task, columns: int, step: int) -> tuple[HostArray, ...]:
+def host_dropout_masks(task: TrainTask, columns: int, step: int) -> tuple[HostArray, ...]:
     """The same on the host."""
     if not task.plan.dropout:
         return ()
-    return model.dropout_masks(task.config, generator(task.settings.seed, 3, step), task.plan.dropout, columns)
+    return model.dropout_masks(task.config, make_rng(task.settings.seed, 3, step), task.plan.dropout, columns)

@@ -8,51 +8,51 @@ import numpy as np
 
 from bptt import dispatch, system
 from bptt.checkpoint import store
-from bptt.config.defaults import size_of
+from bptt.config.defaults import preset_for
 from bptt.config.settings import Settings
-from bptt.data.dataset import targets
+from bptt.data.dataset import count_targets
 from bptt.display import plots
 from bptt.distributed import process_group
 from bptt.nn import model, tree
-from bptt.train_step.stepper import SYNC_EVERY, updates
+from bptt.train_step.stepper import SYNC_EVERY, run_updates
 from bptt.training import launch, memory_estimate, messages, setup, validation
-from bptt.training.setup import Ready
+from bptt.training.setup import Prepared
 from bptt.training.state import Reporter
 
 TRIAL = 1.5  # seconds of updates, from which the time of all is told
 
 
 @dispatch.restored()
-def explain(text: Any, settings: Settings, tell: Reporter) -> None:
+def report_plan(text: Any, settings: Settings, tell: Reporter) -> None:
     """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
-    among = launch.begin(text, settings, "a dry run")
+    among = launch.init_training_group(text, settings, "a dry run")
     if among.rank:
-        tell = launch.silent
-    with process_group.ending_together(among):
-        process_group.first(among, partial(store.refuse_unusable, settings.out))
-        ready = launch.prepared(among, settings, lambda: setup.from_scratch(text, settings, among))
+        tell = launch.silent_reporter
+    with process_group.abort_all_on_error(among):
+        process_group.on_rank_0(among, partial(store.check_can_save, settings.out))
+        ready = launch.setup_all(among, settings, lambda: setup.from_scratch(text, settings, among))
         _tell(ready, tell)
 
 
-def _tell(ready: Ready, tell: Reporter) -> None:
+def _tell(ready: Prepared, tell: Reporter) -> None:
     processes = f" for each of {ready.task.ranks.neighbours} processes" if ready.task.ranks.neighbours > 1 else ""
-    parameters = tree.count(model.shapes(ready.task.config))
-    needed = memory_estimate.needed(ready.task, plotting=plots.available())
+    parameters = tree.num_elements(model.shapes(ready.task.config))
+    needed = memory_estimate.needed_bytes(ready.task, plotting=plots.available())
     seconds = _seconds(ready)
     words = [
-        messages.heading(ready.task),
+        messages.header(ready.task),
         f"chosen {_chosen(ready)}",
-        f"memory about {needed / 1e6:,.0f} MB{processes}, this machine has {system.physical() / 1e6:,.0f} MB",
-        f"time   about {messages.duration(seconds)}, by a trial of {TRIAL:g} s",
+        f"memory about {needed / 1e6:,.0f} MB{processes}, this machine has {system.physical_memory() / 1e6:,.0f} MB",
+        f"time   about {messages.format_duration(seconds)}, by a trial of {TRIAL:g} s",
     ]
     row = {"event": "dry_run", "parameters": parameters, "memory_bytes": round(needed), "seconds": round(seconds, 1)}
     tell("\n".join(words), {**row, "plan": ready.task.plan._asdict(), "record": ready.record})
 
 
-def _chosen(ready: Ready) -> str:
+def _chosen(ready: Prepared) -> str:
     """Which settings were chosen, and why."""
     task = ready.task
-    count, size = targets(task.data.training), size_of(targets(task.data.training))
+    count, size = count_targets(task.data.training), preset_for(count_targets(task.data.training))
     given = {name for name, value in vars(task.settings).items() if value is not None}
     if "epochs" in given:
         given.add("steps")
@@ -63,22 +63,22 @@ def _chosen(ready: Ready) -> str:
 
 
 @np.errstate(all="ignore")
-def _seconds(ready: Ready) -> float:
+def _seconds(ready: Prepared) -> float:
     """How long a run will take, from a few updates and one measurement, of which nothing is kept."""
     task = ready.task
     began, done = time.perf_counter(), -1
-    for state, traces in updates(task, ready.now.state, lambda step: SYNC_EVERY):
+    for state, traces in run_updates(task, ready.now.state, lambda step: SYNC_EVERY):
         task.backend.get(state.theta[:1])  # wait for a device that is behind
         if done < 0:  # what the first ones alone have to do does not count
             began, done = time.perf_counter(), 0
         else:
             done += len(traces)
-        if process_group.same(task.ranks, time.perf_counter() - began > TRIAL):
+        if process_group.broadcast(task.ranks, time.perf_counter() - began > TRIAL):
             break
     each = (time.perf_counter() - began) / max(1, done)
     began = time.perf_counter()
     if task.data.held_out:
-        params = tree.unpack(ready.now.state.theta, model.shapes(task.config))
-        validation.held_out(task, params)
+        params = tree.unravel(ready.now.state.theta, model.shapes(task.config))
+        validation.evaluate(task, params)
     measuring = time.perf_counter() - began
     return each * task.plan.steps + measuring * -(-task.plan.steps // task.plan.evaluate_every)

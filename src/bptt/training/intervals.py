@@ -2,13 +2,13 @@
 
 from typing import NamedTuple
 
-from bptt.config.defaults import Plan
+from bptt.config.defaults import Hyperparameters
 from bptt.train_step.stepper import SYNC_EVERY
-from bptt.train_step.update import Task
+from bptt.train_step.update import TrainTask
 
-LATE = 4  # times as many on a GPU, which would have nothing to do meanwhile
-ROWS = 100  # of the history of a run, besides its measurements; more where WAITING asks for them
-WAITING = 10_000  # updates at most from one row to the next: a checkpoint holds the numbers of each
+GPU_FACTOR = 4  # times as many on a GPU, which would have nothing to do meanwhile
+HISTORY_ROWS = 100  # of the history of a run, besides its measurements; more where WAITING asks for them
+MAX_ROW_INTERVAL = 10_000  # updates at most from one row to the next: a checkpoint holds the numbers of each
 
 
 class Due(NamedTuple):
@@ -20,7 +20,7 @@ class Due(NamedTuple):
     saved: bool
 
 
-def due(task: Task, step: int, first: int, signals: list[str]) -> Due:
+def due(task: TrainTask, step: int, first: int, signals: list[str]) -> Due:
     """What there is to do after update `step`, in a session that began after `first` updates and has had these signals."""
     plan = task.plan
     last = step == plan.steps
@@ -30,7 +30,7 @@ def due(task: Task, step: int, first: int, signals: list[str]) -> Due:
     return Due(ended, measured, logged, saved=last or step % plan.checkpoint_every == 0)
 
 
-def free(task: Task, step: int, first: int) -> int:
+def updates_until_due(task: TrainTask, step: int, first: int) -> int:
     """How many updates there are after update `step` until something is due, or until the next look at the device."""
     plan, pause = task.plan, task.settings.stop_after
     periods = plan.evaluate_every, plan.checkpoint_every, _row_every(plan)
@@ -38,16 +38,16 @@ def free(task: Task, step: int, first: int) -> int:
     return min(until if pause is None else [*until, first + pause - step])
 
 
-def unseen(task: Task) -> int:
+def max_unread_updates(task: TrainTask) -> int:
     """How many updates there may be from one look at their numbers to the next."""
-    return SYNC_EVERY * LATE if task.backend.name == "cupy" else SYNC_EVERY
+    return SYNC_EVERY * GPU_FACTOR if task.backend.name == "cupy" else SYNC_EVERY
 
 
-def impatient(task: Task, step: int, waited: int) -> str:
+def out_of_patience(task: TrainTask, step: int, waited: int) -> str:
     """Why the run ends after so many measurements in which its loss has not fallen; nothing: it does not."""
     patience = task.settings.patience
     return "patience" if patience and waited >= patience and step != task.plan.steps else ""
 
 
-def _row_every(plan: Plan) -> int:
-    return max(1, min(WAITING, plan.steps // ROWS))
+def _row_every(plan: Hyperparameters) -> int:
+    return max(1, min(MAX_ROW_INTERVAL, plan.steps // HISTORY_ROWS))

@@ -8,67 +8,67 @@ from bptt import acceleration, system
 from bptt import backend as backends
 from bptt.config.settings import Settings
 from bptt.distributed import allreduce, process_group, reduction
-from bptt.distributed.process_group import Ranks
+from bptt.distributed.process_group import ProcessGroup
 from bptt.errors import InputError
 from bptt.nn import model, tree
-from bptt.training.setup import Ready
+from bptt.training.setup import Prepared
 
 
-def told_to_all(error: InputError, *, alone: bool) -> InputError:
+def error_for_all(error: InputError, *, alone: bool) -> InputError:
     """An error that came before `begin`, as all processes raise it that a launcher started, unless each trains `alone`."""
-    if alone or process_group.launched() == 1 or hasattr(error, "agreed"):
+    if alone or process_group.launched_processes() == 1 or hasattr(error, "agreed"):
         return error
     try:
-        process_group.begin(asked=None, problem=str(error))
+        process_group.init_process_group(asked=None, problem=str(error))
     except InputError as other:  # without `agreed` it is another one: there is no MPI to tell it by
         return other if hasattr(other, "agreed") else error
     return error
 
 
 @contextlib.contextmanager
-def telling_all(*, alone: bool) -> Iterator[None]:
+def fail_on_all(*, alone: bool) -> Iterator[None]:
     """Around what comes before `begin`: see `told_to_all`."""
     try:
         yield
     except InputError as error:
-        other = told_to_all(error, alone=alone)
+        other = error_for_all(error, alone=alone)
         if other is error:
             raise
         raise other from error
 
 
-def begin(text: Any, settings: Settings, work: str) -> Ranks:
+def init_training_group(text: Any, settings: Settings, work: str) -> ProcessGroup:
     """The process among those that train together, if there are several, which all do the same work."""
-    among = process_group.begin(asked=settings.distributed)
-    process_group.check_alike(among, {"to do:": work})
+    among = process_group.init_process_group(asked=settings.distributed)
+    process_group.assert_same(among, {"to do:": work})
 
     def check() -> None:
         if among.size > 1 and isinstance(text, str) and text == "-":
             raise InputError("text -: standard input is that of one process alone: give a file")
-        if settings.micro_batches > 1 and not reduction.divide(settings.micro_batches, among.size):
+        if settings.micro_batches > 1 and not reduction.is_divisible(settings.micro_batches, among.size):
             told = f"--micro-batches {settings.micro_batches} for {among.size} processes"
             some = f"{among.size}, {2 * among.size}, {4 * among.size} and so on"
             raise InputError(f"{told}: give {some}, or 1 for one part each")
 
-    process_group.one_after_another(among, check)
+    process_group.rank_0_then_others(among, check)
     return among
 
 
-def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> Ready:
+def setup_all(among: ProcessGroup, settings: Settings, prepare: Callable[[], Prepared]) -> Prepared:
     """What a run needs, among the processes that train together, which must be about to do the same.
 
     `settings` are those that were told, of which a run that goes on has others, too.
     """
 
-    def here() -> Ready:
+    def here() -> Prepared:
         if among.size > 1 and settings.backend in ("auto", "cupy"):
             backends.use_device(among.local)
         ready = prepare()
         if ready.task.settings.nccl:
-            allreduce.refuse(among, ready.task.backend)
+            allreduce.refuse_nccl(among, ready.task.backend)
         return ready
 
-    ready = process_group.one_after_another(among, here)
+    ready = process_group.rank_0_then_others(among, here)
     if among.size == 1:
         return ready
     task, own = ready.task, {"quiet", "json", "distributed"}  # of one process alone
@@ -86,10 +86,10 @@ def prepared(among: Ranks, settings: Settings, prepare: Callable[[], Ready]) -> 
         "an MPI that reads a GPU's memory:": str(among.cuda and task.backend.name == "cupy"),
         "weights": str(process_group.checksum(task.backend.get(ready.now.state.theta))),
     }
-    process_group.check_alike(among, facts)
-    length = 1 + tree.count(model.shapes(task.config))  # a gradient and a loss
-    return ready._replace(task=task._replace(link=allreduce.between(among, task.backend, length, nccl=task.settings.nccl)))
+    process_group.assert_same(among, facts)
+    length = 1 + tree.num_elements(model.shapes(task.config))  # a gradient and a loss
+    return ready._replace(task=task._replace(link=allreduce.connect_all(among, task.backend, length, nccl=task.settings.nccl)))
 
 
-def silent(words: str, row: dict[str, Any]) -> None:
+def silent_reporter(words: str, row: dict[str, Any]) -> None:
     """What a process tells that has another one to speak for it."""

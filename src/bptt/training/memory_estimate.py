@@ -8,50 +8,50 @@ import numpy as np
 from bptt import system
 from bptt.data.batches import Window
 from bptt.data.dataset import epochs
-from bptt.distributed.process_group import ALONE
+from bptt.distributed.process_group import SINGLE_PROCESS
 from bptt.errors import OutOfMemory
 from bptt.nn import model, segments, tree
 from bptt.train_step import microbatches, threads
-from bptt.train_step.update import Task
+from bptt.train_step.update import TrainTask
 from bptt.training import validation
 
 # Numbers alive at the worst moment, as tracemalloc counts them: in an update 15 of each parameter (weights, gradient, the
 # optimizer's two means, what replaces them), or 7 and, for each step of each sequence, so many for a unit of the first layer
 # and so many more for one of each layer, and 4 for a symbol. Measuring holds 4 of each parameter, and of larger batches less.
-UPDATE = {"vanilla": (4.0, 2), "gru": (18.0, 6), "lstm": (15.0, 7)}
-FORWARD = {"vanilla": (2.2, 1), "gru": (8.2, 5), "lstm": (10.2, 6)}
+UPDATE_NUMBERS = {"vanilla": (4.0, 2), "gru": (18.0, 6), "lstm": (15.0, 7)}
+FORWARD_NUMBERS = {"vanilla": (2.2, 1), "gru": (8.2, 5), "lstm": (10.2, 6)}
 # Seen in the peaks of whole runs, which tests/test_memory.py holds against the estimate: so much of what the smaller of the two
 # has freed is in pieces that do not serve the larger one, and matplotlib takes so many bytes from the first curve on.
 NOT_REUSED, PLOTTING = 0.2, 38e6
-LOOKED_AT = 10  # batches: nearly as large as the largest is one of so many
+SAMPLED_BATCHES = 10  # batches: nearly as large as the largest is one of so many
 
 
-def updating(task: Task) -> float:
+def update_numbers(task: TrainTask) -> float:
     """The floating-point numbers that are alive at the worst moment of an update, as the first batches tell."""
-    parameters = tree.count(model.shapes(task.config))
-    first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), LOOKED_AT)
+    parameters = tree.num_elements(model.shapes(task.config))
+    first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), SAMPLED_BATCHES)
     workers = max(1, threads.workers() // task.ranks.neighbours) if task.backend.name == "numpy" else 1
     return _linked(task) + max(15 * parameters, *(_in_update(task, window, parameters, workers) for _, window in first))
 
 
-def measuring(task: Task) -> float:
+def evaluation_numbers(task: TrainTask) -> float:
     """The floating-point numbers that are alive at the worst moment of a measurement: its first batch is the largest one."""
     first = next(validation.windows(task, 0), None) if task.data.held_out else None
     area = first.steps * first.columns.shape[1] if first else 0
-    return _linked(task) + 4 * tree.count(model.shapes(task.config)) + area * _per_step(task.config, FORWARD)
+    return _linked(task) + 4 * tree.num_elements(model.shapes(task.config)) + area * _per_step(task.config, FORWARD_NUMBERS)
 
 
-def _linked(task: Task) -> int:
-    """Numbers in the rows of a `allreduce.Link`, as long as a run lasts."""
-    return 3 * tree.count(model.shapes(task.config)) * (task.ranks.size > 1)
+def _linked(task: TrainTask) -> int:
+    """Numbers in the rows of a `allreduce.AllReduce`, as long as a run lasts."""
+    return 3 * tree.num_elements(model.shapes(task.config)) * (task.ranks.size > 1)
 
 
-def _in_update(task: Task, window: Window, parameters: int, workers: int) -> float:
+def _in_update(task: TrainTask, window: Window, parameters: int, workers: int) -> float:
     whole: int = 3 * window.steps * window.columns.shape[1]  # tokens and mask
     count = task.settings.micro_batches
     if count > 1:
-        alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1), ranks=ALONE)
-        each: list[float] = [_in_update(alone, own, parameters, workers) for own, _, _ in microbatches.shares(window, count)]
+        alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1), ranks=SINGLE_PROCESS)
+        each: list[float] = [_in_update(alone, own, parameters, workers) for own, _, _ in microbatches.split(window, count)]
         halves = len(each).bit_length() * parameters  # their sums wait for others
         exchanged = 2 * parameters * (task.ranks.size > 1)  # what a process adds up, and the sum
         width: int = window.columns.shape[1]
@@ -60,20 +60,20 @@ def _in_update(task: Task, window: Window, parameters: int, workers: int) -> flo
     steps = window.lengths
     if task.backend.name == "cupy":  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)
-    columns = threads.cut(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
+    columns = threads.split_columns(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
     parts = sorted((_in_part(task, steps[own].tolist(), window.steps, parameters) for own in columns), reverse=True)
     gradients = (2 if len(parts) == 1 else 4) * parameters  # what is added, and the sum
     return 5 * parameters + gradients + sum(parts[:workers]) + whole
 
 
-def _in_part(task: Task, steps: list[int], T: int, parameters: int) -> float:
+def _in_part(task: TrainTask, steps: list[int], T: int, parameters: int) -> float:
     """Of columns that have so many steps each, until they are over."""
     config, every = task.config, task.settings.recompute_every
-    cuts = segments.cut(config, steps, T if every is None else segments.length(every, T))
+    cuts = segments.split(config, steps, T if every is None else segments.segment_length(every, T))
     areas = [(piece.end - piece.first) * piece.width for piece in cuts]
     states = _states(config) * sum(piece.width for piece in cuts)
     gradients = parameters * (len(cuts) > 1)  # the sum
-    return gradients + states + (sum(areas) if every is None else max(areas)) * _per_step(config, UPDATE)
+    return gradients + states + (sum(areas) if every is None else max(areas)) * _per_step(config, UPDATE_NUMBERS)
 
 
 def _states(config: model.Config) -> int:
@@ -87,29 +87,29 @@ def _per_step(config: model.Config, table: dict[str, tuple[float, int]]) -> floa
     return (first + each * config.layers) * config.hidden + 4 * config.vocabulary
 
 
-def needed(task: Task, *, plotting: bool) -> float:
+def needed_bytes(task: TrainTask, *, plotting: bool) -> float:
     """Bytes of memory that a run takes at most, what the process holds already included."""
     width = 8 if task.backend.dtype == "float64" else 4
-    low, high = sorted([updating(task), measuring(task)])
-    best = tree.count(model.shapes(task.config))  # the weights of the best model so far
-    return system.resident() + PLOTTING * plotting + width * (best + high + NOT_REUSED * low)
+    low, high = sorted([update_numbers(task), evaluation_numbers(task)])
+    best = tree.num_elements(model.shapes(task.config))  # the weights of the best model so far
+    return system.resident_memory() + PLOTTING * plotting + width * (best + high + NOT_REUSED * low)
 
 
-def refuse_too_large(task: Task) -> None:
+def refuse_too_large(task: TrainTask) -> None:
     """Raise OutOfMemory for a run that this machine has no memory for, before the system kills the process for it."""
-    if task.backend.name != "cupy" and task.ranks.neighbours * needed(task, plotting=False) > system.physical():
-        raise OutOfMemory(advice(task))
+    if task.backend.name != "cupy" and task.ranks.neighbours * needed_bytes(task, plotting=False) > system.physical_memory():
+        raise OutOfMemory(out_of_memory_message(task))
 
 
-def advice(task: Task) -> str:
+def out_of_memory_message(task: TrainTask) -> str:
     """What a run needs, what there is, and what to lower."""
     plan, config = task.plan, task.config
-    parameters = tree.count(model.shapes(config))
-    weights = 15 * parameters > updating(task) / 2
+    parameters = tree.num_elements(model.shapes(config))
+    weights = 15 * parameters > update_numbers(task) / 2
     size = f"--hidden {config.hidden} --layers {config.layers}: {parameters:,} parameters"
     lower = "choose fewer units or layers" if weights else "choose a smaller --batch or --length, or fewer --hidden"
     lower += "" if weights or task.settings.recompute_every else ", or --recompute-every sqrt"
     batch = "" if weights else f" at --batch {plan.batch} --length {plan.length}"
-    has = "" if task.backend.name == "cupy" else f", this machine has {system.physical() / 1e9:,.1f} GB"
+    has = "" if task.backend.name == "cupy" else f", this machine has {system.physical_memory() / 1e9:,.1f} GB"
     each = f" in each of {task.ranks.neighbours} processes" if task.ranks.neighbours > 1 else ""
-    return f"out of memory: {size}{batch} need about {needed(task, plotting=False) / 1e9:,.1f} GB{each}{has}: {lower}"
+    return f"out of memory: {size}{batch} need about {needed_bytes(task, plotting=False) / 1e9:,.1f} GB{each}{has}: {lower}"

@@ -9,29 +9,29 @@ from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import toml
 from bptt.config.settings import from_flags
-from bptt.distributed.process_group import Ranks
+from bptt.distributed.process_group import ProcessGroup
 from bptt.errors import InputError
-from bptt.inference.language_model import restored
+from bptt.inference.language_model import model_from_checkpoint
 from bptt.training import setup
-from bptt.training.setup import Ready
+from bptt.training.setup import Prepared
 
 
-def from_run(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, changed_text: bool) -> Ready:
+def from_run(place: Path, text: Any, told: dict[str, Any], among: ProcessGroup, *, changed_text: bool) -> Prepared:
     """What a run needs to go on in its own folder, which process 0 tidies up where nothing is in the way.
 
     Raises what `setup.from_checkpoint` does, and before the first checkpoint what `setup.from_scratch` does.
     """
     mending = among.rank == 0
-    if not run_folder.steps(place):  # ended before its first checkpoint
+    if not run_folder.checkpoints(place):  # ended before its first checkpoint
         first = {**toml.read(place / run_folder.CONFIG), "nccl": False, **told}
         named = first.pop("text", None)
         if text is None and named in (None, "-"):
             raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
         ready = setup.from_scratch(named if text is None else text, from_flags(first), among)
         if mending:
-            run_folder.mend(place, None, [])
+            run_folder.repair(place, None, [])
         return ready
-    where, saved = run_folder.read(place, run=True)
+    where, saved = run_folder.read_checkpoint(place, run=True)
     saved = _with_best(place, saved)
     try:
         ready = setup.from_checkpoint(where, saved, text, told, among, changed_text=changed_text)
@@ -42,38 +42,40 @@ def from_run(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, chan
     if mending:
         _mend(place, where, saved)
     elif saved.progress and saved.progress.best:  # this process has no folder to find it in later
-        kept = store.read(place / run_folder.CHECKPOINTS / run_folder.name(saved.progress.best[0]))
-        ready = ready._replace(now=ready.now._replace(best=restored(kept, ready.task.backend)))
+        kept = store.read(place / run_folder.CHECKPOINTS / run_folder.checkpoint_name(saved.progress.best[0]))
+        ready = ready._replace(now=ready.now._replace(best=model_from_checkpoint(kept, ready.task.backend)))
     return ready
 
 
 def _mend(place: Path, where: Path, saved: Checkpoint) -> None:
-    now = saved.progress or setup.BEGINNING
-    run_folder.mend(place, where, now.history)
-    run_folder.point(place, where.name, run_folder.name(now.best[0]) if now.best else where.name)
+    now = saved.progress or setup.NO_PROGRESS
+    run_folder.repair(place, where, now.history)
+    run_folder.update_links(place, where.name, run_folder.checkpoint_name(now.best[0]) if now.best else where.name)
 
 
 def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
     """A checkpoint of a run, which forgets a best one that is not there any more."""
-    now = saved.progress or setup.BEGINNING
+    now = saved.progress or setup.NO_PROGRESS
     if now.best and now.best[0] != now.step:
         try:
-            store.read(place / run_folder.CHECKPOINTS / run_folder.name(now.best[0]))
+            store.read(place / run_folder.CHECKPOINTS / run_folder.checkpoint_name(now.best[0]))
         except errors.CheckpointError as problem:
             warnings.warn(f"{problem}; the best from here on takes its place", errors.CheckpointWarning, stacklevel=6)
             now = now._replace(best=None, waited=0)
     return saved._replace(progress=now)
 
 
-def from_lone(place: Path, text: Any, told: dict[str, Any], among: Ranks, *, changed_text: bool) -> Ready:
+def from_single_checkpoint(
+    place: Path, text: Any, told: dict[str, Any], among: ProcessGroup, *, changed_text: bool
+) -> Prepared:
     """What a new run needs to go on from a checkpoint that leaves its own run, and with it the best one.
 
     Raises what `setup.from_checkpoint` does.
     """
-    where, saved = run_folder.read(place, run=True)
-    now = saved.progress or setup.BEGINNING
+    where, saved = run_folder.read_checkpoint(place, run=True)
+    now = saved.progress or setup.NO_PROGRESS
     if now.best and now.best[0] != now.step:
         saved = saved._replace(progress=now._replace(best=None, waited=0))
     ready = setup.from_checkpoint(where, saved, text, told, among, changed_text=changed_text)
-    best = restored(saved, ready.task.backend) if ready.now.progress.best else None
+    best = model_from_checkpoint(saved, ready.task.backend) if ready.now.progress.best else None
     return ready._replace(now=ready.now._replace(best=best))

@@ -10,31 +10,31 @@ from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.checkpoint import run_folder
 from bptt.checkpoint.format import CONFIG, OPTIMIZER, Checkpoint, Progress
-from bptt.config.defaults import Plan, choose
+from bptt.config.defaults import Hyperparameters, resolve
 from bptt.config.settings import Settings, flag, from_flags
 from bptt.data import batches
-from bptt.data.dataset import Data, Position, batches_in_epoch, epochs, generator, prepare, targets
+from bptt.data.dataset import Dataset, Position, batches_in_epoch, count_targets, epochs, make_rng, prepare
 from bptt.distributed import reduction
-from bptt.distributed.process_group import ALONE, Ranks
+from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import CheckpointError, InputError, RunFinished, TrainingWarning
-from bptt.inference.language_model import restored
+from bptt.inference.language_model import model_from_checkpoint
 from bptt.nn import model, tree
-from bptt.train_step.update import State, Task, from_host, start
+from bptt.train_step.update import TrainState, TrainTask, from_host, initial_state
 from bptt.training import memory_estimate
 from bptt.training.state import LoopState
 
-BEGINNING = Progress(0, 0, 0, 0, 0.0, None, 0, (), (), ())
+NO_PROGRESS = Progress(0, 0, 0, 0, 0.0, None, 0, (), (), ())
 
 
-class Ready(NamedTuple):
+class Prepared(NamedTuple):
     """A task, what every checkpoint of the run says of it, and where its training stands."""
 
-    task: Task
+    task: TrainTask
     record: dict[str, Any]
     now: LoopState
 
 
-def from_scratch(text: Any, settings: Settings, among: Ranks = ALONE) -> Ready:
+def from_scratch(text: Any, settings: Settings, among: ProcessGroup = SINGLE_PROCESS) -> Prepared:
     """A run before its first update, its weights drawn, or taken from the checkpoint that the settings name.
 
     Raises:
@@ -42,50 +42,50 @@ def from_scratch(text: Any, settings: Settings, among: Ranks = ALONE) -> Ready:
         InputError: a text that cannot be read or learnt from, a backend that has to be there and is not.
         OutOfMemory: the run needs more memory than there is.
     """
-    source = run_folder.read(settings.from_) if settings.from_ else None
+    source = run_folder.read_checkpoint(settings.from_) if settings.from_ else None
     backend = _backend(settings)
     if source is not None:
-        settings = _as_in(settings, *source)
-    data = prepare(text, settings, generator(settings.seed, 0), source[1].vocabulary if source else None)
-    plan = choose(settings, data.mode, targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
+        settings = _with_model_shape(settings, *source)
+    data = prepare(text, settings, make_rng(settings.seed, 0), source[1].vocabulary if source else None)
+    plan = resolve(settings, data.mode, count_targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
     config = source[1].config if source else model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
     task = _task(config, backend, data, settings, plan, among)
     memory_estimate.refuse_too_large(task)
     try:
         if source:
-            params = restored(source[1], backend).params
+            params = model_from_checkpoint(source[1], backend).params
         else:
-            params = tree.transform(backend.put, model.init(config, generator(settings.seed, 1), settings.init))
+            params = tree.tree_map(backend.put, model.init(config, make_rng(settings.seed, 1), settings.init))
         if settings.micro_batches > 1:  # of a run that had not saved anything yet; new ones are refused
-            _tell_of_parts(settings.micro_batches, task)
-        return Ready(task, _record(task), LoopState(start(params), BEGINNING))
+            _warn_if_micro_batches_changed(settings.micro_batches, task)
+        return Prepared(task, _record(task), LoopState(initial_state(params), NO_PROGRESS))
     except MemoryError as error:
-        raise errors.OutOfMemory(memory_estimate.advice(task)) from error
+        raise errors.OutOfMemory(memory_estimate.out_of_memory_message(task)) from error
 
 
 def from_checkpoint(
-    where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], among: Ranks = ALONE, *, changed_text: bool
-) -> Ready:
+    where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], among: ProcessGroup = SINGLE_PROCESS, *, changed_text: bool
+) -> Prepared:
     """A run as a checkpoint has it; `told` replaces what it was told before.
 
     Raises:
         CheckpointError: a checkpoint that is forged, or damaged in a way that no checksum shows.
         InputError: a text that is not the same any more, unless `changed_text`; a run that has ended.
     """
-    settings, plan, source = _settings(where, saved, told)
+    settings, plan, source = _saved_settings(where, saved, told)
     if text is None and source in ("", "-"):
         came = "came from standard input" if source else "was given in Python"
         raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
     backend = _backend(settings)
     acceleration.warn_if_changed(saved.record, backend)
     try:
-        data = prepare(source if text is None else text, settings, generator(settings.seed, 0), saved.vocabulary)
+        data = prepare(source if text is None else text, settings, make_rng(settings.seed, 0), saved.vocabulary)
     except InputError as error:
         elsewhere = "give the path of the text beside --resume if it is elsewhere now"
         raise InputError(f"{where}: the run cannot go on with its text: {error}; {elsewhere}") from None
     task = _task(saved.config, backend, data, settings, plan, among)
     memory_estimate.refuse_too_large(task)
-    now = saved.progress or BEGINNING
+    now = saved.progress or NO_PROGRESS
     if now.step >= plan.steps:
         raise RunFinished(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or begin a new run with --from")
     if data.sha256 != saved.record.get("sha256"):
@@ -95,17 +95,17 @@ def from_checkpoint(
         now = now._replace(epoch=now.epoch + 1, batch=0, best=None, waited=0)  # what was best on the text before is not now
     elif now.batch >= batches_in_epoch(data, plan.batch, plan.length, settings.seed, now.epoch):
         raise CheckpointError(f"{where}: batch {now.batch} is beyond the end of an epoch: use another checkpoint")
-    params = restored(saved, backend).params
-    state = from_host(task, tree.pack(params), saved.memory or {}, now.step, Position(now.epoch, now.batch))
+    params = model_from_checkpoint(saved, backend).params
+    state = from_host(task, tree.ravel(params), saved.memory or {}, now.step, Position(now.epoch, now.batch))
     if now.batch == 0:
         state = state._replace(states=None)
-    elif not _fit(task, state):
+    elif not _states_fit(task, state):
         raise CheckpointError(f"{where / OPTIMIZER}: batch {now.batch} cannot go on from its states: use another checkpoint")
-    _tell_of_parts(settings.micro_batches, task)
-    return Ready(task, {**saved.record, **_record(task)}, LoopState(state, now))
+    _warn_if_micro_batches_changed(settings.micro_batches, task)
+    return Prepared(task, {**saved.record, **_record(task)}, LoopState(state, now))
 
 
-def _tell_of_parts(before: int, task: Task) -> None:
+def _warn_if_micro_batches_changed(before: int, task: TrainTask) -> None:
     """Warn where the processes of a run that goes on cannot divide the parts that its batches had."""
     if (count := task.settings.micro_batches) != before:
         had = f"had {before} parts" if before > 1 else "were whole"
@@ -121,17 +121,19 @@ def _backend(settings: Settings) -> Backend:
     return backend
 
 
-def _task(config: model.Config, backend: Backend, data: Data, settings: Settings, plan: Plan, among: Ranks) -> Task:
+def _task(
+    config: model.Config, backend: Backend, data: Dataset, settings: Settings, plan: Hyperparameters, among: ProcessGroup
+) -> TrainTask:
     """The task, the ids of its text on the device if they fit; each process has a share of a batch, or several."""
     if settings.patience is not None and not data.held_out:
         words = f"--patience {settings.patience} waits for nothing: no part of the text is held out"
         warnings.warn(words, TrainingWarning, stacklevel=9)
-    settings = dataclasses.replace(settings, micro_batches=reduction.fitting(settings.micro_batches, among.size))
-    ids = batches.held(data.training.ids, backend)
-    return Task(config, backend, data, settings, plan, batches.reader(data.training.ids, backend, ids), ids, among)
+    settings = dataclasses.replace(settings, micro_batches=reduction.round_up(settings.micro_batches, among.size))
+    ids = batches.ids_on_device(data.training.ids, backend)
+    return TrainTask(config, backend, data, settings, plan, batches.batch_reader(data.training.ids, backend, ids), ids, among)
 
 
-def _record(task: Task) -> dict[str, Any]:
+def _record(task: TrainTask) -> dict[str, Any]:
     """What every checkpoint of a run says of it."""
     data = task.data
     told = vars(task.settings)
@@ -139,7 +141,7 @@ def _record(task: Task) -> dict[str, Any]:
         "text": data.name,
         "source": data.source,
         "sha256": data.sha256,
-        "targets": targets(data.training) + targets(data.held_out),
+        "targets": count_targets(data.training) + count_targets(data.held_out),
         "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in told.items()},
         "plan": task.plan._asdict(),
         "backend": {"asked": task.backend.asked, "ran": task.backend.name},
@@ -147,7 +149,7 @@ def _record(task: Task) -> dict[str, Any]:
     }
 
 
-def _as_in(settings: Settings, place: Path, source: Checkpoint) -> Settings:
+def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Settings:
     """The settings with the shape of the model to begin from, which they must not contradict."""
     config, defaults = source.config, Settings()
     symbols = "bytes" if source.vocabulary.symbols is None else "characters"
@@ -165,14 +167,14 @@ def _as_in(settings: Settings, place: Path, source: Checkpoint) -> Settings:
     return dataclasses.replace(settings, **shape, from_=place)
 
 
-def _settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Settings, Plan, str]:
+def _saved_settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Settings, Hyperparameters, str]:
     """The settings and the plan of a run, and where its text is, from a record that may hold anything."""
     config, record = saved.config, saved.record
     try:
         once = {"epochs": None, "out": None, "stop_after": None, "nccl": None}  # of the session before
         before = {name: value for name, value in {**record["settings"], **record["plan"], **once}.items() if value is not None}
         settings = from_flags({**before, "mode": saved.mode, **told})
-        plan = Plan(**{name: getattr(settings, name) for name in Plan._fields})
+        plan = Hyperparameters(**{name: getattr(settings, name) for name in Hyperparameters._fields})
         source = record["source"]
     except (KeyError, TypeError, InputError) as error:
         raise CheckpointError(f"{where / CONFIG}: is not the record of a run ({error!s:.200})") from None
@@ -182,15 +184,15 @@ def _settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Set
     return settings, plan, source
 
 
-def _fit(task: Task, state: State) -> bool:
+def _states_fit(task: TrainTask, state: TrainState) -> bool:
     """Whether the next batch can go on from the states that there are; only those of a forged checkpoint do not fit."""
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position))
     return window.start or (state.states is not None and state.states.shape[2] == window.columns.shape[1])
 
 
-def _difference(record: dict[str, Any], data: Data) -> str:
+def _difference(record: dict[str, Any], data: Dataset) -> str:
     """In what a text differs from the one of a run."""
-    now, before = targets(data.training) + targets(data.held_out), record.get("targets") or 0
+    now, before = count_targets(data.training) + count_targets(data.held_out), record.get("targets") or 0
     if now == before:
         return "its text has changed: it is as long as before, but not the same"
     return f"its text has changed: {now:,} characters to learn and to measure now, {before:,} before"

@@ -10,11 +10,16 @@ from types import FrameType
 from typing import NoReturn
 
 INTERRUPT = ("SIGINT",)
-ALL = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Ctrl-C, a polite end, a terminal that goes, what clusters send before an end
+TERMINATION = (
+    "SIGINT",
+    "SIGTERM",
+    "SIGHUP",
+    "SIGUSR1",
+)  # Ctrl-C, a polite end, a terminal that goes, what clusters send before an end
 
 
 @contextlib.contextmanager
-def noted(names: tuple[str, ...]) -> Iterator[list[str]]:
+def catch_signals(names: tuple[str, ...]) -> Iterator[list[str]]:
     """A list that gets the name of the signal that arrives; another one after it raises KeyboardInterrupt.
 
     A signal that this system does not have, that is ignored (as in a shell's background) or that the program around has a
@@ -40,7 +45,7 @@ def noted(names: tuple[str, ...]) -> Iterator[list[str]]:
             signal.signal(number, handler)
 
 
-def end() -> NoReturn:
+def die_by_interrupt() -> NoReturn:
     """End this process by Ctrl-C itself, where there is such an end, so that a launcher ends all others."""
     sys.stdout.flush()
     sys.stderr.flush()

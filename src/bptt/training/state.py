@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from bptt.checkpoint.format import Progress
 from bptt.inference.language_model import LanguageModel
-from bptt.train_step.update import State, Task
+from bptt.train_step.update import TrainState, TrainTask
 
 Reporter = Callable[[str, dict[str, Any]], None]  # gets a message for people, or "", and the same as values for programs
 
@@ -14,7 +14,7 @@ Reporter = Callable[[str, dict[str, Any]], None]  # gets a message for people, o
 class RunContext(NamedTuple):
     """What stays the same while the training loop runs."""
 
-    task: Task
+    task: TrainTask
     record: dict[str, Any]  # of every model to come, besides where it stood
     folder: Path | None
     tell: Reporter
@@ -23,7 +23,7 @@ class RunContext(NamedTuple):
 class LoopState(NamedTuple):
     """Where the training loop stands, and why it ended."""
 
-    state: State
+    state: TrainState
     progress: Progress
     best: LanguageModel | None = None  # so far, where it is at hand
     ended: str = ""  # empty: by itself; "patience", "paused", the name of a signal, "diverged", "unsaved" or "failed"

@@ -15,16 +15,16 @@ import numpy as np
 from bptt import acceleration, dispatch, errors, system
 from bptt.checkpoint import run_folder, store
 from bptt.config import toml
-from bptt.config.defaults import Plan
-from bptt.config.settings import Settings, flag, from_flags, path
-from bptt.data.dataset import share_held_out, targets
+from bptt.config.defaults import Hyperparameters
+from bptt.config.settings import Settings, check_path, flag, from_flags
+from bptt.data.dataset import count_targets, validation_share
 from bptt.display import text
 from bptt.distributed import allreduce, process_group
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
-from bptt.train_step.update import Task
+from bptt.train_step.update import TrainTask
 from bptt.training import launch, loop, memory_estimate, messages, resume, setup, signals
-from bptt.training.setup import Ready
+from bptt.training.setup import Prepared
 from bptt.training.state import LoopState, Reporter, RunContext
 
 # what a session that goes on may be told anew
@@ -79,41 +79,41 @@ def train(
         Diverged: the loss was not finite before there was anything to keep.
         OutOfMemory: the run needs more memory than there is.
     """
-    with launch.telling_all(alone=flags.get("distributed") is False):
-        told = {**({} if config is None else toml.beside(flags, path("config", config))), **flags}
+    with launch.fail_on_all(alone=flags.get("distributed") is False):
+        told = {**({} if config is None else toml.read_beneath(flags, check_path("config", config))), **flags}
     named = told.pop("text", None)
     text = named if text is None else text
-    with launch.telling_all(alone=told.get("distributed") is False):
+    with launch.fail_on_all(alone=told.get("distributed") is False):
         settings = from_flags(told)
-        tell = messages.plain(settings, report)
+        tell = messages.make_reporter(settings, report)
         if resume is not None:
-            return go_on(path("resume", resume), text, told, tell, changed_text=changed_text)
-    return begin("dinosaurs" if text is None else text, settings, tell)
+            return resume_run(check_path("resume", resume), text, told, tell, changed_text=changed_text)
+    return start("dinosaurs" if text is None else text, settings, tell)
 
 
-def begin(
+def start(
     text: Any, settings: Settings, tell: Reporter, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
 ) -> LanguageModel:
     """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
-    among, told = launch.begin(text, settings, "a new run"), settings
+    among, told = launch.init_training_group(text, settings, "a new run"), settings
     if among.rank:
-        settings, runs, tell = dataclasses.replace(settings, out=None), None, launch.silent
-    with process_group.ending_together(among), contextlib.ExitStack() as stack:
+        settings, runs, tell = dataclasses.replace(settings, out=None), None, launch.silent_reporter
+    with process_group.abort_all_on_error(among), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
-        arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None  # MPI may swallow some
-        process_group.first(among, partial(store.refuse_unusable, settings.out))  # before hours are spent
-        ready = launch.prepared(among, told, lambda: setup.from_scratch(text, settings, among))
-        out = process_group.first(among, lambda: _new_folder(ready.task, settings.out, runs, stack))
+        arrived = stack.enter_context(signals.catch_signals(caught)) if among.size > 1 else None  # MPI may swallow some
+        process_group.on_rank_0(among, partial(store.check_can_save, settings.out))  # before hours are spent
+        ready = launch.setup_all(among, told, lambda: setup.from_scratch(text, settings, among))
+        out = process_group.on_rank_0(among, lambda: _new_folder(ready.task, settings.out, runs, stack))
         try:
-            tell(messages.heading(ready.task), {"event": "start", "record": ready.record})
-            return carry_out(ready, out, tell, caught, arrived)
+            tell(messages.header(ready.task), {"event": "start", "record": ready.record})
+            return fit(ready, out, tell, caught, arrived)
         except BaseException as error:
             if out and not isinstance(error, ForcedInterrupt):
                 run_folder.discard(out)
             raise
 
 
-def go_on(
+def resume_run(
     place: Path,
     text: Any,
     told: dict[str, Any],
@@ -129,55 +129,57 @@ def go_on(
         if name not in ANEW and not (name == "out" and not in_place):
             beginning = f"leave it out, or begin a new run with --from {place}"
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
-    told = {name: value for name, value in told.items() if value is not None or name not in Plan._fields}  # None: as before
+    told = {
+        name: value for name, value in told.items() if value is not None or name not in Hyperparameters._fields
+    }  # None: as before
     asked = from_flags({name: value for name, value in told.items() if name in ("backend", "distributed", "out")})
-    among = launch.begin(text, asked, "a run to go on with" if in_place else "a checkpoint to go on with")
+    among = launch.init_training_group(text, asked, "a run to go on with" if in_place else "a checkpoint to go on with")
     if among.rank:
-        tell = launch.silent
-    with process_group.ending_together(among), contextlib.ExitStack() as stack:
+        tell = launch.silent_reporter
+    with process_group.abort_all_on_error(among), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
-        arrived = stack.enter_context(signals.noted(caught)) if among.size > 1 else None
+        arrived = stack.enter_context(signals.catch_signals(caught)) if among.size > 1 else None
         out: Path | None = None if among.rank else place
         if in_place:
-            process_group.first(among, lambda: stack.enter_context(run_folder.locked(place)))
+            process_group.on_rank_0(among, lambda: stack.enter_context(run_folder.locked(place)))
             prepare = partial(resume.from_run, place, text, told, among, changed_text=changed_text)
-            ready = launch.prepared(among, asked, prepare)
-            process_group.first(among, lambda: run_folder.reconfigure(place, _config_toml(ready.task)))
+            ready = launch.setup_all(among, asked, prepare)
+            process_group.on_rank_0(among, lambda: run_folder.write_config(place, _config_toml(ready.task)))
         else:
-            prepare = partial(resume.from_lone, place, text, told, among, changed_text=changed_text)
-            ready = launch.prepared(among, asked, prepare)
-            named = path("out", told["out"]) if "out" in told else None
-            out = process_group.first(
+            prepare = partial(resume.from_single_checkpoint, place, text, told, among, changed_text=changed_text)
+            ready = launch.setup_all(among, asked, prepare)
+            named = check_path("out", told["out"]) if "out" in told else None
+            out = process_group.on_rank_0(
                 among, lambda: _first_checkpoint(ready, _new_folder(ready.task, named, runs, stack), tell)
             )
         step = ready.now.progress.step
         row = {"event": "resume", "step": step, "record": ready.record, "history": list(ready.now.progress.history)}
-        tell(messages.going_on(ready.task, place, step), row)
-        return carry_out(ready, out, tell, caught, arrived)
+        tell(messages.resume_header(ready.task, place, step), row)
+        return fit(ready, out, tell, caught, arrived)
 
 
-def _first_checkpoint(ready: Ready, out: Path | None, tell: Reporter) -> Path | None:
+def _first_checkpoint(ready: Prepared, out: Path | None, tell: Reporter) -> Path | None:
     """The folder of a run that goes on from a lone checkpoint, if there is one; that is its first one then."""
     if out is not None:
-        run_folder.rewrite(out, ready.now.progress.history)
+        run_folder.write_history(out, ready.now.progress.history)
         loop.save(RunContext(ready.task, ready.record, out, tell), ready.now)
     return out
 
 
-def carry_out(
-    ready: Ready, out: Path | None, tell: Reporter, caught: tuple[str, ...], early: list[str] | None = None
+def fit(
+    ready: Prepared, out: Path | None, tell: Reporter, caught: tuple[str, ...], early: list[str] | None = None
 ) -> LanguageModel:
     """Train to the end, whatever it is, save, and say what there is now; `early` gets signals from before on, if given."""
     acceleration.warm_up(ready.task.config, ready.task.backend, ready.task.ranks)
-    here = {**system.session(ready.task.backend), "compiled": acceleration.compiled_by(ready.task.backend)}
+    here = {**system.run_environment(ready.task.backend), "compiled": acceleration.compiled_by(ready.task.backend)}
     if ready.task.link is not None:
         here |= {"processes": ready.task.ranks.size, "sums by": str(ready.task.link)}
     if out:
         run_folder.record_session(out, here, new=True)
     run = RunContext(ready.task, ready.record, out, tell)
-    noted = signals.noted(caught) if early is None else contextlib.nullcontext(early)
+    noted = signals.catch_signals(caught) if early is None else contextlib.nullcontext(early)
     with np.errstate(all="ignore"), noted as arrived:  # a loss that is not finite is told in words, once
-        now = loop.go_on(run, ready.now, arrived)
+        now = loop.train_loop(run, ready.now, arrived)
     if now.error is None or getattr(now.error, "agreed", False):  # all processes are here, or will be
         with contextlib.suppress(RuntimeError):  # of a device that is lost; the run is over
             allreduce.close(ready.task.link)
@@ -191,17 +193,17 @@ def carry_out(
         with contextlib.suppress(Exception):  # what comes to light is the first error
             loop.save(run, now)
     elif now.ended == "SIGINT":
-        now = _saved(run, now)
+        now = _try_save(run, now)
     if out and not hurried:
         with contextlib.suppress(InputError, MemoryError):
             ended = {"ended": now.ended or "done", "step": now.state.step, "seconds": now.progress.seconds}
             run_folder.record_session(out, {**here, **ended}, new=False)
     if now.error is not None and failed:
         _fail(run, now.error)
-    return _ending(run, now, loop.best(run, now))
+    return _finish(run, now, loop.best_model(run, now))
 
 
-def _saved(run: RunContext, now: LoopState) -> LoopState:
+def _try_save(run: RunContext, now: LoopState) -> LoopState:
     """The same standing, saved, or with the reason why it could not be."""
     try:
         loop.save(run, now)
@@ -213,36 +215,36 @@ def _saved(run: RunContext, now: LoopState) -> LoopState:
 def _fail(run: RunContext, error: BaseException) -> NoReturn:
     """Raise what a run ends with, after the news of how to go on."""
     if run.folder and run_folder.has_saved(run.folder) and not isinstance(error, KeyboardInterrupt):
-        warnings.warn(messages.failed(error, run.task, run.folder), TrainingWarning, stacklevel=4)
+        warnings.warn(messages.failure_message(error, run.task, run.folder), TrainingWarning, stacklevel=4)
     if isinstance(error, MemoryError):
-        raise errors.OutOfMemory(memory_estimate.advice(run.task)) from error
+        raise errors.OutOfMemory(memory_estimate.out_of_memory_message(run.task)) from error
     if isinstance(error, KeyboardInterrupt) and run.folder:
         saved = "what was saved before is in" if run_folder.has_saved(run.folder) else "nothing was saved yet in"
-        raise ForcedInterrupt(f"interrupted; {saved} {run.folder}: {messages.again(run.task, run.folder)}")
+        raise ForcedInterrupt(f"interrupted; {saved} {run.folder}: {messages.resume_command(run.task, run.folder)}")
     raise error
 
 
-def _ending(run: RunContext, now: LoopState, trained: LanguageModel | None) -> LanguageModel:
+def _finish(run: RunContext, now: LoopState, trained: LanguageModel | None) -> LanguageModel:
     """The model that a run ends with, after the last news."""
     error = now.error
     if trained is None:
         if isinstance(error, Diverged):
             raise Diverged(f"{error}; nothing was learnt, nothing is saved")
         raise error or KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
-    run.tell(*messages.ending(trained, run.task, run.folder, now.ended, now.state.step))
+    run.tell(*messages.end_message(trained, run.task, run.folder, now.ended, now.state.step))
     if isinstance(error, errors.SaveError):
         elsewhere = loop.save_elsewhere(run, now)
         problem = f"{error}; " + (f"where the run stands is saved in {elsewhere} instead" if elsewhere else "it is not saved")
         trained.record["unsaved"] = problem
         warnings.warn(problem, TrainingWarning, stacklevel=4)
     elif isinstance(error, Diverged):
-        warnings.warn(messages.kept(error, trained, run.folder), TrainingWarning, stacklevel=4)
+        warnings.warn(messages.diverged_message(error, trained, run.folder), TrainingWarning, stacklevel=4)
     return trained
 
 
-def _new_folder(task: Task, named: Path | None, runs: Path | None, stack: contextlib.ExitStack) -> Path | None:
+def _new_folder(task: TrainTask, named: Path | None, runs: Path | None, stack: contextlib.ExitStack) -> Path | None:
     """Make and lock the folder of a run: the one that was named, or a free name in `runs`, or none."""
-    while (out := named or (runs and store.free(runs / task.data.name))) is not None:
+    while (out := named or (runs and store.free_name(runs / task.data.name))) is not None:
         try:
             run_folder.create(out, _config_toml(task), {"sessions": []})
         except errors.AlreadyExists:
@@ -254,8 +256,8 @@ def _new_folder(task: Task, named: Path | None, runs: Path | None, stack: contex
     return None
 
 
-def _config_toml(task: Task) -> str:
+def _config_toml(task: TrainTask) -> str:
     """What config.toml of a run holds."""
     data = task.data
-    share = share_held_out(task.settings, targets(data.training) + targets(data.held_out))
+    share = validation_share(task.settings, count_targets(data.training) + count_targets(data.held_out))
     return toml.to_toml(task.settings, task.plan, data.mode, data.source, share)

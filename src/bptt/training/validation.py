@@ -4,28 +4,28 @@ import math
 from collections.abc import Iterator
 
 from bptt.data.batches import Window
-from bptt.data.dataset import HELD_OUT_STREAMS, held_out_windows
+from bptt.data.dataset import VALIDATION_STREAMS, validation_windows
 from bptt.distributed import process_group
-from bptt.inference.evaluation import Evaluation, measure
+from bptt.inference.evaluation import Evaluation, batch_nats
 from bptt.nn import model
 from bptt.train_step import microbatches
-from bptt.train_step.update import Task
+from bptt.train_step.update import TrainTask
 
 
-def parts(task: Task) -> int:
+def parts(task: TrainTask) -> int:
     """How many parts the columns of what is held out are dealt out in: those of a batch, but no more than there are columns."""
-    return min(HELD_OUT_STREAMS, task.settings.micro_batches)
+    return min(VALIDATION_STREAMS, task.settings.micro_batches)
 
 
-def windows(task: Task, part: int) -> Iterator[Window]:
+def windows(task: TrainTask, part: int) -> Iterator[Window]:
     """The windows of a part."""
-    return microbatches.every(held_out_windows(task.data), parts(task), part)
+    return microbatches.rank_windows(validation_windows(task.data), parts(task), part)
 
 
-def held_out(task: Task, params: model.Params) -> Evaluation:
+def evaluate(task: TrainTask, params: model.Params) -> Evaluation:
     """The cross-entropy of a model on what is held out; every process that trains with this one has to call it."""
     among, count = task.ranks, parts(task)
     own = range(count) if among.size == 1 else range(among.rank, count, among.size)
-    found = [measure(task.config, params, task.backend, map(task.read, windows(task, part))) for part in own]
-    everywhere = [one for those in process_group.each(among, found) for one in those]
+    found = [batch_nats(task.config, params, task.backend, map(task.read, windows(task, part))) for part in own]
+    everywhere = [one for those in process_group.all_gather(among, found) for one in those]
     return Evaluation(math.fsum(nats for sums, _ in everywhere for nats in sums), sum(targets for _, targets in everywhere))

@@ -106,34 +106,34 @@ def nothing(dtype: Any, *shape: int) -> Any:
     return np.empty(shape, dtype)
 
 
-@kernel(gradient.whole)
+@kernel(gradient.loss_and_grad)
 def gradient_whole(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
     found = gradient_piece(theta, config, x, y, mask, states, keep, count, None)
     return found if found is NotImplemented else found[:3]
 
 
-@kernel(gradient.piece)
+@kernel(gradient.segment_loss_and_grad)
 def gradient_piece(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any, dafter: Any) -> Any:
     if config.cell not in gradient_kernels.CELLS:
         return NotImplemented
-    L, S, G, _, H, _ = sizes = gradient_kernels.sizes_of(config)
+    L, S, G, _, H, _ = sizes = gradient_kernels.model_sizes(config)
     states, dafter = (nothing(theta.dtype, L, S, 0, H) if given is None else given for given in (states, dafter))
     masks = np.stack(keep) if keep else nothing(theta.dtype, 0, 0, H)
     of = 0.0 if count is None else float(count)
-    return gradient_kernels.gradient(theta, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)
+    return gradient_kernels.loss_and_grad(theta, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)
 
 
 @kernel(optimizers.clip_by_norm)
 def optimizers_clip_by_norm(d: Any, limit: float) -> Any:
-    return optimizer_kernels.clipped(d, float(limit))
+    return optimizer_kernels.clip_by_norm(d, float(limit))
 
 
-@kernel(optimizers.along)
+@kernel(optimizers.sgd_update)
 def optimizers_along(theta: Any, d: Any, rate: Any) -> Any:
-    return optimizer_kernels.along(theta, d, theta.dtype.type(rate))
+    return optimizer_kernels.sgd_update(theta, d, theta.dtype.type(rate))
 
 
-@kernel(optimizers.moments)
+@kernel(optimizers.adam_update)
 def optimizers_moments(
     theta: Any, d: Any, m: Any, v: Any, t: Any, rate: Any, beta1: float, beta2: float, eps: float, weight_decay: float
 ) -> Any:

@@ -16,30 +16,30 @@ from bptt.kernels.cpu.jit import compiled
 CELLS = {"vanilla": (1, 1, 0), "gru": (1, 3, 1), "lstm": (2, 4, 0)}  # states, gates, whether there is a ban
 
 
-def sizes_of(config: Any) -> tuple[int, ...]:
+def model_sizes(config: Any) -> tuple[int, ...]:
     """The sizes of a model."""
     S, G, has_ban = CELLS[config.cell]
     return config.layers, S, G, config.vocabulary, config.hidden, has_ban * config.hidden
 
 
 @compiled
-def place(layer: int, sizes: Any) -> Any:
+def layer_offset(layer: int, sizes: Any) -> Any:
     """Where the parameters of a layer begin, or after the last one the initial states."""
     _, _, G, V, H, M = sizes
     return (G * H * (V + H + 1) + M) * min(layer, 1) + (G * H * (2 * H + 1) + M) * max(layer - 1, 0)
 
 
 @compiled
-def weights(theta: Any, layer: int, sizes: Any) -> Any:
+def layer_weights(theta: Any, layer: int, sizes: Any) -> Any:
     """Wax, Waa, b and ban of a layer."""
     _, _, G, V, H, M = sizes
-    Wax, N, I = place(layer, sizes), G * H, H if layer else V
+    Wax, N, I = layer_offset(layer, sizes), G * H, H if layer else V
     Waa, b, ban = Wax + N * I, Wax + N * (I + H), Wax + N * (I + H + 1)
     return theta[Wax:Waa].reshape(N, I), theta[Waa:b].reshape(N, H), theta[b:ban], theta[ban : ban + M]
 
 
 @compiled
-def enter(d: Any, begin: int, flat: Any) -> Any:
+def write_flat(d: Any, begin: int, flat: Any) -> Any:
     """Enter the elements of an array into a vector; where they end."""
     for i in range(flat.size):
         d[begin + i] = flat[i]
@@ -47,10 +47,10 @@ def enter(d: Any, begin: int, flat: Any) -> Any:
 
 
 @compiled
-def starts(theta: Any, states: Any, B: int, sizes: Any) -> Any:
+def initial_states(theta: Any, states: Any, B: int, sizes: Any) -> Any:
     """The states (L, S, B, H) to begin with: those that are given, else the learned ones, or zeros."""
     L, S, _, V, H, _ = sizes
-    begin, found = place(L, sizes), np.zeros((L, S, B, H), theta.dtype)
+    begin, found = layer_offset(L, sizes), np.zeros((L, S, B, H), theta.dtype)
     if states.size == 0 and begin < theta.size - V * (H + 1):
         for layer in range(L):
             for field in range(S):
@@ -62,10 +62,10 @@ def starts(theta: Any, states: Any, B: int, sizes: Any) -> Any:
 
 
 @compiled
-def enter_starts(d: Any, dbefore: Any, fresh: bool, sizes: Any) -> None:
+def write_initial_states(d: Any, dbefore: Any, fresh: bool, sizes: Any) -> None:
     """Enter the gradient of the initial states, if they are learned: the sum over the sequences that began with them."""
     L, S, _, V, H, _ = sizes
-    begin = place(L, sizes)
+    begin = layer_offset(L, sizes)
     if begin < d.size - V * (H + 1):
         for layer in range(L):
             for field in range(S):
@@ -79,7 +79,7 @@ def enter_starts(d: Any, dbefore: Any, fresh: bool, sizes: Any) -> None:
 
 
 @compiled
-def dropped(a: Any, keep: Any, layer: int) -> Any:
+def apply_dropout(a: Any, keep: Any, layer: int) -> Any:
     """What leaves a layer, a (T, B, H), under the dropout mask of the layer, if there are masks."""
     if not keep.size:
         return a
@@ -99,12 +99,12 @@ def output_loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes:
     W, b = theta[Wya:by].reshape(V, H), theta[by:]
     mean, p, weight = loss.cross_entropy(loss.affine(W, a, b), y, mask, of)
     da, dW, db = loss.affine_backward(W, a, loss.cross_entropy_backward(p, y, weight))
-    enter(d, enter(d, Wya, dW.reshape(-1)), db)
+    write_flat(d, write_flat(d, Wya, dW.reshape(-1)), db)
     return mean, da
 
 
 @compiled
-def gradient(
+def loss_and_grad(
     theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: float, dafter: Any, sizes: Any, gates: Any
 ) -> Any:
     """The loss, its gradient (P,), and the states after (L, S, B, H); then the gradient with respect to those before.
@@ -112,12 +112,12 @@ def gradient(
     `dafter` (L, S, B, H) is the gradient with respect to the states after; or it is empty.
     """
     (T, B), L, S = x.shape, sizes[0], sizes[1]
-    before = starts(theta, states, B, sizes)
+    before = initial_states(theta, states, B, sizes)
     after, dbefore, d = np.empty_like(before), np.empty_like(before), np.empty_like(theta)
     following = dafter if dafter.size else np.zeros_like(before)
     tokens, inputs, caches = np.zeros_like(x), [np.empty((T, B, 0), theta.dtype)], []
     for layer in range(L):
-        Wax, Waa, b, ban = weights(theta, layer, sizes)
+        Wax, Waa, b, ban = layer_weights(theta, layer, sizes)
         ids, vectors, start = tokens if layer else x, inputs[layer], before[layer]
         if len(gates) == 4:
             cache = cells.lstm(Wax, Waa, b, ids, vectors, start[0], start[1])
@@ -128,13 +128,13 @@ def gradient(
         for field in range(S):
             fill(after[layer, field], cache[field][T])
         caches.append(cache)
-        inputs.append(dropped(cache[0][1:], keep, layer))
+        inputs.append(apply_dropout(cache[0][1:], keep, layer))
     mean, da = output_loss(theta, d, inputs[L], y, mask, of, sizes)
     for layer in range(L - 1, -1, -1):
-        Wax, Waa, b, dban = weights(theta, layer, sizes)
+        Wax, Waa, b, dban = layer_weights(theta, layer, sizes)
         ids, vectors, cache = tokens if layer else x, inputs[layer], caches[layer]
-        da, dfield = dropped(da, keep, layer), following[layer]
-        own = weights(d, layer, sizes)[1]
+        da, dfield = apply_dropout(da, keep, layer), following[layer]
+        own = layer_weights(d, layer, sizes)[1]
         into = room(own)
         if len(gates) == 4:
             da0, dc0, found = cells.lstm_backward(
@@ -150,7 +150,7 @@ def gradient(
         da, dWax, dWaa, db = found
         if len(into) > len(own):
             fill(own, dWaa)
-        end = enter(d, place(layer, sizes), dWax.reshape(-1))
-        enter(d, enter(d, end + own.size, db), dban)
-    enter_starts(d, dbefore, states.size == 0, sizes)
+        end = write_flat(d, layer_offset(layer, sizes), dWax.reshape(-1))
+        write_flat(d, write_flat(d, end + own.size, db), dban)
+    write_initial_states(d, dbefore, states.size == 0, sizes)
     return mean, d, after, dbefore

@@ -12,7 +12,7 @@ from bptt.kernels.cpu.simd import exp, load, store, width
 
 
 @compiled
-def products(A: Any, panels: Any, added: Any) -> Any:
+def matmul_add(A: Any, panels: Any, added: Any) -> Any:
     """A W + added (T, B, N) for A (T, B, K) and the panels of W (K, N), by as many rows as a near cache holds."""
     (T, B, K), N = A.shape, added.size
     out, some = np.empty((T * B, N), A.dtype), np.empty((64, padded(N, A)), A.dtype)
@@ -28,7 +28,7 @@ def products(A: Any, panels: Any, added: Any) -> Any:
 @compiled
 def affine(W: Any, x: Any, b: Any) -> Any:
     """W x + b (T, B, N) for vectors x (T, B, I)."""
-    return products(x, pack_transposed(W), b)
+    return matmul_add(x, pack_transposed(W), b)
 
 
 @compiled
@@ -39,11 +39,11 @@ def affine_backward(W: Any, x: Any, dz: Any) -> Any:
     for row in d:
         db += row
     outer(d, x.reshape(T * B, I), 0, T * B, dW, False)
-    return products(dz, pack(W), np.zeros(I, W.dtype)), trimmed(dW, N, I), db
+    return matmul_add(dz, pack(W), np.zeros(I, W.dtype)), trimmed(dW, N, I), db
 
 
 @functools.partial(compiled, fastmath=frozenset({"contract", "reassoc"}))
-def total(row: Any) -> Any:
+def row_sum(row: Any) -> Any:
     """The sum of some numbers (V,)."""
     found = row.dtype.type(0)
     for v in range(row.size):
@@ -74,7 +74,7 @@ def cross_entropy(logits: Any, y: Any, mask: Any, of: float) -> Any:
     for t in range(T):
         for b in range(B):
             row = p[t, b]
-            whole = total(row)
+            whole = row_sum(row)
             for v in range(V):
                 row[v] /= whole
             loss += (math.log(whole) - weight[t, b]) * mask[t, b]

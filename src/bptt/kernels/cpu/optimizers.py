@@ -10,7 +10,7 @@ from bptt.kernels.cpu.jit import compiled
 
 
 @functools.partial(compiled, fastmath=frozenset({"contract", "reassoc"}))
-def squares(d: Any) -> Any:
+def sum_of_squares(d: Any) -> Any:
     """The sum of the squares of some elements."""
     total = d.dtype.type(0)
     for i in range(d.size):
@@ -19,11 +19,11 @@ def squares(d: Any) -> Any:
 
 
 @compiled
-def clipped(d: Any, limit: float) -> Any:
+def clip_by_norm(d: Any, limit: float) -> Any:
     """The vector at norm `limit` where it is longer, and its norm () before."""
     total = 0.0
     for first in range(0, d.size, 1024):
-        total += squares(d[first : first + 1024])
+        total += sum_of_squares(d[first : first + 1024])
     norm = np.empty((), d.dtype)
     norm[()] = math.sqrt(total)
     # d itself where it is short enough, no copy; where its norm is not a number, nothing but that
@@ -31,7 +31,7 @@ def clipped(d: Any, limit: float) -> Any:
 
 
 @compiled
-def along(theta: Any, d: Any, rate: Any) -> Any:
+def sgd_update(theta: Any, d: Any, rate: Any) -> Any:
     """theta - rate d."""
     new = np.empty_like(theta)
     for i in range(theta.size):

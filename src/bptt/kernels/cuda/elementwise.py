@@ -137,7 +137,7 @@ def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
     return SCALED(d, norm, limit), norm
 
 
-@kernel_for(optimizers.moments, cupy.ndarray)
+@kernel_for(optimizers.adam_update, cupy.ndarray)
 def moments(
     theta: Array,
     d: Array,
@@ -150,7 +150,7 @@ def moments(
     eps: float,
     weight_decay: float,
 ) -> tuple[Array, Array, Array]:
-    """`optimizers.moments`."""
+    """`optimizers.adam_update`."""
     logs = math.log(beta1), math.log(beta2)
     found: tuple[Array, Array, Array] = ADAM(theta, d, m, v, t, rate, beta1, beta2, *logs, eps, weight_decay)
     return found
@@ -165,9 +165,9 @@ def _strung(count: int) -> Any:
     return cupy.ElementwiseKernel(parameters, "T y", f"y = {choices}{last}", f"bptt_strung_{count}")
 
 
-@kernel_for(tree.strung, cupy.ndarray)
+@kernel_for(tree.concatenate, cupy.ndarray)
 def strung(*arrays: Array) -> Array:
-    """`tree.strung`: CuPy would bring their places to the device first, which a recorded graph would not repeat."""
+    """`tree.concatenate`: CuPy would bring their places to the device first, which a recorded graph would not repeat."""
     vector, given, end = cupy.empty(sum(array.size for array in arrays), arrays[0].dtype), [], 0
     if len(arrays) > MOST:
         parts = [strung(*arrays[i : i + MOST]) for i in range(0, len(arrays), MOST)]

@@ -81,9 +81,9 @@ def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
-@kernel_for(ops.outer, cupy.ndarray)
+@kernel_for(ops.outer_sum, cupy.ndarray)
 def outer(d: Array, x: Array) -> Array:
-    """`ops.outer`."""
+    """`ops.outer_sum`."""
     return product(_rows(d).T, _rows(x))
 
 
@@ -101,8 +101,8 @@ def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]
     return product(_rows(dz), W).reshape(x.shape), outer(dz, x), total(dz)
 
 
-@kernel_for(ops.total, cupy.ndarray)
+@kernel_for(ops.bias_grad, cupy.ndarray)
 def total(x: Array) -> Array:
-    """`ops.total`: a product is several times as fast as a sum over rows."""
+    """`ops.bias_grad`: a product is several times as fast as a sum over rows."""
     x = _rows(x)
     return product(cupy.ones((1, x.shape[0]), x.dtype), x)[0]

@@ -15,7 +15,7 @@ from bptt.errors import CaptureError
 Action = Callable[[], None]
 
 
-def recorder() -> Callable[[Action], Action]:
+def graph_recorder() -> Callable[[Action], Action]:
     """What makes of a function, called once before, one that repeats it. All of them work in the same memory, one by one.
 
     What the function holds is held on to: its arrays must not make room for others.
@@ -36,11 +36,11 @@ def recorder() -> Callable[[Action], Action]:
                 if isinstance(error, RuntimeError | MemoryError):  # of CuPy; the function itself has been called before
                     raise CaptureError(str(error)) from error
                 raise
-            return functools.partial(_repeat, graph, (pool, action))
+            return functools.partial(_launch_graph, graph, (pool, action))
 
     return record
 
 
-def _repeat(graph: Any, held: Any) -> None:
+def _launch_graph(graph: Any, held: Any) -> None:
     """Launch a graph, whose memory is held."""
     graph.launch()

@@ -33,7 +33,7 @@ class Config(ctypes.Structure):
     )
 
 
-def allow(kernel: Any) -> None:
+def allow_large_clusters(kernel: Any) -> None:
     """Let a kernel (cupy.RawKernel) run in clusters of more than eight blocks, where the device has those."""
     _driver().cuFuncSetAttribute(ctypes.c_void_p(kernel.kernel.ptr), ALLOWED, 1)
 
@@ -45,7 +45,7 @@ def _driver() -> Any:
 
 
 @functools.cache
-def side_by_side(number: int) -> tuple[int, ...]:
+def max_active_clusters(number: int) -> tuple[int, ...]:
     """How many clusters of 2, 3 and so on blocks, each alone on its multiprocessor, run on a device at the same time."""
     device = cupy.cuda.Device(number)
     if int(device.compute_capability) < 90 or cupy.cuda.nvrtc.getVersion() < (12, 1):  # a compiler that cannot send in them
@@ -54,11 +54,11 @@ def side_by_side(number: int) -> tuple[int, ...]:
     with device:
         probe = cupy.RawKernel(PROBE, "probe")
         probe.max_dynamic_shared_size_bytes = shared
-        allow(probe)
-        return tuple(_fitting(probe.kernel.ptr, blocks, shared) for blocks in range(2, LARGEST + 1))
+        allow_large_clusters(probe)
+        return tuple(_active_clusters(probe.kernel.ptr, blocks, shared) for blocks in range(2, LARGEST + 1))
 
 
-def _fitting(function: int, blocks: int, shared: int) -> int:
+def _active_clusters(function: int, blocks: int, shared: int) -> int:
     """How many clusters of so many blocks run at the same time; 0 where they are too large."""
     attribute = Attribute(DIMENSION, 0, (ctypes.c_uint * 3)(blocks, 1, 1))
     config = Config(

@@ -13,7 +13,7 @@ import cupy
 from bptt.backend import Array
 from bptt.dispatch import kernel_for
 from bptt.kernels.cuda import occupancy, stepwise
-from bptt.kernels.cuda.tiling import CELLS, Layout, Limits, layout, source
+from bptt.kernels.cuda.tiling import CELLS, Limits, Tiling, choose_tiling, source
 from bptt.nn import gru, lstm, vanilla
 
 
@@ -22,13 +22,13 @@ def _limits(number: int) -> Limits:
     device = cupy.cuda.Device(number)
     attributes = device.attributes
     processors = attributes["MultiProcessorCount"] if int(device.compute_capability) >= 70 else 0  # older: step by step
-    return Limits(processors, attributes["MaxSharedMemoryPerBlockOptin"], occupancy.side_by_side(number))
+    return Limits(processors, attributes["MaxSharedMemoryPerBlockOptin"], occupancy.max_active_clusters(number))
 
 
 @functools.lru_cache(256)
-def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, size: int) -> tuple[Any, Layout] | None:
+def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, size: int) -> tuple[Any, Tiling] | None:
     """The kernel of a device for a batch of so many columns, compiled or from CuPy's cache, and its layout."""
-    how = layout(cell, backward, hidden, batch, size, _limits(number))
+    how = choose_tiling(cell, backward, hidden, batch, size, _limits(number))
     if how is None:
         return None
     code = source(cell, backward, hidden, size, how, _limits(number).threads)
@@ -36,17 +36,17 @@ def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, siz
     kernel = cupy.RawKernel(code, name, ("-std=c++17",), enable_cooperative_groups=not how.CLUSTER)
     kernel.max_dynamic_shared_size_bytes = how.memory
     if how.CLUSTER:
-        occupancy.allow(kernel)
+        occupancy.allow_large_clusters(kernel)
     return kernel, how
 
 
-def fits(cell: str, hidden: int, batch: int, size: int) -> bool:
+def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
     """Whether a cell's loops over time are a kernel each on the current device, in numbers of so many bytes."""
     limits = _limits(cupy.cuda.Device().id)
-    return all(layout(CELLS.index(cell), backward, hidden, batch, size, limits) for backward in (False, True))
+    return all(choose_tiling(CELLS.index(cell), backward, hidden, batch, size, limits) for backward in (False, True))
 
 
-def _run(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[Any], found: Sequence[Any]) -> None:
+def _launch(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[Any], found: Sequence[Any]) -> None:
     """Fill arrays from others that are given, None among them for those that the cell has not."""
     known = _kernel(Waa.device.id, cell, backward, Waa.shape[1], B, Waa.itemsize)
     if known is None:
@@ -73,7 +73,7 @@ def vanilla_recurrence(z: Array, Waa: Array, a0: Array) -> Array:
     """`vanilla.recurrence`."""
     T, B, H = z.shape
     a = cupy.empty((T + 1, B, H), z.dtype)
-    _run(0, False, Waa, T, B, (z, _aligned(a0), None), (a, None, None, None, None))
+    _launch(0, False, Waa, T, B, (z, _aligned(a0), None), (a, None, None, None, None))
     return a
 
 
@@ -82,7 +82,7 @@ def vanilla_recurrence_backward(da: Array, a: Array, da_next: Array, Waa: Array)
     """`vanilla.recurrence_backward`."""
     (T, B, _), dz, da0 = da.shape, cupy.empty_like(da, order="C"), cupy.empty_like(da_next, order="C")
     given = da, a, None, None, None, da_next, None
-    _run(0, True, Waa, T, B, given, (None, dz, da0, None))
+    _launch(0, True, Waa, T, B, given, (None, dz, da0, None))
     return dz, da0
 
 
@@ -92,7 +92,7 @@ def gru_recurrence(z: Array, Waa: Array, ban: Array, a0: Array) -> Any:
     T, B, N = z.shape
     H = N // 3
     a, ru, n, p = (cupy.empty(shape, z.dtype) for shape in ((T + 1, B, H), (T, B, 2 * H), (T, B, H), (T, B, H)))
-    _run(1, False, Waa, T, B, (z, _aligned(a0), ban), (a, None, ru, n, p))
+    _launch(1, False, Waa, T, B, (z, _aligned(a0), ban), (a, None, ru, n, p))
     return a, ru, n, p
 
 
@@ -102,7 +102,7 @@ def gru_recurrence_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, 
     (T, B, H), da0 = da.shape, cupy.empty_like(da_next, order="C")
     dz, dq = (cupy.empty((T, B, 3 * H), da.dtype) for _ in range(2))
     given = da, a, ru, n, p, da_next, None
-    _run(1, True, Waa, T, B, given, (dz, dq, da0, None))
+    _launch(1, True, Waa, T, B, given, (dz, dq, da0, None))
     return dz, dq, da0
 
 
@@ -112,7 +112,7 @@ def lstm_recurrence(z: Array, Waa: Array, a0: Array, c0: Array) -> Any:
     T, B, N = z.shape
     a, c = (cupy.empty((T + 1, B, N // 4), z.dtype) for _ in range(2))
     gates = cupy.empty((T, B, N), z.dtype)
-    _run(2, False, Waa, T, B, (z, _aligned(a0), c0), (a, c, gates, None, None))
+    _launch(2, False, Waa, T, B, (z, _aligned(a0), c0), (a, c, gates, None, None))
     return a, c, gates
 
 
@@ -122,5 +122,5 @@ def lstm_recurrence_backward(da: Array, c: Array, gates: Array, da_next: Array, 
     (T, B, H), da0, dc0 = da.shape, *(cupy.empty_like(one, order="C") for one in (da_next, dc_next))
     dz = cupy.empty((T, B, 4 * H), da.dtype)
     given = da, c, gates, None, None, da_next, dc_next
-    _run(2, True, Waa, T, B, given, (None, dz, da0, dc0))
+    _launch(2, True, Waa, T, B, given, (None, dz, da0, dc0))
     return dz, da0, dc0
