@@ -28,12 +28,12 @@ SHORT = {  # what of a benchmark takes less than a minute
 ONCE = (
     "cuda_source",
     "no_host_looks",
-    "replays",
-    "shares",
-    "check",
+    "graphed_updates",
+    "microbatches",
+    "gradcheck",
     "inspect",
-    "memory",
-    "pictures",
+    "memory_estimate",
+    "figures",
     "plots",
     "report",
     "validation",
@@ -71,14 +71,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
-def fused(session: nox.Session) -> None:
-    """The compiled twins: each against its pure function, then the tests of the maths and of training with them in use."""
+def kernels(session: nox.Session) -> None:
+    """The CPU kernels: each against its pure function, then the tests of the maths and of training with them enabled."""
     session.install(".[fast]", "--group", "test")
-    rooms = ("fused", "compiling", "twins", "updates")
-    pytest(session, "--numprocesses=auto", "--dist=loadgroup", *(f"tests/test_{room}.py" for room in rooms))
-    names = ("cells", "model", "pieces", "threads", "training")
-    twins = {"BPTT_TEST_KERNELS": "numpy"}
-    pytest(session, "--numprocesses=auto", "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **twins)
+    rooms = ("cpu_kernels", "jit", "acceleration", "stepper")
+    pytest(session, "--numprocesses=auto", "--dist=loadgroup", *(f"tests/test_{name}.py" for name in rooms))
+    names = ("cells", "model", "segments", "threads", "update")
+    switch = {"BPTT_TEST_KERNELS": "numpy"}
+    pytest(session, "--numprocesses=auto", "--backend=numpy", *(f"tests/test_{name}.py" for name in names), **switch)
 
 
 @nox.session(default=False)
@@ -118,14 +118,14 @@ def mpi(session: nox.Session) -> None:
 def onnx(session: nox.Session) -> None:
     """Exported graphs, run by onnxruntime and by the reference of the standard."""
     session.install(".[onnx]", "onnxruntime", "--group", "test")
-    pytest(session, "-m", "onnx", "tests/test_onnx.py")
+    pytest(session, "-m", "onnx", "tests/test_onnx_export.py")
 
 
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """Exported pages and reports in Chromium, which has to be there with its driver: apt-get install chromium-driver."""
     session.install(".[plot]", "selenium", "--group", "test")
-    pytest(session, "-m", "browser", "--numprocesses=0", "tests/test_page.py")
+    pytest(session, "-m", "browser", "--numprocesses=0", "tests/test_web_page.py")
 
 
 @nox.session(default=False)
@@ -146,8 +146,8 @@ def mutations(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """The tests on CuPy, without its kernels and with them; fails where no CUDA device answers."""
     session.install(".[cuda13,nccl13,mpi]", "--group", "test")
-    for twins in ("", "cupy"):
-        pytest(session, "-m", "gpu", "--backend=cupy", BPTT_REQUIRE_BACKEND="1", BPTT_TEST_KERNELS=twins)
+    for library in ("", "cupy"):
+        pytest(session, "-m", "gpu", "--backend=cupy", BPTT_REQUIRE_BACKEND="1", BPTT_TEST_KERNELS=library)
 
 
 @nox.session(default=False)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets the limits
 
 SMALL = ("--hidden", "4", "--batch", "6", "--steps", "60", "--checkpoint-every", "5", "--backend", "numpy")
 LONG = tuple("300" if flag == "60" else flag for flag in SMALL)  # with a row of the history every third step
-LIMIT = "import os, resource\n"
+LIMIT = "import functools, os, resource\n"
 LIMIT += "def limit(what, most): resource.setrlimit(what, (most, resource.getrlimit(what)[1]))\n"
 # no file grows beyond so many bytes
 FILES = "limit(resource.RLIMIT_FSIZE, {most})\n"
@@ -40,7 +40,7 @@ def limited(*arguments):
     if len(calls) == {step} + 1:
         limit(resource.RLIMIT_FSIZE, {most})
     return whole(*arguments)
-gradient.loss_and_grad = limited
+gradient.loss_and_grad = functools.wraps(gradient.loss_and_grad)(limited)
 """
 # after three updates there are so many bytes of memory more
 MEMORY = """
@@ -52,7 +52,7 @@ def limited(*arguments):
         pages = int(open("/proc/self/statm").read().split()[0])
         limit(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + {more})
     return whole(*arguments)
-gradient.loss_and_grad = limited
+gradient.loss_and_grad = functools.wraps(gradient.loss_and_grad)(limited)
 """
 
 

@@ -8,7 +8,7 @@ from bptt.inference.evaluation import evaluate
 from bptt.nn import model, tree
 from bptt.training import memory_estimate, setup, validation
 from runs import NAMES, PROSE
-from test_together import together
+from test_process_group import together
 
 LINES = [*NAMES, "a long name " * 60] * 9
 TEXTS = pytest.mark.parametrize("text", [LINES, PROSE * 20], ids=["lines", "stream"])

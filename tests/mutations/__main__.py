@@ -21,11 +21,11 @@ from mutations import mutations  # noqa: E402  # the folder of this file would h
 from mutations.mutation import Mutation, mutated  # noqa: E402
 
 WITH_KERNELS = {  # the only tests that run compiled kernels
-    "test_fused.py",
-    "test_compiling.py",
-    "test_pieces.py",
-    "test_twins.py",
-    "test_updates.py",
+    "test_cpu_kernels.py",
+    "test_jit.py",
+    "test_segments.py",
+    "test_acceleration.py",
+    "test_stepper.py",
 }
 
 

@@ -8,7 +8,7 @@ MUTATIONS = [
         "cli.train._train",
         'text = given.get("text") if text is None else text',
         "text = text",
-        "test_configuration.py::test_a_file_is_read_once",
+        "test_toml.py::test_a_file_is_read_once",
     ),
     Mutation(
         "panel: among several processes",

@@ -8,7 +8,7 @@ MUTATIONS = [
         "data.dataset.validation_windows",
         "batches.stream(data.held_out, VALIDATION_STREAMS",
         "batches.stream(data.training, VALIDATION_STREAMS",
-        "test_data.py::test_what_is_measured_is_what_is_held_out",
+        "test_dataset.py::test_what_is_measured_is_what_is_held_out",
     ),
     Mutation(
         "lines of one length together",
@@ -57,14 +57,14 @@ MUTATIONS = [
         "data.batches.batch_reader",
         "batch(there, put(window.columns)",
         "batch(put(ids, 'int32'), put(window.columns)",
-        "test_training.py::test_a_text_that_fits_travels_once",
+        "test_update.py::test_a_text_that_fits_travels_once",
     ),
     Mutation(
         "a text put on a device that has no room for it",
         "data.batches.ids_on_device",
         " or len(ids) * small.itemsize > backend.room():",
         ":",
-        "test_training.py::test_a_text_that_fits_travels_once",
+        "test_update.py::test_a_text_that_fits_travels_once",
     ),
     Mutation(
         "columns that are read from a file taken for each other",
@@ -99,13 +99,13 @@ MUTATIONS = [
         "data.graph_inputs.finish",
         "at[...] = at + 1",
         "at[...] = at",
-        "test_replays.py::test_recorded_updates",
+        "test_graphed_updates.py::test_recorded_updates",
     ),
     Mutation(
         "replays: states of a bad update gone",
         "data.graph_inputs.replace",
         "xp.where(alive, new_states, states)",
         "new_states",
-        "test_replays.py::test_after_a_bad_update",
+        "test_graphed_updates.py::test_after_a_bad_update",
     ),
 ]

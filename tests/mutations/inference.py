@@ -22,7 +22,7 @@ MUTATIONS = [
         "inference.evaluation.batch_nats",
         "tree.tree_map(lambda a: namespace(a).asarray(a, copy=True), states)",
         "tree.tree_map(lambda a: a, states)",
-        "test_memory.py::test_the_numbers_of_a_measurement",
+        "test_memory_estimate.py::test_the_numbers_of_a_measurement",
     ),
     Mutation(
         "state lost while sampling",

@@ -78,7 +78,7 @@ def _train(text: str | None, settings: Settings, resume: Path | None, *, changed
 
 @contextlib.contextmanager
 def telling(settings: Settings, *, named: bool) -> Iterator[Reporter]:
-    """The reporter of a run: a live panel on a terminal, else lines, or JSON if asked for; `named` is that of `make_reporter`."""
+    """The reporter of a run: a live panel on a terminal, else lines or JSON; `named` is that of `make_reporter`."""
     # a launcher of several processes mixes what they write, and may give each a terminal that nobody sees
     console = None if settings.quiet or settings.json or process_group.launched_processes() > 1 else panel.terminal()
     if console is None:

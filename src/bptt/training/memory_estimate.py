@@ -20,8 +20,8 @@ from bptt.training import validation
 # and so many more for one of each layer, and 4 for a symbol. Measuring holds 4 of each parameter, and of larger batches less.
 UPDATE_NUMBERS = {"vanilla": (4.0, 2), "gru": (18.0, 6), "lstm": (15.0, 7)}
 FORWARD_NUMBERS = {"vanilla": (2.2, 1), "gru": (8.2, 5), "lstm": (10.2, 6)}
-# Seen in the peaks of whole runs, which tests/test_memory.py holds against the estimate: so much of what the smaller of the two
-# has freed is in pieces that do not serve the larger one, and matplotlib takes so many bytes from the first curve on.
+# Seen in the peaks of whole runs, which tests/test_memory_estimate.py compares with the estimate: this share of what the
+# smaller of the two has freed does not serve the larger one, and matplotlib takes this many bytes from the first curve on.
 NOT_REUSED, PLOTTING = 0.2, 38e6
 SAMPLED_BATCHES = 10  # batches: nearly as large as the largest is one of so many
 

@@ -1,4 +1,4 @@
-"""What a file of a checkpoint may say; how whole checkpoints are refused is in test_checkpoint.py."""
+"""What a file of a checkpoint may say; how whole checkpoints are refused is in test_store.py."""
 
 import json
 

@@ -19,7 +19,7 @@ from bptt.backend import Backend
 from bptt.distributed import allreduce, reduction
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import InputError
-from test_together import together
+from test_process_group import together
 
 
 def drawn(size, n, present=None):

@@ -24,7 +24,7 @@ from bptt.errors import KernelWarning
 from bptt.nn import gru, linear, model, tree, vanilla
 from bptt.training import dry_run
 from runs import NAMES, PROSE, outcome
-from test_together import together
+from test_process_group import together
 
 REAL = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed: pip install '.[fast]'")
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])

@@ -550,7 +550,7 @@ def test_brackets_in_texts_are_no_lists(tmp_path):
 
 
 def make_golden(folder: Path) -> None:
-    """How the golden checkpoint of a format is made, once, before it is released: python tests/test_checkpoint.py."""
+    """How the golden checkpoint of a format is made, once, before it is released: python tests/test_store.py."""
     with tempfile.TemporaryDirectory() as place:
         run = train(Path(place, "run"), cell="vanilla", hidden=3, dtype="float64", steps=6, stop_after=4, seed=1)
         shutil.rmtree(folder, ignore_errors=True)

@@ -35,7 +35,7 @@ RUNS = [  # lines with masks, columns that are over and states from one window t
 WORK = """
 import sys, numpy as np, bptt
 sys.path.insert(0, "tests")
-from test_parallel import RUNS
+from test_mpi import RUNS
 from bptt.nn import tree
 found = {}
 for number in map(int, sys.argv[2:]):

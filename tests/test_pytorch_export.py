@@ -21,8 +21,8 @@ from bptt.errors import InputError, ModelFileError, SaveError
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model, tree
 from forging import tensors
-from test_strangers import BYTES as DAMAGES
-from test_strangers import twist
+from test_untrusted_files import BYTES as DAMAGES
+from test_untrusted_files import twist
 
 V, H = 7, 5
 GATES = {"vanilla": 1, "gru": 3, "lstm": 4}

@@ -50,7 +50,7 @@ def test_what_is_compiled_is_found_again(folder):
     assert not compiles()
     names = [path.name for path in files(folder)]
     assert len(names) == 2
-    assert all(f"test_compiling.double.{sys.implementation.cache_tag}-{jit.SOURCE}-" in name for name in names)
+    assert all(f"test_jit.double.{sys.implementation.cache_tag}-{jit.SOURCE}-" in name for name in names)
 
 
 def test_what_other_source_was_compiled_to_is_not_used_and_goes(folder, monkeypatch):
@@ -120,7 +120,7 @@ def work(kind):
 def test_processes_that_compile_at_the_same_time(tmp_path):
     kinds = ["float32", "float64", "int64", "float32"]
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    commands = [[sys.executable, "-c", f"import test_compiling; test_compiling.work({kind!r})"] for kind in kinds]
+    commands = [[sys.executable, "-c", f"import test_jit; test_jit.work({kind!r})"] for kind in kinds]
 
     def run(command):
         return subprocess.run(command, cwd=HERE, env=env, capture_output=True, text=True, check=False)

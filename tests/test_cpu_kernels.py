@@ -107,14 +107,14 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
         keep = tuple(np.asarray(one, dtype) for one in model.dropout_masks(config, rng, dropout, B))
         count = np.float64(3 * T * B) if seed % 2 else None
         found = [theta, config, *rng.integers(0, V, (2, T, B)), mask, states, keep, count]
-        if function == "piece":
+        if function == "segment_loss_and_grad":
             found.append(few * normal(layers, 1 + (cell == "lstm"), B, H) if seed % 5 else None)
-    elif function == "along":
+    elif function == "sgd_update":
         found = [normal(H * V), normal(H * V), float(rng.choice([1e-3, 1.0]))]
     elif function == "clip_by_norm":
         found = [normal(H * V), float(rng.choice([1e-3, 1.0, 1e3]))]
     else:
-        assert function == "moments", f"{name}: say here what it is called with"
+        assert function == "adam_update", f"{name}: say here what it is called with"
         theta, d, m, v = normal(4, H * V)
         beta1, beta2, eps, decay = rng.choice([0.9, 0.5]), rng.choice([0.999, 0.9]), 1e-8, rng.choice([0.0, 0.1])
         t, rate = np.float64(rng.integers(1, 1000)), 1e-3
@@ -362,7 +362,7 @@ def between_fences(dtype: str) -> None:
 @DTYPES
 def test_nothing_is_read_or_written_beyond_the_arrays(dtype):
     """In a process of its own, which would end."""
-    code = f"import test_fused; test_fused.between_fences({dtype!r})"
+    code = f"import test_cpu_kernels; test_cpu_kernels.between_fences({dtype!r})"
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code], cwd=HERE, capture_output=True, text=True, check=False
     )
@@ -375,7 +375,7 @@ def test_the_width_of_vectors_is_that_of_the_processor_that_numba_compiles_for()
         pytest.skip("the tests above ran with narrow vectors: this processor has no others")  # nothing is left out
     narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma", "PYTHONPATH": str(HERE)}
     options = ["-q", "-p", "no:cacheprovider", "-k", "equals and (vanilla_run_backward or linear_affine) or narrow_vectors"]
-    command = [sys.executable, "-m", "pytest", *options, str(HERE / "test_fused.py")]
+    command = [sys.executable, "-m", "pytest", *options, str(HERE / "test_cpu_kernels.py")]
     done = subprocess.run(command, env={**os.environ, **narrow}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
