@@ -21,8 +21,7 @@ from bptt.errors import InputError, ModelFileError, SaveError
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model, tree
 from forging import tensors
-from test_untrusted_files import BYTES as DAMAGES
-from test_untrusted_files import twist
+from fuzzing import BYTE_MUTATIONS, mutate_json_value
 
 V, H = 7, 5
 GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
@@ -488,11 +487,11 @@ def test_whatever_a_file_holds_it_is_refused_in_words_or_works(here, kind):
         data = bytearray(whole)
         header = json.loads(whole[8:end])
         if kind == "bytes":
-            rng.choice(DAMAGES)(rng, data)
+            rng.choice(BYTE_MUTATIONS)(rng, data)
         elif kind == "header":
-            data = tensors(twist(rng, header), whole[end:])
+            data = tensors(mutate_json_value(rng, header), whole[end:])
         else:
-            header["__metadata__"]["bptt"] = json.dumps(twist(rng, json.loads(header["__metadata__"]["bptt"])))
+            header["__metadata__"]["bptt"] = json.dumps(mutate_json_value(rng, json.loads(header["__metadata__"]["bptt"])))
             data = tensors(header, whole[end:])
         Path("file").write_bytes(data)
         try:

@@ -1,6 +1,5 @@
 """Checkpoints from strangers: whatever their files hold, they are refused in words, or they work."""
 
-import copy
 import json
 import os
 import pickle
@@ -24,151 +23,10 @@ from bptt.inference import language_model
 from bptt.train_step import stepper
 from bptt.training import setup
 from forging import ALL, RUN, content, forge, restore, tensors, text, train
+from fuzzing import mutate_file
 
 CHUNKS = 10  # for each of two runs; half of them leave the manifest as it was
 EACH = int(os.environ.get("BPTT_MUTATIONS", "20000")) // (2 * CHUNKS)
-ODD: list[Any] = [
-    *(None, True, False, 0, 1, -1, 1.0, 0.5, -0.0, 1e308, 10**9, 10**19, 10**30, 10**400, 2**62, 2**63, -(2**63)),
-    *(
-        float("nan"),
-        float("inf"),
-        float("-inf"),
-        "",
-        "1",
-        "lines",
-        "stream",
-        "x" * 99,
-        "a\nb",
-        "\ud800",
-        "\0",
-        "\x1b[2J",
-        "../x",
-    ),
-    *([], {}, [[]], [{}], {"a": {}}, [0] * 50, ["\n", "a"], {"step": 1}),
-]
-DTYPES = ["F32", "F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "C64", "F4", "f32", ""]
-
-
-# Mutations of bytes
-
-
-def flip(rng: random.Random, data: bytearray) -> None:
-    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def change(rng: random.Random, data: bytearray) -> None:
-    for _ in range(rng.randint(1, 8)):
-        data[rng.randrange(len(data))] = rng.randrange(256)
-
-
-def insert(rng: random.Random, data: bytearray) -> None:
-    place = rng.randrange(len(data) + 1)
-    data[place:place] = rng.randbytes(rng.choice([1, 2, 8, 100]))
-
-
-def cut(rng: random.Random, data: bytearray) -> None:
-    del data[rng.randrange(len(data)) :]
-
-
-def remove(rng: random.Random, data: bytearray) -> None:
-    place = rng.randrange(len(data))
-    del data[place : place + rng.choice([1, 2, 8, 100])]
-
-
-def zero(rng: random.Random, data: bytearray) -> None:
-    place = rng.randrange(len(data))
-    part = len(data[place : place + rng.choice([1, 4, 64, 512])])
-    data[place : place + part] = bytes(part)
-
-
-def swap(rng: random.Random, data: bytearray) -> None:
-    size = rng.choice([1, 4, 8, 32])
-    a, b = sorted(rng.randrange(len(data)) // size * size for _ in range(2))
-    data[a : a + size], data[b : b + size] = data[b : b + size], data[a : a + size]
-
-
-BYTES = [flip, change, insert, cut, remove, zero, swap]
-
-
-# Mutations of what the bytes say
-
-
-def places(value: Any) -> list[tuple[Any, Any]]:
-    """Every list and object of a value of JSON with each key or index of it."""
-    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [place for key in keys for place in [(value, key), *places(value[key])]]
-
-
-def odd(rng: random.Random) -> Any:
-    return copy.deepcopy(rng.choice(ODD))
-
-
-def twist(rng: random.Random, value: Any) -> Any:
-    """The value with something else in one place."""
-    found = places(value)
-    if not found or rng.random() < 0.02:
-        return odd(rng)
-    holder, key = rng.choice(found)
-    match rng.randrange(6):
-        case 0:
-            del holder[key]
-        case 1 if isinstance(holder, dict):
-            holder[rng.choice(["", "x", "a\nb", "\x1b[2J", "__class__", "self", key.upper()])] = odd(rng)
-        case 1:
-            holder.insert(key, holder[key])
-        case 2:
-            other, there = rng.choice(found)
-            holder[key] = copy.deepcopy(other[there])
-        case 3 if isinstance(holder[key], int | float):
-            holder[key] = rng.choice([str(holder[key]), holder[key] + 1, -holder[key], holder[key] * 2, bool(holder[key])])
-        case _:
-            holder[key] = odd(rng)
-    return value
-
-
-def twist_json(rng: random.Random, data: bytearray) -> None:
-    value = json.loads(data)
-    for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        value = twist(rng, value)
-    made = files.to_json(value)
-    if rng.random() < 0.1:  # an object that says everything twice
-        made = made.replace(b"{\n", b'{\n "step": [],\n "hidden": 1e9,\n', 1)
-    data[:] = made
-
-
-def twist_header(rng: random.Random, data: bytearray) -> None:
-    size = int.from_bytes(data[:8], "little")
-    header, numbers = json.loads(data[8 : 8 + size]), data[8 + size :]
-    name = rng.choice(list(header))
-    entry = header[name]
-    match rng.randrange(7):
-        case 0:
-            entry["dtype"] = rng.choice(DTYPES)
-        case 1:
-            entry["shape"] = rng.choice([entry["shape"][::-1], [*entry["shape"], 1], [10**9] * 2, [], [0], [-1], [2**63], 5])
-        case 2:
-            entry["data_offsets"] = rng.choice([entry["data_offsets"][::-1], [0, 0], [0, 2**64 - 1], [-1, 4], [0], None])
-        case 3:
-            header[rng.choice(["", "x", "a\nb", "\x1b[2J", "__metadata__", "states.0.a", "t"])] = header.pop(name)
-        case 4:
-            end = len(numbers)
-            header["extra"] = {"dtype": "F32", "shape": [0], "data_offsets": [end, end]}
-        case 5:
-            other = header[rng.choice(list(header))]
-            entry["shape"], other["shape"] = other["shape"], entry["shape"]
-        case _:
-            header = twist(rng, header)
-    raw = json.dumps(header).encode()
-    data[:] = rng.choice([len(raw)] * 9 + [2**63]).to_bytes(8, "little") + raw + numbers
-
-
-def damaged(rng: random.Random, name: str, whole: bytes, *, forged: bool) -> bytes:
-    data = bytearray(whole)
-    if forged and rng.random() < 0.7:
-        (twist_header if name.endswith(".safetensors") else twist_json)(rng, data)
-    else:
-        rng.choice(BYTES)(rng, data)
-    return bytes(data)
 
 
 # What becomes of them
@@ -214,7 +72,7 @@ def test_whatever_the_files_hold(original, tmp_path, chunk):
         warnings.simplefilter("ignore", KernelWarning)  # a forged record of their use
         for _ in range(EACH):
             name = rng.choice(ALL)
-            data = damaged(rng, name, whole[name], forged=forged)
+            data = mutate_file(rng, name, whole[name], forged=forged)
             if forged and name in RUN:
                 forge(where, name, data)
             else:
