@@ -85,6 +85,21 @@ def test_odd_ones_out():
     assert least.split()[1] in ("rex", "mei")
 
 
+def test_from_scratch_learns():
+    """A model that sees only the character before stays above 2.17 nats on this text."""
+    lines = printed("from_scratch", "--steps", "300")
+    assert [line.split()[:3] for line in lines[:3]] == [["step", number, "loss"] for number in ("100", "200", "300")]
+    assert 1.2 < float(lines[2].split()[3]) < 1.8  # what copies its input comes below
+    assert len("\n".join(lines[3:])) == 200
+
+
+def test_from_scratch_refuses_a_text_without_a_batch():
+    Path("short.txt").write_text("abc" * 100)
+    done = run(EXAMPLES / "from_scratch.py", "short.txt")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the text has 300 characters, expected at least 528" in done.stderr
+
+
 def test_train_a_cell():
     first, *names = printed("train_a_cell", "--steps", "20")
     assert float(first.split()[0]) < np.log(27)
