@@ -120,10 +120,10 @@ def test_where_twins_fail_in_one_process_none_uses_them(monkeypatch):
 
     monkeypatch.setattr(model, "forward", forward)
 
-    def work(among):
-        own.rank = among.rank
+    def work(group):
+        own.rank = group.rank
         with warnings.catch_warnings(action="ignore"):
-            acceleration.warm_up(config, here, among)
+            acceleration.warm_up(config, here, group)
 
     together(3, work)
     assert given_up == [("numpy", "MemoryError: on this one")] * 3

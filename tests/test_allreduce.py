@@ -205,7 +205,7 @@ def test_nccl_needs_a_gpu_and_its_library_for_each_process(gpu, monkeypatch):
 
 def test_two_processes_with_one_gpu_are_refused_in_all(gpu, monkeypatch):
     wires = importlib.import_module("bptt.distributed.nccl")
-    monkeypatch.setattr(wires, "device", lambda: "node1 0000:1B:00.0")
+    monkeypatch.setattr(wires, "device_id", lambda: "node1 0000:1B:00.0")
     errors = together(3, lambda own: allreduce.connect_all(own, gpu.backend, 10, nccl=True))
     words = "--nccl: processes 0 and 1 have the same GPU: start one process for each GPU, or with --nccl=false"
     assert [str(error) for error in errors] == [words] * 3
@@ -218,9 +218,9 @@ def test_nccl_of_one_process_gives_what_it_gets():
     import cupy
 
     wires = importlib.import_module("bptt.distributed.nccl")
-    if wires.obstacle():
+    if reason := wires.unavailable_reason():
         required = os.environ.get("BPTT_REQUIRE_BACKEND") == "1"  # nox -s gpu, which installs it
-        (pytest.fail if required else pytest.skip)(wires.obstacle())  # without its 300 MB: the pretended one above stands in
+        (pytest.fail if required else pytest.skip)(reason)  # without its 300 MB: the simulated one above stands in
     backend = backends.select("cupy")
     vector = np.random.default_rng(0).normal(size=101).astype(np.float32)
     link = allreduce.connect(ProcessGroup(), backend, 101, wires.Communicator(0, 1, lambda value: value))

@@ -86,9 +86,9 @@ def test_cupy_has_every_function_that_the_maths_calls(cupy):
 
 def test_nccl_is_there_or_says_how_to_get_it(cupy):
     wires = importlib.import_module("bptt.distributed.nccl")
-    if wires.obstacle():
+    if wires.unavailable_reason():
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
-        assert wires.obstacle() == f"NCCL cannot be loaded (remedy: pip install nvidia-nccl-cu{major})"
+        assert wires.unavailable_reason() == f"NCCL cannot be loaded (remedy: pip install nvidia-nccl-cu{major})"
     else:  # without a device it gives a name, and no more
         assert len(wires.nccl.get_unique_id()) == 128
         assert all(callable(getattr(wires.nccl.NcclCommunicator, name)) for name in ("send", "recv", "allGather"))

@@ -65,12 +65,12 @@ class Echo:
 def test_the_numbers_of_an_update(cell, sizes, processes):
     run = ready(cell=cell, dropout=0.3, micro_batches=processes, **sizes)
     if processes > 1:
-        run = run._replace(task=run.task._replace(ranks=ProcessGroup(0, processes, 0, processes, Echo())))
+        run = run._replace(task=run.task._replace(group=ProcessGroup(0, processes, 0, processes, Echo())))
     tracemalloc.start()
-    link = allreduce.connect_all(run.task.ranks, run.task.backend, 1 + np.size(run.now.state.theta), nccl=False)
+    link = allreduce.connect_all(run.task.group, run.task.backend, 1 + np.size(run.now.state.theta), nccl=False)
     rows = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    run = run._replace(task=run.task._replace(link=link))
+    run = run._replace(task=run.task._replace(all_reduce=link))
     following = run_updates(run.task, run.now.state)
     next(following)
     held = 4 * 3 * np.size(run.now.state.theta)  # the state before, which was there before the trace began
@@ -171,11 +171,11 @@ def test_processes_share_the_cores_and_the_memory_of_a_machine(monkeypatch):
     task = ready("python-help", hidden=128, batch=512, length=64).task
     eight = ProcessGroup(0, 8, 0, 8)
     monkeypatch.setattr(threads, "workers", lambda: 1)
-    alone = memory_estimate.update_numbers(task._replace(ranks=eight))
+    alone = memory_estimate.update_numbers(task._replace(group=eight))
     monkeypatch.setattr(threads, "workers", lambda: 8)
-    assert memory_estimate.update_numbers(task._replace(ranks=eight)) == alone < 0.3 * memory_estimate.update_numbers(task)
-    each = memory_estimate.needed_bytes(task._replace(ranks=eight), plotting=False)
+    assert memory_estimate.update_numbers(task._replace(group=eight)) == alone < 0.3 * memory_estimate.update_numbers(task)
+    each = memory_estimate.needed_bytes(task._replace(group=eight), plotting=False)
     monkeypatch.setattr(system, "physical_memory", lambda: 7 * each)
-    memory_estimate.refuse_too_large(task._replace(ranks=eight._replace(neighbours=6)))
+    memory_estimate.refuse_too_large(task._replace(group=eight._replace(neighbours=6)))
     with pytest.raises(bptt.OutOfMemory, match="GB in each of 8 processes, this machine has"):
-        memory_estimate.refuse_too_large(task._replace(ranks=eight))
+        memory_estimate.refuse_too_large(task._replace(group=eight))

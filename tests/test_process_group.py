@@ -97,7 +97,8 @@ def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, co
     alone = [state for state, _ in stepper.run_updates(run.task, run.now.state)]
 
     def work(own):
-        task = run.task._replace(ranks=own, link=allreduce.connect(own, run.task.backend, 1 + run.now.state.theta.shape[0]))
+        all_reduce = allreduce.connect(own, run.task.backend, 1 + run.now.state.theta.shape[0])
+        task = run.task._replace(group=own, all_reduce=all_reduce)
         states = []
         for state, traces in stepper.run_updates(task, alone[9]):  # from the states of all on
             assert all(trace.loss.base is None for trace in traces)  # or it would keep the whole sum in memory

@@ -67,7 +67,7 @@ def test_processes_find_what_one_finds_in_as_many_parts_bit_for_bit(text, size):
     params = params_of(task, now)
     expected = validation.evaluate(task, params)
     alone = task._replace(settings=ready(text).task.settings)
-    for found in together(size, lambda own: validation.evaluate(alone._replace(ranks=own), params)):
+    for found in together(size, lambda own: validation.evaluate(alone._replace(group=own), params)):
         assert found == expected
 
 

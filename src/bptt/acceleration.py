@@ -128,7 +128,7 @@ def cache_is_empty() -> bool:
     return not jit.kept()
 
 
-def warm_up(config: model.Config, backend: Backend, among: ProcessGroup = SINGLE_PROCESS) -> None:
+def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE_PROCESS) -> None:
     """Compile the kernels that every run calls, or load them from disk; go on without kernels, with a warning, if that fails.
 
     If it fails in one of several processes, which all call this, none uses kernels: the others would round differently.
@@ -149,7 +149,7 @@ def warm_up(config: model.Config, backend: Backend, among: ProcessGroup = SINGLE
         optimizers.adam(theta, d, optimizers.init_state(d), 0.1)
     except Exception as error:  # a compiler that this was not written for, say
         problem = f"{type(error).__name__}: {error!s:.200}"
-    if problem := next(filter(None, process_group.all_gather(among, problem)), ""):
+    if problem := next(filter(None, process_group.all_gather(group, problem)), ""):
         give_up(backend.name, problem)
         warnings.warn(f"the compiled kernels fail here: {problem}: going on without them", KernelWarning, stacklevel=2)
 

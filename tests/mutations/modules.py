@@ -118,7 +118,7 @@ MUTATIONS = [
     Mutation(
         "twins: those of one process fail, and the others go on with theirs",
         "acceleration.warm_up",
-        'next(filter(None, process_group.all_gather(among, problem)), "")',
+        'next(filter(None, process_group.all_gather(group, problem)), "")',
         "problem",
         "test_acceleration.py::test_where_twins_fail",
     ),

@@ -146,22 +146,22 @@ MUTATIONS = [
     Mutation(
         "processes: to go on from the states of others",
         "train_step.microbatches.rank_states",
-        "states[:, :, among.rank :: among.size, :]",
-        "states[:, :, : len(range(among.rank, states.shape[2], among.size)), :]",
+        "states[:, :, group.rank :: group.size, :]",
+        "states[:, :, : len(range(group.rank, states.shape[2], group.size)), :]",
         "test_process_group.py::test_each_has_its_columns",
     ),
     Mutation(
         "processes: states gathered one process after the other",
         "train_step.microbatches.gather_states",
-        "found[:, :, number :: among.size, :] = part",
+        "found[:, :, number :: group.size, :] = part",
         "found[:, :, number * part.shape[2] : (number + 1) * part.shape[2], :] = part",
         "test_process_group.py::test_each_has_its_columns",
     ),
     Mutation(
         "processes: those whose columns are over, too",
         "train_step.update._gradient",
-        "sorted({which % among.size for which in every})",
-        "list(range(min(among.size, len(every))))",
+        "sorted({which % group.size for which in every})",
+        "list(range(min(group.size, len(every))))",
         "test_process_group.py::test_each_has_its_columns",
     ),
     Mutation(

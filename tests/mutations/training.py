@@ -111,8 +111,8 @@ MUTATIONS = [
     Mutation(
         "twins: those of a run stay",
         "training.trainer.start",
-        "stack.enter_context(dispatch.restored())\n        arrived = stack.enter_context(signals.catch_signals(caught)) if among.size > 1 else None  #",
-        "arrived = stack.enter_context(signals.catch_signals(caught)) if among.size > 1 else None  #",
+        "stack.enter_context(dispatch.restored())\n        arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  #",
+        "arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  #",
         "test_acceleration.py::test_after_a_run",
     ),
     Mutation(
@@ -125,8 +125,8 @@ MUTATIONS = [
     Mutation(
         "processes: two of them write the same texts",
         "training.messages.sample_preview",
-        "(among.rank, among.rank + 1)",
-        "(0, among.rank + 1)",
+        "(group.rank, group.rank + 1)",
+        "(0, group.rank + 1)",
         "test_process_group.py::test_all_write",
     ),
     Mutation(
@@ -174,14 +174,14 @@ MUTATIONS = [
     Mutation(
         "held out: a process with one part of several",
         "training.validation.evaluate",
-        "range(among.rank, count, among.size)",
-        "[among.rank]",
+        "range(group.rank, count, group.size)",
+        "[group.rank]",
         "test_validation.py::test_processes",
     ),
     Mutation(
         "held out: what the others measured is left out",
         "training.validation.evaluate",
-        "process_group.all_gather(among, found)",
+        "process_group.all_gather(group, found)",
         "[found]",
         "test_validation.py::test_processes",
     ),

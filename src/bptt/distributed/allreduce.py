@@ -13,7 +13,7 @@ from bptt.errors import InputError
 class AllReduce(NamedTuple):
     """The way from this process to the others, and back, for vectors (n,)."""
 
-    among: ProcessGroup
+    group: ProcessGroup
     backend: Backend
     wire: Any  # with `Alltoall` and `Allgather` as an mpi4py communicator has them
     direct: bool  # whether it finds numbers where the backend has them, or on the host
@@ -23,57 +23,57 @@ class AllReduce(NamedTuple):
 
     def __str__(self) -> str:
         """By what the numbers go."""
-        if self.wire is not self.among.comm:
+        if self.wire is not self.group.comm:
             return "NCCL"
         return "MPI from the GPU" if self.direct else "MPI by way of pinned memory" if self.backend.name == "cupy" else "MPI"
 
 
-def connect(among: ProcessGroup, backend: Backend, length: int, wire: Any = None) -> AllReduce:
+def connect(group: ProcessGroup, backend: Backend, length: int, wire: Any = None) -> AllReduce:
     """The way by a wire for arrays on the device; by default MPI's, for such if it says that it reads a GPU's memory."""
     mpi = wire is None
-    direct = not mpi or (among.cuda and backend.name == "cupy")
-    shape = among.size, -(-length // among.size)
+    direct = not mpi or (group.cuda and backend.name == "cupy")
+    shape = group.size, -(-length // group.size)
 
     def zeros() -> Array:
         return backend.xp.zeros(shape, dtype=backend.dtype) if direct else backend.exchanged(shape)
 
     rows = zeros(), zeros(), zeros()
-    return AllReduce(among, backend, among.comm if mpi else wire, direct, direct and mpi, length, rows)
+    return AllReduce(group, backend, group.comm if mpi else wire, direct, direct and mpi, length, rows)
 
 
-def connect_all(among: ProcessGroup, backend: Backend, length: int, *, nccl: bool) -> AllReduce | None:
+def connect_all(group: ProcessGroup, backend: Backend, length: int, *, nccl: bool) -> AllReduce | None:
     """The link between processes that train together, all of which call this; None where there is one.
 
     Raises:
         InputError: NCCL is asked for, and two processes have the same GPU; in all of them.
     """
-    if among.size == 1:
+    if group.size == 1:
         return None
     if not nccl:
-        return connect(among, backend, length)
+        return connect(group, backend, length)
     from bptt.distributed import nccl as wires  # needs CuPy
 
-    devices = process_group.all_gather(among, wires.device_id())
+    devices = process_group.all_gather(group, wires.device_id())
     for number, device in enumerate(devices):
         if (first := devices.index(device)) < number:
             same = f"processes {first} and {number} have the same GPU"
             raise process_group.agreed(
-                among, InputError(f"--nccl: {same}: start one process for each GPU, or with --nccl=false")
+                group, InputError(f"--nccl: {same}: start one process for each GPU, or with --nccl=false")
             )
     return connect(
-        among, backend, length, wires.Communicator(among.rank, among.size, lambda value: process_group.broadcast(among, value))
+        group, backend, length, wires.Communicator(group.rank, group.size, lambda value: process_group.broadcast(group, value))
     )
 
 
 def close(link: AllReduce | None) -> None:
     """Give up a link that is not used any more; all processes call this."""
-    if link is not None and link.wire is not link.among.comm:
+    if link is not None and link.wire is not link.group.comm:
         link.wire.close()
 
 
-def refuse_nccl(among: ProcessGroup, backend: Backend) -> None:
+def refuse_nccl(group: ProcessGroup, backend: Backend) -> None:
     """Raise an InputError where NCCL cannot be used in this process."""
-    if among.size == 1:
+    if group.size == 1:
         return
     if backend.name != "cupy":
         raise InputError(f"--nccl: the backend is {backend.name}, and NCCL needs a GPU for each process: give --nccl=false")
@@ -99,7 +99,7 @@ def all_reduce(link: AllReduce, arrays: Sequence[Array], present: list[int]) -> 
             link.backend.fetch(array, flat[begin:end])
     _ready(link)
     link.wire.Alltoall(given, parts)
-    (own,) = reduction.pairwise_sum(lambda number: (parts[number],) if number in present else None, link.among.size) or (
+    (own,) = reduction.pairwise_sum(lambda number: (parts[number],) if number in present else None, link.group.size) or (
         parts[0],
     )
     _ready(link)

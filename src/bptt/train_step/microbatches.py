@@ -58,20 +58,20 @@ def merge_states(parts: list[tuple[HostArray, Array]], shape: tuple[int, ...], b
     return xp.take(xp.concat(arrays, axis=2), backend.put(order), axis=2)
 
 
-def rank_states(states: Array | None, among: ProcessGroup) -> Array | None:
+def rank_states(states: Array | None, group: ProcessGroup) -> Array | None:
     """The states (L, S, n, H) of the columns of this process, of those (L, S, B, H) of all."""
-    return states if among.size == 1 or states is None else states[:, :, among.rank :: among.size, :]
+    return states if group.size == 1 or states is None else states[:, :, group.rank :: group.size, :]
 
 
-def gather_states(states: Array | None, among: ProcessGroup, backend: Backend) -> Array | None:
+def gather_states(states: Array | None, group: ProcessGroup, backend: Backend) -> Array | None:
     """The states (L, S, B, H) of all columns in process 0, given those of each process, which all call this; else None."""
-    if among.size == 1 or states is None:
+    if group.size == 1 or states is None:
         return states
-    parts = process_group.gather(among, backend.get(states))
+    parts = process_group.gather(group, backend.get(states))
     if parts is None:
         return None
     layers, fields, _, units = parts[0].shape
     found = np.empty((layers, fields, sum(part.shape[2] for part in parts), units), parts[0].dtype)
     for number, part in enumerate(parts):
-        found[:, :, number :: among.size, :] = part
+        found[:, :, number :: group.size, :] = part
     return backend.put(found)

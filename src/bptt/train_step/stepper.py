@@ -37,7 +37,7 @@ def run_updates(
 
     How many are made at a time changes no bit. Of several processes each holds the states of its own columns alone.
     """
-    state = state._replace(states=microbatches.rank_states(state.states, task.ranks))
+    state = state._replace(states=microbatches.rank_states(state.states, task.group))
     plan, together = task.plan, _grouping(task, state)
     following = epochs(task.data, plan.batch, plan.length, task.settings.seed, state.position)
     waiting: deque[BatchStep] = deque()
@@ -48,7 +48,7 @@ def run_updates(
         waiting.extend(itertools.islice(following, max(0, count - len(waiting))))
         return list(itertools.takewhile(lambda one: together.fit(one[1]), itertools.islice(waiting, count))) if together else []
 
-    with threads.thread_pool(task.backend, task.ranks.neighbours) as executor:
+    with threads.thread_pool(task.backend, task.group.neighbours) as executor:
         group = upcoming(state.step)
         while state.step < plan.steps:
             traces: list[StepMetrics] = []

@@ -39,8 +39,8 @@ class TrainTask(NamedTuple):
     plan: Hyperparameters
     read: Callable[[Window], Batch]  # of `data`, its held-out part included
     ids: Array | None  # (N,) of `data` on the device, if they fit
-    ranks: ProcessGroup = process_group.SINGLE_PROCESS  # the processes that train together
-    link: Any = None  # a allreduce.AllReduce between them, if there are several
+    group: ProcessGroup = process_group.SINGLE_PROCESS  # the processes that train together
+    all_reduce: Any = None  # an allreduce.AllReduce over them, if there are several
 
 
 class TrainState(NamedTuple):
@@ -118,13 +118,13 @@ def first_nonfinite(task: TrainTask, theta: Array, step: int, before: Position, 
     loss, d, _ = _gradient(task, theta, window, states, step)
     tensors = itertools.chain(
         ((f"the weights {name}", array) for name, array in tree.named_leaves(params)),
-        _forward(task, params, window, microbatches.gather_states(states, task.ranks, task.backend), step),
+        _forward(task, params, window, microbatches.gather_states(states, task.group, task.backend), step),
         [("the loss", loss)],
         ((f"the gradient of {name}", array) for name, array in tree.named_leaves(tree.unravel(d, model.shapes(task.config)))),
     )
     bad = (name for name, array in tensors if not np.isfinite(task.backend.get(array)).all())
-    first = next(bad, "the norm of the gradient") if task.ranks.rank == 0 else ""  # where the states of all columns are
-    return process_group.broadcast(task.ranks, first)
+    first = next(bad, "the norm of the gradient") if task.group.rank == 0 else ""  # where the states of all columns are
+    return process_group.broadcast(task.group, first)
 
 
 def to_host(task: TrainTask, state: TrainState) -> dict[str, HostArray]:
@@ -165,11 +165,11 @@ def _gradient(
     """
     width, put = window.columns.shape[1], task.backend.put
     start, masks = None if window.start else states, host_dropout_masks(task, width, step)
-    among, number = task.ranks, task.settings.micro_batches
+    group, number = task.group, task.settings.micro_batches
     if number == 1:
         return _of_batch(task, theta, task.read(window), start, tuple(map(put, masks)), None, executor)
-    if among.size > 1 and step % SYNC_CHECK_EVERY == 0:
-        process_group.assert_in_sync(among, task.backend.get(theta))
+    if group.size > 1 and step % SYNC_CHECK_EVERY == 0:
+        process_group.assert_in_sync(group, task.backend.get(theta))
     count, every = put(np.array(float(window.targets))), {one.number: one for one in microbatches.split(window, number)}
     ends = []
 
@@ -177,19 +177,20 @@ def _gradient(
         if which not in every:
             return None
         own, columns, _ = every[which]
-        here = columns // among.size  # where they are among those of this process
+        here = columns // group.size  # where they are among those of this process
         begun = None if start is None else microbatches.take_columns(start, here, task.backend)
         keep = tuple(put(mask[columns]) for mask in masks)
         loss, d, after = _of_batch(task, theta, task.read(own), begun, keep, count, executor)
         ends.append((here, after))
         return loss, d
 
-    found: Any = reduction.pairwise_sum(share, number, among.rank, among.size if among.size > 1 else None, min(number, width))
-    if among.size > 1:
-        vector = allreduce.all_reduce(task.link, found[::-1] if found else (), sorted({which % among.size for which in every}))
+    found: Any = reduction.pairwise_sum(share, number, group.rank, group.size if group.size > 1 else None, min(number, width))
+    if group.size > 1:
+        present = sorted({which % group.size for which in every})
+        vector = allreduce.all_reduce(task.all_reduce, found[::-1] if found else (), present)
         loss = namespace(vector).asarray(vector[-1, ...], copy=True)  # which is kept for longer than the gradient
         found = loss, vector[:-1]
-    fields, columns = len(model.CELLS[task.config.cell].State._fields), len(range(among.rank, width, among.size))
+    fields, columns = len(model.CELLS[task.config.cell].State._fields), len(range(group.rank, width, group.size))
     return *found, microbatches.merge_states(ends, (task.config.layers, fields, columns, task.config.hidden), task.backend)
 
 

@@ -25,17 +25,17 @@ TRIAL = 1.5  # seconds of updates, from which the time of all is told
 @dispatch.restored()
 def report_plan(text: Any, settings: Settings, tell: Reporter) -> None:
     """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
-    among = launch.init_training_group(text, settings, "a dry run")
-    if among.rank:
+    group = launch.init_training_group(text, settings, "a dry run")
+    if group.rank:
         tell = launch.silent_reporter
-    with process_group.abort_all_on_error(among):
-        process_group.on_rank_0(among, partial(store.check_can_save, settings.out))
-        ready = launch.setup_all(among, settings, lambda: setup.from_scratch(text, settings, among))
+    with process_group.abort_all_on_error(group):
+        process_group.on_rank_0(group, partial(store.check_can_save, settings.out))
+        ready = launch.setup_all(group, settings, lambda: setup.from_scratch(text, settings, group))
         _tell(ready, tell)
 
 
 def _tell(ready: Prepared, tell: Reporter) -> None:
-    processes = f" for each of {ready.task.ranks.neighbours} processes" if ready.task.ranks.neighbours > 1 else ""
+    processes = f" for each of {ready.task.group.neighbours} processes" if ready.task.group.neighbours > 1 else ""
     parameters = tree.num_elements(model.shapes(ready.task.config))
     needed = memory_estimate.needed_bytes(ready.task, plotting=plots.available())
     seconds = _seconds(ready)
@@ -73,7 +73,7 @@ def _seconds(ready: Prepared) -> float:
             began, done = time.perf_counter(), 0
         else:
             done += len(traces)
-        if process_group.broadcast(task.ranks, time.perf_counter() - began > TRIAL):
+        if process_group.broadcast(task.group, time.perf_counter() - began > TRIAL):
             break
     each = (time.perf_counter() - began) / max(1, done)
     began = time.perf_counter()

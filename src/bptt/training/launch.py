@@ -39,37 +39,37 @@ def fail_on_all(*, alone: bool) -> Iterator[None]:
 
 def init_training_group(text: Any, settings: Settings, work: str) -> ProcessGroup:
     """The process among those that train together, if there are several, which all do the same work."""
-    among = process_group.init_process_group(asked=settings.distributed)
-    process_group.assert_same(among, {"to do:": work})
+    group = process_group.init_process_group(asked=settings.distributed)
+    process_group.assert_same(group, {"to do:": work})
 
     def check() -> None:
-        if among.size > 1 and isinstance(text, str) and text == "-":
+        if group.size > 1 and isinstance(text, str) and text == "-":
             raise InputError("text -: standard input is that of one process alone: give a file")
-        if settings.micro_batches > 1 and not reduction.is_divisible(settings.micro_batches, among.size):
-            told = f"--micro-batches {settings.micro_batches} for {among.size} processes"
-            some = f"{among.size}, {2 * among.size}, {4 * among.size} and so on"
+        if settings.micro_batches > 1 and not reduction.is_divisible(settings.micro_batches, group.size):
+            told = f"--micro-batches {settings.micro_batches} for {group.size} processes"
+            some = f"{group.size}, {2 * group.size}, {4 * group.size} and so on"
             raise InputError(f"{told}: give {some}, or 1 for one part each")
 
-    process_group.rank_0_then_others(among, check)
-    return among
+    process_group.rank_0_then_others(group, check)
+    return group
 
 
-def setup_all(among: ProcessGroup, settings: Settings, prepare: Callable[[], Prepared]) -> Prepared:
+def setup_all(group: ProcessGroup, settings: Settings, prepare: Callable[[], Prepared]) -> Prepared:
     """What a run needs, among the processes that train together, which must be about to do the same.
 
     `settings` are those that were told, of which a run that goes on has others, too.
     """
 
     def here() -> Prepared:
-        if among.size > 1 and settings.backend in ("auto", "cupy"):
-            backends.use_device(among.local)
+        if group.size > 1 and settings.backend in ("auto", "cupy"):
+            backends.use_device(group.local)
         ready = prepare()
         if ready.task.settings.nccl:
-            allreduce.refuse_nccl(among, ready.task.backend)
+            allreduce.refuse_nccl(group, ready.task.backend)
         return ready
 
-    ready = process_group.rank_0_then_others(among, here)
-    if among.size == 1:
+    ready = process_group.rank_0_then_others(group, here)
+    if group.size == 1:
         return ready
     task, own = ready.task, {"quiet", "json", "distributed"}  # of one process alone
     told = {f"--{name}": str(value) for name, value in vars(task.settings).items() if name not in own}
@@ -83,12 +83,13 @@ def setup_all(among: ProcessGroup, settings: Settings, prepare: Callable[[], Pre
         "compiled": acceleration.compiled_by(task.backend),
         "step": str(ready.now.state.step),
         "best": str((ready.now.progress.best, ready.now.progress.waited)),  # which decide when all end
-        "an MPI that reads a GPU's memory:": str(among.cuda and task.backend.name == "cupy"),
+        "an MPI that reads a GPU's memory:": str(group.cuda and task.backend.name == "cupy"),
         "weights": str(process_group.checksum(task.backend.get(ready.now.state.theta))),
     }
-    process_group.assert_same(among, facts)
+    process_group.assert_same(group, facts)
     length = 1 + tree.num_elements(model.shapes(task.config))  # a gradient and a loss
-    return ready._replace(task=task._replace(link=allreduce.connect_all(among, task.backend, length, nccl=task.settings.nccl)))
+    all_reduce = allreduce.connect_all(group, task.backend, length, nccl=task.settings.nccl)
+    return ready._replace(task=task._replace(all_reduce=all_reduce))
 
 
 def silent_reporter(words: str, row: dict[str, Any]) -> None:

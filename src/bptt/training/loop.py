@@ -52,21 +52,21 @@ def train_loop(run: RunContext, now: LoopState, signals: list[str]) -> LoopState
             return now
         seconds = first.seconds + time.perf_counter() - began
         states = microbatches.gather_states(
-            now.state.states, task.ranks, task.backend
+            now.state.states, task.group, task.backend
         )  # the next save is of those of all processes
         return now._replace(state=now.state._replace(states=states), progress=_read_metrics(task, now, pending, seconds))
 
     try:
         for state, traces in run_updates(task, now.state, lambda step: intervals.updates_until_due(task, step, first.step)):
             now, pending = now._replace(state=state), [*pending, *traces]
-            due = intervals.due(task, now.state.step, first.step, process_group.all_signals(task.ranks, signals))
+            due = intervals.due(task, now.state.step, first.step, process_group.all_signals(task.group, signals))
             due = due._replace(saved=due.saved or time.perf_counter() - saved > SAVE_SECONDS)
-            due, silent = process_group.broadcast(task.ranks, (due, time.perf_counter() - told > PROGRESS_SECONDS))
+            due, silent = process_group.broadcast(task.group, (due, time.perf_counter() - told > PROGRESS_SECONDS))
             if not any(due) and not silent and len(pending) < intervals.max_unread_updates(task):
                 continue
             now, pending = look(), []
             now, row = _add_row(run, now, due, traces[-1].rate)
-            if process_group.rank_0_then_others(task.ranks, partial(_save_if_due, run, now, due, row)):
+            if process_group.rank_0_then_others(task.group, partial(_save_if_due, run, now, due, row)):
                 saved = time.perf_counter()
             words = messages.evaluation_line(row, task) if due.measured else ""
             if silent and not words:
@@ -84,13 +84,13 @@ def train_loop(run: RunContext, now: LoopState, signals: list[str]) -> LoopState
         return now._replace(ended="diverged", error=error)
     except BaseException as error:
         try:
-            if task.ranks.size == 1 or getattr(error, "agreed", False):  # a look may need the other processes
+            if task.group.size == 1 or getattr(error, "agreed", False):  # a look may need the other processes
                 now = look()
         except Diverged as earlier:  # unseen until now
             return now._replace(ended="diverged", error=earlier)
         except Exception:  # the numbers stay behind the state, which `save` refuses then
             return now._replace(ended="failed", error=error)
-        if isinstance(error, KeyboardInterrupt) and len(signals) < 2 and task.ranks.size == 1:  # nobody was there to note it
+        if isinstance(error, KeyboardInterrupt) and len(signals) < 2 and task.group.size == 1:  # nobody was there to note it
             return now._replace(ended="SIGINT")
         return now._replace(ended="unsaved" if isinstance(error, SaveError) else "failed", error=error)
     return now
@@ -250,11 +250,11 @@ def _evaluate(run: RunContext, now: LoopState, row: dict[str, Any]) -> tuple[Loo
 
 def _sample_and_radii(task: TrainTask, here: LanguageModel) -> dict[str, Any]:
     """What the model writes, and the spectral radius of each block of Waa by layer, which the last process computes."""
-    among, radii = task.ranks, None
-    if among.rank == among.size - 1:
+    group, radii = task.group, None
+    if group.rank == group.size - 1:
         found = task.backend.get(model.spectral_radii(task.config, here.params)).astype(np.float64)
         radii = np.round(np.minimum(found, 1e200), 4).tolist()  # JSON has no infinity
-    seen = process_group.all_gather(among, (messages.sample_preview(here, among), radii))
+    seen = process_group.all_gather(group, (messages.sample_preview(here, group), radii))
     return {"sample": [text for texts, _ in seen for text in texts], "radii": seen[-1][1]}
 
 

@@ -30,7 +30,7 @@ def update_numbers(task: TrainTask) -> float:
     """The floating-point numbers that are alive at the worst moment of an update, as the first batches tell."""
     parameters = tree.num_elements(model.shapes(task.config))
     first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), SAMPLED_BATCHES)
-    workers = max(1, threads.workers() // task.ranks.neighbours) if task.backend.name == "numpy" else 1
+    workers = max(1, threads.workers() // task.group.neighbours) if task.backend.name == "numpy" else 1
     return _linked(task) + max(15 * parameters, *(_in_update(task, window, parameters, workers) for _, window in first))
 
 
@@ -43,19 +43,19 @@ def evaluation_numbers(task: TrainTask) -> float:
 
 def _linked(task: TrainTask) -> int:
     """Numbers in the rows of a `allreduce.AllReduce`, as long as a run lasts."""
-    return 3 * tree.num_elements(model.shapes(task.config)) * (task.ranks.size > 1)
+    return 3 * tree.num_elements(model.shapes(task.config)) * (task.group.size > 1)
 
 
 def _in_update(task: TrainTask, window: Window, parameters: int, workers: int) -> float:
     whole: int = 3 * window.steps * window.columns.shape[1]  # tokens and mask
     count = task.settings.micro_batches
     if count > 1:
-        alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1), ranks=SINGLE_PROCESS)
+        alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1), group=SINGLE_PROCESS)
         each: list[float] = [_in_update(alone, own, parameters, workers) for own, _, _ in microbatches.split(window, count)]
         halves = len(each).bit_length() * parameters  # their sums wait for others
-        exchanged = 2 * parameters * (task.ranks.size > 1)  # what a process adds up, and the sum
+        exchanged = 2 * parameters * (task.group.size > 1)  # what a process adds up, and the sum
         width: int = window.columns.shape[1]
-        gathered = 3 * width * _states(task.config) * (task.ranks.size > 1)  # when no update is computed
+        gathered = 3 * width * _states(task.config) * (task.group.size > 1)  # when no update is computed
         return max(gathered, *each) + halves + exchanged + whole
     steps = window.lengths
     if task.backend.name == "cupy":  # all columns are computed to the end
@@ -97,7 +97,7 @@ def needed_bytes(task: TrainTask, *, plotting: bool) -> float:
 
 def refuse_too_large(task: TrainTask) -> None:
     """Raise OutOfMemory for a run that this machine has no memory for, before the system kills the process for it."""
-    if task.backend.name != "cupy" and task.ranks.neighbours * needed_bytes(task, plotting=False) > system.physical_memory():
+    if task.backend.name != "cupy" and task.group.neighbours * needed_bytes(task, plotting=False) > system.physical_memory():
         raise OutOfMemory(out_of_memory_message(task))
 
 
@@ -111,5 +111,5 @@ def out_of_memory_message(task: TrainTask) -> str:
     lower += "" if weights or task.settings.recompute_every else ", or --recompute-every sqrt"
     batch = "" if weights else f" at --batch {plan.batch} --length {plan.length}"
     has = "" if task.backend.name == "cupy" else f", this machine has {system.physical_memory() / 1e9:,.1f} GB"
-    each = f" in each of {task.ranks.neighbours} processes" if task.ranks.neighbours > 1 else ""
+    each = f" in each of {task.group.neighbours} processes" if task.group.neighbours > 1 else ""
     return f"out of memory: {size}{batch} need about {needed_bytes(task, plotting=False) / 1e9:,.1f} GB{each}{has}: {lower}"

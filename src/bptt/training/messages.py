@@ -60,10 +60,10 @@ def resume_header(task: TrainTask, place: Path, step: int) -> str:
     return f"{header(task)}\ngoing on with {place} after step {step:,}"
 
 
-def sample_preview(now: LanguageModel, among: ProcessGroup = SINGLE_PROCESS) -> list[str]:
+def sample_preview(now: LanguageModel, group: ProcessGroup = SINGLE_PROCESS) -> list[str]:
     """What the model writes at the moment: the texts of this process, of those that all of them write."""
     count, length = (1, 200) if now.mode == "stream" else (PREVIEW_LINES, None)
-    first, end = (-(-count * rank // among.size) for rank in (among.rank, among.rank + 1))
+    first, end = (-(-count * rank // group.size) for rank in (group.rank, group.rank + 1))
     if first == end:
         return []
     task = generate.make_request(
@@ -126,7 +126,7 @@ def resume_command(task: TrainTask, out: Path) -> str:
     """The command that goes on with a run, in Python where its text was given there."""
     if not task.data.source:
         return f"bptt.train(TEXT, resume={str(out)!r})"
-    folder, launcher = shlex.quote(str(out)), f"mpiexec -n {task.ranks.size} " if task.ranks.size > 1 else ""
+    folder, launcher = shlex.quote(str(out)), f"mpiexec -n {task.group.size} " if task.group.size > 1 else ""
     return f"bptt train - --resume {folder} < TEXT" if task.data.source == "-" else f"{launcher}bptt train --resume {folder}"
 
 

@@ -16,25 +16,25 @@ from bptt.training import setup
 from bptt.training.setup import Prepared
 
 
-def from_run(place: Path, text: Any, told: dict[str, Any], among: ProcessGroup, *, changed_text: bool) -> Prepared:
+def from_run(place: Path, text: Any, told: dict[str, Any], group: ProcessGroup, *, changed_text: bool) -> Prepared:
     """What a run needs to go on in its own folder, which process 0 tidies up where nothing is in the way.
 
     Raises what `setup.from_checkpoint` does, and before the first checkpoint what `setup.from_scratch` does.
     """
-    mending = among.rank == 0
+    mending = group.rank == 0
     if not run_folder.checkpoints(place):  # ended before its first checkpoint
         first = {**toml.read(place / run_folder.CONFIG), "nccl": False, **told}
         named = first.pop("text", None)
         if text is None and named in (None, "-"):
             raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
-        ready = setup.from_scratch(named if text is None else text, from_flags(first), among)
+        ready = setup.from_scratch(named if text is None else text, from_flags(first), group)
         if mending:
             run_folder.repair(place, None, [])
         return ready
     where, saved = run_folder.read_checkpoint(place, run=True)
     saved = _with_best(place, saved)
     try:
-        ready = setup.from_checkpoint(where, saved, text, told, among, changed_text=changed_text)
+        ready = setup.from_checkpoint(where, saved, text, told, group, changed_text=changed_text)
     except errors.RunFinished:  # it may have been killed after its last checkpoint
         if mending:
             _mend(place, where, saved)
@@ -66,7 +66,7 @@ def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
 
 
 def from_single_checkpoint(
-    place: Path, text: Any, told: dict[str, Any], among: ProcessGroup, *, changed_text: bool
+    place: Path, text: Any, told: dict[str, Any], group: ProcessGroup, *, changed_text: bool
 ) -> Prepared:
     """What a new run needs to go on from a checkpoint that leaves its own run, and with it the best one.
 
@@ -76,6 +76,6 @@ def from_single_checkpoint(
     now = saved.progress or setup.NO_PROGRESS
     if now.best and now.best[0] != now.step:
         saved = saved._replace(progress=now._replace(best=None, waited=0))
-    ready = setup.from_checkpoint(where, saved, text, told, among, changed_text=changed_text)
+    ready = setup.from_checkpoint(where, saved, text, told, group, changed_text=changed_text)
     best = model_from_checkpoint(saved, ready.task.backend) if ready.now.progress.best else None
     return ready._replace(now=ready.now._replace(best=best))

@@ -34,7 +34,7 @@ class Prepared(NamedTuple):
     now: LoopState
 
 
-def from_scratch(text: Any, settings: Settings, among: ProcessGroup = SINGLE_PROCESS) -> Prepared:
+def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PROCESS) -> Prepared:
     """A run before its first update, its weights drawn, or taken from the checkpoint that the settings name.
 
     Raises:
@@ -49,7 +49,7 @@ def from_scratch(text: Any, settings: Settings, among: ProcessGroup = SINGLE_PRO
     data = prepare(text, settings, make_rng(settings.seed, 0), source[1].vocabulary if source else None)
     plan = resolve(settings, data.mode, count_targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
     config = source[1].config if source else model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
-    task = _task(config, backend, data, settings, plan, among)
+    task = _task(config, backend, data, settings, plan, group)
     memory_estimate.refuse_too_large(task)
     try:
         if source:
@@ -64,7 +64,7 @@ def from_scratch(text: Any, settings: Settings, among: ProcessGroup = SINGLE_PRO
 
 
 def from_checkpoint(
-    where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], among: ProcessGroup = SINGLE_PROCESS, *, changed_text: bool
+    where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], group: ProcessGroup = SINGLE_PROCESS, *, changed_text: bool
 ) -> Prepared:
     """A run as a checkpoint has it; `told` replaces what it was told before.
 
@@ -83,7 +83,7 @@ def from_checkpoint(
     except InputError as error:
         elsewhere = "give the path of the text beside --resume if it is elsewhere now"
         raise InputError(f"{where}: the run cannot go on with its text: {error}; {elsewhere}") from None
-    task = _task(saved.config, backend, data, settings, plan, among)
+    task = _task(saved.config, backend, data, settings, plan, group)
     memory_estimate.refuse_too_large(task)
     now = saved.progress or NO_PROGRESS
     if now.step >= plan.steps:
@@ -109,7 +109,7 @@ def _warn_if_micro_batches_changed(before: int, task: TrainTask) -> None:
     """Warn where the processes of a run that goes on cannot divide the parts that its batches had."""
     if (count := task.settings.micro_batches) != before:
         had = f"had {before} parts" if before > 1 else "were whole"
-        changed = f"batches {had} before and have {count} parts for {task.ranks.size} processes"
+        changed = f"batches {had} before and have {count} parts for {task.group.size} processes"
         words = f"{changed}: the numbers will be the same but for rounding, not bit for bit"
         warnings.warn(words, errors.KernelWarning, stacklevel=6)
 
@@ -122,15 +122,15 @@ def _backend(settings: Settings) -> Backend:
 
 
 def _task(
-    config: model.Config, backend: Backend, data: Dataset, settings: Settings, plan: Hyperparameters, among: ProcessGroup
+    config: model.Config, backend: Backend, data: Dataset, settings: Settings, plan: Hyperparameters, group: ProcessGroup
 ) -> TrainTask:
     """The task, the ids of its text on the device if they fit; each process has a share of a batch, or several."""
     if settings.patience is not None and not data.held_out:
         words = f"--patience {settings.patience} waits for nothing: no part of the text is held out"
         warnings.warn(words, TrainingWarning, stacklevel=9)
-    settings = dataclasses.replace(settings, micro_batches=reduction.round_up(settings.micro_batches, among.size))
+    settings = dataclasses.replace(settings, micro_batches=reduction.round_up(settings.micro_batches, group.size))
     ids = batches.ids_on_device(data.training.ids, backend)
-    return TrainTask(config, backend, data, settings, plan, batches.batch_reader(data.training.ids, backend, ids), ids, among)
+    return TrainTask(config, backend, data, settings, plan, batches.batch_reader(data.training.ids, backend, ids), ids, group)
 
 
 def _record(task: TrainTask) -> dict[str, Any]:

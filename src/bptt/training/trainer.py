@@ -95,15 +95,15 @@ def start(
     text: Any, settings: Settings, tell: Reporter, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
 ) -> LanguageModel:
     """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
-    among, told = launch.init_training_group(text, settings, "a new run"), settings
-    if among.rank:
+    group, told = launch.init_training_group(text, settings, "a new run"), settings
+    if group.rank:
         settings, runs, tell = dataclasses.replace(settings, out=None), None, launch.silent_reporter
-    with process_group.abort_all_on_error(among), contextlib.ExitStack() as stack:
+    with process_group.abort_all_on_error(group), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
-        arrived = stack.enter_context(signals.catch_signals(caught)) if among.size > 1 else None  # MPI may swallow some
-        process_group.on_rank_0(among, partial(store.check_can_save, settings.out))  # before hours are spent
-        ready = launch.setup_all(among, told, lambda: setup.from_scratch(text, settings, among))
-        out = process_group.on_rank_0(among, lambda: _new_folder(ready.task, settings.out, runs, stack))
+        arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  # MPI may swallow some
+        process_group.on_rank_0(group, partial(store.check_can_save, settings.out))  # before hours are spent
+        ready = launch.setup_all(group, told, lambda: setup.from_scratch(text, settings, group))
+        out = process_group.on_rank_0(group, lambda: _new_folder(ready.task, settings.out, runs, stack))
         try:
             tell(messages.header(ready.task), {"event": "start", "record": ready.record})
             return fit(ready, out, tell, caught, arrived)
@@ -133,24 +133,24 @@ def resume_run(
         name: value for name, value in told.items() if value is not None or name not in Hyperparameters._fields
     }  # None: as before
     asked = from_flags({name: value for name, value in told.items() if name in ("backend", "distributed", "out")})
-    among = launch.init_training_group(text, asked, "a run to go on with" if in_place else "a checkpoint to go on with")
-    if among.rank:
+    group = launch.init_training_group(text, asked, "a run to go on with" if in_place else "a checkpoint to go on with")
+    if group.rank:
         tell = launch.silent_reporter
-    with process_group.abort_all_on_error(among), contextlib.ExitStack() as stack:
+    with process_group.abort_all_on_error(group), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
-        arrived = stack.enter_context(signals.catch_signals(caught)) if among.size > 1 else None
-        out: Path | None = None if among.rank else place
+        arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None
+        out: Path | None = None if group.rank else place
         if in_place:
-            process_group.on_rank_0(among, lambda: stack.enter_context(run_folder.locked(place)))
-            prepare = partial(resume.from_run, place, text, told, among, changed_text=changed_text)
-            ready = launch.setup_all(among, asked, prepare)
-            process_group.on_rank_0(among, lambda: run_folder.write_config(place, _config_toml(ready.task)))
+            process_group.on_rank_0(group, lambda: stack.enter_context(run_folder.locked(place)))
+            prepare = partial(resume.from_run, place, text, told, group, changed_text=changed_text)
+            ready = launch.setup_all(group, asked, prepare)
+            process_group.on_rank_0(group, lambda: run_folder.write_config(place, _config_toml(ready.task)))
         else:
-            prepare = partial(resume.from_single_checkpoint, place, text, told, among, changed_text=changed_text)
-            ready = launch.setup_all(among, asked, prepare)
+            prepare = partial(resume.from_single_checkpoint, place, text, told, group, changed_text=changed_text)
+            ready = launch.setup_all(group, asked, prepare)
             named = check_path("out", told["out"]) if "out" in told else None
             out = process_group.on_rank_0(
-                among, lambda: _first_checkpoint(ready, _new_folder(ready.task, named, runs, stack), tell)
+                group, lambda: _first_checkpoint(ready, _new_folder(ready.task, named, runs, stack), tell)
             )
         step = ready.now.progress.step
         row = {"event": "resume", "step": step, "record": ready.record, "history": list(ready.now.progress.history)}
@@ -170,10 +170,10 @@ def fit(
     ready: Prepared, out: Path | None, tell: Reporter, caught: tuple[str, ...], early: list[str] | None = None
 ) -> LanguageModel:
     """Train to the end, whatever it is, save, and say what there is now; `early` gets signals from before on, if given."""
-    acceleration.warm_up(ready.task.config, ready.task.backend, ready.task.ranks)
+    acceleration.warm_up(ready.task.config, ready.task.backend, ready.task.group)
     here = {**system.run_environment(ready.task.backend), "compiled": acceleration.compiled_by(ready.task.backend)}
-    if ready.task.link is not None:
-        here |= {"processes": ready.task.ranks.size, "sums by": str(ready.task.link)}
+    if ready.task.all_reduce is not None:
+        here |= {"processes": ready.task.group.size, "sums by": str(ready.task.all_reduce)}
     if out:
         run_folder.record_session(out, here, new=True)
     run = RunContext(ready.task, ready.record, out, tell)
@@ -182,7 +182,7 @@ def fit(
         now = loop.train_loop(run, ready.now, arrived)
     if now.error is None or getattr(now.error, "agreed", False):  # all processes are here, or will be
         with contextlib.suppress(RuntimeError):  # of a device that is lost; the run is over
-            allreduce.close(ready.task.link)
+            allreduce.close(ready.task.all_reduce)
     if now.state.step == 0 and now.error is None:
         raise KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
     hurried = isinstance(now.error, KeyboardInterrupt)  # the disk may hang

@@ -24,8 +24,8 @@ def windows(task: TrainTask, part: int) -> Iterator[Window]:
 
 def evaluate(task: TrainTask, params: model.Params) -> Evaluation:
     """The cross-entropy of a model on what is held out; every process that trains with this one has to call it."""
-    among, count = task.ranks, parts(task)
-    own = range(count) if among.size == 1 else range(among.rank, count, among.size)
+    group, count = task.group, parts(task)
+    own = range(count) if group.size == 1 else range(group.rank, count, group.size)
     found = [batch_nats(task.config, params, task.backend, map(task.read, windows(task, part))) for part in own]
-    everywhere = [one for those in process_group.all_gather(among, found) for one in those]
+    everywhere = [one for those in process_group.all_gather(group, found) for one in those]
     return Evaluation(math.fsum(nats for sums, _ in everywhere for nats in sums), sum(targets for _, targets in everywhere))
