@@ -7,7 +7,7 @@ from bptt import acceleration
 from bptt import backend as backends
 from bptt.errors import CaptureError
 from bptt.inference import generate
-from bptt.inference.generate import StopCriteria
+from bptt.inference.request import GenerationRequest, StopCriteria
 from bptt.inference.sampling import SamplingOptions
 from bptt.nn import model, tree
 
@@ -45,8 +45,11 @@ def test_texts_written_by_a_recording_are_the_same(monkeypatch, ending):
     params = tree.tree_map(lambda a: 3 * a, model.init(config, np.random.default_rng(1)))
 
     def written(backend):
-        given = config, tree.tree_map(backend.put, params), backend, np.array([0, 4]), SamplingOptions(0.9)
-        return np.array(list(generate.generate(*given, ending, generate.uniform_numbers(5, 0, 70))))
+        request, weights = (
+            GenerationRequest(np.array([0, 4]), SamplingOptions(0.9), ending, 5),
+            tree.tree_map(backend.put, params),
+        )
+        return np.array(list(generate.generate(config, weights, backend, request, generate.uniform_numbers(5, 0, 70))))
 
     expected, recorded = written(here), []
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: lambda action: recorded.append(action) or action)

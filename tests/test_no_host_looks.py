@@ -7,7 +7,7 @@ from bptt import acceleration
 from bptt import backend as backends
 from bptt.config.settings import from_flags
 from bptt.inference import generate
-from bptt.inference.generate import StopCriteria
+from bptt.inference.request import GenerationRequest, StopCriteria
 from bptt.inference.sampling import SamplingOptions
 from bptt.nn import model, tree
 from bptt.train_step import stepper
@@ -67,7 +67,7 @@ def test_texts(monkeypatch, cell, choice, ending):
     monkeypatch.setattr(generate, "SYNC_EVERY", 4)
     where, config = backends.select("strict", "float64"), model.Config(cell, 7, 5, 2)
     params = tree.tree_map(lambda a: where.put(3 * a), model.init(config, np.random.default_rng(1)))
-    given = config, params, where, np.array([0, 4]), choice, ending
-    found = list(generate.generate(*given, generate.uniform_numbers(5, 0, 70)))
-    assert {len(ids) for ids in found} == {70}
+    request = GenerationRequest(np.array([0, 4]), choice, ending, 5)
+    steps = list(generate.generate(config, params, where, request, generate.uniform_numbers(5, 0, 70)))
+    assert {len(ids) for ids in steps} == {70}
     assert made or ending.newline == 0  # where so many end early that no two batches are of one size

@@ -8,7 +8,7 @@ import pytest
 from bptt import backend as backends
 from bptt.data.vocabulary import BYTES, characters
 from bptt.inference import generate, sampling
-from bptt.inference.generate import GenerationRequest, StopCriteria
+from bptt.inference.request import GenerationRequest, StopCriteria
 from bptt.inference.sampling import SamplingOptions as Choice
 from bptt.nn import model, ops, tree
 
@@ -39,8 +39,9 @@ def case(cell="gru", vocabulary=7, layers=1, seed=3):
 
 def written(config, params, backend, prompt, choice, ending, seed=0, first=0, count=1):
     """The ids of texts, one list each, those after the end left out."""
+    request = GenerationRequest(np.array(prompt), choice, ending, seed)
     numbers = generate.uniform_numbers(seed, first, count)
-    steps = list(generate.generate(config, params, backend, np.array(prompt), choice, ending, numbers))
+    steps = list(generate.generate(config, params, backend, request, numbers))
     return [[i for i in ids if i >= 0] for ids in np.array(steps).T.tolist()]
 
 
@@ -304,7 +305,7 @@ def test_piece_by_piece_is_the_same_text(vocabulary, stop):
         ending = StopCriteria(400, None, vocabulary.encode(stop))
         task = GenerationRequest(np.concatenate([[vocabulary.start], vocabulary.encode("abc")]), Choice(), ending, 3)
         pieces = list(generate.stream_text(config, params, HERE, vocabulary, task))
-        assert ["".join(pieces)] == generate.generate_texts(config, params, HERE, vocabulary, task, 0, 1)
+        assert ["".join(pieces)] == generate.generate_texts(config, params, HERE, vocabulary, task, range(1))
         assert pieces[0] == "abc"
         assert {len(piece) for piece in pieces[1:]} <= {1, 2}  # two where bytes are no character, and the next one is
 

@@ -30,7 +30,7 @@ def by_hand(config, params, sequence):
 
 def scores(lines, vocabulary=LETTERS, mode="lines", unknown="error", together=100):
     config, params, _ = case(vocabulary=len(vocabulary))
-    return scoring.score_lines(config, params, HERE, vocabulary, mode, lines, unknown, together)
+    return scoring.score_lines(config, params, HERE, vocabulary, mode, lines, unknown=unknown, batch_size=together)
 
 
 @CELLS

@@ -16,8 +16,8 @@ from bptt.data import corpus
 from bptt.display.text import printable
 from bptt.errors import InputError
 from bptt.inference import scoring
-from bptt.inference.generate import Unknown
 from bptt.inference.language_model import LanguageModel, load
+from bptt.inference.request import Unknown
 
 Json = Annotated[bool, Parameter(name="--json", help="Print a JSON object a line, for other programs.")]
 

@@ -1,1 +1,1 @@
-"""What a trained model is used for: text generation, scores, evaluation."""
+"""What a trained model does: generate text, score lines, be evaluated."""

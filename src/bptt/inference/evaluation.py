@@ -1,4 +1,4 @@
-"""How well a model predicts: the probability of every target, in nats and in the measures made of it."""
+"""Evaluation: the cross-entropy of a model on a text, in nats and bits per character and as perplexity."""
 
 import math
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ from bptt.nn import loss, model, tree
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A sum over targets: every character of a stream, every character and the end of every line."""
+    """The cross-entropy summed over all targets: every character, and in lines mode the end of every line."""
 
     nats: float  # the sum of -log p
-    characters: int  # how many targets
+    characters: int  # number of targets
 
     @property
     def nats_per_char(self) -> float:
@@ -41,7 +41,7 @@ class Evaluation:
 
 
 def evaluate(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> Evaluation:
-    """The cross-entropy of a model over batches on the device, the state carried where a batch goes on from the one before."""
+    """The cross-entropy of a model over batches on the device; a batch that continues the one before starts from its state."""
     nats, characters = batch_nats(config, params, backend, batches)
     return Evaluation(math.fsum(nats), characters)
 
@@ -49,7 +49,7 @@ def evaluate(config: model.Config, params: model.Params, backend: Backend, batch
 def batch_nats(
     config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]
 ) -> tuple[list[float], int]:
-    """The sums of -log p that an `evaluate` is the sum of, one for each batch, and how many targets there are in all."""
+    """The sum of -log p of each batch, and the number of targets of all batches."""
     states = None
     sums: list[Array] = []
     characters = 0

@@ -18,7 +18,8 @@ from bptt.errors import InputError
 from bptt.export import EXPORTERS, ExportFormat, pytorch
 from bptt.inference import generate, scoring
 from bptt.inference.evaluation import Evaluation, evaluate
-from bptt.inference.generate import Unknown
+from bptt.inference.request import Unknown, check_unknown, make_request, prompt_ids
+from bptt.inference.sampling import SamplingOptions
 from bptt.inference.scoring import LINES_AT_A_TIME, Score
 from bptt.nn import model, tree
 
@@ -66,24 +67,16 @@ class LanguageModel:
             InputError: an argument out of its range, or a prompt with characters the model does not know.
         """
         count = settings.check_number("count", settings.COUNT, count)
-        task = generate.make_request(
-            self.vocabulary,
-            self.mode,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            prompt=prompt,
-            length=length,
-            stop=stop,
-            unknown=unknown,
+        options = SamplingOptions(temperature, top_k, top_p)
+        request = make_request(
+            self.vocabulary, self.mode, options, seed=seed, prompt=prompt, length=length, stop=stop, unknown=unknown
         )
 
-        parts = (self.config, self.params, self.backend, self.vocabulary)
-
         def texts(first: int) -> list[str]:
-            pieces = [(place, min(BATCH_SIZE, first + count - place)) for place in range(first, first + count, BATCH_SIZE)]
-            return [text for piece in pieces for text in generate.generate_texts(*parts, task, *piece)]
+            parts = (self.config, self.params, self.backend, self.vocabulary, request)
+            places = range(first, first + count)
+            batches = [places[start : start + BATCH_SIZE] for start in range(0, count, BATCH_SIZE)]
+            return [text for batch in batches for text in generate.generate_texts(*parts, batch)]
 
         if not callable(without):
             known = frozenset(without)
@@ -116,19 +109,11 @@ class LanguageModel:
         Raises:
             InputError: as `sample` does, at once.
         """
-        task = generate.make_request(
-            self.vocabulary,
-            self.mode,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            prompt=prompt,
-            length=length,
-            stop=stop,
-            unknown=unknown,
+        options = SamplingOptions(temperature, top_k, top_p)
+        request = make_request(
+            self.vocabulary, self.mode, options, seed=seed, prompt=prompt, length=length, stop=stop, unknown=unknown
         )
-        return generate.stream_text(self.config, self.params, self.backend, self.vocabulary, task)
+        return generate.stream_text(self.config, self.params, self.backend, self.vocabulary, request)
 
     def next(self, prompt: str = "", *, temperature: float = 1.0, unknown: Unknown = "error") -> list[tuple[str, float]]:
         r"""Every character with its probability of coming next after `prompt`, the most likely first.
@@ -139,7 +124,7 @@ class LanguageModel:
             InputError: an argument out of its range, or a prompt with characters the model does not know.
         """
         temperature = settings.check_number("temperature", settings.NOT_BELOW_ZERO, temperature)
-        ids = generate.prompt_ids(self.vocabulary, self.mode, prompt, unknown)
+        ids = prompt_ids(self.vocabulary, self.mode, prompt, unknown)
         return generate.next_symbols(self.config, self.params, self.backend, self.vocabulary, ids, temperature)
 
     def score(self, text: str) -> float:
@@ -167,12 +152,12 @@ class LanguageModel:
         Raises:
             InputError: a line with characters the model does not know, unless `unknown` is "skip", which leaves it out.
         """
-        generate.check_unknown(unknown)
+        check_unknown(unknown)
         together = settings.check_number("together", settings.COUNT, together)
         if isinstance(lines, str | bytes):
             lines = lines.split("\n") if isinstance(lines, str) else lines.split(b"\n")
         parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)
-        return scoring.score_lines(*parts, lines, unknown, together)
+        return scoring.score_lines(*parts, lines, unknown=unknown, batch_size=together)
 
     def evaluate(self, text: str | bytes | Corpus) -> Evaluation:
         """The cross-entropy of a text, read as the model was trained: each line by itself, or as one stream.

@@ -1,4 +1,4 @@
-"""How likely lines are, one by one, down to each of their characters."""
+"""Scores: the negative log-likelihood of each line and of each of its characters, in nats."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -16,11 +16,12 @@ from bptt.data.sequences import Sequences
 from bptt.data.source import fetch
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
-from bptt.inference.generate import Unknown, symbol_names
+from bptt.inference.generate import symbol_names
+from bptt.inference.request import Unknown
 from bptt.nn import loss, model
 
-BATCH = 64  # sequences measured side by side
-LINES_AT_A_TIME = 1024  # lines taken at a time
+BATCH = 64  # sequences scored in one batch
+LINES_AT_A_TIME = 1024  # lines read and scored at a time
 SHOWN = 10  # unknown characters that a message lists
 
 
@@ -49,12 +50,12 @@ def read_lines(source: str, vocabulary: Vocabulary) -> Iterator[str | bytes]:
     Raises:
         InputError: a text that cannot be read, or is not UTF-8.
     """
-    with fetch(source) as found:
+    with fetch(source) as source_text:
         if vocabulary.symbols is None:
-            yield from _split(found.pieces(), b"\n")
+            yield from _split(source_text.pieces(), b"\n")
         else:
-            decoding.refuse_binary(found)
-            yield from _split(decoding.characters(found), "\n")
+            decoding.refuse_binary(source_text)
+            yield from _split(decoding.characters(source_text), "\n")
 
 
 def _split(pieces: Iterable[AnyStr], newline: AnyStr) -> Iterator[AnyStr]:
@@ -74,40 +75,45 @@ def score_lines(
     vocabulary: Vocabulary,
     mode: Mode,
     lines: Iterable[str | bytes],
+    *,
     unknown: Unknown,
-    together: int,
+    batch_size: int,
 ) -> Iterator[Score]:
-    """The score of each line that is not blank, `together` lines at a time; with `unknown` "skip", of each that is known."""
+    """The score of each line that is not blank; with `unknown` "skip", without lines that the vocabulary cannot encode.
+
+    The next `batch_size` lines are read when the scores of those before have been taken.
+    """
     numbered = enumerate(lines, 1)
-    shown = symbol_names(vocabulary)
-    while some := list(islice(numbered, together)):
-        fine = _fine([(number, line) for number, line in some if _is_ink(number, line, vocabulary)], vocabulary, unknown)
-        sequences = _sequences([line for _, line in fine], vocabulary, mode)
-        for (number, line), ids, nats in zip(fine, sequences, token_nats(config, params, backend, sequences)):
+    names = symbol_names(vocabulary)
+    while batch := list(islice(numbered, batch_size)):
+        written = [(number, line) for number, line in batch if not _is_blank(number, line, vocabulary)]
+        encodable = _encodable(written, vocabulary, unknown)
+        sequences = _sequences([line for _, line in encodable], vocabulary, mode)
+        for (number, line), ids, nats in zip(encodable, sequences, token_nats(config, params, backend, sequences)):
             text = line if isinstance(line, str) else line.decode("utf-8", "backslashreplace")
-            yield Score(number, text, [shown[i] for i in ids[1:].tolist()], nats.tolist())
+            yield Score(number, text, [names[i] for i in ids[1:].tolist()], nats.tolist())
 
 
-def _is_ink(number: int, line: str | bytes, vocabulary: Vocabulary) -> bool:
-    """Whether a line is more than white space, or an InputError where it is no line."""
+def _is_blank(number: int, line: str | bytes, vocabulary: Vocabulary) -> bool:
+    """Whether a line is nothing but white space; an InputError if it is no line."""
     if not isinstance(line, str | bytes) or (isinstance(line, bytes) and vocabulary.symbols is not None):
         raise InputError(f"line {number} is {type(line).__name__}, expected str")
     if b"\n" in line if isinstance(line, bytes) else "\n" in line:
         raise InputError(f"line {number} is {line!r}, expected one line without its newline")
-    return bool(line.strip())
+    return not line.strip()
 
 
-def _fine(lines: list[tuple[int, str | bytes]], vocabulary: Vocabulary, unknown: Unknown) -> list[tuple[int, str | bytes]]:
-    """The lines that the model knows, or an InputError for the first that it does not."""
-    strange = set(vocabulary.unknown("".join(line for _, line in lines if isinstance(line, str))))
-    if not strange:
+def _encodable(lines: list[tuple[int, str | bytes]], vocabulary: Vocabulary, unknown: Unknown) -> list[tuple[int, str | bytes]]:
+    """The lines without unknown characters; unless `unknown` is "skip", an InputError for the first line with some."""
+    missing = set(vocabulary.unknown("".join(line for _, line in lines if isinstance(line, str))))
+    if not missing:
         return lines
     if unknown == "skip":
-        return [(number, line) for number, line in lines if strange.isdisjoint(line)]
-    number, line = next((number, line) for number, line in lines if not strange.isdisjoint(line))
-    some = [character for character in dict.fromkeys(line) if character in strange]
-    listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in map(str, some[:SHOWN]))
-    more = f" and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
+        return [(number, line) for number, line in lines if missing.isdisjoint(line)]
+    number, line = next((number, line) for number, line in lines if not missing.isdisjoint(line))
+    characters = [character for character in dict.fromkeys(line) if character in missing]
+    listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in map(str, characters[:SHOWN]))
+    more = f" and {len(characters) - SHOWN} more" if len(characters) > SHOWN else ""
     raise InputError(
         f"line {number}: not in the vocabulary: {listed}{more}: leave such lines out with --unknown skip, "
         "or train a new model with --vocabulary bytes"
@@ -129,7 +135,9 @@ def token_nats(config: model.Config, params: model.Params, backend: Backend, seq
     """The nats of every target (n,) of each sequence of ids (n + 1,), n >= 1: -log p, as `evaluation.evaluate` sums them up."""
     read = batches.batch_reader(sequences.ids, backend)
     nats: list[HostArray] = [np.empty(0)] * len(sequences)
-    order = np.argsort(-sequences.lengths.astype(np.int64), kind="stable")  # those of like length together: little padding
+    order = np.argsort(
+        -sequences.lengths.astype(np.int64), kind="stable"
+    )  # sequences of similar length share a batch: little padding
     for first in range(0, len(order), BATCH):
         group = order[first : first + BATCH]
         states, steps = None, []
@@ -137,7 +145,7 @@ def token_nats(config: model.Config, params: model.Params, backend: Backend, seq
             with acceleration.gpu_kernels(backend):
                 logits, states = model.forward(config, params, batch.x, states)[:2]
                 steps.append(backend.get(loss.nats(logits, batch.y)))
-        together = np.concatenate(steps)  # (T, B)
+        columns = np.concatenate(steps)  # (T, B)
         for b, i in enumerate(group.tolist()):
-            nats[i] = together[: sequences.lengths[i], b]
+            nats[i] = columns[: sequences.lengths[i], b]
     return nats

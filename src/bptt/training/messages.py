@@ -15,6 +15,8 @@ from bptt.display.text import printable
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.inference import generate
 from bptt.inference.language_model import LanguageModel
+from bptt.inference.request import make_request
+from bptt.inference.sampling import SamplingOptions
 from bptt.nn import model, tree
 from bptt.train_step.update import TrainTask
 
@@ -66,19 +68,8 @@ def sample_preview(now: LanguageModel, group: ProcessGroup = SINGLE_PROCESS) -> 
     first, end = (-(-count * rank // group.size) for rank in (group.rank, group.rank + 1))
     if first == end:
         return []
-    task = generate.make_request(
-        now.vocabulary,
-        now.mode,
-        temperature=0.8,
-        top_k=None,
-        top_p=None,
-        seed=now.record["step"],
-        prompt="",
-        length=length,
-        stop=None,
-        unknown="error",
-    )
-    return generate.generate_texts(now.config, now.params, now.backend, now.vocabulary, task, first, end - first)
+    request = make_request(now.vocabulary, now.mode, SamplingOptions(0.8), seed=now.record["step"], length=length)
+    return generate.generate_texts(now.config, now.params, now.backend, now.vocabulary, request, range(first, end))
 
 
 def evaluation_line(row: dict[str, Any], task: TrainTask) -> str:
