@@ -30,7 +30,7 @@ def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray,
     """This package on a backend, by default NumPy: with its compiled twins or without, as they are when it is called."""
     where = where or backends.select("numpy")
     theta = tree.ravel(tree.tree_map(where.put, params))
-    memory = optimizers.init_state(theta)
+    memory = optimizers.init_adam(theta)
     x, y, mask = where.put(x), where.put(y), where.put(np.ones(x.shape))
 
     def gradient() -> float:
@@ -56,7 +56,7 @@ def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray,
 def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend) -> Contender:
     """This package on a GPU as it trains there: a step is recorded once as a CUDA graph, and replayed."""
     theta = tree.ravel(tree.tree_map(where.put, params))
-    memory = optimizers.State(*(where.xp.asarray(array, copy=True) for array in optimizers.init_state(theta)))
+    memory = optimizers.AdamState(*(where.xp.asarray(array, copy=True) for array in optimizers.init_adam(theta)))
     x, y, mask, first = where.put(x), where.put(y), where.put(np.ones(x.shape)), where.put(np.zeros(()))
     actions: list[Callable[[], None]] = []
 

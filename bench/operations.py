@@ -51,7 +51,7 @@ def operations(cell: model.CellName, steps: int) -> dict[str, int]:
     config = model.Config(cell, 27, 8)
     theta = tree.ravel(tree.tree_map(where.put, model.init(config, rng)))
     x, y = (where.put(ids) for ids in rng.integers(0, 27, (2, steps, 4)))
-    mask, memory = where.put(np.ones((steps, 4))), optimizers.init_state(theta)
+    mask, memory = where.put(np.ones((steps, 4))), optimizers.init_adam(theta)
     counts.update(functions=0, operators=0)
     _, d, _ = gradient.loss_and_grad(theta, config, x, y, mask, None, (), None)
     found = {f"gradient_{kind}": count for kind, count in counts.items()}

@@ -31,7 +31,7 @@ def train(steps: int, rng: np.random.Generator) -> tuple[LanguageModel, float]:
     read = batches.batch_reader(text.ids, backend)  # what makes x, y and mask (T, B) of a window
     config = model.Config(CELL, len(text.vocabulary), hidden=64)
     theta = tree.ravel(tree.tree_map(backend.put, model.init(config, rng)))  # all parameters as a vector (P,)
-    memory = optimizers.init_state(theta)
+    memory = optimizers.init_adam(theta)
     for step, window in enumerate(islice(windows(training, rng), steps)):
         x, y, mask, _ = read(window)
         loss, d, _ = gradient.loss_and_grad(theta, config, x, y, mask, None, (), None)

@@ -20,7 +20,7 @@ from bptt.config.settings import Settings, flag
 from bptt.data import corpus
 from bptt.display import plots
 from bptt.nn import model, optimizers
-from bptt.train_step.update import UPDATES
+from bptt.nn.optimizers import OPTIMIZERS
 from bptt.training import setup
 
 NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
@@ -426,7 +426,11 @@ def test_a_run_that_diverges_at_once(run):
 
 def test_a_run_that_diverges_later_keeps_the_model_before(run, monkeypatch):
     rates = iter([0.01] * 25 + [math.nan] * 75)
-    monkeypatch.setitem(UPDATES, "adam", lambda theta, d, memory, rate: optimizers.sgd(theta, d, memory, next(rates)))
+    monkeypatch.setitem(
+        OPTIMIZERS,
+        "adam",
+        OPTIMIZERS["adam"]._replace(update=lambda theta, d, memory, rate: optimizers.sgd(theta, d, memory, next(rates))),
+    )
     code, _, err = run("train", "names.txt", "--hidden", "4", "--steps", "100", "--quiet")
     assert (code, len(err.splitlines())) == (3, 1)
     assert "warning: step 27: NaN or infinity in the weights layers.0.Wax" in err

@@ -294,7 +294,7 @@ def test_twenty_updates(cell, dtype):
 
     def losses() -> list[float]:
         theta, shapes = tree.ravel(params), model.shapes(config)
-        state, found = optimizers.init_state(theta), []
+        state, found = optimizers.init_adam(theta), []
         for _ in range(20):
             mean, gradient, _ = model.loss_and_grad(config, tree.unravel(theta, shapes), x, y, mask, None, keep)
             d, _ = optimizers.clip_by_norm(tree.ravel(gradient), 1.0)

@@ -19,7 +19,7 @@ from bptt.checkpoint import store
 from bptt.display import plots
 from bptt.errors import SaveError
 from bptt.nn import model, optimizers, tree
-from bptt.train_step.update import UPDATES
+from bptt.nn.optimizers import OPTIMIZERS
 from runs import MAIN, NAMES, PLAIN, newest, outcome, steps, undisturbed
 from runs import forked as run
 
@@ -245,7 +245,7 @@ def test_a_program_gets_out_of_memory_as_an_exception(tmp_path, monkeypatch):
         return optimizers.adam(*arguments)
 
     monkeypatch.setattr(plots, "available", lambda: False)
-    monkeypatch.setitem(UPDATES, "adam", update)
+    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
     flags = {"report": None, "hidden": 4, "steps": 20, "backend": "numpy"}
     with pytest.warns(bptt.TrainingWarning, match="go on with it"), pytest.raises(bptt.OutOfMemory, match="--hidden 4") as got:
         bptt.train(NAMES, out=tmp_path / "run", **flags)
@@ -290,7 +290,7 @@ def test_the_first_weights_that_are_no_numbers_are_named(tmp_path, monkeypatch, 
         return (np.where(there, np.nan, theta) if len(calls) == 6 else theta), memory
 
     monkeypatch.setattr(plots, "available", lambda: False)
-    monkeypatch.setitem(UPDATES, "adam", update)
+    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
     with pytest.warns(bptt.TrainingWarning, match=f"^step {seen}: NaN or infinity in the weights {name}: try --learning-rate"):
         bptt.train(
             NAMES, report=None, hidden=4, layers=2, steps=100, out=tmp_path / "run", backend="numpy", checkpoint_every=every

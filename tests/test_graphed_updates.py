@@ -71,8 +71,9 @@ def test_recorded_updates_are_those_of_update(monkeypatch, cell, text, flags):
     assert recorder.repeated > 8
     assert got[:2] == expected[:2]
     for field in ("theta", "memory", "alive", *(["states"] if text is PROSE else [])):  # those after padding are nobody's
-        a, b = (tree.ravel(tree.tree_map(run.task.backend.get, getattr(one, field))) for one in (got, expected))
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=field)
+        for pair in zip(*(tree.leaves(getattr(one, field)) for one in (got, expected)), strict=True):
+            a, b = map(run.task.backend.get, pair)
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=field)
     for trace, other in zip(traces, others, strict=True):
         assert (trace.before, trace.rate, trace.targets) == (other.before, other.rate, other.targets)
         for a, b in ((trace.loss, other.loss), (trace.norm, other.norm)):

@@ -22,8 +22,8 @@ from bptt.display import plots
 from bptt.errors import InputError
 from bptt.inference.evaluation import Evaluation
 from bptt.nn import model, optimizers, tree
+from bptt.nn.optimizers import OPTIMIZERS
 from bptt.train_step import stepper
-from bptt.train_step.update import UPDATES
 from bptt.training import intervals, loop, setup
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
@@ -64,7 +64,7 @@ def at_update(monkeypatch):
             calls.append(None)
             return what(*arguments) if len(calls) == n else optimizers.adam(*arguments)
 
-        monkeypatch.setitem(UPDATES, "adam", update)
+        monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
 
     return do
 

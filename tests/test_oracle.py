@@ -80,7 +80,7 @@ def test_fifty_updates_of_the_course(rng):
     config = model.Config("vanilla", 6, 5, initial="zero")
     shapes = model.shapes(config)
     theta = tree.ravel(engine_parameters(p, a)._replace(initial=()))
-    memory, states = optimizers.init_state(theta), (vanilla.State(np.zeros((1, 5))),)
+    memory, states = optimizers.init_sgd(theta), (vanilla.State(np.zeros((1, 5))),)
     for _ in range(50):
         T = int(rng.integers(1, 8))
         X, Y = rng.integers(0, 6, (T, 1)), rng.integers(0, 6, (T, 1))

@@ -17,7 +17,7 @@ from bptt.display import plots
 from bptt.errors import CheckpointError, CheckpointWarning, InputError
 from bptt.inference.evaluation import Evaluation
 from bptt.nn import tree
-from bptt.train_step.update import UPDATES
+from bptt.nn.optimizers import OPTIMIZERS
 from bptt.training import loop
 from runs import NAMES, PROSE, damage, newest, outcome, steps
 
@@ -149,11 +149,21 @@ def test_a_run_can_be_stopped_after_every_step(tmp_path, text, cell):
     assert [(one["ended"], one["step"]) for one in sessions] == [("paused", n) for n in range(1, STEPS)] + [("done", STEPS)]
 
 
-@pytest.mark.parametrize("optimizer", list(UPDATES))
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 def test_what_an_optimizer_remembers_goes_on_too(tmp_path, text, optimizer):
     train(text, out=tmp_path / "whole", optimizer=optimizer)
     in_sessions(text, tmp_path / "parts", 3, 5, optimizer=optimizer)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("optimizer", "fields"), [("sgd", ""), ("rmsprop", "v"), ("adam", "tmv")])
+def test_a_file_has_t_m_and_v_of_every_optimizer(tmp_path, text, optimizer, fields):
+    """The format has them; what an optimizer does not remember is zero."""
+    train(text, out=tmp_path / "run", optimizer=optimizer)
+    arrays = run_folder.read_checkpoint(tmp_path / "run", run=True)[1].memory
+    assert {name for name in "tmv" if arrays[name].any()} == set(fields)
+    assert arrays["t"].shape == ()
+    assert arrays["m"].shape == arrays["v"].shape
 
 
 @pytest.mark.parametrize("stop", [100, 101, 119, 120])  # a row of the history every second step, a measurement at step 120

@@ -13,7 +13,7 @@ import pytest
 import bptt
 from bptt.display import plots
 from bptt.nn import optimizers, tree
-from bptt.train_step.update import UPDATES
+from bptt.nn.optimizers import OPTIMIZERS
 from runs import MAIN, NAMES, PLAIN, outcome, process, steps, undisturbed, wait
 from runs import bptt as run
 
@@ -65,7 +65,7 @@ def ctrl_c(monkeypatch):
                 signal.raise_signal(signal.SIGINT)
             return optimizers.adam(*arguments)
 
-        monkeypatch.setitem(UPDATES, "adam", update)
+        monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
         return calls
 
     yield at

@@ -12,8 +12,8 @@ import bptt
 from bptt import acceleration, dispatch
 from bptt.config.settings import from_flags
 from bptt.nn import optimizers, segments, tree
+from bptt.nn.optimizers import OPTIMIZERS
 from bptt.train_step import stepper
-from bptt.train_step.update import UPDATES
 from bptt.training import intervals, setup
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
@@ -125,7 +125,7 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch, error):
         return optimizers.adam(*arguments)
 
     expected = [state.theta for state, _ in stepper.run_updates(run.task, run.now.state)]
-    monkeypatch.setitem(UPDATES, "adam", adam)
+    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=adam))
     following = stepper.run_updates(run.task, run.now.state, lambda _: 4)
     found = [next(following), next(following)]
     with pytest.raises(type(error)):

@@ -135,7 +135,7 @@ def test_updates_of_torch_optim(name):
     rng = np.random.default_rng(0)
     theta = rng.normal(size=6)
     tensor = torch.tensor(theta, requires_grad=True)
-    theirs, state = kind([tensor], lr=0.05, **options), optimizers.init_state(theta)
+    theirs, state = kind([tensor], lr=0.05, **options), optimizers.OPTIMIZERS[name.replace("adamw", "adam")].init(theta)
     for _ in range(20):
         d = rng.normal(size=6)
         tensor.grad = torch.tensor(d)

@@ -14,14 +14,14 @@ from bptt.backend import Backend
 from bptt.errors import BackendWarning, InputError
 from bptt.inference import generate
 from bptt.nn import gradient, model, optimizers, tree
-from bptt.train_step.update import UPDATES
+from bptt.nn.optimizers import OPTIMIZERS
 from bptt.training import loop
 from conftest import no_host_looks
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
-OPTIMIZERS = pytest.mark.parametrize("optimizer", list(UPDATES))
+EVERY_OPTIMIZER = pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 
 
 def train(text: Any = NAMES, news: Any = None, **flags: Any) -> bptt.LanguageModel:
@@ -62,7 +62,7 @@ def test_every_cell_learns_both_kinds_of_text(cell, mode):
     assert trained.record["held_out"] < best  # nats; an untrained model has about log 12 = 2.5, or log 16 = 2.8
 
 
-@OPTIMIZERS
+@EVERY_OPTIMIZER
 def test_every_optimizer_lowers_the_loss(optimizer):
     untrained = math.log(len(train().vocabulary))
     assert train(optimizer=optimizer, steps=60, dropout=0.0, validation=0).record["loss"] < untrained - 0.15
@@ -82,7 +82,7 @@ def test_a_whole_step_is_never_looked_at_by_the_host(lab):
         loss, gradient, states = model.loss_and_grad(config, params, x, y, mask, None, keep)
         d, norm = optimizers.clip_by_norm(tree.ravel(gradient), 0.1)
         before = tree.ravel(params)
-        return loss, norm, states, tuple(update(before, d, optimizers.init_state(before), 0.01) for update in UPDATES.values())
+        return loss, norm, states, tuple(one.update(before, d, one.init(before), 0.01) for one in OPTIMIZERS.values())
 
     got = lab.call(step, params, *batch, keep)
     lab.close(got, step(params, *batch, keep), 1e-12 if lab.backend.dtype == "float64" else 1e-3)

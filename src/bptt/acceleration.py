@@ -145,8 +145,8 @@ def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE
         theta = tree.ravel(params)
         _, d, _ = gradient.loss_and_grad(theta, small, ids, ids, mask, None, (), None)
         d, _ = optimizers.clip_by_norm(d, 1.0)
-        optimizers.sgd(theta, d, optimizers.init_state(d), 0.1)
-        optimizers.adam(theta, d, optimizers.init_state(d), 0.1)
+        for optimizer in optimizers.OPTIMIZERS.values():
+            optimizer.update(theta, d, optimizer.init(theta), 0.1)
     except Exception as error:  # a compiler that this was not written for, say
         problem = f"{type(error).__name__}: {error!s:.200}"
     if problem := next(filter(None, process_group.all_gather(group, problem)), ""):

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bptt.config.settings import COUNT, Settings, check_number
+from bptt.nn.optimizers import OPTIMIZERS
 
 EVALUATIONS = 10  # of the held-out part, in a run
-RATES = {"rmsprop": 2e-3, "adagrad": 3e-2, "momentum": 1e-1, "sgd": 1.0}  # adam's depends on the size of the text
 
 
 class Hyperparameters(NamedTuple):
@@ -61,7 +61,7 @@ def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int,
         batch=batch,
         length=length,
         steps=steps,
-        learning_rate=settings.learning_rate or RATES.get(settings.optimizer, size.rate),
+        learning_rate=settings.learning_rate or OPTIMIZERS[settings.optimizer].learning_rate or size.rate,
         evaluate_every=evaluate_every,
         checkpoint_every=settings.checkpoint_every or evaluate_every,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from bptt.errors import InputError
+from bptt.nn.optimizers import OptimizerName
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Settings:
     """Updates of the weights; by default a number that suits the size of the text."""
     epochs: float | None = None
     """Passes over the training text, instead of a number of steps."""
-    optimizer: Literal["adam", "rmsprop", "adagrad", "momentum", "sgd"] = "adam"
+    optimizer: OptimizerName = "adam"
     """Update rule."""
     learning_rate: float | None = None
     """Highest rate, reached after a warm-up, then lowered along a cosine; by default 0.008 or 0.004 with adam."""

@@ -1,27 +1,47 @@
 """Gradient descent on one flat vector: clipping, the update rules of the papers, and schedules of the rate.
 
-Every rule is (theta, d, state, rate) -> (theta, state): parameters and gradient (P,), the rate a float or a 0-d array.
+Every rule is (theta, d, state, rate) -> (theta, state): parameters and gradient (P,), the rate a float or a 0-d array. Its
+state is its own; a state has fields among t, m and v, the names in the file of a checkpoint.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
 
 
-class State(NamedTuple):
-    """What an update rule remembers; a rule leaves alone what it does not use."""
+class NoState(NamedTuple):
+    """What plain gradient descent remembers: nothing."""
+
+
+class MomentumState(NamedTuple):
+    """What heavy-ball momentum remembers."""
+
+    m: Array  # (P,): the decaying sum of the gradients
+
+
+class SquareState(NamedTuple):
+    """What Adagrad and RMSprop remember."""
+
+    v: Array  # (P,): the sum, or the running mean, of the squared gradients
+
+
+class AdamState(NamedTuple):
+    """What Adam remembers."""
 
     t: Array  # (): updates so far
-    m: Array  # (P,): running mean of the gradient; of momentum its decaying sum
-    v: Array  # (P,): running mean, or sum, of its square
+    m: Array  # (P,): running mean of the gradient
+    v: Array  # (P,): running mean of its square
 
 
-def init_state(theta: Array) -> State:
-    """The state before the first update."""
-    zero = namespace(theta).zeros_like(theta)
-    return State(namespace(theta).sum(zero), zero, zero)  # a sum of zeros: a 0-d zero of their type and device
+class Optimizer(NamedTuple):
+    """An update rule with its own state: `init` makes it, `update` takes it and gives the next one."""
+
+    init: Callable[[Array], Any]  # theta (P,) -> state
+    update: Callable[[Array, Array, Any, Array | float], tuple[Array, Any]]  # (theta, d, state, rate) -> (theta, state)
+    learning_rate: float | None  # the default peak; None: it depends on the size of the text
 
 
 def clip_by_value(d: Array, limit: float) -> Array:
@@ -46,9 +66,14 @@ def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
     return d * (limit / namespace(d).maximum(length, limit)), length
 
 
-def sgd(theta: Array, d: Array, state: State, rate: Array | float) -> tuple[Array, State]:
+def sgd(theta: Array, d: Array, state: NoState, rate: Array | float) -> tuple[Array, NoState]:
     """Plain stochastic gradient descent."""
-    return sgd_update(theta, d, rate), State(state.t + 1.0, state.m, state.v)
+    return sgd_update(theta, d, rate), state
+
+
+def init_sgd(theta: Array) -> NoState:
+    """The state of `sgd` before the first update."""
+    return NoState()
 
 
 @accelerated
@@ -57,44 +82,64 @@ def sgd_update(theta: Array, d: Array, rate: Array | float) -> Array:
     return theta - rate * d
 
 
-def momentum(theta: Array, d: Array, state: State, rate: Array | float, *, mu: float = 0.9) -> tuple[Array, State]:
+def momentum(
+    theta: Array, d: Array, state: MomentumState, rate: Array | float, *, mu: float = 0.9
+) -> tuple[Array, MomentumState]:
     """Heavy-ball momentum (Polyak 1964): Sutskever et al. (2013), equations 1 and 2, but the rate outside of the memory."""
     m = mu * state.m + d
-    return sgd_update(theta, m, rate), State(state.t + 1.0, m, state.v)
+    return sgd_update(theta, m, rate), MomentumState(m)
 
 
-def adagrad(theta: Array, d: Array, state: State, rate: Array | float, *, eps: float = 1e-10) -> tuple[Array, State]:
+def init_momentum(theta: Array) -> MomentumState:
+    """The state of `momentum` before the first update."""
+    return MomentumState(namespace(theta).zeros_like(theta))
+
+
+def adagrad(
+    theta: Array, d: Array, state: SquareState, rate: Array | float, *, eps: float = 1e-10
+) -> tuple[Array, SquareState]:
     """Adagrad (Duchi et al. 2011)."""
     v = state.v + d * d
-    return theta - rate * d / (namespace(d).sqrt(v) + eps), State(state.t + 1.0, state.m, v)
+    return theta - rate * d / (namespace(d).sqrt(v) + eps), SquareState(v)
 
 
 def rmsprop(
-    theta: Array, d: Array, state: State, rate: Array | float, *, rho: float = 0.99, eps: float = 1e-8
-) -> tuple[Array, State]:
+    theta: Array, d: Array, state: SquareState, rate: Array | float, *, rho: float = 0.99, eps: float = 1e-8
+) -> tuple[Array, SquareState]:
     """RMSprop (Tieleman and Hinton 2012)."""
     v = rho * state.v + (1.0 - rho) * (d * d)
-    return theta - rate * d / (namespace(d).sqrt(v) + eps), State(state.t + 1.0, state.m, v)
+    return theta - rate * d / (namespace(d).sqrt(v) + eps), SquareState(v)
+
+
+def init_square(theta: Array) -> SquareState:
+    """The state of `adagrad` and `rmsprop` before the first update."""
+    return SquareState(namespace(theta).zeros_like(theta))
 
 
 def adam(
     theta: Array,
     d: Array,
-    state: State,
+    state: AdamState,
     rate: Array | float,
     *,
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
-) -> tuple[Array, State]:
+) -> tuple[Array, AdamState]:
     """Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
 
     Both betas are above 0 and below 1.
     """
     t = state.t + 1.0
     theta, m, v = adam_update(theta, d, state.m, state.v, t, rate, beta1, beta2, eps, weight_decay)
-    return theta, State(t, m, v)
+    return theta, AdamState(t, m, v)
+
+
+def init_adam(theta: Array) -> AdamState:
+    """The state of `adam` before the first update."""
+    zero = namespace(theta).zeros_like(theta)
+    return AdamState(namespace(theta).sum(zero), zero, zero)  # a sum of zeros: a 0-d zero of their type and device
 
 
 @accelerated
@@ -117,6 +162,16 @@ def adam_update(
     m_hat = m / -xp.expm1(t * math.log(beta1))  # 1 - beta**t without cancellation in float32
     v_hat = v / -xp.expm1(t * math.log(beta2))
     return theta * (1.0 - rate * weight_decay) - rate * m_hat / (xp.sqrt(v_hat) + eps), m, v
+
+
+OptimizerName = Literal["adam", "rmsprop", "adagrad", "momentum", "sgd"]
+OPTIMIZERS: dict[OptimizerName, Optimizer] = {
+    "adam": Optimizer(init_adam, adam, None),
+    "rmsprop": Optimizer(init_square, rmsprop, 2e-3),
+    "adagrad": Optimizer(init_square, adagrad, 3e-2),
+    "momentum": Optimizer(init_momentum, momentum, 1e-1),
+    "sgd": Optimizer(init_sgd, sgd, 1.0),
+}
 
 
 def constant(step: int, peak: float) -> float:

@@ -7,7 +7,7 @@ recorded works on arrays that stay where they are: the parameters, and a table o
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from bptt.data import graph_inputs
 from bptt.data.batches import Window
 from bptt.data.dataset import Position, max_columns
 from bptt.dispatch import Action
-from bptt.nn import gradient, model, optimizers
+from bptt.nn import gradient, model
 from bptt.train_step.update import StepMetrics, TrainState, TrainTask, apply_optimizer, host_dropout_masks, learning_rate_at
 
 ROUND_STEPS_TO = 8  # steps: a batch whose columns all end is padded to a multiple of this, so that fewer shapes are recorded
@@ -61,7 +61,7 @@ class GraphRunner:
     graphs: GraphCache
     table: StepInputs
     theta: Array  # (P,), and below: as in a State
-    memory: optimizers.State
+    memory: Any  # the state of the optimizer
     alive: Array
     given: TrainState  # the last one to be copied to or from these arrays
     states: dict[int, Array] = field(default_factory=dict)  # (L, S, B, H) by B: those that the next batch goes on from
@@ -76,7 +76,7 @@ def make_runner(task: TrainTask, state: TrainState, most: int, record: Callable[
     keep = put(np.zeros((most, layers, columns, config.hidden)))
     table = StepInputs(put(np.zeros(1, np.int64)), places, rates, keep, put(np.zeros((most, 2))))
     theta, alive, *memory = (xp.asarray(array, copy=True) for array in (state.theta, state.alive, *state.memory))
-    return GraphRunner(task, GraphCache(record), table, theta, optimizers.State(*memory), alive, state._replace(states=None))
+    return GraphRunner(task, GraphCache(record), table, theta, type(state.memory)(*memory), alive, state._replace(states=None))
 
 
 def run(
@@ -111,7 +111,7 @@ def run(
         start = None if window.start else states[window.columns.shape[1]]
         traces.append(StepMetrics(before, start, measured[row, 0], measured[row, 1], rate, window.targets))
     after = states[done[-1][1].columns.shape[1]]
-    memory = optimizers.State(*map(copy, desk.memory))
+    memory = type(desk.memory)(*map(copy, desk.memory))
     desk.given = TrainState(state.step + made, positions[-1], copy(desk.theta), memory, after, copy(desk.alive))
     return desk.given, traces, error
 

@@ -14,9 +14,10 @@ from bptt import acceleration
 from bptt.data.batches import Window
 from bptt.data.dataset import epochs
 from bptt.nn import gradient, model, segments
+from bptt.nn.optimizers import OPTIMIZERS
 from bptt.train_step import graphed, microbatches, threads
 from bptt.train_step.graphed import BatchStep
-from bptt.train_step.update import UPDATES, StepMetrics, TrainState, TrainTask, clip, dropout_masks, learning_rate_at, update
+from bptt.train_step.update import StepMetrics, TrainState, TrainTask, clip, dropout_masks, learning_rate_at, update
 
 SYNC_EVERY = 16  # updates from one look at their numbers to the next, at most; so many can be made at a time
 MAX_GROUPED_TARGETS = 4096  # steps of all columns: the batches of some such updates take little memory
@@ -114,7 +115,7 @@ def run_group(
             d, norm = clip(task.settings, d)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 break
-            theta, memory = UPDATES[task.settings.optimizer](theta, d, memory, rate)
+            theta, memory = OPTIMIZERS[task.settings.optimizer].update(theta, d, memory, rate)
             traces.append(StepMetrics(before, states, loss, norm, rate, window.targets))
             states, before = ends, after
     except BaseException as problem:  # what was learnt until then is not lost with it

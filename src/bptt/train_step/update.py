@@ -15,18 +15,11 @@ from bptt.data.dataset import Dataset, Position, epochs, make_rng
 from bptt.distributed import allreduce, process_group, reduction
 from bptt.distributed.process_group import ProcessGroup
 from bptt.nn import gradient, model, optimizers, segments, tree
+from bptt.nn.optimizers import OPTIMIZERS, OptimizerName
 from bptt.train_step import microbatches, threads
 
 SYNC_CHECK_EVERY = 256  # updates from one comparison of the parameters of all processes to the next
 WARMUP_STEPS = 200  # steps in which the rate rises, or a tenth of a shorter run
-
-UPDATES: dict[str, Callable[..., tuple[Array, optimizers.State]]] = {
-    "adam": optimizers.adam,
-    "rmsprop": optimizers.rmsprop,
-    "adagrad": optimizers.adagrad,
-    "momentum": optimizers.momentum,
-    "sgd": optimizers.sgd,
-}
 
 
 class TrainTask(NamedTuple):
@@ -49,7 +42,7 @@ class TrainState(NamedTuple):
     step: int  # updates so far
     position: Position  # of the next batch
     theta: Array  # (P,) parameters
-    memory: optimizers.State
+    memory: Any  # the state of the optimizer
     states: (
         Array | None
     )  # (L, S, B, H) that the next batch continues from, of all columns or `microbatches.rank_states`; None before the first
@@ -67,11 +60,11 @@ class StepMetrics(NamedTuple):
     targets: int
 
 
-def initial_state(params: model.Params) -> TrainState:
+def initial_state(params: model.Params, optimizer: OptimizerName) -> TrainState:
     """The state before the first update."""
     theta = tree.ravel(params)
-    xp = namespace(theta)
-    return TrainState(0, Position(0, 0), theta, optimizers.init_state(theta), None, xp.all(xp.isfinite(theta)))
+    xp, opt_state = namespace(theta), OPTIMIZERS[optimizer].init(theta)
+    return TrainState(0, Position(0, 0), theta, opt_state, None, xp.all(xp.isfinite(theta)))
 
 
 def update(
@@ -89,12 +82,10 @@ def update(
     return TrainState(state.step + 1, after, theta, memory, states, alive), trace
 
 
-def apply_optimizer(
-    settings: Settings, theta: Array, memory: optimizers.State, d: Array, rate: Array | float
-) -> tuple[Array, optimizers.State, Array]:
+def apply_optimizer(settings: Settings, theta: Array, memory: Any, d: Array, rate: Array | float) -> tuple[Array, Any, Array]:
     """What the optimizer makes of parameters (P,) and their gradient, what it remembers, and the norm of the gradient."""
     d, norm = clip(settings, d)
-    return *UPDATES[settings.optimizer](theta, d, memory, rate), norm
+    return *OPTIMIZERS[settings.optimizer].update(theta, d, memory, rate), norm
 
 
 def clip(settings: Settings, d: Array) -> tuple[Array, Array]:
@@ -128,9 +119,14 @@ def first_nonfinite(task: TrainTask, theta: Array, step: int, before: Position, 
 
 
 def to_host(task: TrainTask, state: TrainState) -> dict[str, HostArray]:
-    """By name what the optimizer remembers, and the states that the next batch goes on from."""
+    """By name the state of the optimizer and the states that the next batch goes on from.
+
+    The format of a checkpoint has t, m and v of every optimizer: zeros for what it has not.
+    """
     get = task.backend.get
-    arrays = {name: get(array) for name, array in state.memory._asdict().items()}
+    theta = get(state.theta)
+    zeros = {"t": np.zeros((), theta.dtype), "m": np.zeros_like(theta), "v": np.zeros_like(theta)}
+    arrays = {**zeros, **{name: get(array) for name, array in state.memory._asdict().items()}}
     if state.states is not None:
         arrays |= {
             f"states.{name}": array
@@ -143,12 +139,13 @@ def from_host(task: TrainTask, theta: Array, memory: dict[str, HostArray], step:
     """The state of theta (P,) and what `to_host` gave."""
     put, cell = task.backend.put, model.CELLS[task.config.cell]
     states = None
-    if memory.keys() > set(optimizers.State._fields):
+    if memory.keys() > {"t", "m", "v"}:
         rows = [[memory[f"states.{layer}.{field}"] for field in cell.State._fields] for layer in range(task.config.layers)]
         states = put(np.array(rows))
     xp = namespace(theta)
-    remembered = optimizers.State(*(put(memory[field]) for field in optimizers.State._fields))
-    return TrainState(step, position, theta, remembered, states, xp.all(xp.isfinite(theta)))
+    state = OPTIMIZERS[task.settings.optimizer].init(theta)
+    opt_state = state._make(put(memory[field]) for field in state._fields)
+    return TrainState(step, position, theta, opt_state, states, xp.all(xp.isfinite(theta)))
 
 
 def _gradient(

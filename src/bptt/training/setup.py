@@ -58,7 +58,7 @@ def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PRO
             params = tree.tree_map(backend.put, model.init(config, make_rng(settings.seed, 1), settings.init))
         if settings.micro_batches > 1:  # of a run that had not saved anything yet; new ones are refused
             _warn_if_micro_batches_changed(settings.micro_batches, task)
-        return Prepared(task, _record(task), LoopState(initial_state(params), NO_PROGRESS))
+        return Prepared(task, _record(task), LoopState(initial_state(params, settings.optimizer), NO_PROGRESS))
     except MemoryError as error:
         raise errors.OutOfMemory(memory_estimate.out_of_memory_message(task)) from error
 
