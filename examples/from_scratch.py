@@ -30,7 +30,7 @@ def train(config: model.Config, ids: Any, steps: int, rng: np.random.Generator) 
     """The parameters after `steps` updates."""
     shapes, mask, states = model.shapes(config), np.ones((T, B)), None  # the mask is 1 where a target counts: everywhere
     theta = tree.ravel(model.init(config, rng))  # all parameters as one vector (P,)
-    optimizer_state, losses = optimizers.init_state(theta), []
+    optimizer_state, losses = optimizers.init_adam(theta), []
     for step, (x, y, begins) in enumerate(islice(batches(ids), steps), 1):
         states = None if begins else states  # each window continues from the states of the last one: truncated BPTT
         loss, gradient, states = model.loss_and_grad(config, tree.unravel(theta, shapes), x, y, mask, states)
