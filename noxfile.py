@@ -51,11 +51,12 @@ def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules, ruff's format and mypy's types."""
-    session.install(".", "--group", "lint")
+    """Ruff's rules, ruff's format, mypy's types, and the public API as mypy, pyright and jedi see it."""
+    session.install(".", "--group", "lint", "--group", "test")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy", "--strict")
+    pytest(session, "-k", "mypy or pyright or jedi", "tests/test_public_api.py")
 
 
 @nox.session(python=list(PYTHONS))

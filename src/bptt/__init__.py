@@ -6,21 +6,46 @@ model.sample(10, temperature=0.8, seed=0)
 model.save("names-model")
 """
 
-TYPE_CHECKING = False  # as in typing, whose import would take time in which Ctrl-C is not told in words
-if TYPE_CHECKING:
-    from typing import Any
+from typing import TYPE_CHECKING
 
-    from bptt import inspect
-    from bptt.errors import CheckpointError, Diverged, InputError, OutOfMemory, TrainingWarning
-    from bptt.inference.language_model import LanguageModel, from_torch, load
-    from bptt.training.trainer import train
+from bptt.errors import (
+    AlreadyExists,
+    BackendWarning,
+    CaptureError,
+    CheckpointError,
+    CheckpointWarning,
+    Diverged,
+    ForcedInterrupt,
+    InputError,
+    InvalidFile,
+    KernelWarning,
+    ModelFileError,
+    OutOfMemory,
+    OutOfSync,
+    RunFinished,
+    SaveError,
+    TrainingWarning,
+)
 
 __all__ = [
+    "AlreadyExists",
+    "BackendWarning",
+    "CaptureError",
     "CheckpointError",
+    "CheckpointWarning",
     "Diverged",
+    "Evaluation",
+    "ForcedInterrupt",
     "InputError",
+    "InvalidFile",
+    "KernelWarning",
     "LanguageModel",
+    "ModelFileError",
     "OutOfMemory",
+    "OutOfSync",
+    "RunFinished",
+    "SaveError",
+    "Score",
     "TrainingWarning",
     "__version__",
     "from_torch",
@@ -30,16 +55,28 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> "Any":
-    """Import the public names when one is first asked for: so `bptt --version` and an early Ctrl-C need not wait for NumPy."""
-    if name not in __all__:
-        raise AttributeError(f"module 'bptt' has no attribute {name!r}")
-    import bptt.inspect  # noqa: F401  # a module is found in here as soon as it is imported
-    from bptt.errors import CheckpointError, Diverged, InputError, OutOfMemory, TrainingWarning
+if TYPE_CHECKING:
+    from bptt import inspect
+    from bptt.inference.evaluation import Evaluation
     from bptt.inference.language_model import LanguageModel, from_torch, load
-    from bptt.training.trainer import train
+    from bptt.inference.scoring import Score
+    from bptt.training.api import train
+else:  # or a type checker would accept every name
 
-    public = (CheckpointError, Diverged, InputError, LanguageModel, OutOfMemory, TrainingWarning, from_torch, load, train)
-    globals().update({thing.__name__: thing for thing in public})  # the next time, nothing has to be asked
-    return globals()[name]
+    def __getattr__(name):
+        """Import the public names when one is first used, so that `bptt --version` need not wait for NumPy."""
+        if name not in __all__:
+            raise AttributeError(f"module 'bptt' has no attribute {name!r}")
+        import bptt.inspect  # noqa: F401  # an import sets the attribute `inspect`
+        from bptt.inference.evaluation import Evaluation
+        from bptt.inference.language_model import LanguageModel, from_torch, load
+        from bptt.inference.scoring import Score
+        from bptt.training.api import train
+
+        public = (Evaluation, LanguageModel, Score, from_torch, load, train)
+        globals().update({value.__name__: value for value in public})  # the next use does not come here
+        return globals()[name]
+
+    def __dir__():
+        """List the public names without importing them, and without the modules that happen to be loaded."""
+        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -81,6 +81,13 @@ MUTATIONS = [
         "test_resume.py::test_a_run_goes_on_as_it_was_begun",
     ),
     Mutation(
+        "declared defaults take precedence over a config file",
+        "training.api.implemented_by.decorate.call",
+        "return implementation(*args, **kwargs)",
+        "return implementation(*args, **{**(declaration.__kwdefaults__ or {}), **kwargs})",
+        "test_public_api.py::test_keyword_beside_a_config_file",
+    ),
+    Mutation(
         "a signal that is not saved at",
         "training.loop._save_if_due",
         "saving = due.saved or bool(now.ended) or is_best",

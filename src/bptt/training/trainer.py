@@ -54,31 +54,7 @@ def train(
     changed_text: bool = False,
     **flags: Any,
 ) -> LanguageModel:
-    """Train a model on a text, as in `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`.
-
-    A str with a newline in it is the text itself, "-" is standard input, and any other str is a built-in name (dinosaurs,
-    python-help) or a path. An iterable gives lines. Without one, it is the text that `config` names, or the dinosaurs.
-
-    The keywords are the flags of `bptt train`, the fields of `bptt.config.settings.Settings`: cell, hidden, steps and so on.
-    `config` is a TOML file that holds some of them; keywords come first. With `out` there is a folder of the run, with
-    checkpoints to go on from; without, everything stays in memory. `report` gets each piece of news as a string; None is
-    silence.
-
-    `resume` goes on with the run in a folder, exactly as if it had never stopped, or from one checkpoint alone in a new
-    run; it needs no other arguments, but may have more `steps`. A text that is not the same any more is refused unless
-    `changed_text`.
-
-    Returns the best model: the one with the lowest loss on what is held out. Ctrl-C ends the run after the next update; so
-    does a loss that becomes NaN or infinite, with a TrainingWarning. After any other exception what was learnt is saved in
-    the folder of the run, and the exception goes on. A model that cannot be saved is returned all the same, with a
-    TrainingWarning and the reason in its record.
-
-    Raises:
-        InputError: a text that cannot be read or learnt from, or a flag that is unknown or out of its range.
-        CheckpointError: there is nothing to go on from.
-        Diverged: the loss was not finite before there was anything to keep.
-        OutOfMemory: the run needs more memory than there is.
-    """
+    """Implement `bptt.train` (declared in `training.api`); `flags` holds the settings that the caller passed."""
     with launch.fail_on_all(alone=flags.get("distributed") is False):
         told = {**({} if config is None else toml.read_beneath(flags, check_path("config", config))), **flags}
     named = told.pop("text", None)

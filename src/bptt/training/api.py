@@ -1,0 +1,131 @@
+"""The public function `bptt.train`: every setting as a keyword that editors, type checkers and help() can see."""
+
+import functools
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeVar, cast
+
+from bptt.display import text as display
+from bptt.inference.language_model import LanguageModel
+from bptt.training import trainer
+
+FilePath = str | os.PathLike[str]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def implemented_by(implementation: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Replace the body of a function that only declares a signature and a docstring.
+
+    The implementation gets the arguments that the caller passed, without the declared defaults: beside `config` and `resume`,
+    leaving out a setting and passing its default are two different things.
+    """
+
+    def decorate(declaration: Function) -> Function:
+        @functools.wraps(declaration)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return implementation(*args, **kwargs)
+
+        return cast(Function, call)
+
+    return decorate
+
+
+@implemented_by(trainer.train)
+def train(
+    text: FilePath | Iterable[str] | None = None,
+    *,
+    report: Callable[[str], None] | None = display.print_safe,
+    config: FilePath | None = None,
+    resume: FilePath | None = None,
+    changed_text: bool = False,
+    out: FilePath | None = None,
+    from_: FilePath | None = None,
+    backend: Literal["auto", "numpy", "cupy", "torch", "jax", "strict"] = "auto",
+    require_backend: bool = False,
+    dtype: Literal["float32", "float64"] = "float32",
+    cell: Literal["vanilla", "gru", "lstm"] = "gru",
+    hidden: int | None = None,
+    layers: int = 1,
+    dropout: float | None = None,
+    init: Literal["uniform", "orthogonal", "identity"] = "uniform",
+    batch: int | None = None,
+    length: int | None = None,
+    distributed: bool | None = None,
+    micro_batches: int = 1,
+    recompute_every: int | Literal["sqrt"] | None = None,
+    nccl: bool = False,
+    graph: bool = True,
+    mode: Literal["lines", "stream"] | None = None,
+    vocabulary: Literal["characters", "bytes"] = "characters",
+    steps: int | None = None,
+    epochs: float | None = None,
+    optimizer: Literal["adam", "rmsprop", "adagrad", "momentum", "sgd"] = "adam",
+    learning_rate: float | None = None,
+    clip_norm: float = 1.0,
+    seed: int = 0,
+    validation: float | None = None,
+    evaluate_every: int | None = None,
+    patience: int | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = 3,
+    stop_after: int | None = None,
+    quiet: bool = False,
+    json: bool = False,
+) -> LanguageModel:
+    """Train a model on a text, as in `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`.
+
+    The text is a path or the name of a built-in text (dinosaurs, python-help); a str with a newline in it is the text itself,
+    "-" is standard input, and an iterable gives lines. Without one it is the text that `config` names, or the dinosaurs.
+
+    The model that is returned is the best one: the one with the lowest validation loss. Ctrl-C stops the run after the next
+    update; so does a loss that becomes NaN or infinite, with a TrainingWarning. After any other exception the weights are
+    saved in the folder of the run before the exception is raised again. If the model cannot be saved, it is still returned,
+    with a TrainingWarning and the reason in its record.
+
+    Args:
+        text: What to learn from; see above.
+        report: Function that gets each message as a str; None for silence.
+        config: TOML file with settings and a text; what is passed beside it takes precedence.
+        resume: Run folder to continue exactly as if it had never stopped, or one checkpoint to continue in a new run.
+        changed_text: Resume even if the text is no longer the same.
+        out: New folder for the run, with checkpoints to resume from; by default everything stays in memory.
+        from_: Run or checkpoint whose weights and vocabulary to start from in a new run (fine-tuning).
+        backend: Array library; auto is CuPy if a CUDA device responds, else NumPy; strict is array-api-strict, for tests.
+        require_backend: Raise an error, instead of falling back to NumPy, if the backend cannot be used.
+        dtype: Floating-point type of weights and arithmetic.
+        cell: Recurrent cell: tanh (vanilla), gated recurrent unit, or long short-term memory.
+        hidden: Hidden size (units per layer); by default 64 to 256, more for longer texts.
+        layers: Number of recurrent layers, one on top of the other.
+        dropout: Fraction of units dropped in training, the same at every step; by default 0 to 0.5, by cell and text.
+        init: Initialization of the recurrent weights.
+        batch: Batch size, in lines or parallel pieces of a stream; by default 8 to 128, more for longer texts.
+        length: Maximum number of steps to backpropagate through; by default 256 in lines, 64 in a stream.
+        distributed: Train data-parallel with the processes that mpiexec or srun started; by default if there are any.
+        micro_batches: Parts of a batch to accumulate gradients over: large batches in less memory, the same updates.
+        recompute_every: Keep the states of one step in so many, recompute the rest (gradient checkpointing), or sqrt.
+        nccl: With several processes, each on its own GPU, all-reduce gradients from device to device.
+        graph: On a GPU, replay updates as CUDA graphs, captured once for each shape of batch.
+        mode: Whether each line is a text of its own (names), or all is one long text; by default detected in the text.
+        vocabulary: What a token is: a character of the text, or a byte of its UTF-8 form.
+        steps: Number of updates; by default one that suits the size of the text.
+        epochs: Passes over the training text, instead of a number of steps.
+        optimizer: Update rule.
+        learning_rate: Peak rate, after a warm-up and before a cosine decay; by default 0.008 or 0.004 with adam.
+        clip_norm: Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off.
+        seed: Seed of everything random: validation split, initial weights, order of batches, dropout.
+        validation: Fraction of the text held out for validation, 0 for none; by default a tenth, less of a long text.
+        evaluate_every: Steps from one evaluation on the validation set to the next; by default a tenth of the run.
+        patience: Evaluations without a new best after which to stop (early stopping); by default training never stops early.
+        checkpoint_every: Steps from one checkpoint to the next; by default as `evaluate_every`. A new best is always saved.
+        keep: Number of newest checkpoints to keep; the best one is kept too.
+        stop_after: Pause after so many steps of this session; the run can be resumed.
+        quiet: Report only the folder of the run, if `out` did not name it.
+        json: Report each event as a line of JSON.
+
+    Raises:
+        InputError: the text cannot be read or trained on, or a setting is unknown or out of its range.
+        CheckpointError: there is nothing to resume or to start from.
+        Diverged: the loss was not finite before there was anything to keep.
+        OutOfMemory: the run needs more memory than there is.
+    """
+    raise NotImplementedError  # `implemented_by` calls `trainer.train` instead

@@ -1,0 +1,261 @@
+"""The public API as its users see it: signatures, help(), Tab completion, type checkers, editors, and copies of a model."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import os
+import pydoc
+import re
+import rlcompleter
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import NoneType
+from typing import get_args, get_type_hints
+
+import pytest
+
+import bptt
+from bptt import errors
+from bptt.config.settings import SETTING_NAMES, Settings
+from bptt.training import api
+
+NAMES = ["anna", "bob", "carol", "dave", "eve"] * 4
+BESIDE_SETTINGS = ["text", "report", "config", "resume", "changed_text"]
+METHODS = ["evaluate", "export", "next", "sample", "save", "score", "scores", "stream", "to_checkpoint"]
+SMALL = {"hidden": 3, "steps": 2, "report": None, "backend": "numpy"}
+
+
+def python(code):
+    """What a new interpreter prints, as JSON."""
+    command = [sys.executable, "-W", "error", "-c", f"import json\n{code}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# The signature of train
+
+
+def alternatives(hint):
+    """The members of a union, with each path also as str or os.PathLike."""
+    members = set(get_args(hint)) if NoneType in get_args(hint) or int in get_args(hint) else {hint}
+    return members - {Path} | {str, os.PathLike[str]} if Path in members else members
+
+
+def test_train_has_every_setting_as_a_keyword():
+    parameters = list(inspect.signature(bptt.train).parameters.values())
+    assert [parameter.name for parameter in parameters] == [*BESIDE_SETTINGS, *SETTING_NAMES]
+    assert [parameter.kind for parameter in parameters[1:]] == [inspect.Parameter.KEYWORD_ONLY] * (len(parameters) - 1)
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
+def test_keyword_of_train_equals_the_setting(field):
+    parameter = inspect.signature(bptt.train).parameters[field.name]
+    assert parameter.default == field.default
+    assert type(parameter.default) is type(field.default)
+    hints = [get_type_hints(owner)[field.name] for owner in (api.train, Settings)]
+    assert alternatives(hints[0]) == alternatives(hints[1])
+
+
+def test_alternatives_tell_types_apart():
+    assert alternatives(Path | None) == alternatives(str | os.PathLike[str] | None) != alternatives(str | None)
+    assert alternatives(int) != alternatives(int | None) != alternatives(float | None)
+
+
+@pytest.mark.parametrize("name", [*BESIDE_SETTINGS, *SETTING_NAMES])
+def test_docstring_of_train_has_one_line_for_each_keyword(name):
+    lines = [line for line in inspect.getdoc(bptt.train).splitlines() if line.startswith(f"    {name}: ")]
+    assert len(lines) == 1
+    assert lines[0].endswith(".")
+
+
+def test_keyword_beside_a_config_file_wins_also_with_its_default(tmp_path):
+    file = tmp_path / "bptt.toml"
+    file.write_text("layers = 2\nclip_norm = 0.5\n")
+    assert bptt.train(NAMES, config=file, **SMALL).config.layers == 2
+    trained = bptt.train(NAMES, config=file, layers=1, **SMALL)
+    assert trained.config.layers == 1
+    assert trained.record["settings"]["clip_norm"] == 0.5
+
+
+def test_resume_alone_continues_with_the_settings_of_the_run(tmp_path):
+    chosen = {"cell": "lstm", "layers": 2, "seed": 5, "clip_norm": 0.5, "keep": 2, "optimizer": "sgd", "hidden": 3, "steps": 4}
+    text = tmp_path / "names.txt"
+    text.write_text("\n".join(NAMES))
+    bptt.train(text, out=tmp_path / "run", stop_after=2, report=None, backend="numpy", **chosen)
+    trained = bptt.train(resume=tmp_path / "run")
+    assert {name: trained.record["settings"][name] for name in chosen} == chosen
+    assert trained.record["plan"]["steps"] == 4
+    with pytest.raises(bptt.InputError, match="--layers 2: a run goes on as it was begun"):
+        bptt.train(resume=tmp_path / "run", layers=2)
+
+
+def test_unknown_keyword_of_train_names_the_nearest_setting():
+    with pytest.raises(bptt.InputError, match="'hiden' is unknown: did you mean 'hidden'"):
+        bptt.train(NAMES, hiden=64)
+
+
+# Names
+
+
+def test_all_is_complete():
+    exceptions = {name for name, value in vars(errors).items() if isinstance(value, type) and not name.startswith("_")}
+    others = {"Evaluation", "LanguageModel", "Score", "from_torch", "inspect", "load", "train", "__version__"}
+    assert set(bptt.__all__) == exceptions | others
+    assert all(getattr(bptt, name) is getattr(errors, name) for name in exceptions)
+
+
+def test_every_exception_is_defined_in_errors():
+    """Apart from one of the command line's parser, which the command line catches itself."""
+    for path in Path(bptt.__file__).parent.rglob("*.py"):
+        classes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ClassDef)]
+        bases = {ast.unparse(base) for node in classes for base in node.bases if node.name != "MistakenFlag"}
+        if path.name != "errors.py":
+            assert not [base for base in bases if re.search(r"(Error|Exception|Warning|Interrupt)$", base)], path
+
+
+def test_dir_lists_the_public_names_without_numpy():
+    names, loaded = python("import bptt, sys; print(json.dumps([dir(bptt), sorted(sys.modules)]))")
+    assert set(bptt.__all__) | {"__doc__", "__file__"} <= set(names)
+    assert [name for name in names if name not in bptt.__all__ and not name.startswith("__")] == []
+    assert not {"numpy", "bptt.training", "bptt.inference"} & set(loaded)
+
+
+def test_exceptions_are_available_without_numpy():
+    loaded = python("import bptt, sys; bptt.InputError; print(json.dumps(sorted(sys.modules)))")
+    assert "numpy" not in loaded
+
+
+def test_unknown_name_is_an_attribute_error_with_the_nearest_name():
+    with pytest.raises(AttributeError, match="module 'bptt' has no attribute 'trian'"):
+        _ = bptt.trian
+    done = subprocess.run([sys.executable, "-c", "import bptt; bptt.trian"], capture_output=True, text=True, check=False)
+    assert "Did you mean: 'train'?" in done.stderr
+
+
+# help() and Tab completion
+
+
+def test_help_of_train_shows_every_setting():
+    page = pydoc.plain(pydoc.render_doc(bptt.train))
+    assert page.splitlines()[2].startswith("train(text: str | os.PathLike[str]")
+    for name, parameter in list(inspect.signature(bptt.train).parameters.items())[2:]:
+        assert re.search(rf"\b{name}: .* = {re.escape(repr(parameter.default))}", page), name
+        assert re.search(rf"(?m)^        {name}: .*\.$", page), name
+
+
+def test_help_of_a_model_shows_its_methods():
+    page = pydoc.plain(pydoc.render_doc(bptt.LanguageModel))
+    assert [name for name in METHODS if not re.search(rf"(?m)^ \|  {name}\(self", page)] == []
+
+
+def completions(text, **namespace):
+    """What the Tab key offers in the plain REPL."""
+    completer = rlcompleter.Completer(namespace)
+    found = []
+    while (word := completer.complete(text, len(found))) is not None:
+        found.append(word.rstrip("()"))
+    return found
+
+
+def test_tab_completes_the_public_names():
+    assert completions("bptt.tr", bptt=bptt) == ["bptt.train"]
+    public = {f"bptt.{name}" for name in bptt.__all__ if not name.startswith("_")}
+    assert set(completions("bptt.", bptt=bptt)) == public
+
+
+def test_tab_completes_the_methods_of_a_model():
+    model = bptt.train(NAMES, **SMALL)
+    assert set(METHODS) <= {word.removeprefix("model.") for word in completions("model.", model=model)}
+
+
+def test_jedi_sees_every_setting_and_method():
+    jedi = pytest.importorskip("jedi", reason="jedi is not installed (nox -s lint installs it)")
+    offered = [word.name for word in jedi.Script("import bptt\nbptt.").complete()]
+    assert {name for name in bptt.__all__ if not name.startswith("_")} <= set(offered)
+    signature = jedi.Script("import bptt\nbptt.train(").get_signatures()[0]
+    assert [parameter.name for parameter in signature.params] == [*BESIDE_SETTINGS, *SETTING_NAMES]
+    assert [word.name for word in jedi.Script("import bptt\nbptt.train(hid").complete()] == ["hidden="]
+    for model in ("bptt.train('names.txt')", "bptt.load('run')", "bptt.from_torch('file')"):
+        methods = {word.name for word in jedi.Script(f"import bptt\nmodel = {model}\nmodel.").complete()}
+        assert set(METHODS) <= methods, model
+
+
+# Type checkers
+
+
+def program():
+    """A program of which a type checker has to reject the lines that end with a comment, and no others."""
+    keywords = ", ".join(f"{field.name}={field.default!r}" for field in dataclasses.fields(Settings))
+    correct = f"""\
+        import os
+        from pathlib import Path
+
+        import bptt
+
+        folder: os.PathLike[str] = Path("run")
+        model: bptt.LanguageModel = bptt.train("names.txt", {keywords})
+        bptt.train(["anna", "bob"], report=None, out="run", cell="lstm", hidden=128, recompute_every="sqrt")
+        bptt.train(config=folder, resume=folder, changed_text=True, report=print, out=folder, from_=folder)
+        model = bptt.load("run", backend="cupy", dtype="float64", require_backend=True)
+        model = bptt.from_torch(folder, mode="lines")
+        texts: list[str] = model.sample(3, temperature=0.8)
+        pieces: list[str] = list(model.stream(prompt="a"))
+        chances: list[tuple[str, float]] = model.next("a")
+        nats: float = model.score("a")
+        scores: list[bptt.Score] = list(model.scores("a"))
+        evaluation: bptt.Evaluation = model.evaluate("a")
+        model.export("page", "page.html")
+        model.save(folder)
+        model.to_checkpoint()
+        flow = bptt.inspect.gradient_flow(model, "a")
+        print(bptt.__version__, flow.norms)
+        failure: type[Exception] = bptt.InputError
+    """
+    wrong = """\
+        bptt.train("names.txt", hiden=64)
+        bptt.train("names.txt", cell="gruu")
+        bptt.train("names.txt", hidden="128")
+        bptt.train("names.txt", 128)
+        bptt.train(hidden=64).hidden
+        bptt.nothing
+        model.simple()
+        model.export("pdf", "page.pdf")
+    """
+    return textwrap.dedent(correct) + textwrap.dedent(wrong).replace("\n", "  # wrong\n")
+
+
+def wrong_lines(file):
+    file.write_text(program())
+    lines = file.read_text().splitlines()
+    return {number: line for number, line in enumerate(lines, 1) if line.endswith("# wrong")}
+
+
+def rejected(command, pattern, folder, file):
+    """The lines that a type checker rejects, each with its first message."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, encoding="utf-8")
+    found = re.findall(rf"(?m)^.*{file.name}:(\d+){pattern}", done.stdout)
+    assert found, done.stdout + done.stderr
+    return {int(number): message for number, message in reversed(found)}
+
+
+def test_mypy_rejects_wrong_names_and_types_only(tmp_path):
+    pytest.importorskip("mypy", reason="mypy is not installed (nox -s lint installs it)")
+    file = tmp_path / "program.py"
+    wrong = wrong_lines(file)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=cache", file.name]
+    found = rejected(command, r": (error: .*)", tmp_path, file)
+    assert found.keys() == wrong.keys(), found
+
+
+def test_pyright_rejects_wrong_names_and_types_only(tmp_path):
+    pytest.importorskip("pyright", reason="pyright is not installed (nox -s lint installs it)")
+    file = tmp_path / "program.py"
+    wrong = wrong_lines(file)
+    found = rejected(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, file.name], r":\d+ - (error: .*)", tmp_path, file
+    )
+    assert found.keys() == wrong.keys(), found
