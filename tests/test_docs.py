@@ -1,6 +1,7 @@
 """The pages in docs/: what they name is there, and what they quote is what runs."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -10,17 +11,20 @@ import bptt
 
 ROOT = Path(__file__).parents[1]  # the checkout, or the source distribution
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = ROOT / "README.md"
+TREE = "\n## What is where\n"  # the heading in the README over the tree of files
 EQUATIONS = ROOT / "docs" / "equations.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 CODE = [path for folder in ("src", "examples", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 FILE = r"[\w.-]+(?:/[\w.-]+)*\.(?:py|cu|hpp|md)"
-DATA = {"txt", "toml", "json", "jsonl", "safetensors", "png", "svg", "lock"}  # endings of names that are no functions
-OTHERS = {"cupy", "jax", "mpi4py", "numba", "numpy", "sys", "torch"}  # libraries, whose functions are not looked for
+DATA = {"txt", "toml", "json", "jsonl", "safetensors", "png", "svg", "lock", "html", "onnx"}  # endings of names of files
+OTHERS = {"cupy", "jax", "mpi4py", "numba", "numpy", "sys", "torch", "lab"}  # libraries and a fixture: not looked into
 
 
-def defined(path: Path) -> set[str]:
-    """The names at the top of a module: functions, classes, what is assigned or imported."""
+def defined(place: Path | ast.ClassDef) -> set[str]:
+    """The names at the top of a module or class: functions, classes, what is assigned or imported."""
     found = set()
-    for node in ast.parse(path.read_text("utf-8")).body:
+    for node in (place if isinstance(place, ast.ClassDef) else ast.parse(place.read_text("utf-8"))).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -28,6 +32,17 @@ def defined(path: Path) -> set[str]:
             found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
         elif isinstance(node, ast.Import | ast.ImportFrom):
             found |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    return found
+
+
+@functools.cache
+def classes() -> dict[str, set[str]]:
+    """The names of the fields and methods of every class at the top of a module of the package."""
+    found: dict[str, set[str]] = {}
+    for path in CODE:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and "src" in path.parts:
+                found.setdefault(node.name, set()).update(defined(node))
     return found
 
 
@@ -46,9 +61,7 @@ def is_there(name: str) -> bool:
     first, second = name.split(".")[:2]
     if first == "bptt":
         return hasattr(bptt, second) or bool(modules(second))
-    if first in bptt.__all__:
-        return hasattr(getattr(bptt, first), second)
-    return first in OTHERS or any(second in defined(path) for path in modules(first))
+    return first in OTHERS or any(second in defined(path) for path in modules(first)) or second in classes().get(first, ())
 
 
 def split(text: str) -> tuple[str, list[str], list[str]]:
@@ -69,7 +82,7 @@ def wrong(text: str) -> list[str]:
         elif re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", span) and not re.fullmatch(FILE, span):
             found += [span] if span.rpartition(".")[2] not in DATA and not is_there(span) else []
         else:
-            named = [word for word in span.split() if re.fullmatch(FILE, word)]
+            named = [word for word in span.split() if re.fullmatch(FILE, word) and "NAME" not in word]
             named += [span] if re.fullmatch(r"(src|tests|examples|docs|bench)(/\w+)*", span) else []
             found += [name for name in named if place(name) is None]
     for name, file in re.findall(rf"`(\w+)` in\s`({FILE})`", prose):
@@ -82,9 +95,9 @@ def wrong(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*PAGES, README, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
 def test_what_a_page_names_is_there(page):
-    assert not wrong(page.read_text("utf-8"))
+    assert not wrong(page.read_text("utf-8").partition(TREE)[0])
 
 
 @pytest.mark.parametrize(
@@ -135,7 +148,7 @@ def test_python_in_a_page_stands_in_a_file(page):
         assert any(block in text for text in files), block
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*PAGES, README, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
 def test_links_lead_somewhere(page):
     for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", split(page.read_text("utf-8"))[0]):
         file = page.parent / target if target else page
@@ -143,3 +156,64 @@ def test_links_lead_somewhere(page):
         if anchor:
             headings = re.findall(r"^#+ (.*)", file.read_text("utf-8"), re.MULTILINE)
             assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], anchor
+
+
+def files_of_tree(text: str) -> dict[Path, str]:
+    """The files and folders that the tree in the README names, each with its line."""
+    section = text.partition(TREE)[2]
+    folders: list[tuple[int, Path]] = []  # that the next line may be in, with their indents
+    found = {}
+    for line in re.findall(r"^    .*", section, re.MULTILINE):
+        indent = len(line) - len(line.lstrip())
+        folders = [(column, folder) for column, folder in folders if column < indent]
+        parent = folders[-1][1] if folders else ROOT
+        names = re.match(r"\s*((?:[\w./-]+, )*[\w./-]+)", line)[1].split(", ")
+        found |= {parent / name: line for name in names}
+        if names[0].endswith("/"):
+            folders.append((indent, parent / names[0]))
+        named = re.findall(r"(?<![\w/.-])([\w.-]+\.(?:py|cu|html|md)):", line[len(names[0]) + indent :])
+        found |= {folders[-1][1] / name: line for name in named}
+    return found
+
+
+def test_the_tree_in_the_readme_is_that_of_the_package():
+    found = files_of_tree(README.read_text("utf-8"))
+    assert [line for path, line in found.items() if not path.exists()] == []
+    package = ROOT / "src" / "bptt"
+    missing = {path for path in package.rglob("*.py") if path.stem != "__init__"} - found.keys()
+    assert sorted(path.relative_to(package).as_posix() for path in missing) == []
+    assert {path for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"} <= found.keys()
+
+
+def section(title: str) -> str:
+    """A section of architecture.md, by a word of its heading."""
+    return next(part for part in ARCHITECTURE.read_text("utf-8").split("\n## ") if title in part.partition("\n")[0])
+
+
+def table(text: str) -> list[list[str]]:
+    """The cells of the rows of a table, without its heading."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    return rows[2:]
+
+
+def test_the_layers_in_the_architecture_are_those_that_the_imports_are_held_to():
+    source = ast.parse((ROOT / "tests" / "test_imports.py").read_text("utf-8"))
+    assigned = {ast.unparse(node.targets[0]): node.value for node in source.body if isinstance(node, ast.Assign)}
+    lines = re.findall(r"^    (\S.*?)  +\S", section("Layers"), re.MULTILINE)
+    assert [set(line.split(", ")) for line in lines] == ast.literal_eval(assigned["LAYERS"])
+
+
+def test_the_path_of_a_batch_has_a_function_for_each_stage():
+    text = section("path of one batch")
+    stages = re.search(r"^    (text -> .*)", text, re.MULTILINE)[1].split(" -> ")
+    rows = table(text)
+    assert [row[0] for row in rows if row[0]] == stages
+    assert all(re.fullmatch(r"`[\w./]+[.:] ?\w+`(, `[\w./]+[.:] ?\w+`)*", row[2]) for row in rows)
+
+
+def test_every_row_of_what_to_open_names_a_file():
+    rows = table(section("To see or change"))
+    assert len(rows) >= 25
+    for what, where in rows:
+        for span in where.split(", `"):
+            assert re.fullmatch(rf"`?{FILE}(: \w+(, \w+)*)?`", span), what
