@@ -35,7 +35,7 @@ def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray,
 
     def gradient() -> float:
         loss, _, _ = gradients.loss_and_grad(theta, config, x, y, mask, None, (), None)
-        where.synchronise()
+        where.synchronize()
         return float(where.get(loss))
 
     def begin() -> Any:
@@ -47,10 +47,10 @@ def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray,
 
     def step() -> float:
         loss = begin()
-        where.synchronise()
+        where.synchronize()
         return float(where.get(loss))
 
-    return Contender(gradient, step, begin=begin, wait=where.synchronise)
+    return Contender(gradient, step, begin=begin, wait=where.synchronize)
 
 
 def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend) -> Contender:
@@ -79,7 +79,7 @@ def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostAr
     def step() -> float:
         return float(where.get(begin()))
 
-    return Contender(step, step, begin=begin, wait=where.synchronise)
+    return Contender(step, step, begin=begin, wait=where.synchronize)
 
 
 def pure(*arguments: Any) -> Contender:

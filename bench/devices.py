@@ -65,7 +65,7 @@ def usable(named: list[str] | None, tf32: bool) -> list[Runner]:
             if not acceleration.unavailable_reason(name):
                 start = partial(acceleration.enable, name)
                 found.append(Runner(f"{name} fused", device, partial(switched, where, start, contenders.ours)))
-                if name == "cupy":
+                if where.is_gpu:
                     found.append(Runner(f"{name} graph", device, partial(switched, where, start, contenders.replayed)))
     return found
 
@@ -103,7 +103,7 @@ def jax_precision(tf32: bool) -> str:
 
 def device_name(where: backends.Backend) -> str:
     """What a backend runs on."""
-    if where.name == "cupy":
+    if where.is_gpu:
         import cupy
 
         return str(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())

@@ -55,7 +55,7 @@ def main() -> None:
         print(f"{cell:8}" + "".join(f"{best[cell, batch]:12,.0f}" for batch in arguments.batch))
     how = {name: value for name, value in vars(arguments).items() if name not in ("cell", "batch", "repeats")}
     rows = [{"cell": cell, "batch": batch, **how, "characters_per_second": round(n)} for (cell, batch), n in best.items()]
-    print(report(rows, *([] if where.name == "numpy" else [where.name])))
+    print(report(rows, *([] if where.is_host else [where.name])))
 
 
 if __name__ == "__main__":

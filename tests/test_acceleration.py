@@ -58,7 +58,7 @@ def pretended(monkeypatch):
         monkeypatch.setattr(
             acceleration,
             "compiled_by",
-            lambda backend=None: name if backend is None or backend.name in acceleration.LIBRARIES else "",
+            lambda backend=None: name if backend is None or backend.kernel_compiler else "",
         )
         monkeypatch.setattr(acceleration, "cache_is_empty", lambda: False)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bptt import backend as backends
 from bptt import distributed
-from bptt.backend import Backend
+from bptt.backend import CuPy
 from bptt.distributed import allreduce, reduction
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import InputError
@@ -150,7 +150,7 @@ def gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupyx", fake)
     monkeypatch.delitem(sys.modules, "bptt.distributed.nccl", raising=False)
     monkeypatch.delattr(distributed, "nccl", raising=False)
-    yield types.SimpleNamespace(backend=Backend("cupy", "cupy", xp, None, "float32"), waits=waits, nccl=nccl, pinned=pinned)
+    yield types.SimpleNamespace(backend=CuPy("cupy", xp, None, "float32"), waits=waits, nccl=nccl, pinned=pinned)
     sys.modules.pop("bptt.distributed.nccl", None)
 
 
@@ -159,7 +159,7 @@ def gpu(monkeypatch):
 def test_all_ways_between_gpus_give_the_same_bits(way, dtype, gpu):
     vectors = drawn(3, 10)[0].astype(dtype)
     (expected,) = reduction.pairwise_sum(lambda number: (vectors[number],), 3)
-    backend = Backend("cupy", "cupy", gpu.backend.xp, None, dtype)
+    backend = CuPy("cupy", gpu.backend.xp, None, dtype)
 
     def work(own):
         link = allreduce.connect_all(own._replace(cuda=way == "direct"), backend, 10, nccl=way == "nccl")
@@ -187,7 +187,7 @@ def test_pinned_memory_that_is_not_there_is_memory(gpu, monkeypatch, status, err
 
     monkeypatch.setattr(sys.modules["cupyx"], "empty_pinned", empty_pinned)
     with pytest.raises(error) as failed:
-        gpu.backend.exchanged((2, 3))
+        gpu.backend.pinned_buffer((2, 3))
     assert isinstance(failed.value, MemoryError) == (status == 2)
 
 

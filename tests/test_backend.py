@@ -1,15 +1,19 @@
 """The choice of an array library: what is selected, what is refused and in which words, and the way to the device and back."""
 
+import copy
+import dataclasses
 import os
+import pickle
 import sys
 import types
 import warnings
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from bptt import backend as backends
-from bptt.backend import InputError, select
+from bptt.backend import BACKENDS, BackendName, InputError, select
 from bptt.errors import BackendWarning
 
 CAUSE = "cudaErrorNoDevice: no CUDA-capable device is detected"
@@ -73,7 +77,7 @@ def test_select_by_name(name, dtype):
     if name in ("torch", "jax"):
         pytest.importorskip(name, reason=f"{name} is not installed: nox -s {name} runs this")
     chosen = select(name, dtype)
-    assert (chosen.name, chosen.asked, chosen.dtype) == (name, name, dtype)
+    assert (chosen.name, chosen.requested, chosen.dtype) == (name, name, dtype)
     assert str(chosen) == f"{name} {dtype}"
     array = chosen.put(np.zeros(2))
     assert str(array.dtype).endswith(dtype)
@@ -103,12 +107,41 @@ def test_unknown_names_are_shown_with_the_known_ones(arguments, words):
 
 @pytest.mark.parametrize(
     ("name", "module", "package"),
-    [("torch", "torch", "torch"), ("jax", "jax", "jax"), ("strict", "array_api_strict", "array-api-strict")],
+    [
+        ("torch", "array_api_compat.torch", "torch"),
+        ("jax", "jax.numpy", "jax"),
+        ("strict", "array_api_strict", "array-api-strict"),
+    ],
 )
 def test_missing_library_is_an_error_with_a_remedy(monkeypatch, name, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=f"'{name}'.* pip install {package}$"):
         select(name)
+
+
+def test_the_type_of_names_lists_the_table():
+    assert get_args(BackendName) == backends.NAMES == ("auto", *BACKENDS)
+
+
+def test_a_subclass_in_the_table_is_a_new_backend(monkeypatch):
+    class Mine(backends.Backend):
+        name, module, package = "mine", "numpy", "numpy"
+
+    monkeypatch.setitem(BACKENDS, "mine", Mine)
+    monkeypatch.setattr(backends, "NAMES", ("auto", *BACKENDS))
+    mine = select("mine")
+    assert (str(mine), mine.is_gpu, mine.is_host, mine.kernel_compiler) == ("mine float32", False, False, "")
+    buffer = mine.pinned_buffer((3,))
+    mine.copy_to_host(mine.put(np.arange(3.0)), buffer)
+    np.testing.assert_array_equal(mine.get(mine.copy_to_device(buffer)), [0, 1, 2])
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["deepcopy", "pickle"])
+def test_a_backend_can_be_copied_and_pickled(lab, again):
+    if lab.name != "strict-f32":  # a device that no selection gives
+        assert again(lab.backend) == lab.backend
+    chosen = dataclasses.replace(select("numpy"), requested="cupy")
+    assert again(chosen) == chosen
 
 
 # auto and cupy
@@ -127,7 +160,7 @@ def test_cupy_that_cannot_load_its_libraries_is_an_obstacle(cupy):
 
 def test_auto_without_cupy_is_numpy_and_says_nothing(without_cupy):
     chosen = select()
-    assert (chosen.name, chosen.asked, str(chosen)) == ("numpy", "auto", "numpy float32")
+    assert (chosen.name, chosen.requested, str(chosen)) == ("numpy", "auto", "numpy float32")
 
 
 @pytest.mark.parametrize("devices", [0, RuntimeError(CAUSE)])
@@ -153,7 +186,7 @@ def fall_back(**arguments):
 
 def test_fall_back_says_that_cupy_is_not_installed(without_cupy):
     chosen, message = fall_back()
-    assert (chosen.name, chosen.asked) == ("numpy", "cupy")
+    assert (chosen.name, chosen.requested) == ("numpy", "cupy")
     assert str(chosen) == "numpy float32 (cupy was asked for)"
     assert chosen.xp is np
     assert "not installed" in message
@@ -229,14 +262,14 @@ def test_argument_outranks_the_environment(monkeypatch, without_cupy):
 @pytest.mark.parametrize("require", [False, True])
 def test_cupy_with_a_device(cupy, name, require):
     chosen = select(name, "float64", require=require)  # any warning would be an error
-    assert (chosen.name, chosen.asked, chosen.xp) == ("cupy", name, cupy)
+    assert (chosen.name, chosen.requested, chosen.xp) == ("cupy", name, cupy)
     assert str(chosen) == "cupy float64"
     array = chosen.put(np.arange(3, dtype=np.float32))
     assert isinstance(array, DeviceArray)
     host = chosen.get(array)
     assert host.dtype == np.float64
     np.testing.assert_array_equal(host, [0, 1, 2])
-    chosen.synchronise()
+    chosen.synchronize()
     assert cupy.waited == 1
 
 
@@ -273,9 +306,9 @@ def test_integers_become_what_is_told(lab, kind):
     np.testing.assert_array_equal(lab.backend.get(array), host)
 
 
-def test_room_for_a_text(cupy):
-    assert select("cupy").room() == 100  # a quarter of what is free
-    assert select("numpy").room() == select("strict").room() == 2**30
+def test_a_text_may_take_a_quarter_of_the_free_memory_of_a_gpu(cupy):
+    assert select("cupy").text_capacity() == 100
+    assert select("numpy").text_capacity() == select("strict").text_capacity() == 2**30
 
 
 @pytest.mark.parametrize(
@@ -322,7 +355,7 @@ def test_get_gives_a_copy_to_write_on(lab):
 
 def test_get_after_a_computation(lab):
     array = lab.put(np.arange(3.0))
-    lab.backend.synchronise()
+    lab.backend.synchronize()
     np.testing.assert_array_equal(lab.backend.get(array + array), [0, 2, 4])
 
 

@@ -217,7 +217,7 @@ def test_a_batch_is_the_same_wherever_the_ids_are(lab, tmp_path, monkeypatch, dt
     sequences, epoch = mixed(dtype)
     expected = list(column_by_column(sequences, 7))
     if not fits:
-        monkeypatch.setattr(Backend, "room", lambda _: 0)
+        monkeypatch.setattr(type(lab.backend), "text_capacity", lambda _: 0)
     if large:
         sequences = stored(tmp_path, sequences)
     got = read(sequences, epoch, lab.backend)
@@ -259,7 +259,7 @@ def test_the_ids_travel_once_and_of_each_batch_two_numbers_for_a_column(monkeypa
 
 @pytest.mark.parametrize(("room", "fit"), [(56, True), (55, False)])
 def test_ids_that_do_not_fit_stay_on_the_host(monkeypatch, transfers, room, fit):
-    monkeypatch.setattr(Backend, "room", lambda _: room)
+    monkeypatch.setattr(Backend, "text_capacity", lambda _: room)
     sequences, epoch = mixed("uint8")
     read(sequences, epoch[:1], backends.select("strict"))
     floats = backends.select("strict").dtype

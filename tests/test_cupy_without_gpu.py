@@ -96,7 +96,7 @@ def test_nccl_is_there_or_says_how_to_get_it(cupy):
 
 def test_auto_is_numpy():
     chosen = select("auto")  # any warning would be an error
-    assert (chosen.name, chosen.asked) == ("numpy", "auto")
+    assert (chosen.name, chosen.requested) == ("numpy", "auto")
 
 
 def test_fall_back_is_one_warning_of_one_line(cupy):

@@ -172,7 +172,7 @@ def test_what_is_not_recorded(monkeypatch, flags):
 
 
 def test_a_text_that_does_not_fit_the_device_is_not_recorded(monkeypatch):
-    monkeypatch.setattr(type(select("strict")), "room", lambda self: 0)
+    monkeypatch.setattr(type(select("strict")), "text_capacity", lambda self: 0)
     recorder = Recorder()
     go(monkeypatch, ready(), recorder)
     assert not recorder.recorded

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import bptt
+from bptt.backend import BACKENDS
 
 # From top to bottom. A module imports strictly lower lines only, or modules of its own package.
 LAYERS = [
@@ -136,6 +137,23 @@ def test_module_imports_only_lower_layers(module):
     found = problems(module, source_of(module))
     if found:
         pytest.fail("\n".join(found), pytrace=False)
+
+
+def compared_names(source: str) -> list[int]:
+    """The lines that compare something with the name of a backend."""
+    words = [
+        (node.lineno, child)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Compare)
+        for child in ast.walk(node)
+    ]
+    return [line for line, child in words if isinstance(child, ast.Constant) and child.value in BACKENDS]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "bptt.backend"])
+def test_no_module_compares_the_name_of_a_backend(module):
+    """It asks for a capability: a new library then needs no change."""
+    assert not compared_names(source_of(module))
 
 
 def test_every_layer_exists():

@@ -41,7 +41,7 @@ def test_it_never_fails(capsys, monkeypatch, error):
     def fails(*_, **__):
         raise error
 
-    for owner, name in [(system, "versions"), (system, "machine"), (system, "installed"), (system, "blas")]:
+    for owner, name in [(system, "versions"), (system, "machine"), (system, "installed_versions"), (system, "blas")]:
         monkeypatch.setattr(owner, name, fails)
     monkeypatch.setattr(info, "PARTS", {name: getattr(system, name, part) for name, part in info.PARTS.items()})
     monkeypatch.setattr(backend, "cupy_unavailable_reason", fails)
@@ -55,6 +55,6 @@ def test_it_never_fails(capsys, monkeypatch, error):
 
 def test_a_usable_device_is_named(capsys, monkeypatch):
     monkeypatch.setattr(backend, "cupy_unavailable_reason", lambda: "")
-    monkeypatch.setattr(backend, "cuda", lambda: {"device": "a GPU", "memory": "80.0 GB"})
+    monkeypatch.setattr(backend, "cuda_device_info", lambda: {"device": "a GPU", "memory": "80.0 GB"})
     assert cli.main(["info"]) == 0
     assert "cupy       usable yes\n           device a GPU\n           memory 80.0 GB\n" in capsys.readouterr().out

@@ -1,6 +1,5 @@
 """A session: what is measured, kept and told on the way, what lies in the folder, and how a run ends."""
 
-import dataclasses
 import io
 import json
 import math
@@ -16,6 +15,7 @@ import pytest
 
 import bptt
 from bptt import errors
+from bptt.backend import CuPy
 from bptt.checkpoint import run_folder
 from bptt.config.settings import Settings, from_flags
 from bptt.display import plots
@@ -131,8 +131,9 @@ def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
 
 
 def test_patience_with_nothing_held_out_is_a_warning():
-    with pytest.warns(errors.TrainingWarning, match="--patience 2 waits for nothing: no part of the text is held out"):
-        train(validation=0, patience=2)
+    with pytest.warns(errors.TrainingWarning, match="--patience 2 waits for nothing: no part of the text is held out") as seen:
+        bptt.train(NAMES, report=None, hidden=4, steps=1, backend="numpy", validation=0, patience=2)
+    assert seen[0].filename == __file__  # the line of the caller
 
 
 def test_the_last_model_is_kept_where_nothing_is_held_out(tmp_path):
@@ -294,7 +295,7 @@ def test_the_device_is_looked_at_every_so_many_updates(monkeypatch, late):
 def test_a_gpu_is_looked_at_more_rarely():
     task = setup.from_scratch(NAMES, from_flags({"steps": 3, "backend": "numpy"})).task
     assert intervals.max_unread_updates(task) == stepper.SYNC_EVERY
-    on_gpu = task._replace(backend=dataclasses.replace(task.backend, name="cupy"))
+    on_gpu = task._replace(backend=CuPy("cupy", None, None, "float32"))
     assert intervals.max_unread_updates(on_gpu) == stepper.SYNC_EVERY * intervals.GPU_FACTOR > stepper.SYNC_EVERY
 
 

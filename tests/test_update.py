@@ -133,7 +133,7 @@ def test_a_text_that_fits_travels_once_and_each_batch_by_its_places(monkeypatch,
     first = next(i for i, (_, dtype) in enumerate(put) if "int64" in dtype)
     assert not any("float" in dtype for _, dtype in put[first:])  # no masks: the weights come before
     put.clear()
-    monkeypatch.setattr(Backend, "room", lambda _: 0)
+    monkeypatch.setattr(Backend, "text_capacity", lambda _: 0)
     here = strict.get(theta(train(text, backend="strict", length=3, **flags)))
     assert not any("uint8" in dtype for _, dtype in put)
     np.testing.assert_array_equal(there, here)

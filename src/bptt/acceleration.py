@@ -7,21 +7,19 @@ anything: without them the pure functions run.
 import contextlib
 import functools
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from bptt import dispatch, system
-from bptt.backend import Array, Backend, namespace
+from bptt import dispatch, errors, system
+from bptt.backend import BACKENDS, Array, Backend, namespace
 from bptt.dispatch import Action
 from bptt.distributed import process_group
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import CaptureError, KernelWarning
 from bptt.nn import gradient, model, optimizers, tree
 
-LIBRARIES = ("numpy", "cupy")  # for whose arrays there are kernels
 SWITCH = "BPTT_KERNELS"  # environment variable; 0 leaves the kernels out
 
 _given_up: dict[str, str] = {}  # why, by the library
@@ -41,7 +39,7 @@ def enable(library: str = "numpy") -> str:
 def enable_for(backend: Backend) -> None:
     """Enable what makes a run on this backend faster: kernels, and on NumPy an allocator that keeps freed memory."""
     enable(backend.name)
-    if backend.name == "numpy":
+    if backend.is_host:
         system.keep_freed_memory()
 
 
@@ -53,7 +51,7 @@ def give_up(library: str, why: str) -> None:
 
 def compiled_by(backend: Backend | None = None) -> str:
     """What compiled the kernels that are enabled, with its version; empty for none, and for a backend that has none."""
-    if backend is not None and backend.name not in LIBRARIES:
+    if backend is not None and not backend.kernel_compiler:
         return ""
     return "".join(_kernel_module(array_type.__module__.partition(".")[0]).NAME for array_type in dispatch.enabled())
 
@@ -64,12 +62,12 @@ def unavailable_reason(library: str = "numpy") -> str:
         return f"{SWITCH}=0 switches them off"
     if library in _given_up:
         return f"they fail here: {_given_up[library]}"
-    return _unavailable_reason(library) if library in LIBRARIES else f"there are none for {library}"
+    return _unavailable_reason(library) if BACKENDS[library].kernel_compiler else f"there are none for {library}"
 
 
 @functools.cache
 def _unavailable_reason(library: str) -> str:
-    compiler = {"numpy": "Numba", "cupy": "CuPy"}[library]
+    compiler = BACKENDS[library].kernel_compiler
     try:
         _kernel_module(library)
     except ImportError as error:
@@ -83,7 +81,7 @@ def _unavailable_reason(library: str) -> str:
 
 def _kernel_module(library: str) -> Any:
     """The module that registers all kernels for arrays of a library when it is imported."""
-    if library == "cupy":
+    if BACKENDS[library].is_gpu:
         from bptt.kernels.cuda import registry
 
         return registry
@@ -96,7 +94,7 @@ def _kernel_module(library: str) -> Any:
 def gpu_kernels(backend: Backend) -> Iterator[None]:
     """Enable kernels inside the block if the backend is a GPU, where CuPy's own functions would mostly wait for the host."""
     with dispatch.restored():
-        if backend.name == "cupy":
+        if backend.is_gpu:
             enable(backend.name)
         yield
 
@@ -105,7 +103,7 @@ def gpu_kernels(backend: Backend) -> Iterator[None]:
 def sampling_kernels(backend: Backend) -> Iterator[None]:
     """Enable kernels inside the block on a GPU, and none on a CPU: those would pack the weights anew for each character."""
     with gpu_kernels(backend):
-        if backend.name == "numpy":
+        if backend.is_host:
             dispatch.disable()
         yield
 
@@ -151,17 +149,17 @@ def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE
         problem = f"{type(error).__name__}: {error!s:.200}"
     if problem := next(filter(None, process_group.all_gather(group, problem)), ""):
         give_up(backend.name, problem)
-        warnings.warn(f"the compiled kernels fail here: {problem}: going on without them", KernelWarning, stacklevel=2)
+        errors.warn(f"the compiled kernels fail here: {problem}: going on without them", KernelWarning)
 
 
 def warn_if_changed(record: dict[str, Any], backend: Backend) -> None:
     """Warn if a run used kernels before, as its record says, and does not now, or the reverse."""
     before, ran = bool(record.get("compiled")), record.get("backend")
-    on_numpy = backend.name == "numpy" and isinstance(ran, dict) and ran.get("ran") == "numpy"
-    if on_numpy and before != bool(compiled_by(backend)):
+    on_host = backend.is_host and isinstance(ran, dict) and ran.get("ran") == backend.name
+    if on_host and before != bool(compiled_by(backend)):
         was, now = ("with", "without") if before else ("without", "with")
         changed = f"the run was {was} compiled kernels before and goes on {now} them"
-        warnings.warn(f"{changed}: its numbers will be equal up to rounding, not bit for bit", KernelWarning, stacklevel=2)
+        errors.warn(f"{changed}: its numbers will be equal up to rounding, not bit for bit", KernelWarning)
 
 
 # CUDA graphs

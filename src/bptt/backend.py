@@ -1,24 +1,30 @@
-"""The only module that chooses an array library: a namespace, a device, transfer both ways, synchronise."""
+"""Array libraries: which one computes, on which device, and how arrays get there and back.
+
+No other module selects a library or compares the name of one; they ask a `Backend` what it can do. A new library takes one
+subclass of `Backend`, its line in `BACKENDS` and its name in `BackendName`.
+"""
 
 import contextlib
+import dataclasses
 import importlib
 import os
-import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import array_api_compat
 import numpy as np
 
+from bptt import errors
 from bptt.errors import BackendWarning, InputError
 
 Array = Any  # an array of any library that array-api-compat knows
 HostArray = np.ndarray[Any, np.dtype[Any]]
+DtypeName = Literal["float32", "float64"]
+BackendName = Literal["auto", "numpy", "cupy", "torch", "jax", "strict"]  # auto, and the names of BACKENDS
 
-NAMES = ("auto", "numpy", "cupy", "torch", "jax", "strict")
-DTYPES = ("float32", "float64")
+DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
 NO_MEMORY = 2  # cudaErrorMemoryAllocation
-CUDA = "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for an older driver"
+INSTALL_CUPY = "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for an older driver"
 
 # NumPy is a namespace of the standard itself; array-api-compat's copy of it takes 0.4 s to import, as long as all the rest
 _namespaces: dict[type, Any] = dict.fromkeys((np.ndarray, np.float32, np.float64, np.bool_, np.int64), np)
@@ -28,33 +34,92 @@ _namespaces: dict[type, Any] = dict.fromkeys((np.ndarray, np.float32, np.float64
 class Backend:
     """An array library on one device with one floating-point type."""
 
-    name: str  # the library that runs
-    asked: str  # the library that was asked for
-    xp: Any  # its namespace, as array-api-compat presents it, or NumPy
+    name: ClassVar[str]  # on the command line
+    module: ClassVar[str]  # whose namespace follows the array API standard
+    package: ClassVar[str]  # what pip installs
+    is_gpu: ClassVar[bool] = False  # a CUDA device computes, asynchronously, and one sequence takes as long as many
+    is_host: ClassVar[bool] = False  # arrays are NumPy's: threads can share them, and to read one number costs nothing
+    kernel_compiler: ClassVar[str] = ""  # what compiles the kernels for these arrays (bptt.kernels); empty: there are none
+
+    requested: str  # the name that was asked for: auto, or another library that cannot be used
+    xp: Any  # the namespace
     device: Any  # None: the library's default
     dtype: str
 
+    @classmethod
+    def open(cls, requested: str, dtype: str) -> Self:
+        """Import the library.
+
+        Raises:
+            InputError: it is not installed.
+        """
+        try:
+            return cls(requested, importlib.import_module(cls.module), None, dtype)
+        except ImportError:
+            problem = f"backend {cls.name!r} needs a package that is not installed"
+            raise InputError(f"{problem}: pip install {cls.package}") from None
+
     def put(self, host: HostArray, integers: str = "int64") -> Array:
-        """A copy of a host array on the device: floats as `dtype`, integers as int64 or what is told."""
+        """Copy a host array to the device: floats as `dtype`, integers as `integers`."""
         dtype = self.dtype if host.dtype.kind == "f" else integers
         return self.xp.asarray(np.array(host, dtype=dtype, order="C"), device=self.device)
 
     def get(self, array: Array) -> HostArray:
-        """A copy of a device array on the host; waits for the device."""
-        if self.name == "cupy":
-            copy: HostArray = array.get()  # CuPy refuses implicit transfers
-            return copy
-        if self.name == "strict":
-            array = array.to_device(self.xp.Device("CPU_DEVICE"))
-        elif self.name == "torch":
-            array = array.detach().cpu().numpy()
+        """Copy an array to the host; waits for the device."""
         return np.array(array)
 
-    def exchanged(self, shape: tuple[int, ...]) -> HostArray:
-        """Zeros in memory of the host that the device reads and writes by itself, where it can (pinned)."""
-        if self.name != "cupy":
-            return np.zeros(shape, self.dtype)
-        from cupyx import empty_pinned  # of CuPy alone
+    def pinned_buffer(self, shape: tuple[int, ...]) -> HostArray:
+        """Zeros on the host, in pinned memory if the device copies faster to and from that."""
+        return np.zeros(shape, self.dtype)
+
+    def copy_to_host(self, array: Array, buffer: HostArray) -> None:
+        """Copy an array to a part (n,) of a `pinned_buffer` with the same type; waits for the device."""
+        buffer[...] = self.get(array).reshape(-1)
+
+    def copy_to_device(self, buffer: HostArray) -> Array:
+        """Copy a `pinned_buffer`, or a part of one, to the device; waits until the copy is done."""
+        return self.put(buffer)
+
+    def text_capacity(self) -> int:
+        """Bytes that a text may occupy on the device during a run: 1 GiB, or a quarter of a GPU's free memory."""
+        return 1 << 30
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished all its work."""
+
+    def __str__(self) -> str:
+        """The library, its type and, after a fall-back, what was asked for."""
+        requested = "" if self.requested in ("auto", self.name) else f" ({self.requested} was asked for)"
+        return f"{self.name} {self.dtype}{requested}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the names alone, since a namespace cannot be pickled: unpickling selects the library again."""
+        return _select_again, (self.name, self.dtype, self.requested)
+
+
+class NumPy(Backend):
+    """NumPy: the host."""
+
+    name, module, package = "numpy", "numpy", "numpy"
+    is_host = True
+    kernel_compiler = "Numba"
+
+
+class CuPy(Backend):
+    """CuPy: a CUDA device."""
+
+    name, module, package = "cupy", "array_api_compat.cupy", "cupy"
+    is_gpu = True
+    kernel_compiler = "CuPy"
+
+    def get(self, array: Array) -> HostArray:
+        """Copy an array to the host; waits for the device."""
+        copy: HostArray = array.get()  # CuPy refuses implicit transfers
+        return copy
+
+    def pinned_buffer(self, shape: tuple[int, ...]) -> HostArray:
+        """Zeros in pinned memory of the host."""
+        from cupyx import empty_pinned
 
         try:
             pinned: HostArray = empty_pinned(shape, self.dtype)
@@ -65,42 +130,83 @@ class Backend:
         pinned[...] = 0
         return pinned
 
-    def fetch(self, array: Array, into: HostArray) -> None:
-        """Copy an array into a part (n,) of one of `exchanged`, of its type; waits for the device."""
-        if self.name == "cupy":
-            array.reshape(-1).get(out=into)
-        else:
-            into[...] = self.get(array).reshape(-1)
+    def copy_to_host(self, array: Array, buffer: HostArray) -> None:
+        """Copy an array to a part (n,) of a `pinned_buffer` with the same type; waits for the device."""
+        array.reshape(-1).get(out=buffer)
 
-    def send(self, host: HostArray) -> Array:
-        """A copy on the device of one of `exchanged`, or a part; waits for it."""
-        if self.name != "cupy":
-            return self.put(host)
-        array = self.xp.empty(host.shape, dtype=host.dtype)
-        array.set(host)  # asks for the copy, and does not wait for it
-        self.synchronise()
+    def copy_to_device(self, buffer: HostArray) -> Array:
+        """Copy a `pinned_buffer`, or a part of one, to the device; waits until the copy is done."""
+        array = self.xp.empty(buffer.shape, dtype=buffer.dtype)
+        array.set(buffer)  # starts the copy
+        self.synchronize()
         return array
 
-    def room(self) -> int:
-        """Bytes of the device that a text may take for the length of a run: a quarter of what is free on a GPU, else 1 GiB."""
-        if self.name == "cupy":
-            free, _ = self.xp.cuda.runtime.memGetInfo()
-            return int(free) // 4
-        return 1 << 30
+    def text_capacity(self) -> int:
+        """Bytes that a text may occupy on the device during a run: a quarter of its free memory."""
+        free, _ = self.xp.cuda.runtime.memGetInfo()
+        return int(free) // 4
 
-    def synchronise(self) -> None:
-        """Wait until the device has done all that was asked of it."""
-        if self.name == "cupy":
-            self.xp.cuda.get_current_stream().synchronize()
+    def synchronize(self) -> None:
+        """Wait until the device has finished all its work."""
+        self.xp.cuda.get_current_stream().synchronize()
 
-    def __str__(self) -> str:
-        """The library that runs, its type and, after a fall-back, what was asked for."""
-        asked = "" if self.asked in ("auto", self.name) else f" ({self.asked} was asked for)"
-        return f"{self.name} {self.dtype}{asked}"
+
+class Torch(Backend):
+    """PyTorch on the CPU, without its autograd."""
+
+    name, module, package = "torch", "array_api_compat.torch", "torch"
+
+    def get(self, array: Array) -> HostArray:
+        """Copy an array to the host."""
+        return np.array(array.detach().cpu().numpy())
+
+
+class Jax(Backend):
+    """JAX on its default device."""
+
+    name, module, package = "jax", "jax.numpy", "jax"
+
+    @classmethod
+    def open(cls, requested: str, dtype: str) -> Self:
+        """Import JAX and let it have 64-bit types: token ids are int64, and floats keep the type of their arrays.
+
+        Raises:
+            InputError: it is not installed.
+        """
+        backend = super().open(requested, dtype)
+        importlib.import_module("jax").config.update("jax_enable_x64", True)
+        return backend
+
+
+class Strict(Backend):
+    """array-api-strict on a pretended device, for tests: everything beyond the 2024.12 standard is switched off."""
+
+    name, module, package = "strict", "array_api_strict", "array-api-strict"
+
+    @classmethod
+    def open(cls, requested: str, dtype: str) -> Self:
+        """Import the library and switch off what the standard does not demand.
+
+        Raises:
+            InputError: it is not installed.
+        """
+        xp = super().open(requested, dtype).xp
+        xp.set_array_api_strict_flags(
+            api_version="2024.12", boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
+        )
+        return cls(requested, xp, xp.Device("device1"), dtype)
+
+    def get(self, array: Array) -> HostArray:
+        """Copy an array to the host."""
+        return np.array(array.to_device(self.xp.Device("CPU_DEVICE")))
+
+
+BACKENDS: dict[str, type[Backend]] = {cls.name: cls for cls in (NumPy, CuPy, Torch, Jax, Strict)}
+NAMES = ("auto", *BACKENDS)
 
 
 def namespace(array: Array) -> Any:
-    """The array-API namespace that an array belongs to (remembered by type: 0.1 µs instead of 1.7)."""
+    """The array-API namespace of an array, cached by type: 0.1 µs instead of 1.7."""
     kind = type(array)
     if kind not in _namespaces:
         _namespaces[kind] = array_api_compat.array_namespace(array)
@@ -113,7 +219,7 @@ def device(array: Array) -> Any:
 
 
 def widest_float(xp: Any, where: Any) -> Any:
-    """The longest floating-point type of a namespace on a device: float64, nearly everywhere."""
+    """The widest floating-point type of a namespace on a device: float64 on most."""
     if xp is np:
         return np.float64
     kinds = xp.__array_namespace_info__().dtypes(device=where, kind="real floating")
@@ -121,14 +227,14 @@ def widest_float(xp: Any, where: Any) -> Any:
 
 
 def to_host(array: Array) -> HostArray:
-    """An array of any library on the host, where no Backend is at hand; waits for the device, to be read only."""
+    """View or copy an array of any library on the host, read-only, without a Backend; waits for the device."""
     return np.from_dlpack(array, device="cpu")
 
 
 def select(name: str = "auto", dtype: str = "float32", *, require: bool | None = None) -> Backend:
-    """The backend of that name.
+    """Select a backend by name.
 
-    `auto` is CuPy where a CUDA device answers, else NumPy. `cupy` without a usable device falls back to NumPy with one
+    `auto` is CuPy if a CUDA device answers, else NumPy. `cupy` without a usable device falls back to NumPy with one
     `BackendWarning`, unless `require` (by default the environment variable BPTT_REQUIRE_BACKEND) forbids it.
 
     Raises:
@@ -140,31 +246,29 @@ def select(name: str = "auto", dtype: str = "float32", *, require: bool | None =
         raise InputError(f"dtype {dtype!r} is unknown: use one of {', '.join(DTYPES)}")
     if require is None:
         require = os.environ.get("BPTT_REQUIRE_BACKEND", "0") not in ("", "0")
-    asked = name
-    if name in ("auto", "cupy"):
-        obstacle = cupy_unavailable_reason()
-        if obstacle and name == "cupy":
+    library = name
+    if name in ("auto", CuPy.name):
+        problem = cupy_unavailable_reason()
+        if problem and name == CuPy.name:
             if require:
-                raise InputError(f"backend 'cupy' is required but {obstacle}")
-            warnings.warn(f"backend 'cupy' is not usable: {obstacle}; going on with numpy", BackendWarning, stacklevel=2)
-        name = "numpy" if obstacle else "cupy"
-    if name == "strict":
-        return _strict(dtype)
-    if name in ("torch", "jax"):
-        library = _import(name)
-        if name == "jax":
-            library.config.update("jax_enable_x64", True)  # token ids are int64; floats keep the type they are given
-    module = {"jax": "jax.numpy", "numpy": "numpy"}.get(name, f"array_api_compat.{name}")
-    return Backend(name, asked, importlib.import_module(module), None, dtype)
+                raise InputError(f"backend 'cupy' is required but {problem}")
+            errors.warn(f"backend 'cupy' is not usable: {problem}; going on with numpy", BackendWarning)
+        library = NumPy.name if problem else CuPy.name
+    return BACKENDS[library].open(name, dtype)
+
+
+def _select_again(name: str, dtype: str, requested: str) -> Backend:
+    """The backend that was pickled; NumPy, with a warning, on a machine without its GPU."""
+    return dataclasses.replace(select(name, dtype), requested=requested)
 
 
 def cupy_unavailable_reason() -> str:
-    """Why CuPy cannot be used here, with the remedy; empty where a CUDA device answers."""
+    """Why CuPy cannot be used on this machine, and the remedy; empty if it can."""
     try:
         import cupy
     except ImportError as error:
         if error.name == "cupy":
-            return f"CuPy is not installed (remedy: {CUDA})"
+            return f"CuPy is not installed (remedy: {INSTALL_CUPY})"
         return f"CuPy cannot be imported: {_reason(error.__cause__ or error)} (remedy: reinstall it)"  # CuPy frames the cause
     try:
         count = cupy.cuda.runtime.getDeviceCount()
@@ -175,20 +279,22 @@ def cupy_unavailable_reason() -> str:
     try:
         float((cupy.ones((2, 2)) @ cupy.ones((2, 2))).sum())  # loads the compiler and cuBLAS, which CuPy does late, and waits
     except Exception as error:
-        return f"CuPy cannot compute: {_reason(error)} (remedy: {CUDA}, with CUDA's libraries)"
+        return f"CuPy cannot compute: {_reason(error)} (remedy: {INSTALL_CUPY}, with CUDA's libraries)"
     return ""
 
 
-def use_device(number: int) -> None:
-    """Let CuPy use the CUDA device of that number, counted around where there are fewer, before anything is asked of one."""
-    with contextlib.suppress(Exception):  # whatever is in the way here is in the way of `select`, which says so
+def use_device(name: str, number: int) -> None:
+    """Choose the CUDA device, modulo their number, that a later `select` of this name finds; do nothing for other libraries."""
+    if name not in ("auto", CuPy.name):
+        return
+    with contextlib.suppress(Exception):  # the error that `select` reports
         import cupy
 
         cupy.cuda.Device(number % cupy.cuda.runtime.getDeviceCount()).use()
 
 
-def cuda() -> dict[str, str]:
-    """The CUDA device that CuPy uses, where one answers, and its versions."""
+def cuda_device_info() -> dict[str, str]:
+    """The name and memory of the CUDA device that CuPy uses, and the versions of CuPy and the driver."""
     import cupy
 
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
@@ -201,24 +307,5 @@ def cuda() -> dict[str, str]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what an exception says."""
+    """The first line of an exception's message."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise InputError(f"backend {name!r} needs a package that is not installed: pip install {name}") from None
-
-
-def _strict(dtype: str) -> Backend:
-    """array-api-strict on a pretended device, everything beyond the 2024.12 standard switched off."""
-    try:
-        import array_api_strict as xp
-    except ImportError:
-        raise InputError("backend 'strict' needs a package that is not installed: pip install array-api-strict") from None
-    xp.set_array_api_strict_flags(
-        api_version="2024.12", boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
-    )
-    return Backend("strict", "strict", xp, xp.Device("device1"), dtype)

@@ -3,6 +3,12 @@
 What a wrong input can cause is an `InputError`; its message is one line: what was given, what was expected, what to do.
 """
 
+import os
+import sys
+import warnings
+
+PACKAGE = os.path.dirname(__file__) + os.sep
+
 
 class InputError(ValueError):
     """Input that cannot be used.
@@ -86,3 +92,11 @@ class CheckpointWarning(UserWarning):
 
 class TrainingWarning(UserWarning):
     """A run that ended early, or a model that could not be saved where it should be."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Issue a warning at the line outside of bptt that led to it, however many functions of bptt lie between."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -79,7 +79,7 @@ def _check_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
         yield check(
             "gradient", against=differences, error=relative_error(found, central_differences(small, backend)), allowed=limit
         )
-    if (backend.name, backend.dtype, compiled) == ("numpy", "float64", ""):
+    if backend.is_host and backend.dtype == "float64" and not compiled:
         return  # it would be compared with itself
     large = make_case(cell, T=20, B=9, V=30, H=33)
     got = dict(zip(("loss", "gradient"), loss_and_grad(large, backend)))

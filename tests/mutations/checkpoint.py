@@ -167,7 +167,7 @@ MUTATIONS = [
     Mutation(
         "passed over in silence",
         "checkpoint.run_folder.read_checkpoint",
-        'warnings.warn(f"{problem}; {candidate.name} is used instead", CheckpointWarning, stacklevel=2)',
+        'errors.warn(f"{problem}; {candidate.name} is used instead", CheckpointWarning)',
         "pass",
         "test_run_folder.py::test_what_does_not_verify",
     ),

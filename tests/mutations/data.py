@@ -62,7 +62,7 @@ MUTATIONS = [
     Mutation(
         "a text put on a device that has no room for it",
         "data.batches.ids_on_device",
-        " or len(ids) * small.itemsize > backend.room():",
+        " or len(ids) * small.itemsize > backend.text_capacity():",
         ":",
         "test_update.py::test_a_text_that_fits_travels_once",
     ),

@@ -12,10 +12,10 @@ MUTATIONS = [
     ),
     Mutation(
         "a text that takes the whole device",
-        "backend.Backend.room",
+        "backend.CuPy.text_capacity",
         "int(free) // 4",
         "int(free)",
-        "test_backend.py::test_room",
+        "test_backend.py::test_a_text_may_take_a_quarter",
     ),
     Mutation(
         "links followed",
@@ -104,7 +104,7 @@ MUTATIONS = [
     Mutation(
         "texts written by twins that pack the weights for each character",
         "acceleration.sampling_kernels",
-        'if backend.name == "numpy":\n            dispatch.disable()\n',
+        "if backend.is_host:\n            dispatch.disable()\n",
         "",
         "test_acceleration.py::test_texts_are_written_without",
     ),

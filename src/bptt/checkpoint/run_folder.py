@@ -10,14 +10,13 @@ import json
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from bptt import files
+from bptt import errors, files
 from bptt.checkpoint import store
 from bptt.checkpoint.format import EVALUATION_FIELDS, MANIFEST, ROW_FIELDS, Checkpoint
 from bptt.errors import CheckpointError, CheckpointWarning, InputError, InvalidFile, SaveError
@@ -137,7 +136,7 @@ def read_checkpoint(path: Path, *, run: bool = False) -> tuple[Path, Checkpoint]
             problems.append(error)
             continue
         for problem in problems:
-            warnings.warn(f"{problem}; {candidate.name} is used instead", CheckpointWarning, stacklevel=2)
+            errors.warn(f"{problem}; {candidate.name} is used instead", CheckpointWarning)
         return candidate, found
     if problems:
         raise problems[0]

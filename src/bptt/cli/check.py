@@ -4,14 +4,14 @@ import json as json_
 
 from bptt import gradcheck
 from bptt.cli.console import complain, say
-from bptt.cli.parser import BackendName, Require, app
+from bptt.cli.parser import BackendFlag, RequireFlag, app
 from bptt.gradcheck import Check
 
 COLUMNS = "{:8} {:8} {:8} {:8} {:20} {:16} {:>13} {:>8} {}"
 
 
 @app.command
-def check(*, backend: BackendName = "auto", require_backend: Require = False, json: bool = False) -> int:  # noqa: D417
+def check(*, backend: BackendFlag = "auto", require_backend: RequireFlag = False, json: bool = False) -> int:  # noqa: D417
     """Check the gradients on this machine: of every cell, by finite differences, and against NumPy.
 
     Exit code 0 if all errors are as small as they should be, else 1. Compiled functions are checked, too, where they are used.

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bptt.cli.console import complain, printing, say, unwritten
-from bptt.cli.parser import BackendName, Dtype, Require, Text, app
+from bptt.cli.parser import BackendFlag, DtypeFlag, RequireFlag, Text, app
 from bptt.config import settings
 from bptt.data import corpus
 from bptt.display.text import printable
@@ -23,7 +23,7 @@ Json = Annotated[bool, Parameter(name="--json", help="Print a JSON object a line
 
 
 @app.command
-def sample(  # noqa: D417  # BackendName and the like bring their help
+def sample(  # noqa: D417  # BackendFlag and the like bring their help
     run: Path,
     /,
     *,
@@ -37,9 +37,9 @@ def sample(  # noqa: D417  # BackendName and the like bring their help
     length: int | None = None,
     stop: str | None = None,
     novel: bool = False,
-    backend: BackendName = "auto",
-    require_backend: Require = False,
-    dtype: Dtype = None,
+    backend: BackendFlag = "auto",
+    require_backend: RequireFlag = False,
+    dtype: DtypeFlag = None,
 ) -> int:
     """Write new texts with a saved model; a single one is shown while it is written.
 
@@ -92,9 +92,9 @@ def following(  # noqa: D417
     temperature: float = 1.0,
     unknown: Unknown = "error",
     as_json: Json = False,
-    backend: BackendName = "auto",
-    require_backend: Require = False,
-    dtype: Dtype = None,
+    backend: BackendFlag = "auto",
+    require_backend: RequireFlag = False,
+    dtype: DtypeFlag = None,
 ) -> int:
     r"""Show what may come next: characters, their probabilities and the nats of these, the most likely first.
 
@@ -133,9 +133,9 @@ def score(  # noqa: D417
     per_char: bool = False,
     unknown: Unknown = "error",
     as_json: Json = False,
-    backend: BackendName = "auto",
-    require_backend: Require = False,
-    dtype: Dtype = None,
+    backend: BackendFlag = "auto",
+    require_backend: RequireFlag = False,
+    dtype: DtypeFlag = None,
 ) -> int:
     """Show how likely lines are, each by itself: nats, nats per character, and the line.
 
@@ -181,9 +181,9 @@ def evaluate(  # noqa: D417
     text: Text,
     /,
     *,
-    backend: BackendName = "auto",
-    require_backend: Require = False,
-    dtype: Dtype = None,
+    backend: BackendFlag = "auto",
+    require_backend: RequireFlag = False,
+    dtype: DtypeFlag = None,
 ) -> int:
     """Measure how well a saved model predicts a text.
 

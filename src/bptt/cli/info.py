@@ -56,7 +56,7 @@ def cupy() -> dict[str, str]:
     obstacle = backends.cupy_unavailable_reason()
     if obstacle:
         return {"usable": "no", "why": obstacle}
-    return {"usable": "yes", **backends.cuda()}
+    return {"usable": "yes", **backends.cuda_device_info()}
 
 
 def twins() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The words of the command line: flags and their types, and what is said of words that it does not have."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args
 
 import cyclopts
 from cyclopts import (
@@ -16,8 +16,9 @@ from cyclopts import (
 )
 
 from bptt import __version__
+from bptt.backend import BackendName, DtypeName
 from bptt.config import toml
-from bptt.config.settings import Settings, closest_match, flag
+from bptt.config.settings import closest_match, flag
 
 
 def converted(kind: Any, tokens: Sequence[Token]) -> Any:
@@ -41,15 +42,11 @@ def refuse_flag(kind: Any, text: str | None) -> None:
         raise MistakenFlag(msg=text)
 
 
-if TYPE_CHECKING:
-    Name = str
-    Type = str
-else:  # the words that the settings take
-    Name, Type = (get_type_hints(Settings)[name] for name in ("backend", "dtype"))
-
-BackendName = Annotated[Name, Parameter(help="Array library; auto is CuPy where a CUDA device answers, else NumPy.")]
-Require = Annotated[bool, Parameter(help="Fail, rather than fall back to NumPy, where the backend cannot run.")]
-Dtype = Annotated[Type | None, Parameter(help="Floating-point type of the arithmetic; by default as the model was trained.")]
+BackendFlag = Annotated[BackendName, Parameter(help="Array library; auto is CuPy where a CUDA device answers, else NumPy.")]
+RequireFlag = Annotated[bool, Parameter(help="Fail, rather than fall back to NumPy, where the backend cannot run.")]
+DtypeFlag = Annotated[
+    DtypeName | None, Parameter(help="Floating-point type of the arithmetic; by default as the model was trained.")
+]
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
 
 given: dict[str, Any] = {}  # what was typed, and what stands in a file besides, the name of the text included

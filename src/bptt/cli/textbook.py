@@ -3,14 +3,14 @@
 from bptt import backend as backends
 from bptt import textbook
 from bptt.cli.console import printing
-from bptt.cli.parser import BackendName, Require, Text, app
+from bptt.cli.parser import BackendFlag, RequireFlag, Text, app
 from bptt.data import corpus, vocabulary
 from bptt.errors import InputError
 
 
 @app.command(name="textbook")
 def run_textbook(  # noqa: D417
-    *, data: Text = "dinosaurs", iterations: int = 35000, backend: BackendName = "numpy", require_backend: Require = False
+    *, data: Text = "dinosaurs", iterations: int = 35000, backend: BackendFlag = "numpy", require_backend: RequireFlag = False
 ) -> int:
     """Train as the course does, by the functions of bptt.textbook, and print what the course prints.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from bptt.backend import BackendName, DtypeName
 from bptt.errors import InputError
 from bptt.nn.optimizers import OptimizerName
 
@@ -22,11 +23,11 @@ class Settings:
     """Folder of the run, which must not exist yet; the command line's default is runs/NAME, then NAME-2 and so on."""
     from_: Path | None = None
     """A run or checkpoint whose weights and symbols to begin from, in a new run."""
-    backend: Literal["auto", "numpy", "cupy", "torch", "jax", "strict"] = "auto"
+    backend: BackendName = "auto"
     """Array library; auto is CuPy if it finds a CUDA device, else NumPy; strict is array-api-strict, for tests."""
     require_backend: bool = False
     """Fail, rather than fall back to NumPy, where the backend cannot run."""
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: DtypeName = "float32"
     """Floating-point type of weights and arithmetic."""
     cell: Literal["vanilla", "gru", "lstm"] = "gru"
     """Recurrent cell: tanh (vanilla), gated recurrent unit, or long short-term memory."""

@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 def ids_on_device(ids: HostArray, backend: Backend) -> Array | None:
     """The ids (N,) on the device for the length of a run; None for NumPy, and where they do not fit."""
     small = np.dtype(np.uint8 if ids.itemsize == 1 else np.int32)  # types in which every library can gather
-    if backend.name == "numpy" or len(ids) * small.itemsize > backend.room():
+    if backend.is_host or len(ids) * small.itemsize > backend.text_capacity():
         return None
     return backend.xp.concat([backend.put(piece, small.name) for piece in token_store.chunks(ids)])
 
@@ -70,7 +70,7 @@ def batch_reader(ids: HostArray, backend: Backend, on_device: Array | None = Non
         ramp, ones = template(window.steps, columns.shape[1])
         return Batch(*gather(ids, columns, ramp, ones, window.full), window)
 
-    if backend.name == "numpy":
+    if backend.is_host:
         return lambda window: batch(*near(window), window)
     there = ids_on_device(ids, backend) if on_device is None else on_device
     if there is not None:

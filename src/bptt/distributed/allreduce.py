@@ -25,17 +25,17 @@ class AllReduce(NamedTuple):
         """By what the numbers go."""
         if self.wire is not self.group.comm:
             return "NCCL"
-        return "MPI from the GPU" if self.direct else "MPI by way of pinned memory" if self.backend.name == "cupy" else "MPI"
+        return "MPI from the GPU" if self.direct else "MPI by way of pinned memory" if self.backend.is_gpu else "MPI"
 
 
 def connect(group: ProcessGroup, backend: Backend, length: int, wire: Any = None) -> AllReduce:
     """The way by a wire for arrays on the device; by default MPI's, for such if it says that it reads a GPU's memory."""
     mpi = wire is None
-    direct = not mpi or (group.cuda and backend.name == "cupy")
+    direct = not mpi or (group.cuda and backend.is_gpu)
     shape = group.size, -(-length // group.size)
 
     def zeros() -> Array:
-        return backend.xp.zeros(shape, dtype=backend.dtype) if direct else backend.exchanged(shape)
+        return backend.xp.zeros(shape, dtype=backend.dtype) if direct else backend.pinned_buffer(shape)
 
     rows = zeros(), zeros(), zeros()
     return AllReduce(group, backend, group.comm if mpi else wire, direct, direct and mpi, length, rows)
@@ -75,7 +75,7 @@ def refuse_nccl(group: ProcessGroup, backend: Backend) -> None:
     """Raise an InputError where NCCL cannot be used in this process."""
     if group.size == 1:
         return
-    if backend.name != "cupy":
+    if not backend.is_gpu:
         raise InputError(f"--nccl: the backend is {backend.name}, and NCCL needs a GPU for each process: give --nccl=false")
     from bptt.distributed import nccl as wires
 
@@ -96,7 +96,7 @@ def all_reduce(link: AllReduce, arrays: Sequence[Array], present: list[int]) -> 
         if link.direct:
             flat[begin:end] = array.reshape(-1)
         else:
-            link.backend.fetch(array, flat[begin:end])
+            link.backend.copy_to_host(array, flat[begin:end])
     _ready(link)
     link.wire.Alltoall(given, parts)
     (own,) = reduction.pairwise_sum(lambda number: (parts[number],) if number in present else None, link.group.size) or (
@@ -105,10 +105,10 @@ def all_reduce(link: AllReduce, arrays: Sequence[Array], present: list[int]) -> 
     _ready(link)
     link.wire.Allgather(own, found)
     whole = found.reshape(-1)[: link.length]
-    return link.backend.xp.asarray(whole, copy=True) if link.direct else link.backend.send(whole)
+    return link.backend.xp.asarray(whole, copy=True) if link.direct else link.backend.copy_to_device(whole)
 
 
 def _ready(link: AllReduce) -> None:
     """Let MPI find what the device has been asked for, of which it knows nothing."""
     if link.waits:
-        link.backend.synchronise()
+        link.backend.synchronize()

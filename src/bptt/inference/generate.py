@@ -93,7 +93,7 @@ def generate(
     """
     xp, criteria = backend.xp, request.criteria
     stops_early = criteria.newline is not None or len(criteria.stop) > 0
-    per_read = 1 if backend.name == "numpy" else SYNC_EVERY
+    per_read = 1 if backend.is_host else SYNC_EVERY
     sampler = Sampler(
         config, tree.tree_map(column_major, params), request.sampling, criteria._replace(stop=backend.put(criteria.stop))
     )

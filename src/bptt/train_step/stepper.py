@@ -79,7 +79,7 @@ def _grouping(task: TrainTask, state: TrainState) -> Grouping | None:
     """How several updates of a task are made at a time, from a state on; None where each is made alone."""
     if task.settings.recompute_every is not None or task.settings.micro_batches > 1:
         return None
-    if task.backend.name == "numpy":
+    if task.backend.is_host:
         return Grouping(functools.partial(run_group, task), functools.partial(fits_group, task), lambda step, group: None)
     record = acceleration.graph_recorder() if task.settings.graph and task.ids is not None else None
     if record is None:

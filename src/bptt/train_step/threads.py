@@ -47,9 +47,9 @@ def thread_pool(backend: Backend, processes: int = 1) -> Iterator[Executor | Non
 
     So many processes share the cores of this machine.
     """
-    count = max(1, workers() // processes) if backend.name == "numpy" else 1
+    count = max(1, workers() // processes) if backend.is_host else 1
     if count == 1:
-        with threadpool_limits(1, "blas") if processes > 1 and backend.name == "numpy" else contextlib.nullcontext():
+        with threadpool_limits(1, "blas") if processes > 1 and backend.is_host else contextlib.nullcontext():
             yield None
     else:
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(count, initializer=partial(np.seterr, all="ignore")) as executor:

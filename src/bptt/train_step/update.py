@@ -76,7 +76,7 @@ def update(
     theta, memory, norm = apply_optimizer(task.settings, state.theta, state.memory, d, rate)
     xp = namespace(theta)
     alive = state.alive & xp.isfinite(loss) & xp.isfinite(norm)
-    if task.backend.name != "numpy" or not alive:  # on a host a look costs less than a copy of all parameters
+    if not task.backend.is_host or not alive:  # on a host a look costs less than a copy of all parameters
         theta = xp.where(alive, theta, state.theta)
     trace = StepMetrics(state.position, state.states, loss, norm, rate, window.targets)
     return TrainState(state.step + 1, after, theta, memory, states, alive), trace
@@ -203,9 +203,9 @@ def _of_batch(
     """Loss, gradient and states of a batch; of its share of `count` targets, where these are more."""
     given = theta, task.config, batch.x, batch.y, batch.mask, start, keep, count
     every = task.settings.recompute_every
-    if task.backend.name == "numpy":
+    if task.backend.is_host:
         return threads.loss_and_grad(executor, *given, batch.window.lengths, every)
-    on_gpu = task.backend.name == "cupy"  # where one column takes as long as many do
+    on_gpu = task.backend.is_gpu  # where one column takes as long as many do
     lengths = None if on_gpu else batch.window.lengths.tolist()
     return segments.loss_and_grad(*given, lengths=lengths, every=every)
 

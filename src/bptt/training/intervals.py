@@ -40,7 +40,7 @@ def updates_until_due(task: TrainTask, step: int, first: int) -> int:
 
 def max_unread_updates(task: TrainTask) -> int:
     """How many updates there may be from one look at their numbers to the next."""
-    return SYNC_EVERY * GPU_FACTOR if task.backend.name == "cupy" else SYNC_EVERY
+    return SYNC_EVERY * GPU_FACTOR if task.backend.is_gpu else SYNC_EVERY
 
 
 def out_of_patience(task: TrainTask, step: int, waited: int) -> str:

@@ -61,8 +61,8 @@ def setup_all(group: ProcessGroup, settings: Settings, prepare: Callable[[], Pre
     """
 
     def here() -> Prepared:
-        if group.size > 1 and settings.backend in ("auto", "cupy"):
-            backends.use_device(group.local)
+        if group.size > 1:
+            backends.use_device(settings.backend, group.local)
         ready = prepare()
         if ready.task.settings.nccl:
             allreduce.refuse_nccl(group, ready.task.backend)
@@ -83,7 +83,7 @@ def setup_all(group: ProcessGroup, settings: Settings, prepare: Callable[[], Pre
         "compiled": acceleration.compiled_by(task.backend),
         "step": str(ready.now.state.step),
         "best": str((ready.now.progress.best, ready.now.progress.waited)),  # which decide when all end
-        "an MPI that reads a GPU's memory:": str(group.cuda and task.backend.name == "cupy"),
+        "an MPI that reads a GPU's memory:": str(group.cuda and task.backend.is_gpu),
         "weights": str(process_group.checksum(task.backend.get(ready.now.state.theta))),
     }
     process_group.assert_same(group, facts)

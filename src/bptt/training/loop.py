@@ -6,13 +6,13 @@ import math
 import os
 import tempfile
 import time
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bptt import errors
 from bptt.backend import HostArray
 from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint import run_folder, store
@@ -266,5 +266,5 @@ def _draw_curve(run: RunContext, now: LoopState, figure: "Figure | None") -> "Fi
             clip = run.task.settings.clip_norm or None
             return plots.save_curve(list(now.progress.history), run.folder / run_folder.CURVE, title, clip, figure)
         except Exception as error:  # a picture ends nothing
-            warnings.warn(f"{run.folder / run_folder.CURVE} could not be drawn: {error}", TrainingWarning, stacklevel=2)
+            errors.warn(f"{run.folder / run_folder.CURVE} could not be drawn: {error}", TrainingWarning)
     return None

@@ -30,7 +30,7 @@ def update_numbers(task: TrainTask) -> float:
     """The floating-point numbers that are alive at the worst moment of an update, as the first batches tell."""
     parameters = tree.num_elements(model.shapes(task.config))
     first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), SAMPLED_BATCHES)
-    workers = max(1, threads.workers() // task.group.neighbours) if task.backend.name == "numpy" else 1
+    workers = max(1, threads.workers() // task.group.neighbours) if task.backend.is_host else 1
     return _linked(task) + max(15 * parameters, *(_in_update(task, window, parameters, workers) for _, window in first))
 
 
@@ -58,9 +58,9 @@ def _in_update(task: TrainTask, window: Window, parameters: int, workers: int) -
         gathered = 3 * width * _states(task.config) * (task.group.size > 1)  # when no update is computed
         return max(gathered, *each) + halves + exchanged + whole
     steps = window.lengths
-    if task.backend.name == "cupy":  # all columns are computed to the end
+    if task.backend.is_gpu:  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)
-    columns = threads.split_columns(task.config, steps) if task.backend.name == "numpy" else [slice(None)]
+    columns = threads.split_columns(task.config, steps) if task.backend.is_host else [slice(None)]
     parts = sorted((_in_part(task, steps[own].tolist(), window.steps, parameters) for own in columns), reverse=True)
     gradients = (2 if len(parts) == 1 else 4) * parameters  # what is added, and the sum
     return 5 * parameters + gradients + sum(parts[:workers]) + whole
@@ -97,7 +97,7 @@ def needed_bytes(task: TrainTask, *, plotting: bool) -> float:
 
 def refuse_too_large(task: TrainTask) -> None:
     """Raise OutOfMemory for a run that this machine has no memory for, before the system kills the process for it."""
-    if task.backend.name != "cupy" and task.group.neighbours * needed_bytes(task, plotting=False) > system.physical_memory():
+    if not task.backend.is_gpu and task.group.neighbours * needed_bytes(task, plotting=False) > system.physical_memory():
         raise OutOfMemory(out_of_memory_message(task))
 
 
@@ -110,6 +110,6 @@ def out_of_memory_message(task: TrainTask) -> str:
     lower = "choose fewer units or layers" if weights else "choose a smaller --batch or --length, or fewer --hidden"
     lower += "" if weights or task.settings.recompute_every else ", or --recompute-every sqrt"
     batch = "" if weights else f" at --batch {plan.batch} --length {plan.length}"
-    has = "" if task.backend.name == "cupy" else f", this machine has {system.physical_memory() / 1e9:,.1f} GB"
+    has = "" if task.backend.is_gpu else f", this machine has {system.physical_memory() / 1e9:,.1f} GB"
     each = f" in each of {task.group.neighbours} processes" if task.group.neighbours > 1 else ""
     return f"out of memory: {size}{batch} need about {needed_bytes(task, plotting=False) / 1e9:,.1f} GB{each}{has}: {lower}"

@@ -1,6 +1,5 @@
 """What a run goes on from: the newest checkpoint in its own folder, which is tidied up, or a lone one in a new run."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
         try:
             store.read(place / run_folder.CHECKPOINTS / run_folder.checkpoint_name(now.best[0]))
         except errors.CheckpointError as problem:
-            warnings.warn(f"{problem}; the best from here on takes its place", errors.CheckpointWarning, stacklevel=6)
+            errors.warn(f"{problem}; the best from here on takes its place", errors.CheckpointWarning)
             now = now._replace(best=None, waited=0)
     return saved._replace(progress=now)
 

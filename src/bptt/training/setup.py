@@ -1,7 +1,6 @@
 """What a run needs before its first update: a text made ready, a plan, a model; from the start, or as a checkpoint has it."""
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,7 +110,7 @@ def _warn_if_micro_batches_changed(before: int, task: TrainTask) -> None:
         had = f"had {before} parts" if before > 1 else "were whole"
         changed = f"batches {had} before and have {count} parts for {task.group.size} processes"
         words = f"{changed}: the numbers will be the same but for rounding, not bit for bit"
-        warnings.warn(words, errors.KernelWarning, stacklevel=6)
+        errors.warn(words, errors.KernelWarning)
 
 
 def _backend(settings: Settings) -> Backend:
@@ -127,7 +126,7 @@ def _task(
     """The task, the ids of its text on the device if they fit; each process has a share of a batch, or several."""
     if settings.patience is not None and not data.held_out:
         words = f"--patience {settings.patience} waits for nothing: no part of the text is held out"
-        warnings.warn(words, TrainingWarning, stacklevel=9)
+        errors.warn(words, TrainingWarning)
     settings = dataclasses.replace(settings, micro_batches=reduction.round_up(settings.micro_batches, group.size))
     ids = batches.ids_on_device(data.training.ids, backend)
     return TrainTask(config, backend, data, settings, plan, batches.batch_reader(data.training.ids, backend, ids), ids, group)
@@ -144,7 +143,7 @@ def _record(task: TrainTask) -> dict[str, Any]:
         "targets": count_targets(data.training) + count_targets(data.held_out),
         "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in told.items()},
         "plan": task.plan._asdict(),
-        "backend": {"asked": task.backend.asked, "ran": task.backend.name},
+        "backend": {"asked": task.backend.requested, "ran": task.backend.name},
         "compiled": acceleration.compiled_by(task.backend),
     }
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import traceback
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -191,7 +190,7 @@ def _try_save(run: RunContext, now: LoopState) -> LoopState:
 def _fail(run: RunContext, error: BaseException) -> NoReturn:
     """Raise what a run ends with, after the news of how to go on."""
     if run.folder and run_folder.has_saved(run.folder) and not isinstance(error, KeyboardInterrupt):
-        warnings.warn(messages.failure_message(error, run.task, run.folder), TrainingWarning, stacklevel=4)
+        errors.warn(messages.failure_message(error, run.task, run.folder), TrainingWarning)
     if isinstance(error, MemoryError):
         raise errors.OutOfMemory(memory_estimate.out_of_memory_message(run.task)) from error
     if isinstance(error, KeyboardInterrupt) and run.folder:
@@ -212,9 +211,9 @@ def _finish(run: RunContext, now: LoopState, trained: LanguageModel | None) -> L
         elsewhere = loop.save_elsewhere(run, now)
         problem = f"{error}; " + (f"where the run stands is saved in {elsewhere} instead" if elsewhere else "it is not saved")
         trained.record["unsaved"] = problem
-        warnings.warn(problem, TrainingWarning, stacklevel=4)
+        errors.warn(problem, TrainingWarning)
     elif isinstance(error, Diverged):
-        warnings.warn(messages.diverged_message(error, trained, run.folder), TrainingWarning, stacklevel=4)
+        errors.warn(messages.diverged_message(error, trained, run.folder), TrainingWarning)
     return trained
 
 
