@@ -1,10 +1,13 @@
 """The public API as its users see it: signatures, help(), Tab completion, type checkers, editors, and copies of a model."""
 
 import ast
+import copy
 import dataclasses
 import inspect
 import json
+import multiprocessing
 import os
+import pickle
 import pydoc
 import re
 import rlcompleter
@@ -15,13 +18,18 @@ from pathlib import Path
 from types import NoneType
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 
 import bptt
-from bptt import errors
+from bptt import LanguageModel, errors
+from bptt.backend import CuPy, select
 from bptt.config.settings import SETTING_NAMES, Settings
+from bptt.data.vocabulary import characters
+from bptt.nn import model, tree
 from bptt.training import api
 
+ROOT = Path(__file__).parents[1]  # the checkout, or the source distribution
 NAMES = ["anna", "bob", "carol", "dave", "eve"] * 4
 BESIDE_SETTINGS = ["text", "report", "config", "resume", "changed_text"]
 METHODS = ["evaluate", "export", "next", "sample", "save", "score", "scores", "stream", "to_checkpoint"]
@@ -136,6 +144,30 @@ def test_unknown_name_is_an_attribute_error_with_the_nearest_name():
     assert "Did you mean: 'train'?" in done.stderr
 
 
+def private(page):
+    """What a page uses of bptt that is not public: imports, bptt.NAME, and in Python code model.NAME."""
+    code = "\n".join(re.findall(r"(?ms)^```python\n(.*?)^```", page))
+    imported = {name for name in re.findall(r"(?m)(?:^|\s)(?:from|import) (bptt[\w.]*)", page) if name != "bptt"}
+    named = set(re.findall(r"\bbptt\.([A-Za-z_]\w*)", page)) - {"toml", "nn", "textbook"} - set(bptt.__all__)
+    methods = {name for name in re.findall(r"\bmodel\.(\w+)\(", code) if not hasattr(LanguageModel, name)}
+    return imported | named | methods
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/clusters.md", "docs/scaling.md", "docs/speed.md"])
+def test_pages_for_users_name_public_names_only(page):
+    assert private((ROOT / page).read_text("utf-8")) == set()
+
+
+def test_private_names_in_a_page_are_found():
+    assert private("```python\nfrom bptt.inference import generate\nmodel.unsample(3)\n```") == {
+        "bptt.inference",
+        "inference",
+        "unsample",
+    }
+    assert private("`to_onnx` of `bptt.export.onnx`") == {"export"}
+    assert private("```python\nimport bptt\nbptt.load('run')\nmodel.sample(3)\n```\nin `bptt.toml`") == set()
+
+
 # help() and Tab completion
 
 
@@ -168,8 +200,8 @@ def test_tab_completes_the_public_names():
 
 
 def test_tab_completes_the_methods_of_a_model():
-    model = bptt.train(NAMES, **SMALL)
-    assert set(METHODS) <= {word.removeprefix("model.") for word in completions("model.", model=model)}
+    trained = bptt.train(NAMES, **SMALL)
+    assert set(METHODS) <= {word.removeprefix("trained.") for word in completions("trained.", trained=trained)}
 
 
 def test_jedi_sees_every_setting_and_method():
@@ -179,9 +211,99 @@ def test_jedi_sees_every_setting_and_method():
     signature = jedi.Script("import bptt\nbptt.train(").get_signatures()[0]
     assert [parameter.name for parameter in signature.params] == [*BESIDE_SETTINGS, *SETTING_NAMES]
     assert [word.name for word in jedi.Script("import bptt\nbptt.train(hid").complete()] == ["hidden="]
-    for model in ("bptt.train('names.txt')", "bptt.load('run')", "bptt.from_torch('file')"):
-        methods = {word.name for word in jedi.Script(f"import bptt\nmodel = {model}\nmodel.").complete()}
-        assert set(METHODS) <= methods, model
+    for call in ("bptt.train('names.txt')", "bptt.load('run')", "bptt.from_torch('file')"):
+        methods = {word.name for word in jedi.Script(f"import bptt\nmodel = {call}\nmodel.").complete()}
+        assert set(METHODS) <= methods, call
+
+
+# Copies of a model
+
+
+def random_model(backend, cell="gru", mode="lines"):
+    vocabulary = characters("abcde\n")
+    config = model.Config(cell, len(vocabulary), 6, 2)
+    params = tree.tree_map(lambda a: backend.put(2 * a), model.init(config, np.random.default_rng(0)))
+    return LanguageModel(config, vocabulary, mode, params, backend, {"text": "names", "plan": {"steps": 3}})
+
+
+@pytest.fixture(params=["pickle", "copy", "deepcopy"])
+def duplicate(request):
+    """A way to copy a model."""
+    return {"pickle": lambda value: pickle.loads(pickle.dumps(value)), "copy": copy.copy, "deepcopy": copy.deepcopy}[
+        request.param
+    ]
+
+
+@pytest.mark.parametrize("cell", get_args(model.CellName))
+def test_copy_of_a_model_gives_the_same_numbers(duplicate, lab, cell):
+    original = random_model(lab.backend, cell)
+    same = duplicate(original)
+    for name in ("config", "vocabulary", "mode", "record"):
+        assert getattr(same, name) == getattr(original, name)
+    assert str(same.backend) == str(original.backend)
+    pairs = zip(tree.named_leaves(same.params), tree.named_leaves(original.params), strict=True)
+    for (name, array), (original_name, original_array) in pairs:
+        assert name == original_name
+        assert type(array) is type(original_array)
+        assert lab.backend.get(array).tobytes() == lab.backend.get(original_array).tobytes()
+    assert same.sample(3, seed=1) == original.sample(3, seed=1)
+    assert same.score("abba") == original.score("abba")
+
+
+def test_deep_copy_shares_nothing():
+    original = random_model(select("numpy"))
+    same = copy.deepcopy(original)
+    same.record["plan"]["steps"] = 4
+    same.params.Wya[...] = 0
+    assert original.record["plan"]["steps"] == 3
+    assert np.all(original.params.Wya)
+
+
+def test_model_pickled_with_a_gpu_is_unpickled_without_one(monkeypatch):
+    monkeypatch.setattr("bptt.backend.cupy_unavailable_reason", lambda: "it is not here")
+    monkeypatch.setattr(CuPy, "get", lambda self, array: np.array(array))
+    original = random_model(CuPy("auto", np, None, "float32"))
+    with pytest.warns(bptt.BackendWarning, match="it is not here"):
+        same = pickle.loads(pickle.dumps(original))
+    assert same.backend.name == "numpy"
+    assert same.score("abba") == random_model(select("numpy")).score("abba")
+
+
+def test_pickled_backend_keeps_what_was_requested(duplicate, monkeypatch):
+    monkeypatch.setattr("bptt.backend.cupy_unavailable_reason", lambda: "it is not here")
+    with pytest.warns(bptt.BackendWarning):
+        fallen_back = select("cupy")
+    assert str(duplicate(fallen_back)) == str(fallen_back) == "numpy float32 (cupy was asked for)"
+    assert str(duplicate(select("auto", "float64"))) == "numpy float64"
+
+
+def test_methods_of_a_model_run_in_a_pool_of_processes():
+    original = random_model(select("numpy"))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(original.score, ["abba", "bead"]) == [original.score("abba"), original.score("bead")]
+        assert pool.apply(original.sample, (3,), {"seed": 1}) == original.sample(3, seed=1)
+        with pytest.raises(bptt.InputError, match="not in the vocabulary"):
+            pool.apply(original.score, ("xyz",))
+
+
+def test_methods_of_a_model_run_in_joblib():
+    joblib = pytest.importorskip("joblib", reason="joblib is not installed (the test group brings it)")
+    original = random_model(select("numpy"))
+    with joblib.parallel_config("loky", n_jobs=2):
+        samples = joblib.Parallel()(joblib.delayed(original.sample)(3, seed=seed) for seed in range(2))
+    assert samples == [original.sample(3, seed=seed) for seed in range(2)]
+
+
+def test_train_can_be_sent_to_another_process():
+    assert pickle.loads(pickle.dumps(bptt.train)) is bptt.train
+
+
+@pytest.mark.parametrize("name", [name for name in bptt.__all__ if isinstance(getattr(errors, name, None), type)])
+def test_exception_survives_pickling(name):
+    """Or a pool of processes would wait forever for the result of a call that raised it."""
+    error = getattr(bptt, name)("one line")
+    same = pickle.loads(pickle.dumps(error))
+    assert (type(same), str(same)) == (type(error), str(error))
 
 
 # Type checkers
@@ -221,6 +343,8 @@ def program():
         bptt.train("names.txt", hidden="128")
         bptt.train("names.txt", 128)
         bptt.train(hidden=64).hidden
+        bptt.load("run", backend="numpie")
+        bptt.load("run", dtype="float16")
         bptt.nothing
         model.simple()
         model.export("pdf", "page.pdf")

@@ -1,1 +1,1 @@
-"""Data parallel training: the processes that train one model, and the all-reduce of their gradients."""
+"""Several processes that train one model: who they are, and how they add up their gradients."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bptt import backend as backends
-from bptt.backend import Backend
+from bptt.backend import Backend, BackendName, DtypeName
 from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import settings
@@ -206,6 +206,10 @@ class LanguageModel:
         weights = {name: self.backend.get(array) for name, array in tree.named_leaves(self.params)}
         return Checkpoint(self.config, self.mode, self.vocabulary, self.record, weights)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the weights as arrays of the host, so that a model of a GPU can be unpickled without one."""
+        return model_from_checkpoint, (self.to_checkpoint(), self.backend)
+
     def __repr__(self) -> str:
         """What it is, in one line."""
         c = self.config
@@ -220,8 +224,8 @@ class LanguageModel:
 def load(
     folder: str | os.PathLike[str],
     *,
-    backend: str = "auto",
-    dtype: str | None = None,
+    backend: BackendName = "auto",
+    dtype: DtypeName | None = None,
     require_backend: bool | None = None,
 ) -> LanguageModel:
     """The model in a folder, on a backend of choice; dtype by default as it was trained.

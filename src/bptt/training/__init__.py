@@ -1,1 +1,1 @@
-"""One run: set up, train, evaluate, save, resume."""
+"""The machinery around the maths: training, evaluation, sampling, saving."""

@@ -1,4 +1,4 @@
-"""Kernels for NumPy arrays, compiled by Numba when they are first called, and then kept on disk."""
+"""The twins on a CPU, compiled by Numba when they are first called, and then kept on disk."""
 
 import functools
 import math
