@@ -85,7 +85,7 @@ def wrong(text: str) -> list[str]:
             named = [word for word in span.split() if re.fullmatch(FILE, word) and "NAME" not in word]
             named += [span] if re.fullmatch(r"(src|tests|examples|docs|bench)(/\w+)*", span) else []
             found += [name for name in named if place(name) is None]
-    for name, file in re.findall(rf"`(\w+)` in\s`({FILE})`", prose):
+    for name, file in re.findall(rf"`(\w+)` (?:in|of)\s`({FILE})`", prose):
         path = place(file)
         found += [f"{name} in {file}"] if path is None or name not in defined(path) else []
     for line in indented:
