@@ -82,14 +82,14 @@ def sessions(run):
 # What is said
 
 
-def test_a_run_says_what_compiled_its_twins(tmp_path, pretended):
+def test_a_run_reports_what_compiled_its_kernels(tmp_path, pretended):
     trained, said = train(out=tmp_path / "run")
     assert ", numpy float32, compiled by numba 9\n" in said
     assert trained.record["compiled"] == sessions(tmp_path / "run")[0]["compiled"] == "numba 9"
     assert str(trained.backend) == "numpy float32"
 
 
-def test_a_run_says_which_loops_go_step_by_step(pretended, monkeypatch):
+def test_a_run_reports_loops_that_launch_a_kernel_per_step(pretended, monkeypatch):
     monkeypatch.setattr(acceleration, "single_launch", lambda cell, hidden, batch, size: (cell, size) != ("gru", 8))
     assert ", compiled by numba 9\n" in train()[1]
     assert (
@@ -98,7 +98,7 @@ def test_a_run_says_which_loops_go_step_by_step(pretended, monkeypatch):
     )
 
 
-def test_what_has_to_fit_on_the_chip_is_a_part_of_a_batch(pretended, monkeypatch):
+def test_a_micro_batch_not_the_whole_batch_must_fit_on_the_chip(pretended, monkeypatch):
     monkeypatch.setattr(acceleration, "single_launch", lambda cell, hidden, batch, size: batch <= 3)
     words = "which takes a kernel for each step"
     assert words in train(batch=6)[1]
@@ -106,7 +106,7 @@ def test_what_has_to_fit_on_the_chip_is_a_part_of_a_batch(pretended, monkeypatch
     assert words in train(batch=7, micro_batches=2)[1]
 
 
-def test_where_twins_fail_in_one_process_none_uses_them(monkeypatch):
+def test_kernels_that_fail_in_one_process_are_used_by_none(monkeypatch):
     """A process alone without them would round in another way than the others."""
     given_up, config, here = [], model.Config("gru", 3, 4), backends.select("numpy")
     monkeypatch.setattr(acceleration, "compiled_by", lambda backend: "numba 9")
@@ -129,14 +129,14 @@ def test_where_twins_fail_in_one_process_none_uses_them(monkeypatch):
     assert given_up == [("numpy", "MemoryError: on this one")] * 3
 
 
-def test_a_run_without_twins_says_nothing(tmp_path, pretended):
+def test_a_run_without_kernels_does_not_mention_them(tmp_path, pretended):
     pretended("")
     trained, said = train(out=tmp_path / "run")
     assert "compiled" not in said
     assert trained.record["compiled"] == sessions(tmp_path / "run")[0]["compiled"] == ""
 
 
-def test_the_first_run_says_what_it_waits_for(pretended, monkeypatch):
+def test_the_first_run_says_that_it_waits_for_the_compiler(pretended, monkeypatch):
     assert "wait" not in train()[1]
     monkeypatch.setattr(acceleration, "cache_is_empty", lambda: True)
     assert "\nwait   for the compiler, in the first run on this processor\n" in train()[1]
@@ -145,7 +145,7 @@ def test_the_first_run_says_what_it_waits_for(pretended, monkeypatch):
     assert "wait" not in train()[1]
 
 
-def test_where_a_twin_cannot_the_function_does(monkeypatch, rng):
+def test_the_pure_function_runs_where_a_kernel_is_not_implemented(monkeypatch, rng):
     z, Waa, a0 = rng.normal(size=(3, 2, 4)), rng.normal(size=(4, 4)), rng.normal(size=(2, 4))
     asked = []
     accelerated.use_only(monkeypatch, {vanilla.recurrence: lambda *given: asked.append(given) or NotImplemented})
@@ -153,7 +153,7 @@ def test_where_a_twin_cannot_the_function_does(monkeypatch, rng):
     assert len(asked) == 1
 
 
-def test_other_backends_have_no_twins(monkeypatch, pretended):
+def test_other_backends_have_no_kernels(monkeypatch, pretended):
     strict = backends.select("strict")
     assert acceleration.compiled_by(strict) == ""
     assert acceleration.compiled_by(backends.select("numpy")) == "numba 9"
@@ -177,7 +177,7 @@ def test_other_backends_have_no_twins(monkeypatch, pretended):
         ("", "numba 9", "without compiled kernels before and goes on with"),
     ],
 )
-def test_a_run_that_goes_on_in_another_way_warns(tmp_path, pretended, before, after, words):
+def test_resuming_with_other_kernels_warns(tmp_path, pretended, before, after, words):
     pretended(before)
     train(out=tmp_path / "run", stop_after=4)
     pretended(after)
@@ -187,13 +187,13 @@ def test_a_run_that_goes_on_in_another_way_warns(tmp_path, pretended, before, af
     go_on(tmp_path / "run")  # no warning: as the session before
 
 
-def test_a_run_that_goes_on_on_another_backend_does_not_warn(tmp_path, pretended):
+def test_resuming_on_another_backend_does_not_warn(tmp_path, pretended):
     train(out=tmp_path / "run", stop_after=4, backend="strict")
     assert go_on(tmp_path / "run", backend="numpy").record["compiled"] == "numba 9"
 
 
 @pytest.mark.parametrize("record", [{}, {"compiled": 3, "backend": 5}, {"compiled": [], "backend": {"ran": ["numpy"]}}])
-def test_a_record_that_says_nothing_of_twins_is_not_compared(pretended, record):
+def test_a_record_without_kernels_is_not_compared(pretended, record):
     acceleration.warn_if_changed(record, backends.select("numpy"))
 
 
@@ -201,7 +201,7 @@ def test_a_record_that_says_nothing_of_twins_is_not_compared(pretended, record):
 @CELLS
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("mode", "text"), [("lines", TEXT), ("stream", PROSE)])
-def test_a_run_in_sessions_ends_in_the_bits_of_one_in_one_go(tmp_path, cell, dtype, mode, text):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cell, dtype, mode, text):
     flags = {"cell": cell, "dtype": dtype, "mode": mode}
     whole, said = train(text, out=tmp_path / "whole", **flags)
     assert ", compiled by numba " in said
@@ -213,7 +213,7 @@ def test_a_run_in_sessions_ends_in_the_bits_of_one_in_one_go(tmp_path, cell, dty
 
 @REAL
 @CELLS
-def test_a_run_is_the_same_without_twins_but_for_rounding(monkeypatch, cell):
+def test_a_run_without_kernels_is_equal_up_to_rounding(monkeypatch, cell):
     compiled, _ = train(cell=cell, dtype="float64")
     monkeypatch.setenv("BPTT_KERNELS", "0")
     pure, said = train(cell=cell, dtype="float64")
@@ -227,7 +227,7 @@ def test_a_run_is_the_same_without_twins_but_for_rounding(monkeypatch, cell):
 
 
 @REAL
-def test_after_a_run_everything_is_as_before(monkeypatch):
+def test_a_run_leaves_kernels_disabled_as_before(monkeypatch):
     seen = []
     monkeypatch.setattr(system, "keep_freed_memory", lambda: seen.append(acceleration.compiled_by()))
     train()
@@ -244,7 +244,7 @@ def test_after_a_run_everything_is_as_before(monkeypatch):
 
 @REAL
 @CELLS
-def test_the_rehearsal_compiles_all_that_a_run_calls(monkeypatch, cell):
+def test_the_warm_up_compiles_every_kernel_that_a_run_calls(monkeypatch, cell):
     from bptt.kernels import cpu
     from bptt.kernels.cpu import cells, gemm
 
@@ -260,7 +260,7 @@ def test_the_rehearsal_compiles_all_that_a_run_calls(monkeypatch, cell):
 
 
 @REAL
-def test_twins_that_fail_are_left_out(monkeypatch):
+def test_kernels_that_fail_are_not_used(monkeypatch):
     def fails(*_):
         raise RuntimeError("no pointers any more")
 
@@ -289,7 +289,7 @@ def test_twins_that_fail_are_left_out(monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["0", ""])
-def test_switched_off(monkeypatch, value):
+def test_the_environment_can_switch_kernels_off(monkeypatch, value):
     monkeypatch.setenv("BPTT_KERNELS", value)
     assert acceleration.enable() == acceleration.compiled_by() == ""
     assert acceleration.unavailable_reason() == "BPTT_KERNELS=0 switches them off"
@@ -304,13 +304,13 @@ def test_switched_off(monkeypatch, value):
         ("raise OSError('no LLVM')", "Numba cannot be used: OSError: no LLVM (remedy: another version of it)"),
     ],
 )
-def test_no_numba_or_half_of_one(tmp_path, source, reason):
+def test_a_missing_or_broken_numba_is_reported(tmp_path, source, reason):
     (tmp_path / "numba.py").write_text(source)
     assert told(PYTHONPATH=str(tmp_path)) == ("", reason)
 
 
 @REAL
-def test_numba_that_compiles_nothing():
+def test_a_numba_with_its_compiler_disabled_is_reported():
     assert told(NUMBA_DISABLE_JIT="1") == ("", "Numba cannot be imported: NUMBA_DISABLE_JIT is set (remedy: upgrade it)")
 
 
@@ -321,7 +321,7 @@ def told(**env):
     return tuple(done.stdout.splitlines())
 
 
-def test_only_training_loads_them(tmp_path):
+def test_only_training_imports_numba(tmp_path):
     train(steps=2)[0].save(tmp_path / "model")
     for command in ("sample", "score", "evaluate", "next"):
         words = [command, str(tmp_path / "model"), *{"score": ["-"], "evaluate": ["-"], "next": ["a"]}.get(command, [])]
@@ -330,7 +330,7 @@ def test_only_training_loads_them(tmp_path):
         assert done.stdout.endswith("\nFalse\n"), done.stderr
 
 
-def test_texts_are_written_without_those_of_a_cpu(monkeypatch):
+def test_sampling_uses_no_cpu_kernels(monkeypatch):
     def never(*_):
         pytest.fail("a twin that packs its weights for each character")
 

@@ -41,7 +41,7 @@ def theta(trained):
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_run_is_that_of_numpy(there, cell, dtype, text):
+def test_training_on_a_gpu_equals_training_with_numpy(there, cell, dtype, text):
     flags = {"cell": cell, "dtype": dtype, "layers": 2, "dropout": 0.2, "length": 20}
     np.testing.assert_allclose(
         theta(train(text, there, **flags)), theta(train(text, "numpy", **flags)), rtol=0, atol=TOLERANCES[dtype]
@@ -49,7 +49,7 @@ def test_a_run_is_that_of_numpy(there, cell, dtype, text):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_two_runs_are_the_same_bits(there, cell):
+def test_two_runs_are_equal_bit_for_bit(there, cell):
     first, second = (theta(train(NAMES, there, cell=cell, steps=12)) for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
@@ -67,7 +67,7 @@ def test_a_run_resumes_on_the_other_device(there, back, tmp_path):
 @pytest.mark.parametrize(
     ("text", "how"), [(NAMES, {}), (PROSE, {"temperature": 0.7, "top_k": 5, "top_p": 0.9}), (PROSE, {})], ids=range(3)
 )
-def test_a_model_opens_and_writes_the_same_texts_on_the_other_device(there, text, how, tmp_path):
+def test_a_model_samples_the_same_texts_on_the_other_device(there, text, how, tmp_path):
     trained = train(text, there, dtype="float64", out=tmp_path / "run", steps=12)
     here, away = (bptt.load(tmp_path / "run", backend=name) for name in ("numpy", there))
     given = {"seed": 3, "length": 40, **how}  # a stream is written in several goes, from the second one on as a recording
@@ -78,7 +78,7 @@ def test_a_model_opens_and_writes_the_same_texts_on_the_other_device(there, text
 
 
 @pytest.mark.gpu
-def test_a_device_without_room_is_told_of_in_words(tmp_path):
+def test_a_device_without_free_memory_gives_a_clear_error(tmp_path):
     import cupy
 
     pool = cupy.get_default_memory_pool()
@@ -95,7 +95,7 @@ def test_a_device_without_room_is_told_of_in_words(tmp_path):
 @pytest.mark.parametrize("twins", ["1", "0"], ids=["twins", "pure"])
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("cell", CELLS)
-def test_updates_that_are_not_recorded_are_those_of_numpy(cell, dtype, twins, monkeypatch):
+def test_updates_without_a_cuda_graph_equal_those_of_numpy(cell, dtype, twins, monkeypatch):
     monkeypatch.setenv("BPTT_KERNELS", twins)
     flags = {"cell": cell, "dtype": dtype, "layers": 2, "dropout": 0.2, "length": 20, "graph": False}
     trained = train(PROSE, "cupy", **flags)
@@ -106,7 +106,7 @@ def test_updates_that_are_not_recorded_are_those_of_numpy(cell, dtype, twins, mo
 @pytest.mark.gpu
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_recorded_updates_give_the_losses_of_those_asked_for_one_by_one(cell, text, tmp_path, monkeypatch):
+def test_captured_updates_give_the_losses_of_updates_without_a_graph(cell, text, tmp_path, monkeypatch):
     made, desk = [], graphed.make_runner
 
     def counting(task, state, most, record):

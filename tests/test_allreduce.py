@@ -33,7 +33,7 @@ def drawn(size, n, present=None):
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 5), st.integers(1, 23), st.data())
-def test_a_total_is_the_sum_in_the_order_of_the_processes_bit_for_bit(size, n, data):
+def test_all_reduce_adds_in_the_order_of_the_processes_bit_for_bit(size, n, data):
     present = sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1)))
     vectors, expected = drawn(size, n, present)
     here = backends.select("numpy")
@@ -43,7 +43,7 @@ def test_a_total_is_the_sum_in_the_order_of_the_processes_bit_for_bit(size, n, d
         assert found.tobytes() == expected.tobytes()
 
 
-def test_a_link_is_used_again_and_writes_over_nothing_that_it_gave(lab):
+def test_all_reduce_does_not_overwrite_its_earlier_results(lab):
     vectors = drawn(3, 10)[0].astype(lab.backend.dtype)
     (expected,) = reduction.pairwise_sum(lambda number: (vectors[number],), 3)
 
@@ -156,7 +156,7 @@ def gpu(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("way", ["pinned", "direct", "nccl"])
-def test_all_ways_between_gpus_give_the_same_bits(way, dtype, gpu):
+def test_all_transports_between_gpus_give_the_same_bits(way, dtype, gpu):
     vectors = drawn(3, 10)[0].astype(dtype)
     (expected,) = reduction.pairwise_sum(lambda number: (vectors[number],), 3)
     backend = CuPy("cupy", gpu.backend.xp, None, dtype)
@@ -179,7 +179,7 @@ def test_all_ways_between_gpus_give_the_same_bits(way, dtype, gpu):
 
 
 @pytest.mark.parametrize(("status", "error"), [(2, MemoryError), (700, RuntimeError)])
-def test_pinned_memory_that_is_not_there_is_memory(gpu, monkeypatch, status, error):
+def test_pageable_memory_replaces_missing_pinned_memory(gpu, monkeypatch, status, error):
     def empty_pinned(*_):
         problem = RuntimeError("cudaError")  # as CuPy's CUDARuntimeError
         problem.status = status
@@ -191,7 +191,7 @@ def test_pinned_memory_that_is_not_there_is_memory(gpu, monkeypatch, status, err
     assert isinstance(failed.value, MemoryError) == (status == 2)
 
 
-def test_nccl_needs_a_gpu_and_its_library_for_each_process(gpu, monkeypatch):
+def test_nccl_needs_a_gpu_and_the_library_in_each_process(gpu, monkeypatch):
     two = ProcessGroup(0, 2)
     allreduce.refuse_nccl(two, gpu.backend)
     with pytest.raises(InputError, match=r"^--nccl: the backend is numpy, and NCCL needs a GPU for each process: give"):
@@ -203,7 +203,7 @@ def test_nccl_needs_a_gpu_and_its_library_for_each_process(gpu, monkeypatch):
         allreduce.refuse_nccl(two, gpu.backend)
 
 
-def test_two_processes_with_one_gpu_are_refused_in_all(gpu, monkeypatch):
+def test_every_process_refuses_two_processes_on_one_gpu(gpu, monkeypatch):
     wires = importlib.import_module("bptt.distributed.nccl")
     monkeypatch.setattr(wires, "device_id", lambda: "node1 0000:1B:00.0")
     errors = together(3, lambda own: allreduce.connect_all(own, gpu.backend, 10, nccl=True))
@@ -213,7 +213,7 @@ def test_two_processes_with_one_gpu_are_refused_in_all(gpu, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_nccl_of_one_process_gives_what_it_gets():
+def test_nccl_with_one_process_returns_its_input():
     """Of more it wants as many GPUs."""
     import cupy
 

@@ -73,7 +73,7 @@ class DeviceArray:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["numpy", "strict", "torch", "jax"])
-def test_select_by_name(name, dtype):
+def test_a_backend_is_selected_by_name(name, dtype):
     if name in ("torch", "jax"):
         pytest.importorskip(name, reason=f"{name} is not installed: nox -s {name} runs this")
     chosen = select(name, dtype)
@@ -84,7 +84,7 @@ def test_select_by_name(name, dtype):
     assert backends.namespace(array) is chosen.xp
 
 
-def test_numpy_is_what_compat_makes_of_it():
+def test_the_numpy_backend_is_plain_numpy():
     assert select("numpy").xp is np
     assert select("numpy").dtype == "float32"
 
@@ -98,7 +98,7 @@ def test_numpy_is_what_compat_makes_of_it():
         (("cupy", "double"), ["'double'", "float32, float64"]),
     ],
 )
-def test_unknown_names_are_shown_with_the_known_ones(arguments, words):
+def test_an_unknown_name_is_refused_with_the_known_ones(arguments, words):
     with pytest.raises(InputError) as caught:
         select(*arguments)
     assert all(word in str(caught.value) for word in words)
@@ -113,7 +113,7 @@ def test_unknown_names_are_shown_with_the_known_ones(arguments, words):
         ("strict", "array_api_strict", "array-api-strict"),
     ],
 )
-def test_missing_library_is_an_error_with_a_remedy(monkeypatch, name, module, package):
+def test_a_missing_library_is_an_error_with_a_remedy(monkeypatch, name, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=f"'{name}'.* pip install {package}$"):
         select(name)
@@ -147,7 +147,7 @@ def test_a_backend_can_be_copied_and_pickled(lab, again):
 # auto and cupy
 
 
-def test_cupy_that_cannot_load_its_libraries_is_an_obstacle(cupy):
+def test_cupy_is_unavailable_if_its_libraries_cannot_be_loaded(cupy):
     def fails(shape):
         raise OSError("libnvrtc.so.13: cannot open shared object file")
 
@@ -158,13 +158,13 @@ def test_cupy_that_cannot_load_its_libraries_is_an_obstacle(cupy):
     )
 
 
-def test_auto_without_cupy_is_numpy_and_says_nothing(without_cupy):
+def test_auto_selects_numpy_silently_without_cupy(without_cupy):
     chosen = select()
     assert (chosen.name, chosen.requested, str(chosen)) == ("numpy", "auto", "numpy float32")
 
 
 @pytest.mark.parametrize("devices", [0, RuntimeError(CAUSE)])
-def test_auto_without_a_device_is_numpy_and_says_nothing(cupy, devices):
+def test_auto_selects_numpy_silently_without_a_device(cupy, devices):
     cupy.devices = devices
     assert select("auto", require=True).name == "numpy"  # auto asks for the best there is: nothing is missing
 
@@ -184,7 +184,7 @@ def fall_back(**arguments):
     return chosen, message
 
 
-def test_fall_back_says_that_cupy_is_not_installed(without_cupy):
+def test_the_fallback_warning_says_that_cupy_is_not_installed(without_cupy):
     chosen, message = fall_back()
     assert (chosen.name, chosen.requested) == ("numpy", "cupy")
     assert str(chosen) == "numpy float32 (cupy was asked for)"
@@ -205,7 +205,7 @@ def test_fall_back_says_that_cupy_is_not_installed(without_cupy):
     ],
     ids=repr,
 )
-def test_fall_back_names_cause_and_remedy(cupy, devices, cause):
+def test_the_fallback_warning_names_cause_and_remedy(cupy, devices, cause):
     cupy.devices = devices
     chosen, message = fall_back()
     assert chosen.name == "numpy"
@@ -219,7 +219,7 @@ def test_fall_back_names_cause_and_remedy(cupy, devices, cause):
     ["raise {}", "try:\n    raise {}\nexcept ImportError as error:\n    raise ImportError('\\n=====\\nframed') from error"],
     ids=["plain", "framed"],
 )
-def test_fall_back_says_what_is_broken_in_an_installed_cupy(monkeypatch, tmp_path, statement):
+def test_the_fallback_warning_says_what_is_broken_in_cupy(monkeypatch, tmp_path, statement):
     error = "ImportError('libnvrtc.so.13: cannot open shared object file')"
     (tmp_path / "cupy.py").write_text(statement.format(error))
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
@@ -230,19 +230,19 @@ def test_fall_back_says_what_is_broken_in_an_installed_cupy(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("wish", [None, "", "0"])
-def test_environment_that_requires_nothing(monkeypatch, without_cupy, wish):
+def test_the_environment_may_allow_the_fallback(monkeypatch, without_cupy, wish):
     if wish is not None:
         monkeypatch.setenv("BPTT_REQUIRE_BACKEND", wish)
     assert fall_back()[0].name == "numpy"
 
 
-def test_required_by_argument(without_cupy):
+def test_an_argument_can_require_the_backend(without_cupy):
     with pytest.raises(InputError, match="'cupy' is required but CuPy is not installed") as caught:
         select("cupy", require=True)
     assert "\n" not in str(caught.value)
 
 
-def test_required_by_environment(monkeypatch, cupy):
+def test_the_environment_can_require_the_backend(monkeypatch, cupy):
     monkeypatch.setenv("BPTT_REQUIRE_BACKEND", "1")
     cupy.devices = RuntimeError(CAUSE)
     with pytest.raises(InputError, match=CAUSE):
@@ -250,7 +250,7 @@ def test_required_by_environment(monkeypatch, cupy):
     assert select("numpy").name == "numpy"
 
 
-def test_argument_outranks_the_environment(monkeypatch, without_cupy):
+def test_the_argument_overrides_the_environment(monkeypatch, without_cupy):
     monkeypatch.setenv("BPTT_REQUIRE_BACKEND", "1")
     assert fall_back(require=False)[0].name == "numpy"
     monkeypatch.setenv("BPTT_REQUIRE_BACKEND", "0")
@@ -260,7 +260,7 @@ def test_argument_outranks_the_environment(monkeypatch, without_cupy):
 
 @pytest.mark.parametrize("name", ["auto", "cupy"])
 @pytest.mark.parametrize("require", [False, True])
-def test_cupy_with_a_device(cupy, name, require):
+def test_cupy_is_selected_if_there_is_a_device(cupy, name, require):
     chosen = select(name, "float64", require=require)  # any warning would be an error
     assert (chosen.name, chosen.requested, chosen.xp) == ("cupy", name, cupy)
     assert str(chosen) == "cupy float64"
@@ -281,7 +281,7 @@ def dtype_of(array):
 
 
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
-def test_floats_become_the_backends_type(lab, kind):
+def test_put_converts_floats_to_the_backends_dtype(lab, kind):
     host = np.array([[0.5, -2.0, 1024.0]], kind)
     array = lab.put(host)
     assert dtype_of(array) == lab.backend.dtype
@@ -289,7 +289,7 @@ def test_floats_become_the_backends_type(lab, kind):
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "int32", "int64"])
-def test_integers_become_int64(lab, kind):
+def test_put_converts_integers_to_int64(lab, kind):
     host = np.array([0, 1, np.iinfo(kind).max], kind)
     array = lab.put(host)
     assert dtype_of(array) == "int64"
@@ -299,7 +299,7 @@ def test_integers_become_int64(lab, kind):
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int32"])
-def test_integers_become_what_is_told(lab, kind):
+def test_put_converts_integers_to_the_dtype_asked_for(lab, kind):
     host = np.array([0, 1, 255], "<u4")
     array = lab.backend.put(host, kind)
     assert dtype_of(array) == kind
@@ -325,7 +325,7 @@ def test_a_text_may_take_a_quarter_of_the_free_memory_of_a_gpu(cupy):
     ids=["transposed", "strided", "reversed", "fortran", "broadcast", "empty", "zero-dimensional"],
 )
 @pytest.mark.parametrize("writeable", [True, False])
-def test_round_trip_of_any_layout(lab, view, writeable):
+def test_put_and_get_round_trip_arrays_of_any_layout(lab, view, writeable):
     base = np.arange(12.0).reshape(3, 4)
     host = view(base)
     if not writeable:
@@ -339,27 +339,27 @@ def test_round_trip_of_any_layout(lab, view, writeable):
     np.testing.assert_array_equal(got, host)
 
 
-def test_put_copies(lab):
+def test_put_copies_its_input(lab):
     host = np.arange(3.0).astype(lab.backend.dtype)
     array = lab.put(host)
     host[...] = 7
     np.testing.assert_array_equal(lab.backend.get(array), [0, 1, 2])
 
 
-def test_get_gives_a_copy_to_write_on(lab):
+def test_get_returns_a_writable_copy(lab):
     array = lab.put(np.arange(3.0))
     first = lab.backend.get(array)
     first[...] = 7
     np.testing.assert_array_equal(lab.backend.get(array), [0, 1, 2])
 
 
-def test_get_after_a_computation(lab):
+def test_get_returns_the_result_of_a_computation(lab):
     array = lab.put(np.arange(3.0))
     lab.backend.synchronize()
     np.testing.assert_array_equal(lab.backend.get(array + array), [0, 2, 4])
 
 
-def test_arrays_live_on_the_backends_device(lab):
+def test_put_places_arrays_on_the_backends_device(lab):
     array = lab.put(np.zeros(2))
     if lab.backend.device is not None:
         assert backends.device(array) == lab.backend.device
@@ -368,7 +368,7 @@ def test_arrays_live_on_the_backends_device(lab):
     assert backends.namespace(like) is lab.backend.xp
 
 
-def test_namespace_tells_libraries_apart():
+def test_namespace_distinguishes_array_libraries():
     strict = select("strict")
     assert backends.namespace(strict.put(np.zeros(2))) is strict.xp
     assert backends.namespace(np.zeros(2)) is np
@@ -377,7 +377,7 @@ def test_namespace_tells_libraries_apart():
         backends.namespace([0.0])
 
 
-def test_strict_has_nothing_beyond_the_standard():
+def test_the_strict_backend_has_nothing_beyond_the_standard():
     chosen = select("strict")
     array = chosen.put(np.arange(3.0))
     assert backends.device(array) != chosen.xp.Device("CPU_DEVICE")
@@ -389,7 +389,7 @@ def test_strict_has_nothing_beyond_the_standard():
     assert not hasattr(chosen.xp, "linalg")
 
 
-def test_environment_is_not_changed(without_cupy):
+def test_select_does_not_change_the_environment(without_cupy):
     before = dict(os.environ)
     select("auto")
     assert dict(os.environ) == before

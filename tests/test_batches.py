@@ -83,7 +83,7 @@ def check_form(batch, width, length):
 @quick
 @given(lengths, sizes, sizes, seeds)
 @pytest.mark.parametrize("together", [1, 20, batches.GROUPED_AT_A_TIME])
-def test_lines_give_every_sequence_once_with_the_longest_of_a_batch_first(together, targets, width, length, seed):
+def test_batches_of_lines_hold_each_sequence_once_longest_first(together, targets, width, length, seed):
     sequences = make(targets)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "GROUPED_AT_A_TIME", together)  # sequences of which the places are computed at a time
@@ -101,7 +101,7 @@ def test_lines_give_every_sequence_once_with_the_longest_of_a_batch_first(togeth
 
 @quick
 @given(lengths, sizes, sizes, seeds)
-def test_an_epoch_of_lines_can_begin_anywhere(targets, width, length, seed):
+def test_an_epoch_of_lines_can_start_at_any_batch(targets, width, length, seed):
     sequences = make(targets)
     epoch = values(sequences, batches.lines(sequences, width, length, generator(seed)))
     for first in range(len(epoch) + 2):
@@ -110,7 +110,7 @@ def test_an_epoch_of_lines_can_begin_anywhere(targets, width, length, seed):
 
 @quick
 @given(st.integers(0, 300), sizes, sizes)
-def test_an_epoch_of_a_stream_can_begin_anywhere(targets, width, length):
+def test_an_epoch_of_a_stream_can_start_at_any_batch(targets, width, length):
     text = make([targets])
     epoch = values(text, batches.stream(text, width, length))
     for first in range(len(epoch) + 2):
@@ -118,7 +118,7 @@ def test_an_epoch_of_a_stream_can_begin_anywhere(targets, width, length):
 
 
 @pytest.mark.parametrize("start", [batches.lines, batches.stream])
-def test_what_is_left_out_is_not_built(monkeypatch, start):
+def test_skipped_windows_are_not_built(monkeypatch, start):
     rows, built = make([9] * 1000 if start is batches.lines else [9999]), []
     monkeypatch.setattr(batches, "Window", lambda *_: built.append(None))
     batch, length = (10, 3) if start is batches.lines else (10, 9)
@@ -127,14 +127,14 @@ def test_what_is_left_out_is_not_built(monkeypatch, start):
     assert len(built) == 1
 
 
-def test_each_order_of_lines_is_as_likely_as_any_other():
+def test_every_order_of_lines_is_equally_likely():
     rng = np.random.default_rng(0)
     counts = Counter(tuple(batches._order(np.array([1, 2, 1, 3], np.uint8), rng).tolist()) for _ in range(2400))
     assert len(counts) == 24
     assert all(60 < count < 140 for count in counts.values())
 
 
-def test_lines_of_all_lengths_meet_in_a_batch():
+def test_a_batch_mixes_lines_of_all_lengths():
     """As in the text: were lengths sorted, the mean length of a batch would vary as that of a line does."""
     lengths = np.random.default_rng(0).integers(1, 30, 4000)
     epoch = batches.lines(make(lengths.tolist()), 50, 99, generator(0))
@@ -145,14 +145,14 @@ def test_lines_of_all_lengths_meet_in_a_batch():
 @pytest.mark.parametrize(
     ("count", "expected"), [(1, [1]), (4, [4]), (5, [2, 3]), (9, [3, 3, 3]), (16, [4, 4, 4, 4]), (17, [3, 3, 4, 3, 4])]
 )
-def test_batches_of_lines_are_of_one_size_or_nearly_so(count, expected):
+def test_batches_of_lines_have_nearly_equal_sizes(count, expected):
     """A small last one would weigh as much as the others."""
     assert widths([7] * count, 4) == expected
 
 
 @quick
 @given(st.integers(0, 300), sizes, sizes)
-def test_a_stream_gives_every_target_once_after_its_true_character(targets, width, length):
+def test_a_stream_gives_each_target_once_after_its_true_input(targets, width, length):
     text = make([targets])
     (sequence,) = text
     epoch = read(text, batches.stream(text, width, length))
@@ -171,7 +171,7 @@ def test_a_stream_gives_every_target_once_after_its_true_character(targets, widt
         assert [y for s in streams for y in s[1:]] == sequence[1:].tolist()
 
 
-def test_one_window_after_the_other():
+def test_long_lines_are_split_into_successive_windows():
     sequences = pack([np.array([1, 2, 3, 4, 5, 6]), np.array([7, 8, 9])])
     assert values(sequences, batches.windows(sequences, 3)) == [
         ([[1, 7], [2, 8], [3, 9]], [[2, 8], [3, 9], [4, 0]], [[1, 1], [1, 1], [1, 0]], 5, True),
@@ -194,7 +194,7 @@ def column_by_column(sequences, length):
 
 @quick
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=20), sizes, st.integers(0, 10), st.randoms())
-def test_windows_are_what_a_loop_over_the_columns_gives(targets, length, first, random):
+def test_windows_equal_those_of_a_loop_over_the_columns(targets, length, first, random):
     sequences = make(targets).take(np.array(random.sample(range(len(targets)), len(targets))))
     assert values(sequences, batches.windows(sequences, length, first)) == list(column_by_column(sequences, length))[first:]
 
@@ -213,7 +213,7 @@ def mixed(dtype):
 @KINDS
 @pytest.mark.parametrize("fits", [True, False])
 @pytest.mark.parametrize("large", [True, False])
-def test_a_batch_is_the_same_wherever_the_ids_are(lab, tmp_path, monkeypatch, dtype, fits, large):
+def test_a_batch_does_not_depend_on_where_the_ids_are_stored(lab, tmp_path, monkeypatch, dtype, fits, large):
     sequences, epoch = mixed(dtype)
     expected = list(column_by_column(sequences, 7))
     if not fits:
@@ -244,7 +244,7 @@ def transfers(monkeypatch):
 
 
 @KINDS
-def test_the_ids_travel_once_and_of_each_batch_two_numbers_for_a_column(monkeypatch, transfers, dtype):
+def test_ids_are_transferred_once_and_two_numbers_per_column_per_batch(monkeypatch, transfers, dtype):
     monkeypatch.setattr(token_store, "CHUNK", 20)
     sequences, epoch = mixed(dtype)
     small = "uint8" if dtype == "uint8" else "int32"
@@ -278,13 +278,13 @@ def test_numpy_needs_no_copy(transfers):
 
 @quick
 @given(lengths, sizes, sizes, st.integers(0, 99))
-def test_the_seed_decides_the_epoch(targets, width, length, seed):
+def test_the_seed_determines_the_epoch(targets, width, length, seed):
     sequences = make(targets)
     once, again = (values(sequences, batches.lines(sequences, width, length, generator(seed))) for _ in range(2))
     assert once == again
 
 
-def test_epochs_of_one_generator_differ_in_order_and_company():
+def test_epochs_of_one_generator_differ_in_order_and_grouping():
     sequences = make([5] * 40 + [9] * 40)
     rng = np.random.default_rng(0)
 
@@ -296,13 +296,13 @@ def test_epochs_of_one_generator_differ_in_order_and_company():
     assert set(once) != set(again)
 
 
-def test_a_generator_mixes_long_and_short_batches():
+def test_a_generator_shuffles_long_and_short_batches():
     steps = [window.steps for window in batches.lines(make(list(range(1, 31))), 1, 99, generator(0))]
     assert sorted(steps) == list(range(1, 31))
     assert steps not in (sorted(steps), sorted(steps, reverse=True))
 
 
-def test_without_a_generator_the_order_is_by_length():
+def test_without_a_generator_batches_are_ordered_by_length():
     epoch = list(batches.lines(make([3, 9, 5, 9]), 2, 100, None))
     assert [window.steps for window in epoch] == [9, 5]
 
@@ -314,14 +314,14 @@ def stored(folder, sequences):
         return Sequences(token_store.memory_map(file, sequences.ids.dtype), sequences.starts, sequences.lengths)
 
 
-def test_an_epoch_may_come_from_a_file(tmp_path):
+def test_an_epoch_from_a_file_equals_one_from_memory(tmp_path):
     sequences = make([5, 9, 9, 30, 2, 5])
     large = stored(tmp_path, sequences)
     for some in (lambda s: batches.stream(single(s.ids, 3, 50), 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
         assert values(large, some(large)) == values(sequences, some(sequences))
 
 
-def test_no_more_is_read_from_a_file_than_a_window_has(tmp_path, monkeypatch):
+def test_only_the_tokens_of_a_window_are_read_from_a_file(tmp_path, monkeypatch):
     """A column of a stream goes on to the end of the text, nearly."""
     large, seen, real = stored(tmp_path, make([5000])), [], token_store.reader
 
@@ -335,7 +335,7 @@ def test_no_more_is_read_from_a_file_than_a_window_has(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("width", "length"), [(0, 5), (5, 0), (-1, 5)])
-def test_a_batch_of_nothing_is_refused(width, length):
+def test_an_empty_batch_size_or_length_is_refused(width, length):
     sequences = make([3, 4])
     calls = [
         lambda: list(batches.lines(sequences, width, length, None)),

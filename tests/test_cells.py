@@ -80,7 +80,7 @@ def test_backward_equals_central_differences(lab, cell, T, B, I, H, tokens):
 @CELLS
 @SIZES
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "vectors"])
-def test_backward_from_the_state_after_equals_central_differences(lab, cell, T, B, I, H, tokens):
+def test_backward_with_a_final_state_gradient_equals_differences(lab, cell, T, B, I, H, tokens):
     """Where the loss depends on the state after the last step as well: that is what pieces of a sequence hand over."""
     params, x, state, weight = case(cell, T, B, I, H, tokens)
     rng = np.random.default_rng(1)
@@ -103,7 +103,7 @@ def test_backward_from_the_state_after_equals_central_differences(lab, cell, T, 
 
 
 @CELLS
-def test_backward_of_a_large_cell_along_random_directions(lab, cell):
+def test_backward_of_a_large_cell_equals_directional_differences(lab, cell):
     params, x, state, weight = case(cell, 30, 8, 27, 40, tokens=True)
     _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
     nested = (params, state)
@@ -160,7 +160,7 @@ def test_forward_agrees_with_numpy(lab, cell):
 
 
 @CELLS
-def test_tokens_are_one_hot_vectors(lab, cell):
+def test_tokens_give_the_results_of_one_hot_vectors(lab, cell):
     params, x, state, weight = case(cell, 6, 3, 5, 4, tokens=True)
     vectors = np.eye(5)[x]
     got = lab.call(gradients(cell), params, x, state, weight)
@@ -170,7 +170,7 @@ def test_tokens_are_one_hot_vectors(lab, cell):
 
 
 @CELLS
-def test_two_halves_that_hand_over_the_state_are_the_whole(lab, cell):
+def test_two_halves_that_carry_the_state_equal_the_whole_sequence(lab, cell):
     params, x, state, _ = case(cell, 7, 3, 5, 4, tokens=True)
 
     def halves(params: Any, first: Any, second: Any, state: Any) -> Any:
@@ -184,7 +184,7 @@ def test_two_halves_that_hand_over_the_state_are_the_whole(lab, cell):
 
 
 @CELLS
-def test_a_batch_is_its_columns_one_at_a_time(lab, cell):
+def test_a_batch_equals_its_columns_one_at_a_time(lab, cell):
     params, x, state, weight = case(cell, 5, 3, 5, 4, tokens=True)
     _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
     single = []
@@ -198,7 +198,7 @@ def test_a_batch_is_its_columns_one_at_a_time(lab, cell):
 
 
 @CELLS
-def test_no_gradient_comes_from_steps_that_the_loss_ignores(lab, cell):
+def test_steps_that_the_loss_ignores_give_no_gradient(lab, cell):
     """Padding at the end of a sequence: whatever the tokens there are, the gradients are those of the shorter sequence."""
     params, x, state, weight = case(cell, 6, 3, 5, 4, tokens=True)
     weight[4:] = 0.0
@@ -218,7 +218,7 @@ def test_saturated_gates_stay_finite(lab, cell):
 
 
 @CELLS
-def test_init_draws_uniform_weights_and_forgets_little(cell):
+def test_init_draws_uniform_weights_and_opens_the_gates(cell):
     params = cell.init(np.random.default_rng(3), 7, 16)
     G = cell.GATES
     assert params.Wax.shape == (16 * G, 7)
@@ -235,7 +235,7 @@ def test_init_draws_uniform_weights_and_forgets_little(cell):
 
 
 @CELLS
-def test_init_orthogonal_and_identity(cell):
+def test_init_can_be_orthogonal_or_identity(cell):
     Waa = cell.init(np.random.default_rng(3), 7, 16, "orthogonal").Waa.reshape(cell.GATES, 16, 16)
     for block in Waa:
         np.testing.assert_allclose(block @ block.T, np.eye(16), atol=1e-12)
@@ -245,14 +245,14 @@ def test_init_orthogonal_and_identity(cell):
     np.testing.assert_array_equal(identity, np.broadcast_to(np.eye(16), identity.shape))
 
 
-def test_rotations_have_no_favourite_direction():
+def test_orthogonal_matrices_are_uniformly_distributed():
     """The Q of LAPACK has a diagonal that is negative more often than not; a uniform rotation's averages to zero."""
     rng = np.random.default_rng(0)
     diagonals = [np.diag(initializers.orthogonal(rng, 3)) for _ in range(1000)]
     assert abs(np.mean(diagonals)) < 0.05
 
 
-def test_transposed_is_a_copy_in_row_order_where_that_pays():
+def test_contiguous_transpose_copies_only_if_that_is_faster():
     W = np.arange(6.0).reshape(2, 3)
     assert contiguous_transpose(W, 2).flags.c_contiguous
     assert np.shares_memory(contiguous_transpose(W, 1), W)

@@ -22,16 +22,16 @@ def unusable(function, *arguments):
 
 
 @pytest.mark.parametrize("value", [0, 1, -1.5, 1e299, 10**299])
-def test_numbers(value):
+def test_is_number_accepts_numbers(value):
     assert checkpoint_format.is_number(value)
 
 
 @pytest.mark.parametrize("value", [True, False, None, "1", [], 1e301, -(10**400), float("inf"), float("-inf"), float("nan")])
-def test_what_is_no_number(value):
+def test_is_number_rejects_everything_else(value):
     assert not checkpoint_format.is_number(value)
 
 
-def test_a_manifest_is_as_it_was_written_to_the_byte():
+def test_a_manifest_must_equal_its_serialization_byte_for_byte():
     raw = checkpoint_format.make_manifest({name: name.encode() for name in checkpoint_format.MODEL + checkpoint_format.RUN})
     listed = checkpoint_format.manifest(json.loads(raw), raw)
     assert list(listed) == sorted(checkpoint_format.MODEL + checkpoint_format.RUN)
@@ -49,7 +49,7 @@ def test_a_manifest_lists_no_other_files(name):
     assert unusable(checkpoint_format.manifest, value, to_json(value)) == f"lists {name!r}, which is no file of a checkpoint"
 
 
-def test_the_size_of_a_file_of_tensors():
+def test_check_size_bounds_the_size_of_a_tensor_file():
     header = checkpoint_format.MAX_HEADER_BYTES
     for size in (408, 808, 408 + header, 808 + header, 8 + 4 * 110 + header):
         checkpoint_format.check_size(size, 100, 10)
@@ -59,13 +59,13 @@ def test_the_size_of_a_file_of_tensors():
         checkpoint_format.check_size(408 + header, 10**6)
 
 
-def test_shapes_cost_nothing():
+def test_shapes_of_a_huge_model_take_no_memory():
     for cell in model.CELLS:
         largest = model.Config(cell, checkpoint_format.MAX_SYMBOLS, checkpoint_format.MAX_UNITS, layers=1000)
         assert tree.num_elements(model.shapes(largest)) > 10**15
 
 
-def test_weights_are_those_of_the_model():
+def test_weights_must_have_the_names_and_shapes_of_the_model():
     params = model.init(CONFIG, np.random.default_rng(0))
     arrays = {name: array.astype(np.float32) for name, array in tree.named_leaves(params)}
     checkpoint_format.check_weights(arrays, CONFIG)
@@ -78,7 +78,7 @@ def test_weights_are_those_of_the_model():
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
-def test_the_memory_of_an_optimizer_may_hold_states(rows):
+def test_optimizer_arrays_may_include_carried_states(rows):
     P = tree.num_elements(model.shapes(CONFIG))
     memory = {"t": np.asarray(3.0), "m": np.zeros(P), "v": np.zeros(P)}
     states = {name: np.zeros(shape) for name, shape in checkpoint_format.state_shapes(CONFIG, rows).items()}
@@ -96,7 +96,7 @@ def test_the_memory_of_an_optimizer_may_hold_states(rows):
         checkpoint_format.check_optimizer_state(memory, P, CONFIG, np.dtype(np.float32))
 
 
-def test_tensors_are_looked_at_before_their_numbers_are():
+def test_tensor_headers_are_checked_before_the_data():
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     whole = tensors({"a": entry}, np.arange(2, dtype=np.float32).tobytes())
     assert checkpoint_format.tensors(whole)["a"].tolist() == [0.0, 1.0]

@@ -160,7 +160,7 @@ def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, here):
     assert bptt.load("third").record["settings"]["epochs"] == 1.5
 
 
-def test_standard_input(run, monkeypatch):
+def test_train_and_evaluate_read_standard_input(run, monkeypatch):
     feed(monkeypatch, NAMES.encode())
     code, out, _ = run("train", "-", *SMALL, "--out", "new")
     assert (code, out[:12]) == (0, "text   stdin")
@@ -172,7 +172,7 @@ def test_standard_input(run, monkeypatch):
     assert run("textbook", "--data", "-", "--iterations", "1")[0] == 0
 
 
-def test_sample_passes_on_what_was_asked(run):
+def test_sample_passes_its_flags_to_the_model(run):
     m, s = bptt.load("m"), bptt.load("s")
     assert run("sample", "m") == (0, m.sample()[0] + "\n", "")
     code, out, _ = run("sample", "m", "--count", 3, "--temperature", "0.5", "--seed", "4", "--prompt", "ba", "--length", "6")
@@ -181,7 +181,7 @@ def test_sample_passes_on_what_was_asked(run):
     assert out == "\n\n".join(s.sample(2, length=30)) + "\n"
 
 
-def test_a_type_of_choice_for_sampling_and_measuring(run, monkeypatch):
+def test_sample_and_evaluate_take_a_dtype(run, monkeypatch):
     asked = []
 
     def load(folder, **flags):
@@ -197,14 +197,14 @@ def test_a_type_of_choice_for_sampling_and_measuring(run, monkeypatch):
     assert asked == ["float64", "float32", None] * 2
 
 
-def test_a_model_of_bytes_measures_any_file(run):
+def test_a_model_of_bytes_evaluates_any_file(run):
     Path("any.bin").write_bytes(bytes(range(256)) * 2)
     assert run("train", "any.bin", *SMALL, "--vocabulary", "bytes", "--out", "b")[0] == 0
     code, out, _ = run("evaluate", "b", "any.bin")
     assert (code, json.loads(out.splitlines()[-1])["characters"]) == (0, 512)
 
 
-def test_textbook_prints_what_the_textbook_prints(run, capsys):
+def test_the_textbook_command_prints_what_the_function_prints(run, capsys):
     text = "Abel\nBea\ncarl\n"
     Path("n.txt").write_text(text)
     code, out, err = run("textbook", "--data", "n.txt", "--iterations", "4")
@@ -216,7 +216,7 @@ def test_textbook_prints_what_the_textbook_prints(run, capsys):
 
 
 @pytest.mark.parametrize("command", ["train", "sample", "evaluate", "textbook"])
-def test_help_has_a_sentence_for_every_flag(run, command):
+def test_help_describes_every_flag(run, command):
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
     shown = " ".join(out.replace("│", " ").replace("|", " ").split())
@@ -232,7 +232,7 @@ def test_help_has_a_sentence_for_every_flag(run, command):
     assert "{" not in shown
 
 
-def test_no_command_and_the_version(run):
+def test_no_command_prints_the_help_and_version_the_version(run):
     assert "train" in run()[1]
     assert run("--version") == (0, bptt.__version__ + "\n", "")
 
@@ -330,7 +330,7 @@ def refused(run, *arguments, code=2, words=()):
         ("textbook --data empty", ["'empty' holds nothing"]),
     ],
 )
-def test_bad_input_is_one_line_and_changes_nothing(run, arguments, words):
+def test_bad_input_is_a_one_line_error_and_changes_nothing(run, arguments, words):
     files = {
         "empty": b"",
         "blank": b" \n",
@@ -346,7 +346,7 @@ def test_bad_input_is_one_line_and_changes_nothing(run, arguments, words):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "config.json", "vocabulary.json", "model.safetensors"])
-def test_a_damaged_model_is_one_line(run, name):
+def test_a_damaged_model_is_a_one_line_error(run, name):
     path = Path("m", name)
     whole = path.read_bytes()
     for raw in (b"", whole[: len(whole) // 2], whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]):
@@ -357,14 +357,14 @@ def test_a_damaged_model_is_one_line(run, name):
     refused(run, "sample", "m", words=f"{path}: no such file")
 
 
-def test_standard_input_that_holds_nothing(run, monkeypatch):
+def test_empty_standard_input_is_refused(run, monkeypatch):
     feed(monkeypatch, b"")
     refused(run, "train", "-", words="standard input holds nothing")
     feed(monkeypatch, b"")
     refused(run, "evaluate", "m", "-", words="standard input holds nothing")
 
 
-def test_memory_that_cannot_be_had(run, monkeypatch):
+def test_running_out_of_memory_is_a_one_line_error(run, monkeypatch):
     words = ["out of memory: --hidden 1000000 --layers 1: 3,0", "GB, this machine has", ": choose fewer units or layers"]
     refused(run, "train", "names.txt", "--hidden", "1000000", code=4, words=words)
 
@@ -384,7 +384,7 @@ def test_memory_that_cannot_be_had(run, monkeypatch):
     refused(run, "train", "names.txt", *SMALL, code=4, words=["out of memory: Unable to allocate 9.9 GiB", "--hidden"])
 
 
-def test_cupy_without_a_device_is_one_line_of_warning_or_of_complaint(run, monkeypatch):
+def test_cupy_without_a_device_is_a_one_line_warning_or_error(run, monkeypatch):
     monkeypatch.setattr(backends, "cupy_unavailable_reason", lambda: "no device answers (remedy: a device)")
     code, out, err = run("train", "names.txt", "--hidden", "4", "--steps", "2", "--backend", "cupy", "--out", "new")
     assert (code, err.splitlines()) == (
@@ -403,7 +403,7 @@ def test_cupy_without_a_device_is_one_line_of_warning_or_of_complaint(run, monke
     refused(run, "train", "names.txt", "--backend", "cupy", words="is required but")
 
 
-def test_what_is_wrong_elsewhere_is_not_said_of_standard_output(run, monkeypatch):
+def test_other_os_errors_are_not_blamed_on_standard_output(run, monkeypatch):
     def init(*_):
         raise OSError(5, "Input/output error")
 
@@ -414,7 +414,7 @@ def test_what_is_wrong_elsewhere_is_not_said_of_standard_output(run, monkeypatch
 # How a run ends
 
 
-def test_a_run_that_diverges_at_once(run):
+def test_a_run_that_diverges_at_once_exits_with_code_3(run):
     arguments = ["--optimizer", "sgd", "--learning-rate", "1e6", "--clip-norm", "0", "--hidden", "8", "--steps", "100"]
     words = ["NaN or infinity in the", "--learning-rate 100000", "nothing is saved"]
     code, _, err = run("train", "names.txt", *arguments)
@@ -424,7 +424,7 @@ def test_a_run_that_diverges_at_once(run):
     assert not any(Path("runs").iterdir())
 
 
-def test_a_run_that_diverges_later_keeps_the_model_before(run, monkeypatch):
+def test_a_run_that_diverges_later_keeps_the_model_before_that(run, monkeypatch):
     rates = iter([0.01] * 25 + [math.nan] * 75)
     monkeypatch.setitem(
         OPTIMIZERS,
@@ -438,7 +438,7 @@ def test_a_run_that_diverges_later_keeps_the_model_before(run, monkeypatch):
     assert bptt.load("runs/names").record["step"] in (10, 20)
 
 
-def test_ctrl_c_before_the_first_step(run, monkeypatch):
+def test_ctrl_c_before_the_first_step_exits_with_code_130(run, monkeypatch):
     def read(*_):
         raise KeyboardInterrupt
 
@@ -458,7 +458,7 @@ def process(*arguments, **keywords):
 
 
 @posix
-def test_a_reader_that_leaves_does_not_end_the_training(here):
+def test_a_closed_output_pipe_does_not_stop_training(here):
     with process("train", "names.txt", *SMALL) as running:
         running.stdout.close()
         assert running.stderr.read() == b""
@@ -467,7 +467,7 @@ def test_a_reader_that_leaves_does_not_end_the_training(here):
 
 
 @posix
-def test_a_reader_that_leaves_is_no_error(here):
+def test_a_closed_output_pipe_is_no_error(here):
     with process("textbook", "--data", "names.txt", "--iterations", "2001") as running:
         running.stdout.close()
         assert running.stderr.read() == b""
@@ -475,7 +475,7 @@ def test_a_reader_that_leaves_is_no_error(here):
 
 
 @posix
-def test_a_reader_that_leaves_the_help_is_no_error(here):
+def test_a_closed_output_pipe_is_no_error_for_the_help(here):
     with process("train", "--help") as running:
         running.stdout.close()
         assert running.stderr.read() == b""
@@ -487,7 +487,7 @@ def test_a_reader_that_leaves_the_help_is_no_error(here):
     "arguments",
     [["sample", "m"], ["train", "names.txt", *SMALL, "--out", "new"], ["--help"], ["textbook", "--iterations", "1"]],
 )
-def test_output_that_cannot_be_written(here, arguments):
+def test_an_unwritable_standard_output_is_a_one_line_error(here, arguments):
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "bptt", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
@@ -496,7 +496,7 @@ def test_output_that_cannot_be_written(here, arguments):
         assert bptt.load("new").record["step"] > 0
 
 
-def test_a_console_that_knows_ascii_only(here):
+def test_train_and_sample_work_on_an_ascii_console(here):
     Path("names.txt").write_text("naïve\ncafé\n日本\n" * 4, encoding="utf-8")
     with process("train", "names.txt", *SMALL, env={"PYTHONIOENCODING": "ascii"}) as running:
         out, err = running.communicate(timeout=60)

@@ -59,7 +59,7 @@ def table(out):
 # sample
 
 
-def test_sample_passes_on_what_was_asked(run):
+def test_sample_passes_its_flags_to_the_model(run):
     m, s = bptt.load("m"), bptt.load("s")
     flags = ["--temperature", "0.8", "--top-k", "6", "--top-p", "0.9", "--seed", "4", "--prompt", "xan", "--unknown", "skip"]
     how = {"temperature": 0.8, "top_k": 6, "top_p": 0.9, "seed": 4, "prompt": "xan", "unknown": "skip"}
@@ -70,7 +70,7 @@ def test_sample_passes_on_what_was_asked(run):
         assert run("sample", "s", "--count", count, "--stop", "la", *flags) == (0, expected, "")
 
 
-def test_one_text_is_shown_while_it_is_written(run, monkeypatch):
+def test_a_single_text_is_printed_as_it_is_generated(run, monkeypatch):
     shown = []
 
     class Terminal(io.StringIO):
@@ -93,7 +93,7 @@ def test_one_text_is_shown_while_it_is_written(run, monkeypatch):
     assert drawn[:5] == ["an" * (n > 0) + text[2 : n + 2] if n else "an" for n in range(5)]
 
 
-def test_control_characters_are_for_files_not_for_terminals(run, monkeypatch):
+def test_control_characters_are_printed_to_files_but_not_to_terminals(run, monkeypatch):
     raw = ["a\x1b[2J\u200db\n", "\x9bc"]
     monkeypatch.setattr(LanguageModel, "stream", lambda *_, **__: iter(raw))
     monkeypatch.setattr(LanguageModel, "sample", lambda *_, **__: raw)
@@ -127,7 +127,7 @@ def test_novel_texts_are_not_in_the_training_text(run, here):
     assert run("sample", "n", "--novel")[1].splitlines() == new[:1]
 
 
-def test_novel_texts_can_run_out(run, here):
+def test_novel_stops_if_no_new_text_is_left(run, here):
     m = novel("dinosaurs")
     assert m.sample(temperature=0)[0].strip()
     code, out, err = run("sample", "n", "--novel", "--count", 3, "--temperature", 0)
@@ -146,7 +146,7 @@ def test_novel_texts_can_run_out(run, here):
 # next
 
 
-def test_next_shows_what_may_come(run):
+def test_next_prints_the_probabilities_of_the_next_characters(run):
     m = bptt.load("m")
     for words, keywords in [((), {}), (("an",), {}), (("an", "--temperature", "0.5"), {"temperature": 0.5})]:
         code, out, err = run("next", "m", *words)
@@ -161,14 +161,14 @@ def test_next_shows_what_may_come(run):
     assert run("next", "m", "xan", "--unknown", "skip") == run("next", "m", "an")
 
 
-def test_next_of_a_model_without_doubt(run):
+def test_next_prints_probabilities_of_zero_and_one(run):
     assert table(run("next", "m", "--temperature", 0, "--top", 2)[1])[0][1:] == ["1.000000", "0.0000"]
     assert table(run("next", "m", "--temperature", 0, "--top", 2)[1])[1][1:] == ["0.000000", "inf"]
     rows = [json.loads(line) for line in run("next", "m", "--temperature", 0, "--top", 2, "--json")[1].splitlines()]
     assert [(row["probability"], row["nats"]) for row in rows] == [(1.0, 0.0), (0.0, None)]
 
 
-def test_next_for_programs_and_of_bytes(run):
+def test_next_prints_json_and_byte_values(run):
     rows = [json.loads(line) for line in run("next", "b", "é", "--json", "--top", 300)[1].splitlines()]
     assert [(row["character"], row["probability"]) for row in rows] == bptt.load("b").next("é")
     out = run("next", "b", "é", "--top", 300)[1]
@@ -179,7 +179,7 @@ def test_next_for_programs_and_of_bytes(run):
 # score
 
 
-def test_score_shows_each_line(run, monkeypatch):
+def test_score_prints_each_line(run, monkeypatch):
     m = bptt.load("m")
     code, out, err = run("score", "m", "names.txt")
     assert code == 0
@@ -196,7 +196,7 @@ def test_score_shows_each_line(run, monkeypatch):
 
 
 @pytest.mark.parametrize(("run_", "characters_"), [("m", "anna\nbo\ncarla\n"), ("s", "annabocarla")])
-def test_score_shows_each_character(run, run_, characters_):
+def test_score_prints_each_character(run, run_, characters_):
     rows = table(run("score", run_, "names.txt", "--per-char")[1])
     assert "".join(literal_eval(symbol) for *_, symbol in rows) == characters_
     for number, text in enumerate(["anna", "bo", "carla"], 1):
@@ -205,7 +205,7 @@ def test_score_shows_each_character(run, run_, characters_):
         assert sum(float(row[0]) for row in own) == pytest.approx(bptt.load(run_).score(text), abs=1e-3)
 
 
-def test_score_for_programs(run):
+def test_score_prints_json(run):
     rows = [json.loads(line) for line in run("score", "m", "names.txt", "--json")[1].splitlines()]
     assert [row.keys() for row in rows] == [{"line", "text", "nats", "nats_per_char"}] * 3
     assert [(row["line"], row["text"]) for row in rows] == [(1, "anna"), (2, "bo"), (3, "carla")]
@@ -216,7 +216,7 @@ def test_score_for_programs(run):
         assert each == row
 
 
-def test_score_of_what_the_model_does_not_know(run):
+def test_score_refuses_or_skips_unknown_characters(run):
     Path("some.txt").write_text("bo\n\nx-é\nanna\n")
     code, out, err = run("score", "m", "some.txt")
     assert (code, out) == (2, "")
@@ -227,19 +227,19 @@ def test_score_of_what_the_model_does_not_know(run):
     assert err.startswith("bptt: 2 lines, 8 characters, ")
 
 
-def test_score_of_any_bytes(run):
+def test_score_takes_any_bytes(run):
     Path("any.bin").write_bytes(b"\xff\r\na\x1b\n")
     assert [text for *_, text in table(run("score", "b", "any.bin")[1].replace("\r", "R"))] == ["\\xffR", "a\x1b"]
 
 
-def test_score_on_a_terminal(run, monkeypatch):
+def test_score_prints_no_control_characters_to_a_terminal(run, monkeypatch):
     Path("any.bin").write_bytes(b"a\x1b[2J\tb\n")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert run("score", "b", "any.bin")[1].endswith("\ta [2J\tb\n")
     assert "'\\x1b'" in run("score", "b", "any.bin", "--per-char")[1]
 
 
-def test_score_of_nothing(run, monkeypatch):
+def test_score_refuses_input_without_text(run, monkeypatch):
     feed(monkeypatch, b"\n \n")
     expected = "nothing to score: expected lines that are more than white space, of characters that the model knows"
     assert run("score", "m") == (2, "", f"bptt: {expected}\n")
@@ -249,7 +249,7 @@ def test_score_of_nothing(run, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["sample", "next", "score"])
-def test_help_has_a_sentence_for_every_flag(run, command):
+def test_help_describes_every_flag(run, command):
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
     shown = " ".join(out.replace("│", " ").replace("|", " ").split())
@@ -291,7 +291,7 @@ def test_help_has_a_sentence_for_every_flag(run, command):
         ("score m --dtype float16", "float16"),
     ],
 )
-def test_bad_input_is_one_line(run, arguments, words):
+def test_bad_input_is_a_one_line_error(run, arguments, words):
     Path("binary").write_bytes(b"\x80\xff\x81\x01\x02")
     code, out, err = run(*arguments.split())
     assert (code, out) == (2, "")
@@ -301,7 +301,7 @@ def test_bad_input_is_one_line(run, arguments, words):
 
 
 @pytest.mark.parametrize("command", [["sample", "m"], ["next", "m"], ["score", "m", "names.txt"]])
-def test_backend_and_type_are_passed_on(run, monkeypatch, command):
+def test_every_command_passes_on_backend_and_dtype(run, monkeypatch, command):
     asked = []
 
     def load(folder, **flags):
@@ -326,7 +326,7 @@ def process(*arguments, **keywords):
 
 
 @posix
-def test_ctrl_c_ends_a_text_with_its_line(here):
+def test_ctrl_c_ends_a_text_with_a_newline(here):
     # unbuffered: what a read has left in a buffer `communicate` would not find
     with process("sample", "s", "--length", 10_000_000, bufsize=0) as running:
         begun = running.stdout.read(50)
@@ -340,7 +340,7 @@ def test_ctrl_c_ends_a_text_with_its_line(here):
 
 @posix
 @pytest.mark.parametrize("command", [["sample", "s", "--length", 10_000_000], ["score", "m", "many.txt", "--per-char"]])
-def test_a_reader_that_leaves_ends_the_work(here, command):
+def test_a_closed_output_pipe_stops_the_command(here, command):
     Path("many.txt").write_text(TEXT * 200_000)
     with process(*command) as running:
         running.stdout.read(50)
@@ -351,7 +351,7 @@ def test_a_reader_that_leaves_ends_the_work(here, command):
         assert (running.returncode, running.stderr.read()) == (0, b"")
 
 
-def test_a_console_that_knows_ascii_only(here):
+def test_the_commands_work_on_an_ascii_console(here):
     make(vocabulary=characters("日本é")).save("j")
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
     for command in (["sample", "j", "--prompt", "日"], ["next", "j"], ["score", "j", "lines.txt"]):

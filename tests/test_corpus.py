@@ -69,13 +69,13 @@ def test_a_file_is_utf8_with_any_line_ends_or_raw_bytes(tmp_path, raw, text):
             assert read.shown == repr(str(path))
 
 
-def test_a_path_is_found_again_from_elsewhere(tmp_path, monkeypatch):
+def test_the_source_of_a_file_is_an_absolute_path(tmp_path, monkeypatch):
     (tmp_path / "names.txt").write_text("emma\nava\n")
     monkeypatch.chdir(tmp_path)
     assert corpus.read("names.txt").source == str(tmp_path / "names.txt")
 
 
-def test_standard_input(monkeypatch):
+def test_a_dash_reads_standard_input(monkeypatch):
     feed(monkeypatch, b"emma\r\nava")
     read = corpus.read("-")
     assert (read.name, read.source, content(read)) == ("stdin", "-", "emma\nava")
@@ -90,18 +90,18 @@ def test_a_str_with_a_newline_is_the_text_itself():
 
 
 @pytest.mark.parametrize("lines", [["emma", "ava"], ("emma\n", "ava\n"), iter(["emma", "ava"]), io.StringIO("emma\nava\n")])
-def test_an_iterable_gives_lines(lines):
+def test_an_iterable_is_read_as_lines(lines):
     read = corpus.read(lines)
     assert (read.name, read.source, content(read)) == ("text", "", "emma\nava")
 
 
-def test_many_lines_are_joined_in_parts(monkeypatch):
+def test_an_iterable_is_joined_in_chunks(monkeypatch):
     monkeypatch.setattr(source, "_LINES", 3)
     for count in range(1, 9):
         assert corpus.read(map(str, range(count)), "bytes").text == "\n".join(map(str, range(count)))
 
 
-def test_a_file_may_be_called_like_something_else(tmp_path, monkeypatch):
+def test_a_file_may_have_the_name_of_a_built_in_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("dinosaurs").write_text("a file")
     Path("-").write_text("a dash")
@@ -109,7 +109,7 @@ def test_a_file_may_be_called_like_something_else(tmp_path, monkeypatch):
     assert corpus.read("./-").text == corpus.read(Path("-")).text == "a dash"
 
 
-def test_dinosaurs_are_real_lines():
+def test_dinosaurs_are_sorted_lowercase_names():
     names = corpus.read("dinosaurs").text.splitlines()
     assert len(names) >= 1000
     assert names == sorted(set(names))
@@ -127,7 +127,7 @@ def test_python_help_is_the_same_on_each_call_and_in_each_process():
     assert content(corpus.read("python-help", "bytes")) == help_text.text.encode()
 
 
-def test_nul_is_a_character_like_others_in_a_str_and_in_bytes(tmp_path):
+def test_nul_is_an_ordinary_character_in_a_str_and_in_bytes(tmp_path):
     (tmp_path / "raw").write_bytes(b"ab\0")
     assert corpus.read(["ab\0"]).text == "ab\0"
     assert content(corpus.read(tmp_path / "raw", "bytes")) == b"ab\0"
@@ -135,7 +135,7 @@ def test_nul_is_a_character_like_others_in_a_str_and_in_bytes(tmp_path):
 
 @pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
 @pytest.mark.parametrize("raw", [b"a\n", b"aaa\na\n"])
-def test_one_character_can_be_read_but_not_learnt(tmp_path, monkeypatch, raw, vocabulary):
+def test_a_text_of_one_character_can_be_read_but_not_trained_on(tmp_path, monkeypatch, raw, vocabulary):
     path = tmp_path / "same.txt"
     path.write_bytes(raw)
     feed(monkeypatch, raw)
@@ -212,7 +212,7 @@ def complaint(where, vocabulary="characters"):
 
 
 @pytest.mark.parametrize(("raw", "expected"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_a_bad_file_is_named_and_explained_and_so_is_standard_input(tmp_path, monkeypatch, raw, expected):
+def test_errors_name_the_bad_file_or_standard_input_and_explain(tmp_path, monkeypatch, raw, expected):
     path = tmp_path / "bad.txt"
     path.write_bytes(raw)
     feed(monkeypatch, raw)
@@ -229,7 +229,7 @@ def test_a_bad_file_is_named_and_explained_and_so_is_standard_input(tmp_path, mo
     "raw", [raw for raw, _ in BAD_FILES.values() if len(raw) > 1], ids=[k for k, v in BAD_FILES.items() if v[0]]
 )
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
-def test_a_bad_file_is_told_in_the_same_words_when_it_is_streamed(tmp_path, monkeypatch, raw, chunk):
+def test_a_streamed_bad_file_gives_the_same_error(tmp_path, monkeypatch, raw, chunk):
     path = tmp_path / "bad.txt"
     path.write_bytes(raw)
     expected = complaint(path)
@@ -242,7 +242,7 @@ def test_a_bad_file_is_told_in_the_same_words_when_it_is_streamed(tmp_path, monk
 
 @quick
 @given(st.binary(max_size=30) | st.text(max_size=30).map(lambda text: text.encode()[:-1]), st.integers(1, 9))
-def test_any_bytes_are_read_or_refused_alike_when_they_are_streamed(tmp_path_factory, raw, chunk):
+def test_streaming_reads_or_refuses_any_bytes_alike(tmp_path_factory, raw, chunk):
     folder = tmp_path_factory.mktemp("any")
     path = folder / "any.txt"
     path.write_bytes(raw)
@@ -260,7 +260,7 @@ def test_any_bytes_are_read_or_refused_alike_when_they_are_streamed(tmp_path_fac
 
 
 @pytest.mark.parametrize("raw", [b"", b" \n"])
-def test_bytes_too_must_hold_something(tmp_path, raw):
+def test_an_empty_file_of_bytes_is_refused(tmp_path, raw):
     (tmp_path / "bad.txt").write_bytes(raw)
     assert "expected text" in complaint(tmp_path / "bad.txt", "bytes")
 
@@ -298,7 +298,7 @@ def test_bytes_too_must_hold_something(tmp_path, raw):
         (np.array("emma"), ["got ndarray"]),
     ],
 )
-def test_a_bad_source_is_one_line_of_complaint(tmp_path, monkeypatch, source, expected):
+def test_a_bad_source_is_a_one_line_error(tmp_path, monkeypatch, source, expected):
     monkeypatch.chdir(tmp_path)
     Path("names.txt").write_text("emma\nava\n")
     Path("win.txt").touch()
@@ -310,7 +310,7 @@ def test_a_bad_source_is_one_line_of_complaint(tmp_path, monkeypatch, source, ex
         assert words in message
 
 
-def test_a_file_that_may_not_be_read(monkeypatch):
+def test_a_file_without_read_permission_is_refused(monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied", "secret.txt")
 
@@ -320,12 +320,12 @@ def test_a_file_that_may_not_be_read(monkeypatch):
     assert "'secret.txt' cannot be read (Permission denied)" in message
 
 
-def test_standard_input_that_is_closed(monkeypatch):
+def test_a_closed_standard_input_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     assert "standard input cannot be read" in complaint("-")
 
 
-def test_an_unknown_vocabulary():
+def test_an_unknown_vocabulary_is_refused():
     assert "'words'" in complaint("dinosaurs", "words")
 
 
@@ -356,7 +356,7 @@ def test_an_unknown_vocabulary():
         ("a" * 40 + "\n " + "b" * 40, "stream"),
     ],
 )
-def test_choose_mode(text, mode):
+def test_choose_mode_distinguishes_lines_and_streams(text, mode):
     assert corpus.choose_mode(plain(text)) == mode
 
 
@@ -396,7 +396,7 @@ WORDS = st.lists(
 @example("   aaaa\naaaa   \n", 4)
 @example(" \n\n aa\na  \n\n", 2)
 @example("aaaa\na", 2)
-def test_the_mode_is_told_in_pieces_as_it_is_told_at_once(text, piece):
+def test_choose_mode_does_not_depend_on_the_chunk_size(text, piece):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_store, "CHUNK", piece)
         assert corpus.choose_mode(plain(text)) == mode_of(text, 40)
@@ -436,7 +436,7 @@ def test_a_line_keeps_its_spaces():
         assert [plain(text).vocabulary.decode(s) for s in lines] == ["\n  a b \n", "\nc\n"]
 
 
-def test_an_unknown_character_is_placed_in_the_text_that_was_given(tmp_path, monkeypatch):
+def test_an_unknown_character_is_located_in_the_text(tmp_path, monkeypatch):
     known = characters("ab ")
     with pytest.raises(InputError) as error:
         corpus.from_text("ab\n\n \nabz\n", known)
@@ -450,14 +450,14 @@ def test_an_unknown_character_is_placed_in_the_text_that_was_given(tmp_path, mon
         assert complaint(path, known) == f"{str(path)!r}: {error.value}"
 
 
-def test_a_vocabulary_that_is_given_is_kept_to():
+def test_a_given_vocabulary_is_used():
     known = characters("abcdé")
     read = corpus.read("abba\n", known)
     assert (read.vocabulary, read.text) == (known, "abba\n")
     assert corpus.read("añ\n", BYTES).vocabulary == BYTES
 
 
-def test_the_digest_is_that_of_the_text_and_its_vocabulary():
+def test_the_sha256_depends_on_the_text_and_its_vocabulary():
     texts = [
         plain("ab\n"),
         plain("ab\n\n"),
@@ -483,7 +483,7 @@ def test_an_unknown_mode_is_refused():
 
 @quick
 @given(TEXT, st.lists(TEXT | st.text(st.sampled_from("ab"), min_size=1, max_size=4), max_size=5), st.integers(1, 9))
-def test_what_is_contained_is_found_across_all_borders(text, wanted, piece):
+def test_contains_finds_texts_across_chunk_borders(text, wanted, piece):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_store, "CHUNK", piece)
         for whole in (plain(text), plain(text.encode())):
@@ -491,13 +491,13 @@ def test_what_is_contained_is_found_across_all_borders(text, wanted, piece):
             assert whole.contains(wanted, "stream") == {one for one in wanted if one in text}
 
 
-def test_bytes_that_are_cut_off_are_compared_as_they_are_shown():
+def test_contains_compares_incomplete_utf8_as_it_is_decoded():
     whole = plain(b"ab\nab\xc3")
     for mode in ("lines", "stream"):
         assert whole.contains(["ab\ufffd"], mode) == {"ab\ufffd"}
 
 
-def test_the_whole_of_a_long_line_is_compared():
+def test_contains_compares_whole_long_lines():
     whole = plain("a" * 1000 + "\nab\n")
     assert whole.contains(["a" * 999, "a" * 1000, "a" * 1001, "ab", "b", ""], "lines") == {"a" * 1000, "ab"}
 
@@ -521,7 +521,7 @@ def make(targets):
 
 @quick
 @given(several, fractions, st.integers(0, 99))
-def test_a_split_of_lines_loses_and_doubles_nothing(lengths, fraction, seed):
+def test_a_split_of_lines_keeps_each_line_exactly_once(lengths, fraction, seed):
     whole = make(lengths)
     if len(whole) == 1:
         return
@@ -535,7 +535,7 @@ def test_a_split_of_lines_loses_and_doubles_nothing(lengths, fraction, seed):
 
 @quick
 @given(st.integers(0, 300), fractions)
-def test_a_stream_gives_its_end_away(targets, fraction):
+def test_the_end_of_a_stream_is_the_validation_set(targets, fraction):
     whole = make([targets])
     training, held = corpus.split(whole, fraction, generator())
     size = min(round(fraction * targets), targets - 1)
@@ -545,7 +545,7 @@ def test_a_stream_gives_its_end_away(targets, fraction):
     assert all(s.base is whole.ids for s in [*training, *held])  # nothing is copied
 
 
-def test_lines_are_chosen_at_random_and_by_the_seed_alone():
+def test_the_seed_alone_chooses_the_validation_lines():
     whole = make([1] * 50)
 
     def held(seed):
@@ -559,7 +559,7 @@ def test_lines_are_chosen_at_random_and_by_the_seed_alone():
 @pytest.mark.parametrize(
     ("targets", "fraction"), [([3] * 10, 0), ([3] * 4, 0.1), ([100], 0), ([10], 0.1), ([2], 0.9), ([0], 0.5)]
 )
-def test_a_share_too_small_is_not_held_out(targets, fraction):
+def test_a_fraction_below_one_sequence_gives_no_validation_set(targets, fraction):
     whole = make(targets)
     training, held = corpus.split(whole, fraction, generator())
     assert len(held) == 0
@@ -567,6 +567,6 @@ def test_a_share_too_small_is_not_held_out(targets, fraction):
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 5, float("nan")])
-def test_a_fraction_that_is_none(fraction):
+def test_an_invalid_validation_fraction_is_refused(fraction):
     with pytest.raises(InputError, match="held-out fraction"):
         corpus.split(make([9]), fraction, generator())

@@ -151,7 +151,7 @@ def _nothing_stays():
 @DTYPES
 @quick
 @given(size=sizes())
-def test_twin_equals_its_pure_function(name, dtype, size):
+def test_a_kernel_equals_its_pure_function(name, dtype, size):
     found = arguments(name, dtype, size)
     check(KERNELS[name](*found), pure(name)(*found), dtype)
 
@@ -182,7 +182,7 @@ LAYOUTS = {
 @TWINS
 @DTYPES
 @pytest.mark.parametrize("layout", list(LAYOUTS))
-def test_twin_takes_arrays_of_any_layout_and_gives_new_ones(name, dtype, layout):
+def test_a_kernel_takes_any_array_layout_and_returns_new_arrays(name, dtype, layout):
     for size in [Sizes(3, 4, 5, 6, 7, True, 1), Sizes(2, 9, 16, 32, 20, False, 2)]:
         found = arguments(name, dtype, size)
         if name == "optimizers.clip_by_norm":
@@ -202,7 +202,7 @@ def test_twin_takes_arrays_of_any_layout_and_gives_new_ones(name, dtype, layout)
 @quick
 @given(size=sizes(), bad=st.sampled_from([np.nan, np.inf, -np.inf]), place=st.integers(0, 10**6))
 @np.errstate(all="ignore")
-def test_what_is_not_finite_stays_so(name, dtype, size, bad, place):
+def test_kernels_propagate_nan_and_infinity(name, dtype, size, bad, place):
     found = arguments(name, dtype, size._replace(T=min(size.T, 7), B=min(size.B, 9)))
     arrays = [a for a in found if isinstance(a, np.ndarray) and a.ndim and a.dtype.kind == "f"]
     spoilt = arrays[place % len(arrays)]
@@ -213,7 +213,7 @@ def test_what_is_not_finite_stays_so(name, dtype, size, bad, place):
 
 @DTYPES
 @pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
-def test_large_logits(dtype, scale):
+def test_cross_entropy_of_large_logits_is_finite(dtype, scale):
     for seed in range(4):
         found = arguments("loss.cross_entropy", dtype, Sizes(3, 4, 1, 1, 30, True, seed), scale)
         got = KERNELS["loss.cross_entropy"](*found)
@@ -223,7 +223,7 @@ def test_large_logits(dtype, scale):
 
 @DTYPES
 @np.errstate(all="ignore")
-def test_a_gradient_whose_norm_is_no_number_is_none(dtype):
+def test_clip_by_norm_propagates_a_norm_that_is_not_finite(dtype):
     for bad in (np.nan, np.inf):
         d, norm = KERNELS["optimizers.clip_by_norm"](np.array([1.0, bad, 2.0], dtype), 5.0)
         expected = pure("optimizers.clip_by_norm")(np.array([1.0, bad, 2.0], dtype), 5.0)
@@ -231,7 +231,7 @@ def test_a_gradient_whose_norm_is_no_number_is_none(dtype):
         np.testing.assert_array_equal(norm, expected[1])
 
 
-def test_a_cell_without_a_twin_goes_to_the_pure_function():
+def test_a_cell_without_a_kernel_is_not_implemented():
     found = arguments("gradient.loss_and_grad", "float64", Sizes(2, 3, 4, 5, 6, True, 0))
     elman = dataclasses.replace(found[1], cell="elman")
     assert KERNELS["gradient.loss_and_grad"](found[0], elman, *found[2:]) is NotImplemented
@@ -249,7 +249,7 @@ def kernels_on_a_gpu() -> dict[str, list[str]]:
     return found
 
 
-def test_a_kernel_has_the_parameters_of_its_function_and_each_function_has_one():
+def test_each_accelerated_function_has_a_kernel_with_its_parameters():
     parameters = {name: list(inspect.signature(function.__wrapped__).parameters) for name, function in FUNCTIONS.items()}
     on_cpu = {name: list(inspect.signature(kernel.__wrapped__).parameters) for name, kernel in KERNELS.items()}
     assert on_cpu == {name: parameters[name] for name in on_cpu}
@@ -279,7 +279,7 @@ def case(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
 @DTYPES
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("fresh", [True, False])
-def test_the_gradient_of_a_model(cell, dtype, layers, fresh):
+def test_the_gradient_of_a_model_equals_the_pure_one(cell, dtype, layers, fresh):
     config, params, x, y, mask, states, keep = case(cell, dtype, layers)
     given = (config, params, x, y, mask, None if fresh else states, keep)
     expected = tree.leaves(model.loss_and_grad(*given))
@@ -289,7 +289,7 @@ def test_the_gradient_of_a_model(cell, dtype, layers, fresh):
 
 @CELLS
 @DTYPES
-def test_twenty_updates(cell, dtype):
+def test_twenty_updates_give_the_losses_of_the_pure_functions(cell, dtype):
     config, params, x, y, mask, _, keep = case(cell, dtype, 2)
 
     def losses() -> list[float]:
@@ -308,7 +308,7 @@ def test_twenty_updates(cell, dtype):
     np.testing.assert_allclose(losses(), expected, rtol=1e-4 if dtype == "float32" else 1e-10)
 
 
-def test_other_arrays_go_to_the_pure_functions():
+def test_other_array_types_use_the_pure_functions():
     xp = pytest.importorskip("array_api_strict")
     assert acceleration.enable()
     d, norm = optimizers.clip_by_norm(xp.asarray([3.0, 4.0]), 1.0)
@@ -360,7 +360,7 @@ def between_fences(dtype: str) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows protects pages in another way")
 @DTYPES
-def test_nothing_is_read_or_written_beyond_the_arrays(dtype):
+def test_kernels_do_not_access_memory_beyond_the_arrays(dtype):
     """In a process of its own, which would end."""
     code = f"import test_cpu_kernels; test_cpu_kernels.between_fences({dtype!r})"
     done = subprocess.run(
@@ -369,7 +369,7 @@ def test_nothing_is_read_or_written_beyond_the_arrays(dtype):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_width_of_vectors_is_that_of_the_processor_that_numba_compiles_for():
+def test_kernels_use_the_vector_width_that_numba_compiles_for():
     """Narrow vectors are tested where there are wide ones, too, on what has all of the code for them."""
     if not microkernel.WIDE:
         pytest.skip("the tests above ran with narrow vectors: this processor has no others")  # nothing is left out
@@ -381,5 +381,5 @@ def test_the_width_of_vectors_is_that_of_the_processor_that_numba_compiles_for()
 
 
 @pytest.mark.skipif(os.environ.get("NUMBA_CPU_NAME") != "haswell", reason="run by the test above")
-def test_narrow_vectors_are():
+def test_vectors_are_narrow_without_avx512():
     assert (microkernel.WIDE, microkernel.VECTOR, gemm.ROWS) == (False, 32, 4)

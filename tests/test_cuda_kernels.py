@@ -53,20 +53,20 @@ def compare(cuda, name, hidden, batch, steps, dtype, rng):
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize(("hidden", "batch"), SIZES)
 @pytest.mark.parametrize("name", list(CELLS))
-def test_a_loop_over_time_is_its_pure_function(cuda, name, hidden, batch, dtype, rng):
+def test_a_recurrence_kernel_equals_its_pure_function(cuda, name, hidden, batch, dtype, rng):
     compare(cuda, name, hidden, batch, 9, dtype, rng)
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("name", list(CELLS))
-def test_so_is_one_that_goes_step_by_step(cuda, name, dtype, rng, monkeypatch):
+def test_a_kernel_per_step_equals_the_pure_function(cuda, name, dtype, rng, monkeypatch):
     monkeypatch.setattr(cuda, "_kernel", lambda *size: None)
     compare(cuda, name, 129, 7, 5, dtype, rng)
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("name", list(CELLS))
-def test_what_is_no_number_goes_on_to_the_end(cuda, name, dtype, monkeypatch):
+def test_recurrence_kernels_propagate_nan_to_the_last_step(cuda, name, dtype, monkeypatch):
     """Blocks that meet in global memory know what is not there yet by a NaN: no other one may keep them waiting."""
     (_, gates), H, device = CELLS[name], 256, cuda.cupy.cuda.Device().id
     limits = cuda.recurrence._limits(device)._replace(clusters=())
@@ -87,14 +87,14 @@ def test_what_is_no_number_goes_on_to_the_end(cuda, name, dtype, monkeypatch):
 
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize(("hidden", "symbols"), [(12, 5), (13, 5), (12, 1)])
-def test_columns_of_weights_are_looked_up(cuda, hidden, symbols, dtype, rng):
+def test_embedded_looks_up_columns_of_the_weights(cuda, hidden, symbols, dtype, rng):
     x = cuda.cupy.asarray(rng.integers(0, symbols, (6, 5)))
     vector = cuda.cupy.asarray(rng.normal(size=1 + hidden * (symbols + 1)).astype(dtype))  # views at odd places, as in training
     W, b = vector[1 : 1 + hidden * symbols].reshape(hidden, symbols), vector[1 + hidden * symbols :]
     close([linear.embedded.kernels[cuda.ARRAY](W, x, b)], [linear.embedded.__wrapped__(W, x, b)], dtype)
 
 
-def test_a_sum_over_steps_takes_some_columns_of_a_wider_array(cuda, rng):
+def test_bias_grad_sums_a_view_of_a_wider_array(cuda, rng):
     x = cuda.cupy.asarray(rng.normal(size=(6, 5, 12)))
     for part in (x, x[:, :, 8:], x[:, :, :1], x[:1, :1, 3:5]):
         close([ops.bias_grad.kernels[cuda.ARRAY](part)], [ops.bias_grad.__wrapped__(part)], "float64")

@@ -115,14 +115,14 @@ BY_CELL = pytest.mark.parametrize("cell", range(3), ids=["vanilla", "gru", "lstm
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize(("hidden", "batch", "limits"), ALL_SIZES)
 @BY_CELL
-def test_the_kernels_compute_what_the_pure_functions_do(cell, hidden, batch, limits, dtype, rng):
+def test_the_cuda_kernels_equal_the_pure_functions(cell, hidden, batch, limits, dtype, rng):
     compare(cell, hidden, batch, limits, dtype, 5, rng)  # buffers of a cluster take turns, and are even and odd
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 @pytest.mark.parametrize(("hidden", "batch", "limits"), [(7, 5, LITTLE), (33, 20, SCANT), (35, 9, CLUSTERED), (50, 7, None)])
 @BY_CELL
-def test_so_they_do_whatever_the_number_of_steps(cell, hidden, batch, limits, steps, rng):
+def test_the_cuda_kernels_are_right_for_any_number_of_steps(cell, hidden, batch, limits, steps, rng):
     compare(cell, hidden, batch, limits, "float64", steps, rng)
 
 
@@ -158,7 +158,7 @@ def compare(cell, hidden, batch, limits, dtype, T, rng):
 
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("cell", [1, 2], ids=["gru", "lstm"])
-def test_blocks_do_not_wait_for_ever_for_what_is_no_number(cell, dtype):
+def test_blocks_do_not_wait_forever_for_a_nan(cell, dtype):
     """What is not there yet is a NaN, too; this processor hands on the very one that it is given."""
     T, B, H, N = 3, 1, 40, tiling.GATES[cell] * 40
     how = layout(cell, False, H, B, np.dtype(dtype).itemsize, LITTLE)
@@ -171,7 +171,7 @@ def test_blocks_do_not_wait_for_ever_for_what_is_no_number(cell, dtype):
     assert np.isnan(a).all()
 
 
-def test_the_sizes_above_take_every_way():
+def test_the_tested_sizes_cover_every_kind_of_tiling():
     """One block and several, columns in several goes, one warp for an output and several, and so on."""
     batches = [batch for _, batch, _ in SIZES for _ in range(12)]
     hows = [
@@ -201,7 +201,7 @@ def test_the_sizes_above_take_every_way():
     st.sampled_from([20, 132]),
     st.sampled_from([(), (60, 42, 30), (66, 43, 32, 25, 21, 16, 16, 8, 8, 8, 7, 7, 7, 7, 7)]),
 )
-def test_a_layout_keeps_to_its_limits(cell, backward, hidden, batch, size, processors, clusters):
+def test_a_tiling_stays_within_its_limits(cell, backward, hidden, batch, size, processors, clusters):
     clusters = tuple(min(count, processors // (i + 2)) for i, count in enumerate(clusters))
     limits = tiling.Limits(processors, 99_000, clusters)
     how = tiling.choose_tiling(cell, backward, hidden, batch, size, limits)

@@ -65,16 +65,16 @@ def cause(cupy):
     return str(caught.value).splitlines()[0]
 
 
-def test_wheel_imports_without_a_warning(cupy):
+def test_importing_cupy_gives_no_warning(cupy):
     done = subprocess.run([sys.executable, "-W", "error", "-c", "import cupy"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_obstacle_has_cudas_words_and_a_remedy(cupy):
+def test_the_reason_quotes_cuda_and_names_a_remedy(cupy):
     assert cupy_unavailable_reason().startswith(f"no CUDA device answers: {cause(cupy)} (remedy: ")
 
 
-def test_cupy_has_every_function_that_the_maths_calls(cupy):
+def test_cupy_has_every_function_that_the_package_calls(cupy):
     """The standard's names as array-api-compat adds them to CuPy; importing them needs no device."""
     xp = importlib.import_module("array_api_compat.cupy")
     source = Path(backend.__file__).parent
@@ -84,7 +84,7 @@ def test_cupy_has_every_function_that_the_maths_calls(cupy):
     assert [name for name in sorted(called) if not callable(operator.attrgetter(name)(xp))] == []
 
 
-def test_nccl_is_there_or_says_how_to_get_it(cupy):
+def test_nccl_can_be_loaded_or_names_the_package_to_install(cupy):
     wires = importlib.import_module("bptt.distributed.nccl")
     if wires.unavailable_reason():
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
@@ -94,12 +94,12 @@ def test_nccl_is_there_or_says_how_to_get_it(cupy):
         assert all(callable(getattr(wires.nccl.NcclCommunicator, name)) for name in ("send", "recv", "allGather"))
 
 
-def test_auto_is_numpy():
+def test_auto_selects_numpy_without_a_gpu():
     chosen = select("auto")  # any warning would be an error
     assert (chosen.name, chosen.requested) == ("numpy", "auto")
 
 
-def test_fall_back_is_one_warning_of_one_line(cupy):
+def test_the_fallback_is_one_warning_of_one_line(cupy):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         chosen = select("cupy")
@@ -111,12 +111,12 @@ def test_fall_back_is_one_warning_of_one_line(cupy):
     assert str(chosen) == "numpy float32 (cupy was asked for)"
 
 
-def test_required_device_is_an_error(cupy):
+def test_requiring_a_missing_device_is_an_error(cupy):
     with pytest.raises(InputError, match="'cupy' is required but no CUDA device answers"):
         select("cupy", require=True)
 
 
-def test_training_goes_on_with_numpy_and_records_it(cupy, tmp_path):
+def test_training_falls_back_to_numpy_and_records_it(cupy, tmp_path):
     done = bptt(*TINY, "--backend", "cupy", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -139,7 +139,7 @@ def test_training_goes_on_with_numpy_and_records_it(cupy, tmp_path):
     [(["--require-backend"], {}), ([], {"BPTT_REQUIRE_BACKEND": "1"})],
     ids=["flag", "environment"],
 )
-def test_training_that_requires_the_device_is_refused(cupy, tmp_path, flags, environment):
+def test_training_that_requires_a_missing_device_is_refused(cupy, tmp_path, flags, environment):
     done = bptt(*TINY, "--backend", "cupy", *flags, folder=tmp_path, **environment)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
@@ -148,7 +148,7 @@ def test_training_that_requires_the_device_is_refused(cupy, tmp_path, flags, env
     assert list(tmp_path.iterdir()) == []
 
 
-def test_info_says_what_is_in_the_way(cupy, tmp_path):
+def test_info_says_why_cupy_is_unavailable(cupy, tmp_path):
     done = bptt("info", "--json", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
@@ -157,19 +157,19 @@ def test_info_says_what_is_in_the_way(cupy, tmp_path):
     assert found["extras"]["cupy"].startswith(cupy.__version__)
 
 
-def test_environment_that_says_no_requires_nothing(tmp_path):
+def test_the_environment_can_allow_the_fallback(tmp_path):
     done = bptt(*TINY, "--backend", "cupy", folder=tmp_path, BPTT_REQUIRE_BACKEND="0")
     assert done.returncode == 0, done.stderr
 
 
-def test_tests_that_name_the_backend_fail(pytestconfig):
+def test_naming_the_cupy_backend_fails_the_test_run(pytestconfig):
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--backend", "cupy", __file__]
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "--backend cupy: backend 'cupy' is required but no CUDA device answers" in done.stderr
 
 
-def test_what_is_too_large_for_a_kernel_is_known(monkeypatch):
+def test_single_launch_knows_which_sizes_are_too_large(monkeypatch):
     cuda = importlib.import_module("bptt.kernels.cuda.recurrence")
     monkeypatch.setattr(cuda, "_limits", lambda number: tiling.Limits(108, 163_000))
     monkeypatch.setattr(cuda.cupy.cuda, "Device", lambda: types.SimpleNamespace(id=0))
@@ -178,7 +178,7 @@ def test_what_is_too_large_for_a_kernel_is_known(monkeypatch):
     assert not cuda.fits("lstm", 2000, 16, 4)
 
 
-def test_what_the_driver_is_asked_with_is_laid_out_as_in_its_header():
+def test_the_driver_structs_have_the_layout_of_the_cuda_header():
     clusters = importlib.import_module("bptt.kernels.cuda.occupancy")
     assert ctypes.sizeof(clusters.Attribute) == 72
     assert ctypes.sizeof(clusters.Config) == 56
@@ -186,7 +186,7 @@ def test_what_the_driver_is_asked_with_is_laid_out_as_in_its_header():
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "newest"])
-def test_the_kernels_compile(cupy, request, architecture):
+def test_the_cuda_kernels_compile(cupy, request, architecture):
     """NVRTC needs no device. Sizes that take one block, a cluster and more blocks, in both types."""
     give_up = pytest.fail if request.config.option.markexpr == "cupy_without_gpu" else pytest.skip
     try:

@@ -36,7 +36,7 @@ def decoded(ready, sequences):
     return [ready.vocabulary.decode(sequence) for sequence in sequences]
 
 
-def test_lines_are_whole_lines_and_a_tenth_of_them_is_held_out():
+def test_lines_stay_whole_and_a_tenth_of_them_is_for_validation():
     ready = prepare(NAMES)
     assert (ready.mode, ready.name, ready.source) == ("lines", "text", "")
     assert sorted(decoded(ready, [*ready.training, *ready.held_out])) == [f"\n{line}\n" for line in NAMES.split()]
@@ -44,7 +44,7 @@ def test_lines_are_whole_lines_and_a_tenth_of_them_is_held_out():
     assert dataset.count_targets(ready.training) == 18 * 4
 
 
-def test_a_stream_is_cut_once():
+def test_a_stream_is_split_once():
     ready = prepare(PROSE + "\n")
     assert ready.mode == "stream"
     assert dataset.count_targets(ready.training) + dataset.count_targets(ready.held_out) == len(PROSE) + 1
@@ -52,12 +52,12 @@ def test_a_stream_is_cut_once():
     assert decoded(ready, ready.training)[0] + decoded(ready, ready.held_out)[0][1:] == "\n" + PROSE + "\n"
 
 
-def test_the_seed_draws_what_is_held_out():
+def test_the_seed_draws_the_validation_set():
     held_out = [decoded(ready, ready.held_out) for ready in (prepare(NAMES), prepare(NAMES), prepare(NAMES, seed=1))]
     assert held_out[0] == held_out[1] != held_out[2]
 
 
-def test_the_settings_choose_mode_share_and_vocabulary(tmp_path):
+def test_the_settings_choose_mode_validation_fraction_and_vocabulary(tmp_path):
     assert prepare(NAMES, mode="stream").mode == "stream"
     assert len(prepare(NAMES, validation=0.0).held_out) == 0
     assert len(prepare(NAMES, validation=0.5).held_out) == 10
@@ -69,7 +69,7 @@ def test_the_settings_choose_mode_share_and_vocabulary(tmp_path):
 
 
 @pytest.mark.parametrize("validation", [0.1, 0.5, 0.9])
-def test_a_line_is_never_cut(validation):
+def test_a_line_is_never_split(validation):
     ready = prepare("the only line\n", mode="lines", validation=validation)
     assert decoded(ready, ready.training) == ["\nthe only line\n"]
     assert len(ready.held_out) == 0
@@ -78,7 +78,7 @@ def test_a_line_is_never_cut(validation):
 
 @pytest.mark.parametrize(("text", "mode"), [(NAMES, "lines"), (PROSE + "\n", "stream")])
 @pytest.mark.parametrize(("batch", "length"), [(4, 2), (7, 100), (1000, 1000)])
-def test_a_pass_holds_every_target_in_the_number_of_batches_that_was_told(text, mode, batch, length):
+def test_an_epoch_has_each_target_once_in_batches_in_epoch_batches(text, mode, batch, length):
     ready = prepare(text, mode=mode)
     count = dataset.batches_in_epoch(ready, batch, length, 0)
     assert dataset.batches_in_epoch(ready, batch, length, 0, 1) == count  # for these texts
@@ -92,7 +92,7 @@ def test_a_pass_holds_every_target_in_the_number_of_batches_that_was_told(text, 
     assert max(part.x.shape[0] for part in two) <= length
 
 
-def test_the_order_of_lines_is_drawn_anew_for_each_pass():
+def test_the_order_of_lines_is_drawn_anew_for_each_epoch():
     ready = prepare(NAMES)
 
     def first_epochs(seed):
@@ -105,7 +105,7 @@ def test_the_order_of_lines_is_drawn_anew_for_each_pass():
 
 @pytest.mark.parametrize(("text", "mode"), [(NAMES + "a longer one\n", "lines"), (PROSE + "\n", "stream")])
 @pytest.mark.parametrize(("batch", "length"), [(4, 2), (7, 100), (3, 5)])
-def test_a_run_goes_on_from_any_position(text, mode, batch, length):
+def test_batches_can_resume_from_any_position(text, mode, batch, length):
     ready = prepare(text, mode=mode)
     count = dataset.batches_in_epoch(ready, batch, length, 5)
     run = list(itertools.islice(passes(ready, batch, length, 5), 3 * count))
@@ -124,7 +124,7 @@ def test_a_run_goes_on_from_any_position(text, mode, batch, length):
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_a_vocabulary_that_is_given_wins(mode):
+def test_a_given_vocabulary_overrides_the_setting(mode):
     known = characters(NAMES + "xyz")
     ready = dataset.prepare(NAMES, Settings(mode=mode, vocabulary="bytes"), np.random.default_rng(0), known)
     assert ready.vocabulary == known
@@ -134,7 +134,7 @@ def test_a_vocabulary_that_is_given_wins(mode):
         dataset.prepare(NAMES, Settings(mode=mode), np.random.default_rng(0), characters("bo"))
 
 
-def test_where_a_text_is_from(tmp_path):
+def test_a_dataset_has_the_name_and_source_of_its_text(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text(NAMES)
     ready = prepare(path)
@@ -142,7 +142,7 @@ def test_where_a_text_is_from(tmp_path):
     assert prepare("dinosaurs").source == "dinosaurs"
 
 
-def test_what_of_some_texts_is_in_the_text():
+def test_contained_finds_the_texts_that_occur_in_the_dataset():
     assert dataset.contained(prepare(NAMES), ["aao", "aa", "", "duo", "zzz"]) == {"aao", "duo"}
     ready = prepare(PROSE + "\n", validation=0.5)
     border = PROSE[len(PROSE) // 2 - 10 : len(PROSE) // 2 + 10]
@@ -151,7 +151,7 @@ def test_what_of_some_texts_is_in_the_text():
 
 @pytest.mark.parametrize(("text", "mode"), [(NAMES, "lines"), (PROSE + "é\n", "stream")])
 @pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
-def test_a_large_text_is_trained_on_as_a_small_one(tmp_path, monkeypatch, text, mode, vocabulary):
+def test_a_large_text_gives_the_batches_of_a_small_one(tmp_path, monkeypatch, text, mode, vocabulary):
     path = tmp_path / "text.txt"
     path.write_text(text, "utf-8")
     small = prepare(path, vocabulary=vocabulary)
@@ -167,7 +167,7 @@ def test_a_large_text_is_trained_on_as_a_small_one(tmp_path, monkeypatch, text, 
 
 
 @pytest.mark.parametrize(("text", "mode"), [(NAMES, "lines"), (PROSE + "\n", "stream")])
-def test_the_held_out_part_is_measured_whole(text, mode):
+def test_validation_windows_cover_the_whole_validation_set(text, mode):
     ready = prepare(text, mode=mode)
     batches = measured(ready)
     assert sum(part.mask.sum() for part in batches) == dataset.count_targets(ready.held_out)
@@ -185,12 +185,12 @@ def test_the_held_out_part_is_measured_whole(text, mode):
         ("ab\n", "stream", 5, 20, 1),
     ],
 )
-def test_a_short_text_narrows_the_batch(text, mode, batch, length, widest):
+def test_a_short_text_limits_the_batch_size(text, mode, batch, length, widest):
     assert dataset.max_columns(prepare(text, mode=mode), batch, length) == widest
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_what_is_measured_is_what_is_held_out(mode):
+def test_validation_windows_hold_the_targets_of_the_validation_set(mode):
     ready = prepare(NAMES, mode=mode, validation=0.5)
     got = np.concatenate([batch.y.T[batch.mask.T == 1.0] for batch in measured(ready)])
     held_out = np.concatenate([sequence[1:] for sequence in ready.held_out])
@@ -198,7 +198,7 @@ def test_what_is_measured_is_what_is_held_out(mode):
     assert sorted(got) != sorted(np.concatenate([sequence[1:] for sequence in ready.training]))
 
 
-def test_a_tenth_is_held_out_but_of_a_long_text_less(monkeypatch):
+def test_the_validation_set_is_a_tenth_up_to_a_maximum(monkeypatch):
     assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 100
     monkeypatch.setattr(dataset, "MAX_VALIDATION", 60)
     assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 60

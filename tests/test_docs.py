@@ -96,7 +96,7 @@ def wrong(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [*PAGES, README, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
-def test_what_a_page_names_is_there(page):
+def test_names_in_the_docs_exist_in_the_code(page):
     assert not wrong(page.read_text("utf-8").partition(TREE)[0])
 
 
@@ -117,7 +117,7 @@ def test_what_a_page_names_is_there(page):
         "so\n\n    python examples/nothing.py\n",
     ],
 )
-def test_what_is_not_there_is_found(text):
+def test_a_missing_name_is_reported(text):
     assert len(wrong(text)) == 1
 
 
@@ -130,11 +130,11 @@ def test_what_is_not_there_is_found(text):
         "so\n\n    d = da + da_next      gru.recurrence_backward, by ops.outer_sum\n    python bench/memory.py 1.5 names.txt\n",
     ],
 )
-def test_what_is_there_is_not_found(text):
+def test_an_existing_name_is_not_reported(text):
     assert not wrong(text)
 
 
-def test_every_backward_pass_and_recurrence_is_in_the_equations():
+def test_equations_md_names_every_backward_pass_and_recurrence():
     named = set(re.findall(r"\b[a-z]+\.[a-z_]+\b", EQUATIONS.read_text("utf-8")))
     for path in sorted((ROOT / "src" / "bptt" / "nn").glob("*.py")):
         wanted = {f"{path.stem}.{name}" for name in defined(path) if name.endswith("backward") or name == "recurrence"}
@@ -142,14 +142,14 @@ def test_every_backward_pass_and_recurrence_is_in_the_equations():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_python_in_a_page_stands_in_a_file(page):
+def test_python_code_in_the_docs_is_quoted_from_a_file(page):
     files = [path.read_text("utf-8") for path in CODE]
     for block in split(page.read_text("utf-8"))[2]:
         assert any(block in text for text in files), block
 
 
 @pytest.mark.parametrize("page", [*PAGES, README, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
-def test_links_lead_somewhere(page):
+def test_links_in_the_docs_have_targets(page):
     for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", split(page.read_text("utf-8"))[0]):
         file = page.parent / target if target else page
         assert file.exists(), target

@@ -15,7 +15,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def test_it_explains_what_was_chosen_and_what_it_takes(capsys, tmp_path):
+def test_a_dry_run_explains_the_choices_and_their_cost(capsys, tmp_path):
     assert cli.main(["train", "--dry-run", "--backend", "numpy", "--dropout", "0.1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["text", "model", "run", "chosen", "memory", "time"]
@@ -27,20 +27,20 @@ def test_it_explains_what_was_chosen_and_what_it_takes(capsys, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_everything_given(capsys):
+def test_a_dry_run_says_that_nothing_was_chosen(capsys):
     flags = "--hidden 3 --dropout 0 --batch 2 --length 5 --steps 7 --learning-rate 0.1 --evaluate-every 2 --checkpoint-every 3"
     assert cli.main(f"train --dry-run {flags}".split()) == 0
     assert "\nchosen nothing, all is given; " in capsys.readouterr().out
 
 
-def test_what_epochs_make_is_not_chosen(capsys):
+def test_a_dry_run_does_not_count_steps_from_epochs_as_chosen(capsys):
     assert cli.main(["train", "--dry-run", "--hidden", "3", "--epochs", "100000", "--batch", "16"]) == 0
     out = capsys.readouterr().out
     assert ", evaluate every 800000, checkpoint every 800000; " in out
     assert " steps 8" not in out.partition("\nchosen ")[2]
 
 
-def test_it_is_told_to_programs_too(capsys):
+def test_a_dry_run_prints_json(capsys):
     assert cli.main(["train", "python-help", "--dry-run", "--json", "--backend", "numpy", "--hidden", "8"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["event"] == "dry_run"
@@ -58,6 +58,6 @@ def test_a_longer_run_takes_longer(capsys):
     assert seconds[1] > 10 * seconds[0]
 
 
-def test_it_is_for_new_runs(capsys):
+def test_a_dry_run_cannot_resume(capsys):
     assert cli.main(["train", "--dry-run", "--resume", "nowhere"]) == 2
     assert "--dry-run is for a new run" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def by_hand(config, params, sequence):
 
 
 @CELLS
-def test_lines_in_batches_of_any_size_are_the_sum_of_the_lines(cell):
+def test_the_batch_size_does_not_change_the_loss_of_lines(cell):
     config, params, rng = case(cell)
     lines = pack([rng.integers(0, V, n) for n in (2, 9, 3, 3, 14, 5)])
     read = batches.batch_reader(lines.ids, HERE)
@@ -43,7 +43,7 @@ def test_lines_in_batches_of_any_size_are_the_sum_of_the_lines(cell):
 
 
 @CELLS
-def test_a_stream_in_windows_of_any_length_is_the_whole_stream(cell):
+def test_the_window_length_does_not_change_the_loss_of_a_stream(cell):
     config, params, rng = case(cell)
     text = pack([rng.integers(0, V, 101)])
     read = batches.batch_reader(text.ids, HERE)
@@ -54,7 +54,7 @@ def test_a_stream_in_windows_of_any_length_is_the_whole_stream(cell):
         assert got.nats == pytest.approx(expected, rel=1e-12)
 
 
-def test_every_backend_measures_the_same(lab):
+def test_every_backend_gives_the_same_evaluation(lab):
     config, params, rng = case("vanilla", 1)
     lines = pack([rng.integers(0, V, n) for n in (9, 9, 8, 5)])  # two windows, the second one padded
     read = batches.batch_reader(lines.ids, lab.backend)
@@ -63,7 +63,7 @@ def test_every_backend_measures_the_same(lab):
     assert got.nats == pytest.approx(sum(by_hand(config, params, line) for line in lines), rel=lab.tolerance)
 
 
-def test_a_model_of_zeros_gives_every_character_the_same_chance():
+def test_a_model_of_zeros_is_uniform():
     config, params, rng = case()
     zeros = tree.tree_map(np.zeros_like, params)
     lines = pack([rng.integers(0, V, 9), rng.integers(0, V, 4)])
@@ -75,14 +75,14 @@ def test_a_model_of_zeros_gives_every_character_the_same_chance():
 
 
 @CELLS
-def test_the_probabilities_of_all_texts_of_a_length_add_up_to_one(cell):
+def test_probabilities_of_all_texts_of_a_length_sum_to_one(cell):
     config, params, _ = case(cell)
     texts = [pack([np.array([0, *text])]) for text in itertools.product(range(V), repeat=3)]
     each = [map(batches.batch_reader(text.ids, HERE), batches.windows(text, 2)) for text in texts]
     assert math.fsum(math.exp(-evaluate(config, params, HERE, text).nats) for text in each) == pytest.approx(1, rel=1e-12)
 
 
-def test_the_measures_of_a_sum():
+def test_an_evaluation_has_nats_bits_and_perplexity():
     result = Evaluation(nats=20 * math.log(2), characters=10)
     assert (result.nats_per_char, result.bits_per_char) == pytest.approx((2 * math.log(2), 2))
     assert result.perplexity == pytest.approx(4)

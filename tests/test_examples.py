@@ -55,11 +55,11 @@ def _here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_an_example_is_short(script):
+def test_every_example_is_short(script):
     assert sum(bool(line.strip()) for line in script.read_text("utf-8").splitlines()) < 60
 
 
-def test_names(tmp_path):
+def test_the_names_example_trains_saves_and_samples(tmp_path):
     *names, saved = printed("names", "--steps", "3")
     assert len(names) == 10
     assert saved == "saved: bptt sample dinosaur-names --count 10 --seed 1"
@@ -70,14 +70,14 @@ def test_names(tmp_path):
 
 
 @pytest.mark.parametrize("text", [[], ["own.txt"]], ids=["built-in", "file"])
-def test_style(text):
+def test_the_style_example_samples_at_two_temperatures(text):
     Path("own.txt").write_text("the rain in spain stays mainly in the plain. " * 40)
     lines = printed("style", *text, "--steps", "2")
     assert lines[0].startswith("<bptt.LanguageModel: gru")
     assert [line for line in lines if line.startswith("---")] == ["--- temperature 0.5", "--- temperature 1.0"]
 
 
-def test_odd_ones_out():
+def test_the_odd_ones_out_example_finds_the_unlikely_names():
     assert len(printed("odd_ones_out", "--steps", "2")) == 3
     strange, least = printed("odd_ones_out", "rex", "t-rex", "mei", "--steps", "2", "--show", "2")
     assert strange.split() == ["inf", "t-rex"]
@@ -100,18 +100,18 @@ def test_from_scratch_refuses_a_text_without_a_batch():
     assert "the text has 300 characters, expected at least 528" in done.stderr
 
 
-def test_train_a_cell():
+def test_the_train_a_cell_example_learns():
     first, *names = printed("train_a_cell", "--steps", "20")
     assert float(first.split()[0]) < np.log(27)
     assert len(names) == 10
 
 
-def test_check_a_cell():
+def test_the_check_a_cell_example_passes():
     lines = [line.split() for line in printed("check_a_cell")]
     assert [(name, verdict) for name, _, verdict in lines] == [(name, "fine") for name in ("dWax", "dWaa", "db", "dx", "da")]
 
 
-def test_check_a_cell_finds_a_mistake(tmp_path):
+def test_the_check_a_cell_example_finds_a_mistake(tmp_path):
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     (tmp_path / "tests").mkdir()
     shutil.copy(EXAMPLES.parent / "tests" / "gradcheck.py", tmp_path / "tests")
@@ -140,7 +140,7 @@ def case(T: int, B: int, I: int, H: int, tokens: bool) -> tuple[Any, ...]:
 @pytest.mark.parametrize(("T", "B", "I", "H"), [(4, 3, 5, 2), (1, 3, 5, 2), (4, 1, 5, 2), (4, 3, 5, 1), (3, 2, 4, 6)])
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "vectors"])
 @pytest.mark.parametrize("truncated", [True, False], ids=["truncated", "whole"])
-def test_the_gradient_of_the_cell_equals_central_differences(lab, T, B, I, H, tokens, truncated):
+def test_the_gradient_of_the_example_cell_equals_differences(lab, T, B, I, H, tokens, truncated):
     params, x, state, da, dafter = case(T, B, I, H, tokens)
 
     def gradients(params: Any, x: Any, state: Any, da: Any, dafter: Any) -> Any:
@@ -161,7 +161,7 @@ def test_the_gradient_of_the_cell_equals_central_differences(lab, T, B, I, H, to
     lab.close((dparams, dstate, () if tokens else dx), expected, tolerance)
 
 
-def test_the_cell_follows_the_equations(lab):
+def test_the_example_cell_follows_its_equations(lab):
     """One step, one sequence and one gate at a time."""
     T, B, I, H = 4, 3, 5, 2
     params, x, state, _, _ = case(T, B, I, H, tokens=True)
@@ -183,7 +183,7 @@ def table(monkeypatch):
     monkeypatch.setitem(model.CELLS, "mgu", mgu)
 
 
-def test_a_cell_in_the_table_is_a_model(lab, table):
+def test_a_cell_added_to_the_table_works_in_a_model(lab, table):
     """Two layers, dropout, a padded batch and a learned initial state, with the gradient of every parameter."""
     rng = np.random.default_rng(1)
     config = model.Config("mgu", 5, 3, layers=2)
@@ -203,7 +203,7 @@ def test_a_cell_in_the_table_is_a_model(lab, table):
     lab.close(got, expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
 
 
-def test_a_cell_in_the_table_is_saved_and_loaded(table):
+def test_a_cell_added_to_the_table_is_saved_and_loaded(table):
     config, backend, vocabulary = model.Config("mgu", 4, 3), backends.select("numpy"), characters("\nabc")
     params = tree.tree_map(backend.put, model.init(config, np.random.default_rng(0)))
     before = LanguageModel(config, vocabulary, "lines", params, backend, {})
@@ -220,6 +220,6 @@ def test_a_cell_in_the_table_is_saved_and_loaded(table):
         bptt.load("m")
 
 
-def test_bptt_train_takes_the_cells_of_the_package_only(table):
+def test_train_takes_only_the_cells_of_the_package(table):
     with pytest.raises(InputError, match="--cell 'mgu': expected one of vanilla, gru, lstm"):
         bptt.train("dinosaurs", cell="mgu", steps=1)

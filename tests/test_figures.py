@@ -34,7 +34,7 @@ def seen(a, gates=None):
 
 
 @pytest.mark.usefixtures("drawn")
-def test_curves_are_in_bits_and_show_where_gradients_are_cut():
+def test_curves_are_in_bits_and_show_the_clipping_threshold():
     ln2 = math.log(2)
     rows = [
         {"step": 10, "loss": 3 * ln2, "rate": 0.1, "norm": 4.0},
@@ -51,7 +51,7 @@ def test_curves_are_in_bits_and_show_where_gradients_are_cut():
 @pytest.mark.parametrize(
     ("cell", "names"), [("gru", {"reset": 0, "update": 1}), ("lstm", {"input": 0, "forget": 1, "output": 3})]
 )
-def test_each_gate_is_where_it_closes_and_opens(cell, names):
+def test_gates_are_plotted_by_how_often_they_close_and_open(cell, names):
     T, L, H = 20, 2, 3
     gates = np.random.default_rng(0).random((T, L, 3 if cell == "gru" else 4, H)) ** 3
     panels = figures.saturation(cell, seen(np.zeros((T, L, H)), gates))
@@ -64,7 +64,7 @@ def test_each_gate_is_where_it_closes_and_opens(cell, names):
 
 
 @pytest.mark.usefixtures("drawn")
-def test_units_that_are_pushed_far_are_counted_by_layer():
+def test_saturated_units_are_counted_by_layer():
     a = np.zeros((4, 2, 3))
     a[:, 1, 0], a[:2, 1, 1] = -0.95, 0.95  # in layer 2: always, every other step, never
     first, far_first, second, far_second = figures.saturation("vanilla", seen(a))
@@ -77,7 +77,7 @@ def test_units_that_are_pushed_far_are_counted_by_layer():
 
 
 @pytest.mark.usefixtures("drawn")
-def test_flow_goes_from_left_to_right_in_time_and_upwards_into_the_past():
+def test_gradient_flow_has_time_to_the_right_and_the_past_upwards():
     L, T, K = 2, 7, 4
     norms = np.exp(np.random.default_rng(0).normal(size=(L, T, K + 1)))
     norms[:, [0, 0], [1, 2]] = np.nan
@@ -91,7 +91,7 @@ def test_flow_goes_from_left_to_right_in_time_and_upwards_into_the_past():
 
 
 @pytest.mark.usefixtures("drawn")
-def test_each_radius_has_its_name_and_there_is_a_line_at_one():
+def test_spectral_radii_are_labelled_and_have_a_line_at_one():
     found = np.arange(12.0).reshape(2, 2, 3)
     (axes,) = figures.radii([4, 8], found, ("r", "u", "n"))
     (border,) = [line for line in axes.get_lines() if line.get_label().startswith("_")]
@@ -104,7 +104,7 @@ def test_each_radius_has_its_name_and_there_is_a_line_at_one():
     }
 
 
-def test_a_picture_has_letters_no_date_and_the_colour_of_the_page():
+def test_a_figure_has_text_no_date_and_the_colour_of_the_page():
     picture = figures.radii([4, 8], np.ones((2, 1, 1)), ("",))
     assert ">spectral radius of Waa</text>" in picture
     assert "<metadata>" not in picture
@@ -113,7 +113,7 @@ def test_a_picture_has_letters_no_date_and_the_colour_of_the_page():
 
 
 @pytest.mark.usefixtures("drawn")
-def test_of_five_layers_the_last_one_is_the_fifth():
+def test_of_five_layers_the_fourth_is_left_out():
     a, norms = np.zeros((4, 5, 2)), np.ones((5, 3, 3)) * np.arange(1, 6)[:, None, None]
     a[:, 4, :] = 0.5
     panels = figures.saturation("vanilla", seen(a))

@@ -33,7 +33,7 @@ def unusable(function, *arguments):
 
 @posix
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path, error):
+def test_a_folder_is_written_completely_or_not_at_all(tmp_path, error):
     parts, folder = {"a": b"1" * 10, "b": b"2" * 10}, tmp_path / "new"
     with Failing() as calls:
         files.write_folder(folder, parts)
@@ -48,7 +48,7 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path, error):
 
 @posix
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, error):
+def test_a_file_is_replaced_completely_or_not_at_all(tmp_path, error):
     path = tmp_path / "file"
     with Failing() as calls:
         files.replace(path, b"first")
@@ -62,7 +62,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, error):
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_is_there_is_not_written_over(tmp_path):
+def test_write_folder_does_not_overwrite(tmp_path):
     files.write_folder(tmp_path / "a" / "b", {"c": b"mine"})
     with pytest.raises(FileExistsError):
         files.write_folder(tmp_path / "a" / "b", {"c": b"theirs"})
@@ -73,7 +73,7 @@ def test_what_is_there_is_not_written_over(tmp_path):
 
 
 @posix
-def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path):
+def test_replace_replaces_a_link_and_not_its_target(tmp_path):
     (tmp_path / "other").write_bytes(b"theirs")
     (tmp_path / "file").symlink_to("other")
     files.replace(tmp_path / "file", b"mine")
@@ -81,13 +81,13 @@ def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path):
     assert not (tmp_path / "file").is_symlink()
 
 
-def test_text_is_added_at_the_end(tmp_path):
+def test_append_adds_text_at_the_end(tmp_path):
     files.append(tmp_path / "file", "é\n")
     files.append(tmp_path / "file", "\ud800")
     assert (tmp_path / "file").read_bytes() == b"\xc3\xa9\n\xed\xa0\x80"
 
 
-def test_a_disk_that_takes_a_part_is_given_the_rest(tmp_path, monkeypatch):
+def test_a_partial_write_is_continued(tmp_path, monkeypatch):
     class Slow(io.FileIO):
         def write(self, data):
             return super().write(data[:3])
@@ -97,7 +97,7 @@ def test_a_disk_that_takes_a_part_is_given_the_rest(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
-def test_what_writers_left_behind_is_swept_away(tmp_path):
+def test_leftovers_of_writers_are_removed(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
     files.temporary_path(tmp_path / "x").mkdir()
@@ -112,7 +112,7 @@ def test_what_writers_left_behind_is_swept_away(tmp_path):
 # Reading
 
 
-def test_a_file_of_the_size_that_was_asked_for(tmp_path):
+def test_read_checks_the_size_of_a_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
     assert files.read(path, 5) == files.read(path, 9, 5) == files.read(path, 5, 5) == b"12345"
@@ -121,7 +121,7 @@ def test_a_file_of_the_size_that_was_asked_for(tmp_path):
     assert unusable(files.read, path, 6, 6) == "has 5 bytes, expected 6"
 
 
-def test_what_is_no_file_is_not_opened(tmp_path):
+def test_read_refuses_what_is_not_a_regular_file(tmp_path):
     (tmp_path / "file").write_bytes(b"12345")
     for name in ("nothing", "file/nothing"):
         assert unusable(files.read, tmp_path / name, 9) == "no such file"
@@ -135,7 +135,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
             assert unusable(files.read, tmp_path / name, 9) == "is not a regular file"
 
 
-def test_a_disk_that_cannot_be_read(tmp_path, monkeypatch):
+def test_read_reports_a_disk_that_cannot_be_read(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError(5, "Input/output error")
 
@@ -144,18 +144,18 @@ def test_a_disk_that_cannot_be_read(tmp_path, monkeypatch):
     assert unusable(files.read, tmp_path / "file", 9) == "cannot be read: Input/output error"
 
 
-def test_json_comes_back():
+def test_json_round_trips():
     for value in (None, 1.5, 1e-300, "é\ud800[{", [{"b": [], "a": {}}]):
         assert files.parse_json(files.to_json(value), 4) == value
     assert files.to_json({"b": 1, "a": ["é"]}) == b'{\n "a": [\n  "\\u00e9"\n ],\n "b": 1\n}\n'
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"nul", b"\xff", b"1 2", b"9" * 5000, b"[" * 50_000, "[]".encode("utf-16")])
-def test_what_is_not_json(data):
+def test_invalid_json_is_refused(data):
     assert unusable(files.parse_json, data, 10**6) == "is not JSON"
 
 
-def test_lists_and_objects_are_counted_before_they_take_memory():
+def test_json_with_too_many_lists_and_objects_is_refused_early():
     assert files.parse_json(b'["[[[", {"[": "\\"[[["}, "\\\\", []]', 3) == ["[[[", {"[": '"[[['}, "\\", []]
     assert (
         unusable(files.parse_json, b'["[[[", {"[": "\\"[[["}, "\\\\", []]', 2)
@@ -168,12 +168,12 @@ def test_lists_and_objects_are_counted_before_they_take_memory():
         assert files.parse_json(files.to_json(value), 1) == value
 
 
-def test_a_reason_is_one_short_line_whatever_a_file_holds():
+def test_an_invalid_file_error_is_one_short_printable_line():
     assert str(InvalidFile("a\nb\x1b[2Jc\ud800é")) == "a b [2Jc é"
     assert str(InvalidFile("x" * 10**6)) == "x" * 300 + "..."
 
 
-def test_the_reason_of_an_error():
+def test_describe_os_error_gives_the_system_message():
     assert files.describe_os_error(OSError(28, "No space left on device")) == "No space left on device"
     assert files.describe_os_error(ValueError("bad")) == "bad"
     assert files.describe_os_error(MemoryError()) == "MemoryError"

@@ -106,7 +106,7 @@ def same_as_whole(out, flags=SMALL):
 # No room on the disk
 
 
-def test_a_full_disk(here, disk):
+def test_a_full_disk_stops_the_run_and_it_can_be_resumed(here, disk):
     out = disk / "run"
     assert run("train", "names.txt", *SMALL, "--out", out, "--stop-after", "12")[0] == 0
     fill(disk, 10_000)
@@ -133,7 +133,7 @@ def test_a_full_disk(here, disk):
     assert all(outcome(here / "new")[name] == outcome(out)[name] for name in ("model", "optimizer", "metrics", "samples"))
 
 
-def test_a_disk_without_any_room_at_all(here, disk):
+def test_a_disk_without_free_space_is_reported(here, disk):
     out = disk / "run"
     assert run("train", "names.txt", *SMALL, "--out", out, "--stop-after", "12")[0] == 0
     fill(disk, 0)
@@ -150,7 +150,7 @@ def test_a_disk_without_any_room_at_all(here, disk):
 
 
 @pytest.mark.parametrize("room", range(0, 90_112, 8192))
-def test_a_disk_with_room_for_a_part_only(disk, monkeypatch, room):
+def test_a_disk_that_fills_at_any_point_leaves_a_valid_checkpoint(disk, monkeypatch, room):
     """Wherever the room ends, in a file, between two or at a link: what was saved verifies, and goes on to the same bits."""
     monkeypatch.setattr(plots, "available", lambda: False)
     flags = {"hidden": 4, "steps": 20, "checkpoint_every": 2, "backend": "numpy"}
@@ -170,7 +170,7 @@ def test_a_disk_with_room_for_a_part_only(disk, monkeypatch, room):
     assert outcome(disk / "run") == undisturbed(*words)
 
 
-def test_files_that_must_not_grow(here):
+def test_a_file_size_limit_stops_the_run_like_a_full_disk(here):
     """As on a disk with a quota: a checkpoint does not fit any more."""
     code, _, errors = run("train", "names.txt", *LONG, "--out", "run", code=limited(FILES_LATER.format(step=12, most=1000)))
     assert (code, len(lines(errors))) == (5, 1)
@@ -183,7 +183,7 @@ def test_files_that_must_not_grow(here):
     assert same_as_whole(here / "run", LONG)
 
 
-def test_a_history_that_cannot_be_written(here):
+def test_a_history_that_cannot_be_written_is_reported(here):
     flags = ("--hidden", "2", "--batch", "6", "--steps", "60", "--evaluate-every", "60", "--backend", "numpy")
     code, _, errors = run("train", "names.txt", *flags, "--out", "run", code=limited(FILES_LATER.format(step=6, most=2000)))
     assert code == 5
@@ -204,7 +204,7 @@ def test_a_history_that_cannot_be_written(here):
 
 
 @pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed: pip install '.[plot]'")
-def test_a_picture_that_cannot_be_drawn_ends_no_run(here):
+def test_a_curve_that_cannot_be_drawn_does_not_stop_a_run(here):
     code, _, errors = run("train", "names.txt", *SMALL, "--out", "run", code=LIMIT + FILES.format(most=30_000) + MAIN)
     assert code == 0
     assert {re.sub(r"\(.*\)", "", line) for line in lines(errors)} == {
@@ -217,7 +217,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_run(here):
 
 
 @pytest.mark.parametrize("more", [0, 4_000_000, 10_000_000])
-def test_too_little_memory(here, more):
+def test_running_out_of_memory_keeps_the_last_checkpoint(here, more):
     """The limit holds from the fourth update on: the libraries, which end the process without it, have theirs by then."""
     flags = ("--hidden", "1024", "--batch", "30", "--length", "9", "--steps", "60", "--checkpoint-every", "2", "--quiet")
     code, words, errors = run("train", "names.txt", *flags, "--out", "run", code=limited(MEMORY.format(more=more)))
@@ -233,7 +233,7 @@ def test_too_little_memory(here, more):
     assert run("train", "--resume", "run", "--stop-after", "1")[0] == 0
 
 
-def test_a_program_gets_out_of_memory_as_an_exception(tmp_path, monkeypatch):
+def test_the_python_api_raises_out_of_memory(tmp_path, monkeypatch):
     calls, held = [], []
 
     def update(*arguments):
@@ -260,7 +260,7 @@ def test_a_program_gets_out_of_memory_as_an_exception(tmp_path, monkeypatch):
 # No numbers
 
 
-def test_a_run_that_diverges(here):
+def test_a_diverging_run_keeps_the_last_finite_checkpoint(here):
     """Its rate rises to what makes the third update overflow."""
     flags = ["--optimizer", "sgd", "--learning-rate", "1e20", "--clip-norm", "0", "--hidden", "4", "--dropout", "0"]
     flags += ["--steps", "2000", "--checkpoint-every", "1", "--evaluate-every", "1000", "--backend", "numpy"]
@@ -279,7 +279,7 @@ def test_a_run_that_diverges(here):
 
 @pytest.mark.parametrize("name", ["layers.0.Wax", "layers.1.b", "Wya", "by"])
 @pytest.mark.parametrize(("every", "seen"), [(4, 7), (3, 6)])
-def test_the_first_weights_that_are_no_numbers_are_named(tmp_path, monkeypatch, name, every, seen):
+def test_the_first_weights_that_are_not_finite_are_named(tmp_path, monkeypatch, name, every, seen):
     """They are made in update 6: that is seen before a checkpoint there, or else in the update after it."""
     calls, leaves = [], tree.named_leaves(model.shapes(model.Config("gru", 11, 4, 2)))
     there = np.concatenate([np.full(int(np.prod(shape)), leaf == name) for leaf, shape in leaves])
@@ -299,7 +299,7 @@ def test_the_first_weights_that_are_no_numbers_are_named(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_the_first_gradient_that_is_no_number_is_named(tmp_path, monkeypatch, number):
+def test_the_first_gradient_that_is_not_finite_is_named(tmp_path, monkeypatch, number):
     real, calls = model.loss_and_grad, []
 
     def loss_and_gradient(*arguments):

@@ -15,7 +15,7 @@ def _pure(monkeypatch):
     monkeypatch.setenv("BPTT_KERNELS", "0")  # to compile takes longer than all the rest
 
 
-def test_right_gradients_pass(capsys):
+def test_correct_gradients_pass(capsys):
     assert cli.main(["check", "--backend", "numpy"]) == 0
     out, err = capsys.readouterr()
     heads, *rows = out.splitlines()
@@ -25,7 +25,7 @@ def test_right_gradients_pass(capsys):
     assert "WRONG" not in out
 
 
-def test_on_another_library(capsys):
+def test_gradcheck_runs_on_another_array_library(capsys):
     pytest.importorskip("array_api_strict", reason="array-api-strict is not installed: pip install array-api-strict")
     assert cli.main(["check", "--backend", "strict", "--json"]) == 0
     rows = list(map(json.loads, capsys.readouterr().out.splitlines()))
@@ -35,7 +35,7 @@ def test_on_another_library(capsys):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu(capsys, monkeypatch):
+def test_gradcheck_runs_on_a_gpu(capsys, monkeypatch):
     monkeypatch.delenv("BPTT_KERNELS")
     assert cli.main(["check", "--backend", "cupy", "--require-backend"]) == 0
     assert "nvrtc" in capsys.readouterr().out
@@ -56,13 +56,13 @@ def test_a_wrong_backward_pass_is_named(capsys, monkeypatch):
     assert err == "bptt: 2 of 12 checks failed (gru): do not trust what is trained here\n"
 
 
-def test_numbers_that_are_none_do_not_pass(capsys, monkeypatch):
+def test_nan_does_not_pass(capsys, monkeypatch):
     monkeypatch.setattr(gradient, "loss_and_grad", lambda theta, *_: (theta[0] * np.nan, theta * np.nan, None))
     assert cli.main(["check", "--backend", "numpy"]) == 1
     assert "12 of 12 checks failed (gru, lstm, vanilla)" in capsys.readouterr().err
 
 
-def test_a_backend_that_cannot_run_is_told_once(capsys, monkeypatch):
+def test_an_unavailable_backend_is_reported_once(capsys, monkeypatch):
     monkeypatch.setattr(gradcheck.backends, "cupy_unavailable_reason", lambda: "there is none")
     assert cli.main(["check", "--backend", "cupy"]) == 0
     assert capsys.readouterr().err.count("going on with numpy") == 1
@@ -70,7 +70,7 @@ def test_a_backend_that_cannot_run_is_told_once(capsys, monkeypatch):
     assert capsys.readouterr().err == "bptt: backend 'cupy' is required but there is none\n"
 
 
-def test_a_wrong_twin_is_named(capsys, monkeypatch):
+def test_a_wrong_kernel_is_named(capsys, monkeypatch):
     """Here the twins are stand-ins: of a gradient, of one in pieces, and of a layer of one."""
     right, part, layer = gradient.loss_and_grad, gradient.segment_loss_and_grad, lstm.run_backward
 
@@ -104,7 +104,7 @@ def test_a_wrong_twin_is_named(capsys, monkeypatch):
     assert "(gru, lstm, vanilla)" in err
 
 
-def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monkeypatch):
+def test_kernels_that_do_not_compile_are_reported_and_not_checked(capsys, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("no compiler")
 
@@ -121,7 +121,7 @@ def test_twins_that_cannot_be_compiled_are_told_of_and_not_checked(capsys, monke
     assert "the compiled kernels fail here: RuntimeError: no compiler" in err
 
 
-def test_single_precision_is_what_is_checked():
+def test_float32_errors_are_those_of_rounding():
     """Its errors are those of its rounding: neither none nor those of a wrong gradient."""
     errors = [one.error for one in gradcheck.run_checks("numpy") if one.dtype == "float32" and one.what == "gradient"]
     assert len(errors) == 3

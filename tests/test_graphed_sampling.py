@@ -13,7 +13,7 @@ from bptt.nn import model, tree
 
 
 @pytest.mark.parametrize("error", [None, CaptureError("a matrix product")])
-def test_a_recorded_function_gives_what_the_function_does(error):
+def test_a_captured_function_returns_what_the_function_does(error):
     calls, recorded = [], []
 
     def function(pair, c):
@@ -39,7 +39,7 @@ def test_a_recorded_function_gives_what_the_function_does(error):
 
 
 @pytest.mark.parametrize("ending", [StopCriteria(40), StopCriteria(40, newline=0), StopCriteria(50, stop=np.array([2, 3]))])
-def test_texts_written_by_a_recording_are_the_same(monkeypatch, ending):
+def test_texts_sampled_with_a_cuda_graph_are_the_same(monkeypatch, ending):
     where, here = backends.select("strict", "float64"), backends.select("numpy", "float64")
     config = model.Config("lstm", 7, 5, 2)
     params = tree.tree_map(lambda a: 3 * a, model.init(config, np.random.default_rng(1)))

@@ -62,7 +62,7 @@ def go(monkeypatch, run, recorder, many=5):
         (PROSE, {"mode": "stream", "length": 7, "optimizer": "rmsprop"}),
     ],
 )
-def test_recorded_updates_are_those_of_update(monkeypatch, cell, text, flags):
+def test_captured_updates_equal_those_of_update(monkeypatch, cell, text, flags):
     run, recorder = ready(text, cell=cell, **flags), Recorder()
     got, traces, groups = go(monkeypatch, run, recorder)
     expected, others, singles = go(monkeypatch, run, None)
@@ -80,7 +80,7 @@ def test_recorded_updates_are_those_of_update(monkeypatch, cell, text, flags):
             np.testing.assert_allclose(*map(run.task.backend.get, (a, b)), rtol=1e-9)
 
 
-def test_states_that_were_given_stay_as_they_are(monkeypatch):
+def test_captured_updates_do_not_change_states_already_returned(monkeypatch):
     run = ready(PROSE)
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: Recorder())
     get, seen = run.task.backend.get, []
@@ -93,14 +93,14 @@ def test_states_that_were_given_stay_as_they_are(monkeypatch):
             np.testing.assert_array_equal(get(array), then)
 
 
-def test_what_cannot_be_recorded_is_asked_for_as_it_is(monkeypatch):
+def test_updates_that_cannot_be_captured_run_without_a_graph(monkeypatch):
     run, recorder = ready(), Recorder(errors.CaptureError("a matrix product"))
     got, expected = (go(monkeypatch, run, one)[0] for one in (recorder, None))
     assert (recorder.recorded, recorder.repeated) == (1, 0)  # one shape, tried once
     np.testing.assert_allclose(run.task.backend.get(got.theta), run.task.backend.get(expected.theta), rtol=0, atol=1e-12)
 
 
-def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch):
+def test_an_exception_keeps_the_updates_before_it(monkeypatch):
     run, calls, act = ready(), [], acceleration.GraphCache.run
 
     def failing(*arguments):
@@ -122,7 +122,7 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch):
 
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 @np.errstate(all="ignore")
-def test_a_bad_update_is_found_as_without_a_recording(monkeypatch, text):
+def test_a_bad_update_is_found_as_without_a_graph(monkeypatch, text):
     flags = {"steps": 40, "optimizer": "sgd", "learning_rate": 1e300, "clip_norm": 1e6, "dtype": "float64", "backend": "strict"}
     words = []
     for recorder in (Recorder(), None):
@@ -133,7 +133,7 @@ def test_a_bad_update_is_found_as_without_a_recording(monkeypatch, text):
     assert words[0] == words[1]
 
 
-def test_after_a_bad_update_everything_stays_as_it_went_on_from(monkeypatch):
+def test_a_bad_update_leaves_the_state_unchanged(monkeypatch):
     run, real = ready(PROSE, hidden=4), gradient.loss_and_grad
     found = []
     for recorder in (Recorder(), None):
@@ -157,7 +157,7 @@ def window(*columns, steps, start=True):
     return batches.Window(places, steps, int(np.minimum(places[1] - places[0], steps).sum()), start)
 
 
-def test_shapes_are_few_and_no_target_is_added():
+def test_graph_keys_pad_to_few_shapes_without_adding_targets():
     assert graphed.graph_key(window((0, 9), (20, 25), steps=9)) == (16, 2, True, False)
     assert graphed.graph_key(window((0, 9), (20, 29), steps=9)) == (16, 2, True, False)  # in spite of being full
     assert graphed.graph_key(window((0, 8), (20, 28), steps=8)) == (8, 2, True, True)
@@ -165,13 +165,13 @@ def test_shapes_are_few_and_no_target_is_added():
 
 
 @pytest.mark.parametrize("flags", [{"graph": False}, {"recompute_every": 3}, {"backend": "numpy"}])
-def test_what_is_not_recorded(monkeypatch, flags):
+def test_unsupported_settings_are_not_captured(monkeypatch, flags):
     recorder = Recorder()
     go(monkeypatch, ready(**flags), recorder)
     assert not recorder.recorded
 
 
-def test_a_text_that_does_not_fit_the_device_is_not_recorded(monkeypatch):
+def test_a_text_that_does_not_fit_the_device_is_not_captured(monkeypatch):
     monkeypatch.setattr(type(select("strict")), "text_capacity", lambda self: 0)
     recorder = Recorder()
     go(monkeypatch, ready(), recorder)

@@ -131,7 +131,7 @@ def source_of(module: str) -> str:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_module_imports_only_lower_layers(module):
+def test_a_module_imports_only_lower_layers(module):
     name = module.split(".")[1]
     assert name in LEVEL, f"{module}: add {name} to LAYERS"
     found = problems(module, source_of(module))
@@ -156,7 +156,7 @@ def test_no_module_compares_the_name_of_a_backend(module):
     assert not compared_names(source_of(module))
 
 
-def test_every_layer_exists():
+def test_every_package_has_a_layer():
     assert {module.split(".")[1] for module in MODULES} == LEVEL.keys()
     assert {module.split(".")[2] for module in MODULES if module.startswith("bptt.nn.")} == NN_LEVEL.keys()
 
@@ -172,7 +172,7 @@ def test_no_package_is_large():
         assert len(list(folder.glob("*.py"))) <= 16, folder
 
 
-def test_no_import_cycle():
+def test_there_is_no_import_cycle():
     """Not even between modules of one package, imports inside functions included."""
     known = {module.removesuffix(".__init__") for module in MODULES}
     graph: dict[str, set[str]] = {}
@@ -224,7 +224,7 @@ def test_no_import_cycle():
         ("bptt.errors", "import bptt.backend"),
     ],
 )
-def test_forbidden_import_is_found(module, source):
+def test_a_forbidden_import_is_reported(module, source):
     assert len(problems(module, source)) == 1
 
 
@@ -251,7 +251,7 @@ def test_forbidden_import_is_found(module, source):
         ("bptt.__init__", "from bptt.errors import InputError\nfrom bptt.training.trainer import train"),
     ],
 )
-def test_allowed_import_is_not_found(module, source):
+def test_an_allowed_import_is_not_reported(module, source):
     assert problems(module, source) == []
 
 
@@ -261,7 +261,7 @@ def products(node: ast.AST) -> list[int]:
     return found + [line for child in ast.iter_child_nodes(node) if not isinstance(child, ast.For) for line in products(child)]
 
 
-def test_products_outside_of_the_loops_over_time_are_written_matmul():
+def test_products_outside_the_time_loops_are_written_as_matmul():
     """A captured CUDA graph has to supply its own."""
     for path in sorted((SOURCE / "nn").glob("*.py")):
         assert not products(ast.parse(path.read_text("utf-8"))), path.name

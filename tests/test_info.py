@@ -10,7 +10,7 @@ from bptt import acceleration, backend, cli, system
 from bptt.cli import info
 
 
-def test_it_says_what_bptt_runs_on(capsys):
+def test_info_prints_versions_and_hardware(capsys):
     assert cli.main(["info"]) == 0
     captured = capsys.readouterr()
     for words in (
@@ -26,7 +26,7 @@ def test_it_says_what_bptt_runs_on(capsys):
     assert captured.err == ""
 
 
-def test_the_same_for_programs(capsys):
+def test_info_prints_json(capsys):
     assert cli.main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["versions", "machine", "blas", "cupy", "twins", "extras", "cache"]
@@ -37,7 +37,7 @@ def test_the_same_for_programs(capsys):
 
 
 @pytest.mark.parametrize("error", [OSError("no"), RuntimeError("no"), KeyError("no"), ImportError("no"), AttributeError("no")])
-def test_it_never_fails(capsys, monkeypatch, error):
+def test_info_never_fails(capsys, monkeypatch, error):
     def fails(*_, **__):
         raise error
 
@@ -53,7 +53,7 @@ def test_it_never_fails(capsys, monkeypatch, error):
         assert out.count(f"not known: {type(error).__name__}: ") == 7
 
 
-def test_a_usable_device_is_named(capsys, monkeypatch):
+def test_info_names_a_usable_device(capsys, monkeypatch):
     monkeypatch.setattr(backend, "cupy_unavailable_reason", lambda: "")
     monkeypatch.setattr(backend, "cuda_device_info", lambda: {"device": "a GPU", "memory": "80.0 GB"})
     assert cli.main(["info"]) == 0

@@ -52,7 +52,7 @@ def read(one, text):
 
 @MODELS
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_activations_are_those_of_a_step_after_the_other(cell, layers, mode):
+def test_activations_equal_those_of_single_steps(cell, layers, mode):
     one = trained(cell, layers, mode)
     found = inspect.activations(one, TEXT)
     seen, nats = by_steps(one, *read(one, TEXT))
@@ -78,7 +78,7 @@ def test_activations_are_those_of_a_step_after_the_other(cell, layers, mode):
 
 
 @MODELS
-def test_gradients_of_losses_are_finite_differences(cell, layers):
+def test_gradients_of_losses_equal_finite_differences(cell, layers):
     one = trained(cell, layers)
     x, y = read(one, TEXT)
     T = len(x)
@@ -95,7 +95,7 @@ def test_gradients_of_losses_are_finite_differences(cell, layers):
 
 
 @MODELS
-def test_they_add_up_to_the_backward_pass(cell, layers):
+def test_gradients_of_losses_add_up_to_the_backward_pass(cell, layers):
     """In each layer, times the slope of what the state is made of, summed over the steps: the gradient of a bias."""
     one = trained(cell, layers)
     x, y = read(one, TEXT)
@@ -117,7 +117,7 @@ def test_they_add_up_to_the_backward_pass(cell, layers):
 
 
 @pytest.mark.parametrize("together", [1, 3, 64])
-def test_flow_is_the_norm_and_its_mean(monkeypatch, together):
+def test_gradient_flow_is_the_norm_and_its_mean(monkeypatch, together):
     monkeypatch.setattr(inspect, "TOGETHER", together)
     one = trained("lstm", 2)
     vectors, flow = inspect.gradients_of_losses(one, TEXT, 5), inspect.gradient_flow(one, TEXT, 5)
@@ -135,7 +135,7 @@ def test_flow_is_the_norm_and_its_mean(monkeypatch, together):
 
 
 @MODELS
-def test_the_spectrum_is_that_of_the_map_from_state_to_state(cell, layers):
+def test_the_spectrum_is_that_of_the_numerical_jacobian(cell, layers):
     one = trained(cell, layers)
     x, y = read(one, TEXT)
     seen, _ = by_steps(one, x, y)
@@ -165,12 +165,12 @@ def test_the_spectrum_is_that_of_the_map_from_state_to_state(cell, layers):
         assert abs(found[5, 0, 0]) == pytest.approx(radius, rel=1e-10)
 
 
-def test_a_float32_model_is_read_in_float64():
+def test_a_float32_model_is_inspected_in_float64():
     single = inspect.activations(trained(dtype="float32"), TEXT)
     assert single.a.dtype == single.p.dtype == np.float64
 
 
-def test_bad_input_is_told_in_words():
+def test_bad_input_gives_a_clear_error():
     for function in (inspect.activations, inspect.gradient_flow, inspect.jacobian_spectrum):
         with pytest.raises(InputError, match="text '': expected at least one character"):
             function(trained(), "")
@@ -184,10 +184,10 @@ def test_bad_input_is_told_in_words():
         inspect.gradient_flow(trained(), "ab", -1)
 
 
-def test_it_is_found_where_the_package_is():
+def test_inspect_is_an_attribute_of_the_package():
     assert bptt.inspect is inspect
 
 
-def test_a_path_is_no_model():
+def test_a_path_is_refused_as_a_model():
     with pytest.raises(InputError, match=r"model 'runs/names': expected what bptt\.load or bptt\.train gives"):
         inspect.activations("runs/names", TEXT)

@@ -14,7 +14,7 @@ T, B, V, H = 5, 3, 7, 4
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
-def test_grad_through_our_forward(cell, layers, compiled):
+def test_jax_grad_through_forward_equals_backward(cell, layers, compiled):
     rng = np.random.default_rng(1)
     config = model.Config(cell, V, H, layers)
     put = select("jax", "float64").put

@@ -43,7 +43,7 @@ def compiles(number=1.5):
     return sum(made.stats.cache_misses.values()) == 1
 
 
-def test_what_is_compiled_is_found_again(folder):
+def test_compiled_code_is_found_in_the_cache(folder):
     assert compiles()
     assert not compiles()
     assert compiles(1)
@@ -53,7 +53,7 @@ def test_what_is_compiled_is_found_again(folder):
     assert all(f"test_jit.double.{sys.implementation.cache_tag}-{jit.SOURCE}-" in name for name in names)
 
 
-def test_what_other_source_was_compiled_to_is_not_used_and_goes(folder, monkeypatch):
+def test_code_compiled_from_other_source_is_removed(folder, monkeypatch):
     assert compiles()
     before = files(folder)
     monkeypatch.setattr(jit, "SOURCE", "0123456789ab")
@@ -64,7 +64,7 @@ def test_what_other_source_was_compiled_to_is_not_used_and_goes(folder, monkeypa
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", 40, -1, "flip"])
-def test_a_damaged_file_is_written_anew(folder, damage):
+def test_a_damaged_cache_file_is_rewritten(folder, damage):
     assert compiles()
     (path,) = files(folder)
     data = path.read_bytes()
@@ -75,14 +75,14 @@ def test_a_damaged_file_is_written_anew(folder, damage):
     assert len(files(folder)) == 1
 
 
-def test_code_of_numba_that_looks_whole_is_checked_before_it_is_read(folder):
+def test_cached_code_is_verified_before_it_is_unpickled(folder):
     assert compiles()
     (path,) = files(folder)
     path.write_bytes(bytes(32) + pickle.dumps("no code"))
     assert compiles()
 
 
-def test_without_a_folder_that_can_be_written_to_nothing_is_kept(folder, monkeypatch):
+def test_nothing_is_cached_without_a_writable_folder(folder, monkeypatch):
     monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="no locator available"):
         jit.Cache(double)
@@ -93,7 +93,7 @@ def test_without_a_folder_that_can_be_written_to_nothing_is_kept(folder, monkeyp
 @pytest.mark.parametrize(
     ("owner", "failing"), [(Path, "write_bytes"), (Path, "unlink"), (os, "replace"), (tempfile, "TemporaryFile")]
 )
-def test_a_disk_that_fails_ends_nothing(folder, monkeypatch, owner, failing):
+def test_a_failing_disk_does_not_stop_compilation(folder, monkeypatch, owner, failing):
     def fails(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -105,7 +105,7 @@ def test_a_disk_that_fails_ends_nothing(folder, monkeypatch, owner, failing):
     assert [path.suffix for path in files(folder)] == [".nbc"]
 
 
-def test_a_folder_that_is_gone_ends_nothing(folder):
+def test_a_removed_cache_folder_does_not_stop_compilation(folder):
     made = jit.compiled(double)
     for path in folder.iterdir():
         path.rename(folder.with_name("gone"))
@@ -117,7 +117,7 @@ def work(kind):
     assert jit.compiled(double)(np.ones(3, kind)).tolist() == [2, 2, 2]
 
 
-def test_processes_that_compile_at_the_same_time(tmp_path):
+def test_processes_can_compile_at_the_same_time(tmp_path):
     kinds = ["float32", "float64", "int64", "float32"]
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     commands = [[sys.executable, "-c", f"import test_jit; test_jit.work({kind!r})"] for kind in kinds]

@@ -119,7 +119,7 @@ def whole(here, count):
     return outcome(here / "whole")
 
 
-def test_three_kills(here):
+def test_a_run_killed_three_times_equals_an_undisturbed_one(here):
     torn, came_to = killed(here, here / "run", 96, WAYS, seed=0)
     assert len(torn) == 3
     assert any(torn)
@@ -128,7 +128,7 @@ def test_three_kills(here):
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("seed", range(1, 4))
-def test_25_kills(here, seed):
+def test_a_run_killed_25_times_equals_an_undisturbed_one(here, seed):
     """At random moments, and before random ones of the calls that save; some of them tear a save apart."""
     expected, torn, runs = whole(here, 400), [], 0
     while len(torn) < 25:
@@ -142,7 +142,7 @@ def test_25_kills(here, seed):
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("first", [1, 2, 3])
-def test_a_kill_before_every_call_of_a_session(here, first):
+def test_a_kill_before_any_file_system_call_loses_nothing(here, first):
     """From the first file to the last link: of a run that begins, and of one that goes on. A third of the calls at a time."""
     expected = whole(here, 8)
     for left in range(first, 200, 3):

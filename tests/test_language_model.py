@@ -39,7 +39,7 @@ def refusal(function, *arguments, **keywords):
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_texts_are_as_frequent_as_their_scores_say(mode):
+def test_texts_are_sampled_as_often_as_their_scores_say(mode):
     """What `sample` writes and what `score` thinks of it are one distribution."""
     m = make(mode, characters("ab"))
     count = 20_000
@@ -52,26 +52,26 @@ def test_texts_are_as_frequent_as_their_scores_say(mode):
     assert mode == "stream" or {"a", "b", "aaa", "bbb"} <= set(drawn)
 
 
-def test_the_same_seed_writes_the_same():
+def test_the_same_seed_gives_the_same_texts():
     m = make("stream")
     assert m.sample(3, length=30, seed=1) == m.sample(3, length=30, seed=1) != m.sample(3, length=30, seed=2)
     assert m.sample(3, length=30) == m.sample(3, length=30, seed=0, temperature=1.0)
     assert m.sample(3, length=30, temperature=0.7) != m.sample(3, length=30, temperature=1.3)
 
 
-def test_a_lower_temperature_writes_more_likely_texts():
+def test_a_lower_temperature_gives_more_likely_texts():
     m = make("stream")
     scores = [np.mean([m.score(text) for text in m.sample(40, length=20, temperature=t)]) for t in (0.0, 0.5, 1.0, 2.0)]
     assert scores == sorted(scores)
 
 
-def test_no_temperature_is_one_text_whatever_the_seed():
+def test_temperature_zero_gives_the_same_text_for_every_seed():
     m = make("stream")
     assert len({text for seed in range(3) for text in m.sample(2, length=30, temperature=0, seed=seed)}) == 1
 
 
 @pytest.mark.parametrize(("mode", "longest"), [("lines", 200), ("stream", 500)])
-def test_the_length_is_a_limit(mode, longest):
+def test_length_limits_the_length_of_a_text(mode, longest):
     m = make(mode)
     never = dataclasses.replace(m, params=m.params._replace(by=m.params.by + np.where(np.arange(len(m.vocabulary)), 0, -1e3)))
     assert {len(text) for text in never.sample(2)} == {longest}
@@ -80,7 +80,7 @@ def test_the_length_is_a_limit(mode, longest):
         assert {len(text) for text in never.sample(3, length=length, prompt="ab")} == {length + 2}
 
 
-def test_lines_end_at_the_newline_and_streams_go_on():
+def test_texts_of_lines_end_at_a_newline_and_those_of_streams_do_not():
     m, n = make("lines"), make("stream")
     assert all("\n" not in text for text in m.sample(50))
     assert len({len(text) for text in m.sample(50)}) > 5
@@ -89,7 +89,7 @@ def test_lines_end_at_the_newline_and_streams_go_on():
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_a_prompt_is_kept_and_gone_on_from(mode):
+def test_a_text_starts_with_the_prompt(mode):
     m = make(mode)
     texts = m.sample(30, prompt="carl", length=20)
     assert all(text.startswith("carl") for text in texts)
@@ -106,7 +106,7 @@ def test_a_prompt_of_bytes_may_be_any_text():
     assert all(text.startswith("é日") for text in texts)
 
 
-def test_more_texts_than_are_written_at_a_time(monkeypatch):
+def test_texts_do_not_depend_on_the_batch_size(monkeypatch):
     m = make()
     whole = m.sample(150)
     monkeypatch.setattr(language_model, "BATCH_SIZE", 4)
@@ -118,7 +118,7 @@ def test_more_texts_than_are_written_at_a_time(monkeypatch):
     assert len(set(whole)) > 100
 
 
-def test_a_text_depends_on_the_seed_and_its_place():
+def test_a_text_depends_only_on_the_seed_and_its_index():
     m = make()
     many = m.sample(200, seed=3)
     for count in (1, 10, 65):
@@ -129,7 +129,7 @@ def test_a_text_depends_on_the_seed_and_its_place():
     assert new == list(dict.fromkeys(text for text in many if text not in known))[:40]
 
 
-def test_known_texts_are_left_out_and_none_comes_twice():
+def test_excluded_texts_and_duplicates_are_left_out():
     m = make("lines", characters("ab"))
     known = set(m.sample(40))
     new = m.sample(20, without=known)
@@ -147,12 +147,12 @@ def test_known_texts_are_left_out_and_none_comes_twice():
 @pytest.mark.parametrize(
     "how", [{}, {"prompt": "carl", "temperature": 0.7, "seed": 4}, {"stop": "a"}, {"length": 3, "top_k": 3}]
 )
-def test_a_stream_is_the_first_text(mode, how):
+def test_stream_gives_the_first_text_of_sample(mode, how):
     m = make(mode)
     assert "".join(m.stream(**how)) == m.sample(3, **how)[0]
 
 
-def test_a_stream_is_written_while_it_is_read(monkeypatch):
+def test_stream_generates_as_it_is_consumed(monkeypatch):
     steps = []
     real = model.forward
     monkeypatch.setattr(model, "forward", lambda *a: steps.append(1) or real(*a))
@@ -174,7 +174,7 @@ def test_a_stop_string_ends_a_text(mode):
     ]
 
 
-def test_a_stop_string_of_bytes():
+def test_a_stop_string_works_for_bytes():
     m = make("stream", BYTES, scale=0.0)
     whole, cut = m.sample(20, length=3000), m.sample(20, length=3000, stop="ab")
     assert all("ab" not in text for text in cut)
@@ -182,7 +182,7 @@ def test_a_stop_string_of_bytes():
     assert sum(text != short for text, short in zip(whole, cut)) == sum("ab" in text for text in whole)
 
 
-def test_only_the_most_likely_are_written():
+def test_top_k_and_top_p_keep_the_most_likely_symbols():
     m = make("stream")
     greedy = m.sample(2, temperature=0, length=40)
     assert m.sample(2, top_k=1, length=40) == m.sample(2, top_p=1e-6, length=40) == greedy
@@ -196,7 +196,7 @@ def test_only_the_most_likely_are_written():
         assert kept == np.searchsorted(p, top_p) + 1
 
 
-def test_what_a_model_does_not_know_can_be_skipped():
+def test_unknown_characters_of_a_prompt_can_be_skipped():
     m = make()
     assert m.sample(5, prompt="xaxnn", unknown="skip") == m.sample(5, prompt="ann")
     assert "".join(m.stream(prompt="xaxnn", unknown="skip")) == m.sample(prompt="ann")[0]
@@ -234,7 +234,7 @@ def test_what_a_model_does_not_know_can_be_skipped():
         ({"stop": "ax"}, "stop 'ax': not in the vocabulary: 'x' (U+0078)"),
     ],
 )
-def test_a_bad_argument_is_one_line_of_complaint(arguments, words):
+def test_a_bad_argument_is_a_one_line_error(arguments, words):
     assert words in refusal(make().sample, **arguments)
     if "count" not in arguments:
         assert words in refusal(make().stream, **arguments)
@@ -242,7 +242,7 @@ def test_a_bad_argument_is_one_line_of_complaint(arguments, words):
         assert words in refusal(make().next, **arguments)
 
 
-def test_whole_numbers_of_any_type_are_taken():
+def test_whole_numbers_of_any_type_are_accepted():
     m = make("stream")
     assert m.sample(2.0, length=np.int64(5), seed=3.0, temperature=1) == m.sample(2, length=5, seed=3)
 
@@ -252,7 +252,7 @@ def test_whole_numbers_of_any_type_are_taken():
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 @pytest.mark.parametrize("prompt", ["", "b", "carl"])
-def test_what_comes_next_is_as_likely_as_its_score_says(mode, prompt):
+def test_next_agrees_with_score(mode, prompt):
     m = make(mode)
     after = m.next(prompt)
     assert math.fsum(p for _, p in after) == pytest.approx(1, abs=1e-14)
@@ -280,7 +280,7 @@ def test_each_line_has_a_score_of_its_own(mode):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_lines_are_scored_one_by_one_with_their_ends(layers):
+def test_lines_are_scored_one_by_one_with_their_newlines(layers):
     m = make(layers=layers)
     whole = m.evaluate("anna\n\ncarla\nbo\n\n")
     parts = [m.evaluate(line) for line in ("anna", "carla\n", "bo")]
@@ -307,7 +307,7 @@ def test_bytes_are_scored_as_they_are():
 
 
 @pytest.mark.parametrize(("mode", "text"), [("lines", ""), ("lines", " \n\n"), ("stream", "")])
-def test_nothing_to_score(mode, text):
+def test_a_text_without_characters_cannot_be_scored(mode, text):
     m = make(mode, characters(TEXT + " "))
     assert "nothing to evaluate" in refusal(m.score, text)
 
@@ -334,7 +334,7 @@ def test_a_saved_model_is_the_same_on_every_backend(lab, tmp_path):
         assert other.score("anna") == pytest.approx(m.score("anna"), rel=lab.tolerance)
 
 
-def test_a_type_of_choice(tmp_path):
+def test_load_converts_to_the_dtype_asked_for(tmp_path):
     m = make()
     m.save(tmp_path / "model")
     half = bptt.load(tmp_path / "model", dtype="float32")
@@ -344,18 +344,18 @@ def test_a_type_of_choice(tmp_path):
     assert bptt.load(tmp_path / "half").backend.dtype == "float32"
 
 
-def test_what_is_no_path_is_refused():
+def test_load_and_save_refuse_what_is_not_a_path():
     assert "folder 5: expected a path" in refusal(bptt.load, 5)
     assert "folder None: expected a path" in refusal(make().save, None)
 
 
-def test_a_model_is_saved_once(tmp_path):
+def test_save_does_not_overwrite_a_model(tmp_path):
     m = make()
     m.save(str(tmp_path / "model"))
     assert "something is there already" in refusal(m.save, tmp_path / "model")
 
 
-def test_an_unknown_backend_or_type(tmp_path):
+def test_an_unknown_backend_or_dtype_is_refused(tmp_path):
     make().save(tmp_path / "model")
     assert "backend 'numpie' is unknown" in refusal(bptt.load, tmp_path / "model", backend="numpie")
     assert "dtype 'float16' is unknown" in refusal(bptt.load, tmp_path / "model", dtype="float16")
@@ -364,7 +364,7 @@ def test_an_unknown_backend_or_type(tmp_path):
 # What it is
 
 
-def test_a_model_says_what_it_is():
+def test_repr_describes_the_model():
     parameters = 3 * 6 * (8 + 6) + 3 * 6 + 6 + 3 * 6 * (6 + 6) + 3 * 6 + 6 + 2 * 6 + 8 * 6 + 8
     assert str(make(layers=2)) == repr(make(layers=2))
     assert repr(make(layers=2)) == (
@@ -374,7 +374,7 @@ def test_a_model_says_what_it_is():
     assert repr(dataclasses.replace(make(), record={})).endswith("trained on '?' (lines); numpy float64>")
 
 
-def test_models_can_be_compared_and_collected():
+def test_models_can_be_compared_and_hashed():
     m = make()
     assert m == m
     assert m != make()

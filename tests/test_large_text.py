@@ -88,18 +88,18 @@ needs_getrusage = pytest.mark.skipif(os.name == "nt", reason="measures with reso
 
 @needs_getrusage
 @pytest.mark.parametrize("kind", KINDS)
-def test_twenty_megabytes(tmp_path, kind):
+def test_reading_twenty_megabytes_takes_little_memory(tmp_path, kind):
     assert measure(tmp_path, kind, 20) < 40 + KINDS[kind][-1] / 3
 
 
 @needs_getrusage
 @pytest.mark.endurance
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_hundred_megabytes(tmp_path, kind):
+def test_reading_a_hundred_megabytes_takes_little_memory(tmp_path, kind):
     assert measure(tmp_path, kind, 100) < KINDS[kind][-1]
 
 
-def test_many_combining_marks(tmp_path, monkeypatch):
+def test_a_long_run_of_combining_marks_is_read(tmp_path, monkeypatch):
     text = "a" + "\u0301" * 400_000 + "\nb\n"
     path = tmp_path / "marks.txt"
     path.write_text(text, "utf-8")

@@ -121,7 +121,7 @@ def test_a_new_best_is_saved_between_two_checkpoints(held_out, tmp_path):
     assert run_folder.read_checkpoint(tmp_path / "m")[0].name == "step-00000030"
 
 
-def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
+def test_a_run_without_improvement_stops_when_patience_runs_out(held_out, tmp_path):
     held_out(3.0, 2.0, 2.5, 2.4, 2.3)
     news = []
     trained = train(steps=100, patience=3, out=tmp_path / "m", news=news)
@@ -130,13 +130,13 @@ def test_a_run_without_new_bests_ends_when_patience_does(held_out, tmp_path):
     assert "stopped at step 50: no new best one in 3 measurements" in news[-1]
 
 
-def test_patience_with_nothing_held_out_is_a_warning():
+def test_patience_without_a_validation_set_warns():
     with pytest.warns(errors.TrainingWarning, match="--patience 2 waits for nothing: no part of the text is held out") as seen:
         bptt.train(NAMES, report=None, hidden=4, steps=1, backend="numpy", validation=0, patience=2)
     assert seen[0].filename == __file__  # the line of the caller
 
 
-def test_the_last_model_is_kept_where_nothing_is_held_out(tmp_path):
+def test_the_last_model_is_kept_without_a_validation_set(tmp_path):
     trained = train(steps=4, validation=0, out=tmp_path / "m")
     assert (trained.record["step"], trained.record["held_out"]) == (4, None)
     assert run_folder.read_checkpoint(tmp_path / "m")[0].name == "step-00000004"
@@ -154,7 +154,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
-def test_the_folder_of_a_run(tmp_path, text):
+def test_a_run_folder_holds_its_files(tmp_path, text):
     out = tmp_path / "m"
     train(text, steps=30, out=out, evaluate_every=7)
     names = {"config.toml", "env.json", "metrics.jsonl", "samples.txt", "checkpoints", ".lock"}
@@ -191,7 +191,7 @@ def test_a_row_is_the_mean_of_its_steps(tmp_path, monkeypatch):
         assert row["characters"] == sum(targets for _, _, targets in seen[: 2 * n + 2])
 
 
-def test_the_configuration_says_all_that_was_chosen(tmp_path):
+def test_config_toml_holds_all_that_was_chosen(tmp_path):
     train("dinosaurs", steps=3, out=tmp_path / "m", learning_rate=0.01, layers=2)
     table = tomllib.loads((tmp_path / "m" / "config.toml").read_text())
     assert table["text"] == "dinosaurs"
@@ -200,7 +200,7 @@ def test_the_configuration_says_all_that_was_chosen(tmp_path):
     assert not table.keys() & {"out", "epochs"}
 
 
-def test_the_configuration_of_a_run_repeats_it(tmp_path):
+def test_config_toml_repeats_the_run(tmp_path):
     path = tmp_path / 'the "names" \\ é.txt'
     path.write_text("\n".join(NAMES))
     first = train(path, out=tmp_path / "m", cell="lstm", dropout=0.2, steps=7)
@@ -221,7 +221,7 @@ def test_the_record_holds_every_setting_and_what_was_chosen(tmp_path):
     assert train().record["settings"]["out"] is None
 
 
-def test_a_curve_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
+def test_a_curve_that_cannot_be_drawn_gives_a_warning(tmp_path, monkeypatch):
     def curve(*_):
         raise OSError(28, "No space left on device")
 
@@ -231,7 +231,7 @@ def test_a_curve_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
         assert train(out=tmp_path / "m").record["ended"] == ""
 
 
-def test_the_curve_is_drawn_at_each_measurement_and_where_a_run_ends(tmp_path, monkeypatch):
+def test_the_curve_is_drawn_at_each_evaluation_and_at_the_end(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "available", lambda: True)
     monkeypatch.setattr(plots, "save_curve", lambda history, *_: drawn.append(history[-1]["step"]) or "a figure")
@@ -248,7 +248,7 @@ def test_the_curve_is_drawn_at_each_measurement_and_where_a_run_ends(tmp_path, m
 # What is told
 
 
-def test_measurements_are_about_ten_and_the_last_step_is_one():
+def test_about_ten_evaluations_are_made_with_one_at_the_last_step():
     for count, lines in [(1, 1), (4, 4), (25, 13), (40, 10)]:
         news = []
         train(steps=count, news=news)
@@ -257,7 +257,7 @@ def test_measurements_are_about_ten_and_the_last_step_is_one():
         assert f"step {count}  loss" in measured[-1]
 
 
-def test_news_as_json(tmp_path):
+def test_progress_is_reported_as_json(tmp_path):
     news = []
     trained = train(steps=8, json=True, news=news, out=tmp_path / "m", evaluate_every=4)
     told = [json.loads(line) for line in news]
@@ -268,7 +268,7 @@ def test_news_as_json(tmp_path):
     assert told[-1] | end == told[-1]
 
 
-def test_a_run_says_every_few_seconds_how_far_it_is(monkeypatch):
+def test_progress_is_reported_every_few_seconds(monkeypatch):
     now = [0.0]
 
     def clock():
@@ -284,7 +284,7 @@ def test_a_run_says_every_few_seconds_how_far_it_is(monkeypatch):
 
 
 @pytest.mark.parametrize("late", [1, 4])
-def test_the_device_is_looked_at_every_so_many_updates(monkeypatch, late):
+def test_metrics_are_read_every_sync_every_updates(monkeypatch, late):
     looked, look = [], loop._read_metrics
     monkeypatch.setattr(loop, "_read_metrics", lambda task, now, *more: looked.append(now.state.step) or look(task, now, *more))
     monkeypatch.setattr(intervals, "max_unread_updates", lambda task: stepper.SYNC_EVERY * late)
@@ -292,14 +292,14 @@ def test_the_device_is_looked_at_every_so_many_updates(monkeypatch, late):
     assert looked == [*range(16 * late, 130, 16 * late), 130]
 
 
-def test_a_gpu_is_looked_at_more_rarely():
+def test_metrics_are_read_less_often_from_a_gpu():
     task = setup.from_scratch(NAMES, from_flags({"steps": 3, "backend": "numpy"})).task
     assert intervals.max_unread_updates(task) == stepper.SYNC_EVERY
     on_gpu = task._replace(backend=CuPy("cupy", None, None, "float32"))
     assert intervals.max_unread_updates(on_gpu) == stepper.SYNC_EVERY * intervals.GPU_FACTOR > stepper.SYNC_EVERY
 
 
-def test_a_long_run_holds_the_numbers_of_few_updates(tmp_path, monkeypatch):
+def test_a_long_run_keeps_few_metrics_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(intervals, "MAX_ROW_INTERVAL", 5)
     train(steps=1_000_000_000, stop_after=17, out=tmp_path / "m")
     assert [row["step"] for row in rows(tmp_path / "m")] == [5, 10, 15]
@@ -307,19 +307,19 @@ def test_a_long_run_holds_the_numbers_of_few_updates(tmp_path, monkeypatch):
     assert (len(saved["losses"]), len(saved["norms"])) == (2, 2)
 
 
-def test_quiet_says_nothing(tmp_path):
+def test_quiet_reports_nothing(tmp_path):
     news = []
     train(news=news, quiet=True)
     train(news=news, quiet=True, out=tmp_path / "m")
     assert news == []
 
 
-def test_no_report_is_silence(capsys):
+def test_report_none_prints_nothing(capsys):
     bptt.train(NAMES, report=None, hidden=4, steps=2, backend="numpy")
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_console_that_knows_ascii_only_does_not_end_a_run(monkeypatch):
+def test_an_ascii_console_does_not_stop_a_run(monkeypatch):
     console = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", console)
     bptt.train(["привет", "мир"] * 9, hidden=4, steps=3, backend="numpy")
@@ -339,7 +339,7 @@ def test_ctrl_c_keeps_the_best_model(at_update, held_out):
     assert "interrupted (SIGINT) at step 27: keeping the best model so far" in news[-1]
 
 
-def test_ctrl_c_before_the_first_measurement_keeps_the_last_step(at_update, tmp_path):
+def test_ctrl_c_before_the_first_evaluation_keeps_the_last_step(at_update, tmp_path):
     at_update(4, raises(KeyboardInterrupt()))
     trained = train(steps=1000, out=tmp_path / "m")
     assert trained.record["step"] == 3
@@ -347,14 +347,14 @@ def test_ctrl_c_before_the_first_measurement_keeps_the_last_step(at_update, tmp_
     np.testing.assert_array_equal(theta(bptt.load(tmp_path / "m", backend="numpy")), theta(trained))
 
 
-def test_ctrl_c_before_the_first_step_is_ctrl_c(at_update):
+def test_ctrl_c_before_the_first_step_raises_keyboard_interrupt(at_update):
     at_update(1, raises(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt, match="interrupted; nothing was learnt, nothing is saved"):
         train()
 
 
 @pytest.mark.parametrize("failure", [MemoryError("no room"), OSError(28, "No space left on device"), SystemExit(1)])
-def test_whatever_ends_a_run_it_is_saved_and_goes_on(at_update, monkeypatch, tmp_path, failure):
+def test_a_run_that_fails_is_saved_and_can_be_resumed(at_update, monkeypatch, tmp_path, failure):
     whole = train(steps=50, out=tmp_path / "whole")
     at_update(28, raises(failure))
     with (
@@ -367,7 +367,7 @@ def test_whatever_ends_a_run_it_is_saved_and_goes_on(at_update, monkeypatch, tmp
     np.testing.assert_array_equal(theta(bptt.train(resume=tmp_path / "m", text=NAMES, report=None)), theta(whole))
 
 
-def test_checkpoints_that_are_gone_do_not_hide_what_ends_a_run(tmp_path):
+def test_missing_checkpoints_do_not_hide_the_error_of_a_run(tmp_path):
     place = tmp_path / "m" / "checkpoints"
 
     def report(words):
@@ -380,7 +380,7 @@ def test_checkpoints_that_are_gone_do_not_hide_what_ends_a_run(tmp_path):
         bptt.train(NAMES, report=report, hidden=4, steps=9, backend="numpy", out=tmp_path / "m")
 
 
-def test_a_report_that_fails_loses_nothing(tmp_path):
+def test_a_failing_report_function_loses_no_updates(tmp_path):
     def report(line):
         if " s  step" in line:
             raise RuntimeError("no listener")
@@ -410,7 +410,7 @@ def spoilt(part):
 
 @pytest.mark.parametrize("validation", [0, 0.2])
 @pytest.mark.parametrize(("part", "words"), [("loss", "the loss"), ("gradient", "the gradient of layers.0.Waa")])
-def test_what_is_not_finite_ends_the_run_before_the_update(monkeypatch, tmp_path, part, words, validation):
+def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(monkeypatch, tmp_path, part, words, validation):
     spy, calls = spoilt(part)
     monkeypatch.setattr(model, "loss_and_grad", spy)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
@@ -441,7 +441,7 @@ def test_a_run_that_was_never_finite_saves_nothing(tmp_path):
 # Where it is saved
 
 
-def test_what_is_there_already_is_refused_before_training(tmp_path):
+def test_an_existing_out_path_is_refused_before_training(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "file").write_text("mine")
     for out, words in [("m", "something is there already"), ("file/m", "no folder can be made there")]:
@@ -451,7 +451,7 @@ def test_what_is_there_already_is_refused_before_training(tmp_path):
         assert news == []
 
 
-def test_a_run_that_is_there_already_says_how_to_go_on(tmp_path):
+def test_an_existing_run_is_refused_with_the_resume_command(tmp_path):
     train(out=tmp_path / "m")
     with pytest.raises(InputError, match=r"something is there already: go on with bptt train --resume .*m, or name a new"):
         train(out=tmp_path / "m")
@@ -474,7 +474,7 @@ def test_a_model_that_cannot_be_saved_is_returned(tmp_path, monkeypatch):
     assert saved_steps(tmp_path / "m") == [1, 2]
 
 
-def test_where_the_disk_is_full_it_is_saved_elsewhere(tmp_path, monkeypatch):
+def test_a_model_that_does_not_fit_the_disk_is_saved_elsewhere(tmp_path, monkeypatch):
     whole = train(steps=6)
     real = run_folder.save_checkpoint
 
@@ -492,7 +492,7 @@ def test_where_the_disk_is_full_it_is_saved_elsewhere(tmp_path, monkeypatch):
     np.testing.assert_array_equal(theta(again), theta(whole))
 
 
-def test_numbers_that_cannot_be_read_are_not_saved_as_if_they_had_been(at_update, monkeypatch, tmp_path):
+def test_weights_are_not_saved_if_their_metrics_cannot_be_read(at_update, monkeypatch, tmp_path):
     """The weights would be newer than what is said of them, and a run that goes on would make some steps twice."""
     at_update(28, raises(RuntimeError("lost")))
     real = loop._read_metrics
@@ -508,7 +508,7 @@ def test_numbers_that_cannot_be_read_are_not_saved_as_if_they_had_been(at_update
     assert saved_steps(tmp_path / "m")[-1] == 20
 
 
-def test_a_loss_that_was_not_seen_yet_ends_the_run_whatever_ends_it(at_update, monkeypatch, tmp_path):
+def test_an_unread_loss_that_is_not_finite_counts_when_a_run_fails(at_update, monkeypatch, tmp_path):
     spy, _ = spoilt("gradient")
     monkeypatch.setattr(model, "loss_and_grad", spy)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
@@ -522,7 +522,7 @@ def test_a_loss_that_was_not_seen_yet_ends_the_run_whatever_ends_it(at_update, m
     assert bptt.train(NAMES, resume=tmp_path / "m", stop_after=1, report=None).record["ended"] == "paused"
 
 
-def test_an_old_checkpoint_that_cannot_be_removed_ends_nothing(monkeypatch, tmp_path):
+def test_an_old_checkpoint_that_cannot_be_removed_stops_nothing(monkeypatch, tmp_path):
     real = Path.rename
 
     def rename(path, target):
@@ -552,7 +552,7 @@ def test_a_refused_resume_changes_nothing(tmp_path):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_a_program_is_told_how_a_run_ended(monkeypatch, tmp_path):
+def test_a_json_event_says_how_a_run_ended(monkeypatch, tmp_path):
     spy, _ = spoilt("loss")
     monkeypatch.setattr(model, "loss_and_grad", spy)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
@@ -563,7 +563,7 @@ def test_a_program_is_told_how_a_run_ended(monkeypatch, tmp_path):
     assert (last["event"], last["ended"], last["out"]) == ("end", "diverged", str(tmp_path / "m"))
 
 
-def test_a_checkpoint_is_saved_where_none_has_been_due_for_long(tmp_path, monkeypatch):
+def test_a_checkpoint_is_saved_after_a_long_time_without_one(tmp_path, monkeypatch):
     now = [0.0]
 
     def clock():
@@ -580,14 +580,14 @@ def test_a_checkpoint_is_saved_where_none_has_been_due_for_long(tmp_path, monkey
 
 
 @pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed")
-def test_a_run_that_is_paused_has_its_picture(tmp_path, monkeypatch):
+def test_a_paused_run_has_its_curve(tmp_path, monkeypatch):
     monkeypatch.undo()  # pictures are drawn
     train(steps=100, stop_after=25, out=tmp_path / "m")  # on the figure of two measurements before
     names = {"config.toml", "env.json", "metrics.jsonl", "samples.txt", "curve.png", "checkpoints", ".lock"}
     assert set(os.listdir(tmp_path / "m")) == names
 
 
-def test_the_configuration_follows_a_run_that_is_told_more(tmp_path):
+def test_config_toml_follows_the_settings_of_a_resumed_run(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("\n".join(NAMES))
     train(path, steps=4, out=tmp_path / "m")
@@ -599,7 +599,7 @@ def test_the_configuration_follows_a_run_that_is_told_more(tmp_path):
 @pytest.mark.parametrize(
     ("source", "words"), [("", "bptt.train(TEXT, resume='{out}')"), ("-", "bptt train - --resume {out} < TEXT")]
 )
-def test_how_to_go_on_depends_on_where_the_text_came_from(tmp_path, monkeypatch, source, words):
+def test_the_resume_command_depends_on_the_source_of_the_text(tmp_path, monkeypatch, source, words):
     if source:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(NAMES).encode())))
     news = []

@@ -21,7 +21,7 @@ def arrays(rng):
     return 2 * rng.normal(size=(4, 3, 5)), rng.integers(0, 5, (4, 3)), mask
 
 
-def test_value_is_the_mean_over_the_targets_that_count(lab, arrays):
+def test_the_loss_is_the_mean_over_the_unmasked_targets(lab, arrays):
     logits, y, mask = arrays
     total, count = 0.0, 0
     for t, b in zip(*np.nonzero(mask)):
@@ -32,13 +32,13 @@ def test_value_is_the_mean_over_the_targets_that_count(lab, arrays):
     lab.close(mean, np.asarray(total / count))
 
 
-def test_nats_are_those_of_each_target(lab, arrays):
+def test_nats_gives_the_loss_of_each_target(lab, arrays):
     logits, y, _ = arrays
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     lab.close(lab.call(loss.nats, logits, y), -np.log(np.take_along_axis(p, y[..., None], -1))[..., 0])
 
 
-def test_gradient_equals_central_differences(lab, arrays):
+def test_the_loss_gradient_equals_central_differences(lab, arrays):
     logits, y, mask = arrays
     expected = central_differences(lambda u: float(loss.forward(u.reshape(4, 3, 5), y, mask)[0]), logits.ravel())
     _, d = lab.call(loss_and_gradient, logits, y, mask)
@@ -62,7 +62,7 @@ def test_large_logits_neither_overflow_nor_vanish(lab):
     lab.close(d, np.array([[[0.0, 0.0, 0.0]], [[-0.5, 0.5, 0.0]]]))
 
 
-def test_the_maximum_is_that_of_each_row(lab):
+def test_softmax_subtracts_the_maximum_of_each_row(lab):
     """Were it that of all rows, exp of a row far below the others would vanish, and its loss be infinite."""
     logits = np.array([[[1e4, 0.0, -1e4]], [[-1e4, -1e4, -2e4]], [[0.0, 0.0, -1e4]]])
     mean, d = lab.call(loss_and_gradient, logits, np.array([[0], [1], [1]]), np.ones((3, 1)))

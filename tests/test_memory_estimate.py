@@ -62,7 +62,7 @@ class Echo:
         {"hidden": 160, "batch": 32, "length": 128, "layers": 3, "recompute_every": 64},
     ],
 )
-def test_the_numbers_of_an_update(cell, sizes, processes):
+def test_the_estimate_of_an_update_fits_its_allocations(cell, sizes, processes):
     run = ready(cell=cell, dropout=0.3, micro_batches=processes, **sizes)
     if processes > 1:
         run = run._replace(task=run.task._replace(group=ProcessGroup(0, processes, 0, processes, Echo())))
@@ -87,7 +87,7 @@ def test_the_numbers_of_an_update(cell, sizes, processes):
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_the_numbers_of_a_measurement_of_several_windows(cell, layers):
+def test_the_estimate_of_an_evaluation_fits_its_allocations(cell, layers):
     run = ready("a bb ab " * 3000 + "\n", mode="stream", validation=0.4, cell=cell, hidden=64, layers=layers)
     task, params = run.task, tree.unravel(run.now.state.theta, model.shapes(run.task.config))
     windows = list(validation_windows(task.data))
@@ -103,7 +103,7 @@ def test_the_numbers_of_a_measurement_of_several_windows(cell, layers):
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 @pytest.mark.parametrize("sizes", [(128, 64), (20, 200), (64, 8), (64, 3000)])
-def test_the_numbers_of_the_largest_update_by_lines(cell, sizes):
+def test_the_estimate_of_the_largest_update_of_lines_fits(cell, sizes):
     """In pieces, and in one where no piece is worth it."""
     hidden, batch = sizes
     run = ready("dinosaurs", cell=cell, hidden=hidden, batch=batch, length=64, steps=12, dropout=0.3)
@@ -167,7 +167,7 @@ def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
         ready(hidden=2000, batch=1)
 
 
-def test_processes_share_the_cores_and_the_memory_of_a_machine(monkeypatch):
+def test_processes_on_one_machine_divide_its_cores_and_memory(monkeypatch):
     task = ready("python-help", hidden=128, batch=512, length=64).task
     eight = ProcessGroup(0, 8, 0, 8)
     monkeypatch.setattr(threads, "workers", lambda: 1)

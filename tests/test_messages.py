@@ -39,14 +39,14 @@ def news(text, **flags):
         (NAMES, {"cell": "lstm", "layers": 2, "seed": 7, "dropout": 0.5}, ["lstm, 2 x 4 units", "dropout 0.5, seed 7"]),
     ],
 )
-def test_the_heading_says_what_is_trained_on_what(text, flags, words):
+def test_the_header_describes_the_text_the_model_and_the_run(text, flags, words):
     _, lines = news(text, **flags)
     assert len(lines[0].splitlines()) == 3
     for word in words:
         assert word in lines[0]
 
 
-def test_a_measurement_has_its_loss_in_nats_and_bits_and_some_names():
+def test_the_evaluation_line_has_nats_bits_and_samples():
     trained, lines = news(NAMES, steps=1)
     held_out = trained.record["held_out"]
     expected = (
@@ -58,7 +58,7 @@ def test_a_measurement_has_its_loss_in_nats_and_bits_and_some_names():
     assert "held out" not in lines[1]
 
 
-def test_the_ending_has_ten_names_that_are_new():
+def test_the_final_message_has_ten_new_samples():
     trained, lines = news(NAMES, hidden=16, steps=40, learning_rate=0.03, dropout=0)
     assert set(trained.sample(10, temperature=0.8)) & set(NAMES)  # it has learnt some by heart
     head, *names = lines[-1].splitlines()[:11]
@@ -66,7 +66,7 @@ def test_the_ending_has_ten_names_that_are_new():
     assert len({name.strip() for name in names} - {*NAMES, ""}) == 10
 
 
-def test_a_taste_of_names_is_short_and_has_no_empty_ones(monkeypatch):
+def test_the_sample_preview_is_short_and_has_no_empty_texts(monkeypatch):
     names = ["ba", "", " ", "x" * 80]
     monkeypatch.setattr(generate, "generate_texts", lambda *_: names)
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: names)
@@ -75,12 +75,12 @@ def test_a_taste_of_names_is_short_and_has_no_empty_ones(monkeypatch):
     assert lines[-1].splitlines()[:3] == ["2 new ones, none of them in the text:", "  ba", f"  {'x' * 80}"]
 
 
-def test_the_ending_says_so_where_nothing_is_new(monkeypatch):
+def test_the_final_message_says_if_no_sample_is_new(monkeypatch):
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, without=None, **__: [] if without else ["ba"])
     assert news(NAMES)[1][-1].splitlines()[0] == "nothing new: what it writes is in the text"
 
 
-def test_the_ending_names_a_command_that_a_shell_understands(tmp_path):
+def test_the_final_message_quotes_its_command_for_the_shell(tmp_path):
     _, lines = news(NAMES, out=tmp_path / "my names")
     assert lines[-1].splitlines()[-2:] == [
         f"saved in {tmp_path / 'my names'}",
@@ -89,21 +89,21 @@ def test_the_ending_names_a_command_that_a_shell_understands(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_no_character_of_a_text_reaches_the_terminal_as_a_command(mode):
+def test_control_characters_of_a_text_do_not_reach_the_terminal(mode):
     _, lines = news("\x1b[2J\rab\x07\n\x9b1mcd\x08\n" * 30, mode=mode)
     assert all(character.isprintable() or character in "\n\t" for line in lines for character in line)
     assert len(lines[1].splitlines()) == 1
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", b"caf? ?\n"), ("utf-8", "café 日\n".encode())])
-def test_what_the_console_cannot_encode_is_a_question_mark(monkeypatch, encoding, shown):
+def test_print_safe_replaces_what_the_console_cannot_encode(monkeypatch, encoding, shown):
     console = io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr(sys, "stdout", console)
     text.print_safe("café 日")
     assert console.buffer.getvalue() == shown
 
 
-def test_ctrl_c_in_the_last_words_cuts_them_short(monkeypatch, tmp_path):
+def test_ctrl_c_shortens_the_final_message(monkeypatch, tmp_path):
     def sample(*_, without=None, **__):
         if without:
             raise KeyboardInterrupt
@@ -115,7 +115,7 @@ def test_ctrl_c_in_the_last_words_cuts_them_short(monkeypatch, tmp_path):
     assert f"saved in {tmp_path / 'm'}" in lines[-1]
 
 
-def test_printable():
+def test_printable_replaces_control_characters():
     assert text.printable("é日 \x1b[m\t\n\u2028\x9b.") == "é日  [m    ."
     assert text.printable("👩\u200d🚀 \u200c.\u202a\u202e\u2066\u2069.") == "👩\u200d🚀 \u200c.    ."
     assert text.printable("a\tb\nc\r", "\n\t") == "a\tb\nc "

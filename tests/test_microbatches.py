@@ -36,7 +36,7 @@ def window(*pairs, steps, start=True):
     return Window(places, steps, int(np.minimum(places[1] - places[0], steps).clip(0).sum()), start)
 
 
-def test_every_column_that_has_targets_is_in_one_share():
+def test_each_column_with_targets_is_in_one_micro_batch():
     whole = window((0, 9), (20, 28), (40, 45), (60, 64), (80, 80), (90, 92), steps=6)
     first, second = microbatches.split(whole, 2)
     assert first.columns.tolist() == [0, 2]
@@ -58,7 +58,7 @@ def test_every_column_that_has_targets_is_in_one_share():
         (PROSE, {"recompute_every": 4, "optimizer": "momentum"}),
     ],
 )
-def test_the_updates_are_those_of_whole_batches(cell, dtype, text, flags):
+def test_updates_with_micro_batches_equal_those_of_whole_batches(cell, dtype, text, flags):
     ends = []
     for count in (1, 6):
         run = ready(text, cell=cell, dtype=dtype, micro_batches=count, **flags)
@@ -72,7 +72,7 @@ def test_the_updates_are_those_of_whole_batches(cell, dtype, text, flags):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "strict"])
-def test_more_parts_than_columns(backend):
+def test_there_may_be_more_micro_batches_than_columns(backend):
     run = ready(NAMES, micro_batches=100, backend=backend, steps=5, dtype="float64")
     whole = ready(NAMES, steps=5, dtype="float64")
     found, expected = (list(stepper.run_updates(one.task, one.now.state))[-1][0].theta for one in (run, whole))
@@ -80,7 +80,7 @@ def test_more_parts_than_columns(backend):
 
 
 @CELLS
-def test_a_run_goes_on_with_its_parts(tmp_path, cell):
+def test_a_resumed_run_keeps_its_micro_batches(tmp_path, cell):
     flags = {
         "cell": cell,
         "micro_batches": 3,
@@ -97,7 +97,7 @@ def test_a_run_goes_on_with_its_parts(tmp_path, cell):
     np.testing.assert_array_equal(tree.ravel(parts.params), tree.ravel(whole.params))
 
 
-def test_parts_take_less_memory():
+def test_micro_batches_take_less_memory():
     peaks = []
     for count in (1, 8):
         run = ready(PROSE * 20, micro_batches=count, hidden=32, batch=64, length=64, steps=2)
@@ -108,7 +108,7 @@ def test_parts_take_less_memory():
     assert peaks[1] < peaks[0] / 4
 
 
-def test_a_loss_that_is_not_finite_is_found(tmp_path):
+def test_a_loss_that_is_not_finite_stops_a_run_with_micro_batches(tmp_path):
     flags = {"optimizer": "sgd", "learning_rate": 1e300, "clip_norm": 1e6, "dtype": "float64", "backend": "numpy"}
     with pytest.raises(bptt.Diverged, match="NaN or infinity in"):
         bptt.train(PROSE, micro_batches=2, hidden=5, batch=6, steps=30, report=None, **flags)

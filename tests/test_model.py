@@ -48,7 +48,7 @@ def check(lab: Any, config: model.Config, params: Any, x: Any, y: Any, mask: Any
 
 @CELLS
 @pytest.mark.parametrize("layers", [1, 2])
-def test_every_gradient_of_a_new_text(lab, cell, layers):
+def test_every_gradient_from_the_initial_state(lab, cell, layers):
     config, params, x, y, mask, _ = case(cell, layers)
     check(lab, config, params, x, y, mask)
 
@@ -69,7 +69,7 @@ def test_every_gradient_with_a_zero_initial_state(lab, cell):
 
 
 @CELLS
-def test_the_gradient_of_a_large_stack_along_a_random_direction(lab, cell):
+def test_the_gradient_of_a_deep_model_equals_directional_differences(lab, cell):
     rng = np.random.default_rng(2)
     config = model.Config(cell, 27, 24, 3)
     params = model.init(config, rng)
@@ -86,7 +86,7 @@ def test_the_gradient_of_a_large_stack_along_a_random_direction(lab, cell):
 
 
 @CELLS
-def test_no_gradient_reaches_the_initial_state_through_a_carried_one(lab, cell):
+def test_a_carried_state_gives_no_gradient_for_the_initial_state(lab, cell):
     config, params, x, y, mask, rng = case(cell, 1)
     states = carried_states(config, params, rng)
     run = lambda *arguments: model.loss_and_grad(config, *arguments)[1].initial  # noqa: E731
@@ -95,7 +95,7 @@ def test_no_gradient_reaches_the_initial_state_through_a_carried_one(lab, cell):
 
 
 @CELLS
-def test_two_halves_that_hand_over_the_states_are_the_whole(lab, cell):
+def test_two_halves_that_carry_the_states_equal_the_whole_sequence(lab, cell):
     config, params, x, _, _, _ = case(cell, 2)
 
     def halves(params: Any, first: Any, second: Any) -> Any:
@@ -108,7 +108,7 @@ def test_two_halves_that_hand_over_the_states_are_the_whole(lab, cell):
 
 
 @CELLS
-def test_a_padded_batch_is_its_lines_one_at_a_time(lab, cell):
+def test_a_padded_batch_equals_its_lines_one_at_a_time(lab, cell):
     config, params, x, y, mask, _ = case(cell, 2)
     run = lambda *arguments: model.loss_and_grad(config, *arguments)[:2]  # noqa: E731
     mean, gradient = lab.call(run, params, x, y, mask)
@@ -122,7 +122,7 @@ def test_a_padded_batch_is_its_lines_one_at_a_time(lab, cell):
 
 
 @CELLS
-def test_dropout_scales_what_leaves_a_layer(lab, cell):
+def test_dropout_scales_the_outputs_of_a_layer(lab, cell):
     """All units of the last layer dropped: the logits are the read-out's bias; masks of ones change nothing."""
     config, params, x, _, _, _ = case(cell, 2)
     one, zero = np.ones((B, H)), np.zeros((B, H))
@@ -145,7 +145,7 @@ def test_dropout_masks_keep_the_mean():
 
 
 @CELLS
-def test_init_fits_the_shapes_and_the_seed(cell):
+def test_init_has_the_shapes_and_depends_on_the_seed(cell):
     config = model.Config(cell, V, 7, 3)
     params = model.init(config, np.random.default_rng(5))
     assert tree.tree_map(lambda array: list(array.shape), params) == model.shapes(config)
@@ -157,7 +157,7 @@ def test_init_fits_the_shapes_and_the_seed(cell):
 
 
 @CELLS
-def test_a_state_that_is_not_learned_is_zero(lab, cell):
+def test_an_initial_state_that_is_not_learned_is_zero(lab, cell):
     """Of each layer and each field, and of the type of the parameters."""
     config, params, *_ = case(cell, 2, "zero")
     states = lab.call(lambda params: model.initial_states(config, params, B), params)
@@ -167,7 +167,7 @@ def test_a_state_that_is_not_learned_is_zero(lab, cell):
 
 @CELLS
 @pytest.mark.parametrize("kind", ["uniform", "orthogonal", "identity"])
-def test_init_of_every_kind(cell, kind):
+def test_init_supports_every_kind_of_recurrent_weights(cell, kind):
     for layer in model.init(model.Config(cell, V, 6, 2), np.random.default_rng(0), kind).layers:
         blocks = layer.Waa.reshape(-1, 6, 6)
         assert (kind == "identity") == np.array_equal(blocks, np.broadcast_to(np.eye(6), blocks.shape))

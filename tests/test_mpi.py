@@ -89,7 +89,7 @@ def names(tmp_path):
 
 
 @pytest.mark.parametrize(("count", "numbers"), [(2, [0, 1, 2, 3, 4, 5]), (3, [2, 11]), (4, [8])])
-def test_processes_make_the_updates_of_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
+def test_processes_equal_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
     monkeypatch.setenv("BPTT_KERNELS", "0")
     assert run(count, "-c", WORK, tmp_path, *numbers)[0] == 0
     found = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
@@ -113,14 +113,14 @@ def test_only_one_process_prints_and_writes(names, tmp_path):
     assert two == one
 
 
-def test_a_dry_run_is_told_once_and_counts_all(names):
+def test_a_dry_run_is_printed_once_and_counts_all_processes(names):
     code, out, err = run(2, *MAIN, names, *TINY, "--dry-run")
     assert (code, err) == (0, "")
     assert out.count("MB for each of 2 processes, this machine has") == 1
     assert len(out.splitlines()) == 6
 
 
-def test_a_run_goes_on_with_as_many_or_with_others(names, tmp_path):
+def test_a_run_can_be_resumed_with_another_number_of_processes(names, tmp_path):
     run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "whole")
     run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "33")
     assert run(2, *MAIN, "--resume", tmp_path / "run")[::2] == (0, "")
@@ -134,7 +134,7 @@ def test_a_run_goes_on_with_as_many_or_with_others(names, tmp_path):
     assert "its 90 steps are done" in err
 
 
-def test_a_run_in_shares_goes_on_in_any_processes_that_these_divide_among(names, tmp_path):
+def test_micro_batches_can_resume_on_any_divisor_of_processes(names, tmp_path):
     run(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "4", "--out", tmp_path / "whole")
     run(4, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "20")
     for count in (2, 1, 4):
@@ -142,7 +142,7 @@ def test_a_run_in_shares_goes_on_in_any_processes_that_these_divide_among(names,
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_all_processes_find_the_same_model_and_the_same_end(tmp_path):
+def test_all_processes_return_the_same_model_and_error(tmp_path):
     best = """
 import sys, bptt
 from mpi4py import MPI
@@ -155,7 +155,7 @@ print(MPI.COMM_WORLD.allgather((then.record["step"], then.score("ban"))) == [(th
     assert (code, out.count("True"), out.count("False")) == (0, 2, 0), err
 
 
-def test_weights_that_are_found_not_finite_when_they_are_saved_end_all(names, tmp_path):
+def test_weights_that_are_not_finite_on_saving_stop_all_processes(names, tmp_path):
     wild = ("--optimizer", "sgd", "--learning-rate", "1e39", "--checkpoint-every", "1", "--evaluate-every", "9")
     code, _, err = run(
         2, *MAIN, names, "--hidden", "5", "--backend", "numpy", "--steps", "30", *wild, "--out", tmp_path / "run"
@@ -165,14 +165,14 @@ def test_weights_that_are_found_not_finite_when_they_are_saved_end_all(names, tm
     assert len(err.splitlines()) == 1
 
 
-def test_each_by_itself_where_that_is_asked_for(names, tmp_path):
+def test_processes_train_separately_if_asked_to(names, tmp_path):
     code, out, _ = run(2, *MAIN, names, *TINY, "--steps", "5", "--distributed=false")
     assert code == 0
     assert out.count("saved in") == 2
 
 
 @pytest.mark.parametrize(("flag", "values"), [("--seed", (1, 2)), ("--hidden", (5, 6)), ("--dtype", ("float32", "float64"))])
-def test_processes_that_would_not_do_the_same_are_refused(names, flag, values):
+def test_processes_with_different_settings_are_refused(names, flag, values):
     rest = (sys.executable, *MAIN, names, "--steps", "5", "--backend", "numpy", flag)
     code, out, err = run(
         1, *MAIN, names, "--steps", "5", "--backend", "numpy", flag, values[0], ":", "-n", "1", *rest, values[1]
@@ -182,7 +182,7 @@ def test_processes_that_would_not_do_the_same_are_refused(names, flag, values):
     assert len(err.splitlines()) == 1
 
 
-def test_bad_input_is_one_line(names):
+def test_bad_input_is_printed_by_one_process(names):
     assert run(2, *MAIN, "nothing.txt")[::2] == (2, run(1, *MAIN, "nothing.txt")[2])
     code, _, err = run(2, *MAIN, names, "--micro-batches", "3")
     words = "--micro-batches 3 for 2 processes: give 2, 4, 8 and so on, or 1 for one part each"
@@ -191,7 +191,7 @@ def test_bad_input_is_one_line(names):
     assert (code, err) == (2, f"bptt: process 1 of 2: {words}\n")
 
 
-def test_what_keeps_one_from_beginning_is_told_once_and_ends_all(names, tmp_path):
+def test_an_error_of_one_process_at_the_start_stops_all(names, tmp_path):
     assert run(3, *MAIN, names, "--nope") == (2, "", "bptt: Unknown option: --nope. Ask --help for all.\n")
     rest = (":", "-n", "1", sys.executable, *MAIN, names, *TINY, "--steps", "5")
     assert run(1, *MAIN, names, *TINY, *rest, "--nope")[2].startswith("bptt: process 1 of 2: Unknown option: --nope")
@@ -216,7 +216,7 @@ def test_what_keeps_one_from_beginning_is_told_once_and_ends_all(names, tmp_path
     assert (code, err.count("\n"), err[:16]) == (2, 1, "bptt: --cell gru")  # always the first one of the flags
 
 
-def test_what_keeps_the_first_one_from_writing_is_told_once_and_ends_all(names, tmp_path):
+def test_an_output_error_of_process_0_is_printed_once_and_stops_all(names, tmp_path):
     (tmp_path / "taken").mkdir()
     for more in ((), ("--dry-run",)):
         code, out, err = run(2, *MAIN, names, *TINY, "--out", tmp_path / "taken", *more)
@@ -245,7 +245,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("module", ["bptt.system", "mpi4py", "mpi4py.MPI"])
-def test_ctrl_c_in_one_that_has_not_met_the_others_ends_all(module, names):
+def test_ctrl_c_in_one_process_before_they_connect_stops_all(module, names):
     before = time.monotonic()
     code, _, err = run(2, "-c", INTERRUPTED, module, "train", names, *TINY, "--steps", "100000000")
     assert code != 0
@@ -270,14 +270,14 @@ sys.exit(main())
 """
 
 
-def test_a_signal_while_the_text_is_prepared_is_not_lost(names, tmp_path):
+def test_a_signal_during_setup_is_not_lost(names, tmp_path):
     code, out, err = run(2, "-c", EARLY, "train", names, *TINY, "--steps", "100000000", "--out", tmp_path / "run")
     assert code == 138, err
     assert "interrupted (SIGUSR1) at step 1: saved in" in out
     assert steps(tmp_path / "run") == [1]
 
 
-def test_nccl_between_processes_without_gpus_is_refused(names):
+def test_nccl_is_refused_without_gpus(names):
     code, out, err = run(2, *MAIN, names, *TINY, "--nccl")
     assert (code, out) == (2, "")
     assert err == "bptt: --nccl: the backend is numpy, and NCCL needs a GPU for each process: give --nccl=false\n"
@@ -285,7 +285,7 @@ def test_nccl_between_processes_without_gpus_is_refused(names):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
-def test_two_processes_on_a_gpu_give_the_bits_of_micro_batches(cell, names, tmp_path):
+def test_two_processes_on_a_gpu_equal_micro_batches_bit_for_bit(cell, names, tmp_path):
     flags = (names, "--hidden", "5", "--batch", "4", "--cell", cell, "--steps", "60", "--backend", "cupy", "--require-backend")
     for count, more in ((1, ("--micro-batches", "2")), (2, ())):
         code, _, err = run(count, *MAIN, *flags, *more, "--out", tmp_path / f"{count}", BPTT_KERNELS="1")
@@ -335,7 +335,7 @@ bptt.train(NAMES, report=None, steps=10**6, hidden=4, backend="numpy", distribut
         ),
     ],
 )
-def test_a_failure_of_one_ends_all(what, code, words):
+def test_a_failure_of_one_process_stops_all(what, code, words):
     process = start(2, "-c", FAILING.format(what=what))
     began = time.perf_counter()
     _, err = process.communicate(timeout=60)
@@ -368,7 +368,7 @@ def reached_by(launcher, out, step):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_to_the_launcher_saves_once_and_ends_all(name, names, tmp_path):
+def test_a_signal_to_the_launcher_saves_once_and_stops_all(name, names, tmp_path):
     process = start(2, *MAIN, names, *TINY, "--steps", "1000000", "--out", tmp_path / "run", "--checkpoint-every", "50")
     wait_for(tmp_path / "run" / "checkpoints", process)
     process.send_signal(getattr(signal, name))
@@ -378,7 +378,7 @@ def test_a_signal_to_the_launcher_saves_once_and_ends_all(name, names, tmp_path)
     assert out.count("--resume") == 1
 
 
-def test_the_script_for_slurm_saves_and_goes_on(names, tmp_path):
+def test_the_slurm_script_saves_and_resumes(names, tmp_path):
     """As docs/clusters.md has it, under bash: told that its time is up, it saves and asks to be started again, and goes on."""
     words = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text("utf-8")
     endless = " ".join((*TINY, "--steps", "1000000", "--checkpoint-every", "40"))
@@ -405,7 +405,7 @@ def test_the_script_for_slurm_saves_and_goes_on(names, tmp_path):
     assert steps(tmp_path / "runs" / "names")[-1] == reached + 40
 
 
-def test_kills_of_any_process_lose_nothing(names, tmp_path):
+def test_killing_any_process_loses_nothing(names, tmp_path):
     """Ten of them: while a process starts, and up to three checkpoints later, at any moment between two."""
     out, rest = tmp_path / "run", (*TINY, "--steps", "1000", "--checkpoint-every", "40")
     assert run(2, *MAIN, names, *rest, "--out", tmp_path / "whole", "--quiet")[0] == 0

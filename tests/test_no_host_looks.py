@@ -37,7 +37,7 @@ def recorded(action):
 @CELLS
 @TEXTS
 @pytest.mark.parametrize("how", [{"graph": False}, {}, {"micro_batches": 2}], ids=["one-by-one", "recorded", "in-parts"])
-def test_updates(monkeypatch, cell, text, how):
+def test_updates_do_not_read_arrays_on_the_host(monkeypatch, cell, text, how):
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: recorded)
     run = ready(text, cell=cell, dropout=0.2, **how)
     those = stepper.run_updates(run.task, run.now.state, lambda _: 5)
@@ -49,7 +49,7 @@ def test_updates(monkeypatch, cell, text, how):
 
 @CELLS
 @TEXTS
-def test_measurements(cell, text):
+def test_evaluations_do_not_read_arrays_on_the_host(cell, text):
     run = ready(text, cell=cell, validation=0.3)
     params = tree.unravel(run.now.state.theta, model.shapes(run.task.config))
     before = validation.evaluate(run.task, params)
@@ -60,7 +60,7 @@ def test_measurements(cell, text):
 @CELLS
 @pytest.mark.parametrize("choice", [SamplingOptions(), SamplingOptions(0.7, 3, 0.9), SamplingOptions(0.0)])
 @pytest.mark.parametrize("ending", [StopCriteria(40), StopCriteria(40, newline=0), StopCriteria(50, stop=np.array([2, 3]))])
-def test_texts(monkeypatch, cell, choice, ending):
+def test_sampling_reads_arrays_on_the_host_only_between_blocks(monkeypatch, cell, choice, ending):
     """The characters that are written at a time; between those what was written is read."""
     made = []
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: lambda action: made.append(action) or recorded(action))

@@ -74,7 +74,7 @@ def states_of(one, outputs, names):
 @LAYERS
 @pytest.mark.parametrize("run", ["onnxruntime", "onnx.reference"])
 @pytest.mark.parametrize("hidden", [9, 1], ids=["more units than symbols", "fewer units than symbols"])
-def test_logits_and_states_are_those_of_the_model(tmp_path, cell, layers, run, hidden):
+def test_an_onnx_graph_gives_the_logits_and_states_of_the_model(tmp_path, cell, layers, run, hidden):
     import onnx.reference
 
     one = trained(cell, layers, hidden)
@@ -96,7 +96,7 @@ def test_logits_and_states_are_those_of_the_model(tmp_path, cell, layers, run, h
 
 
 @CELLS
-def test_ten_thousand_characters_have_the_same_likeliest_successor(tmp_path, cell):
+def test_an_onnx_graph_predicts_the_same_10000_characters(tmp_path, cell):
     one = trained(cell, 2, hidden=32)
     x = np.random.default_rng(0).integers(0, len(SYMBOLS), (10_000, 1))
     start = model.initial_states(one.config, one.params, 1)
@@ -107,7 +107,7 @@ def test_ten_thousand_characters_have_the_same_likeliest_successor(tmp_path, cel
 
 @CELLS
 @pytest.mark.parametrize("initial", ["learned", "zero"])
-def test_the_metadata_says_the_rest(tmp_path, cell, initial):
+def test_the_metadata_describes_the_model(tmp_path, cell, initial):
     one = trained(cell, 2, initial=initial)
     found = json.loads(runtime(saved(one, tmp_path)).get_modelmeta().custom_metadata_map["bptt"])
     assert (found["cell"], found["mode"], found["symbols"]) == (cell, "lines", list(SYMBOLS))
@@ -121,7 +121,7 @@ def test_the_metadata_says_the_rest(tmp_path, cell, initial):
                 np.testing.assert_array_equal(np.array(found["states"][name][layer], np.float32), getattr(state, name))
 
 
-def test_the_same_model_gives_the_same_bytes_and_float64_is_rounded(tmp_path):
+def test_the_export_is_deterministic_and_rounds_to_float32(tmp_path):
     paths = [tmp_path / name for name in "ab"]
     for path in paths:
         trained("lstm", 2, dtype="float64").export("onnx", path)
@@ -133,7 +133,7 @@ def test_the_same_model_gives_the_same_bytes_and_float64_is_rounded(tmp_path):
     np.testing.assert_allclose(double, single, rtol=0, atol=1e-6)
 
 
-def test_by_command(tmp_path, capsys, monkeypatch):
+def test_the_command_exports_an_onnx_file(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained().save("names")
     assert cli.main(["export", "names", "--to", "onnx"]) == 0
@@ -142,7 +142,7 @@ def test_by_command(tmp_path, capsys, monkeypatch):
     assert "names.onnx: something is there already" in capsys.readouterr().err
 
 
-def test_the_example_in_the_readme(tmp_path, capsys, monkeypatch):
+def test_the_readme_example_runs(tmp_path, capsys, monkeypatch):
     readme = Path(__file__).parents[1] / "README.md"  # in the checkout and in the source distribution
     parts = re.findall(r"```python\n(.*?)```", readme.read_text("utf-8"), re.DOTALL)
     code = next(part for part in parts if "onnxruntime" in part)
@@ -154,7 +154,7 @@ def test_the_example_in_the_readme(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.strip() == likeliest
 
 
-def test_what_cannot_be_exported_is_told_in_words(tmp_path, monkeypatch):
+def test_a_model_that_cannot_be_exported_gives_a_clear_error(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(onnx, "MOST", 2000)
         with pytest.raises(

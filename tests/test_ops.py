@@ -8,7 +8,7 @@ from bptt.nn import ops
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
 @pytest.mark.parametrize("size", [1, 2, 7, 32])
-def test_the_spectral_radius_is_the_largest_modulus_of_an_eigenvalue(lab, rng, size, scale):
+def test_the_spectral_radius_is_the_largest_absolute_eigenvalue(lab, rng, size, scale):
     W = scale * rng.normal(size=(size, size))
     expected = np.abs(np.linalg.eigvals(W)).max()
     assert float(lab.call(ops.spectral_radius, W)) == pytest.approx(expected, rel=0.003)
@@ -24,6 +24,6 @@ def test_the_spectral_radius_is_the_largest_modulus_of_an_eigenvalue(lab, rng, s
         ([[0.0]], 0.0),
     ],
 )
-def test_the_spectral_radius_where_it_is_hard(lab, W, radius):
+def test_the_spectral_radius_of_difficult_matrices(lab, W, radius):
     found = lab.call(ops.spectral_radius, np.array(W))
     assert float(found) == pytest.approx(radius, rel=0.003, abs=1e-6)

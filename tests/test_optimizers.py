@@ -91,14 +91,14 @@ def test_the_names_of_optimizers_are_those_of_the_table():
     assert get_args(optimizers.OptimizerName) == tuple(OPTIMIZERS)
 
 
-def test_clip_by_value(lab):
+def test_clip_by_value_limits_each_element(lab):
     d = np.array([-7.0, -2.0, 0.5, 3.0, 11.0])
     once = lab.call(lambda d: optimizers.clip_by_value(d, 3.0), d)
     lab.close(once, np.array([-3.0, -2.0, 0.5, 3.0, 3.0]))
     lab.close(lab.call(lambda d: optimizers.clip_by_value(d, 3.0), once), once)
 
 
-def test_clip_by_norm_scales_what_is_too_long(lab):
+def test_clip_by_norm_scales_down_to_the_limit(lab):
     d = np.array([3.0, -4.0])
     clip = lambda limit: lambda d: optimizers.clip_by_norm(d, limit)  # noqa: E731
     lab.close(lab.call(clip(1.0), d), (np.array([0.6, -0.8]), np.asarray(5.0)))
@@ -118,7 +118,7 @@ def test_bias_correction_is_exact_in_float32(lab):
     lab.close(lab.call(first_update, theta, d), -np.sign(d), 2e-6)
 
 
-def test_warmup_cosine():
+def test_warmup_cosine_rises_linearly_and_decays_to_the_floor():
     rate = [optimizers.warmup_cosine(step, 2.0, warmup=10, total=110, floor=0.1) for step in range(111)]
     assert rate[0] == pytest.approx(0.2)
     assert rate[9] == rate[10] == pytest.approx(2.0)
@@ -129,6 +129,6 @@ def test_warmup_cosine():
     assert all(a > b for a, b in itertools.pairwise(rate[10:]))
 
 
-def test_constant_and_step_decay():
+def test_constant_and_step_decay_schedules():
     assert [optimizers.constant(step, 0.3) for step in (0, 7)] == [0.3, 0.3]
     assert [optimizers.step_decay(step, 1.0, every=10) for step in (0, 9, 10, 25)] == [1.0, 1.0, 0.5, 0.25]

@@ -29,7 +29,7 @@ def textbook_results(p, X, Y, a0):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(2, 7), st.integers(0, 2**32 - 1))
-def test_random_sequences(T, n_a, n_x, seed):
+def test_the_engine_equals_the_textbook_on_random_sequences(T, n_a, n_x, seed):
     rng = np.random.default_rng(seed)
     p, a0 = textbook_parameters(rng, n_a, n_x), rng.normal(size=(n_a, 1))
     X, Y = rng.integers(0, n_x, (T, 1)), rng.integers(0, n_x, (T, 1))
@@ -42,7 +42,7 @@ def test_random_sequences(T, n_a, n_x, seed):
     np.testing.assert_allclose(got[2][0].a[0, :], expected[2][:, 0], atol=1e-12)
 
 
-def test_on_every_backend(lab, rng):
+def test_every_backend_equals_the_textbook(lab, rng):
     p, a0 = textbook_parameters(rng, 4, 6), rng.normal(size=(4, 1))
     X, Y = rng.integers(0, 6, (7, 1)), rng.integers(0, 6, (7, 1))
     config = model.Config("vanilla", 6, 4)
@@ -52,7 +52,7 @@ def test_on_every_backend(lab, rng):
     lab.close(got, tuple(np.asarray(e) if i == 0 else e for i, e in enumerate(textbook_results(p, X[:, 0], Y[:, 0], a0)[:2])))
 
 
-def test_the_zero_vector_as_first_input(lab, rng):
+def test_a_zero_vector_as_first_input_equals_the_textbook(lab, rng):
     """The course begins a name with None, the zero vector: the engine's layer takes it as a vector input."""
     p, a0 = textbook_parameters(rng, 4, 6), rng.normal(size=(4, 1))
     X, Y = [None, 3, 1, 3], [3, 1, 3, 0]
@@ -74,7 +74,7 @@ def test_the_zero_vector_as_first_input(lab, rng):
     lab.close((mean, (dlayer,), (dstate.a[0],), dWya, dby), (np.asarray(total), d.layers, (d.initial[0].a,), d.Wya, d.by))
 
 
-def test_fifty_updates_of_the_course(rng):
+def test_fifty_updates_equal_those_of_the_course(rng):
     """Clip by value and plain descent, name by name with the state carried, as the course's `optimize` does."""
     p, a = textbook_parameters(rng, 5, 6), np.zeros((5, 1))
     config = model.Config("vanilla", 6, 5, initial="zero")

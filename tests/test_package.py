@@ -23,13 +23,13 @@ def run(*command):
     return subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
 
 
-def test_version_is_the_one_of_the_metadata():
+def test_the_version_is_that_of_the_metadata():
     assert bptt.__version__ == importlib.metadata.version("bptt")
     assert run(COMMAND, "--version").stdout.strip() == bptt.__version__
 
 
 @pytest.mark.parametrize("module", ["bptt", "bptt.training.trainer", "bptt.cli"])
-def test_import_is_light(module):
+def test_importing_loads_no_heavy_libraries(module):
     """What costs seconds or is optional is imported where it is used; the command line's parser by the command line alone."""
     done = run(sys.executable, "-W", "error", "-c", f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))")
     assert done.returncode == 0, done.stderr
@@ -40,14 +40,14 @@ def test_import_is_light(module):
     assert not imported & heavy
 
 
-def test_files_that_are_not_python_are_installed():
+def test_data_files_are_installed():
     """From a wheel, as nox installs the package, this reads what the wheel holds."""
     files = importlib.resources.files("bptt")
     assert files.joinpath("py.typed").is_file()
     assert files.joinpath("data", "builtin", "dinosaurs.txt").read_text("utf-8").startswith("aardonyx\n")
 
 
-def test_nothing_else_is_installed():
+def test_only_the_package_is_installed():
     installed = importlib.metadata.files("bptt")
     assert installed
     names = {path.parts[0] for path in installed if path.parts[0] != ".." and path.suffix != ".pth"}
@@ -55,7 +55,7 @@ def test_nothing_else_is_installed():
     assert any(path.name == "LICENSE" for path in installed)
 
 
-def test_public_names_are_there_and_sorted():
+def test_public_names_exist_and_are_sorted():
     assert bptt.__all__ == sorted(bptt.__all__)
     assert all(hasattr(bptt, name) for name in bptt.__all__)
 
@@ -72,14 +72,14 @@ def documented():
 
 
 @pytest.mark.parametrize(("name", "thing"), [pytest.param(*pair, id=pair[0]) for pair in documented()])
-def test_public_name_has_a_docstring(name, thing):
+def test_every_public_name_has_a_docstring(name, thing):
     first, _, rest = (thing.__doc__ or "").partition("\n")
     assert first.endswith((".", ":")), f"{name}: the first line is to be a sentence that would do alone"
     assert not first.startswith(f"{name}("), f"{name}: has only the docstring that a dataclass makes up"
     assert not rest or rest.startswith("\n"), f"{name}: a blank line belongs below the first"
 
 
-def test_there_are_public_names_to_look_at():
+def test_the_docstring_test_sees_the_public_names():
     assert {
         "train",
         "load",
@@ -100,14 +100,14 @@ def test_help_lists_the_commands():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command(name, capsys):
+def test_every_command_has_a_help(name, capsys):
     assert cli.main([name, "--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert f"bptt {name}" in out
 
 
-def test_the_backward_pass_in_the_readme_is_the_one_that_runs():
+def test_the_readme_quotes_the_real_backward_pass():
     readme = Path(__file__).parents[1] / "README.md"  # in the checkout and in the source distribution
     block = readme.read_text("utf-8").partition("```python\ndef backward")[2].partition("```")[0]
     functions = f"def backward{block}".strip().split("\n\n\n")

@@ -73,7 +73,7 @@ def run(rows, steps=2000, where=None, heading=HEADING):
     return screen(where.file.getvalue())
 
 
-def test_everything_is_on_the_screen():
+def test_the_panel_shows_header_curve_progress_and_samples():
     rows = [row(n) for n in range(1, 61)]
     rows[29] |= {"held_out": 1.5, "sample": ["old"]}
     rows[39] |= {"held_out": 1.625, "sample": ["aba", " ", "cde fg"]}
@@ -93,7 +93,7 @@ def test_everything_is_on_the_screen():
     ]
 
 
-def test_it_is_redrawn_in_place_below_what_is_said():
+def test_the_panel_is_redrawn_in_place_below_messages():
     where = console()
     with Panel(where, 2000) as live:
         live.say("[b]first[/b] :smile:")
@@ -107,7 +107,7 @@ def test_it_is_redrawn_in_place_below_what_is_said():
     assert sum("text   names" in line for line in lines) == sum("step 190/" in line for line in lines) == 1
 
 
-def test_the_heading_alone_says_that_a_run_begins():
+def test_the_header_is_shown_before_the_first_row():
     where = console()
     with Panel(where, 2000) as live:
         live.heading(HEADING)
@@ -116,14 +116,14 @@ def test_the_heading_alone_says_that_a_run_begins():
     assert lines[3].startswith("step 0/2,000  0 %  ░")
 
 
-def test_nothing_shown_is_nothing_printed():
+def test_an_empty_panel_prints_nothing():
     where = console()
     with Panel(where, 2000):
         pass
     assert where.file.getvalue() == ""
 
 
-def test_it_is_drawn_eight_times_a_second_at_most_and_at_the_end(monkeypatch):
+def test_the_panel_is_drawn_at_most_eight_times_a_second(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("TERM", "xterm")
     clock = [100.0]
@@ -138,7 +138,7 @@ def test_it_is_drawn_eight_times_a_second_at_most_and_at_the_end(monkeypatch):
     assert "step 1,010/2,000" in "".join(screen(where.file.getvalue()))
 
 
-def test_the_speed_is_that_of_the_last_rows():
+def test_the_speed_is_measured_over_the_last_rows():
     rows = [row(n) for n in range(1, 12)]
     rows.append(row(12, seconds=22.5, characters=33100))
     text = "".join(run(rows))
@@ -147,14 +147,14 @@ def test_the_speed_is_that_of_the_last_rows():
 
 
 @pytest.mark.parametrize(("steps", "words"), [(10, "step 10/10  100 %"), (5, "step 10/5  100 %"), (0, "step 10/0  100 %")])
-def test_a_run_at_its_end_has_no_time_left(steps, words):
+def test_a_finished_run_shows_no_remaining_time(steps, words):
     text = "".join(run([row(1)], steps))
     assert words in text
     assert "left" not in text
     assert "held out" not in text.replace("o: held out", "")
 
 
-def test_text_of_a_model_is_only_text():
+def test_markup_and_control_characters_in_samples_are_not_interpreted():
     evil = ["\x1b[2J\x1b]0;title\x07", "[red]x[/red] [/] [link=http://a.b]", "\x9b1m\u202e\x00\r\n.", ":smile:", "\ud800"]
     where = console()
     lines = run([row(1, held_out=1.0, sample=evil)], where=where, heading="\x1b[3J[b]\x07")
@@ -164,7 +164,7 @@ def test_text_of_a_model_is_only_text():
     assert rest.isprintable()
 
 
-def test_where_there_are_no_block_characters_it_is_plain():
+def test_the_panel_is_plain_on_an_ascii_terminal():
     file = io.TextIOWrapper(io.BytesIO(), "ascii", newline="")
     with Panel(console(file=file), 2000) as live:
         live.heading("text   日本")
@@ -181,7 +181,7 @@ def test_where_there_are_no_block_characters_it_is_plain():
 
 @pytest.mark.parametrize("width", [1, 2, 11, 20, 40, 200])
 @pytest.mark.parametrize("height", [1, 2, 4, 7, 12, 60])
-def test_it_fits_every_terminal(width, height):
+def test_the_panel_fits_every_terminal_size(width, height):
     texts = ["日本語" * 30, "abc " * 50]
     rows = [row(1), row(2, held_out=1.0, sample=texts), row(3, loss=1e30)]
     lines = run(rows, where=console(width, height), heading="日" * 90)
@@ -201,7 +201,7 @@ def test_it_fits_every_terminal(width, height):
         (3, "step"),
     ],
 )
-def test_without_room_the_progress_is_kept_longest(height, shown):
+def test_on_a_low_terminal_the_progress_is_kept_longest(height, shown):
     text = "\n".join(run([row(1), row(2, held_out=2.0, sample=["zzz"])], where=console(100, height), heading="text"))
     parts = {"heading": "text", "curve": "4.00│", "step": "step 20/", "sample": "zzz"}
     assert [name for name, part in parts.items() if part in text] == shown.split()
@@ -210,19 +210,19 @@ def test_without_room_the_progress_is_kept_longest(height, shown):
 @pytest.mark.parametrize(
     ("height", "headings", "samples"), [(40, 2, 4), (13, 2, 4), (12, 0, 4), (11, 0, 4), (10, 0, 1), (8, 0, 1), (7, 0, 4)]
 )
-def test_long_texts_are_wrapped_and_samples_take_four_lines_at_most(height, headings, samples):
+def test_long_texts_are_wrapped_and_samples_take_at_most_four_lines(height, headings, samples):
     lines = run([row(1, sample=["z " * 300])], where=console(100, height), heading="q" * 150)
     assert [line for line in lines if "q" in line] == ["q" * 100, "q" * 50][:headings]
     assert sum(line.startswith("z z") for line in lines) == samples
 
 
-def test_a_narrow_terminal_cuts_no_number_in_two():
+def test_a_narrow_terminal_splits_no_number():
     rows = [row(n, held_out=1.5) for n in range(1, 5)]
     lines = run(rows, where=console(20, 40))
     assert {"loss 1.7500", "held out 1.5000", "rate 0.00125", "gradient norm 0.75", "1,500 characters/s"} <= {*lines}
 
 
-def test_it_follows_the_size_of_the_terminal():
+def test_the_panel_follows_the_terminal_size():
     where = console(80, 24)
     with Panel(where, 2000) as live:
         live.show(row(1))
@@ -235,7 +235,7 @@ def test_it_follows_the_size_of_the_terminal():
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), SystemExit(3)])
-def test_whatever_ends_it_the_cursor_is_back_and_the_last_panel_stays(error):
+def test_an_exception_restores_the_cursor_and_keeps_the_last_panel(error):
     where = console()
     with pytest.raises(type(error)), Panel(where, 2000) as live:  # noqa: PT012
         live.show(row(1))
@@ -248,7 +248,7 @@ def test_whatever_ends_it_the_cursor_is_back_and_the_last_panel_stays(error):
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "broken pipe"), OSError(5, "gone")])
-def test_a_terminal_that_is_gone_is_an_oserror_and_leaving_is_quiet(error, capfd):
+def test_a_lost_terminal_raises_an_oserror_once(error, capfd):
     file = Tty()
     heard = []
 
@@ -268,7 +268,7 @@ def test_a_terminal_that_is_gone_is_an_oserror_and_leaving_is_quiet(error, capfd
     assert capfd.readouterr() == ("still here\n", "")
 
 
-def test_an_error_is_not_hidden_by_a_terminal_that_is_gone():
+def test_a_lost_terminal_does_not_hide_another_error():
     def write(_):
         raise OSError(5, "gone")
 
@@ -279,14 +279,14 @@ def test_an_error_is_not_hidden_by_a_terminal_that_is_gone():
         raise KeyboardInterrupt
 
 
-def test_it_has_no_thread():
+def test_the_panel_starts_no_thread():
     before = threading.active_count()
     with Panel(console(), 2000) as live:
         live.show(row(1))
         assert threading.active_count() == before
 
 
-def test_what_others_print_goes_above_it_or_into_their_file(monkeypatch):
+def test_output_of_others_goes_above_the_panel_or_to_their_file(monkeypatch):
     out, err = Tty(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
@@ -301,7 +301,7 @@ def test_what_others_print_goes_above_it_or_into_their_file(monkeypatch):
     assert err.getvalue() == "logged\n"
 
 
-def test_no_color():
+def test_the_environment_can_switch_colours_off():
     colored = r"\x1b\[[\d;]*3\d"
     where = console()
     run([row(1), row(2, held_out=2.0)], where=where)
@@ -314,7 +314,7 @@ def test_no_color():
     assert not re.search(colored, where.file.getvalue())
 
 
-def test_a_dumb_terminal_gets_the_last_panel_only(monkeypatch):
+def test_a_dumb_terminal_gets_only_the_last_panel(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     where = console()
     run([row(1), row(2)], where=where)
@@ -335,14 +335,14 @@ def test_a_panel_needs_a_terminal(monkeypatch):
     assert panel.terminal(Tty()) is None
 
 
-def test_rich_comes_late():
+def test_rich_is_imported_late():
     loaded = "print('rich' in sys.modules)"
     code = f"import sys; from bptt.display import panel; {loaded}; panel.terminal(); {loaded}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\nFalse\n", "")
 
 
-def test_there_is_none_where_a_launcher_mixes_what_several_processes_write(monkeypatch):
+def test_there_is_no_panel_with_several_processes(monkeypatch):
     monkeypatch.setattr(panel, "terminal", lambda: Console(file=Tty(), force_terminal=True))
     monkeypatch.setattr(panel, "Panel", lambda *_: pytest.fail("a panel"))
     monkeypatch.setenv("PMI_SIZE", "2")

@@ -62,7 +62,7 @@ RUNS = [  # history, clip
 
 @needs_matplotlib
 @pytest.mark.parametrize(("rows", "clip"), RUNS)
-def test_every_history_makes_a_picture_of_the_stated_size(tmp_path, rows, clip):
+def test_every_history_gives_a_picture_of_the_stated_size(tmp_path, rows, clip):
     from matplotlib import image
 
     plots.save_curve(rows, tmp_path / "curve.png", "title", clip)
@@ -102,7 +102,7 @@ def test_the_axes_have_units(figure):
 
 
 @needs_matplotlib
-def test_many_rows_get_a_running_median_that_says_so(figure):
+def test_many_rows_get_a_labelled_running_median(figure):
     rows = history(31)
     rows[15]["loss"], rows[-1]["loss"] = 100.0, 50.0
     drawn = lines(figure(rows, "").axes[0])
@@ -116,7 +116,7 @@ def test_many_rows_get_a_running_median_that_says_so(figure):
 
 
 @needs_matplotlib
-def test_the_running_median_is_of_a_tenth_of_all_rows_and_51_at_most(figure):
+def test_the_median_window_is_a_tenth_of_the_rows_and_at_most_51(figure):
     assert "training, running median of 21 rows" in lines(figure(history(200), "").axes[0])
     assert "training, running median of 51 rows" in lines(figure(history(900), "").axes[0])
 
@@ -140,14 +140,14 @@ def test_the_clipping_threshold_is_a_line(figure):
         ("", ""),
     ],
 )
-def test_a_title_is_only_text(figure, capfd, recwarn, title, shown):
+def test_a_title_is_not_interpreted_as_markup(figure, capfd, recwarn, title, shown):
     assert figure(history(3), title).get_suptitle() == shown
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
 
 
 @needs_matplotlib
-def test_equal_input_gives_equal_bytes_whatever_the_user_has_set(tmp_path):
+def test_the_curve_does_not_depend_on_matplotlib_settings(tmp_path):
     import matplotlib
 
     plots.save_curve(history(50), tmp_path / "1.png", "title", 5.0)
@@ -161,7 +161,7 @@ def test_equal_input_gives_equal_bytes_whatever_the_user_has_set(tmp_path):
 
 
 @needs_matplotlib
-def test_a_curve_is_the_same_on_the_figure_of_another_one(tmp_path):
+def test_a_reused_figure_gives_the_same_curve(tmp_path):
     figure = plots.save_curve(history(50), tmp_path / "again.png", "one\ntwo", 0.5)
     for rows, clip in [*RUNS[2:], *[(history(rows), 5.0) for rows in (1, 10, 29, 31, 60, 100)]]:
         plots.save_curve(rows, tmp_path / "new.png", "title", clip)
@@ -172,7 +172,7 @@ def test_a_curve_is_the_same_on_the_figure_of_another_one(tmp_path):
 @needs_matplotlib
 @pytest.mark.parametrize("title", ["", "x" * 80, "Åg\nb\nc"])
 @pytest.mark.parametrize("scale", [3e-7, 0.000025, 0.00025, 1.0, 3e4, 1e5, 1e30])
-def test_all_names_and_numbers_find_room(figure, scale, title):
+def test_labels_fit_and_do_not_overlap(figure, scale, title):
     rows = [row | {key: scale * row[key] for key in ("loss", "rate", "norm")} for row in history(30)]
     drawn = figure(rows, title, scale)
     losses, rates, norms = drawn.axes
@@ -186,7 +186,7 @@ def test_all_names_and_numbers_find_room(figure, scale, title):
 @needs_matplotlib
 @pytest.mark.parametrize("where", ["savefig", "replace"])
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_a_failure_leaves_what_was_there(monkeypatch, tmp_path, where, error):
+def test_a_failed_save_keeps_the_old_curve(monkeypatch, tmp_path, where, error):
     from matplotlib.figure import Figure
 
     def savefig(_, path, **__):
@@ -207,13 +207,13 @@ def test_a_failure_leaves_what_was_there(monkeypatch, tmp_path, where, error):
 
 
 @needs_matplotlib
-def test_a_folder_that_is_not_there_is_an_oserror(tmp_path):
+def test_a_missing_folder_raises_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError):
         plots.save_curve(history(3), tmp_path / "no" / "curve.png", "")
 
 
 @needs_matplotlib
-def test_matplotlib_comes_late_and_without_pyplot(tmp_path):
+def test_matplotlib_is_imported_late_and_without_pyplot(tmp_path):
     code = (
         "import pathlib, sys; from bptt.display import plots; print('matplotlib' in sys.modules);"
         f"plots.curve([], pathlib.Path({str(tmp_path / 'curve.png')!r}), ''); print('matplotlib.pyplot' in sys.modules)"
@@ -222,7 +222,7 @@ def test_matplotlib_comes_late_and_without_pyplot(tmp_path):
     assert (done.stdout, done.stderr) == ("False\nFalse\n", "")
 
 
-def test_without_matplotlib_it_is_not_available(monkeypatch, tmp_path):
+def test_plots_are_unavailable_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert not plots.available()
     with pytest.raises(ImportError):
@@ -233,7 +233,7 @@ def points(*losses):
     return [{"step": n, "loss": loss} for n, loss in enumerate(losses)]
 
 
-def test_a_chart_goes_from_the_first_step_to_the_last_and_from_the_least_loss_to_the_largest():
+def test_a_text_chart_spans_all_steps_and_losses():
     assert plots.text_chart(points(3.5, 1.25), 9, 2) == ["3.50│⠳⣄  ", "1.25│ ⠈⠙⢦"]
     assert plots.text_chart(points(3.5, 1.25), 9, 2, plain=True) == ["3.50|**  ", "1.25| ***"]
 
@@ -241,7 +241,7 @@ def test_a_chart_goes_from_the_first_step_to_the_last_and_from_the_least_loss_to
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize(("width", "height"), [(9, 2), (20, 3), (80, 12)])
 @pytest.mark.parametrize("rows", [1, 2, 3, 500])
-def test_a_chart_has_the_size_asked_for(rows, width, height, plain):
+def test_a_text_chart_has_the_size_asked_for(rows, width, height, plain):
     drawn = plots.text_chart(history(rows), width, height, plain)
     assert [len(line) for line in drawn] == [width] * height
     assert all(line.isascii() for line in drawn) == plain
@@ -249,7 +249,7 @@ def test_a_chart_has_the_size_asked_for(rows, width, height, plain):
 
 
 @pytest.mark.parametrize("spike", [9.0, -9.0])
-def test_a_chart_has_every_spike(spike):
+def test_a_text_chart_shows_every_spike(spike):
     losses = [1.0] * 5000
     losses[2600] = spike
     drawn = plots.text_chart(points(*losses), 46, 6)
@@ -259,7 +259,7 @@ def test_a_chart_has_every_spike(spike):
     assert [len(line[0]) for line in spiked[:5]] == [1] * 5
 
 
-def test_a_chart_marks_what_was_measured():
+def test_a_text_chart_marks_the_evaluations():
     rows = points(3.0, 3.0, 3.0, 3.0, 1.0)
     rows[0]["held_out"], rows[2]["held_out"], rows[4]["held_out"] = 5.0, None, 1.0
     drawn = plots.text_chart(rows, 24, 5)
@@ -269,7 +269,7 @@ def test_a_chart_marks_what_was_measured():
     assert "".join(drawn).count("o") == 2
 
 
-def test_a_chart_of_one_loss_is_flat():
+def test_a_text_chart_of_one_loss_is_flat():
     assert plots.text_chart(points(2.0), 9, 2) == ["2.00│⠁   ", "2.00│    "]
     assert plots.text_chart(points(2.0, 2.0), 9, 2) == ["2.00│⠉⠉⠉⠉", "2.00│    "]
 
@@ -278,5 +278,5 @@ def test_a_chart_of_one_loss_is_flat():
     ("rows", "width", "height"),
     [([], 80, 10), (history(5), 8, 10), (history(5), 0, 10), (history(5), 80, 1), (history(5), 80, -3)],
 )
-def test_a_chart_of_nothing_or_without_room_has_no_lines(rows, width, height):
+def test_a_text_chart_without_data_or_space_has_no_lines(rows, width, height):
     assert plots.text_chart(rows, width, height) == []

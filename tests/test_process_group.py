@@ -60,7 +60,7 @@ def together(size, work):
         return list(pool.map(one, range(size)))
 
 
-def test_the_order_of_sums():
+def test_pairwise_sum_adds_in_a_fixed_order():
     def words(count, first=0, step=None, end=None):
         def share(number):
             asked.append(number)
@@ -91,7 +91,7 @@ def test_the_order_of_sums():
 @pytest.mark.parametrize(
     ("text", "length"), [(NAMES, 3), (PROSE, 17)]
 )  # some columns are over before others; between them, too
-def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, count, cell, text, length):
+def test_each_process_has_its_columns_and_all_have_equal_weights(size, count, cell, text, length):
     flags = {"cell": cell, "hidden": 5, "batch": 7, "length": length, "steps": 30, "backend": "numpy", "validation": 0}
     run = setup.from_scratch(text, from_flags({**flags, "micro_batches": count, "dropout": 0.2, "layers": 2}))
     alone = [state for state, _ in stepper.run_updates(run.task, run.now.state)]
@@ -116,7 +116,7 @@ def test_each_has_its_columns_and_their_states_and_all_the_same_weights(size, co
 
 @pytest.mark.parametrize(("text", "count"), [(NAMES, 10), (PROSE, 1)])
 @pytest.mark.parametrize("size", [2, 3, 12])
-def test_all_write_a_sample_together(text, count, size):
+def test_all_processes_generate_a_preview_together(text, count, size):
     here = bptt.train(text, hidden=6, steps=30, report=None)
     alone = messages.sample_preview(here)
     assert len(alone) == count
@@ -125,7 +125,7 @@ def test_all_write_a_sample_together(text, count, size):
     assert len(parts[0]) == -(-count // size)
 
 
-def test_one_after_another_raises_the_first_problem_in_all():
+def test_rank_0_then_others_raises_the_first_error_everywhere():
     calls = []
 
     def work(own, broken):
@@ -150,7 +150,7 @@ def test_one_after_another_raises_the_first_problem_in_all():
     assert calls == [0]
 
 
-def test_what_must_be_alike_is_compared():
+def test_assert_same_compares_the_processes():
     assert together(3, lambda own: process_group.assert_same(own, {"numpy": "2", "--seed": "1"})) == [None] * 3
     errors = together(3, lambda own: process_group.assert_same(own, {"numpy": "2", "--seed": str(own.rank // 2)}))
     words = "process 2 of 3 has --seed 1, process 0 has 0: start all of them with the same command, packages and files"
@@ -162,19 +162,19 @@ def test_what_must_be_alike_is_compared():
     )
 
 
-def test_signals_and_decisions_are_those_of_all():
+def test_signals_and_decisions_are_shared_by_all_processes():
     assert together(3, lambda own: process_group.all_signals(own, ["SIGTERM"] * (own.rank > 0))) == [["SIGTERM", "SIGTERM"]] * 3
     assert together(3, lambda own: process_group.broadcast(own, own.rank + 5)) == [5] * 3
 
 
-def test_alone_nothing_is_asked():
+def test_a_single_process_communicates_nothing():
     assert process_group.broadcast(SINGLE_PROCESS, 3) == 3
     assert process_group.all_gather(SINGLE_PROCESS, 3) == [3]
     assert process_group.all_signals(SINGLE_PROCESS, ["SIGINT"]) == ["SIGINT"]
     assert process_group.rank_0_then_others(SINGLE_PROCESS, lambda: 4) == 4
 
 
-def test_without_a_launcher_mpi_is_not_touched(monkeypatch):
+def test_mpi_is_not_imported_without_a_launcher(monkeypatch):
     for name in process_group.LAUNCHER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "mpi4py", None)  # an import of it is an ImportError
@@ -192,13 +192,13 @@ def test_without_a_launcher_mpi_is_not_touched(monkeypatch):
 
 
 @pytest.mark.parametrize("kinds", [None, "mpi,system", "mpi,cuda:host", "system,cuda:host:managed"])
-def test_an_mpi_says_whether_it_reads_the_memory_of_a_gpu(kinds):
+def test_reads_cuda_follows_the_memory_kinds_of_mpi(kinds):
     assert not process_group.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": kinds}.get))
     for more in ("cuda", "cuda:device", "cuda:managed:device"):
         assert process_group.reads_cuda(types.SimpleNamespace(Get={"mpi_memory_alloc_kinds": f"{kinds},{more}"}.get))
 
 
-def test_an_error_stays_as_it_is_where_nobody_has_to_be_told(monkeypatch):
+def test_an_error_is_unchanged_without_other_processes(monkeypatch):
     for name in process_group.LAUNCHER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for alone, started in ((False, "1"), (True, "2")):
@@ -208,7 +208,7 @@ def test_an_error_stays_as_it_is_where_nobody_has_to_be_told(monkeypatch):
         assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
-def test_an_end_of_one_is_the_end_of_all(capsys):
+def test_an_error_of_one_process_aborts_all(capsys):
     class Aborted(Exception):
         pass
 

@@ -162,7 +162,7 @@ def test_names_and_shapes_of_the_tensors(here, cell, layers):
 @LAYERS
 @DTYPES
 @pytest.mark.parametrize("initial", ["learned", "zero"])
-def test_what_is_exported_comes_back_bit_for_bit(here, cell, layers, dtype, initial):
+def test_an_exported_model_is_imported_bit_for_bit(here, cell, layers, dtype, initial):
     trained = make(cell, layers, dtype, initial=initial)
     trained.export("torch", "file")
     back = bptt.from_torch("file")
@@ -174,7 +174,7 @@ def test_what_is_exported_comes_back_bit_for_bit(here, cell, layers, dtype, init
 
 
 @pytest.mark.parametrize("vocabulary", [BYTES, characters("é日\u0301 \t\ud800'\"\\\U0001f600\0")], ids=["bytes", "odd"])
-def test_any_symbols_and_a_stream_come_back(here, vocabulary):
+def test_any_symbols_and_a_stream_are_imported(here, vocabulary):
     trained = make(mode="stream", vocabulary=vocabulary, text="a name", held_out=1.5, source="/home/me/secret.txt")
     trained.export("torch", "file")
     back = bptt.from_torch("file")
@@ -183,7 +183,7 @@ def test_any_symbols_and_a_stream_come_back(here, vocabulary):
     assert b"secret" not in Path("file").read_bytes()
 
 
-def test_a_saved_model_is_the_same_and_training_begins_from_it(here, monkeypatch):
+def test_an_imported_model_can_be_saved_and_trained_from(here, monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)  # a second, the first time
     for initial in ("learned", "zero"):
         trained = make("lstm", 2, "float32", initial=initial)
@@ -201,7 +201,7 @@ def test_arrays_in_another_order_are_not_scrambled(here):
     assert same(trained, bptt.from_torch("file"))
 
 
-def test_a_file_written_by_hand_means_what_it_says(here):
+def test_a_handwritten_file_of_format_1_is_read(here):
     """Format 1, which has to be read for ever."""
     about = {"format": 1, "cell": "vanilla", "hidden": 1, "layers": 1, "mode": "stream", "symbols": ["\n", "a"]}
     about |= {"states": {"a": [[0.5]]}, "record": {"text": "t"}}
@@ -230,7 +230,7 @@ def test_a_file_written_by_hand_means_what_it_says(here):
 
 @CELLS
 @LAYERS
-def test_a_network_with_two_biases_says_what_the_documentation_of_torch_says(here, cell, layers):
+def test_a_model_with_two_biases_follows_the_torch_equations(here, cell, layers):
     arrays, symbols = network(cell, layers), "dac\nfeb"
     found = bptt.from_torch(write("file", arrays), symbols=symbols, mode="stream")
     assert (found.config, found.mode) == (model.Config(cell, V, H, layers, "zero"), "stream")
@@ -243,7 +243,7 @@ def test_a_network_with_two_biases_says_what_the_documentation_of_torch_says(her
 
 
 @CELLS
-def test_what_is_exported_says_by_the_documentation_of_torch_what_we_say(here, cell):
+def test_an_exported_model_follows_the_torch_equations(here, cell):
     trained, ids = make(cell, 2), [0, 3, 1, 6, 6, 2]
     arrays, about = exported(trained)
     a, c = about["states"]["a"], about["states"].get("c", about["states"]["a"])
@@ -251,7 +251,7 @@ def test_what_is_exported_says_by_the_documentation_of_torch_what_we_say(here, c
 
 
 @CELLS
-def test_two_biases_become_one_where_that_changes_nothing(here, cell):
+def test_two_biases_are_merged_where_that_changes_nothing(here, cell):
     arrays = network(cell, 2)
     arrays["rnn.bias_ih_l1"][0], arrays["rnn.bias_hh_l1"][0] = -0.0, 0.0
     found = bptt.from_torch(write("file", arrays), symbols="\nabcdef", mode="lines")
@@ -265,7 +265,7 @@ def test_two_biases_become_one_where_that_changes_nothing(here, cell):
     assert np.signbit(found.params.layers[1].b[0])
 
 
-def test_what_was_trained_on_elsewhere_keeps_its_symbols_and_states(here):
+def test_a_model_retrained_elsewhere_keeps_its_symbols_and_states(here):
     """The metadata is handed on, both biases have been learnt."""
     trained, arrays = make("lstm"), network("lstm")
     _, about = exported(trained, "ours")
@@ -275,7 +275,7 @@ def test_what_was_trained_on_elsewhere_keeps_its_symbols_and_states(here):
     np.testing.assert_allclose(logits(found, ids), by_the_book("lstm", arrays, ids, states.values()), rtol=0, atol=1e-13)
 
 
-def test_symbols_are_given_in_words_in_a_file_or_as_bytes(here):
+def test_symbols_are_given_as_text_as_a_file_or_as_bytes(here):
     write("file", network())
     Path("symbols.json").write_text(json.dumps(list("dac\nfeb")))
     make().save("m")
@@ -307,7 +307,7 @@ def test_symbols_are_given_in_words_in_a_file_or_as_bytes(here):
         ("bytes", "decoder.weight is [7, 5], expected a row for each of 256 symbols"),
     ],
 )
-def test_symbols_that_are_none(here, symbols, words):
+def test_invalid_symbols_are_refused(here, symbols, words):
     write("file", network())
     if not isinstance(symbols, str):
         Path("x.json").write_bytes(symbols if isinstance(symbols, bytes) else json.dumps(symbols).encode())
@@ -315,7 +315,7 @@ def test_symbols_that_are_none(here, symbols, words):
     assert words in refusal(symbols=symbols, mode="lines")
 
 
-def test_what_only_one_side_may_say(here):
+def test_symbols_come_from_the_file_or_the_caller_but_not_both(here):
     write("file", network())
     missing = "file: does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
     for how in ({}, {"symbols": "\nabcdef"}, {"mode": "lines"}):
@@ -359,7 +359,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arrays", "words"), REFUSED, ids=[words[:40] for _, words in REFUSED])
-def test_tensors_that_are_no_such_network(here, arrays, words):
+def test_tensors_of_another_network_are_refused(here, arrays, words):
     write("file", arrays)
     assert words in refusal(symbols="\nabcdef", mode="lines")
 
@@ -390,7 +390,7 @@ def test_tensors_that_are_no_such_network(here, arrays, words):
         ("states", {"a": [[1e200] * 5]}, "initial.0.a holds numbers that are not finite"),
     ],
 )
-def test_what_is_said_about_the_tensors_is_checked(here, part, value, words):
+def test_metadata_must_agree_with_the_tensors(here, part, value, words):
     arrays, about = exported(make(dtype="float32"), "ours")
     assert words in refusal(write("file", arrays, {**about, part: value}))
     del about[part]
@@ -398,7 +398,7 @@ def test_what_is_said_about_the_tensors_is_checked(here, part, value, words):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", "[" * 10**5, '{"format": 1}', '"\\ud800"', "\ud800"])
-def test_metadata_that_is_none(here, text):
+def test_invalid_metadata_is_refused(here, text):
     make().export("torch", "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
@@ -408,7 +408,7 @@ def test_metadata_that_is_none(here, text):
     assert refusal().startswith("file: its metadata: ")
 
 
-def test_headers_that_are_none(here, monkeypatch):
+def test_invalid_headers_are_refused(here, monkeypatch):
     class Trap:
         def __reduce__(self):
             return (Path.touch, (Path("executed"),))
@@ -439,7 +439,7 @@ def test_headers_that_are_none(here, monkeypatch):
         assert words in refusal()
 
 
-def test_no_memory_is_taken_for_what_a_header_claims(here, monkeypatch):
+def test_claims_of_a_header_take_no_memory(here, monkeypatch):
     arrays, hidden = network(), 10**6
     shapes = {n: [hidden * s // H if s in (H, 3 * H) else s for s in a.shape] for n, a in arrays.items()}
     header = {n: {"dtype": "F64", "shape": shape, "data_offsets": [0, 0]} for n, shape in shapes.items()}
@@ -448,7 +448,7 @@ def test_no_memory_is_taken_for_what_a_header_claims(here, monkeypatch):
     assert "bytes, more than this machine has memory" in refusal(symbols="\nabcdef", mode="lines")
 
 
-def test_what_is_no_file(here):
+def test_what_is_not_a_file_is_refused(here):
     Path("folder").mkdir()
     assert "missing: no such file: expected a file of bptt export" in refusal("missing")
     assert "is not a regular file" in refusal("folder")
@@ -458,7 +458,7 @@ def test_what_is_no_file(here):
 
 
 @posix
-def test_a_link_is_followed_and_a_pipe_is_not_waited_for(here):
+def test_a_link_is_followed_and_a_pipe_is_refused(here):
     make().export("torch", "ours")
     Path("link").symlink_to("ours")
     assert same(make(), bptt.from_torch("link"))
@@ -466,7 +466,7 @@ def test_a_link_is_followed_and_a_pipe_is_not_waited_for(here):
     assert "is not a regular file" in refusal("pipe")
 
 
-def test_a_file_cut_anywhere_or_with_more_at_its_end(here):
+def test_a_truncated_or_extended_file_is_refused(here):
     make(hidden=2, vocabulary=characters("a")).export("torch", "ours")
     whole = Path("ours").read_bytes()
     Path("file").write_bytes(whole)
@@ -478,7 +478,7 @@ def test_a_file_cut_anywhere_or_with_more_at_its_end(here):
 
 
 @pytest.mark.parametrize("kind", ["bytes", "header", "metadata"])
-def test_whatever_a_file_holds_it_is_refused_in_words_or_works(here, kind):
+def test_a_damaged_file_is_refused_with_a_message_or_works(here, kind):
     make("lstm", 2, "float32", hidden=2, text="t", held_out=1.0).export("torch", "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
@@ -509,7 +509,7 @@ def test_whatever_a_file_holds_it_is_refused_in_words_or_works(here, kind):
 # Writing
 
 
-def test_nothing_is_written_over(here):
+def test_export_does_not_overwrite(here):
     Path("file").write_bytes(b"mine")
     Path("folder").mkdir()
     for path in ("file", "folder"):
@@ -521,7 +521,7 @@ def test_nothing_is_written_over(here):
     assert sorted(path.name for path in here.iterdir()) == ["file", "folder"]
 
 
-def test_what_cannot_be_written(here):
+def test_an_export_that_cannot_be_written_is_an_error(here):
     Path("file").write_bytes(b"mine")
     for path in ("file/new", "new\0"):
         with pytest.raises(SaveError, match="bytes cannot be written: "):
@@ -531,7 +531,7 @@ def test_what_cannot_be_written(here):
     assert sorted(path.name for path in here.iterdir()) == ["file", "new"]
 
 
-def test_what_could_not_be_read_again_is_not_written(here, monkeypatch):
+def test_a_file_that_could_not_be_read_again_is_not_written(here, monkeypatch):
     make().export("torch", "file")
     header = int.from_bytes(Path("file").read_bytes()[:8], "little")
     monkeypatch.setattr(checkpoint_format, "MAX_HEADER_BYTES", header)
@@ -547,7 +547,7 @@ def test_what_could_not_be_read_again_is_not_written(here, monkeypatch):
 # The commands
 
 
-def test_a_model_goes_out_and_comes_back_by_commands(run, monkeypatch):
+def test_the_commands_export_and_import_a_model(run, monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)  # a second, the first time
     trained = make()
     trained.save("runs/m")
@@ -565,7 +565,7 @@ def test_a_model_goes_out_and_comes_back_by_commands(run, monkeypatch):
     assert "begin a new run with --from" in err
 
 
-def test_somebody_elses_file_by_commands(run):
+def test_the_command_imports_a_file_of_another_origin(run):
     write("theirs.safetensors", network("lstm", 2, "float32"))
     code, out, _ = run("import", "theirs.safetensors", "--symbols", "dac\nfeb", "--mode", "stream", "--out", "mine")
     first = "saved in mine", "texts begin from states of zero, since the file says no others"
@@ -591,7 +591,7 @@ def test_somebody_elses_file_by_commands(run):
         (["import", "m.safetensors", "--out", "x", "--mode", "prose"], "prose"),
     ],
 )
-def test_mistakes_are_one_line(run, command, words):
+def test_mistakes_are_one_line_errors(run, command, words):
     make().save("m")
     make().export("torch", "m.safetensors")
     Path("names.txt").write_text("abba\ncafe\n")

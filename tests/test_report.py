@@ -77,7 +77,7 @@ def report(run, capsys, *arguments):
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 @pytest.mark.parametrize(("text", "layers"), [(NAMES, 1), (PROSE * 3, 2)], ids=["lines", "stream"])
-def test_it_stands_alone(tmp_path, capsys, cell, layers, text):
+def test_a_report_is_self_contained(tmp_path, capsys, cell, layers, text):
     run = trained(tmp_path, text, cell=cell, layers=layers)
     place = report(run, capsys)
     assert place == str(run / "report.html")
@@ -108,7 +108,7 @@ def largest(Waa):
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
-def test_the_spectral_radii_are_those_of_the_weights_at_each_measurement(tmp_path, monkeypatch, cell):
+def test_spectral_radii_are_those_of_the_weights_at_each_evaluation(tmp_path, monkeypatch, cell):
     run = trained(tmp_path, cell=cell, layers=2, hidden=7, learning_rate=0.1)
     drawn = {}
     monkeypatch.setattr(figures, "radii", lambda *them: drawn.update(zip(("steps", "found", "names"), them)) or "")
@@ -122,7 +122,7 @@ def test_the_spectral_radii_are_those_of_the_weights_at_each_measurement(tmp_pat
 
 
 @pytest.mark.usefixtures("sketched")
-def test_it_looks_at_what_it_is_given(tmp_path, capsys):
+def test_a_report_can_be_about_another_text(tmp_path, capsys):
     run = trained(tmp_path, PROSE, hidden=16, steps=200, evaluate_every=200)
     (tmp_path / "other").write_text("the dog sat on the mat " * 3)
     report(run, capsys, tmp_path / "other", "--out", tmp_path / "page.html")
@@ -142,7 +142,7 @@ def test_it_looks_at_what_it_is_given(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("sketched")
-def test_text_is_only_text(tmp_path, capsys):
+def test_text_is_escaped_in_the_page(tmp_path, capsys):
     """Of a page, a text could make anything."""
     lines = ["<script>alert(1)</script>", "a & b", '"quoted"', "</div>", "\x1b[31m red", "é ü 字", "{{ 7 * 7 }}"] * 4
     run = trained(tmp_path, lines, validation=0.4)
@@ -164,7 +164,7 @@ def test_the_same_run_gives_the_same_page(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("sketched")
-def test_a_model_alone_and_a_text_that_was_no_file(tmp_path, capsys, monkeypatch):
+def test_a_report_of_a_model_alone_needs_a_text(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = bptt.train(NAMES, report=None, hidden=4, steps=3, backend="numpy")
     model.save("model")
@@ -176,7 +176,7 @@ def test_a_model_alone_and_a_text_that_was_no_file(tmp_path, capsys, monkeypatch
 
 
 @pytest.mark.usefixtures("sketched")
-def test_what_it_needs_and_does_not_get_is_told(tmp_path, capsys, monkeypatch):
+def test_a_missing_text_or_library_is_reported(tmp_path, capsys, monkeypatch):
     run = trained(tmp_path)
     (tmp_path / "text.txt").unlink()
     assert cli.main(["report", str(run)]) == 2
@@ -199,14 +199,14 @@ def seen(inputs, a):
     return inspect.Activations(list(inputs), list(inputs), np.array(a)[:, None, :], None, None, np.ones((T, V)) / V, np.ones(T))
 
 
-def test_a_text_that_has_changed_is_not_taken_for_what_was_held_out(tmp_path, capsys):
+def test_a_changed_text_is_not_used_as_the_validation_set(tmp_path, capsys):
     run = trained(tmp_path)
     (tmp_path / "text.txt").write_text("\n".join(NAMES[:-1]))
     assert cli.main(["report", str(run)]) == 2
     assert "the text of this model has changed since: give one to look at" in capsys.readouterr().err
 
 
-def test_lines_are_looked_at_whole(tmp_path, capsys):
+def test_a_report_shows_whole_lines(tmp_path, capsys):
     lines = ["bann " * 50, "ker", "dir " * 70, "b", "kan " * 80]
     run = trained(tmp_path, lines * 2, mode="lines")
     model = bptt.load(run)
@@ -220,7 +220,7 @@ def test_lines_are_looked_at_whole(tmp_path, capsys):
     assert page._looked(model, str(tmp_path / "other")).texts == ["ker"] * 40
 
 
-def test_what_was_held_out_is_looked_at(tmp_path):
+def test_a_report_shows_the_validation_set(tmp_path):
     run = trained(tmp_path, seed=3, validation=0.2, steps=1)
     model, told = bptt.load(run), from_flags({"seed": 3, "validation": 0.2})
     data = prepare(str(tmp_path / "text.txt"), told, make_rng(3, 0))
@@ -232,7 +232,7 @@ def test_what_was_held_out_is_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize("offset", [0, 1])
-def test_a_cut_through_the_bytes_of_a_character_leaves_no_mark(tmp_path, offset):
+def test_a_character_split_by_the_validation_border_is_left_out(tmp_path, offset):
     """The held-out end of a stream may begin within one, and what is looked at may end within one."""
     text = "ж" * 1000 + "\n"
     run = trained(tmp_path, text, vocabulary="bytes", mode="stream", validation=(1501 + offset) / 2001, steps=1)
@@ -241,7 +241,7 @@ def test_a_cut_through_the_bytes_of_a_character_leaves_no_mark(tmp_path, offset)
     assert 298 <= len(found) <= 300
 
 
-def test_units_are_coloured_by_what_they_are_after_each_character(tmp_path, monkeypatch):
+def test_units_are_coloured_by_their_activations(tmp_path, monkeypatch):
     """And what else the page takes from the model: gradients of the longest text, samples in bits, facts."""
     monkeypatch.setattr(figures, "flow", lambda flow: shown.append(flow) or "<svg></svg>")
     for name in ("curves", "saturation", "radii"):
@@ -286,11 +286,11 @@ def test_units_are_coloured_by_what_they_are_after_each_character(tmp_path, monk
         ("a digit", "a1B2", [0, 1, 0, 1]),
     ],
 )
-def test_properties_of_a_text(name, read, expected):
+def test_properties_mark_the_characters_of_a_text(name, read, expected):
     assert units.PROPERTIES[name](list(read)).tolist() == expected
 
 
-def test_the_most_telling_units_come_first_and_are_eight():
+def test_the_eight_most_informative_units_come_first():
     rng, text = np.random.default_rng(0), "ab1c e5 i" * 20
     a = rng.normal(size=(len(text), 12)) * 1.5 ** np.arange(12)
     vowels, digits = (measure(list(text)) for measure in (units.PROPERTIES["a vowel"], units.PROPERTIES["a digit"]))
@@ -303,12 +303,12 @@ def test_the_most_telling_units_come_first_and_are_eight():
     assert "goes with a vowel (r = 0." in weak[0].reason
 
 
-def test_a_gradient_that_is_zero_can_be_drawn():
+def test_a_gradient_norm_of_zero_can_be_plotted():
     row = {"step": 1, "loss": 0.5, "rate": 0.1, "norm": 0.0}
     ET.fromstring(figures.curves([row, {**row, "step": 2}], 1.0))  # without a warning, which is an error here
 
 
-def test_radii_of_another_model_are_not_drawn(tmp_path):
+def test_spectral_radii_of_another_model_are_not_plotted(tmp_path):
     model = bptt.load(trained(tmp_path, cell="gru", layers=2, steps=1))
     own = [largest(layer.Waa) for layer in model.params.layers]
     for odd in ([[1.0, 1.0, 1.0]], [[1.0], [1.0]], [[1.0, 1.0, 1.0], [1.0]]):  # forged, or of a run that began otherwise
@@ -317,12 +317,12 @@ def test_radii_of_another_model_are_not_drawn(tmp_path):
         np.testing.assert_allclose(found, [own], rtol=0.01, atol=1e-3)
 
 
-def test_of_many_layers_some_are_drawn_from_the_first_one_to_the_last():
+def test_of_many_layers_a_selection_is_plotted():
     assert [figures.drawn(layers) for layers in (1, 3, 4, 20)] == [[0], [0, 1, 2], [0, 1, 2, 3], [0, 6, 12, 19]]
 
 
 @pytest.mark.usefixtures("sketched")
-def test_it_says_which_layers_are_drawn_where_not_all_are(tmp_path, capsys):
+def test_a_report_says_which_layers_are_plotted(tmp_path, capsys):
     for layers, said in ((4, False), (5, True)):
         (tmp_path / str(layers)).mkdir()
         run = trained(tmp_path / str(layers), layers=layers, steps=1)
@@ -330,7 +330,7 @@ def test_it_says_which_layers_are_drawn_where_not_all_are(tmp_path, capsys):
         assert ("<th>layers drawn</th><td>1, 2, 3, 5</td>" in (run / "report.html").read_text("utf-8")) == said
 
 
-def test_a_wide_and_deep_model_has_a_page_of_less_than_two_megabytes():
+def test_the_page_of_a_large_model_is_below_two_megabytes():
     L, H, T, rng = 20, 1024, 200, np.random.default_rng(0)
     gates = rng.random((T, L, 4, H), np.float32)
     cloud = figures.saturation("lstm", inspect.Activations([], [], gates[:, :, 0, :], None, gates, np.ones(0), np.ones(0)))
@@ -339,14 +339,14 @@ def test_a_wide_and_deep_model_has_a_page_of_less_than_two_megabytes():
 
 
 @pytest.mark.parametrize("out", ["", ".", "a folder"])
-def test_a_folder_in_the_place_of_the_report(tmp_path, capsys, out):
+def test_a_folder_as_output_of_the_report_is_refused(tmp_path, capsys, out):
     run = trained(tmp_path, steps=1)
     (tmp_path / "a folder").mkdir()
     assert cli.main(["report", str(run), "--out", str(tmp_path / out) if out else out]) == 2
     assert "is a folder: name a file for the report" in capsys.readouterr().err
 
 
-def test_units_are_chosen_by_what_they_go_with():
+def test_units_are_chosen_by_their_correlations():
     rng = np.random.default_rng(0)
     text = 'a "bcd" e fgh "iou" xyz ' * 4
     quoted = np.cumsum([one == '"' for one in text]) % 2
@@ -363,12 +363,12 @@ def test_units_are_chosen_by_what_they_go_with():
     np.testing.assert_array_equal(next(unit.values for unit in found if unit.number == 2), a[:, 2])
 
 
-def test_units_that_never_change_go_with_nothing():
+def test_constant_units_have_no_correlation():
     assert units.correlation(np.zeros((5, 2)), np.arange(5.0)).tolist() == [0, 0]
     assert units.correlation(np.arange(10.0).reshape(5, 2), np.zeros(5)).tolist() == [0, 0]
     assert [unit.number for unit in units.most_informative(seen("abc", np.zeros((3, 2))))] == [0, 1]
 
 
-def test_colours_run_from_character_to_character():
+def test_characters_of_equal_colour_are_grouped():
     values = np.array([1.0, 0.95, 0.04, -0.05, -1.0, -0.39])
     assert page._runs(list("\nabcde"), values) == [(5, "\na"), (0, "bc"), (-5, "d"), (-2, "e")]

@@ -113,7 +113,7 @@ def progress(run: Any) -> dict[str, Any]:
 @CELLS
 @MODES
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_run_in_sessions_ends_in_the_bits_of_one_in_one_go(tmp_path, cell, mode, dtype):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cell, mode, dtype):
     (tmp_path / "text").write_text(TEXTS[mode])
     flags = {"cell": cell, "mode": mode, "dtype": dtype}
     whole = train(tmp_path / "text", out=tmp_path / "whole", **flags)
@@ -150,7 +150,7 @@ def test_a_run_can_be_stopped_after_every_step(tmp_path, text, cell):
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_what_an_optimizer_remembers_goes_on_too(tmp_path, text, optimizer):
+def test_the_optimizer_state_is_resumed(tmp_path, text, optimizer):
     train(text, out=tmp_path / "whole", optimizer=optimizer)
     in_sessions(text, tmp_path / "parts", 3, 5, optimizer=optimizer)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
@@ -167,7 +167,7 @@ def test_a_file_has_t_m_and_v_of_every_optimizer(tmp_path, text, optimizer, fiel
 
 
 @pytest.mark.parametrize("stop", [100, 101, 119, 120])  # a row of the history every second step, a measurement at step 120
-def test_the_numbers_between_two_rows_of_the_history_are_not_forgotten(tmp_path, text, stop):
+def test_metrics_between_two_history_rows_are_resumed(tmp_path, text, stop):
     flags = {"steps": 240, "evaluate_every": 60, "layers": 1}
     train(text, out=tmp_path / "whole", **flags)
     in_sessions(text, tmp_path / "parts", stop, **flags)
@@ -175,7 +175,7 @@ def test_the_numbers_between_two_rows_of_the_history_are_not_forgotten(tmp_path,
     assert len(outcome(tmp_path / "whole")["metrics"]) == 120
 
 
-def test_what_is_measured_and_saved_on_the_way_makes_no_difference_to_the_weights(tmp_path, text):
+def test_evaluations_and_checkpoints_do_not_change_the_weights(tmp_path, text):
     train(text, out=tmp_path / "whole", validation=0)
     train(text, out=tmp_path / "parts", validation=0, stop_after=4, checkpoint_every=1, keep=1)
     go_on(tmp_path / "parts", evaluate_every=1, checkpoint_every=5, keep=2, stop_after=5)
@@ -188,28 +188,28 @@ def test_what_is_measured_and_saved_on_the_way_makes_no_difference_to_the_weight
 
 
 @MODES
-def test_a_run_without_a_held_out_part_goes_on(tmp_path, mode):
+def test_a_run_without_a_validation_set_is_resumed(tmp_path, mode):
     (tmp_path / "text").write_text(TEXTS[mode])
     train(tmp_path / "text", out=tmp_path / "whole", validation=0)
     in_sessions(tmp_path / "text", tmp_path / "parts", 7, validation=0)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
-def test_a_run_of_bytes_goes_on(tmp_path):
+def test_a_run_of_bytes_is_resumed(tmp_path):
     (tmp_path / "any").write_bytes(np.random.default_rng(0).bytes(300))
     train(tmp_path / "any", out=tmp_path / "whole", vocabulary="bytes")
     in_sessions(tmp_path / "any", tmp_path / "parts", 5, vocabulary="bytes")
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
-def test_the_settings_that_a_run_wrote_down_repeat_it(tmp_path, text):
+def test_config_toml_repeats_a_run(tmp_path, text):
     whole = train(text, out=tmp_path / "whole", cell="lstm", seed=3, optimizer="rmsprop")
     again = bptt.train(report=None, config=tmp_path / "whole" / "config.toml", out=tmp_path / "again")
     assert outcome(tmp_path / "again") == outcome(tmp_path / "whole")
     np.testing.assert_array_equal(theta(again), theta(whole))
 
 
-def test_a_run_on_one_backend_goes_on_on_another(tmp_path):
+def test_a_run_is_resumed_on_another_backend(tmp_path):
     text = "\n".join(LONG[:8])
     flags = {"backend": "strict", "dtype": "float64", "steps": 6, "hidden": 2, "validation": 0}
     whole = train(text, **flags)
@@ -222,7 +222,7 @@ def test_a_run_on_one_backend_goes_on_on_another(tmp_path):
 # The best model, and when to give up
 
 
-def test_the_best_model_of_a_session_before_is_the_best_of_the_run(tmp_path, text, held_out):
+def test_the_best_model_before_a_resume_is_still_the_best(tmp_path, text, held_out):
     for out, stops in [("whole", ()), ("parts", (6,))]:
         held_out(3.0, 1.0, 2.0, 2.5, 2.6, 2.7)
         flags = {"evaluate_every": 2, "keep": 1}
@@ -233,7 +233,7 @@ def test_the_best_model_of_a_session_before_is_the_best_of_the_run(tmp_path, tex
     assert steps(tmp_path / "parts") == [4, 12]
 
 
-def test_patience_does_not_begin_anew_with_a_session(tmp_path, text, held_out):
+def test_resuming_does_not_reset_patience(tmp_path, text, held_out):
     for out, stops in [("whole", ()), ("parts", (3, 2, 2))]:
         held_out(*[3.0, 1.0] + [2.0] * 9)
         flags = {"evaluate_every": 1, "patience": 6}
@@ -242,7 +242,7 @@ def test_patience_does_not_begin_anew_with_a_session(tmp_path, text, held_out):
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
-def test_a_run_that_lost_patience_goes_on_to_its_next_measurement(tmp_path, text, held_out):
+def test_a_run_stopped_early_resumes_until_its_next_evaluation(tmp_path, text, held_out):
     held_out(1.0, 2.0, 0.5, 0.7, 0.4)
     assert train(text, out=tmp_path / "run", evaluate_every=2, patience=1).record["ended"] == "patience"
     assert progress(tmp_path / "run")["step"] == 4
@@ -254,7 +254,7 @@ def test_a_run_that_lost_patience_goes_on_to_its_next_measurement(tmp_path, text
 # More of the same
 
 
-def test_a_run_that_is_done_takes_more_steps_and_nothing_else(tmp_path, text):
+def test_a_finished_run_resumes_only_with_more_steps(tmp_path, text):
     train(text, out=tmp_path / "run")
     done = outcome(tmp_path / "run")
     for flags in ({}, {"steps": STEPS}, {"steps": 3}):
@@ -268,7 +268,7 @@ def test_a_run_that_is_done_takes_more_steps_and_nothing_else(tmp_path, text):
     assert [row["step"] for row in outcome(tmp_path / "run")["metrics"]] == list(range(1, 21))
 
 
-def test_a_run_with_more_steps_has_their_schedule_from_there_on(tmp_path, text):
+def test_more_steps_change_the_learning_rate_schedule_from_there_on(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=6)
     go_on(tmp_path / "run", steps=24)
     train(text, out=tmp_path / "long", steps=24)
@@ -277,7 +277,7 @@ def test_a_run_with_more_steps_has_their_schedule_from_there_on(tmp_path, text):
     assert rates[0][5] != rates[1][5]
 
 
-def test_a_run_goes_on_as_it_was_begun(tmp_path, text):
+def test_settings_of_the_model_cannot_change_on_resume(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=4)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert set(SETTINGS) - ANEW == OTHERS.keys()
@@ -290,7 +290,7 @@ def test_a_run_goes_on_as_it_was_begun(tmp_path, text):
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
-def test_what_a_session_chose_holds_for_the_next_one_too_but_for_where_it_stopped(tmp_path, text):
+def test_settings_changed_on_resume_are_kept_except_stop_after(tmp_path, text):
     assert train(text, out=tmp_path / "run", stop_after=2, nccl=True).record["settings"]["nccl"]
     go_on(tmp_path / "run", stop_after=2, evaluate_every=3, checkpoint_every=1, keep=5, patience=9)
     trained = go_on(tmp_path / "run")
@@ -304,7 +304,7 @@ def test_what_a_session_chose_holds_for_the_next_one_too_but_for_where_it_stoppe
 # The text
 
 
-def test_a_text_from_python_has_to_be_given_again(tmp_path):
+def test_a_text_from_python_must_be_given_again(tmp_path):
     whole = train(LONG)
     train(LONG, out=tmp_path / "run", stop_after=5)
     with pytest.raises(InputError, match=r"the text of this run was given in Python: give it again, beside --resume$"):
@@ -312,7 +312,7 @@ def test_a_text_from_python_has_to_be_given_again(tmp_path):
     np.testing.assert_array_equal(theta(go_on(tmp_path / "run", LONG)), theta(whole))
 
 
-def test_a_text_from_standard_input_has_to_be_given_again(tmp_path, text, monkeypatch):
+def test_a_text_from_standard_input_must_be_given_again(tmp_path, text, monkeypatch):
     whole = train(text)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
     train("-", out=tmp_path / "run", stop_after=5)
@@ -324,7 +324,7 @@ def test_a_text_from_standard_input_has_to_be_given_again(tmp_path, text, monkey
     np.testing.assert_array_equal(theta(go_on(tmp_path / "copy", "-")), theta(whole))
 
 
-def test_a_text_in_another_place_is_the_same_text(tmp_path, text):
+def test_a_moved_text_is_the_same_text(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=5)
     whole = train(text)
     text.rename(tmp_path / "moved.txt")
@@ -334,7 +334,7 @@ def test_a_text_in_another_place_is_the_same_text(tmp_path, text):
 
 
 @MODES
-def test_a_text_that_changed_is_refused_unless_that_is_meant(tmp_path, text, mode):
+def test_a_changed_text_is_refused_without_changed_text(tmp_path, text, mode):
     text.write_text(TEXTS[mode])
     train(text, out=tmp_path / "run", stop_after=5, mode=mode)
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -359,7 +359,7 @@ def test_a_text_that_changed_is_refused_unless_that_is_meant(tmp_path, text, mod
         go_on(tmp_path / "run", steps=20)
 
 
-def test_what_was_best_on_another_text_is_not_the_best_any_more(tmp_path, text, held_out):
+def test_a_changed_text_resets_the_best_loss(tmp_path, text, held_out):
     held_out(1.0, 8.0, 9.0)
     train(text, out=tmp_path / "run", stop_after=5)
     text.write_text(TEXTS["lines"] * 2)
@@ -368,7 +368,7 @@ def test_what_was_best_on_another_text_is_not_the_best_any_more(tmp_path, text, 
     assert (tmp_path / "run" / "checkpoints" / "best").resolve().name == "step-00000008"
 
 
-def test_a_text_with_new_characters_is_refused_with_the_list_of_them(tmp_path, text):
+def test_a_text_with_new_characters_is_refused_with_their_list(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=5)
     text.write_text(TEXTS["lines"] + "büß\n")
     for flags in ({}, {"changed_text": True}):
@@ -382,7 +382,7 @@ def test_a_text_with_new_characters_is_refused_with_the_list_of_them(tmp_path, t
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "optimizer.safetensors", "training.json", "manifest.json", "config.json"]
 )
-def test_a_damaged_checkpoint_is_passed_over_for_the_newest_one_that_is_not(tmp_path, text, file):
+def test_the_newest_undamaged_checkpoint_is_resumed(tmp_path, text, file):
     train(text, out=tmp_path / "whole", checkpoint_every=1)
     train(text, out=tmp_path / "run", checkpoint_every=1, stop_after=7)
     damage(newest(tmp_path / "run") / file)
@@ -395,7 +395,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_newest_one_that_is_not(tmp_
     assert aside == ["step-00000006.damaged", "step-00000007.damaged"]
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_is_refused_with_what_is_wrong(tmp_path, text):
+def test_a_run_with_only_damaged_checkpoints_is_refused(tmp_path, text):
     train(text, out=tmp_path / "run", checkpoint_every=1, stop_after=2)
     for step in (1, 2):
         damage(tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
@@ -405,7 +405,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused_with_what_is_wrong(t
         go_on(tmp_path / "run")
 
 
-def test_a_best_checkpoint_that_is_damaged_is_forgotten_and_the_weights_are_the_same(tmp_path, text, held_out):
+def test_a_damaged_best_checkpoint_does_not_change_the_weights(tmp_path, text, held_out):
     numbers = [1.0, 4.0, 3.0, 3.5, 2.0, 2.5]
     held_out(*numbers)
     train(text, out=tmp_path / "whole", evaluate_every=2)
@@ -421,7 +421,7 @@ def test_a_best_checkpoint_that_is_damaged_is_forgotten_and_the_weights_are_the_
 
 
 @pytest.mark.parametrize("place", ["folder", "memory"])
-def test_a_lone_checkpoint_goes_on_in_a_new_run(tmp_path, text, place):
+def test_a_lone_checkpoint_is_resumed_in_a_new_run(tmp_path, text, place):
     train(text, out=tmp_path / "whole")
     train(text, out=tmp_path / "run", stop_after=7)
     shutil.move(newest(tmp_path / "run"), tmp_path / "alone")
@@ -441,7 +441,7 @@ def test_a_lone_checkpoint_goes_on_in_a_new_run(tmp_path, text, place):
     )
 
 
-def test_the_best_one_of_a_run_that_is_not_there_is_not_what_a_lone_checkpoint_is_measured_by(tmp_path, text, held_out):
+def test_a_lone_checkpoint_is_not_compared_with_a_missing_best_one(tmp_path, text, held_out):
     held_out(1.0, 3.0, 4.0)
     train(text, out=tmp_path / "run", stop_after=7)
     shutil.move(newest(tmp_path / "run"), tmp_path / "alone")
@@ -451,7 +451,7 @@ def test_the_best_one_of_a_run_that_is_not_there_is_not_what_a_lone_checkpoint_i
     assert bptt.load(tmp_path / "new", backend="numpy").record["step"] == 8
 
 
-def test_a_new_run_from_a_lone_checkpoint_that_was_killed_at_once_goes_on(tmp_path, text):
+def test_a_run_from_a_lone_checkpoint_is_resumed_when_killed_at_once(tmp_path, text):
     """The checkpoint is the first one of the new run, too: without it the run would begin again with other weights."""
 
     def report(news):
@@ -468,7 +468,7 @@ def test_a_new_run_from_a_lone_checkpoint_that_was_killed_at_once_goes_on(tmp_pa
     assert all(ends[0][name] == ends[1][name] for name in ("model", "optimizer", "metrics", "samples"))
 
 
-def test_the_best_checkpoint_of_a_run_stays_the_best_one_in_a_new_run(tmp_path, text, held_out):
+def test_the_best_checkpoint_stays_the_best_in_a_new_run(tmp_path, text, held_out):
     held_out(1.0, 3.0, 4.0)
     train(text, out=tmp_path / "run")
     alone = tmp_path / "run" / "checkpoints" / "best"
@@ -479,7 +479,7 @@ def test_the_best_checkpoint_of_a_run_stays_the_best_one_in_a_new_run(tmp_path, 
     assert bptt.load(tmp_path / "new", backend="numpy").record["step"] == 4
 
 
-def test_an_older_checkpoint_of_a_run_goes_on_in_a_new_run_and_leaves_the_old_one_alone(tmp_path, text):
+def test_resuming_an_older_checkpoint_leaves_the_old_run_unchanged(tmp_path, text):
     train(text, out=tmp_path / "run", checkpoint_every=1)
     before = outcome(tmp_path / "run")
     go_on(tmp_path / "run" / "checkpoints" / "step-00000010", out=tmp_path / "new")
@@ -488,7 +488,7 @@ def test_an_older_checkpoint_of_a_run_goes_on_in_a_new_run_and_leaves_the_old_on
     assert outcome(tmp_path / "run") == before
 
 
-def test_a_model_alone_is_nothing_to_go_on_from(tmp_path, text):
+def test_a_model_alone_cannot_be_resumed(tmp_path, text):
     train(text).save(tmp_path / "model")
     with pytest.raises(CheckpointError, match=r"lists a model alone and no run to go on with: begin a new run with --from$"):
         go_on(tmp_path / "model")
@@ -500,7 +500,7 @@ def test_a_model_alone_is_nothing_to_go_on_from(tmp_path, text):
 
 
 @pytest.mark.parametrize("given", ["file", "Python"])
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path, text, given):
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, text, given):
     source = text if given == "file" else LONG
     train(source, out=tmp_path / "whole", seed=5)
     train(source, out=tmp_path / "run", seed=5, stop_after=1, nccl=True)
@@ -517,7 +517,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
 
 
 @pytest.mark.parametrize("missing", ["unreadable", "a link to a disk that is gone"])
-def test_checkpoints_that_cannot_be_looked_for_are_not_taken_for_none(tmp_path, text, monkeypatch, missing):
+def test_an_unreadable_checkpoint_folder_is_not_taken_for_empty(tmp_path, text, monkeypatch, missing):
     train(text, out=tmp_path / "run", stop_after=5)
     before = {name: (tmp_path / "run" / name).read_bytes() for name in ("metrics.jsonl", "samples.txt")}
     place = tmp_path / "run" / "checkpoints"
@@ -538,7 +538,7 @@ def test_checkpoints_that_cannot_be_looked_for_are_not_taken_for_none(tmp_path, 
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
 
 
-def test_a_run_in_a_place_that_is_not_utf8_goes_on_before_its_first_checkpoint(tmp_path):
+def test_a_run_with_a_path_that_is_not_utf8_starts_again(tmp_path):
     source = tmp_path / os.fsdecode(b"bad\xff.txt")
     source.write_text(TEXTS["lines"])
     train(source, out=tmp_path / "run", stop_after=1)
@@ -546,19 +546,19 @@ def test_a_run_in_a_place_that_is_not_utf8_goes_on_before_its_first_checkpoint(t
     assert go_on(tmp_path / "run").record["step"] == STEPS
 
 
-def test_a_deep_network_goes_on(tmp_path, text):
+def test_a_deep_network_is_resumed(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=2, cell="vanilla", hidden=2, layers=100)
     assert go_on(tmp_path / "run", stop_after=1).record["step"] == 3
 
 
-def test_a_setting_of_none_is_as_before_with_a_checkpoint_and_without(tmp_path, text):
+def test_a_setting_of_none_keeps_its_value_on_resume(tmp_path, text):
     train(text, out=tmp_path / "run", steps=7, stop_after=1)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     assert go_on(tmp_path / "run", steps=None, stop_after=2).record["plan"]["steps"] == 7
     assert go_on(tmp_path / "run", steps=None).record["step"] == 7
 
 
-def test_the_settings_of_a_run_from_weights_repeat_it_after_it_was_resumed(tmp_path, text):
+def test_config_toml_repeats_a_resumed_run_from_weights(tmp_path, text):
     train(text, out=tmp_path / "old")
     train(text, out=tmp_path / "run", from_=tmp_path / "old", stop_after=5)
     go_on(tmp_path / "run")
@@ -566,7 +566,7 @@ def test_the_settings_of_a_run_from_weights_repeat_it_after_it_was_resumed(tmp_p
     assert outcome(tmp_path / "again") == outcome(tmp_path / "run")
 
 
-def test_a_run_from_the_weights_of_another_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path, text):
+def test_a_run_from_weights_killed_before_a_checkpoint_starts_again(tmp_path, text):
     train(text, out=tmp_path / "old")
     train(text, out=tmp_path / "whole", from_=tmp_path / "old", seed=1)
     train(text, out=tmp_path / "run", from_=tmp_path / "old", seed=1, stop_after=1)
@@ -575,7 +575,7 @@ def test_a_run_from_the_weights_of_another_that_was_killed_before_its_first_chec
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_a_run_that_was_killed_after_its_last_checkpoint_is_made_whole(tmp_path, text, held_out):
+def test_a_run_killed_after_its_last_checkpoint_is_completed(tmp_path, text, held_out):
     """Its links and its history are written after the checkpoint: a run that is done does not go on, but gets them."""
     held_out(3.0, 2.0, 1.0)
     train(text, out=tmp_path / "run", checkpoint_every=1)
@@ -589,7 +589,7 @@ def test_a_run_that_was_killed_after_its_last_checkpoint_is_made_whole(tmp_path,
     assert outcome(tmp_path / "run") == before
 
 
-def test_a_half_written_history_is_written_anew(tmp_path, text):
+def test_a_half_written_history_is_rewritten(tmp_path, text):
     train(text, out=tmp_path / "whole")
     train(text, out=tmp_path / "run", stop_after=7)
     for name in ("metrics.jsonl", "samples.txt"):
@@ -631,7 +631,7 @@ def test_a_run_is_locked_while_it_trains(tmp_path, text):
 # --from is something else
 
 
-def test_a_new_run_from_the_weights_of_another(tmp_path, text):
+def test_a_new_run_starts_from_the_weights_of_another(tmp_path, text):
     """Its first batch is the whole text, and so its first loss is what the old model makes of that."""
     old = train(text, out=tmp_path / "old", dtype="float64", validation=0, cell="lstm")
     flags = {"dtype": "float64", "validation": 0, "dropout": 0.0, "batch": 100, "length": 100, "mode": "lines", "seed": 9}
@@ -645,7 +645,7 @@ def test_a_new_run_from_the_weights_of_another(tmp_path, text):
     assert steps(tmp_path / "old")[-1] == STEPS
 
 
-def test_a_new_run_from_saved_weights_alone(tmp_path, text):
+def test_a_new_run_starts_from_a_saved_model(tmp_path, text):
     train(text, cell="vanilla").save(tmp_path / "model")
     trained = bptt.train(text, report=None, from_=tmp_path / "model", steps=2, backend="numpy")
     assert (trained.config.cell, trained.config.hidden, trained.config.layers) == ("vanilla", 3, 2)

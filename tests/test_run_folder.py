@@ -59,7 +59,7 @@ def damage(path):
 # Beginning
 
 
-def test_a_new_run(tmp_path):
+def test_create_makes_a_run_folder(tmp_path):
     run = tmp_path / "above" / "run"
     run_folder.create(run, "hidden = 5\n", {"sessions": []})
     assert run_folder.is_run(run)
@@ -74,7 +74,7 @@ def test_a_new_run(tmp_path):
 
 @posix
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
-def test_a_new_run_on_a_bad_disk(tmp_path, error):
+def test_create_on_a_failing_disk_leaves_nothing(tmp_path, error):
     run = tmp_path / "run"
     with Failing() as calls:
         run_folder.create(run, "", {})
@@ -86,7 +86,7 @@ def test_a_new_run_on_a_bad_disk(tmp_path, error):
         assert not run.exists() or (run_folder.is_run(run) and listed(run) == [])
 
 
-def test_what_is_a_run(run):
+def test_is_run_recognizes_a_run_folder(run):
     assert run_folder.is_run(run)
     assert not run_folder.is_run(run / "checkpoints")
     assert not run_folder.is_run(stored(run, 6))
@@ -128,7 +128,7 @@ def test_a_second_writer_is_kept_out(run):
 
 
 @posix
-def test_the_lock_of_a_process_that_was_killed_is_free_at_once(run):
+def test_the_lock_of_a_killed_process_is_released_at_once(run):
     with owner(run) as other:
         other.send_signal(signal.SIGKILL)
         assert other.wait(30) == -signal.SIGKILL
@@ -144,7 +144,7 @@ def test_the_owner_of_a_lock_may_be_unknown(run, environment):
         run_folder.locked(run).__enter__()
 
 
-def test_a_disk_that_knows_no_locks(run, monkeypatch):
+def test_a_disk_without_locks_is_refused(run, monkeypatch):
     def none(*_, **__):
         raise OSError(38, "Function not implemented")
 
@@ -156,7 +156,7 @@ def test_a_disk_that_knows_no_locks(run, monkeypatch):
 # Which checkpoint is read
 
 
-def test_of_a_run_the_best_is_read_and_to_go_on_the_newest(run):
+def test_the_best_checkpoint_is_loaded_and_the_newest_is_resumed(run):
     run_folder.update_links(run, run_folder.checkpoint_name(6), run_folder.checkpoint_name(4))
     assert run_folder.read_checkpoint(run)[0] == stored(run, 4)
     assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, 6)
@@ -166,7 +166,7 @@ def test_of_a_run_the_best_is_read_and_to_go_on_the_newest(run):
 
 
 @pytest.mark.parametrize("alone", ["best", "latest", "step-00000005"])
-def test_one_folder_alone_is_enough(run, tmp_path, alone):
+def test_a_copied_checkpoint_folder_works_alone(run, tmp_path, alone):
     shutil.copytree(run / "checkpoints" / alone, tmp_path / "alone")
     shutil.rmtree(run)
     m = bptt.load(tmp_path / "alone", backend="numpy")
@@ -184,7 +184,7 @@ def test_a_link_that_was_copied_as_a_folder_is_read(run):
     assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
 
 
-def test_what_does_not_verify_is_passed_over_with_a_warning(run):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(run):
     damage(stored(run, 6))
     for go_on in (False, True):
         with pytest.warns(CheckpointWarning, match=r"step-00000006.config.json: .*; step-00000005 is used instead") as said:
@@ -202,7 +202,7 @@ def test_what_does_not_verify_is_passed_over_with_a_warning(run):
         run_folder.read_checkpoint(run / "checkpoints" / "best")  # named, so nothing else will do
 
 
-def test_an_optimizer_that_does_not_verify_matters_to_go_on_only(run):
+def test_a_damaged_optimizer_file_matters_only_for_resuming(run):
     (stored(run, 6) / "optimizer.safetensors").write_bytes(b"")
     assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
     with pytest.warns(CheckpointWarning, match=r"step-00000006.optimizer.safetensors: has 0 bytes"):
@@ -211,7 +211,7 @@ def test_an_optimizer_that_does_not_verify_matters_to_go_on_only(run):
 
 @posix
 @pytest.mark.parametrize("kind", ["upwards", "absolute", "through a link", "to the other link", "to itself", "to nothing"])
-def test_links_that_lead_elsewhere_are_not_followed(run, kind, tmp_path):
+def test_links_that_point_elsewhere_are_not_followed(run, kind, tmp_path):
     link, elsewhere = run / "checkpoints" / "best", tmp_path / "step-00000099"
     shutil.copytree(stored(run, 4), elsewhere)
     stored(run, 98).symlink_to(elsewhere)
@@ -227,7 +227,7 @@ def test_links_that_lead_elsewhere_are_not_followed(run, kind, tmp_path):
 
 
 @pytest.mark.parametrize("words", ["../../elsewhere", "/etc", "", "step-00000003", "step-1", "x" * 65, "\0"])
-def test_files_in_place_of_links_lead_nowhere_else(run, words):
+def test_files_in_place_of_links_cannot_point_elsewhere(run, words):
     link = run / "checkpoints" / "best"
     link.unlink()
     link.write_text(words)
@@ -241,7 +241,7 @@ def test_files_in_place_of_links_lead_nowhere_else(run, words):
 # Saving
 
 
-def test_the_newest_and_the_best_stay(run, saved):
+def test_the_newest_and_the_best_checkpoints_are_kept(run, saved):
     for step in range(7, 12):
         assert run_folder.save_checkpoint(run, saved, step, best=5, most=2) == stored(run, step)
         assert listed(run) == sorted({step, step - 1, 5}, reverse=True)
@@ -253,13 +253,13 @@ def test_the_newest_and_the_best_stay(run, saved):
     assert same(run_folder.read_checkpoint(run, run=True)[1], saved)
 
 
-def test_numbers_and_not_letters_decide_what_is_newest(run, saved):
+def test_checkpoints_are_ordered_by_number(run, saved):
     run_folder.save_checkpoint(run, saved, 10**9, best=6, most=2)
     run_folder.save_checkpoint(run, saved, 10**8 - 1, best=6, most=2)
     assert listed(run) == [10**9, 10**8 - 1, 6]
 
 
-def test_what_is_no_checkpoint_stays(run, saved):
+def test_other_files_are_not_removed(run, saved):
     for name in ("step-1", "step-00000001.damaged", "step-0000000x", "mine"):
         (run / "checkpoints" / name).mkdir()
     run_folder.save_checkpoint(run, saved, 7, best=7, most=1)
@@ -267,7 +267,7 @@ def test_what_is_no_checkpoint_stays(run, saved):
     assert len(list((run / "checkpoints").iterdir())) == 7
 
 
-def test_nothing_is_written_over(run, saved):
+def test_save_checkpoint_does_not_overwrite(run, saved):
     before = content(stored(run, 6))
     with pytest.raises(errors.AlreadyExists):
         run_folder.save_checkpoint(run, saved, 6, best=6, most=3)
@@ -278,7 +278,7 @@ def test_nothing_is_written_over(run, saved):
 @posix
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
 @pytest.mark.parametrize("best", [4, 7])
-def test_a_failure_at_any_call_leaves_a_checkpoint_to_go_on_from(original, saved, tmp_path, best, error):
+def test_a_failure_at_any_call_leaves_a_checkpoint_to_resume(original, saved, tmp_path, best, error):
     def fresh(name):
         run = Path(shutil.copytree(original, tmp_path / name, symlinks=True))
         run_folder.update_links(run, run_folder.checkpoint_name(6), run_folder.checkpoint_name(4))
@@ -304,7 +304,7 @@ def test_a_failure_at_any_call_leaves_a_checkpoint_to_go_on_from(original, saved
 
 
 @posix
-def test_nothing_goes_before_the_new_one_stands(run, saved, monkeypatch):
+def test_old_checkpoints_are_removed_only_after_the_new_one_exists(run, saved, monkeypatch):
     real, gone = shutil.rmtree, []
 
     def rmtree(path, *arguments, **keywords):
@@ -319,7 +319,7 @@ def test_nothing_goes_before_the_new_one_stands(run, saved, monkeypatch):
     assert len(gone) == 3
 
 
-def test_systems_without_links_have_files(run, saved, monkeypatch):
+def test_systems_without_links_use_files(run, saved, monkeypatch):
     def none(*_, **__):
         raise NotImplementedError  # as pathlib does on a system that knows no links
 
@@ -338,7 +338,7 @@ def test_systems_without_links_have_files(run, saved, monkeypatch):
     assert (led(run, "latest"), led(run, "best")) == ("8", "8")
 
 
-def test_links_to_what_is_not_there_stay_as_they_are(run):
+def test_links_to_missing_checkpoints_are_not_updated(run):
     run_folder.update_links(run, run_folder.checkpoint_name(5), run_folder.checkpoint_name(99))
     assert (led(run, "latest"), led(run, "best")) == ("5", "6")
 
@@ -346,7 +346,7 @@ def test_links_to_what_is_not_there_stay_as_they_are(run):
 # After a session that was killed
 
 
-def test_what_was_half_written_goes_and_what_does_not_verify_is_moved_aside(run, saved):
+def test_leftovers_are_removed_and_damaged_checkpoints_moved_aside(run, saved):
     files.temporary_path(run / "x").write_text("half")
     files.temporary_path(run / "checkpoints" / "x").mkdir()
     damage(stored(run, 6))
@@ -361,7 +361,7 @@ def test_what_was_half_written_goes_and_what_does_not_verify_is_moved_aside(run,
     assert listed(run) == []
 
 
-def test_a_run_without_its_folder_of_checkpoints_is_mended(run):
+def test_repair_restores_a_missing_checkpoint_folder(run):
     shutil.rmtree(run / "checkpoints")
     assert listed(run) == []
     run_folder.repair(run, None, ())
@@ -371,7 +371,7 @@ def test_a_run_without_its_folder_of_checkpoints_is_mended(run):
 # What people and programs read
 
 
-def test_the_history_in_two_files(run):
+def test_the_history_is_written_to_two_files(run):
     run_folder.write_history(run, [ROW])
     run_folder.append_row(run, MEASURED)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -380,7 +380,7 @@ def test_the_history_in_two_files(run):
     assert written == "step 2, 1.2500 nats per held-out character\nanna\né\ud800\n\n"
 
 
-def test_a_torn_last_line_is_gone_after_the_next_beginning(run):
+def test_a_torn_last_line_is_removed_on_resume(run):
     names = ("metrics.jsonl", "samples.txt")
     whole = {name: (run / name).read_bytes() for name in names}
     for name in names:
@@ -391,7 +391,7 @@ def test_a_torn_last_line_is_gone_after_the_next_beginning(run):
 
 @posix
 @pytest.mark.parametrize("write", [run_folder.write_history, run_folder.append_row])
-def test_a_history_on_a_full_disk(run, write):
+def test_a_history_on_a_full_disk_is_an_error(run, write):
     what = [ROW, MEASURED] if write is run_folder.write_history else MEASURED
     run_folder.write_history(run, [])
     with Failing() as calls:
@@ -406,7 +406,7 @@ def test_a_history_on_a_full_disk(run, write):
         assert json.loads((run / "metrics.jsonl").read_text()) == ROW
 
 
-def test_sessions_are_noted(run):
+def test_record_session_records_sessions(run):
     before = run_folder.read_environment(run)["sessions"]
     run_folder.record_session(run, {"pid": 1}, new=True)
     run_folder.record_session(run, {"pid": 1, "ended": "done"}, new=False)

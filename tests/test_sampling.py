@@ -50,7 +50,7 @@ def written(config, params, backend, prompt, choice, ending, seed=0, first=0, co
 
 @pytest.mark.parametrize("choice", [(0.5,), (1.0,), (3.0,), (1.0, 3), (1.0, None, 0.8), (2.0, 4, 0.9)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_characters_are_as_frequent_as_they_are_probable(choice, dtype):
+def test_characters_are_drawn_with_their_probabilities(choice, dtype):
     logits = np.array([0.3, -1.0, 2.0, 0.0, 1.1, -4.0], dtype)
     count = 200_000
     p = probabilities(logits[None], *choice)[0]
@@ -65,12 +65,12 @@ def test_characters_are_as_frequent_as_they_are_probable(choice, dtype):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_divides_the_logits(temperature):
+def test_the_logits_are_divided_by_the_temperature(temperature):
     logits = generator().normal(size=(4, 9))
     np.testing.assert_allclose(probabilities(logits, temperature), softmax(logits / temperature), rtol=1e-13)
 
 
-def test_top_k_keeps_the_most_likely_in_their_proportions():
+def test_top_k_keeps_the_proportions_of_the_most_likely():
     logits = np.log([[0.1, 0.4, 0.2, 0.3], [0.4, 0.3, 0.2, 0.1]])
     np.testing.assert_allclose(probabilities(logits, 1.0, 2), [[0, 4 / 7, 0, 3 / 7], [4 / 7, 3 / 7, 0, 0]], rtol=1e-13)
     np.testing.assert_allclose(probabilities(logits, 1.0, 4), softmax(logits), rtol=1e-13)
@@ -87,20 +87,20 @@ def test_top_p_keeps_the_fewest_whose_probability_reaches_it(top_p, kept):
     np.testing.assert_allclose(probabilities(np.log(p)[None], 1.0, None, top_p)[0], expected / expected.sum(), rtol=1e-13)
 
 
-def test_top_p_is_reached_where_the_sum_is_exactly_that():
+def test_top_p_is_reached_by_an_exactly_equal_sum():
     halves = np.log([[0.5, 0.25, 0.125, 0.125]])
     assert np.count_nonzero(probabilities(halves, 1.0, None, 0.5)) == 1
     assert np.count_nonzero(probabilities(halves, 1.0, None, 0.75)) == 2
 
 
-def test_of_equals_the_first_stay():
+def test_ties_are_broken_by_the_first_symbol():
     logits = np.zeros((1, 5))
     assert np.flatnonzero(probabilities(logits, 1.0, 2)).tolist() == [0, 1]
     assert np.flatnonzero(probabilities(logits, 1.0, None, 0.5)).tolist() == [0, 1, 2]
     assert np.flatnonzero(probabilities(np.array([[0.0, 1.0, 0.0, 1.0]]), 1.0, 3)).tolist() == [0, 1, 3]
 
 
-def test_the_temperature_comes_first_then_top_k_then_top_p():
+def test_temperature_is_applied_before_top_k_and_top_p():
     logits = np.log([[0.4, 0.3, 0.2, 0.1]])
     hot = softmax(logits / 2)[0]  # 0.325, 0.282, 0.230, 0.163
     assert np.flatnonzero(probabilities(logits, 2.0, None, 0.65)).tolist() == [0, 1, 2]  # 0.4 + 0.3 > 0.65 without it
@@ -120,7 +120,7 @@ def test_each_row_has_its_own_distribution():
 
 
 @pytest.mark.parametrize("choice", [Choice(0.0), Choice(1e-3), Choice(1e-320), Choice(1.0, 1), Choice(1.0, None, 1e-9)])
-def test_the_most_likely_character_the_first_of_equals(choice):
+def test_temperature_zero_takes_the_first_most_likely_character(choice):
     logits = generator().normal(size=(50, 9)).astype(np.float32)
     drawn = sampling.inverse_cdf(sampling.unnormalized_probabilities(logits, choice), generator().random(50))
     np.testing.assert_array_equal(drawn, logits.argmax(axis=1))
@@ -130,14 +130,14 @@ def test_the_most_likely_character_the_first_of_equals(choice):
         ).tolist() == [0]
 
 
-def test_a_high_temperature_makes_all_characters_alike():
+def test_a_high_temperature_makes_all_characters_equally_likely():
     w = sampling.unnormalized_probabilities(np.tile(generator().normal(size=8), (80_000, 1)), Choice(1e300))
     drawn = sampling.inverse_cdf(w, generator().random(80_000))
     np.testing.assert_allclose(np.bincount(drawn, minlength=8), 10_000, rtol=0.04)
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e30, 1e300])
-def test_logits_of_any_size_and_the_ends_of_the_unit_interval(scale):
+def test_extreme_logits_and_uniform_numbers_are_sampled_correctly(scale):
     ends = np.array([0.0, 1.0 - 2.0**-53])
     logits = np.array([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]) * scale
     assert sampling.inverse_cdf(sampling.unnormalized_probabilities(logits, Choice()), ends).tolist() == [2, 2]
@@ -145,7 +145,7 @@ def test_logits_of_any_size_and_the_ends_of_the_unit_interval(scale):
     assert sampling.inverse_cdf(np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), ends).tolist() == [1, 1]
 
 
-def test_the_number_picks_by_the_distribution_function():
+def test_inverse_cdf_inverts_the_distribution_function():
     logits = generator(1).normal(size=(4, 6))
     u = generator().random(4)
     expected = [int(np.searchsorted(np.cumsum(p), x)) for p, x in zip(softmax(logits), u)]
@@ -154,7 +154,7 @@ def test_the_number_picks_by_the_distribution_function():
 
 @pytest.mark.parametrize("first", [0, 1, 63, 64, 100])
 @pytest.mark.parametrize("count", [1, 64, 65, 200])
-def test_the_numbers_of_a_text_are_its_own(first, count):
+def test_the_random_numbers_of_a_text_do_not_depend_on_the_others(first, count):
     whole = np.array(list(itertools.islice(generate.uniform_numbers(7, 0, 400), 3)))
     assert len(np.unique(whole)) == whole.size
     some = np.array(list(itertools.islice(generate.uniform_numbers(7, first, count), 3)))
@@ -166,7 +166,7 @@ def test_the_numbers_of_a_text_are_its_own(first, count):
 
 
 @CELLS
-def test_weights_laid_out_by_columns_are_the_same_weights(lab, cell):
+def test_column_major_weights_have_the_same_values(lab, cell):
     _, params = case(cell)
     lab.close(lab.call(lambda nested: tree.tree_map(ops.column_major, nested), params), params, 1e-7)
     if lab.name == "numpy":
@@ -175,7 +175,7 @@ def test_weights_laid_out_by_columns_are_the_same_weights(lab, cell):
 
 @CELLS
 @pytest.mark.parametrize("choice", [Choice(0.0), Choice(1.0, 1), Choice(1.0, None, 1e-9)])
-def test_each_character_is_fed_back_and_the_state_carried(lab, cell, choice):
+def test_each_character_is_fed_back_and_the_state_is_carried(lab, cell, choice):
     """Greedy generation equals the whole text so far through `forward`, its most likely next character appended."""
     config, params = case(cell, layers=2, seed=2)
     drawn = written(config, lab.put(params), lab.backend, [2, 6, 1], choice, StopCriteria(6), count=3)
@@ -200,7 +200,7 @@ def test_equal_seeds_give_equal_text_on_every_backend(lab, cell):
     assert len(set(map(tuple, got))) > 60
 
 
-def test_texts_side_by_side_differ_and_a_seed_repeats_them():
+def test_texts_of_a_batch_differ_and_a_seed_repeats_them():
     config, params = case()
 
     def texts(seed):
@@ -211,7 +211,7 @@ def test_texts_side_by_side_differ_and_a_seed_repeats_them():
 
 
 @CELLS
-def test_a_text_depends_on_the_seed_and_its_number_only(cell):
+def test_a_text_depends_only_on_the_seed_and_its_number(cell):
     """Neither on how many are written beside it, nor on which of these have ended."""
     config, params = case(cell)
     how = Choice(), StopCriteria(40, newline=0), 2
@@ -221,7 +221,7 @@ def test_a_text_depends_on_the_seed_and_its_number_only(cell):
         assert written(config, params, HERE, [0], *how, first=first, count=count) == whole[first : first + count]
 
 
-def test_texts_that_have_ended_are_not_worked_on(monkeypatch):
+def test_finished_texts_are_not_computed(monkeypatch):
     config, params = case()
     real, sizes = model.forward, []
     monkeypatch.setattr(model, "forward", lambda c, p, x, s=None: sizes.append(x.shape[1]) or real(c, p, x, s))
@@ -261,7 +261,7 @@ def hold_back(ids, stop, newline=None):
     return list(generate.hold_back_stop(ids, StopCriteria(99, newline, np.array(stop, np.int64))))
 
 
-def test_what_is_certain_to_stay():
+def test_hold_back_keeps_the_characters_that_cannot_be_removed():
     assert hold_back([1, 2, 3], []) == [1, 2, 3]
     assert hold_back([1, 2, 0, 3], [], newline=0) == [1, 2]
     assert hold_back([1, 2, 3], [3]) == [1, 2]
@@ -272,7 +272,7 @@ def test_what_is_certain_to_stay():
     assert hold_back([5, 1, 2, 3, 4], [1, 2, 3]) == [5]
 
 
-def test_a_character_comes_as_soon_as_it_is_certain():
+def test_a_character_is_given_as_soon_as_it_is_final():
     seen = []
 
     def draw():
@@ -288,7 +288,7 @@ def test_a_character_comes_as_soon_as_it_is_certain():
     assert list(pieces) == [1, 2, 6]
 
 
-def test_bytes_come_out_as_whole_characters():
+def test_bytes_are_decoded_to_whole_characters():
     text = "aé日🦖\n"
     assert list(generate.decode_ids(list(text.encode()), BYTES)) == list(text)
     assert "".join(generate.decode_ids([0xE6, 0x97, 0x41, 0xFF, 0xF0, 0x9F], BYTES)) == b"\xe6\x97A\xff\xf0\x9f".decode(
@@ -299,7 +299,7 @@ def test_bytes_come_out_as_whole_characters():
 
 @pytest.mark.parametrize("vocabulary", [characters("abcdef"), BYTES])
 @pytest.mark.parametrize("stop", ["", "ab", "é"])
-def test_piece_by_piece_is_the_same_text(vocabulary, stop):
+def test_streaming_gives_the_same_text(vocabulary, stop):
     config, params = case(vocabulary=len(vocabulary))
     if not vocabulary.unknown(stop):
         ending = StopCriteria(400, None, vocabulary.encode(stop))
@@ -311,7 +311,7 @@ def test_piece_by_piece_is_the_same_text(vocabulary, stop):
 
 
 @CELLS
-def test_what_comes_next_is_the_softmax_of_the_logits(lab, cell):
+def test_next_symbols_are_the_softmax_of_the_logits(lab, cell):
     vocabulary = characters("abcdef")
     config, params = case(cell)
     ids = np.array([vocabulary.start, 3, 1])
@@ -326,6 +326,6 @@ def test_what_comes_next_is_the_softmax_of_the_logits(lab, cell):
     assert {p for _, p in greedy[1:]} == {0.0}
 
 
-def test_the_names_of_symbols():
+def test_symbol_names_name_characters_and_bytes():
     assert generate.symbol_names(characters("ab")) == ["\n", "a", "b"]
     assert [generate.symbol_names(BYTES)[i] for i in (10, 65, 0xE9)] == ["\n", "A", "\\xe9"]

@@ -34,7 +34,7 @@ def scores(lines, vocabulary=LETTERS, mode="lines", unknown="error", together=10
 
 
 @CELLS
-def test_every_target_by_itself(lab, cell, monkeypatch):
+def test_every_target_is_scored_by_itself(lab, cell, monkeypatch):
     config, params, rng = case(cell)
     sequences = [rng.integers(0, 5, n) for n in (3, 12, 2, 9, 9, 5)]
     expected = [by_hand(config, params, s) for s in sequences]
@@ -47,14 +47,14 @@ def test_every_target_by_itself(lab, cell, monkeypatch):
             np.testing.assert_allclose(nats, own, rtol=10 * lab.tolerance)
 
 
-def test_nothing_to_score():
+def test_empty_input_gives_no_scores():
     config, params, _ = case()
     assert scoring.token_nats(config, params, HERE, pack([])) == []
     assert list(scores([])) == []
     assert list(scores(["", "  "], characters("ab "))) == []
 
 
-def test_lines_keep_their_order_and_number_however_many_are_taken():
+def test_the_batch_size_does_not_change_order_and_line_numbers():
     lines = ["abca", "", "d", "ab" * 30, "c", "\t", "dd"]
     vocabulary = characters("abcd\t")
     whole = list(scores(lines, vocabulary))
@@ -66,7 +66,7 @@ def test_lines_keep_their_order_and_number_however_many_are_taken():
             np.testing.assert_allclose(one.each, other.each, rtol=1e-12)
 
 
-def test_lines_are_taken_as_they_are_needed():
+def test_lines_are_consumed_as_they_are_needed():
     taken = []
 
     def lines():
@@ -80,7 +80,7 @@ def test_lines_are_taken_as_they_are_needed():
     assert len(list(first)) == 4
 
 
-def test_the_end_of_a_line_counts_where_a_model_writes_lines():
+def test_a_model_of_lines_also_scores_the_newline():
     (line,), (stream,) = scores(["ab"]), scores(["ab"], mode="stream")
     assert line.symbols == ["a", "b", "\n"]
     assert stream.symbols == ["a", "b"]
@@ -89,7 +89,7 @@ def test_the_end_of_a_line_counts_where_a_model_writes_lines():
     assert line.nats_per_char == pytest.approx(sum(line.each) / 3)
 
 
-def test_bytes():
+def test_bytes_and_str_are_scored_alike_by_a_model_of_bytes():
     (text,), (raw,) = scores(["é"], BYTES), scores([b"\xc3\xa9"], BYTES)
     assert text == raw._replace(text="é")
     assert (raw.symbols, raw.text) == (["\\xc3", "\\xa9", "\n"], "é")
@@ -102,20 +102,20 @@ def refusal(lines, **keywords):
     return str(error.value)
 
 
-def test_a_line_that_the_model_does_not_know():
+def test_lines_with_unknown_characters_are_refused_or_skipped():
     assert "line 3: not in the vocabulary: 'é' (U+00E9), 'x' (U+0078): leave such lines out" in refusal(["a", "", "béxé"])
     assert refusal(["".join(map(chr, range(0x100, 0x120)))]).count("U+") == 10
     assert "and 22 more" in refusal(["".join(map(chr, range(0x100, 0x120)))])
     assert [score.number for score in scores(["a", "béx", "c"], unknown="skip")] == [1, 3]
 
 
-def test_what_is_no_line():
+def test_input_that_is_not_a_line_is_refused():
     assert "line 2 is int, expected str" in refusal(["a", 5])
     assert "line 1 is bytes, expected str" in refusal([b"a"])
     assert "line 1 is 'a\\nb', expected one line" in refusal(["a\nb"])
 
 
-def test_the_lines_of_a_file(tmp_path, monkeypatch):
+def test_file_lines_are_split_at_any_line_end(tmp_path, monkeypatch):
     file = tmp_path / "text"
     file.write_bytes("\ufeffanna\r\nbö\n\nend".encode())
     for size in (1, 2, 3, 1 << 20):

@@ -50,13 +50,13 @@ def recomputed(config: model.Config, every: segments.RecomputeEvery) -> Any:
 @CELLS
 @EVERY
 @pytest.mark.parametrize("kind", ["new text", "carried state, dropout and two layers"])
-def test_loss_gradient_and_states_are_those_of_all_states_stored(lab, cell, every, kind):
+def test_recomputing_gives_the_same_loss_gradient_and_states(lab, cell, every, kind):
     config, arguments = case(cell, 1) if kind == "new text" else case(cell, 2, carried=True, rate=0.4)
     lab.close(lab.call(recomputed(config, every), *arguments), model.loss_and_grad(config, *arguments))
 
 
 @CELLS
-def test_two_layers_of_new_texts_with_dropout(lab, cell):
+def test_recomputing_works_with_two_layers_and_dropout(lab, cell):
     """The learned states at the beginning get a gradient from the first piece alone."""
     config, arguments = case(cell, 2, rate=0.4)
     expected = model.loss_and_grad(config, *arguments)
@@ -65,14 +65,14 @@ def test_two_layers_of_new_texts_with_dropout(lab, cell):
 
 
 @CELLS
-def test_states_that_begin_at_zero(lab, cell):
+def test_recomputing_works_with_a_zero_initial_state(lab, cell):
     config, arguments = case(cell, 1, "zero")
     lab.close(lab.call(recomputed(config, 2), *arguments), model.loss_and_grad(config, *arguments))
 
 
 @CELLS
 @pytest.mark.parametrize("every", [T, T + 2])
-def test_one_piece_gives_the_same_bits(cell, every):
+def test_a_single_segment_gives_the_same_bits(cell, every):
     config, arguments = case(cell, 2, rate=0.4)
     pair = model.loss_and_grad(config, *arguments), recomputed(config, every)(*arguments)
     for (name, a), (_, b) in zip(*map(tree.named_leaves, pair)):
@@ -80,7 +80,7 @@ def test_one_piece_gives_the_same_bits(cell, every):
 
 
 @CELLS
-def test_the_states_at_the_end_are_the_same_bits(cell):
+def test_the_final_states_are_equal_bit_for_bit(cell):
     config, arguments = case(cell, 1)
     after = model.loss_and_grad(config, *arguments)[2]
     for every in (2, 3, "sqrt"):
@@ -90,7 +90,7 @@ def test_the_states_at_the_end_are_the_same_bits(cell):
 
 
 @CELLS
-def test_nothing_is_cut_off(cell):
+def test_the_gradient_is_not_truncated_between_segments(cell):
     """The only target is the last one, and the gradient reaches the first token, as many pieces before."""
     config, (params, x, y, mask, *_) = case(cell, 1)
     x, mask = np.minimum(x, V - 2), np.zeros_like(mask)
@@ -100,18 +100,18 @@ def test_nothing_is_cut_off(cell):
 
 
 @pytest.mark.parametrize(("every", "T", "k"), [(1, 9, 1), (4, 9, 4), (99, 9, 9), ("sqrt", 1, 1), ("sqrt", 2, 2)])
-def test_the_length_of_a_piece(every, T, k):
+def test_segment_length_follows_the_setting(every, T, k):
     assert segments.segment_length(every, T) == k
 
 
-def test_sqrt_is_the_root_rounded_up():
+def test_sqrt_is_the_square_root_rounded_up():
     for steps in (*range(1, 300), 10**6 - 1, 10**6, 10**6 + 1, 10**30 + 1):
         k = segments.segment_length("sqrt", steps)
         assert (k - 1) ** 2 < steps <= k**2
 
 
 @CELLS
-def test_the_twins_do_the_same(cell):
+def test_kernels_recompute_with_the_same_results(cell):
     pytest.importorskip("numba", reason="numba is not installed: there are no twins")
     config, arguments = case(cell, 2, carried=True, rate=0.4)
     expected = model.loss_and_grad(config, *arguments)
@@ -149,7 +149,7 @@ def fine(monkeypatch):
 @CELLS
 @pytest.mark.parametrize("lengths", [[5, 4, 2, 2, 1], [3, 1, 0], [1, 4, 4, 2]])
 @pytest.mark.parametrize("every", [None, 2])
-def test_columns_that_are_over_cost_nothing_and_change_nothing(lab, monkeypatch, fine, cell, lengths, every):
+def test_finished_columns_cost_nothing_and_change_nothing(lab, monkeypatch, fine, cell, lengths, every):
     config, given = ragged(cell, 2, lengths, carried=len(lengths) != 5)
     expected = model.loss_and_grad(config, *given)
     computed, outer = [], []
@@ -193,18 +193,18 @@ def test_columns_that_are_over_cost_nothing_and_change_nothing(lab, monkeypatch,
         ([0, 0], 9, []),
     ],
 )
-def test_a_piece_ends_with_a_column(fine, lengths, most, expected):
+def test_a_segment_ends_where_a_column_ends(fine, lengths, most, expected):
     assert segments.split(model.Config("gru", V, H), lengths, most) == expected
 
 
-def test_a_piece_ends_where_half_of_it_is_over_and_that_saves_enough():
+def test_a_segment_ends_where_half_its_columns_end_if_that_pays():
     lengths = [9] * 16 + [6] * 8 + [4] * 8
     assert segments.split(model.Config("gru", V, 512), lengths, 99) == [(0, 6, 32), (6, 9, 16)]
     assert segments.split(model.Config("gru", V, 64), lengths, 99) == [(0, 9, 32)]
 
 
 @pytest.mark.parametrize(("saved", "ends"), [(48, True), (49, False)])
-def test_what_the_end_of_a_piece_saves_is_counted_in_steps_of_columns(monkeypatch, saved, ends):
+def test_the_saving_of_a_segment_end_counts_steps_of_columns(monkeypatch, saved, ends):
     """16 columns are over after 6 steps of 9: 48 steps of a column, each of them through all gates of both layers."""
     config, lengths = model.Config("gru", V, 10, layers=2), [9] * 16 + [6] * 8 + [4] * 8
     monkeypatch.setattr(segments, "MIN_SAVING", saved * 2 * 3 * 10**2)
@@ -213,7 +213,7 @@ def test_what_the_end_of_a_piece_saves_is_counted_in_steps_of_columns(monkeypatc
 
 @CELLS
 @pytest.mark.parametrize("every", [1, 2, 3])
-def test_all_steps_but_those_of_the_last_piece_are_computed_twice(monkeypatch, cell, every):
+def test_all_steps_except_the_last_segment_are_computed_twice(monkeypatch, cell, every):
     config, arguments = case(cell, 1)
     computed, real = [], model.run_layers
 
@@ -232,7 +232,7 @@ def test_all_steps_but_those_of_the_last_piece_are_computed_twice(monkeypatch, c
 
 
 @CELLS
-def test_memory_grows_with_the_root_of_the_steps(cell):
+def test_memory_grows_with_the_square_root_of_the_steps(cell):
     """Beside parameters, tokens and mask, which are there before: for four times the steps no more than about twice as much."""
     config = model.Config(cell, V, 16, 2)
     rng = np.random.default_rng(0)
@@ -266,7 +266,7 @@ def train(text: Any, **flags: Any) -> bptt.LanguageModel:
 
 @CELLS
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_a_run_that_recomputes_learns_the_same(monkeypatch, cell, mode):
+def test_a_run_that_recomputes_gives_the_same_weights(monkeypatch, cell, mode):
     text, told = (NAMES if mode == "lines" else PROSE), []
     real = segments.loss_and_grad
 
@@ -290,7 +290,7 @@ def test_a_run_that_recomputes_learns_the_same(monkeypatch, cell, mode):
     np.testing.assert_array_equal(tree.ravel(many.params), tree.ravel(plain.params))
 
 
-def test_what_is_not_finite_is_found_without_all_states_at_once(monkeypatch):
+def test_values_that_are_not_finite_are_found_segment_by_segment(monkeypatch):
     """As where all are stored; and no more steps than a piece has are in memory."""
     real, seen = model.run_layers, []
 
@@ -312,7 +312,7 @@ def test_what_is_not_finite_is_found_without_all_states_at_once(monkeypatch):
     assert words[0] == words[1]
 
 
-def test_resume_recomputes_as_before(tmp_path, monkeypatch):
+def test_a_resumed_run_recomputes_as_before(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)  # drawing takes longer than all the rest
     flags = {"mode": "stream", "recompute_every": 4, "dtype": "float32", "evaluate_every": 2}
     (tmp_path / "text.txt").write_text(PROSE)

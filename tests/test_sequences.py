@@ -26,7 +26,7 @@ def plain(some):
     return [s.tolist() for s in some]
 
 
-def test_each_is_a_part_of_the_ids(whole):
+def test_each_sequence_is_a_slice_of_the_ids(whole):
     expected = [list(one) for one in EXPECTED]
     assert len(whole) == 5
     assert plain(whole) == expected
@@ -36,7 +36,7 @@ def test_each_is_a_part_of_the_ids(whole):
         whole[5]
 
 
-def test_some_of_them(whole):
+def test_slices_and_take_select_sequences(whole):
     expected = [list(one) for one in EXPECTED]
     assert plain(whole[1:4:2]) == expected[1:4:2]
     assert plain(whole.take(np.array([4, 0, 0]))) == [expected[4], expected[0], expected[0]]
@@ -46,7 +46,7 @@ def test_some_of_them(whole):
 
 
 @pytest.mark.parametrize(("longest", "dtype"), [(254, "uint8"), (255, "uint16"), (70_000, "uint32")])
-def test_places_and_lengths_have_the_smallest_type(longest, dtype):
+def test_starts_and_lengths_have_the_smallest_dtype(longest, dtype):
     raw = b"a\n" + b"b" * longest
     found = sequences.lines(token_store.in_memory([BYTES.encode(raw)], BYTES))
     assert (found.starts.tolist(), found.lengths.tolist()) == ([0, 2], [2, longest + 1])
@@ -54,7 +54,7 @@ def test_places_and_lengths_have_the_smallest_type(longest, dtype):
     assert found.starts.dtype == np.min_scalar_type(len(raw) + 2)
 
 
-def test_the_order_is_that_of_a_permutation():
+def test_shuffled_gives_the_order_of_a_permutation():
     for count in (0, 1, 255, 256, 1000):
         order = sequences.shuffled(count, np.random.default_rng(7))
         assert order.tolist() == np.random.default_rng(7).permutation(count).tolist()

@@ -44,7 +44,7 @@ def test_the_defaults_pass_unchanged():
     assert validate(Settings()) == from_flags({}) == Settings()
 
 
-def test_every_number_has_a_rule():
+def test_every_numeric_setting_has_a_range():
     hints = get_type_hints(Settings).items()
     numbers = {name for name, hint in hints if {int, float} & {hint, *get_args(hint)}}
     assert numbers == set(settings.RULES) == {*WHOLE, *REAL}
@@ -64,7 +64,7 @@ def test_a_number_of_any_type_becomes_a_float(name, value):
     assert getattr(from_flags({name: value}), name) == 0.5
 
 
-def test_what_passes_can_be_written_as_json(tmp_path):
+def test_valid_settings_can_be_written_as_json(tmp_path):
     flags = {"quiet": np.bool_(True), "cell": np.str_("lstm"), "seed": np.uint8(3), "dropout": np.float16(0.25)}
     passed = from_flags(flags)
     plain = {"quiet": True, "cell": "lstm", "seed": 3, "dropout": 0.25}
@@ -78,7 +78,7 @@ def test_a_folder_becomes_a_path(out):
 
 @pytest.mark.parametrize("name", [*WHOLE, *REAL])
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf, "7", b"7", True, [7], object()])
-def test_what_is_no_number_or_below_zero_is_refused(name, value):
+def test_values_that_are_not_numbers_or_negative_are_refused(name, value):
     message = refusal(**{name: value})
     assert message.startswith(f"{settings.flag(name)} {value!r}: expected a ")
 
@@ -98,7 +98,7 @@ def test_what_is_no_number_or_below_zero_is_refused(name, value):
         ("clip_norm", [0, 1e300], [-1e-300]),
     ],
 )
-def test_the_ends_of_every_range(name, fine, bad):
+def test_the_ends_of_every_range_are_accepted_and_no_more(name, fine, bad):
     for value in fine:
         assert getattr(from_flags({name: value}), name) == value
     for value in bad:
@@ -106,7 +106,7 @@ def test_the_ends_of_every_range(name, fine, bad):
 
 
 @pytest.mark.parametrize("name", ["layers", "seed", "clip_norm", "quiet", "cell"])
-def test_none_is_refused_where_nothing_would_be_chosen(name):
+def test_none_is_refused_for_settings_without_a_default_rule(name):
     assert refusal(**{name: None}).startswith(f"{settings.flag(name)} None: expected ")
 
 
@@ -132,7 +132,7 @@ def test_none_is_refused_where_nothing_would_be_chosen(name):
         ({"from_": 5}, ["--from 5", "expected a path"]),
     ],
 )
-def test_a_refusal_says_what_was_got_and_what_is_expected(flags, words):
+def test_an_error_says_what_was_given_and_what_is_expected(flags, words):
     message = refusal(**flags)
     for word in words:
         assert word in message
@@ -140,7 +140,7 @@ def test_a_refusal_says_what_was_got_and_what_is_expected(flags, words):
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 @pytest.mark.parametrize("targets", [1, 10_000, 10**9])
-def test_the_plan_is_what_the_user_chose(mode, targets):
+def test_resolved_hyperparameters_are_what_the_user_chose(mode, targets):
     chosen = {"hidden": 5, "dropout": 0.0, "batch": 3, "length": 2, "steps": 11, "learning_rate": 0.125}
     chosen |= {"evaluate_every": 4, "checkpoint_every": 6}
     assert resolve(from_flags(chosen), mode, targets, lambda batch, length: 1)._asdict() == chosen
@@ -149,13 +149,13 @@ def test_the_plan_is_what_the_user_chose(mode, targets):
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "momentum", "sgd"])
 @pytest.mark.parametrize("targets", [1, 10_000, 10**9])
-def test_the_plan_of_the_defaults_is_within_the_rules(mode, optimizer, targets):
+def test_default_hyperparameters_are_within_their_ranges(mode, optimizer, targets):
     plan = resolve(Settings(optimizer=optimizer), mode, targets, lambda batch, length: 1)
     assert from_flags(plan._asdict())
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 7), (2.5, 18), (0.01, 1)])
-def test_epochs_are_so_many_passes_rounded_up(epochs, steps):
+def test_epochs_are_converted_to_steps_rounded_up(epochs, steps):
     asked = []
 
     def batches(batch, length):
@@ -166,6 +166,6 @@ def test_epochs_are_so_many_passes_rounded_up(epochs, steps):
     assert asked == [(3, 2)]
 
 
-def test_epochs_make_no_more_steps_than_can_be_told():
+def test_epochs_that_give_too_many_steps_are_refused():
     with pytest.raises(InputError, match=r"^--epochs 1e\+09 makes steps 7000000000: expected a whole number from 1 to 1,000"):
         resolve(Settings(epochs=1e9), "lines", 99, lambda batch, length: 7)

@@ -80,7 +80,7 @@ def train(**flags):
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_a_signal_saves_and_says_how_to_go_on(here, name):
+def test_a_signal_saves_and_prints_the_resume_command(here, name):
     out = here / "my run"
     with process("train", "names.txt", *FLAGS, "--out", "my run", code=SLOW) as running:
         assert wait(running, lambda: bool(steps(out)))
@@ -98,7 +98,7 @@ def test_a_signal_saves_and_says_how_to_go_on(here, name):
     assert outcome(out) == undisturbed(*FLAGS)
 
 
-def test_a_second_ctrl_c_leaves_at_once_even_while_a_save_hangs(here):
+def test_a_second_ctrl_c_exits_at_once_even_if_a_save_hangs(here):
     with process("train", "names.txt", *FLAGS, "--out", "run", code=HANGING) as running:
         assert wait(running, lambda: bool(steps(here / "run")))
         (here / "hang").touch()
@@ -120,7 +120,7 @@ def test_a_second_ctrl_c_leaves_at_once_even_while_a_save_hangs(here):
 
 
 @pytest.mark.parametrize("imports", [1, 10, 60, 120, 200, 300])
-def test_ctrl_c_during_the_imports_is_one_line(here, imports):
+def test_ctrl_c_during_the_imports_prints_one_line(here, imports):
     """With -X importtime Python says what it has imported: as soon as our code runs, and so many imports later."""
     with process("train", "names.txt", "--steps", "1000000", "--quiet", code=MAIN, options=("-X", "importtime")) as running:
         seen = None
@@ -151,7 +151,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-def test_ctrl_c_where_an_exception_is_ignored_while_imports_go_on(here):
+def test_ctrl_c_during_an_import_that_ignores_exceptions_exits(here):
     with process("train", "names.txt", "--steps", "1000000", "--quiet", code=IGNORING + MAIN) as running:
         _, errors = running.communicate(timeout=30)
     assert (running.returncode, errors) == (130, "bptt: interrupted\n")
@@ -161,7 +161,7 @@ def test_ctrl_c_where_an_exception_is_ignored_while_imports_go_on(here):
 
 
 @pytest.mark.parametrize("validation", [0, 0.2])
-def test_ctrl_c_in_a_program_returns_the_best_model(tmp_path, ctrl_c, validation):
+def test_ctrl_c_returns_the_best_model_to_a_python_program(tmp_path, ctrl_c, validation):
     ctrl_c(28)
     news = []
     trained = train(steps=100, validation=validation, out=tmp_path / "run", report=news.append)
@@ -174,7 +174,7 @@ def test_ctrl_c_in_a_program_returns_the_best_model(tmp_path, ctrl_c, validation
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_saves_at_the_next_step_and_the_run_goes_on_to_the_same_bits(tmp_path, ctrl_c):
+def test_a_run_interrupted_by_ctrl_c_resumes_bit_for_bit(tmp_path, ctrl_c):
     train(steps=30, out=tmp_path / "whole")
     ctrl_c(17)
     train(steps=30, out=tmp_path / "run")
@@ -190,13 +190,13 @@ def test_ctrl_c_without_a_folder_keeps_the_best_model_in_memory(ctrl_c):
     assert news[-1].startswith("interrupted (SIGINT) at step 28: keeping the best model so far\n")
 
 
-def test_ctrl_c_in_the_last_update_of_a_run_does_not_make_it_less_done(tmp_path, ctrl_c):
+def test_ctrl_c_in_the_last_update_leaves_the_run_finished(tmp_path, ctrl_c):
     ctrl_c(30)
     assert train(steps=30, out=tmp_path / "run").record["ended"] == ""
     assert '"ended": "done"' in (tmp_path / "run" / "env.json").read_text()
 
 
-def test_a_second_ctrl_c_in_a_program_is_an_exception(tmp_path, ctrl_c, monkeypatch):
+def test_a_second_ctrl_c_raises_keyboard_interrupt(tmp_path, ctrl_c, monkeypatch):
     calls = ctrl_c(28)
     monkeypatch.setattr(os, "fsync", lambda _: len(calls) < 28 or signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt, match=r"^interrupted; what was saved before is in .*run: bptt"):
@@ -206,14 +206,14 @@ def test_a_second_ctrl_c_in_a_program_is_an_exception(tmp_path, ctrl_c, monkeypa
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None])
-def test_a_handler_of_the_program_is_left_alone(ctrl_c, handler):
+def test_a_signal_handler_of_the_program_is_not_replaced(ctrl_c, handler):
     ctrl_c(7)
     signal.signal(signal.SIGINT, handler)
     assert train(steps=30, validation=0).record["step"] == 30
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_handler_of_the_program_that_raises_ends_the_run_as_ctrl_c_does(tmp_path, ctrl_c):
+def test_a_signal_handler_that_raises_stops_the_run_like_ctrl_c(tmp_path, ctrl_c):
     def handler(*_):
         raise KeyboardInterrupt
 
@@ -227,7 +227,7 @@ def test_a_handler_of_the_program_that_raises_ends_the_run_as_ctrl_c_does(tmp_pa
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_training_in_another_thread_touches_no_signals(tmp_path, ctrl_c):
+def test_training_in_another_thread_sets_no_signal_handlers(tmp_path, ctrl_c):
     before, seen, models = signal.getsignal(signal.SIGINT), [], []
 
     def work():

@@ -56,7 +56,7 @@ def go(run: setup.Prepared, many: int) -> tuple[Any, list[Any], list[int]]:
         {"optimizer": "adam", "hidden": 16, "dropout": 0.0, "batch": 1, "clip_norm": 0.1},
     ],
 )
-def test_many_at_a_time_give_the_bits_of_one_after_the_other(cell, mode, dtype, flags):
+def test_grouped_updates_equal_single_updates_bit_for_bit(cell, mode, dtype, flags):
     run = ready(NAMES if mode == "lines" else PROSE, mode=mode, cell=cell, dtype=dtype, **flags)
     many, traces, groups = go(run, 5)
     one, others, singles = go(run, 1)
@@ -68,7 +68,7 @@ def test_many_at_a_time_give_the_bits_of_one_after_the_other(cell, mode, dtype, 
 
 
 @CELLS
-def test_a_run_is_the_same_however_it_is_cut(tmp_path, cell):
+def test_grouping_does_not_depend_on_where_a_run_is_interrupted(tmp_path, cell):
     (tmp_path / "names").write_text("\n".join(NAMES) + "\n")
     flags = {"cell": cell, "hidden": 6, "steps": 37, "batch": 4, "backend": "numpy", "report": None, "dropout": 0.2}
     whole = bptt.train(tmp_path / "names", **flags)
@@ -82,7 +82,7 @@ def refused(run: setup.Prepared) -> bool:
     return set(go(run, 4)[2]) == {1}
 
 
-def test_what_is_made_alone(monkeypatch):
+def test_unsupported_settings_are_updated_one_at_a_time(monkeypatch):
     assert not refused(ready())
     assert not refused(ready(clip_norm=0, optimizer="rmsprop"))
     assert refused(ready(recompute_every=2))
@@ -91,7 +91,7 @@ def test_what_is_made_alone(monkeypatch):
     assert refused(ready())
 
 
-def test_a_column_that_is_over_leaves_its_window_alone():
+def test_a_window_with_a_finished_column_is_not_grouped():
     run = ready(["a" * 9, "b"], batch=2, length=4)
     assert go(run, 4)[2] == [1] * 12  # but the first of three windows has nothing to be together with
     assert max(go(ready(["a" * 9, "b" * 9], batch=2, length=4), 4)[2]) == 4
@@ -99,7 +99,7 @@ def test_a_column_that_is_over_leaves_its_window_alone():
 
 @pytest.mark.parametrize("rate", [1e25, 1e38])
 @np.errstate(all="ignore")
-def test_an_update_that_fails_is_found_as_if_it_had_been_made_alone(monkeypatch, rate):
+def test_a_failing_update_in_a_group_is_found_as_if_single(monkeypatch, rate):
     flags = {"steps": 40, "optimizer": "sgd", "learning_rate": rate, "clip_norm": 1e6, "validation": 0, "backend": "numpy"}
     run = ready(**{**flags, "hidden": 8, "steps": 12})
     many, one = go(run, 12)[0], go(run, 1)[0]
@@ -115,7 +115,7 @@ def test_an_update_that_fails_is_found_as_if_it_had_been_made_alone(monkeypatch,
 
 
 @pytest.mark.parametrize("error", [MemoryError("too much"), KeyboardInterrupt()])
-def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch, error):
+def test_an_exception_keeps_the_updates_before_it(monkeypatch, error):
     run, calls = ready(), []
 
     def adam(*arguments):
@@ -134,7 +134,7 @@ def test_an_exception_loses_none_of_the_updates_before_it(monkeypatch, error):
     np.testing.assert_array_equal(found[1][0].theta, expected[4])
 
 
-def test_nothing_more_is_learnt_after_a_bad_update():
+def test_a_bad_update_stops_learning():
     run = ready()
     dead = run.now.state._replace(alive=np.bool_(False))
     after, _ = list(stepper.run_updates(run.task, dead, lambda _: 4))[-1]
@@ -146,7 +146,7 @@ counts = st.integers(1, 60)
 
 @settings(deadline=None, max_examples=200)
 @given(evaluate=counts, save=counts, steps=st.integers(1, 400), first=st.integers(0, 50), stop=st.none() | counts)
-def test_nothing_due_is_passed_over(evaluate, save, steps, first, stop):
+def test_no_evaluation_or_checkpoint_is_skipped(evaluate, save, steps, first, stop):
     """From wherever a session begins, it arrives at every update after which there is something to do."""
     plan = SimpleNamespace(steps=steps, evaluate_every=evaluate, checkpoint_every=save)
     task = SimpleNamespace(plan=plan, settings=SimpleNamespace(stop_after=stop))

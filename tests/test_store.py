@@ -72,7 +72,7 @@ def write(folder, saved=None):
 
 @pytest.mark.parametrize("run", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_was_saved_comes_back(tmp_path, dtype, run):
+def test_a_saved_checkpoint_is_read_back(tmp_path, dtype, run):
     saved = example(dtype=dtype)
     back = store.read(write(tmp_path / "new", saved), run=run)
     assert same(back, saved if run else saved._replace(progress=None, memory=None))
@@ -80,14 +80,14 @@ def test_what_was_saved_comes_back(tmp_path, dtype, run):
 
 
 @pytest.mark.parametrize(("name", "array"), list(layouts()), ids=[name for name, _ in layouts()])
-def test_every_layout_of_an_array_comes_back_exactly(tmp_path, name, array):
+def test_arrays_of_every_layout_are_read_back_exactly(tmp_path, name, array):
     back = store.read(write(tmp_path / "new", example(array))).weights["layers.0.Waa"]
     np.testing.assert_array_equal(back, array)
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, (4, 4), array.tobytes())
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
-def test_every_kind_of_model_comes_back(tmp_path, cell):
+def test_every_kind_of_model_is_read_back(tmp_path, cell):
     for config in [model.Config(cell, 256, 3, layers=2), model.Config(cell, 256, 1, initial="zero")]:
         params = model.init(config, np.random.default_rng(0))
         saved = Checkpoint(config, "stream", BYTES, {}, dict(tree.named_leaves(params)))
@@ -102,7 +102,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
     assert content(write(tmp_path / "second", saved._replace(**backwards))) == first
 
 
-def test_a_model_alone_is_no_run(tmp_path):
+def test_a_model_alone_cannot_be_read_as_a_run(tmp_path):
     alone = write(tmp_path / "alone", example(progress=None, memory=None))
     assert sorted(content(alone)) == sorted([*MODEL, "manifest.json"])
     assert "lists a model alone and no run to go on with: begin a new run with --from" in refusal(alone)
@@ -117,7 +117,7 @@ def test_a_model_alone_is_no_run(tmp_path):
 @pytest.mark.parametrize(
     ("umask", "folder_mode", "file_mode"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600), (0, 0o777, 0o666)]
 )
-def test_modes_follow_the_umask(tmp_path, umask, folder_mode, file_mode):
+def test_file_modes_follow_the_umask(tmp_path, umask, folder_mode, file_mode):
     before = os.umask(umask)
     try:
         folder = write(tmp_path / "above" / "new")
@@ -133,7 +133,7 @@ def test_modes_follow_the_umask(tmp_path, umask, folder_mode, file_mode):
 
 @posix
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
-def test_a_failure_at_any_call_leaves_nothing_or_all_of_it(tmp_path, error):
+def test_a_failure_at_any_call_leaves_nothing_or_everything(tmp_path, error):
     folder = tmp_path / "new"
     with Failing() as calls:
         write(folder)
@@ -161,7 +161,7 @@ def test_a_failure_at_any_call_leaves_nothing_or_all_of_it(tmp_path, error):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc to name descriptors with")
-def test_the_files_are_on_the_disk_before_the_folder_appears(tmp_path, monkeypatch):
+def test_files_are_synced_before_the_folder_appears(tmp_path, monkeypatch):
     events = []
     for name in ("fsync", "rename"):
         real = getattr(os, name)
@@ -181,7 +181,7 @@ def test_the_files_are_on_the_disk_before_the_folder_appears(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "full folder", "dangling link", "link to a folder"])
-def test_what_is_there_already_is_refused_and_left_alone(tmp_path, kind):
+def test_an_existing_path_is_refused_and_not_changed(tmp_path, kind):
     path, other = tmp_path / "new", tmp_path / "other"
     other.mkdir()
     if kind == "file":
@@ -199,7 +199,7 @@ def test_what_is_there_already_is_refused_and_left_alone(tmp_path, kind):
     assert sorted(map(str, tmp_path.rglob("*"))) == before
 
 
-def test_a_run_that_is_there_already_can_be_gone_on_with(tmp_path):
+def test_an_existing_run_is_refused_with_the_command_to_resume_it(tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(
         errors.AlreadyExists, match=r"run: something is there already: go on with bptt train --resume .*run, or name"
@@ -207,7 +207,7 @@ def test_a_run_that_is_there_already_can_be_gone_on_with(tmp_path):
         store.check_can_save(tmp_path / "run")
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_path):
+def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("mine")
     null = "null (byte|character in path)"  # until Python 3.12, and since
     for bad, reason in [("file/new", "Not a directory"), ("a/b/" + "c" * 300 + "/d", "too long"), ("a/\0", null)]:
@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_and_leaves_nothing(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_full_disk_is_told_with_numbers(tmp_path):
+def test_a_full_disk_error_says_how_many_bytes_are_needed(tmp_path):
     size = sum(map(len, content(write(tmp_path / "first")).values()))
     with Failing(2, OSError(28, "No space left on device")), pytest.raises(errors.SaveError) as error:
         write(tmp_path / "second")
@@ -228,7 +228,7 @@ def test_a_full_disk_is_told_with_numbers(tmp_path):
     assert str(error.value).endswith(" are free")
 
 
-def test_a_name_taken_between_the_look_and_the_rename(tmp_path, monkeypatch):
+def test_a_name_taken_just_before_the_rename_is_not_overwritten(tmp_path, monkeypatch):
     real = os.rename
 
     def rename(source, target):
@@ -242,7 +242,7 @@ def test_a_name_taken_between_the_look_and_the_rename(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "theirs"]
 
 
-def test_the_first_free_name(tmp_path):
+def test_free_name_gives_the_first_free_name(tmp_path):
     path = tmp_path / "runs" / "names"
     assert store.free_name(path) == path
     path.mkdir(parents=True)
@@ -251,7 +251,7 @@ def test_the_first_free_name(tmp_path):
     assert store.free_name(path) == path.with_name("names-3")
 
 
-def test_the_parent_folders_are_made(tmp_path):
+def test_parent_folders_are_created(tmp_path):
     assert same(store.read(write(tmp_path / "a" / "b" / "new"), run=True), example())
 
 
@@ -259,7 +259,7 @@ def test_the_parent_folders_are_made(tmp_path):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_flipped_bit_is_noticed(tmp_path, name):
+def test_every_flipped_bit_is_detected(tmp_path, name):
     path = write(tmp_path / "new") / name
     whole = path.read_bytes()
     for place in range(len(whole)):
@@ -275,7 +275,7 @@ def test_every_flipped_bit_is_noticed(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_cut_and_every_addition_is_noticed(tmp_path, name):
+def test_every_truncation_and_every_addition_is_detected(tmp_path, name):
     path = write(tmp_path / "new") / name
     whole = path.read_bytes()
     for damaged in (*(whole[:n] for n in range(0, len(whole), 7)), whole[:-1], whole + b"\n", whole + b"\0"):
@@ -284,7 +284,7 @@ def test_every_cut_and_every_addition_is_noticed(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_file_that_is_none_is_named(tmp_path, name):
+def test_a_missing_or_special_file_is_named(tmp_path, name):
     path = write(tmp_path / "new") / name
     path.rename(tmp_path / name)
     assert f"{path}: no such file" in refusal(path.parent)
@@ -302,7 +302,7 @@ def test_a_file_that_is_none_is_named(tmp_path, name):
 @posix
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root reads everything")
 @pytest.mark.parametrize("name", ALL)
-def test_a_file_that_may_not_be_read(tmp_path, name):
+def test_a_file_without_read_permission_is_named(tmp_path, name):
     path = write(tmp_path / "new") / name
     path.chmod(0)
     assert f"{path}: cannot be read: Permission denied" in refusal(path.parent)
@@ -318,7 +318,7 @@ def test_a_file_that_may_not_be_read(tmp_path, name):
         ("", "is not a model but holds some: name one of them, as "),
     ],
 )
-def test_what_is_no_folder_of_a_checkpoint_is_refused(tmp_path, path, words):
+def test_what_is_not_a_checkpoint_folder_is_refused(tmp_path, path, words):
     (tmp_path / "file").write_text("mine")
     write(tmp_path / "model")
     assert words in refusal(tmp_path / path)
@@ -345,7 +345,7 @@ def test_what_is_no_folder_of_a_checkpoint_is_refused(tmp_path, path, words):
         (b" " * (checkpoint_format.MAX_JSON_BYTES + 1), "has 1,048,577 bytes, expected at most 1,048,576"),
     ],
 )
-def test_a_forged_manifest(tmp_path, manifest, words):
+def test_a_forged_manifest_is_refused(tmp_path, manifest, words):
     raw = files.to_json(manifest) if isinstance(manifest, dict) else manifest
     (write(tmp_path / "new") / "manifest.json").write_bytes(raw)
     assert f"manifest.json: {words}" in refusal(tmp_path / "new")
@@ -353,7 +353,7 @@ def test_a_forged_manifest(tmp_path, manifest, words):
 
 @pytest.mark.parametrize("field", ["sha256", "bytes"])
 @pytest.mark.parametrize("value", ["", None, [], 0.5, float("inf"), -1, 10**400, "x", "g" * 64])
-def test_a_forged_entry_of_the_manifest(tmp_path, field, value):
+def test_a_forged_manifest_entry_is_refused(tmp_path, field, value):
     path = write(tmp_path / "new") / "manifest.json"
     manifest = json.loads(path.read_bytes())
     manifest["files"]["vocabulary.json"][field] = value
@@ -381,7 +381,7 @@ def test_a_forged_size_is_refused_before_anything_is_read(tmp_path, monkeypatch)
     assert "model.safetensors: has 2,000,000 bytes, more than this machine has memory" in refusal(folder)
 
 
-def test_a_machine_without_memory(tmp_path, monkeypatch):
+def test_running_out_of_memory_is_a_checkpoint_error(tmp_path, monkeypatch):
     def none(*_):
         raise MemoryError
 
@@ -391,7 +391,7 @@ def test_a_machine_without_memory(tmp_path, monkeypatch):
     assert "model.safetensors: there is no memory for it" in refusal(folder)
 
 
-def test_forged_tensors(tmp_path):
+def test_forged_tensors_are_refused(tmp_path):
     folder = write(tmp_path / "new")
     for name in ("model.safetensors", "optimizer.safetensors"):
         whole = (folder / name).read_bytes()
@@ -433,14 +433,14 @@ def without(arrays, name):
         ("memory", "states.0.c", np.zeros((3, 4)), "'states.0.c' is too many"),
     ],
 )
-def test_tensors_of_another_model(tmp_path, part, name, array, words):
+def test_tensors_of_another_model_are_refused(tmp_path, part, name, array, words):
     saved = example()
     arrays = without(getattr(saved, part), name) | ({} if array is None else {name: array})
     file = "model" if part == "weights" else "optimizer"
     assert f"{file}.safetensors: {words}" in refusal(write(tmp_path / "new", saved._replace(**{part: arrays})))
 
 
-def test_forged_json(tmp_path):
+def test_forged_json_is_refused(tmp_path):
     folder = write(tmp_path / "new")
     for name in ("config.json", "vocabulary.json", "training.json"):
         whole = (folder / name).read_bytes()
@@ -476,7 +476,7 @@ def test_forged_json(tmp_path):
         ({"record": {"held_out": 10**400}}, "held_out 1000000000000000000000000000000000000000: expected a number"),
     ],
 )
-def test_a_forged_configuration(tmp_path, changes, words):
+def test_a_forged_configuration_is_refused(tmp_path, changes, words):
     folder = write(tmp_path / "new")
     value = json.loads((folder / "config.json").read_bytes())
     whole = {name: changes.pop(name) for name in ("model", "mode", "record") if name in changes}
@@ -499,7 +499,7 @@ def test_a_forged_configuration(tmp_path, changes, words):
         ([[]] * 6, "holds 7 lists and objects, expected at most 1"),
     ],
 )
-def test_a_forged_vocabulary(tmp_path, symbols, words):
+def test_a_forged_vocabulary_is_refused(tmp_path, symbols, words):
     folder = write(tmp_path / "new")
     forge(folder, "vocabulary.json", files.to_json(symbols))
     assert f"vocabulary.json: {words}" in refusal(folder)
@@ -532,7 +532,7 @@ def test_a_forged_vocabulary(tmp_path, symbols, words):
         ({"history": [{**ROW, "radii": [["1.5"]]}]}, "[['1.5']] are no spectral radii"),
     ],
 )
-def test_a_forged_progress(tmp_path, changes, words):
+def test_a_forged_progress_is_refused(tmp_path, changes, words):
     folder = write(tmp_path / "new")
     forge(folder, "training.json", files.to_json(json.loads((folder / "training.json").read_bytes()) | changes))
     message = refusal(folder)
@@ -540,7 +540,7 @@ def test_a_forged_progress(tmp_path, changes, words):
     assert words in message
 
 
-def test_brackets_in_texts_are_no_lists(tmp_path):
+def test_brackets_in_texts_do_not_count_as_lists(tmp_path):
     row = {**ROW, "sample": ['[{"\\' * 100] * 9}
     saved = example(progress=PROGRESS._replace(history=(row,)), record={"text": "[{" * 500 + '"', "source": "\\"})
     assert same(store.read(write(tmp_path / "new", saved), run=True), saved)
@@ -557,7 +557,7 @@ def make_golden(folder: Path) -> None:
         shutil.move(run / "checkpoints" / "step-00000004", folder)
 
 
-def test_the_golden_checkpoint_of_format_1_means_what_it_meant():
+def test_the_golden_checkpoint_of_format_1_is_read():
     folder = GOLDEN / "format-1"
     saved = store.read(folder, run=True)
     assert saved.config == model.Config("vanilla", vocabulary=11, hidden=3)
@@ -569,14 +569,14 @@ def test_the_golden_checkpoint_of_format_1_means_what_it_meant():
 
 
 @pytest.mark.filterwarnings("ignore::bptt.errors.KernelWarning")  # it was made without them
-def test_the_golden_checkpoint_of_format_1_can_be_gone_on_with(tmp_path):
+def test_the_golden_checkpoint_of_format_1_can_be_resumed(tmp_path):
     bptt.train(NAMES, resume=GOLDEN / "format-1", steps=9, out=tmp_path / "on", backend="numpy", report=None)
     progress = store.read(tmp_path / "on" / "checkpoints" / "step-00000009", run=True).progress
     assert [row["step"] for row in progress.history] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("found", [2, 0, "1", None, 1.5, [1], 10**400])
-def test_another_format_is_told_before_anything_else(tmp_path, found):
+def test_another_format_is_reported_before_anything_else(tmp_path, found):
     path = write(tmp_path / "new") / "manifest.json"
     path.write_text(json.dumps({"format": found, "pieces": [[]]}))
     assert refusal(path.parent).startswith(f"{path}: format {found!r:.40}, expected 1: use the bptt version that wrote it")

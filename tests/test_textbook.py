@@ -85,7 +85,7 @@ def test_model_prints_the_published_losses_and_names(capsys, real_text):
 # The training loop and its small functions
 
 
-def test_model_prints_names_sampled_with_seeds_from_zero_and_prints_them_every_2000_iterations(capsys):
+def test_model_prints_sampled_names_every_2000_iterations(capsys):
     parameters = textbook.model(LINES, IX_TO_CHAR, CHAR_TO_IX, num_iterations=1, n_a=6, dino_names=3)
     printed = capsys.readouterr().out
     sampled = ["".join(IX_TO_CHAR[i] for i in textbook.sample(parameters, CHAR_TO_IX, seed)) for seed in range(3)]
@@ -106,7 +106,7 @@ def test_model_takes_a_text_or_its_lines(data, capsys):
     assert all(np.array_equal(got[name], expected[name]) for name in NAMES)
 
 
-def test_model_is_optimize_on_shuffled_names_with_the_state_carried():
+def test_model_runs_optimize_on_shuffled_names_and_carries_the_state():
     names = ["aachenosaurus", "velociraptor", "mei", "zby"]
     np.random.RandomState(0).shuffle(names)
     parameters = textbook.initialize_parameters(5, 27, 27)
@@ -118,7 +118,7 @@ def test_model_is_optimize_on_shuffled_names_with_the_state_carried():
     assert all(np.array_equal(got[name], parameters[name]) for name in NAMES)
 
 
-def test_model_of_a_smaller_vocabulary(capsys):
+def test_model_takes_a_smaller_vocabulary(capsys):
     small = {"\n": 0, "a": 1, "b": 2}
     parameters = textbook.model("ab\nba\n", dict(enumerate("\nab")), small, num_iterations=2, n_a=4, vocab_size=3)
     assert parameters["Wax"].shape == (4, 3)
@@ -136,7 +136,7 @@ def test_initialize_parameters_draws_in_the_order_of_the_course():
     assert all(parameters[name].dtype == np.float64 for name in NAMES)
 
 
-def test_the_global_random_generator_is_left_as_it_was(capsys):
+def test_the_global_random_generator_is_not_changed(capsys):
     before = global_generator()
     parameters = textbook.initialize_parameters(4, 27, 27)
     assert global_generator() == before
@@ -146,7 +146,7 @@ def test_the_global_random_generator_is_left_as_it_was(capsys):
     assert global_generator() == before
 
 
-def test_clip_returns_new_arrays_and_leaves_its_input_alone():
+def test_clip_returns_new_arrays_and_does_not_change_its_input():
     gradients, _ = draw(3, 4, 5)
     gradients = {"d" + name: 100 * array for name, array in gradients.items()} | {"da_next": np.full((3, 1), 1000.0)}
     before = copies(gradients)
@@ -193,7 +193,7 @@ def test_optimize_clips_at_5_updates_and_returns_the_last_state():
 # Forward
 
 
-def test_softmax_of_columns():
+def test_softmax_normalizes_columns():
     p = textbook.softmax(np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]))
     assert np.allclose(p[:, 0], np.exp([1, 2, 3]) / np.sum(np.exp([1, 2, 3])), rtol=1e-15)
     assert np.allclose(p[:, 1], 1 / 3, rtol=1e-15)
@@ -201,7 +201,7 @@ def test_softmax_of_columns():
     assert np.array_equal(textbook.softmax(np.array([[1000.0, 0.0], [0.0, 0.0]])), [[1.0, 0.5], [0.0, 0.5]])  # of no column
 
 
-def test_rnn_step_forward_is_the_equations():
+def test_rnn_step_forward_follows_the_equations():
     parameters, a0 = draw(3, 4, 5)
     x = np.array([[0.5], [-1.0], [2.0], [0.25]])
     a, p = textbook.rnn_step_forward(parameters, a0, x)
@@ -233,7 +233,7 @@ def test_rnn_forward_sums_minus_log_p_and_none_is_the_zero_vector():
 
 
 @pytest.mark.parametrize("X", [[5], [-1]])
-def test_a_token_that_there_is_not(X):
+def test_a_token_outside_the_vocabulary_is_refused(X):
     parameters, a0 = draw(3, 5, 5)
     with pytest.raises(InputError, match=f"token id {X[0]}: expected 0 to 4"):
         textbook.rnn_forward(X, [0], a0, parameters, vocab_size=5)
@@ -241,7 +241,7 @@ def test_a_token_that_there_is_not(X):
         textbook.rnn_forward([0], X, a0, parameters, vocab_size=5)
 
 
-def test_no_names_to_learn():
+def test_a_text_without_names_is_refused():
     with pytest.raises(InputError, match="data holds no line"):
         textbook.model("", IX_TO_CHAR, CHAR_TO_IX)
 
@@ -252,7 +252,7 @@ def test_no_names_to_learn():
 @pytest.mark.parametrize(
     ("X", "Y"), [([None, 2, 4, 2], [1, 5, 0, 5]), ([None], [3]), ([4], [0])], ids=["T = 4", "T = 1, None", "T = 1"]
 )
-def test_rnn_backward_is_the_central_difference_of_every_element(X, Y):
+def test_rnn_backward_equals_central_differences(X, Y):
     parameters, a0 = draw(3, 5, 6)
     _, cache = textbook.rnn_forward(X, Y, a0, parameters, vocab_size=5)
     gradients, a = textbook.rnn_backward(X, Y, parameters, cache)
@@ -273,7 +273,7 @@ def test_rnn_backward_is_the_central_difference_of_every_element(X, Y):
             assert gradient[index] == pytest.approx(difference, rel=1e-7, abs=1e-9), (name, index)
 
 
-def test_rnn_backward_leaves_parameters_and_cache_alone():
+def test_rnn_backward_does_not_change_parameters_and_cache():
     parameters, a0 = draw(3, 5, 5)
     X, Y = [None, 2, 4], [2, 4, 0]
     _, cache = textbook.rnn_forward(X, Y, a0, freeze(parameters), vocab_size=5)
@@ -305,7 +305,7 @@ def test_rnn_step_backward_adds_to_the_gradients_and_reads_da_next():
         assert np.allclose(gradients[key], 1 + expected[key], rtol=1e-14, atol=1e-15), key
 
 
-def test_rnn_backward_is_the_autograd_of_torch_through_rnn_forward():
+def test_rnn_backward_equals_the_autograd_of_torch():
     torch = pytest.importorskip("torch", reason="torch is not installed: its autograd is a second witness, not a requirement")
     parameters, a0 = draw(3, 5, 6)
     X, Y = [None, 2, 4, 2], [1, 5, 0, 5]
@@ -322,7 +322,7 @@ def test_rnn_backward_is_the_autograd_of_torch_through_rnn_forward():
 # Sampling
 
 
-def test_sample_draws_each_character_from_a_fresh_generator_seeded_with_seed_and_counter():
+def test_sample_seeds_a_new_generator_for_each_character():
     parameters, _ = draw(6, 27, 27)
     a, x = np.zeros((6, 1)), np.zeros((27, 1))
     seed, counter, index, expected = 4, 0, -1, []
@@ -337,7 +337,7 @@ def test_sample_draws_each_character_from_a_fresh_generator_seeded_with_seed_and
     assert textbook.sample(parameters, CHAR_TO_IX, 4) == expected
 
 
-def test_sample_ends_with_a_newline_and_gives_the_same_name_again():
+def test_sample_ends_with_a_newline_and_is_repeatable():
     parameters, _ = draw(6, 27, 27)
     drawn = [textbook.sample(parameters, CHAR_TO_IX, seed) for seed in range(20)]
     assert all(type(index) is int and 0 <= index < 27 for indices in drawn for index in indices)
@@ -357,14 +357,14 @@ def test_sample_stops_after_50_characters_and_appends_a_newline():
     assert textbook.sample(parameters, CHAR_TO_IX, 0) == [0]
 
 
-def test_sample_appends_a_newline_even_to_a_newline_in_place_50_as_the_course_does():
+def test_sample_appends_a_second_newline_after_a_50th_character_newline():
     parameters = {name: 0 * array for name, array in draw(4, 27, 27)[0].items()}
     indices = textbook.sample(parameters, CHAR_TO_IX, 118)  # at equal chances, its first newline is the 50th character
     assert indices[49:] == [0, 0]
     assert 0 not in indices[:49]
 
 
-def test_sample_in_float32():
+def test_sample_works_in_float32():
     parameters, _ = draw(6, 27, 27)
     parameters = {name: array.astype(np.float32) for name, array in parameters.items()}
     for seed in range(20):  # many a float32 softmax misses 1 by more than NumPy's choice tolerates
@@ -384,7 +384,7 @@ def library(request):
     return select(request.param, "float64")
 
 
-def test_every_library_gives_the_numbers_of_numpy_and_keeps_its_arrays(library):
+def test_every_library_gives_the_numbers_of_numpy_in_its_own_arrays(library):
     host, host_a0 = draw(5, 27, 27)
     parameters, a0 = {name: library.put(array) for name, array in host.items()}, library.put(host_a0)
     X, Y = [None, 2, 26, 2], [2, 26, 2, 0]
@@ -434,7 +434,7 @@ def test_model_runs_on_every_library(library, capsys):
         assert np.allclose(on_host(got[name]), expected[name], rtol=0, atol=1e-12)
 
 
-def test_optimize_never_looks_at_an_array_from_the_host(monkeypatch):
+def test_optimize_does_not_read_arrays_on_the_host(monkeypatch):
     library = select("strict", "float64")
     host, host_a0 = draw(5, 6, 6)
     parameters, a0 = {name: library.put(array) for name, array in host.items()}, library.put(host_a0)

@@ -50,7 +50,7 @@ def in_parts(executor: Any, given: Any, lengths: Any, every: Any = None) -> Any:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("carried", [True, False])
 @pytest.mark.parametrize("every", [None, 2])
-def test_parts_add_up_to_the_whole(small, cell, layers, carried, every):
+def test_slices_of_a_batch_add_up_to_the_whole_gradient(small, cell, layers, carried, every):
     given, lengths = inputs(cell, layers, carried=carried)
     assert len(threads.split_columns(given[0], lengths)) > 4
     expected = model.loss_and_grad(*given)
@@ -64,7 +64,7 @@ def test_parts_add_up_to_the_whole(small, cell, layers, carried, every):
 
 
 @CELLS
-def test_many_threads_give_the_bits_of_one(small, cell):
+def test_several_threads_give_the_bits_of_one(small, cell):
     given, lengths = inputs(cell)
     one = in_parts(None, given, lengths)
     with ThreadPoolExecutor(3) as executor:
@@ -87,7 +87,7 @@ def test_many_threads_give_the_bits_of_one(small, cell):
         ("vanilla", 128, 64, 16, 1),
     ],
 )
-def test_the_number_of_parts_depends_on_the_sizes_alone(cell, hidden, batch, steps, expected):
+def test_the_number_of_slices_depends_only_on_the_sizes(cell, hidden, batch, steps, expected):
     found = threads.split_columns(model.Config(cell, 27, hidden), np.full(batch, steps))
     assert len(found) == expected
     widths = [part.stop - part.start for part in found]
@@ -95,7 +95,7 @@ def test_the_number_of_parts_depends_on_the_sizes_alone(cell, hidden, batch, ste
     assert max(widths) - min(widths) <= 1
 
 
-def test_parts_have_about_the_same_steps():
+def test_slices_have_about_the_same_number_of_steps():
     lengths = np.sort(np.random.default_rng(0).integers(1, 30, 128))[::-1]
     steps = [lengths[part].sum() for part in threads.split_columns(model.Config("gru", 27, 512), lengths)]
     assert len(steps) == 4
@@ -103,14 +103,14 @@ def test_parts_have_about_the_same_steps():
 
 
 @pytest.mark.parametrize("lengths", [[9] + [0] * 63, [0] * 63 + [9], [9, *[0] * 62, 9]])
-def test_no_part_has_nothing_to_do(small, lengths):
+def test_no_slice_is_empty(small, lengths):
     config, lengths = model.Config("gru", 27, 512), np.array(lengths)
     parts = threads.split_columns(config, lengths)
     assert all(lengths[part].any() for part in parts)
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(64))
 
 
-def test_the_blas_has_one_thread_while_this_package_has_many(monkeypatch):
+def test_blas_uses_one_thread_while_the_package_uses_several(monkeypatch):
     def blas() -> list[int]:
         return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
 
@@ -130,7 +130,7 @@ def test_the_blas_has_one_thread_while_this_package_has_many(monkeypatch):
 
 
 @pytest.mark.parametrize(("cores", "blas", "expected"), [(4, [8], 4), (8, [2, 64], 2), (3, [], 3)])
-def test_cores_and_the_threads_of_the_blas_limit_each_other(monkeypatch, cores, blas, expected):
+def test_workers_are_limited_by_cores_and_blas_threads(monkeypatch, cores, blas, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr(threads, "threadpool_info", lambda: [{"user_api": "openmp", "num_threads": 1}, *map(as_blas, blas)])
     assert threads.workers() == expected
@@ -154,7 +154,7 @@ def test_a_training_run_is_the_same_on_one_core_and_on_two(small, monkeypatch, m
     np.testing.assert_array_equal(one, two)
 
 
-def test_numbers_that_overflow_in_a_thread_are_no_warnings(small, monkeypatch):
+def test_overflow_in_a_thread_gives_no_warning(small, monkeypatch):
     """A thread does not inherit what NumPy was told in another; a warning would be an error here."""
     monkeypatch.setattr(threads, "workers", lambda: 2)
     flags = {

@@ -68,7 +68,7 @@ LETTERS = st.text(
 @example(True, "\ufeffa\r\n\rb", 1, "characters")
 @example(False, "a\r\nb\r", 2, "characters")
 @example(False, "a\r", 1, "characters")
-def test_a_text_is_encoded_in_pieces_as_it_is_at_once(tmp_path_factory, mark, text, chunk, kind):
+def test_encoding_in_chunks_equals_encoding_at_once(tmp_path_factory, mark, text, chunk, kind):
     folder = tmp_path_factory.mktemp("streamed")
     path = folder / "text.txt"
     path.write_bytes(b"\xef\xbb\xbf" * mark + text.encode())
@@ -124,7 +124,7 @@ def test_a_text_is_encoded_once(cache, path, encodings, vocabulary):
     assert next(cache.glob("*.ids")).read_bytes() == one.tokens.ids.tobytes()
 
 
-def test_a_copy_of_a_file_is_the_same_text(cache, path, encodings):
+def test_a_copy_of_a_file_uses_the_same_ids(cache, path, encodings):
     corpus.read(path)
     copy = path.with_name("copy.txt")
     copy.write_bytes(path.read_bytes())
@@ -132,14 +132,14 @@ def test_a_copy_of_a_file_is_the_same_text(cache, path, encodings):
     assert len(encodings) == 1
 
 
-def test_every_vocabulary_has_its_own_ids(cache, path, encodings):
+def test_every_vocabulary_has_ids_of_its_own(cache, path, encodings):
     kinds = ["characters", "bytes", characters(TEXT + "x"), characters(TEXT + "y")]
     digests = [corpus.read(path, kind).sha256 for kind in kinds]
     assert digests == [corpus.read(path, kind).sha256 for kind in kinds]
     assert (len(set(digests)), len(encodings)) == (4, 4)
 
 
-def test_the_vocabulary_of_a_model_of_this_text_finds_its_ids(cache, path, encodings):
+def test_the_vocabulary_of_a_model_finds_the_cached_ids(cache, path, encodings):
     corpus.read(path)
     corpus.read(path, characters(TEXT))
     corpus.read(path, "bytes")
@@ -152,7 +152,7 @@ def test_the_vocabulary_of_a_model_of_this_text_finds_its_ids(cache, path, encod
     assert len(encodings) == 3
 
 
-def test_another_text_in_the_same_file_is_noticed(cache, path):
+def test_a_changed_file_is_encoded_again(cache, path):
     corpus.read(path)
     path.write_text(TEXT.replace("cat", "tac"), "utf-8")
     assert corpus.read(path).text == TEXT.replace("cat", "tac")
@@ -181,7 +181,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("suffix", "damage"), DAMAGE.values(), ids=DAMAGE.keys())
-def test_what_is_damaged_is_made_anew(cache, path, encodings, suffix, damage):
+def test_damaged_cache_files_are_replaced(cache, path, encodings, suffix, damage):
     read = corpus.read(path).tokens
     expected = (read.ids.tolist(), *read[1:])
     del read  # it is a map of the file
@@ -197,7 +197,7 @@ def test_what_is_damaged_is_made_anew(cache, path, encodings, suffix, damage):
     assert len(encodings) == 2
 
 
-def test_many_at_once_get_the_same_ids(cache, path):
+def test_concurrent_readers_get_the_same_ids(cache, path):
     found, barrier = [], threading.Barrier(8)
 
     def read():
@@ -213,7 +213,7 @@ def test_many_at_once_get_the_same_ids(cache, path):
     assert len(list(cache.iterdir())) == 2
 
 
-def test_a_file_in_use_is_not_replaced_where_that_is_refused(cache, path, monkeypatch):
+def test_a_cache_file_in_use_is_not_replaced(cache, path, monkeypatch):
     def refuse(*_):
         corpus_of_another_process()
         raise PermissionError(13, "Access is denied")
@@ -241,7 +241,7 @@ def complaint(*arguments):
 
 
 @pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
-def test_a_folder_that_cannot_be_written(cache, path, monkeypatch, vocabulary):
+def test_an_unwritable_cache_folder_is_reported(cache, path, monkeypatch, vocabulary):
     monkeypatch.setenv("BPTT_CACHE", str(path / "cache"))
     size = 2 + (len(TEXT) if vocabulary == "characters" else len(TEXT.encode()))
     message = complaint(path, vocabulary)
@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_written(cache, path, monkeypatch, vocabulary):
     assert message.endswith("set BPTT_CACHE to a folder that has room for them")
 
 
-def test_a_folder_for_standard_input_that_cannot_be_written(cache, path, monkeypatch):
+def test_an_unwritable_cache_folder_is_reported_for_standard_input(cache, path, monkeypatch):
     monkeypatch.setenv("BPTT_CACHE", str(path / "cache"))
     with path.open("rb") as file:
         monkeypatch.setattr(sys, "stdin", os.fdopen(os.dup(file.fileno())))
@@ -260,7 +260,7 @@ def test_a_folder_for_standard_input_that_cannot_be_written(cache, path, monkeyp
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_nothing_half_written_is_left_behind(cache, path, monkeypatch, error):
+def test_no_half_written_file_is_left_behind(cache, path, monkeypatch, error):
     def fail(_):
         raise error
 
@@ -272,7 +272,7 @@ def test_nothing_half_written_is_left_behind(cache, path, monkeypatch, error):
         assert "(No space left on device): set BPTT_CACHE" in str(raised.value)
 
 
-def test_ctrl_c_while_a_text_is_encoded(cache, path, monkeypatch):
+def test_ctrl_c_while_a_text_is_encoded_leaves_no_files(cache, path, monkeypatch):
     encode, calls = Vocabulary.encode, []
 
     def interrupted(*arguments):
@@ -289,7 +289,7 @@ def test_ctrl_c_while_a_text_is_encoded(cache, path, monkeypatch):
 
 
 @pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
-def test_a_text_that_changes_while_it_is_read(cache, path, monkeypatch, vocabulary):
+def test_a_text_that_changes_while_it_is_read_is_refused(cache, path, monkeypatch, vocabulary):
     keep = token_store.save
 
     def change(*arguments):
@@ -301,7 +301,7 @@ def test_a_text_that_changes_while_it_is_read(cache, path, monkeypatch, vocabula
     assert list(cache.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_read_to_its_end(cache, path, monkeypatch):
+def test_a_file_that_cannot_be_read_to_its_end_is_refused(cache, path, monkeypatch):
     class Broken(io.BytesIO):
         def seek(self, *_):
             raise OSError(5, "Input/output error")
@@ -313,7 +313,7 @@ def test_a_file_that_cannot_be_read_to_its_end(cache, path, monkeypatch):
 # Standard input and pipes
 
 
-def test_a_large_standard_input_is_kept_like_a_file(cache, path, monkeypatch, encodings):
+def test_a_large_standard_input_is_cached_like_a_file(cache, path, monkeypatch, encodings):
     expected = corpus.read(path)
     with path.open("rb") as file:
         monkeypatch.setattr(sys, "stdin", os.fdopen(os.dup(file.fileno())))
@@ -326,7 +326,7 @@ def test_a_large_standard_input_is_kept_like_a_file(cache, path, monkeypatch, en
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_can_be_read_once_and_that_is_enough(cache, path, tmp_path):
+def test_a_pipe_is_read_only_once(cache, path, tmp_path):
     pipe = tmp_path / "pipe.txt"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=[path.read_bytes()])
@@ -340,7 +340,7 @@ def test_a_pipe_can_be_read_once_and_that_is_enough(cache, path, tmp_path):
 # Where
 
 
-def test_the_folder_is_chosen_by_the_user_or_the_system(monkeypatch, tmp_path):
+def test_the_cache_folder_comes_from_the_environment_or_the_system(monkeypatch, tmp_path):
     for name in ("BPTT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
@@ -353,7 +353,7 @@ def test_the_folder_is_chosen_by_the_user_or_the_system(monkeypatch, tmp_path):
     assert token_store.cache_folder() == Path("here")
 
 
-def test_no_home_to_keep_anything_in(monkeypatch, cache, path):
+def test_a_missing_home_folder_is_reported(monkeypatch, cache, path):
     def none():
         raise RuntimeError("Could not determine home directory.")
 
@@ -366,7 +366,7 @@ def test_no_home_to_keep_anything_in(monkeypatch, cache, path):
 # Maps
 
 
-def test_a_map_is_what_is_in_the_file_looked_at_or_read(tmp_path):
+def test_a_memory_map_has_the_contents_of_the_file(tmp_path):
     ids = np.arange(1000, dtype="<u2")
     (tmp_path / "ids").write_bytes(ids.tobytes())
     with (tmp_path / "ids").open("rb") as file:
@@ -383,7 +383,7 @@ def test_a_map_is_what_is_in_the_file_looked_at_or_read(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="counts pages in /proc")
-def test_pages_are_let_go_or_do_not_come(tmp_path):
+def test_pages_of_a_memory_map_are_released(tmp_path):
     path = tmp_path / "a file with its own name.ids"
     path.write_bytes(bytes(3 << 20))
     with path.open("rb") as file:
@@ -405,7 +405,7 @@ def test_pages_are_let_go_or_do_not_come(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
-def test_a_map_that_is_not_needed_any_more_holds_no_file_open(cache, path):
+def test_an_unused_memory_map_keeps_no_file_open(cache, path):
     def count():
         gc.collect()
         return len(os.listdir("/proc/self/fd"))

@@ -33,7 +33,7 @@ def told(name="new"):
     return bptt.load(name).record["settings"]
 
 
-def test_flags_keywords_and_toml_mean_the_same(here, capsys):
+def test_flags_keywords_and_toml_are_equivalent(here, capsys):
     Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
     flags = "train names.txt --hidden 3 --learning-rate 0.01 --steps 2 --backend numpy --quiet --out a"
     assert cli.main(flags.split()) == 0
@@ -45,7 +45,7 @@ def test_flags_keywords_and_toml_mean_the_same(here, capsys):
     assert all(bptt.load(name).score("ban") == bptt.load("a").score("ban") for name in "bcd")
 
 
-def test_what_is_typed_comes_before_what_is_in_the_file(here):
+def test_flags_override_the_file(here):
     Path("mine.toml").write_text('text = "nowhere"\n' + TABLE)
     assert cli.main(["train", "names.txt", "--config", "mine.toml", "--hidden", "4", "--out", "new"]) == 0
     assert (told()["hidden"], told()["steps"]) == (4, 2)
@@ -53,7 +53,7 @@ def test_what_is_typed_comes_before_what_is_in_the_file(here):
     assert (told("other")["hidden"], told("other")["steps"]) == (5, 2)
 
 
-def test_steps_and_epochs_take_the_place_of_each_other(here):
+def test_steps_and_epochs_override_each_other(here):
     Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
     assert cli.main(["train", "--config", "mine.toml", "--epochs", "2", "--batch", "27", "--out", "new"]) == 0
     assert bptt.load("new").record["plan"]["steps"] == 2
@@ -64,7 +64,7 @@ def test_steps_and_epochs_take_the_place_of_each_other(here):
     assert bptt.train("names.txt", config="mine.toml", steps=None).record["plan"]["steps"] == 2
 
 
-def test_a_file_is_read_once(here, monkeypatch):
+def test_a_configuration_file_is_read_once(here, monkeypatch):
     """A pipe could not be read twice."""
     read, paths = toml.read, []
     monkeypatch.setattr(toml, "read", lambda path: paths.append(path) or read(path))
@@ -74,7 +74,7 @@ def test_a_file_is_read_once(here, monkeypatch):
     assert bptt.load("new").record["source"] == str(here / "names.txt")
 
 
-def test_a_file_of_the_usual_name_is_read(here):
+def test_bptt_toml_is_read_by_default(here):
     Path("bptt.toml").write_text(TABLE)
     assert cli.main(["train", "names.txt", "--out", "new"]) == 0
     assert told()["hidden"] == 3
@@ -111,7 +111,7 @@ def test_a_file_of_the_usual_name_is_read(here):
         ("a = " + "[" * 5000, "m.toml: "),
     ],
 )
-def test_a_mistake_names_the_file_the_key_and_what_is_near(here, capsys, table, words):
+def test_an_error_names_the_file_the_key_and_similar_keys(here, capsys, table, words):
     Path("m.toml").write_text(table)
     with pytest.raises(InputError) as error:
         bptt.train(config="m.toml")
@@ -123,7 +123,7 @@ def test_a_mistake_names_the_file_the_key_and_what_is_near(here, capsys, table, 
     assert not Path("runs").exists()
 
 
-def test_a_file_that_is_not_there_or_no_text(here):
+def test_a_missing_or_invalid_file_is_refused(here):
     Path("raw.toml").write_bytes(b"\xff\xfe")
     for name, words in [("nowhere.toml", "No such file"), ("raw.toml", "Invalid statement"), (".", "Is a directory")]:
         with pytest.raises(InputError, match=rf"{name}: .*{words}.*: expected settings in TOML"):
@@ -132,7 +132,7 @@ def test_a_file_that_is_not_there_or_no_text(here):
 
 @quickly(deadline=None, max_examples=200)
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.floats(1e-300, 1e300), st.integers(1, 10**9))
-def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
+def test_written_settings_are_read_back(tmp_path_factory, source, rate, steps):
     flags = {"dropout": 0.25, "recompute_every": "sqrt", "quiet": True, "from_": Path("/a b/\"c'")}
     settings = Settings(learning_rate=rate, steps=steps, **flags)
     plan = resolve(settings, "lines", 100, lambda batch, length: 1)
@@ -155,7 +155,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, source, rate, steps):
     assert table["from_"] == settings.from_
 
 
-def test_a_file_beside_resume_is_heeded(here, capsys):
+def test_a_configuration_file_applies_to_resume(here, capsys):
     assert cli.main(["train", "names.txt", "--hidden=3", "--steps=4", "--stop-after=2", "--quiet", "--out=new"]) == 0
     Path("other.toml").write_text("cell = 'lstm'")
     assert cli.main(["train", "--resume", "new", "--config", "other.toml"]) == 2

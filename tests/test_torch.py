@@ -44,7 +44,7 @@ def torch_layers(cell, params, dtype):
 @CELLS
 @DTYPES
 @pytest.mark.parametrize("layers", [1, 2])
-def test_outputs_and_all_gradients_of_torch_layers(cell, dtype, layers):
+def test_outputs_and_gradients_equal_those_of_torch_layers(cell, dtype, layers):
     config, params, x, y, states = inputs(cell, layers, dtype)
     rnn, decoder = torch_layers(cell, params, dtype)
     start = [torch.from_numpy(np.stack(parts)).requires_grad_() for parts in zip(*states)]
@@ -80,7 +80,7 @@ def test_outputs_and_all_gradients_of_torch_layers(cell, dtype, layers):
 
 @CELLS
 @DTYPES
-def test_the_gradient_of_the_state_that_comes_in(cell, dtype):
+def test_the_gradient_of_the_incoming_state_equals_torch(cell, dtype):
     """One layer on vectors: dx and the gradients of a0 (and c0) against torch's."""
     rng = np.random.default_rng(4)
     module = MODULES[cell]
@@ -102,7 +102,7 @@ def test_the_gradient_of_the_state_that_comes_in(cell, dtype):
 
 @CELLS
 @pytest.mark.parametrize("layers", [1, 2])
-def test_autograd_through_our_forward(cell, layers):
+def test_torch_autograd_through_forward_equals_backward(cell, layers):
     """Our forward on torch tensors, differentiated by torch, gives what our backward gives; learned initial state included."""
     rng = np.random.default_rng(1)
     config = model.Config(cell, V, H, layers)
@@ -130,7 +130,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_updates_of_torch_optim(name):
+def test_updates_equal_those_of_torch_optim(name):
     ours, kind, options = OPTIMIZERS[name]
     rng = np.random.default_rng(0)
     theta = rng.normal(size=6)
@@ -144,7 +144,7 @@ def test_updates_of_torch_optim(name):
     np.testing.assert_allclose(theta, tensor.detach().numpy(), rtol=0, atol=1e-12)
 
 
-def test_clip_of_torch():
+def test_clip_by_norm_equals_that_of_torch():
     d = np.random.default_rng(0).normal(size=9)
     tensor = torch.zeros(9, dtype=torch.float64, requires_grad=True)
     tensor.grad = torch.tensor(d)

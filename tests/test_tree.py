@@ -9,7 +9,7 @@ from bptt.nn import model, tree
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("initial", ["learned", "zero"])
-def test_round_trip(lab, rng, cell, layers, initial):
+def test_ravel_and_unravel_round_trip(lab, rng, cell, layers, initial):
     config = model.Config(cell, 5, 3, layers, initial)
     params = tree.tree_map(lambda array: rng.normal(size=array.shape), model.init(config, rng))
     shapes = model.shapes(config)
@@ -19,7 +19,7 @@ def test_round_trip(lab, rng, cell, layers, initial):
     lab.close(back, params, 1e-12 if lab.backend.dtype == "float64" else 1e-6)
 
 
-def test_names_are_paths():
+def test_names_of_leaves_are_paths():
     names = [name for name, _ in tree.named_leaves(model.shapes(model.Config("lstm", 5, 3, 2)))]
     assert names == [
         *("layers.0.Wax", "layers.0.Waa", "layers.0.b", "layers.1.Wax", "layers.1.Waa", "layers.1.b"),
@@ -27,6 +27,6 @@ def test_names_are_paths():
     ]
 
 
-def test_pieces_stand_in_order():
+def test_ravel_keeps_the_order_of_the_leaves():
     vector = tree.ravel((np.array([[1.0, 2.0], [3.0, 4.0]]), (np.array([5.0]),)))
     np.testing.assert_array_equal(vector, [1, 2, 3, 4, 5])

@@ -60,7 +60,7 @@ def refusal(where: Path, source: Any, *, changed_text: bool) -> str:
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_whatever_the_files_hold(original, tmp_path, chunk):
+def test_damaged_files_are_refused_with_a_message_or_work(original, tmp_path, chunk):
     mode, whole = original
     forged = chunk % 2 == 1
     rng = random.Random(f"{mode} {chunk}")
@@ -92,7 +92,7 @@ def test_whatever_the_files_hold(original, tmp_path, chunk):
 
 
 @pytest.mark.parametrize("rows", [None, 0, 1, 2, 4])
-def test_states_that_the_next_batch_cannot_go_on_from(original, tmp_path, rows):
+def test_states_that_do_not_fit_the_next_batch_are_refused(original, tmp_path, rows):
     mode, whole = original
     restore(tmp_path / "new", whole)
     arrays = safetensors.numpy.load(whole["optimizer.safetensors"])
@@ -119,7 +119,7 @@ def test_states_that_the_next_batch_cannot_go_on_from(original, tmp_path, rows):
         (("sha256",), [], "its text has changed: it is as long as before, but not the same: give the text as it was"),
     ],
 )
-def test_a_forged_record(original, tmp_path, part, value, words):
+def test_a_forged_record_is_refused(original, tmp_path, part, value, words):
     mode, whole = original
     restore(tmp_path / "new", whole)
     found = json.loads(whole["config.json"])
@@ -296,7 +296,7 @@ def measured(tmp_path_factory):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks as Linux counts them, and sparse files")
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_takes_neither_time_nor_memory(measured, name):
+def test_oversized_claims_take_neither_time_nor_memory(measured, name):
     words, seconds, megabytes = measured[name]
     print(f"{1000 * seconds:.1f} ms, {megabytes:.1f} MB: {words}")
     assert BOMBS[name][1] in words

@@ -71,7 +71,7 @@ def test_every_optimizer_lowers_the_loss(optimizer):
 # What a step is
 
 
-def test_a_whole_step_is_never_looked_at_by_the_host(lab):
+def test_a_training_step_does_not_read_arrays_on_the_host(lab):
     config = model.Config("vanilla", 4, 3, 2)
     rng = np.random.default_rng(0)
     params = model.init(config, rng)
@@ -88,7 +88,7 @@ def test_a_whole_step_is_never_looked_at_by_the_host(lab):
     lab.close(got, step(params, *batch, keep), 1e-12 if lab.backend.dtype == "float64" else 1e-3)
 
 
-def test_the_trainer_does_not_look_either(monkeypatch):
+def test_the_trainer_does_not_read_arrays_on_the_host(monkeypatch):
     """A step as the trainer makes it, its transfers included; the first one has to be allowed to import what it needs."""
     real, looked = loop.run_updates, []
 
@@ -109,7 +109,7 @@ def test_the_trainer_does_not_look_either(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_a_text_that_fits_travels_once_and_each_batch_by_its_places(monkeypatch, mode):
+def test_a_text_is_transferred_once_and_batches_as_positions(monkeypatch, mode):
     put = []
     real = Backend.put
 
@@ -139,28 +139,28 @@ def test_a_text_that_fits_travels_once_and_each_batch_by_its_places(monkeypatch,
     np.testing.assert_array_equal(there, here)
 
 
-def test_a_step_is_as_long_as_the_schedule_and_the_clip_say(steps):
+def test_step_lengths_follow_the_schedule_and_the_clipping(steps):
     train(optimizer="sgd", learning_rate=0.5, clip_norm=1e-3, steps=30, dtype="float64")
     lengths = [np.linalg.norm(b["theta"] - a["theta"]) for a, b in pairwise(steps)]
     expected = [1e-3 * optimizers.warmup_cosine(step, 0.5, warmup=3, total=30) for step in range(29)]
     np.testing.assert_allclose(lengths, expected, rtol=1e-9)
 
 
-def test_the_rate_of_a_long_run_rises_for_200_steps(steps):
+def test_the_warm_up_of_a_long_run_takes_200_steps(steps):
     train(optimizer="sgd", learning_rate=0.5, clip_norm=1e-3, steps=2100, dtype="float64", hidden=1, batch=30, validation=0)
     lengths = [1e3 * np.linalg.norm(b["theta"] - a["theta"]) for a, b in pairwise(steps)]
     assert int(np.argmax(lengths)) in (199, 200)
     assert max(lengths) == pytest.approx(0.5, rel=1e-6)
 
 
-def test_no_clip_leaves_the_gradient_as_it_is(steps):
+def test_without_clipping_the_gradient_is_unchanged(steps):
     for clip_norm in (0, 1e6):
         train(optimizer="sgd", clip_norm=clip_norm, steps=3)
     np.testing.assert_array_equal(steps[2]["theta"], steps[5]["theta"])
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_the_state_is_carried_to_the_next_window_and_to_no_other_text(steps, mode):
+def test_the_state_is_carried_only_to_the_next_window_of_a_text(steps, mode):
     train(NAMES if mode == "lines" else PROSE, mode=mode, batch=2, length=3, epochs=2, layers=2)
     assert steps[0]["states"] is None
     carried = [same(step["states"], before["after"]) for before, step in pairwise(steps)]
@@ -181,7 +181,7 @@ def same(states, others):
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_dropout_hides_units_of_each_layer_anew_at_each_step(steps, layers):
+def test_dropout_masks_are_drawn_anew_for_each_layer_and_step(steps, layers):
     train(dropout=0.5, layers=layers, hidden=8)
     for step in steps:
         assert [mask.shape for mask in step["keep"]] == [(step["x"].shape[1], 8)] * layers
@@ -193,7 +193,7 @@ def test_dropout_hides_units_of_each_layer_anew_at_each_step(steps, layers):
     assert {step["keep"] for step in steps} == {()}
 
 
-def test_epochs_are_passes(steps):
+def test_epochs_are_passes_over_the_text(steps):
     train(batch=6, length=3, validation=0, epochs=2)
     whole = len(steps)
     steps.clear()
@@ -217,7 +217,7 @@ def test_the_same_seed_gives_the_same_bits(cell, mode, dtype):
     assert (first != other).mean() > 0.5
 
 
-def test_each_use_of_chance_has_numbers_of_its_own(steps):
+def test_each_use_of_randomness_has_its_own_generator(steps):
     runs = []
     for flags in ({}, {"dropout": 0.5}, {"init": "orthogonal"}):
         news = []
@@ -227,7 +227,7 @@ def test_each_use_of_chance_has_numbers_of_its_own(steps):
     assert runs[0] == runs[1] == runs[2]
 
 
-def test_a_path_a_text_and_lines_are_the_same(tmp_path):
+def test_a_path_a_text_and_lines_train_the_same_model(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("\n".join(NAMES))
     models = [train(text) for text in (path, str(path), "\n".join(NAMES), NAMES, iter(NAMES), (f"{n}\n" for n in NAMES))]
@@ -252,7 +252,7 @@ def test_every_backend_takes_the_same_steps(lab, monkeypatch):
 # Backends that are not there
 
 
-def test_cupy_without_a_device_falls_back_and_both_are_recorded(monkeypatch):
+def test_the_fallback_from_cupy_is_recorded(monkeypatch):
     monkeypatch.setattr(backends, "cupy_unavailable_reason", lambda: "no CUDA device answers (remedy: check the driver)")
     monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
     with pytest.warns(BackendWarning, match=r"no CUDA device answers \(remedy: check the driver\)") as warned:

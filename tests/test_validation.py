@@ -37,7 +37,7 @@ def places(windows):
 
 @TEXTS
 @PARTS
-def test_every_target_is_in_one_part(text, count):
+def test_every_validation_target_is_in_one_micro_batch(text, count):
     task = ready(text, micro_batches=count).task
     parts = [list(validation.windows(task, part)) for part in range(validation.parts(task))]
     assert len(parts) == min(count, 16)
@@ -51,7 +51,7 @@ def test_every_target_is_in_one_part(text, count):
 @TEXTS
 @pytest.mark.parametrize("count", [3, 40])
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
-def test_the_sum_is_that_of_the_whole(text, count, cell):
+def test_the_sum_of_micro_batches_is_the_whole_loss(text, count, cell):
     task, _, now = ready(text, micro_batches=count, cell=cell, layers=2)
     params = params_of(task, now)
     whole = evaluate(task.config, params, task.backend, map(task.read, validation_windows(task.data)))
@@ -62,7 +62,7 @@ def test_the_sum_is_that_of_the_whole(text, count, cell):
 
 @TEXTS
 @pytest.mark.parametrize("size", [2, 3, 18])
-def test_processes_find_what_one_finds_in_as_many_parts_bit_for_bit(text, size):
+def test_processes_equal_micro_batches_in_validation_bit_for_bit(text, size):
     task, _, now = ready(text, micro_batches=size)
     params = params_of(task, now)
     expected = validation.evaluate(task, params)
@@ -71,7 +71,7 @@ def test_processes_find_what_one_finds_in_as_many_parts_bit_for_bit(text, size):
         assert found == expected
 
 
-def test_parts_need_less_memory():
+def test_micro_batches_need_less_memory_in_validation():
     whole, parts = (
         memory_estimate.evaluation_numbers(ready(PROSE * 20, micro_batches=count, batch=16).task) for count in (1, 4)
     )

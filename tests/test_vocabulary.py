@@ -19,7 +19,7 @@ quick = settings(deadline=None, max_examples=100)
 @given(ANYTHING)
 @example("")
 @example("a\u0301\0\n\U0001f600 \ud83d\ude00 \udc80\U0010ffff")
-def test_decode_undoes_encode_and_ids_are_places_in_the_sorted_symbols(text):
+def test_decode_inverts_encode_and_ids_index_the_sorted_symbols(text):
     known = characters(text)
     ids = known.encode(text)
     assert known.decode(ids) == text
@@ -29,7 +29,7 @@ def test_decode_undoes_encode_and_ids_are_places_in_the_sorted_symbols(text):
 
 @quick
 @given(st.text(max_size=60), ANYTHING, st.binary(max_size=60))
-def test_bytes_take_anything_and_give_utf8_back(text, anything, raw):
+def test_bytes_encode_anything_and_decode_to_utf8(text, anything, raw):
     assert BYTES.decode(BYTES.encode(text)) == text
     assert BYTES.encode(anything).tobytes() == anything.encode("utf-8", "surrogatepass")
     assert BYTES.encode(raw).tobytes() == raw
@@ -48,7 +48,7 @@ def test_bytes_go_through_json_as_null():
     assert Vocabulary.from_json(None) == BYTES
 
 
-def test_start_is_the_newline_and_always_known():
+def test_the_start_symbol_is_the_newline_and_always_known():
     for known in (characters("abc"), characters("\t\0"), BYTES):
         assert known.decode([known.start]) == START == "\n"
     assert (BYTES.start, len(BYTES)) == (10, 256)
@@ -58,7 +58,7 @@ def test_start_is_the_newline_and_always_known():
 @pytest.mark.parametrize(
     ("count", "dtype"), [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")]
 )
-def test_ids_have_the_smallest_type(count, dtype):
+def test_ids_have_the_smallest_dtype(count, dtype):
     text = "".join(map(chr, range(0x20, 0x20 + count - 1)))  # and the newline
     known = characters(text)
     ids = known.encode(text)
@@ -66,7 +66,7 @@ def test_ids_have_the_smallest_type(count, dtype):
     assert ids.tolist() == list(range(1, count))
 
 
-def test_a_long_text_is_encoded_in_pieces(monkeypatch):
+def test_a_long_text_is_encoded_in_chunks(monkeypatch):
     monkeypatch.setattr(vocabulary, "_PIECE", 4)
     known = characters("abcdefghijk")
     assert known.decode(known.encode("abcdefghijk")) == "abcdefghijk"
@@ -88,7 +88,7 @@ def test_a_long_text_is_encoded_in_pieces(monkeypatch):
         ("".join(map(chr, range(100, 203))), ["'\xc7' (U+00C7) and 3 more, first"]),
     ],
 )
-def test_unknown_characters_are_named_with_their_place_and_a_remedy(text, expected):
+def test_unknown_characters_are_named_with_position_and_remedy(text, expected):
     with pytest.raises(InputError) as error:
         characters("abc").encode(text)
     message = str(error.value)
@@ -97,7 +97,7 @@ def test_unknown_characters_are_named_with_their_place_and_a_remedy(text, expect
     assert len(message.splitlines()) == 1
 
 
-def test_a_text_in_pieces_is_complained_about_like_a_whole_one():
+def test_the_error_for_chunks_is_that_for_the_whole_text():
     known, text = characters("abc "), "ab\ncab\n  zab\nyaz\nx"
     for size in range(1, len(text) + 1):
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
@@ -105,7 +105,7 @@ def test_a_text_in_pieces_is_complained_about_like_a_whole_one():
     assert "'z' (U+007A), 'y' (U+0079), 'x' (U+0078), first at line 3, column 3:" in known.complaint([text])
 
 
-def test_unknown_lists_each_once_in_order_of_appearance():
+def test_unknown_lists_each_symbol_once_in_order_of_appearance():
     assert characters("abc").unknown("zaxzby\n") == ["z", "x", "y"]
     assert BYTES.unknown("\ud800é") == []
 

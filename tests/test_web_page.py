@@ -92,7 +92,7 @@ def written(browser):
         ("lstm", 3, "lines", "learned"),
     ],
 )
-def test_the_greedy_continuation_of_twenty_beginnings_is_that_of_python(browser, tmp_path, cell, layers, initial, mode):
+def test_the_page_gives_the_greedy_continuations_of_python(browser, tmp_path, cell, layers, initial, mode):
     one = trained(cell, layers, mode, initial)
     opened(browser, one, tmp_path)
     rng = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def test_the_greedy_continuation_of_twenty_beginnings_is_that_of_python(browser,
 
 
 @BROWSER
-def test_the_bars_are_the_probabilities_of_what_may_come_next(browser, tmp_path):
+def test_the_bars_are_the_probabilities_of_the_next_character(browser, tmp_path):
     one = trained("lstm")
     opened(browser, one, tmp_path)
     for beginning in ("", "a", "ab", "abé"):
@@ -121,7 +121,7 @@ def test_the_bars_are_the_probabilities_of_what_may_come_next(browser, tmp_path)
 
 
 @BROWSER
-def test_by_keyboard_alone_with_what_it_does_not_know(browser, tmp_path):
+def test_the_page_works_by_keyboard_and_reports_unknown_characters(browser, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
     opened(browser, trained(), tmp_path)
@@ -144,7 +144,7 @@ def test_by_keyboard_alone_with_what_it_does_not_know(browser, tmp_path):
 
 
 @BROWSER
-def test_a_model_of_bytes_and_a_narrow_screen(browser, tmp_path):
+def test_the_page_works_for_bytes_on_a_narrow_screen(browser, tmp_path):
     one = trained("gru", vocabulary=BYTES)
     opened(browser, one, tmp_path)
     browser.set_window_size(360, 640)
@@ -176,7 +176,7 @@ def tap(browser, name, along=0.5):
 
 
 @BROWSER
-def test_on_a_telephone_by_touch_alone(telephone, tmp_path):
+def test_the_page_works_on_a_telephone_by_touch(telephone, tmp_path):
     one = trained()
     opened(telephone, one, tmp_path)
     assert telephone.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [360, 360]
@@ -216,7 +216,7 @@ def test_a_report_fits_a_sheet_of_paper_and_a_telephone(telephone, tmp_path, tex
 
 @BROWSER
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_what_is_drawn_has_the_probabilities_of_the_model(browser, tmp_path, temperature):
+def test_the_page_samples_with_the_probabilities_of_the_model(browser, tmp_path, temperature):
     one = trained("vanilla", mode="stream")
     opened(browser, one, tmp_path)
     script = "return Array.from({length: 4000}, () => draw(after('ab').logits, arguments[0]))"
@@ -225,7 +225,7 @@ def test_what_is_drawn_has_the_probabilities_of_the_model(browser, tmp_path, tem
     assert np.abs(counts - [p[symbol] for symbol in SYMBOLS]).max() < 0.04  # five standard deviations
 
 
-def test_it_is_one_file_that_asks_for_nothing(tmp_path, capsys, monkeypatch):
+def test_the_page_is_one_self_contained_file(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bptt.train(NAMES, report=None, hidden=4, steps=3, backend="numpy").save("names")
     assert cli.main(["export", "names", "--to", "page"]) == 0
@@ -236,7 +236,7 @@ def test_it_is_one_file_that_asks_for_nothing(tmp_path, capsys, monkeypatch):
     assert "names.html: something is there already" in capsys.readouterr().err
 
 
-def test_nothing_in_a_model_ends_the_script_that_it_stands_in(tmp_path):
+def test_nothing_in_a_model_closes_the_script_element(tmp_path):
     trained().export("page", tmp_path / "page.html")
     source = (tmp_path / "page.html").read_text("utf-8")
     assert source.count("</script>") == 2
@@ -245,6 +245,6 @@ def test_nothing_in_a_model_ends_the_script_that_it_stands_in(tmp_path):
     assert found["symbols"] == list(SYMBOLS)
 
 
-def test_a_stream_is_written_on(tmp_path):
+def test_the_page_of_a_stream_continues_the_text(tmp_path):
     bptt.train(PROSE, report=None, hidden=4, steps=3, backend="numpy").export("page", tmp_path / "page.html")
     assert '"mode": "stream"' in (tmp_path / "page.html").read_text("utf-8")

@@ -8,13 +8,13 @@ MUTATIONS = [
         "cli.train._train",
         'text = given.get("text") if text is None else text',
         "text = text",
-        "test_toml.py::test_a_file_is_read_once",
+        "test_toml.py::test_a_configuration_file_is_read_once",
     ),
     Mutation(
         "panel: among several processes",
         "cli.train.telling",
         " or process_group.launched_processes() > 1",
         "",
-        "test_panel.py::test_there_is_none",
+        "test_panel.py::test_there_is_no_panel_with_several_processes",
     ),
 ]

@@ -8,6 +8,6 @@ MUTATIONS = [
         "display.plots._wipe",
         "        axes.autoscale()\n",
         "",
-        "test_plots.py::test_a_curve_is_the_same_on_the_figure",
+        "test_plots.py::test_a_reused_figure_gives_the_same_curve",
     ),
 ]

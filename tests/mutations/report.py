@@ -8,6 +8,6 @@ MUTATIONS = [
         "report.page._page",
         "unit.values[1:]",
         "unit.values[:-1]",
-        "test_report.py::test_units_are_coloured",
+        "test_report.py::test_units_are_coloured_by_their_activations",
     ),
 ]

@@ -1,1 +1,1 @@
-"""What is saved: the format of a checkpoint, reading and writing one, and the folder of a run."""
+"""What is saved: the checkpoint format, reading and writing a checkpoint, the run folder."""

@@ -1,1 +1,1 @@
-"""Settings of a run: flags and their ranges, defaults by the size of the text, TOML files."""
+"""Settings of a run: flags and their ranges, default hyperparameters by the size of the text, TOML files."""

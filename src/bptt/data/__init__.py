@@ -1,1 +1,1 @@
-"""Text on its way in: symbols to ids, files to sequences, sequences to batches."""
+"""From a text to batches: source, tokenizer (vocabulary), dataset with a validation set, sequences, batches."""

@@ -1,1 +1,1 @@
-"""What people see of a run on a terminal and in pictures."""
+"""What a run shows: the live panel on a terminal, the curve as a picture, text that is safe to print."""

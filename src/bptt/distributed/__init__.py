@@ -1,1 +1,1 @@
-"""Several processes that train one model: who they are, and how they add up their gradients."""
+"""Data parallel training: the processes that train one model, and the all-reduce of their gradients."""

@@ -1,1 +1,1 @@
-"""A page about a model and how it was trained: what its units do, what it expects, how far its gradients reach."""
+"""`bptt report`: a page about a model and its run, with curves, units, expectations and gradient flow."""

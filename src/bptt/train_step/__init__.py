@@ -1,1 +1,1 @@
-"""One update of the parameters, and the ways to make it: threads, micro-batches, CUDA graphs."""
+"""One update of the parameters, and the ways to make it: threads, micro-batches (gradient accumulation), CUDA graphs."""

@@ -1,1 +1,1 @@
-"""The machinery around the maths: training, evaluation, sampling, saving."""
+"""One run: set up, train, evaluate, save, resume."""

@@ -1,4 +1,4 @@
-"""The twins on a CPU, compiled by Numba when they are first called, and then kept on disk."""
+"""Kernels for NumPy arrays, compiled by Numba when they are first called, and then kept on disk."""
 
 import functools
 import math
