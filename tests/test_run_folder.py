@@ -406,7 +406,7 @@ def test_a_history_on_a_full_disk_is_an_error(run, write):
         assert json.loads((run / "metrics.jsonl").read_text()) == ROW
 
 
-def test_record_session_records_sessions(run):
+def test_every_start_of_a_run_is_recorded_in_env_json(run):
     before = run_folder.read_environment(run)["sessions"]
     run_folder.record_session(run, {"pid": 1}, new=True)
     run_folder.record_session(run, {"pid": 1, "ended": "done"}, new=False)

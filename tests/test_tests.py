@@ -1,12 +1,14 @@
 """Rules that the test modules follow."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 TEST_MODULES = sorted(Path(__file__).parent.glob("test_*.py"))
 STILL_IMPORTED = {"test_process_group"}  # its helper `together` is about to move
+OWN_WORDS = {"twin", "twins", "piece", "pieces", "rehearsal", "session", "told", "plan"}  # kernel, segment, warm-up, run ...
 
 
 def imported_test_modules(source: str) -> list[str]:
@@ -29,3 +31,9 @@ def test_no_test_module_imports_another(path):
 def test_an_import_of_a_test_module_is_recognized(source):
     assert imported_test_modules(source)
     assert not imported_test_modules(source.replace("test_a", "helpers"))
+
+
+@pytest.mark.parametrize("path", TEST_MODULES, ids=lambda path: path.stem)
+def test_names_of_tests_are_short_and_in_the_terms_of_the_field(path):
+    names = re.findall(r"^def test_(\w+)", path.read_text("utf-8"), re.MULTILINE)
+    assert [name for name in names if len(name) > 70 or OWN_WORDS & set(name.split("_"))] == []
