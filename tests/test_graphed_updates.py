@@ -70,13 +70,18 @@ def test_captured_updates_equal_those_of_update(monkeypatch, cell, text, flags):
     assert recorder.recorded
     assert recorder.repeated > 8
     assert got[:2] == expected[:2]
-    for field in ("theta", "memory", "alive", *(["states"] if text is PROSE else [])):  # those after padding are nobody's
+    for field in (
+        "params_vector",
+        "opt_state",
+        "finite",
+        *(["states"] if text is PROSE else []),
+    ):  # those after padding are nobody's
         for pair in zip(*(tree.leaves(getattr(one, field)) for one in (got, expected)), strict=True):
             a, b = map(run.task.backend.get, pair)
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=field)
     for trace, other in zip(traces, others, strict=True):
-        assert (trace.before, trace.rate, trace.targets) == (other.before, other.rate, other.targets)
-        for a, b in ((trace.loss, other.loss), (trace.norm, other.norm)):
+        assert (trace.position, trace.learning_rate, trace.targets) == (other.position, other.learning_rate, other.targets)
+        for a, b in ((trace.loss, other.loss), (trace.grad_norm, other.grad_norm)):
             np.testing.assert_allclose(*map(run.task.backend.get, (a, b)), rtol=1e-9)
 
 
@@ -85,7 +90,7 @@ def test_captured_updates_do_not_change_states_already_returned(monkeypatch):
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: Recorder())
     get, seen = run.task.backend.get, []
     for state, traces in stepper.run_updates(run.task, run.now.state, lambda _: 4):
-        arrays = [state.theta, *state.memory, state.states, state.alive, *(trace.loss for trace in traces)]
+        arrays = [state.params_vector, *state.opt_state, state.states, state.finite, *(trace.loss for trace in traces)]
         seen.append((arrays, [get(array).copy() for array in arrays]))
     assert len(seen) == 6
     for arrays, before in seen:
@@ -97,7 +102,9 @@ def test_updates_that_cannot_be_captured_run_without_a_graph(monkeypatch):
     run, recorder = ready(), Recorder(errors.CaptureError("a matrix product"))
     got, expected = (go(monkeypatch, run, one)[0] for one in (recorder, None))
     assert (recorder.recorded, recorder.repeated) == (1, 0)  # one shape, tried once
-    np.testing.assert_allclose(run.task.backend.get(got.theta), run.task.backend.get(expected.theta), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        run.task.backend.get(got.params_vector), run.task.backend.get(expected.params_vector), rtol=0, atol=1e-12
+    )
 
 
 def test_an_exception_keeps_the_updates_before_it(monkeypatch):
@@ -117,7 +124,9 @@ def test_an_exception_keeps_the_updates_before_it(monkeypatch):
     assert [len(traces) for _, traces in found] == [5, 2]
     expected = list(stepper.run_updates(run.task._replace(settings=from_flags({"graph": False})), run.now.state))[6][0]
     assert found[-1][0][:2] == expected[:2]
-    np.testing.assert_allclose(*(run.task.backend.get(one.theta) for one in (found[-1][0], expected)), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        *(run.task.backend.get(one.params_vector) for one in (found[-1][0], expected)), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
@@ -146,7 +155,7 @@ def test_a_bad_update_leaves_the_state_unchanged(monkeypatch):
 
         monkeypatch.setattr(gradient, "loss_and_grad", seventh_is_bad)
         state, traces, _ = go(monkeypatch, run, recorder)
-        found.append([run.task.backend.get(array) for array in (state.theta, traces[6].states, traces[6].loss)])
+        found.append([run.task.backend.get(array) for array in (state.params_vector, traces[6].start_states, traces[6].loss)])
     for got, expected in zip(*found):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
     assert np.isinf(found[0][2])

@@ -67,13 +67,13 @@ def test_the_estimate_of_an_update_fits_its_allocations(cell, sizes, processes):
     if processes > 1:
         run = run._replace(task=run.task._replace(group=ProcessGroup(0, processes, 0, processes, Echo())))
     tracemalloc.start()
-    link = allreduce.connect_all(run.task.group, run.task.backend, 1 + np.size(run.now.state.theta), nccl=False)
+    link = allreduce.connect_all(run.task.group, run.task.backend, 1 + np.size(run.now.state.params_vector), nccl=False)
     rows = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     run = run._replace(task=run.task._replace(all_reduce=link))
     following = run_updates(run.task, run.now.state)
     next(following)
-    held = 4 * 3 * np.size(run.now.state.theta)  # the state before, which was there before the trace began
+    held = 4 * 3 * np.size(run.now.state.params_vector)  # the state before, which was there before the trace began
     tracemalloc.start()
     try:
         next(following)
@@ -89,7 +89,7 @@ def test_the_estimate_of_an_update_fits_its_allocations(cell, sizes, processes):
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_estimate_of_an_evaluation_fits_its_allocations(cell, layers):
     run = ready("a bb ab " * 3000 + "\n", mode="stream", validation=0.4, cell=cell, hidden=64, layers=layers)
-    task, params = run.task, tree.unravel(run.now.state.theta, model.shapes(run.task.config))
+    task, params = run.task, tree.unravel(run.now.state.params_vector, model.shapes(run.task.config))
     windows = list(validation_windows(task.data))
     assert len(windows) > 2
     tracemalloc.start()
@@ -98,7 +98,9 @@ def test_the_estimate_of_an_evaluation_fits_its_allocations(cell, layers):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert 4 * memory_estimate.evaluation_numbers(task) == pytest.approx(peak + 4 * 3 * np.size(run.now.state.theta), rel=0.15)
+    assert 4 * memory_estimate.evaluation_numbers(task) == pytest.approx(
+        peak + 4 * 3 * np.size(run.now.state.params_vector), rel=0.15
+    )
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -109,7 +111,7 @@ def test_the_estimate_of_the_largest_update_of_lines_fits(cell, sizes):
     run = ready("dinosaurs", cell=cell, hidden=hidden, batch=batch, length=64, steps=12, dropout=0.3)
     following = run_updates(run.task, run.now.state)
     next(following)
-    held = 4 * 3 * np.size(run.now.state.theta)
+    held = 4 * 3 * np.size(run.now.state.params_vector)
     tracemalloc.start()
     try:
         for _ in following:

@@ -63,9 +63,9 @@ def test_updates_with_micro_batches_equal_those_of_whole_batches(cell, dtype, te
     for count in (1, 6):
         run = ready(text, cell=cell, dtype=dtype, micro_batches=count, **flags)
         pairs = list(stepper.run_updates(run.task, run.now.state))
-        ends.append((pairs[-1][0], [(float(trace.loss), float(trace.norm)) for _, traces in pairs for trace in traces]))
+        ends.append((pairs[-1][0], [(float(trace.loss), float(trace.grad_norm)) for _, traces in pairs for trace in traces]))
     (whole, numbers), (parts, others) = ends
-    np.testing.assert_allclose(parts.theta, whole.theta, rtol=0, atol=TOLERANCE[dtype])
+    np.testing.assert_allclose(parts.params_vector, whole.params_vector, rtol=0, atol=TOLERANCE[dtype])
     np.testing.assert_allclose(others, numbers, rtol=0, atol=20 * TOLERANCE[dtype])
     if text is PROSE:  # in lines, the states after those that are over are nobody's
         np.testing.assert_allclose(parts.states, whole.states, rtol=0, atol=TOLERANCE[dtype])
@@ -75,7 +75,7 @@ def test_updates_with_micro_batches_equal_those_of_whole_batches(cell, dtype, te
 def test_there_may_be_more_micro_batches_than_columns(backend):
     run = ready(NAMES, micro_batches=100, backend=backend, steps=5, dtype="float64")
     whole = ready(NAMES, steps=5, dtype="float64")
-    found, expected = (list(stepper.run_updates(one.task, one.now.state))[-1][0].theta for one in (run, whole))
+    found, expected = (list(stepper.run_updates(one.task, one.now.state))[-1][0].params_vector for one in (run, whole))
     np.testing.assert_allclose(run.task.backend.get(found), expected, rtol=0, atol=1e-12)
 
 

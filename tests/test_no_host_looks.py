@@ -51,7 +51,7 @@ def test_updates_do_not_read_arrays_on_the_host(monkeypatch, cell, text, how):
 @TEXTS
 def test_evaluations_do_not_read_arrays_on_the_host(cell, text):
     run = ready(text, cell=cell, validation=0.3)
-    params = tree.unravel(run.now.state.theta, model.shapes(run.task.config))
+    params = tree.unravel(run.now.state.params_vector, model.shapes(run.task.config))
     before = validation.evaluate(run.task, params)
     with no_host_looks():
         assert validation.evaluate(run.task, params) == before

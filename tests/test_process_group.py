@@ -97,7 +97,7 @@ def test_each_process_has_its_columns_and_all_have_equal_weights(size, count, ce
     alone = [state for state, _ in stepper.run_updates(run.task, run.now.state)]
 
     def work(own):
-        all_reduce = allreduce.connect(own, run.task.backend, 1 + run.now.state.theta.shape[0])
+        all_reduce = allreduce.connect(own, run.task.backend, 1 + run.now.state.params_vector.shape[0])
         task = run.task._replace(group=own, all_reduce=all_reduce)
         states = []
         for state, traces in stepper.run_updates(task, alone[9]):  # from the states of all on
@@ -110,7 +110,7 @@ def test_each_process_has_its_columns_and_all_have_equal_weights(size, count, ce
     for rank, (states, gathered) in enumerate(results):
         assert (gathered is None) == (rank > 0)
         for here, expected in zip(states, alone[10:], strict=True):
-            np.testing.assert_array_equal(here.theta, expected.theta)
+            np.testing.assert_array_equal(here.params_vector, expected.params_vector)
             np.testing.assert_array_equal(here.states, expected.states[:, :, rank::size, :])
 
 

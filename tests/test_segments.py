@@ -270,9 +270,9 @@ def test_a_run_that_recomputes_gives_the_same_weights(monkeypatch, cell, mode):
     text, told = (NAMES if mode == "lines" else PROSE), []
     real = segments.loss_and_grad
 
-    def spy(*arguments, every, lengths):
+    def spy(*arguments, every, **rest):
         told.append(every)
-        return real(*arguments, every=every, lengths=lengths)
+        return real(*arguments, every=every, **rest)
 
     plain = train(text, cell=cell, mode=mode)
     monkeypatch.setattr(segments, "loss_and_grad", spy)
@@ -304,7 +304,7 @@ def test_values_that_are_not_finite_are_found_segment_by_segment(monkeypatch):
         seen.clear()
         with monkeypatch.context() as patch:
             patch.setattr(model, "run_layers", spy)
-            patch.setattr("bptt.training.messages.taste", lambda *_: [])
+            patch.setattr("bptt.training.messages.sample_preview", lambda *_: [])
             with pytest.warns(bptt.TrainingWarning, match="NaN or infinity in the states of layer 0") as warned:
                 train(PROSE, mode="stream", recompute_every=every, **flags)
         words.append(str(warned[0].message))

@@ -64,7 +64,7 @@ def test_grouped_updates_equal_single_updates_bit_for_bit(cell, mode, dtype, fla
     assert max(groups) == (4 if mode == "lines" and flags.get("length") == 2 else 5)  # there some windows begin in padding
     for (name, a), (_, b) in zip(tree.named_leaves(tuple(many)), tree.named_leaves(tuple(one)), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
-    assert [trace._replace(states=None) for trace in traces] == [trace._replace(states=None) for trace in others]
+    assert [trace._replace(start_states=None) for trace in traces] == [trace._replace(start_states=None) for trace in others]
 
 
 @CELLS
@@ -103,8 +103,8 @@ def test_a_failing_update_in_a_group_is_found_as_if_single(monkeypatch, rate):
     flags = {"steps": 40, "optimizer": "sgd", "learning_rate": rate, "clip_norm": 1e6, "validation": 0, "backend": "numpy"}
     run = ready(**{**flags, "hidden": 8, "steps": 12})
     many, one = go(run, 12)[0], go(run, 1)[0]
-    assert not many.alive
-    np.testing.assert_array_equal(many.theta, one.theta)
+    assert not many.finite
+    np.testing.assert_array_equal(many.params_vector, one.params_vector)
     words = []
     for most in (16, 1):
         monkeypatch.setattr(intervals, "SYNC_EVERY", most)
@@ -124,21 +124,21 @@ def test_an_exception_keeps_the_updates_before_it(monkeypatch, error):
             raise error
         return optimizers.adam(*arguments)
 
-    expected = [state.theta for state, _ in stepper.run_updates(run.task, run.now.state)]
+    expected = [state.params_vector for state, _ in stepper.run_updates(run.task, run.now.state)]
     monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=adam))
     following = stepper.run_updates(run.task, run.now.state, lambda _: 4)
     found = [next(following), next(following)]
     with pytest.raises(type(error)):
         next(following)
     assert [len(traces) for _, traces in found] == [4, 1]
-    np.testing.assert_array_equal(found[1][0].theta, expected[4])
+    np.testing.assert_array_equal(found[1][0].params_vector, expected[4])
 
 
 def test_a_bad_update_stops_learning():
     run = ready()
-    dead = run.now.state._replace(alive=np.bool_(False))
+    dead = run.now.state._replace(finite=np.bool_(False))
     after, _ = list(stepper.run_updates(run.task, dead, lambda _: 4))[-1]
-    np.testing.assert_array_equal(after.theta, dead.theta)
+    np.testing.assert_array_equal(after.params_vector, dead.params_vector)
 
 
 counts = st.integers(1, 60)

@@ -22,7 +22,7 @@ def ready(text, **flags):
 
 
 def params_of(task, now):
-    return tree.unravel(now.state.theta, model.shapes(task.config))
+    return tree.unravel(now.state.params_vector, model.shapes(task.config))
 
 
 def places(windows):

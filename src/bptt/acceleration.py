@@ -140,11 +140,11 @@ def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE
     problem = ""
     try:
         model.forward(small, params, ids)
-        theta = tree.ravel(params)
-        _, d, _ = gradient.loss_and_grad(theta, small, ids, ids, mask, None, (), None)
-        d, _ = optimizers.clip_by_norm(d, 1.0)
+        params_vector = tree.ravel(params)
+        _, grad, _ = gradient.loss_and_grad(params_vector, small, ids, ids, mask, None, (), None)
+        grad, _ = optimizers.clip_by_norm(grad, 1.0)
         for optimizer in optimizers.OPTIMIZERS.values():
-            optimizer.update(theta, d, optimizer.init(theta), 0.1)
+            optimizer.update(params_vector, grad, optimizer.init(params_vector), 0.1)
     except Exception as error:  # a compiler that this was not written for, say
         problem = f"{type(error).__name__}: {error!s:.200}"
     if problem := next(filter(None, process_group.all_gather(group, problem)), ""):

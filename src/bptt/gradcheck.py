@@ -116,11 +116,13 @@ def loss_and_grad(one: Case, backend: Backend, every: int | None = None) -> tupl
     """Loss () and gradient (P,) in float64, as a run on the backend computes them; with `every`, in pieces of so many steps."""
     put, get = backend.put, backend.get
     arrays = put(one.x), put(one.y), put(one.mask)
-    given = put(one.theta), one.config, *arrays, None, tuple(map(put, one.keep)), None
-    lengths = [int(steps) for steps in one.mask.sum(axis=0)]
-    compute = functools.partial(segments.loss_and_grad, lengths=lengths, every=every) if every else gradient.loss_and_grad
-    mean, d, _ = compute(*given)
-    return np.asarray(get(mean), np.float64), np.asarray(get(d), np.float64)
+    arguments = put(one.theta), one.config, *arrays, None, tuple(map(put, one.keep))
+    if every:
+        lengths = [int(steps) for steps in one.mask.sum(axis=0)]
+        mean, grad, _ = segments.loss_and_grad(*arguments, lengths=lengths, every=every)
+    else:
+        mean, grad, _ = gradient.loss_and_grad(*arguments, None)
+    return np.asarray(get(mean), np.float64), np.asarray(get(grad), np.float64)
 
 
 def layer_by_layer(one: Case, backend: Backend) -> HostArray:

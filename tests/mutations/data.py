@@ -90,8 +90,8 @@ MUTATIONS = [
     Mutation(
         "looks: at the loss of an update",
         "data.graph_inputs.finish",
-        "alive[...] = alive & xp.isfinite(loss) & xp.isfinite(norm)",
-        "alive[...] = alive & bool(xp.isfinite(loss)) & xp.isfinite(norm)",
+        "finite[...] = finite & xp.isfinite(loss) & xp.isfinite(norm)",
+        "finite[...] = finite & bool(xp.isfinite(loss)) & xp.isfinite(norm)",
         "test_no_host_looks.py::test_updates_do_not_read_arrays_on_the_host",
     ),
     Mutation(
@@ -104,7 +104,7 @@ MUTATIONS = [
     Mutation(
         "replays: states of a bad update gone",
         "data.graph_inputs.replace",
-        "xp.where(alive, new_states, states)",
+        "xp.where(finite, new_states, states)",
         "new_states",
         "test_graphed_updates.py::test_a_bad_update_leaves_the_state_unchanged",
     ),

@@ -279,8 +279,8 @@ MUTATIONS = [
     Mutation(
         "no lower limit in clip_by_value",
         "nn.optimizers.clip_by_value",
-        "xp.maximum(d, -limit)",
-        "d",
+        "xp.maximum(grad, -limit)",
+        "grad",
         "test_optimizers.py::test_clip_by_value_limits_each_element",
     ),
     Mutation(
@@ -300,7 +300,7 @@ MUTATIONS = [
     Mutation(
         "weight decay coupled to the gradient's scale",
         "nn.optimizers.adam_update",
-        "(1.0 - rate * weight_decay)",
+        "(1.0 - learning_rate * weight_decay)",
         "(1.0 - weight_decay)",
         "test_optimizers.py::test_five_updates",
     ),
@@ -328,7 +328,7 @@ MUTATIONS = [
     Mutation(
         "columns that are over computed",
         "nn.segments.split",
-        "Segment(first, end, len(until) - over)",
+        "Segment(first, end, len(until) - finished)",
         "Segment(first, end, len(until))",
         "test_segments.py::test_finished_columns_cost_nothing_and_change_nothing",
     ),
@@ -342,8 +342,8 @@ MUTATIONS = [
     Mutation(
         "no gradient handed to the piece of steps before",
         "nn.segments.loss_and_grad",
-        "held.pop(), _widened(dstart, piece.width))",
-        "held.pop(), None)",
+        "backward(arrays, _widened(dstart, segment.width))",
+        "backward(arrays, None)",
         "test_segments.py::test_recomputing_gives_the_same_loss_gradient_and_states",
     ),
     Mutation(
@@ -356,29 +356,29 @@ MUTATIONS = [
     Mutation(
         "a mean of each piece of steps",
         "nn.segments.loss_and_grad.backward",
-        "own_keep, count, dafter)",
-        "own_keep, None, dafter)",
+        "start, keep, count, dafter)",
+        "start, keep, None, dafter)",
         "test_segments.py::test_recomputing_gives_the_same_loss_gradient_and_states",
     ),
     Mutation(
         "a mean of each piece of columns",
-        "nn.segments.loss_and_grad.forward",
-        "own_y, own_mask, count)",
-        "own_y, own_mask)",
+        "nn.segments._forward",
+        "inputs.y, inputs.mask, count)",
+        "inputs.y, inputs.mask)",
         "test_segments.py::test_finished_columns_cost_nothing_and_change_nothing",
     ),
     Mutation(
         "initial states forgotten by the first piece of steps",
         "nn.segments.loss_and_grad",
-        "None if states is None and piece.first == 0 else now",
-        "now",
+        "None if states is None and segment.first == 0 else state)",
+        "state)",
         "test_segments.py::test_recomputing_works_with_two_layers_and_dropout",
     ),
     Mutation(
         "all states kept behind the last one",
         "nn.segments.loss_and_grad",
-        "held.append(None)",
-        "held.append(forward(piece, starts[-1]))",
+        "            state = _advance(",
+        "            forwards.append(_forward(config, params, arrays, starts[-1], count))\n            state = _advance(",
         "test_segments.py::test_memory_grows_with_the_square_root_of_the_steps",
     ),
     Mutation(

@@ -19,17 +19,17 @@ def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full:
 
 
 @accelerated
-def finish(alive: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
+def finish(finite: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
     """Write down the loss and norm of an update in row `at` (1,) of `measured` (K, 2), whether all was finite, and go on."""
     xp = namespace(loss)
     rows = xp.reshape(xp.arange(measured.shape[0], dtype=at.dtype, device=device(at)), (-1, 1))
     measured[...] = xp.where(rows == at, xp.stack([loss, norm]), measured)
-    alive[...] = alive & xp.isfinite(loss) & xp.isfinite(norm)
+    finite[...] = finite & xp.isfinite(loss) & xp.isfinite(norm)
     at[...] = at + 1
 
 
 @accelerated
-def replace(alive: Array, theta: Array, new_theta: Array, states: Array, new_states: Array) -> None:
+def replace(finite: Array, params_vector: Array, new_params_vector: Array, states: Array, new_states: Array) -> None:
     """Let new parameters and states take the place of the old ones, unless something was not finite."""
-    xp = namespace(theta)
-    theta[...], states[...] = xp.where(alive, new_theta, theta), xp.where(alive, new_states, states)
+    xp = namespace(params_vector)
+    params_vector[...], states[...] = xp.where(finite, new_params_vector, params_vector), xp.where(finite, new_states, states)

@@ -165,9 +165,9 @@ def assert_same(ranks: ProcessGroup, facts: dict[str, str]) -> None:
                 raise agreed(ranks, InputError(f"{difference}: start all of them with the same command, packages and files"))
 
 
-def assert_in_sync(ranks: ProcessGroup, theta: HostArray) -> None:
+def assert_in_sync(ranks: ProcessGroup, params_vector: HostArray) -> None:
     """Raise OutOfSync where the parameters (P,) are not the same bits in all processes."""
-    found = all_gather(ranks, checksum(theta))
+    found = all_gather(ranks, checksum(params_vector))
     if len(set(found)) > 1:
         raise OutOfSync(f"the parameters of {ranks.size} processes are not the same any more (checksums {found})")
 

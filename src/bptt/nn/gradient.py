@@ -1,6 +1,6 @@
-"""The loss and its gradient as a function of one vector: what the updates of a run are made of.
+"""Loss and gradient as functions of one parameter vector (P,), for the optimizer and for kernels.
 
-Here the states of a model are one array, too, (L, S, B, H): of each layer the S fields of its cell's State.
+The states of a model are one array here, (L, S, B, H): S fields of the cell's State for each of L layers.
 """
 
 from typing import Any
@@ -18,14 +18,14 @@ def unstack_states(config: model.Config, states: Array) -> tuple[Any, ...]:
 
 
 def stack_states(states: tuple[Any, ...]) -> Array:
-    """All states (L, S, B, H), given the State of each layer: a copy, where views would keep those of all steps."""
+    """All states (L, S, B, H), given the State of each layer: a copy, as views would keep the states of all steps in memory."""
     vector, shape = tree.ravel(states), states[0][0].shape
     return namespace(vector).reshape(vector, (len(states), len(states[0]), *shape))
 
 
 @accelerated
 def loss_and_grad(
-    theta: Array,
+    params_vector: Array,
     config: model.Config,
     x: Array,
     y: Array,
@@ -34,19 +34,16 @@ def loss_and_grad(
     keep: tuple[Array, ...],
     count: Array | None,
 ) -> tuple[Array, Array, Array]:
-    """What `model.loss_and_grad` gives, for the parameters as a vector (P,): the gradient is one, too.
-
-    The states before and after are (L, S, B, H).
-    """
-    params = tree.unravel(theta, model.shapes(config))
+    """`model.loss_and_grad` with parameters and gradient as vectors (P,) and states (L, S, B, H)."""
+    params = tree.unravel(params_vector, model.shapes(config))
     start = None if states is None else unstack_states(config, states)
-    mean, d, after = model.loss_and_grad(config, params, x, y, mask, start, keep, count)
-    return mean, tree.ravel(d), stack_states(after)
+    mean, grad, after = model.loss_and_grad(config, params, x, y, mask, start, keep, count)
+    return mean, tree.ravel(grad), stack_states(after)
 
 
 @accelerated
 def segment_loss_and_grad(
-    theta: Array,
+    params_vector: Array,
     config: model.Config,
     x: Array,
     y: Array,
@@ -56,14 +53,14 @@ def segment_loss_and_grad(
     count: Array | None,
     dafter: Array | None,
 ) -> tuple[Array, Array, Array, Array]:
-    """What `whole` gives for some steps of more, and then the gradient with respect to the states before them.
+    """`loss_and_grad` of one segment of a batch, and the gradient with respect to the states before it, (L, S, B, H).
 
-    `dafter` is the gradient with respect to the states after them, None where nothing follows; both are (L, S, B, H).
+    `dafter` is the gradient with respect to the states after it, (L, S, B, H), None after the last segment.
     """
-    params = tree.unravel(theta, model.shapes(config))
+    params = tree.unravel(params_vector, model.shapes(config))
     logits, after, cache = model.forward(config, params, x, None if states is None else unstack_states(config, states), keep)
     mean, loss_cache = loss.forward(logits, y, mask, count)
     del logits  # they would take memory as long as the backward pass
-    following = None if dafter is None else unstack_states(config, dafter)
-    d, dbefore = model.backward(config, params, cache, loss.backward(loss_cache), following)
-    return mean, tree.ravel(d), stack_states(after), stack_states(dbefore)
+    dafter_states = None if dafter is None else unstack_states(config, dafter)
+    grad, dbefore = model.backward(config, params, cache, loss.backward(loss_cache), dafter_states)
+    return mean, tree.ravel(grad), stack_states(after), stack_states(dbefore)

@@ -1,7 +1,7 @@
-"""Gradient descent on one flat vector: clipping, the update rules of the papers, and schedules of the rate.
+"""Optimizers on one flat vector, gradient clipping, and learning-rate schedules.
 
-Every rule is (theta, d, state, rate) -> (theta, state): parameters and gradient (P,), the rate a float or a 0-d array. Its
-state is its own; a state has fields among t, m and v, the names in the file of a checkpoint.
+Every optimizer is (params_vector, grad, state, learning_rate) -> (params_vector, state): parameters and gradient are (P,), the
+learning rate is a float or a 0-d array. Each optimizer has its own state; its fields are some of t, m and v.
 """
 
 import math
@@ -13,23 +13,23 @@ from bptt.dispatch import accelerated
 
 
 class NoState(NamedTuple):
-    """What plain gradient descent remembers: nothing."""
+    """The state of plain gradient descent: nothing."""
 
 
 class MomentumState(NamedTuple):
-    """What heavy-ball momentum remembers."""
+    """The state of heavy-ball momentum."""
 
     m: Array  # (P,): the decaying sum of the gradients
 
 
 class SquareState(NamedTuple):
-    """What Adagrad and RMSprop remember."""
+    """The state of Adagrad and RMSprop."""
 
     v: Array  # (P,): the sum, or the running mean, of the squared gradients
 
 
 class AdamState(NamedTuple):
-    """What Adam remembers."""
+    """The state of Adam."""
 
     t: Array  # (): updates so far
     m: Array  # (P,): running mean of the gradient
@@ -37,90 +37,91 @@ class AdamState(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """An update rule with its own state: `init` makes it, `update` takes it and gives the next one."""
+    """An optimizer with its own state: `init` makes it, `update` takes it and returns the next one."""
 
-    init: Callable[[Array], Any]  # theta (P,) -> state
-    update: Callable[[Array, Array, Any, Array | float], tuple[Array, Any]]  # (theta, d, state, rate) -> (theta, state)
+    init: Callable[[Array], Any]  # params_vector (P,) -> state
+    # (params_vector, grad, state, learning_rate) -> (params_vector, state)
+    update: Callable[[Array, Array, Any, Array | float], tuple[Array, Any]]
     learning_rate: float | None  # the default peak; None: it depends on the size of the text
 
 
-def clip_by_value(d: Array, limit: float) -> Array:
+def clip_by_value(grad: Array, limit: float) -> Array:
     """Every element into [-limit, limit]."""
-    xp = namespace(d)
-    return xp.minimum(xp.maximum(d, -limit), limit)
+    xp = namespace(grad)
+    return xp.minimum(xp.maximum(grad, -limit), limit)
 
 
-def norm(d: Array) -> Array:
+def norm(grad: Array) -> Array:
     """The Euclidean norm of a vector."""
-    xp = namespace(d)
-    return xp.sqrt(xp.sum(d * d))
+    xp = namespace(grad)
+    return xp.sqrt(xp.sum(grad * grad))
 
 
 @accelerated
-def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
+def clip_by_norm(grad: Array, limit: float) -> tuple[Array, Array]:
     """The vector (P,) scaled down to norm `limit`, above 0, where it is longer, and its norm () before.
 
     Pascanu et al. (2013, arXiv 1211.5063), algorithm 1.
     """
-    length = norm(d)
-    return d * (limit / namespace(d).maximum(length, limit)), length
+    length = norm(grad)
+    return grad * (limit / namespace(grad).maximum(length, limit)), length
 
 
-def sgd(theta: Array, d: Array, state: NoState, rate: Array | float) -> tuple[Array, NoState]:
+def sgd(params_vector: Array, grad: Array, state: NoState, learning_rate: Array | float) -> tuple[Array, NoState]:
     """Plain stochastic gradient descent."""
-    return sgd_update(theta, d, rate), state
+    return sgd_update(params_vector, grad, learning_rate), state
 
 
-def init_sgd(theta: Array) -> NoState:
+def init_sgd(params_vector: Array) -> NoState:
     """The state of `sgd` before the first update."""
     return NoState()
 
 
 @accelerated
-def sgd_update(theta: Array, d: Array, rate: Array | float) -> Array:
-    """A step from theta against d."""
-    return theta - rate * d
+def sgd_update(params_vector: Array, grad: Array, learning_rate: Array | float) -> Array:
+    """A step against the gradient."""
+    return params_vector - learning_rate * grad
 
 
 def momentum(
-    theta: Array, d: Array, state: MomentumState, rate: Array | float, *, mu: float = 0.9
+    params_vector: Array, grad: Array, state: MomentumState, learning_rate: Array | float, *, mu: float = 0.9
 ) -> tuple[Array, MomentumState]:
-    """Heavy-ball momentum (Polyak 1964): Sutskever et al. (2013), equations 1 and 2, but the rate outside of the memory."""
-    m = mu * state.m + d
-    return sgd_update(theta, m, rate), MomentumState(m)
+    """Heavy-ball momentum (Polyak 1964): Sutskever et al. (2013), equations 1 and 2, but the learning rate outside of m."""
+    m = mu * state.m + grad
+    return sgd_update(params_vector, m, learning_rate), MomentumState(m)
 
 
-def init_momentum(theta: Array) -> MomentumState:
+def init_momentum(params_vector: Array) -> MomentumState:
     """The state of `momentum` before the first update."""
-    return MomentumState(namespace(theta).zeros_like(theta))
+    return MomentumState(namespace(params_vector).zeros_like(params_vector))
 
 
 def adagrad(
-    theta: Array, d: Array, state: SquareState, rate: Array | float, *, eps: float = 1e-10
+    params_vector: Array, grad: Array, state: SquareState, learning_rate: Array | float, *, eps: float = 1e-10
 ) -> tuple[Array, SquareState]:
     """Adagrad (Duchi et al. 2011)."""
-    v = state.v + d * d
-    return theta - rate * d / (namespace(d).sqrt(v) + eps), SquareState(v)
+    v = state.v + grad * grad
+    return params_vector - learning_rate * grad / (namespace(grad).sqrt(v) + eps), SquareState(v)
 
 
 def rmsprop(
-    theta: Array, d: Array, state: SquareState, rate: Array | float, *, rho: float = 0.99, eps: float = 1e-8
+    params_vector: Array, grad: Array, state: SquareState, learning_rate: Array | float, *, rho: float = 0.99, eps: float = 1e-8
 ) -> tuple[Array, SquareState]:
     """RMSprop (Tieleman and Hinton 2012)."""
-    v = rho * state.v + (1.0 - rho) * (d * d)
-    return theta - rate * d / (namespace(d).sqrt(v) + eps), SquareState(v)
+    v = rho * state.v + (1.0 - rho) * (grad * grad)
+    return params_vector - learning_rate * grad / (namespace(grad).sqrt(v) + eps), SquareState(v)
 
 
-def init_square(theta: Array) -> SquareState:
+def init_square(params_vector: Array) -> SquareState:
     """The state of `adagrad` and `rmsprop` before the first update."""
-    return SquareState(namespace(theta).zeros_like(theta))
+    return SquareState(namespace(params_vector).zeros_like(params_vector))
 
 
 def adam(
-    theta: Array,
-    d: Array,
+    params_vector: Array,
+    grad: Array,
     state: AdamState,
-    rate: Array | float,
+    learning_rate: Array | float,
     *,
     beta1: float = 0.9,
     beta2: float = 0.999,
@@ -132,36 +133,36 @@ def adam(
     Both betas are above 0 and below 1.
     """
     t = state.t + 1.0
-    theta, m, v = adam_update(theta, d, state.m, state.v, t, rate, beta1, beta2, eps, weight_decay)
-    return theta, AdamState(t, m, v)
+    params_vector, m, v = adam_update(params_vector, grad, state.m, state.v, t, learning_rate, beta1, beta2, eps, weight_decay)
+    return params_vector, AdamState(t, m, v)
 
 
-def init_adam(theta: Array) -> AdamState:
+def init_adam(params_vector: Array) -> AdamState:
     """The state of `adam` before the first update."""
-    zero = namespace(theta).zeros_like(theta)
-    return AdamState(namespace(theta).sum(zero), zero, zero)  # a sum of zeros: a 0-d zero of their type and device
+    zero = namespace(params_vector).zeros_like(params_vector)
+    return AdamState(namespace(params_vector).sum(zero), zero, zero)  # a sum of zeros: a 0-d zero of their type and device
 
 
 @accelerated
 def adam_update(
-    theta: Array,
-    d: Array,
+    params_vector: Array,
+    grad: Array,
     m: Array,
     v: Array,
     t: Array,
-    rate: Array | float,
+    learning_rate: Array | float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
 ) -> tuple[Array, Array, Array]:
     """The parameters and both running means after update t of Adam."""
-    xp = namespace(d)
-    m = beta1 * m + (1.0 - beta1) * d
-    v = beta2 * v + (1.0 - beta2) * (d * d)
+    xp = namespace(grad)
+    m = beta1 * m + (1.0 - beta1) * grad
+    v = beta2 * v + (1.0 - beta2) * (grad * grad)
     m_hat = m / -xp.expm1(t * math.log(beta1))  # 1 - beta**t without cancellation in float32
     v_hat = v / -xp.expm1(t * math.log(beta2))
-    return theta * (1.0 - rate * weight_decay) - rate * m_hat / (xp.sqrt(v_hat) + eps), m, v
+    return params_vector * (1.0 - learning_rate * weight_decay) - learning_rate * m_hat / (xp.sqrt(v_hat) + eps), m, v
 
 
 OptimizerName = Literal["adam", "rmsprop", "adagrad", "momentum", "sgd"]
@@ -175,7 +176,7 @@ OPTIMIZERS: dict[OptimizerName, Optimizer] = {
 
 
 def constant(step: int, peak: float) -> float:
-    """The same rate at every step."""
+    """The same learning rate at every step."""
     return peak
 
 

@@ -1,8 +1,14 @@
-"""A gradient piece by piece in time: nothing is computed of columns that are over, and not all states need be in memory.
+"""BPTT over segments of time: skip finished columns, recompute states (gradient checkpointing).
 
-To go through more steps than fit in memory, keep the states of every k-th step, and recompute those between: Gruslys et al.
-2016 (arXiv 1606.03401), with pieces of one length as in Chen et al. 2016 (arXiv 1604.06174). Alive at a time are T/k states
-and what backward needs of k steps, about the least where k = sqrt(T); the price is to run the layers once more.
+A segment is some consecutive steps of a batch. The states go forward from segment to segment, the gradient with respect to them
+goes back, and the gradients of the parameters add up. Truncated BPTT cuts the gradient between batches, never between segments.
+
+Skipping: once half of the columns have ended (padding), the next segment computes only the others.
+
+Gradient checkpointing: with `every` = k the forward pass keeps the states of every k-th step, and the backward pass recomputes
+those between (Gruslys et al. 2016, arXiv 1606.03401; segments of one length as in Chen et al. 2016, arXiv 1604.06174). At any
+time T/k states are in memory and what the backward pass needs of k steps, which is about the least for k = sqrt(T). The price
+is a second forward pass.
 """
 
 import math
@@ -16,120 +22,150 @@ from bptt.nn import gradient, loss, model, tree
 
 RecomputeEvery = int | Literal["sqrt"]
 
-MAX_FINISHED = 0.5  # share of its columns that may be over before a piece ends
-MIN_SAVING = 3e6  # multiplications by a recurrent weight that the end of a piece must save: it costs a quarter of a millisecond
+MAX_FINISHED = 0.5  # fraction of its columns that may have ended before a segment ends
+MIN_SAVING = (
+    3e6  # multiplications by a recurrent weight that the end of a segment must save: it costs a quarter of a millisecond
+)
 
 
 class Segment(NamedTuple):
-    """Some steps of the first columns of a batch."""
+    """Steps `first` to `end` of the first `width` columns of a batch."""
 
     first: int
     end: int
-    width: int  # columns
+    width: int
 
 
 class SegmentForward(NamedTuple):
-    """What backward needs of a piece, and the states after it."""
+    """The forward pass of a segment: what its backward pass needs, and the states after it."""
 
     cache: model.Cache
-    share: Array  # () of the mean
+    mean: Array  # (): its part of the mean loss over all targets
     loss_cache: loss.Cache
     after: Array  # (L, S, B, H)
 
 
+class SegmentInputs(NamedTuple):
+    """The arrays of a segment."""
+
+    x: Array  # (T, B), and below
+    y: Array
+    mask: Array
+    keep: tuple[Array, ...]  # the dropout masks (B, H) of each layer
+
+
 def segment_length(every: RecomputeEvery, T: int) -> int:
-    """The steps k of a piece of T: as many as are told, or the square root of T, rounded up."""
+    """The steps k of a segment out of T: `every`, or the square root of T, rounded up."""
     return math.isqrt(T - 1) + 1 if every == "sqrt" else min(every, T)
 
 
-def split(config: model.Config, lengths: Sequence[int], most: int) -> list[Segment]:
-    """The pieces, of at most so many steps, of a batch whose columns have so many steps each, the longest first.
+def split(config: model.Config, lengths: Sequence[int], max_steps: int) -> list[Segment]:
+    """The segments of a batch, of at most `max_steps` steps, given the steps of each column, the longest first.
 
-    Columns in another order are right, too, but save less: all up to the last one that goes on are computed.
+    Columns in another order give the same results, but save less: all columns up to the last unfinished one are computed.
     """
-    if 0 < min(lengths) == max(lengths) <= most:
+    if 0 < min(lengths) == max(lengths) <= max_steps:
         return [Segment(0, max(lengths), len(lengths))]
-    worth = MIN_SAVING / (config.layers * model.CELLS[config.cell].GATES * config.hidden**2)  # steps of a column
-    until = list(accumulate(reversed(lengths), max))  # upwards: where the last column ends, the last two, and so on
-    pieces, first, over = [], 0, bisect_right(until, 0)  # columns that are over
-    while over < len(until):
-        end = until[over + int(MAX_FINISHED * (len(until) - over - 1))]
+    min_steps = MIN_SAVING / (config.layers * model.CELLS[config.cell].GATES * config.hidden**2)  # of a column, to be saved
+    until = list(accumulate(reversed(lengths), max))  # ascending: where the last column ends, the last two, and so on
+    segments, first, finished = [], 0, bisect_right(until, 0)
+    while finished < len(until):
+        end = until[finished + int(MAX_FINISHED * (len(until) - finished - 1))]
         saved = bisect_right(until, end) * (until[-1] - end)
-        end = min(end if saved >= worth else until[-1], first + most)
-        pieces.append(Segment(first, end, len(until) - over))
-        first, over = end, bisect_right(until, end)
-    return pieces
+        end = min(end if saved >= min_steps else until[-1], first + max_steps)
+        segments.append(Segment(first, end, len(until) - finished))
+        first, finished = end, bisect_right(until, end)
+    return segments
 
 
 def loss_and_grad(
-    theta: Array,
+    params_vector: Array,
     config: model.Config,
     x: Array,
     y: Array,
     mask: Array,
     states: Array | None = None,
     keep: tuple[Array, ...] = (),
+    *,
     count: Array | None = None,
     lengths: Sequence[int] | None = None,
     every: RecomputeEvery | None = None,
 ) -> tuple[Array, Array, Array]:
-    """What `gradient.loss_and_grad` gives, but for the rounding of sums: no gradient is cut.
+    """`gradient.loss_and_grad` up to rounding: segment by segment, with the exact gradient across their borders.
 
-    `lengths` holds the steps of each column before its padding, by default all T; of a column that is over, the state after
-    is one in its padding. With `every` the states between are recomputed.
+    `lengths` holds the steps of each column before its padding, by default all T; the state after a finished column is one in
+    its padding. With `every`, states are recomputed in the backward pass (gradient checkpointing).
     """
+    # 1. Split the batch; a single segment needs nothing of what follows
     T, B = x.shape
-    pieces = split(config, [T] * B if lengths is None else lengths, T if every is None else segment_length(every, T))
-    if pieces == [Segment(0, T, B)]:
-        return gradient.loss_and_grad(theta, config, x, y, mask, states, keep, count)
+    max_steps = T if every is None else segment_length(every, T)
+    segments = split(config, [T] * B if lengths is None else lengths, max_steps)
+    if segments == [Segment(0, T, B)]:
+        return gradient.loss_and_grad(params_vector, config, x, y, mask, states, keep, count)
+    inputs = [_inputs(segment, x, y, mask, keep) for segment in segments]
     count = namespace(mask).sum(mask) if count is None else count
-    params = tree.unravel(theta, model.shapes(config))
+    params = tree.unravel(params_vector, model.shapes(config))
 
-    def part(piece: Segment) -> tuple[Array, Array, Array, tuple[Array, ...]]:
-        own = slice(piece.first, piece.end), slice(piece.width)
-        return x[own], y[own], mask[own], tuple(one[: piece.width, ...] for one in keep)
-
-    def nested(states: Array | None) -> tuple[Any, ...] | None:
-        return None if states is None else gradient.unstack_states(config, states)
-
-    def forward(piece: Segment, start: Array | None) -> SegmentForward:
-        own_x, own_y, own_mask, own_keep = part(piece)
-        logits, after, cache = model.forward(config, params, own_x, nested(start), own_keep)
-        return SegmentForward(cache, *loss.forward(logits, own_y, own_mask, count), gradient.stack_states(after))
-
-    def run(piece: Segment, start: Array | None) -> Array:
-        own_x, _, _, own_keep = part(piece)
-        return gradient.stack_states(model.run_layers(config, params, own_x, nested(start), own_keep)[1])
-
-    def backward(piece: Segment, start: Array | None, done: SegmentForward | None, dafter: Array | None) -> tuple[Array, ...]:
-        # a function of its own, so that what a piece needs is gone when the next one begins
-        if done is None:
-            own_x, own_y, own_mask, own_keep = part(piece)
-            return gradient.segment_loss_and_grad(theta, config, own_x, own_y, own_mask, start, own_keep, count, dafter)
-        share, after = done.share, done.after
-        d, dstart = model.backward(config, params, done.cache, loss.backward(done.loss_cache), nested(dafter))
-        del done
-        return share, tree.ravel(d), after, gradient.stack_states(dstart)
-
-    now, ends = gradient.stack_states(model.initial_states(config, params, B)) if states is None else states, []
+    # 2. Forward: keep the states before each segment and, unless they are recomputed, the arrays for its backward pass
+    state = gradient.stack_states(model.initial_states(config, params, B)) if states is None else states
     starts: list[Array | None] = []
-    held: list[Any] = []  # the Forward of each piece, which nothing else may keep; None where the steps are recomputed
-    for piece in pieces:
-        if piece.width < now.shape[2]:
-            ends.append(now[:, :, piece.width :, :])
-            now = now[:, :, : piece.width, :]
-        starts.append(None if states is None and piece.first == 0 else now)
+    finished: list[Array] = []  # the states of columns that have ended, in the order in which they end
+    forwards: list[SegmentForward] = []  # the only reference to each
+    for segment, arrays in zip(segments, inputs):
+        if segment.width < state.shape[2]:
+            finished.append(state[:, :, segment.width :, :])
+            state = state[:, :, : segment.width, :]
+        starts.append(None if states is None and segment.first == 0 else state)
         if every is None:
-            held.append(forward(piece, starts[-1]))
-            now = held[-1].after
-        else:
-            held.append(None)
-            now = run(piece, starts[-1]) if piece is not pieces[-1] else now
-    mean, total, after, dstart = backward(pieces[-1], starts.pop(), held.pop(), None)
-    for piece in pieces[-2::-1]:
-        share, d, _, dstart = backward(piece, starts.pop(), held.pop(), _widened(dstart, piece.width))
-        mean, total = mean + share, total + d
-    return mean, total, namespace(after).concat([after, *reversed(ends)], axis=2)
+            forwards.append(_forward(config, params, arrays, starts[-1], count))
+            state = forwards[-1].after
+        elif segment is not segments[-1]:
+            state = _advance(config, params, arrays, starts[-1])
+
+    # 3. Backward: from the last segment to the first, each hands the gradient with respect to its first states on
+    def backward(arrays: SegmentInputs, dafter: Array | None) -> tuple[Array, ...]:
+        start = starts.pop()
+        if every is None:
+            return _grad(config, params, forwards.pop(), dafter)
+        x, y, mask, keep = arrays
+        return gradient.segment_loss_and_grad(params_vector, config, x, y, mask, start, keep, count, dafter)
+
+    mean, total, after, dstart = backward(inputs[-1], None)
+    for segment, arrays in zip(segments[-2::-1], inputs[-2::-1]):
+        segment_mean, grad, _, dstart = backward(arrays, _widened(dstart, segment.width))
+        mean, total = mean + segment_mean, total + grad
+
+    # 4. The states after the batch: first the columns of the last segment, then those that ended before it
+    return mean, total, namespace(after).concat([after, *reversed(finished)], axis=2)
+
+
+def _inputs(segment: Segment, x: Array, y: Array, mask: Array, keep: tuple[Array, ...]) -> SegmentInputs:
+    block = slice(segment.first, segment.end), slice(segment.width)
+    return SegmentInputs(x[block], y[block], mask[block], tuple(layer[: segment.width, ...] for layer in keep))
+
+
+def _forward(
+    config: model.Config, params: model.Params, inputs: SegmentInputs, start: Array | None, count: Array
+) -> SegmentForward:
+    logits, after, cache = model.forward(config, params, inputs.x, _unstacked(config, start), inputs.keep)
+    return SegmentForward(cache, *loss.forward(logits, inputs.y, inputs.mask, count), gradient.stack_states(after))
+
+
+def _advance(config: model.Config, params: model.Params, inputs: SegmentInputs, start: Array | None) -> Array:
+    """The states (L, S, B, H) after a segment, without what its backward pass needs."""
+    return gradient.stack_states(model.run_layers(config, params, inputs.x, _unstacked(config, start), inputs.keep)[1])
+
+
+def _grad(config: model.Config, params: model.Params, forward: SegmentForward, dafter: Array | None) -> tuple[Array, ...]:
+    """Part of the mean, gradient (P,), states after the segment, gradient with respect to the states before it."""
+    mean, after = forward.mean, forward.after
+    grad, dstart = model.backward(config, params, forward.cache, loss.backward(forward.loss_cache), _unstacked(config, dafter))
+    del forward  # its memory serves the vector
+    return mean, tree.ravel(grad), after, gradient.stack_states(dstart)
+
+
+def _unstacked(config: model.Config, states: Array | None) -> tuple[Any, ...] | None:
+    return None if states is None else gradient.unstack_states(config, states)
 
 
 def _widened(states: Array, width: int) -> Array:

@@ -39,7 +39,7 @@ class StepInputs(NamedTuple):
 
     at: Array  # (1,) int64: the row of the next update
     columns: Array  # (K, 2, B) int64: of the windows, as wide as the widest
-    rates: Array  # (K,)
+    learning_rates: Array  # (K,)
     keep: Array  # (K, L, B, H): the dropout masks; of no layer where there is no dropout
     measured: Array  # (K, 2): loss and norm
 
@@ -49,7 +49,7 @@ class HostInputs(NamedTuple):
 
     step: int  # updates before them
     columns: HostArray  # (n, 2, B)
-    rates: HostArray  # (n,)
+    learning_rates: HostArray  # (n,)
     keep: HostArray  # (n, L, B, H)
 
 
@@ -60,9 +60,9 @@ class GraphRunner:
     task: TrainTask
     graphs: GraphCache
     table: StepInputs
-    theta: Array  # (P,), and below: as in a State
-    memory: Any  # the state of the optimizer
-    alive: Array
+    params_vector: Array  # (P,), and below: as in a State
+    opt_state: Any  # the state of the optimizer
+    finite: Array
     given: TrainState  # the last one to be copied to or from these arrays
     states: dict[int, Array] = field(default_factory=dict)  # (L, S, B, H) by B: those that the next batch goes on from
     next: HostInputs | None = None  # those that were prepared last
@@ -72,11 +72,15 @@ def make_runner(task: TrainTask, state: TrainState, most: int, record: Callable[
     """A desk for up to `most` updates at a time; `record` makes of a function, called once before, one that repeats it."""
     xp, put, config = task.backend.xp, task.backend.put, task.config
     columns, layers = max_columns(task.data, task.plan.batch, task.plan.length), config.layers if task.plan.dropout else 0
-    places, rates = put(np.zeros((most, 2, columns), np.int64)), put(np.zeros(most))
+    places, learning_rates = put(np.zeros((most, 2, columns), np.int64)), put(np.zeros(most))
     keep = put(np.zeros((most, layers, columns, config.hidden)))
-    table = StepInputs(put(np.zeros(1, np.int64)), places, rates, keep, put(np.zeros((most, 2))))
-    theta, alive, *memory = (xp.asarray(array, copy=True) for array in (state.theta, state.alive, *state.memory))
-    return GraphRunner(task, GraphCache(record), table, theta, type(state.memory)(*memory), alive, state._replace(states=None))
+    table = StepInputs(put(np.zeros(1, np.int64)), places, learning_rates, keep, put(np.zeros((most, 2))))
+    params_vector, finite, *opt_state = (
+        xp.asarray(array, copy=True) for array in (state.params_vector, state.finite, *state.opt_state)
+    )
+    return GraphRunner(
+        task, GraphCache(record), table, params_vector, type(state.opt_state)(*opt_state), finite, state._replace(states=None)
+    )
 
 
 def run(
@@ -106,13 +110,13 @@ def run(
     states = {width: copy(desk.states[width]) for width in {window.columns.shape[1] for _, window in done}}
     measured, positions = copy(desk.table.measured), [state.position, *(after for after, _ in done)]
     traces = []
-    for row, (before, (_, window), rate) in enumerate(zip(positions, done, rows.rates.tolist())):
+    for row, (before, (_, window), learning_rate) in enumerate(zip(positions, done, rows.learning_rates.tolist())):
         # the states that it went on from are asked for of a bad update alone, since which they have stayed as they were
         start = None if window.start else states[window.columns.shape[1]]
-        traces.append(StepMetrics(before, start, measured[row, 0], measured[row, 1], rate, window.targets))
+        traces.append(StepMetrics(before, start, measured[row, 0], measured[row, 1], learning_rate, window.targets))
     after = states[done[-1][1].columns.shape[1]]
-    memory = type(desk.memory)(*map(copy, desk.memory))
-    desk.given = TrainState(state.step + made, positions[-1], copy(desk.theta), memory, after, copy(desk.alive))
+    opt_state = type(desk.opt_state)(*map(copy, desk.opt_state))
+    desk.given = TrainState(state.step + made, positions[-1], copy(desk.params_vector), opt_state, after, copy(desk.finite))
     return desk.given, traces, error
 
 
@@ -127,7 +131,7 @@ def graph_key(window: Window) -> GraphKey:
 
 def prepare(desk: GraphRunner, step: int, group: list[BatchStep]) -> HostInputs:
     """The rows for updates after so many others; the device has something to do meanwhile, if this comes early."""
-    if desk.next is not None and desk.next.step == step and len(desk.next.rates) == len(group):
+    if desk.next is not None and desk.next.step == step and len(desk.next.learning_rates) == len(group):
         return desk.next
     task, table = desk.task, desk.table
     columns = np.zeros((len(group), *table.columns.shape[1:]), np.int64)
@@ -144,8 +148,10 @@ def prepare(desk: GraphRunner, step: int, group: list[BatchStep]) -> HostInputs:
 def _lay_out(desk: GraphRunner, state: TrainState, group: list[BatchStep], rows: HostInputs) -> None:
     """Bring the state, where it is not there yet, and what the updates need to where they look for it."""
     task, table, put = desk.task, desk.table, desk.task.backend.put
-    if state.theta is not desk.given.theta:
-        for to, now in zip((desk.theta, desk.alive, *desk.memory), (state.theta, state.alive, *state.memory)):
+    if state.params_vector is not desk.given.params_vector:
+        for to, now in zip(
+            (desk.params_vector, desk.finite, *desk.opt_state), (state.params_vector, state.finite, *state.opt_state)
+        ):
             to[...] = now
     for width in {window.columns.shape[1] for _, window in group} - desk.states.keys():
         fields = len(model.CELLS[task.config.cell].State._fields)
@@ -153,7 +159,7 @@ def _lay_out(desk: GraphRunner, state: TrainState, group: list[BatchStep], rows:
     if state.states is not None and state.states is not desk.given.states and not group[0][1].start:
         desk.states[state.states.shape[2]][...] = state.states
     table.columns[: len(group), ...] = put(rows.columns)
-    table.rates[: len(group)] = put(rows.rates)
+    table.learning_rates[: len(group)] = put(rows.learning_rates)
     if rows.keep.size:
         table.keep[: len(group), ...] = put(rows.keep)
     table.at[...] = put(np.zeros(1, np.int64))
@@ -170,16 +176,16 @@ def _update(desk: GraphRunner, shape: GraphKey) -> Action:
 
     def update() -> None:
         x, y, mask = graph_inputs.batch(ids, table.columns, table.at, ramp, ones, shape.full)
-        rate, keep = row(table.rates), row(table.keep) if layers else table.keep
+        learning_rate, keep = row(table.learning_rates), row(table.keep) if layers else table.keep
         masks = tuple(keep[layer, : shape.width, :] for layer in layers)
         before = None if shape.start else states
-        loss, d, after = gradient.loss_and_grad(desk.theta, task.config, x, y, mask, before, masks, None)
-        theta, memory, norm = apply_optimizer(task.settings, desk.theta, desk.memory, d, rate)
-        graph_inputs.finish(desk.alive, loss, norm, table.measured, table.at)
+        loss, grad, after = gradient.loss_and_grad(desk.params_vector, task.config, x, y, mask, before, masks, None)
+        params_vector, opt_state, norm = apply_optimizer(task.settings, desk.params_vector, desk.opt_state, grad, learning_rate)
+        graph_inputs.finish(desk.finite, loss, norm, table.measured, table.at)
         graph_inputs.replace(
-            desk.alive, desk.theta, theta, states, after
+            desk.finite, desk.params_vector, params_vector, states, after
         )  # after a bad update, states are those that it went on from
-        for to, now in zip(desk.memory, memory):
+        for to, now in zip(desk.opt_state, opt_state):
             to[...] = now
 
     return update

@@ -100,24 +100,26 @@ def run_group(
     task: TrainTask, state: TrainState, group: list[BatchStep]
 ) -> tuple[TrainState, list[StepMetrics], BaseException | None]:
     """What `update` gives for one after the other, up to the first loss or gradient that is not finite, or an exception."""
-    if len(group) == 1 or not state.alive:
+    if len(group) == 1 or not state.finite:
         return state, [], None
-    theta, memory, states, before = state.theta, state.memory, state.states, state.position
+    params_vector, opt_state, states, before = state.params_vector, state.opt_state, state.states, state.position
     traces: list[StepMetrics] = []
     error = None
     try:
-        rates = [learning_rate_at(task, state.step + i) for i in range(len(group))]
+        learning_rates = [learning_rate_at(task, state.step + i) for i in range(len(group))]
         keeps = [dropout_masks(task, window.columns.shape[1], state.step + i) for i, (_, window) in enumerate(group)]
         batches = [task.read(window) for _, window in group]
-        for (after, window), batch, keep, rate in zip(group, batches, keeps, rates):
+        for (after, window), batch, keep, learning_rate in zip(group, batches, keeps, learning_rates):
             start = None if window.start else states
-            loss, d, ends = gradient.loss_and_grad(theta, task.config, batch.x, batch.y, batch.mask, start, keep, None)
-            d, norm = clip(task.settings, d)
+            loss, grad, ends = gradient.loss_and_grad(
+                params_vector, task.config, batch.x, batch.y, batch.mask, start, keep, None
+            )
+            grad, norm = clip(task.settings, grad)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 break
-            theta, memory = OPTIMIZERS[task.settings.optimizer].update(theta, d, memory, rate)
-            traces.append(StepMetrics(before, states, loss, norm, rate, window.targets))
+            params_vector, opt_state = OPTIMIZERS[task.settings.optimizer].update(params_vector, grad, opt_state, learning_rate)
+            traces.append(StepMetrics(before, states, loss, norm, learning_rate, window.targets))
             states, before = ends, after
     except BaseException as problem:  # what was learnt until then is not lost with it
         error = problem
-    return TrainState(state.step + len(traces), before, theta, memory, states, state.alive), traces, error
+    return TrainState(state.step + len(traces), before, params_vector, opt_state, states, state.finite), traces, error

@@ -1,7 +1,7 @@
-"""One gradient by several threads: the columns of a batch are dealt out in parts, whose gradients are added.
+"""Threads for the gradient of one batch: each takes some of the columns, and their gradients are added up.
 
-How many parts there are depends on the sizes alone, never on the machine: one core computes the same sums in the same order as
-many do, bit for bit.
+The number of parts depends on the sizes alone, never on the machine: one core computes the same sums in the same order as many
+cores do, bit for bit.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from bptt.backend import Array, Backend, HostArray, namespace
 from bptt.nn import model, segments
 
-WIDTH = 32  # columns of a part, but two parts from so many on: the fewer there are, the more often the weights are read
-LARGE = 2.5e7  # multiplications by a recurrent weight in a part, at least: for less a second thread does not pay
+WIDTH = 32  # columns of a part (a batch of this size has two): with fewer the weights are read more often
+LARGE = 2.5e7  # least multiplications by a recurrent weight in a part: for less a second thread does not pay
 
 
 def split_columns(config: model.Config, lengths: HostArray) -> list[slice]:
-    """The columns of each part of a batch, given the steps (B,) of each column; the parts have about the same steps in all."""
+    """The columns of each part of a batch, given the steps (B,) of each column; all parts have about as many steps."""
     batch = len(lengths)
     if batch < WIDTH:
         return [slice(0, batch)]
@@ -35,7 +35,7 @@ def split_columns(config: model.Config, lengths: HostArray) -> list[slice]:
 
 
 def workers() -> int:
-    """A thread for each core that this process may use, but no more than its BLAS may have (OMP_NUM_THREADS and its like)."""
+    """The number of threads: the cores that this process may use, at most the threads of its BLAS (OMP_NUM_THREADS)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     allowed: list[int] = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
     return min([cores, *allowed])
@@ -43,9 +43,9 @@ def workers() -> int:
 
 @contextlib.contextmanager
 def thread_pool(backend: Backend, processes: int = 1) -> Iterator[Executor | None]:
-    """Threads to work on parts, while the BLAS has one of its own; None for one core, and for a library that has its own.
+    """A pool of threads, while the BLAS uses one thread; None for one core, and for a library with threads of its own.
 
-    So many processes share the cores of this machine.
+    `processes` is the number of processes that share the cores of this machine.
     """
     count = max(1, workers() // processes) if backend.is_host else 1
     if count == 1:
@@ -57,35 +57,37 @@ def thread_pool(backend: Backend, processes: int = 1) -> Iterator[Executor | Non
 
 
 def loss_and_grad(
-    executor: Executor | None,
-    theta: Array,
+    params_vector: Array,
     config: model.Config,
     x: Array,
     y: Array,
     mask: Array,
     states: Array | None,
     keep: tuple[Array, ...],
+    *,
     count: Array | None,
     lengths: HostArray,
     every: segments.RecomputeEvery | None,
+    executor: Executor | None,
 ) -> tuple[Array, Array, Array]:
-    """What `segments.loss_and_grad` gives, but for the rounding of sums, by the threads of an executor, if there is one."""
-    columns = split_columns(config, lengths)
-    if len(columns) == 1:
-        given = theta, config, x, y, mask, states, keep, count
-        return segments.loss_and_grad(*given, lengths=lengths.tolist(), every=every)
+    """`segments.loss_and_grad`, up to rounding, by the threads of an executor, if there is one."""
+    parts = split_columns(config, lengths)
+    if len(parts) == 1:
+        arguments = params_vector, config, x, y, mask, states, keep
+        return segments.loss_and_grad(*arguments, count=count, lengths=lengths.tolist(), every=every)
     xp = namespace(mask)
     count = xp.sum(mask) if count is None else count
 
-    def part(own: slice) -> tuple[Array, Array, Array]:
-        begun = None if states is None else states[:, :, own, :]
-        given = x[:, own], y[:, own], mask[:, own], begun, tuple(one[own, :] for one in keep), count
-        return segments.loss_and_grad(theta, config, *given, lengths=lengths[own].tolist(), every=every)
+    def part_loss_and_grad(columns: slice) -> tuple[Array, Array, Array]:
+        start = None if states is None else states[:, :, columns, :]
+        arrays = x[:, columns], y[:, columns], mask[:, columns], start, tuple(layer[columns, :] for layer in keep)
+        part_lengths = lengths[columns].tolist()
+        return segments.loss_and_grad(params_vector, config, *arrays, count=count, lengths=part_lengths, every=every)
 
-    results = (executor.map if executor else map)(part, columns)
+    results = (executor.map if executor else map)(part_loss_and_grad, parts)
     mean, total, after = next(results)
     afters = [after]
-    for share, d, after in results:
-        mean, total = mean + share, total + d
+    for part_mean, grad, after in results:
+        mean, total = mean + part_mean, total + grad
         afters.append(after)
     return mean, total, xp.concat(afters, axis=2)

@@ -68,7 +68,7 @@ def _seconds(ready: Prepared) -> float:
     task = ready.task
     began, done = time.perf_counter(), -1
     for state, traces in run_updates(task, ready.now.state, lambda step: SYNC_EVERY):
-        task.backend.get(state.theta[:1])  # wait for a device that is behind
+        task.backend.get(state.params_vector[:1])  # wait for a device that is behind
         if done < 0:  # what the first ones alone have to do does not count
             began, done = time.perf_counter(), 0
         else:
@@ -78,7 +78,7 @@ def _seconds(ready: Prepared) -> float:
     each = (time.perf_counter() - began) / max(1, done)
     began = time.perf_counter()
     if task.data.held_out:
-        params = tree.unravel(ready.now.state.theta, model.shapes(task.config))
+        params = tree.unravel(ready.now.state.params_vector, model.shapes(task.config))
         validation.evaluate(task, params)
     measuring = time.perf_counter() - began
     return each * task.plan.steps + measuring * -(-task.plan.steps // task.plan.evaluate_every)

@@ -84,7 +84,7 @@ def setup_all(group: ProcessGroup, settings: Settings, prepare: Callable[[], Pre
         "step": str(ready.now.state.step),
         "best": str((ready.now.progress.best, ready.now.progress.waited)),  # which decide when all end
         "an MPI that reads a GPU's memory:": str(group.cuda and task.backend.is_gpu),
-        "weights": str(process_group.checksum(task.backend.get(ready.now.state.theta))),
+        "weights": str(process_group.checksum(task.backend.get(ready.now.state.params_vector))),
     }
     process_group.assert_same(group, facts)
     length = 1 + tree.num_elements(model.shapes(task.config))  # a gradient and a loss

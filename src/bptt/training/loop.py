@@ -65,16 +65,16 @@ def train_loop(run: RunContext, now: LoopState, signals: list[str]) -> LoopState
             if not any(due) and not silent and len(pending) < intervals.max_unread_updates(task):
                 continue
             now, pending = look(), []
-            now, row = _add_row(run, now, due, traces[-1].rate)
+            now, row = _add_row(run, now, due, traces[-1].learning_rate)
             if process_group.rank_0_then_others(task.group, partial(_save_if_due, run, now, due, row)):
                 saved = time.perf_counter()
             words = messages.evaluation_line(row, task) if due.measured else ""
             if silent and not words:
                 speed = (now.progress.characters - first.characters) / (time.perf_counter() - began)
-                words = messages.progress_line(row or _row(now.progress, traces[-1].rate), task, speed)
+                words = messages.progress_line(row or _row(now.progress, traces[-1].learning_rate), task, speed)
             if words or row:
                 told = time.perf_counter() if words else told
-                run.tell(words, {"event": "measurement" if due.measured else "log", **row} if row else {})
+                run.report(words, {"event": "measurement" if due.measured else "log", **row} if row else {})
             last = now.ended or now.state.step == task.plan.steps
             if last or (due.measured and (figure is None or time.perf_counter() - drawn > CURVE_SECONDS)):
                 drawn, figure = time.perf_counter(), _draw_curve(run, now, figure)
@@ -122,8 +122,8 @@ def make_checkpoint(run: RunContext, now: LoopState) -> checkpoint_format.Checkp
 
 def _weights(run: RunContext, now: LoopState) -> dict[str, HostArray]:
     """The weights by name on the host; Diverged, where one is not finite."""
-    theta = run.task.backend.get(now.state.theta)
-    weights = dict(tree.named_leaves(tree.unravel(theta, model.shapes(run.task.config))))
+    params_vector = run.task.backend.get(now.state.params_vector)
+    weights = dict(tree.named_leaves(tree.unravel(params_vector, model.shapes(run.task.config))))
     for name, array in weights.items():
         if not np.isfinite(array).all():
             raise Diverged(messages.nonfinite_message(now.state.step, f"the weights {name}", run.task))
@@ -160,7 +160,7 @@ def save_elsewhere(run: RunContext, now: LoopState) -> Path | None:
 def current_model(run: RunContext, now: LoopState) -> LanguageModel:
     """The model as it is at the moment."""
     task, record = run.task, _record(run, now)
-    params = tree.unravel(now.state.theta, model.shapes(task.config))
+    params = tree.unravel(now.state.params_vector, model.shapes(task.config))
     return LanguageModel(task.config, task.data.vocabulary, task.data.mode, params, task.backend, record)
 
 
@@ -201,11 +201,11 @@ def _read_metrics(task: TrainTask, now: LoopState, pending: list[StepMetrics], s
     was, state = now.progress, now.state
     xp, numbers = task.backend.xp, np.zeros(0)
     if pending:
-        numbers = task.backend.get(xp.stack([number for trace in pending for number in (trace.loss, trace.norm)]))
+        numbers = task.backend.get(xp.stack([number for trace in pending for number in (trace.loss, trace.grad_norm)]))
     losses, norms = numbers[::2].tolist(), numbers[1::2].tolist()
     for trace, loss, norm, step in zip(pending, losses, norms, range(state.step - len(pending), state.step)):
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            bad = first_nonfinite(task, state.theta, step, trace.before, trace.states)
+            bad = first_nonfinite(task, state.params_vector, step, trace.position, trace.start_states)
             raise Diverged(messages.nonfinite_message(step + 1, bad, task))
     return was._replace(
         step=state.step,
@@ -233,7 +233,7 @@ def _row(now: Progress, rate: float) -> dict[str, Any]:
 def _evaluate(run: RunContext, now: LoopState, row: dict[str, Any]) -> tuple[LoopState, dict[str, Any]]:
     """Measure the held-out part and let the model write; the best model so far is the one with the lowest loss there."""
     task, was, xp = run.task, now.progress, run.task.backend.xp
-    if not bool(xp.all(xp.isfinite(now.state.theta))):
+    if not bool(xp.all(xp.isfinite(now.state.params_vector))):
         _weights(run, now)  # names the first one that is not
     here = current_model(run, now)
     if not task.data.held_out:

@@ -17,7 +17,7 @@ class RunContext(NamedTuple):
     task: TrainTask
     record: dict[str, Any]  # of every model to come, besides where it stood
     folder: Path | None
-    tell: Reporter
+    report: Reporter
 
 
 class LoopState(NamedTuple):

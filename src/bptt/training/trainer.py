@@ -206,7 +206,7 @@ def _finish(run: RunContext, now: LoopState, trained: LanguageModel | None) -> L
         if isinstance(error, Diverged):
             raise Diverged(f"{error}; nothing was learnt, nothing is saved")
         raise error or KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
-    run.tell(*messages.end_message(trained, run.task, run.folder, now.ended, now.state.step))
+    run.report(*messages.end_message(trained, run.task, run.folder, now.ended, now.state.step))
     if isinstance(error, errors.SaveError):
         elsewhere = loop.save_elsewhere(run, now)
         problem = f"{error}; " + (f"where the run stands is saved in {elsewhere} instead" if elsewhere else "it is not saved")

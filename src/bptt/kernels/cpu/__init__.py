@@ -107,37 +107,57 @@ def nothing(dtype: Any, *shape: int) -> Any:
 
 
 @kernel(gradient.loss_and_grad)
-def gradient_whole(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
-    found = gradient_piece(theta, config, x, y, mask, states, keep, count, None)
+def gradient_whole(params_vector: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
+    found = gradient_piece(params_vector, config, x, y, mask, states, keep, count, None)
     return found if found is NotImplemented else found[:3]
 
 
 @kernel(gradient.segment_loss_and_grad)
-def gradient_piece(theta: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any, dafter: Any) -> Any:
+def gradient_piece(
+    params_vector: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any, dafter: Any
+) -> Any:
     if config.cell not in gradient_kernels.CELLS:
         return NotImplemented
     L, S, G, _, H, _ = sizes = gradient_kernels.model_sizes(config)
-    states, dafter = (nothing(theta.dtype, L, S, 0, H) if given is None else given for given in (states, dafter))
-    masks = np.stack(keep) if keep else nothing(theta.dtype, 0, 0, H)
+    states, dafter = (nothing(params_vector.dtype, L, S, 0, H) if given is None else given for given in (states, dafter))
+    masks = np.stack(keep) if keep else nothing(params_vector.dtype, 0, 0, H)
     of = 0.0 if count is None else float(count)
-    return gradient_kernels.loss_and_grad(theta, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)
+    return gradient_kernels.loss_and_grad(params_vector, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)
 
 
 @kernel(optimizers.clip_by_norm)
-def optimizers_clip_by_norm(d: Any, limit: float) -> Any:
-    return optimizer_kernels.clip_by_norm(d, float(limit))
+def optimizers_clip_by_norm(grad: Any, limit: float) -> Any:
+    return optimizer_kernels.clip_by_norm(grad, float(limit))
 
 
 @kernel(optimizers.sgd_update)
-def optimizers_along(theta: Any, d: Any, rate: Any) -> Any:
-    return optimizer_kernels.sgd_update(theta, d, theta.dtype.type(rate))
+def optimizers_along(params_vector: Any, grad: Any, learning_rate: Any) -> Any:
+    return optimizer_kernels.sgd_update(params_vector, grad, params_vector.dtype.type(learning_rate))
 
 
 @kernel(optimizers.adam_update)
 def optimizers_moments(
-    theta: Any, d: Any, m: Any, v: Any, t: Any, rate: Any, beta1: float, beta2: float, eps: float, weight_decay: float
+    params_vector: Any,
+    grad: Any,
+    m: Any,
+    v: Any,
+    t: Any,
+    learning_rate: Any,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
 ) -> Any:
-    t, rate = float(t), float(rate)
+    t, learning_rate = float(t), float(learning_rate)
     m_fix, v_fix = -math.expm1(t * math.log(beta1)), -math.expm1(t * math.log(beta2))
-    numbers = rate / m_fix, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps, 1.0 - rate * weight_decay
-    return optimizer_kernels.adam(theta, d, m, v, tuple(map(theta.dtype.type, numbers)))
+    numbers = (
+        learning_rate / m_fix,
+        beta1,
+        1.0 - beta1,
+        beta2,
+        1.0 - beta2,
+        1.0 / v_fix,
+        eps,
+        1.0 - learning_rate * weight_decay,
+    )
+    return optimizer_kernels.adam(params_vector, grad, m, v, tuple(map(params_vector.dtype.type, numbers)))

@@ -131,20 +131,20 @@ def one_hot(ids: Array, size: int, like: Array) -> Array:
 
 
 @kernel_for(optimizers.clip_by_norm, cupy.ndarray)
-def clip_by_norm(d: Array, limit: float) -> tuple[Array, Array]:
+def clip_by_norm(grad: Array, limit: float) -> tuple[Array, Array]:
     """`optimizers.clip_by_norm`."""
-    norm = NORM(d)
-    return SCALED(d, norm, limit), norm
+    norm = NORM(grad)
+    return SCALED(grad, norm, limit), norm
 
 
 @kernel_for(optimizers.adam_update, cupy.ndarray)
 def moments(
-    theta: Array,
-    d: Array,
+    params_vector: Array,
+    grad: Array,
     m: Array,
     v: Array,
     t: Array,
-    rate: Any,
+    learning_rate: Any,
     beta1: float,
     beta2: float,
     eps: float,
@@ -152,7 +152,9 @@ def moments(
 ) -> tuple[Array, Array, Array]:
     """`optimizers.adam_update`."""
     logs = math.log(beta1), math.log(beta2)
-    found: tuple[Array, Array, Array] = ADAM(theta, d, m, v, t, rate, beta1, beta2, *logs, eps, weight_decay)
+    found: tuple[Array, Array, Array] = ADAM(
+        params_vector, grad, m, v, t, learning_rate, beta1, beta2, *logs, eps, weight_decay
+    )
     return found
 
 
@@ -190,13 +192,13 @@ def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full:
 
 
 @kernel_for(graph_inputs.finish, cupy.ndarray)
-def finish(alive: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
+def finish(finite: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
     """`replays.finish`."""
-    FINISH(loss, norm, alive, measured, at)
+    FINISH(loss, norm, finite, measured, at)
 
 
 @kernel_for(graph_inputs.replace, cupy.ndarray)
-def replace(alive: Array, theta: Array, new_theta: Array, states: Array, new_states: Array) -> None:
+def replace(finite: Array, params_vector: Array, new_params_vector: Array, states: Array, new_states: Array) -> None:
     """`replays.replace`."""
-    REPLACE(alive, new_theta, theta)
-    REPLACE(alive, new_states, states)
+    REPLACE(finite, new_params_vector, params_vector)
+    REPLACE(finite, new_states, states)
