@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import bptt
+from bptt.config.settings import SETTING_NAMES, flag
 
 ROOT = Path(__file__).parents[1]  # the checkout, or the source distribution
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -217,3 +218,8 @@ def test_every_row_of_what_to_open_names_a_file():
     for what, where in rows:
         for span in where.split(", `"):
             assert re.fullmatch(rf"`?{FILE}(: \w+(, \w+)*)?`", span), what
+
+
+def test_flags_in_the_architecture_exist():
+    known = {flag(name) for name in SETTING_NAMES} | {"--resume", "--dry-run", "--to"}
+    assert set(re.findall(r"--[a-z][\w-]*", ARCHITECTURE.read_text("utf-8"))) <= known
