@@ -23,9 +23,11 @@ import pytest
 
 import bptt
 from bptt import LanguageModel, errors
-from bptt.backend import CuPy, select
+from bptt.backend import DTYPES, BackendName, CuPy, DtypeName, select
+from bptt.backend import NAMES as NAMES_OF_BACKENDS
 from bptt.config.settings import SETTING_NAMES, Settings
 from bptt.data.vocabulary import characters
+from bptt.export import EXPORTERS, ExportFormat
 from bptt.nn import model, tree
 from bptt.training import api
 
@@ -71,6 +73,19 @@ def test_keyword_of_train_equals_the_setting(field):
 def test_alternatives_tell_types_apart():
     assert alternatives(Path | None) == alternatives(str | os.PathLike[str] | None) != alternatives(str | None)
     assert alternatives(int) != alternatives(int | None) != alternatives(float | None)
+
+
+@pytest.mark.parametrize(
+    ("literal", "table"),
+    [
+        pytest.param(BackendName, NAMES_OF_BACKENDS, id="backend"),
+        pytest.param(DtypeName, DTYPES, id="dtype"),
+        pytest.param(model.CellName, model.CELLS, id="cell"),
+        pytest.param(ExportFormat, EXPORTERS, id="format"),
+    ],
+)
+def test_literal_names_what_the_table_holds(literal, table):
+    assert get_args(literal) == tuple(table)
 
 
 @pytest.mark.parametrize("name", [*BESIDE_SETTINGS, *SETTING_NAMES])

@@ -12,7 +12,10 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from bptt.backend import BackendName, DtypeName
 from bptt.errors import InputError
+from bptt.nn import initializers
+from bptt.nn.model import CellName
 from bptt.nn.optimizers import OptimizerName
+from bptt.nn.segments import RecomputeEvery
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Settings:
     """Fail, rather than fall back to NumPy, where the backend cannot run."""
     dtype: DtypeName = "float32"
     """Floating-point type of weights and arithmetic."""
-    cell: Literal["vanilla", "gru", "lstm"] = "gru"
+    cell: CellName = "gru"
     """Recurrent cell: tanh (vanilla), gated recurrent unit, or long short-term memory."""
     hidden: int | None = None
     """Units in a layer; by default 64 to 256, more for longer texts."""
@@ -37,7 +40,7 @@ class Settings:
     """Recurrent layers, one on top of the other."""
     dropout: float | None = None
     """Share of the units of a layer switched off in all steps of a batch in training; by default 0 to 0.5, by cell and text."""
-    init: Literal["uniform", "orthogonal", "identity"] = "uniform"
+    init: initializers.Kind = "uniform"
     """How the recurrent weights begin."""
     batch: int | None = None
     """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
@@ -49,7 +52,7 @@ class Settings:
     micro_batches: int = 1
     """Parts of a batch whose gradients are computed one after the other: large batches in less memory, the same updates.
     Several processes share them; one part each by default."""
-    recompute_every: int | Literal["sqrt"] | None = None
+    recompute_every: RecomputeEvery | None = None
     """Keep the states of one step in so many and recompute the rest: long gradients in less memory; sqrt suits any length."""
     nccl: bool = False
     """With several processes, each on a GPU of its own, add up their gradients from device to device."""

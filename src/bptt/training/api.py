@@ -5,8 +5,14 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar, cast
 
+from bptt.backend import BackendName, DtypeName
+from bptt.data.corpus import Mode
 from bptt.display import text as display
 from bptt.inference.language_model import LanguageModel
+from bptt.nn import initializers
+from bptt.nn.model import CellName
+from bptt.nn.optimizers import OptimizerName
+from bptt.nn.segments import RecomputeEvery
 from bptt.training import trainer
 
 FilePath = str | os.PathLike[str]
@@ -40,26 +46,26 @@ def train(
     changed_text: bool = False,
     out: FilePath | None = None,
     from_: FilePath | None = None,
-    backend: Literal["auto", "numpy", "cupy", "torch", "jax", "strict"] = "auto",
+    backend: BackendName = "auto",
     require_backend: bool = False,
-    dtype: Literal["float32", "float64"] = "float32",
-    cell: Literal["vanilla", "gru", "lstm"] = "gru",
+    dtype: DtypeName = "float32",
+    cell: CellName = "gru",
     hidden: int | None = None,
     layers: int = 1,
     dropout: float | None = None,
-    init: Literal["uniform", "orthogonal", "identity"] = "uniform",
+    init: initializers.Kind = "uniform",
     batch: int | None = None,
     length: int | None = None,
     distributed: bool | None = None,
     micro_batches: int = 1,
-    recompute_every: int | Literal["sqrt"] | None = None,
+    recompute_every: RecomputeEvery | None = None,
     nccl: bool = False,
     graph: bool = True,
-    mode: Literal["lines", "stream"] | None = None,
+    mode: Mode | None = None,
     vocabulary: Literal["characters", "bytes"] = "characters",
     steps: int | None = None,
     epochs: float | None = None,
-    optimizer: Literal["adam", "rmsprop", "adagrad", "momentum", "sgd"] = "adam",
+    optimizer: OptimizerName = "adam",
     learning_rate: float | None = None,
     clip_norm: float = 1.0,
     seed: int = 0,
