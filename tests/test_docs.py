@@ -39,12 +39,12 @@ def defined(place: Path | ast.ClassDef) -> set[str]:
 @functools.cache
 def classes() -> dict[str, set[str]]:
     """The names of the fields and methods of every class at the top of a module of the package."""
-    found: dict[str, set[str]] = {}
+    members: dict[str, set[str]] = {}
     for path in CODE:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef) and "src" in path.parts:
-                found.setdefault(node.name, set()).update(defined(node))
-    return found
+                members.setdefault(node.name, set()).update(defined(node))
+    return members
 
 
 def modules(name: str) -> list[Path]:
@@ -161,29 +161,29 @@ def test_links_in_the_docs_have_targets(page):
 
 def files_of_tree(text: str) -> dict[Path, str]:
     """The files and folders that the tree in the README names, each with its line."""
-    section = text.partition(TREE)[2]
+    tree = text.partition(TREE)[2]
     folders: list[tuple[int, Path]] = []  # that the next line may be in, with their indents
-    found = {}
-    for line in re.findall(r"^    .*", section, re.MULTILINE):
+    paths = {}
+    for line in re.findall(r"^    .*", tree, re.MULTILINE):
         indent = len(line) - len(line.lstrip())
         folders = [(column, folder) for column, folder in folders if column < indent]
         parent = folders[-1][1] if folders else ROOT
         names = re.match(r"\s*((?:[\w./-]+, )*[\w./-]+)", line)[1].split(", ")
-        found |= {parent / name: line for name in names}
+        paths |= {parent / name: line for name in names}
         if names[0].endswith("/"):
             folders.append((indent, parent / names[0]))
-        named = re.findall(r"(?<![\w/.-])([\w.-]+\.(?:py|cu|html|md)):", line[len(names[0]) + indent :])
-        found |= {folders[-1][1] / name: line for name in named}
-    return found
+        described = re.findall(r"(?<![\w/.-])([\w.-]+\.(?:py|cu|html|md)):", line[len(names[0]) + indent :])
+        paths |= {folders[-1][1] / name: line for name in described}
+    return paths
 
 
 def test_the_tree_in_the_readme_is_that_of_the_package():
-    found = files_of_tree(README.read_text("utf-8"))
-    assert [line for path, line in found.items() if not path.exists()] == []
+    paths = files_of_tree(README.read_text("utf-8"))
+    assert [line for path, line in paths.items() if not path.exists()] == []
     package = ROOT / "src" / "bptt"
-    missing = {path for path in package.rglob("*.py") if path.stem != "__init__"} - found.keys()
+    missing = {path for path in package.rglob("*.py") if path.stem != "__init__"} - paths.keys()
     assert sorted(path.relative_to(package).as_posix() for path in missing) == []
-    assert {path for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"} <= found.keys()
+    assert {path for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"} <= paths.keys()
 
 
 def section(title: str) -> str:
