@@ -66,14 +66,16 @@ def trained(count: int, hidden: int, steps: int, cell: str, *, apart: bool = Fal
 
 def sums(count: int) -> None:
     """Print the seconds that one sum of vectors takes, as one of the processes."""
-    own = process_group.init_process_group(asked=True)
-    link, vector, times = allreduce.connect(own, backend.select("numpy"), count), np.ones(count, np.float32), []
+    group = process_group.init_process_group(distributed=True)
+    if not isinstance(group, process_group.MPIGroup):
+        raise SystemExit("a sum takes several processes: start them with mpiexec")
+    all_reduce, vector, times = allreduce.connect_mpi(group, backend.select("numpy"), count), np.ones(count, np.float32), []
     for _ in range(50):
-        own.comm.Barrier()
+        group.communicator.Barrier()
         began = time.perf_counter()
-        allreduce.all_reduce(link, [vector], list(range(own.size)))
+        all_reduce([vector], list(range(group.size)))
         times.append(time.perf_counter() - began)
-    if own.rank == 0:
+    if group.rank == 0:
         print(statistics.median(times))
 
 

@@ -23,8 +23,8 @@ from bptt.display import plots
 from bptt.errors import KernelWarning
 from bptt.nn import gru, linear, model, tree, vanilla
 from bptt.training import dry_run
+from process_groups import run_processes
 from runs import NAMES, PROSE, outcome
-from test_process_group import together
 
 REAL = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed: pip install '.[fast]'")
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -111,21 +111,21 @@ def test_kernels_that_fail_in_one_process_are_used_by_none(monkeypatch):
     given_up, config, here = [], model.Config("gru", 3, 4), backends.select("numpy")
     monkeypatch.setattr(acceleration, "compiled_by", lambda backend: "numba 9")
     monkeypatch.setattr(acceleration, "give_up", lambda library, why: given_up.append((library, why)))
-    own, real = threading.local(), model.forward
+    thread, real = threading.local(), model.forward
 
     def forward(*arguments):
-        if own.rank == 1:
+        if thread.rank == 1:
             raise MemoryError("on this one")
         return real(*arguments)
 
     monkeypatch.setattr(model, "forward", forward)
 
     def work(group):
-        own.rank = group.rank
+        thread.rank = group.rank
         with warnings.catch_warnings(action="ignore"):
             acceleration.warm_up(config, here, group)
 
-    together(3, work)
+    run_processes(3, work)
     assert given_up == [("numpy", "MemoryError: on this one")] * 3
 
 

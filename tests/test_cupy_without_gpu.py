@@ -85,13 +85,13 @@ def test_cupy_has_every_function_that_the_package_calls(cupy):
 
 
 def test_nccl_can_be_loaded_or_names_the_package_to_install(cupy):
-    wires = importlib.import_module("bptt.distributed.nccl")
-    if wires.unavailable_reason():
+    nccl = importlib.import_module("bptt.distributed.nccl")
+    if nccl.unavailable_reason():
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
-        assert wires.unavailable_reason() == f"NCCL cannot be loaded (remedy: pip install nvidia-nccl-cu{major})"
+        assert nccl.unavailable_reason() == f"NCCL cannot be loaded (remedy: pip install nvidia-nccl-cu{major})"
     else:  # without a device it gives a name, and no more
-        assert len(wires.nccl.get_unique_id()) == 128
-        assert all(callable(getattr(wires.nccl.NcclCommunicator, name)) for name in ("send", "recv", "allGather"))
+        assert len(nccl.nccl.get_unique_id()) == 128
+        assert all(callable(getattr(nccl.nccl.NcclCommunicator, name)) for name in ("send", "recv", "allGather"))
 
 
 def test_auto_selects_numpy_without_a_gpu():

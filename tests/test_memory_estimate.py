@@ -13,7 +13,7 @@ from bptt import dispatch, errors, system
 from bptt.config.settings import from_flags
 from bptt.data.dataset import validation_windows
 from bptt.distributed import allreduce
-from bptt.distributed.process_group import ProcessGroup
+from bptt.distributed.process_group import MPIGroup
 from bptt.inference.evaluation import evaluate
 from bptt.nn import model, tree
 from bptt.train_step import threads
@@ -65,12 +65,12 @@ class Echo:
 def test_the_estimate_of_an_update_fits_its_allocations(cell, sizes, processes):
     run = ready(cell=cell, dropout=0.3, micro_batches=processes, **sizes)
     if processes > 1:
-        run = run._replace(task=run.task._replace(group=ProcessGroup(0, processes, 0, processes, Echo())))
+        run = run._replace(task=run.task._replace(group=MPIGroup(0, processes, 0, processes, communicator=Echo())))
     tracemalloc.start()
-    link = allreduce.connect_all(run.task.group, run.task.backend, 1 + np.size(run.now.state.params_vector), nccl=False)
+    all_reduce = allreduce.connect(run.task.group, run.task.backend, 1 + np.size(run.now.state.params_vector), nccl=False)
     rows = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    run = run._replace(task=run.task._replace(all_reduce=link))
+    run = run._replace(task=run.task._replace(all_reduce=all_reduce))
     following = run_updates(run.task, run.now.state)
     next(following)
     held = 4 * 3 * np.size(run.now.state.params_vector)  # the state before, which was there before the trace began
@@ -171,13 +171,13 @@ def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
 
 def test_processes_on_one_machine_divide_its_cores_and_memory(monkeypatch):
     task = ready("python-help", hidden=128, batch=512, length=64).task
-    eight = ProcessGroup(0, 8, 0, 8)
+    eight = MPIGroup(0, 8, 0, 8)
     monkeypatch.setattr(threads, "workers", lambda: 1)
     alone = memory_estimate.update_numbers(task._replace(group=eight))
     monkeypatch.setattr(threads, "workers", lambda: 8)
     assert memory_estimate.update_numbers(task._replace(group=eight)) == alone < 0.3 * memory_estimate.update_numbers(task)
     each = memory_estimate.needed_bytes(task._replace(group=eight), plotting=False)
     monkeypatch.setattr(system, "physical_memory", lambda: 7 * each)
-    memory_estimate.refuse_too_large(task._replace(group=eight._replace(neighbours=6)))
+    memory_estimate.refuse_too_large(task._replace(group=MPIGroup(0, 8, 0, 6)))
     with pytest.raises(bptt.OutOfMemory, match="GB in each of 8 processes, this machine has"):
         memory_estimate.refuse_too_large(task._replace(group=eight))

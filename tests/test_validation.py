@@ -7,8 +7,8 @@ from bptt.data.dataset import validation_windows
 from bptt.inference.evaluation import evaluate
 from bptt.nn import model, tree
 from bptt.training import memory_estimate, setup, validation
+from process_groups import run_processes
 from runs import NAMES, PROSE
-from test_process_group import together
 
 LINES = [*NAMES, "a long name " * 60] * 9
 TEXTS = pytest.mark.parametrize("text", [LINES, PROSE * 20], ids=["lines", "stream"])
@@ -67,7 +67,7 @@ def test_processes_equal_micro_batches_in_validation_bit_for_bit(text, size):
     params = params_of(task, now)
     expected = validation.evaluate(task, params)
     alone = task._replace(settings=ready(text).task.settings)
-    for found in together(size, lambda own: validation.evaluate(alone._replace(group=own), params)):
+    for found in run_processes(size, lambda group: validation.evaluate(alone._replace(group=group), params)):
         assert found == expected
 
 

@@ -1,24 +1,20 @@
-"""The command `bptt`, and `python -m bptt`: Ctrl-C is one line, even while the imports still go on."""
+"""The command `bptt`, also `python -m bptt`. Ctrl-C prints one line, even during the slow imports."""
 
 import os
 import signal
 import sys
 from typing import Any, NoReturn
 
-LAUNCHED = (
-    "PMI_SIZE",
-    "OMPI_COMM_WORLD_SIZE",
-    "SLURM_STEP_NUM_TASKS",
-)  # as in distributed.process_group, not imported yet
+from bptt.distributed.launcher import LAUNCHER_VARIABLES
 
 
 def leave(number: int, frame: Any) -> NoReturn:
-    """End at once: an exception that comes while Python calls back from an import is ignored, and the command would go on.
+    """End the process at once, because Python ignores an exception in a callback of an import, and the command would go on.
 
-    Beside others it is the end by the signal itself, where there is one, so that the launcher ends them, too.
+    Under a launcher, the signal itself ends the process, so that the launcher ends the other processes.
     """
     os.write(2, b"bptt: interrupted\n")
-    if os.name == "posix" and any(name in os.environ for name in LAUNCHED):
+    if os.name == "posix" and any(name in os.environ for name in LAUNCHER_VARIABLES):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(130)
@@ -26,13 +22,13 @@ def leave(number: int, frame: Any) -> NoReturn:
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    default_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
-        if usual:
+        if default_handler:
             signal.signal(signal.SIGINT, leave)
         from bptt.cli import main as run
 
-        if usual:
+        if default_handler:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return run()
     except KeyboardInterrupt:

@@ -15,7 +15,6 @@ import numpy as np
 from bptt import dispatch, errors, system
 from bptt.backend import BACKENDS, Array, Backend, namespace
 from bptt.dispatch import Action
-from bptt.distributed import process_group
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import CaptureError, KernelWarning
 from bptt.nn import gradient, model, optimizers, tree
@@ -147,7 +146,7 @@ def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE
             optimizer.update(params_vector, grad, optimizer.init(params_vector), 0.1)
     except Exception as error:  # a compiler that this was not written for, say
         problem = f"{type(error).__name__}: {error!s:.200}"
-    if problem := next(filter(None, process_group.all_gather(group, problem)), ""):
+    if problem := next(filter(None, group.all_gather(problem)), ""):
         give_up(backend.name, problem)
         errors.warn(f"the compiled kernels fail here: {problem}: going on without them", KernelWarning)
 

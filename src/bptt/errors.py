@@ -10,7 +10,14 @@ import warnings
 PACKAGE = os.path.dirname(__file__) + os.sep
 
 
-class InputError(ValueError):
+class SharedError(Exception):
+    """An error that all processes of a group may raise, so that none of them waits for another; process 0 prints it."""
+
+    on_all_ranks: bool = False  # whether all processes raise it
+    rank: int = 0  # of the process that raises this copy
+
+
+class InputError(SharedError, ValueError):
     """Input that cannot be used.
 
     The command line prints its line and exits with code 2.
@@ -53,10 +60,10 @@ class RunFinished(InputError):
     """A run to resume that has made all its steps."""
 
 
-class Diverged(ArithmeticError):
+class Diverged(SharedError, ArithmeticError):
     """A loss, a gradient or a weight that is not finite; the last good checkpoint is kept."""
 
-    agreed = True  # where several processes train together, all of them have the same numbers
+    on_all_ranks = True  # all processes have the same numbers
 
 
 class OutOfMemory(MemoryError):

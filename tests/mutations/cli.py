@@ -13,7 +13,7 @@ MUTATIONS = [
     Mutation(
         "panel: among several processes",
         "cli.train.telling",
-        " or process_group.launched_processes() > 1",
+        " or launched_processes() > 1",
         "",
         "test_panel.py::test_there_is_no_panel_with_several_processes",
     ),

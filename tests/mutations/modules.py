@@ -118,7 +118,7 @@ MUTATIONS = [
     Mutation(
         "twins: those of one process fail, and the others go on with theirs",
         "acceleration.warm_up",
-        'next(filter(None, process_group.all_gather(group, problem)), "")',
+        'next(filter(None, group.all_gather(problem)), "")',
         "problem",
         "test_acceleration.py::test_kernels_that_fail_in_one_process_are_used_by_none",
     ),

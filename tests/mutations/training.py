@@ -167,7 +167,7 @@ MUTATIONS = [
     Mutation(
         "processes: what keeps one from beginning is told by all",
         "training.launch.error_for_all",
-        "if alone or process_group.launched_processes() == 1 or",
+        "if alone or launched_processes() == 1 or",
         "if True or",
         "test_mpi.py::test_an_error_of_one_process_at_the_start_stops_all",
     ),
@@ -188,8 +188,8 @@ MUTATIONS = [
     Mutation(
         "held out: what the others measured is left out",
         "training.validation.evaluate",
-        "process_group.all_gather(group, found)",
-        "[found]",
+        "group.all_gather(sums)",
+        "[sums]",
         "test_validation.py::test_processes_equal_micro_batches_in_validation_bit_for_bit",
     ),
 ]

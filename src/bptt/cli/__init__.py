@@ -18,8 +18,8 @@ from bptt.cli import (
 )
 from bptt.cli.console import complain, printing, unwritten, warn
 from bptt.cli.parser import app, explain
-from bptt.distributed import process_group
-from bptt.errors import Diverged, InputError, OutOfMemory, SaveError
+from bptt.distributed.launcher import launched_processes
+from bptt.errors import Diverged, InputError, OutOfMemory, SaveError, SharedError
 from bptt.training import launch, signals
 
 
@@ -61,7 +61,7 @@ def attempt(arguments: list[str] | None) -> int:
         return complain(str(error) if isinstance(error, OutOfMemory) else f"out of memory: {error}: {lower}", 4)
     except KeyboardInterrupt as error:
         code = complain(str(error) or "interrupted", 130)
-        if process_group.launched_processes() > 1:  # the others may not have met this process yet, and would wait for it
+        if launched_processes() > 1:  # the others may not have met this process yet, and would wait for it
             signals.die_by_interrupt()
         return code
     except SystemExit:  # of rich, which prints the help, where its reader leaves
@@ -76,12 +76,12 @@ def attempt(arguments: list[str] | None) -> int:
 
 
 def _of_all(error: InputError, arguments: list[str] | None) -> InputError:
-    """What kept a training from beginning, as all processes say it that a launcher started."""
+    """Return the error of a command line as all processes of a launcher raise it."""
     words = sys.argv[1:] if arguments is None else arguments
     alone = re.search(r"--distributed[= ](false|no|n|f|0)\b", " ".join(words).lower()) is not None
     return launch.error_for_all(error, alone=alone) if words[:1] == ["train"] else error
 
 
-def _refused(error: Exception, code: int) -> int:
-    """An exit code, after the words of an error that no other process has told."""
-    return code if getattr(error, "told", False) else complain(str(error), code)
+def _refused(error: SharedError, code: int) -> int:
+    """Print an error, if no other process does, and return the exit code."""
+    return code if error.rank > 0 else complain(str(error), code)

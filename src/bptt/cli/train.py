@@ -13,7 +13,7 @@ from bptt.cli.console import printing, say
 from bptt.cli.parser import Text, app, given
 from bptt.config.settings import Settings, validate
 from bptt.display import panel
-from bptt.distributed import process_group
+from bptt.distributed.launcher import launched_processes
 from bptt.errors import InputError
 from bptt.inference.language_model import LanguageModel
 from bptt.training import launch, messages, trainer
@@ -80,7 +80,7 @@ def _train(text: str | None, settings: Settings, resume: Path | None, *, changed
 def telling(settings: Settings, *, named: bool) -> Iterator[Reporter]:
     """The reporter of a run: a live panel on a terminal, else lines or JSON; `named` is that of `make_reporter`."""
     # a launcher of several processes mixes what they write, and may give each a terminal that nobody sees
-    console = None if settings.quiet or settings.json or process_group.launched_processes() > 1 else panel.terminal()
+    console = None if settings.quiet or settings.json or launched_processes() > 1 else panel.terminal()
     if console is None:
         yield messages.make_reporter(settings, say, named=named)
         return

@@ -1,114 +1,117 @@
-"""What carries sums from process to process, MPI or NCCL between GPUs, and the memory in which it finds the numbers."""
+"""All-reduce of the gradient, by MPI or by NCCL between GPUs."""
 
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bptt.backend import Array, Backend
-from bptt.distributed import process_group, reduction
-from bptt.distributed.process_group import ProcessGroup
+from bptt.distributed import reduction
+from bptt.distributed.process_group import MPIGroup, ProcessGroup
 from bptt.errors import InputError
+
+NCCL = "NCCL"
 
 
 class AllReduce(NamedTuple):
-    """The way from this process to the others, and back, for vectors (n,)."""
+    """Sums vectors (n,) of the processes of a group, in buffers that are used again each time."""
 
     group: ProcessGroup
     backend: Backend
-    wire: Any  # with `Alltoall` and `Allgather` as an mpi4py communicator has them
-    direct: bool  # whether it finds numbers where the backend has them, or on the host
-    waits: bool  # whether the device has to be done with them first
+    communicator: Any  # has `Alltoall` and `Allgather`, as in mpi4py
+    transport: str  # what carries the numbers, as the record of a run names it
+    on_device: bool  # whether the buffers are on the backend's device; otherwise they are on the host
+    synchronize: bool  # whether to wait for the device before the communicator reads the buffers
     length: int  # n
-    rows: tuple[Array, Array, Array]  # (size, part) each, used again: what goes out, what comes in, and the sum
+    buffers: tuple[Array, Array, Array]  # (size, part) each: what is sent, what is received, and the sum
 
-    def __str__(self) -> str:
-        """By what the numbers go."""
-        if self.wire is not self.group.comm:
-            return "NCCL"
-        return "MPI from the GPU" if self.direct else "MPI by way of pinned memory" if self.backend.is_gpu else "MPI"
+    def __call__(self, arrays: Sequence[Array], contributing: list[int]) -> Array:
+        """Return the sum of the vectors (n,) of the contributing processes, with the same bits in every process.
+
+        Every process calls this. `arrays` (m,) or () are the vector of this process, one after the other; none if it does
+        not contribute. As in a reduce-scatter, each process sums one part of all vectors in the order of `reduction`; then
+        it gathers the sums of the others.
+        """
+        sent, received, sums = self.buffers
+        vector, end = sent.reshape(-1), 0
+        for array in arrays:
+            begin, end = end, end + math.prod(array.shape)
+            if self.on_device:
+                vector[begin:end] = array.reshape(-1)
+            else:
+                self.backend.copy_to_host(array, vector[begin:end])
+        self._wait_for_device()
+        self.communicator.Alltoall(sent, received)
+        part = reduction.pairwise_sum(lambda rank: (received[rank],) if rank in contributing else None, self.group.size)
+        self._wait_for_device()
+        self.communicator.Allgather(received[0] if part is None else part[0], sums)
+        total = sums.reshape(-1)[: self.length]
+        return self.backend.xp.asarray(total, copy=True) if self.on_device else self.backend.copy_to_device(total)
+
+    def _wait_for_device(self) -> None:
+        """Let the device finish what MPI, which knows nothing of its queue, is about to read."""
+        if self.synchronize:
+            self.backend.synchronize()
+
+    def close(self) -> None:
+        """Leave NCCL; all processes call this."""
+        if self.transport == NCCL:
+            self.communicator.close()
 
 
-def connect(group: ProcessGroup, backend: Backend, length: int, wire: Any = None) -> AllReduce:
-    """The way by a wire for arrays on the device; by default MPI's, for such if it says that it reads a GPU's memory."""
-    mpi = wire is None
-    direct = not mpi or (group.cuda and backend.is_gpu)
+def connect(group: ProcessGroup, backend: Backend, length: int, *, nccl: bool) -> AllReduce | None:
+    """Return the all-reduce for vectors (n,) of that length, or None for a single process; all processes call this.
+
+    Raises:
+        InputError: in all processes, if NCCL is asked for and two processes have the same GPU.
+    """
+    if not isinstance(group, MPIGroup):
+        return None
+    return connect_nccl(group, backend, length) if nccl else connect_mpi(group, backend, length)
+
+
+def connect_mpi(group: MPIGroup, backend: Backend, length: int) -> AllReduce:
+    """Return the all-reduce over MPI; arrays on a GPU pass through pinned memory unless MPI reads the memory of a GPU."""
+    on_device = group.reads_gpu_memory and backend.is_gpu
+    transport = "MPI from the GPU" if on_device else "MPI by way of pinned memory" if backend.is_gpu else "MPI"
+    synchronize, buffers = on_device, _buffers(group, backend, length, on_device=on_device)
+    return AllReduce(group, backend, group.communicator, transport, on_device, synchronize, length, buffers)
+
+
+def connect_nccl(group: ProcessGroup, backend: Backend, length: int) -> AllReduce:
+    """Return the all-reduce over NCCL; raises an InputError in all processes if two of them have the same GPU."""
+    from bptt.distributed.nccl import Communicator, device_id  # needs CuPy
+
+    devices = group.all_gather(device_id())
+
+    def check() -> None:
+        for rank, device in enumerate(devices):
+            if (first := devices.index(device)) < rank:
+                problem = f"processes {first} and {rank} have the same GPU"
+                raise InputError(f"--nccl: {problem}: start one process for each GPU, or with --nccl=false")
+
+    group.on_rank_0(check)
+    buffers = _buffers(group, backend, length, on_device=True)
+    on_device, synchronize = True, False
+    return AllReduce(group, backend, Communicator(group), NCCL, on_device, synchronize, length, buffers)
+
+
+def _buffers(group: ProcessGroup, backend: Backend, length: int, *, on_device: bool) -> tuple[Array, Array, Array]:
+    """Return three buffers (size, part) of zeros, each of which holds a vector (n,)."""
     shape = group.size, -(-length // group.size)
 
     def zeros() -> Array:
-        return backend.xp.zeros(shape, dtype=backend.dtype) if direct else backend.pinned_buffer(shape)
+        return backend.xp.zeros(shape, dtype=backend.dtype) if on_device else backend.pinned_buffer(shape)
 
-    rows = zeros(), zeros(), zeros()
-    return AllReduce(group, backend, group.comm if mpi else wire, direct, direct and mpi, length, rows)
-
-
-def connect_all(group: ProcessGroup, backend: Backend, length: int, *, nccl: bool) -> AllReduce | None:
-    """The link between processes that train together, all of which call this; None where there is one.
-
-    Raises:
-        InputError: NCCL is asked for, and two processes have the same GPU; in all of them.
-    """
-    if group.size == 1:
-        return None
-    if not nccl:
-        return connect(group, backend, length)
-    from bptt.distributed import nccl as wires  # needs CuPy
-
-    devices = process_group.all_gather(group, wires.device_id())
-    for number, device in enumerate(devices):
-        if (first := devices.index(device)) < number:
-            same = f"processes {first} and {number} have the same GPU"
-            raise process_group.agreed(
-                group, InputError(f"--nccl: {same}: start one process for each GPU, or with --nccl=false")
-            )
-    return connect(
-        group, backend, length, wires.Communicator(group.rank, group.size, lambda value: process_group.broadcast(group, value))
-    )
-
-
-def close(link: AllReduce | None) -> None:
-    """Give up a link that is not used any more; all processes call this."""
-    if link is not None and link.wire is not link.group.comm:
-        link.wire.close()
+    return zeros(), zeros(), zeros()
 
 
 def refuse_nccl(group: ProcessGroup, backend: Backend) -> None:
-    """Raise an InputError where NCCL cannot be used in this process."""
+    """Raise an InputError if this process cannot use NCCL."""
     if group.size == 1:
         return
     if not backend.is_gpu:
         raise InputError(f"--nccl: the backend is {backend.name}, and NCCL needs a GPU for each process: give --nccl=false")
-    from bptt.distributed import nccl as wires
+    from bptt.distributed import nccl
 
-    if obstacle := wires.unavailable_reason():
-        raise InputError(f"--nccl: {obstacle}, or give --nccl=false")
-
-
-def all_reduce(link: AllReduce, arrays: Sequence[Array], present: list[int]) -> Array:
-    """The sum of the vectors (n,) of some processes, in the order of `sums`: the same bits everywhere.
-
-    `arrays` (m,) or () are that of this process one behind the other; none, where it is not among those. Each process adds up
-    a part of all, as in a reduce-scatter, and all gather the parts.
-    """
-    given, parts, found = link.rows
-    end, flat = 0, given.reshape(-1)
-    for array in arrays:
-        begin, end = end, end + math.prod(array.shape)
-        if link.direct:
-            flat[begin:end] = array.reshape(-1)
-        else:
-            link.backend.copy_to_host(array, flat[begin:end])
-    _ready(link)
-    link.wire.Alltoall(given, parts)
-    (own,) = reduction.pairwise_sum(lambda number: (parts[number],) if number in present else None, link.group.size) or (
-        parts[0],
-    )
-    _ready(link)
-    link.wire.Allgather(own, found)
-    whole = found.reshape(-1)[: link.length]
-    return link.backend.xp.asarray(whole, copy=True) if link.direct else link.backend.copy_to_device(whole)
-
-
-def _ready(link: AllReduce) -> None:
-    """Let MPI find what the device has been asked for, of which it knows nothing."""
-    if link.waits:
-        link.backend.synchronize()
+    if reason := nccl.unavailable_reason():
+        raise InputError(f"--nccl: {reason}, or give --nccl=false")

@@ -1,18 +1,19 @@
-"""Rows of numbers from one GPU to others without the host: NCCL, as CuPy presents it."""
+"""NCCL, which moves numbers between GPUs without the host, as CuPy presents it."""
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cupy
 
-with warnings.catch_warnings(action="ignore"):  # of a library that is missing: `obstacle` says so
+from bptt.distributed.process_group import ProcessGroup
+
+with warnings.catch_warnings(action="ignore"):  # about a missing library, which `unavailable_reason` reports
     from cupy.cuda import nccl
 
 
 def unavailable_reason() -> str:
-    """Why NCCL cannot be used, with the remedy; empty where it is there."""
+    """Return why NCCL cannot be used, with the remedy; empty if it can."""
     if nccl.available:
         return ""
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
@@ -20,44 +21,46 @@ def unavailable_reason() -> str:
 
 
 def device_id() -> str:
-    """The GPU of this process, by a name that no other one of any machine has."""
-    machine = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()  # NCCL is for Linux alone
+    """Return a name for the GPU of this process that no other GPU of any machine has."""
+    machine = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()  # NCCL runs on Linux only
     return f"{machine} {cupy.cuda.Device().pci_bus_id}"
 
 
 class Communicator:
-    """The GPUs of processes that train together: what is used of an mpi4py communicator, for arrays on them.
+    """The part of an mpi4py communicator that all-reduce uses, for arrays on GPUs.
 
-    Calls are asked for on the current stream; none waits.
+    Calls are queued on the current stream; none waits for the device.
     """
 
-    def __init__(self, rank: int, size: int, same: Callable[[Any], Any]):
-        """Join the others, each of which has a GPU of its own; `same` gives all of them what process 0 has."""
-        self.size = size
-        self.nccl = nccl.NcclCommunicator(size, same(nccl.get_unique_id() if rank == 0 else None), rank)
+    def __init__(self, group: ProcessGroup):
+        """Join the other processes of the group, each of which has a GPU of its own."""
+        self.size = group.size
+        unique_id = group.broadcast(nccl.get_unique_id() if group.rank == 0 else None)
+        self.nccl = nccl.NcclCommunicator(group.size, unique_id, group.rank)
 
-    def Alltoall(self, given: Any, found: Any) -> None:
-        """Row r of `given` (size, n) becomes the row of this process in `found` (size, n) of process r."""
+    def Alltoall(self, sent: Any, received: Any) -> None:
+        """Send row r of `sent` (size, n) to process r; row r of `received` (size, n) comes from process r."""
         nccl.groupStart()
-        for other in range(self.size):
-            self.nccl.send(given[other].data.ptr, *_what(given[other]), other, _stream())
-            self.nccl.recv(found[other].data.ptr, *_what(found[other]), other, _stream())
+        for peer in range(self.size):
+            self.nccl.send(sent[peer].data.ptr, *_size_and_type(sent[peer]), peer, _stream())
+            self.nccl.recv(received[peer].data.ptr, *_size_and_type(received[peer]), peer, _stream())
         nccl.groupEnd()
 
-    def Allgather(self, given: Any, found: Any) -> None:
-        """The vectors (n,) of all processes become the rows of `found` (size, n)."""
-        self.nccl.allGather(given.data.ptr, found.data.ptr, *_what(given), _stream())
+    def Allgather(self, sent: Any, received: Any) -> None:
+        """Gather the vectors (n,) of all processes as the rows of `received` (size, n)."""
+        self.nccl.allGather(sent.data.ptr, received.data.ptr, *_size_and_type(sent), _stream())
 
     def close(self) -> None:
-        """Leave the others, all of which call this: NCCL waits for them, which it must not do at any odd moment."""
+        """Leave the group; all processes call this, because NCCL waits for them."""
         self.nccl.destroy()
 
 
-def _what(array: Any) -> tuple[int, int]:
-    """How many numbers, and of which type."""
+def _size_and_type(array: Any) -> tuple[int, int]:
+    """Return the number of elements and NCCL's name of their type."""
     return array.size, nccl.NCCL_FLOAT64 if array.dtype == cupy.float64 else nccl.NCCL_FLOAT32
 
 
 def _stream() -> int:
+    """Return the address of the current stream."""
     pointer: int = cupy.cuda.get_current_stream().ptr
     return pointer

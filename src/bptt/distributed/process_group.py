@@ -1,182 +1,247 @@
-"""Several processes that train one model, each with a share of every batch: all that knows of MPI.
+"""The processes that train one model together, over MPI.
 
 They hold the same parameters, read the same text in the same order, and compute the same update from the sum of their
-gradients. So they need to hear of each other only what they add up, and what a clock, a signal or a disk decides.
+gradients. So they only exchange gradients and what depends on a clock, a signal or a disk.
 """
 
+import abc
 import contextlib
-import os
 import sys
 import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
 
-from bptt.backend import HostArray
-from bptt.errors import InputError, OutOfSync
+from bptt.backend import Array, Backend, HostArray
+from bptt.distributed.launcher import launched_processes
+from bptt.errors import InputError, OutOfSync, SharedError
 
 T = TypeVar("T")
 
-LAUNCHER_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # where launchers tell how many they start
 REMEDY = "pip install mpi4py mpich"
 
 
-class ProcessGroup(NamedTuple):
-    """A process among those that train together."""
+@dataclass(frozen=True)
+class ProcessGroup(abc.ABC):
+    """One process and what it needs from the others; every process calls the same methods in the same order."""
 
     rank: int = 0
-    size: int = 1
-    local: int = 0  # its number among those on this machine
-    neighbours: int = 1  # how many are on this machine
-    comm: Any = None
-    cuda: bool = False  # whether MPI reads and writes the memory of a GPU
+    size: int = 1  # number of processes
+    local_rank: int = 0  # rank among the processes on this machine
+    local_size: int = 1  # number of processes on this machine
+    reads_gpu_memory: bool = False  # whether MPI reads and writes the memory of a GPU
+
+    @abc.abstractmethod
+    def broadcast(self, value: T) -> T:
+        """Return the value of process 0."""
+
+    @abc.abstractmethod
+    def all_gather(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank."""
+
+    @abc.abstractmethod
+    def gather(self, value: T) -> list[T] | None:
+        """Return the values of all processes, by rank, in process 0; None in the others."""
+
+    @abc.abstractmethod
+    def rank_0_then_others(self, function: Callable[[], T]) -> T:
+        """Call a function in process 0 first, then in the others, and return its result.
+
+        A `SharedError` of any process is raised in all of them.
+        """
+
+    @abc.abstractmethod
+    def assert_same(self, facts: Callable[[], dict[str, str]]) -> None:
+        """Raise an InputError in all processes if their facts, by name, differ."""
+
+    @abc.abstractmethod
+    def assert_in_sync(self, params_vector: Array, backend: Backend) -> None:
+        """Raise OutOfSync if the parameters (P,) of the processes differ in any bit."""
+
+    @abc.abstractmethod
+    def all_raise(self, error: BaseException) -> bool:
+        """Return whether every process raises this error, so that the processes can still exchange something."""
+
+    @abc.abstractmethod
+    def abort_all_on_error(self) -> contextlib.AbstractContextManager[None]:
+        """End all processes when an exception leaves the block in one of them, because the others would wait forever."""
+
+    def on_rank_0(self, function: Callable[[], T]) -> T | None:
+        """Call a function in process 0 only and return its result there; None in the others.
+
+        A `SharedError` is raised in all processes.
+        """
+        return self.rank_0_then_others(function if self.rank == 0 else lambda: None)
+
+    def all_signals(self, signals: list[str]) -> list[str]:
+        """Return the names of the signals that any process received, by rank."""
+        return [name for names in self.all_gather(list(signals)) for name in names]
 
 
-SINGLE_PROCESS = ProcessGroup()
+class SingleProcess(ProcessGroup):
+    """The group of a process that trains alone: nothing to exchange or to compare."""
+
+    def broadcast(self, value: T) -> T:
+        """Return the value."""
+        return value
+
+    def all_gather(self, value: T) -> list[T]:
+        """Return the value in a list."""
+        return [value]
+
+    def gather(self, value: T) -> list[T] | None:
+        """Return the value in a list."""
+        return [value]
+
+    def rank_0_then_others(self, function: Callable[[], T]) -> T:
+        """Call the function."""
+        return function()
+
+    def assert_same(self, facts: Callable[[], dict[str, str]]) -> None:
+        """Do nothing."""
+
+    def assert_in_sync(self, params_vector: Array, backend: Backend) -> None:
+        """Do nothing."""
+
+    def all_raise(self, error: BaseException) -> bool:
+        """Return True."""
+        return True
+
+    def abort_all_on_error(self) -> contextlib.AbstractContextManager[None]:
+        """Do nothing."""
+        return contextlib.nullcontext()
 
 
-def launched_processes() -> int:
-    """How many processes a launcher says in the environment that it has started; 1 where there is none."""
-    return max((int(os.environ[name]) for name in LAUNCHER_VARIABLES if os.environ.get(name, "").isdigit()), default=1)
+SINGLE_PROCESS = SingleProcess()
 
 
-def init_process_group(*, asked: bool | None, problem: str = "") -> ProcessGroup:
-    """Where this process is among those that a launcher started.
+@dataclass(frozen=True)
+class MPIGroup(ProcessGroup):
+    """The group of several processes that a launcher started."""
 
-    Alone where it is not asked for, and where nothing is said of it and no launcher has left a trace in the environment.
-    A process that cannot begin says its `problem`, for the others would wait for it.
+    communicator: Any = None  # of mpi4py
+
+    def broadcast(self, value: T) -> T:
+        """Return the value of process 0."""
+        received: T = self.communicator.bcast(value)
+        return received
+
+    def all_gather(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank."""
+        return list(self.communicator.allgather(value))
+
+    def gather(self, value: T) -> list[T] | None:
+        """Return the values of all processes, by rank, in process 0; None in the others."""
+        values: list[T] | None = self.communicator.gather(value)
+        return values
+
+    def rank_0_then_others(self, function: Callable[[], T]) -> T:
+        """Call a function in process 0 first, then in the others; a `SharedError` of any process is raised in all of them."""
+        results: list[T] = []
+
+        def call() -> SharedError | None:
+            try:
+                results.append(function())
+            except SharedError as error:
+                return error
+            return None
+
+        error = self.broadcast(call() if self.rank == 0 else None)
+        if error is None and self.rank:
+            error = call()
+        self.raise_first(self.all_gather(error))
+        return results[0]
+
+    def raise_first(self, errors: list[SharedError | None]) -> None:
+        """Raise the first error of a list by rank, if there is one; all processes call this with the same list."""
+        for rank, error in enumerate(errors):
+            if error is not None:
+                self.raise_on_all(error if rank == 0 else type(error)(f"process {rank} of {self.size}: {error}"))
+
+    def raise_on_all(self, error: SharedError) -> NoReturn:
+        """Raise an error, as all other processes do."""
+        error.on_all_ranks, error.rank = True, self.rank
+        raise error
+
+    def assert_same(self, facts: Callable[[], dict[str, str]]) -> None:
+        """Raise an InputError in all processes if their facts, by name, differ."""
+        expected, *others = self.all_gather(facts())
+        for rank, other in enumerate(others, 1):
+            for name, value in expected.items():
+                if other[name] != value:
+                    difference = f"process {rank} of {self.size} has {name} {other[name]}, process 0 has {value}"
+                    remedy = "start all of them with the same command, packages and files"
+                    self.raise_on_all(InputError(f"{difference}: {remedy}"))
+
+    def assert_in_sync(self, params_vector: Array, backend: Backend) -> None:
+        """Raise OutOfSync if the parameters (P,) of the processes differ in any bit."""
+        checksums = self.all_gather(checksum(backend.get(params_vector)))
+        if len(set(checksums)) > 1:
+            raise OutOfSync(f"the parameters of {self.size} processes are not the same any more (checksums {checksums})")
+
+    def all_raise(self, error: BaseException) -> bool:
+        """Return whether every process raises this error."""
+        return isinstance(error, SharedError) and error.on_all_ranks
+
+    @contextlib.contextmanager
+    def abort_all_on_error(self) -> Iterator[None]:
+        """End all processes when an exception leaves the block, unless all of them raise it."""
+        try:
+            with warnings.catch_warnings():
+                if self.rank:
+                    warnings.simplefilter("ignore", UserWarning)  # process 0 has the same ones
+                yield
+        except BaseException as error:
+            if isinstance(error, SharedError) and error.on_all_ranks:
+                error.rank = self.rank
+                raise
+            codes = {InputError: 2, MemoryError: 4, KeyboardInterrupt: 130}
+            code = next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+            words = "".join(traceback.format_exception(error)) if code == 1 else str(error) or type(error).__name__
+            sys.stderr.write(f"bptt: process {self.rank} of {self.size} ends all: {words}\n")
+            sys.stderr.flush()
+            self.communicator.Abort(code)
+
+
+def init_process_group(*, distributed: bool | None, problem: str = "") -> ProcessGroup:
+    """Join the processes that the launcher started.
+
+    With `distributed=None`, the environment decides whether there is a launcher. A process that cannot train passes its
+    `problem`, because the others would wait for it.
 
     Raises:
-        InputError: MPI is not installed, or is not the one of the launcher; in all processes, where one has a problem.
+        InputError: MPI is not installed, or it is not the launcher's; in all processes: one of them has a problem.
     """
-    told = launched_processes()
-    if asked is False or (asked is None and told == 1):
+    launched = launched_processes()
+    if distributed is False or (distributed is None and launched == 1):
         return SINGLE_PROCESS
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what is refused below
+        with warnings.catch_warnings(action="ignore"):  # about what is refused below
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise InputError(f"several processes need MPI, which cannot be used: {reason} (remedy: {REMEDY})") from None
-    comm = MPI.COMM_WORLD.Dup()  # nothing of the program around is mixed up with this
-    if told > 1 and comm.size != told:
-        other = f"the launcher started {told} processes, and MPI knows of {comm.size}"
-        raise InputError(f"{other}: use the launcher of the MPI that mpi4py was built for (remedy: {REMEDY}, then its mpiexec)")
-    if comm.size == 1:
+    communicator = MPI.COMM_WORLD.Dup()  # separate from the messages of the program that imports bptt
+    if launched > 1 and communicator.size != launched:
+        sizes = f"the launcher started {launched} processes, and MPI knows of {communicator.size}"
+        raise InputError(f"{sizes}: use the launcher of the MPI that mpi4py was built for (remedy: {REMEDY}, then its mpiexec)")
+    if communicator.size == 1:
         return SINGLE_PROCESS
-    machine = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    ranks = ProcessGroup(comm.rank, comm.size, machine.rank, machine.size, comm, reads_cuda(MPI.COMM_WORLD.Get_info()))
-    for number, other in enumerate(all_gather(ranks, problem)):
-        if other:
-            raise agreed(ranks, InputError(other if number == 0 else f"process {number} of {ranks.size}: {other}"))
-    return ranks
+    machine = communicator.Split_type(MPI.COMM_TYPE_SHARED)
+    reads_gpu_memory = mpi_reads_gpu_memory(MPI.COMM_WORLD.Get_info())
+    group = MPIGroup(communicator.rank, communicator.size, machine.rank, machine.size, reads_gpu_memory, communicator)
+    group.raise_first([InputError(text) if text else None for text in group.all_gather(problem)])
+    return group
 
 
-def reads_cuda(about: Any) -> bool:
-    """Whether an MPI says of itself, as MPI 4.1 has it (section 12.4.3), that it takes the memory of a CUDA device."""
-    kinds = [kind.split(":") for kind in (about.Get("mpi_memory_alloc_kinds") or "").split(",")]
-    return any(kind == "cuda" and (not parts or "device" in parts) for kind, *parts in kinds)
-
-
-@contextlib.contextmanager
-def abort_all_on_error(ranks: ProcessGroup) -> Iterator[None]:
-    """Whatever ends this process in here ends them all: the others would wait for it for ever."""
-    if ranks.size == 1:
-        yield
-        return
-    try:
-        with warnings.catch_warnings():
-            if ranks.rank:
-                warnings.simplefilter("ignore", UserWarning)  # process 0 has the same ones
-            yield
-    except BaseException as error:
-        if getattr(error, "agreed", False):
-            vars(error)["told"] = ranks.rank > 0
-            raise
-        codes = {InputError: 2, MemoryError: 4, KeyboardInterrupt: 130}
-        code = next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
-        words = "".join(traceback.format_exception(error)) if code == 1 else str(error) or type(error).__name__
-        sys.stderr.write(f"bptt: process {ranks.rank} of {ranks.size} ends all: {words}\n")
-        sys.stderr.flush()
-        ranks.comm.Abort(code)
-
-
-def broadcast(ranks: ProcessGroup, value: T) -> T:
-    """The value of process 0."""
-    found: T = value if ranks.size == 1 else ranks.comm.bcast(value)
-    return found
-
-
-def all_gather(ranks: ProcessGroup, value: T) -> list[T]:
-    """The values of all processes, in their order."""
-    return [value] if ranks.size == 1 else list(ranks.comm.allgather(value))
-
-
-def gather(ranks: ProcessGroup, value: T) -> list[T] | None:
-    """The values of all processes, in their order, in process 0 alone."""
-    found: list[T] | None = [value] if ranks.size == 1 else ranks.comm.gather(value)
-    return found
-
-
-def rank_0_then_others(ranks: ProcessGroup, function: Callable[[], T]) -> T:
-    """What a function gives, called by process 0 first, then by the others.
-
-    An InputError or an ArithmeticError (a run that diverged) of any of them is raised in all.
-    """
-    found: list[T] = []
-
-    def attempt() -> InputError | ArithmeticError | None:
-        try:
-            found.append(function())
-        except (InputError, ArithmeticError) as error:
-            return error
-        return None
-
-    if ranks.size == 1:
-        return function()
-    problem = broadcast(ranks, attempt() if ranks.rank == 0 else None)
-    if problem is None and ranks.rank:
-        problem = attempt()
-    for number, other in enumerate(all_gather(ranks, problem)):
-        if other is not None:
-            raise agreed(ranks, other if number == 0 else type(other)(f"process {number} of {ranks.size}: {other}"))
-    return found[0]
-
-
-def agreed(ranks: ProcessGroup, error: InputError | ArithmeticError) -> InputError | ArithmeticError:
-    """An error that all processes raise, and process 0 tells: with marks for those who catch it."""
-    vars(error).update(agreed=True, told=ranks.rank > 0)
-    return error
-
-
-def on_rank_0(ranks: ProcessGroup, function: Callable[[], T]) -> T | None:
-    """What a function gives, called by process 0 alone; its InputError or ArithmeticError is raised in all."""
-    return rank_0_then_others(ranks, function if ranks.rank == 0 else lambda: None)
-
-
-def assert_same(ranks: ProcessGroup, facts: dict[str, str]) -> None:
-    """Raise an InputError in all processes where they are not about to do the same, in number, type or text."""
-    first, *others = all_gather(ranks, facts)
-    for number, other in enumerate(others, 1):
-        for name, value in first.items():
-            if other[name] != value:
-                difference = f"process {number} of {ranks.size} has {name} {other[name]}, process 0 has {value}"
-                raise agreed(ranks, InputError(f"{difference}: start all of them with the same command, packages and files"))
-
-
-def assert_in_sync(ranks: ProcessGroup, params_vector: HostArray) -> None:
-    """Raise OutOfSync where the parameters (P,) are not the same bits in all processes."""
-    found = all_gather(ranks, checksum(params_vector))
-    if len(set(found)) > 1:
-        raise OutOfSync(f"the parameters of {ranks.size} processes are not the same any more (checksums {found})")
+def mpi_reads_gpu_memory(info: Any) -> bool:
+    """Return whether MPI says in its info object that it takes the memory of a CUDA device (MPI 4.1, section 12.4.3)."""
+    kinds = [kind.split(":") for kind in (info.Get("mpi_memory_alloc_kinds") or "").split(",")]
+    return any(kind == "cuda" and (not restrictors or "device" in restrictors) for kind, *restrictors in kinds)
 
 
 def checksum(array: HostArray) -> int:
-    """A number that nearly always differs where the bits do."""
+    """Return the CRC-32 of an array's bytes."""
     return zlib.crc32(array.tobytes())
-
-
-def all_signals(ranks: ProcessGroup, signals: list[str]) -> list[str]:
-    """The signals that have arrived at any process, those of process 0 first."""
-    return signals if ranks.size == 1 else [name for names in all_gather(ranks, list(signals)) for name in names]

@@ -1,8 +1,8 @@
-"""In which order the shares of a batch are added up: one that does not depend on how many processes have them.
+"""Sums of micro-batches in an order that does not depend on the number of processes.
 
-Shares 0 to `count` are dealt out in turn. Of an even number every second one is added up, and then the others, each half in
-the same way; an odd number of such sums is added up one after the other. So what each of 2 processes adds up of 8 shares, every
-second one, and then the sum of the two, is what one process adds up; and so with 4 and 8.
+Process r of n has the micro-batches r, r + n, r + 2n, ... An even number of micro-batches is split in two, the even ones and
+the odd ones; both halves are summed in the same way, then added. An odd number of such sums is added from left to right. So
+each of 2 processes computes one half, and the sum of both has the bits that one process gets; the same holds for 4 and 8.
 """
 
 from collections.abc import Callable
@@ -15,34 +15,39 @@ Arrays = TypeVar("Arrays", bound=tuple[Array, ...])
 
 
 def is_divisible(count: int, processes: int) -> bool:
-    """Whether so many shares can be dealt out to processes, and the order of the sums stay."""
+    """Return whether the processes can divide so many micro-batches without a change in the order of the sum."""
     return round_up(count, processes) == count
 
 
 def round_up(count: int, processes: int) -> int:
-    """So many shares, or the next larger number that processes can divide: as many each, and that a power of two."""
+    """Round a number of micro-batches up so that the processes can divide it: a power of two for each process."""
     return count if processes == 1 else processes << (-(-count // processes) - 1).bit_length()
 
 
 def pairwise_sum(
-    share: Callable[[int], Arrays | None], count: int, first: int = 0, step: int | None = None, end: int | None = None
+    term: Callable[[int], Arrays | None], count: int, first: int = 0, step: int = 1, end: int | None = None
 ) -> Arrays | None:
-    """What shares `first`, `first` + `step` and so on give, element by element, added up; None for nothing.
+    """Sum term(first), term(first + step), ... element by element, out of `count` terms in all; None if each term is None.
 
-    Without `step` it is that of all of them. Those from `end` on give nothing.
+    A `step` other than 1 is a number of processes that can divide `count`. Terms from `end` on are None, and not asked for.
     """
     end = count if end is None else end
-    if step is None:
-        step = count // (count & -count)  # without its factors of 2
-        return reduce(_plus, (pairwise_sum(share, count, one, step, end) for one in range(min(step, end))))
+    if step > 1:
+        return _strided_sum(term, count, first, step, end)
+    odd = count // (count & -count)  # without the factors of 2
+    return reduce(_add, (_strided_sum(term, count, start, odd, end) for start in range(min(odd, end))))
+
+
+def _strided_sum(term: Callable[[int], Arrays | None], count: int, first: int, step: int, end: int) -> Arrays | None:
+    """Sum term(first), term(first + step), ... where `count` is `step` times a power of two."""
     if first >= end:
         return None
     if step == count:
-        return share(first)
-    return _plus(pairwise_sum(share, count, first, 2 * step, end), pairwise_sum(share, count, first + step, 2 * step, end))
+        return term(first)
+    return _add(_strided_sum(term, count, first, 2 * step, end), _strided_sum(term, count, first + step, 2 * step, end))
 
 
-def _plus(one: Arrays | None, other: Arrays | None) -> Arrays | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return type(one)(a + b for a, b in zip(one, other))
+def _add(a: Arrays | None, b: Arrays | None) -> Arrays | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return type(a)(left + right for left, right in zip(a, b))

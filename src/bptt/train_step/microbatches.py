@@ -10,7 +10,6 @@ import numpy as np
 
 from bptt.backend import Array, Backend, HostArray
 from bptt.data.batches import Window
-from bptt.distributed import process_group
 from bptt.distributed.process_group import ProcessGroup
 
 
@@ -59,15 +58,15 @@ def merge_states(parts: list[tuple[HostArray, Array]], shape: tuple[int, ...], b
 
 
 def rank_states(states: Array | None, group: ProcessGroup) -> Array | None:
-    """The states (L, S, n, H) of the columns of this process, of those (L, S, B, H) of all."""
-    return states if group.size == 1 or states is None else states[:, :, group.rank :: group.size, :]
+    """Return the states (L, S, n, H) of the columns of this process, out of those (L, S, B, H) of all columns."""
+    return None if states is None else states[:, :, group.rank :: group.size, :]
 
 
 def gather_states(states: Array | None, group: ProcessGroup, backend: Backend) -> Array | None:
-    """The states (L, S, B, H) of all columns in process 0, given those of each process, which all call this; else None."""
-    if group.size == 1 or states is None:
+    """Return the states (L, S, B, H) of all columns in process 0, None in the others; all processes call this."""
+    if group.size == 1 or states is None:  # without a copy from the device to the host and back
         return states
-    parts = process_group.gather(group, backend.get(states))
+    parts = group.gather(backend.get(states))
     if parts is None:
         return None
     layers, fields, _, units = parts[0].shape

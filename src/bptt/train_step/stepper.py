@@ -49,7 +49,7 @@ def run_updates(
         waiting.extend(itertools.islice(following, max(0, count - len(waiting))))
         return list(itertools.takewhile(lambda one: together.fit(one[1]), itertools.islice(waiting, count))) if together else []
 
-    with threads.thread_pool(task.backend, task.group.neighbours) as executor:
+    with threads.thread_pool(task.backend, task.group.local_size) as executor:
         group = upcoming(state.step)
         while state.step < plan.steps:
             traces: list[StepMetrics] = []

@@ -16,8 +16,9 @@ from bptt.config.defaults import Hyperparameters
 from bptt.config.settings import Settings
 from bptt.data.batches import Batch, Window
 from bptt.data.dataset import Dataset, Position, epochs, make_rng
-from bptt.distributed import allreduce, process_group, reduction
-from bptt.distributed.process_group import ProcessGroup
+from bptt.distributed import reduction
+from bptt.distributed.allreduce import AllReduce
+from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.nn import gradient, model, optimizers, segments, tree
 from bptt.nn.optimizers import OPTIMIZERS, OptimizerName
 from bptt.train_step import microbatches, threads
@@ -37,8 +38,8 @@ class TrainTask(NamedTuple):
     plan: Hyperparameters
     read: Callable[[Window], Batch]  # of `data`, its held-out part included
     ids: Array | None  # (N,) of `data` on the device, if they fit
-    group: ProcessGroup = process_group.SINGLE_PROCESS  # the processes that train together
-    all_reduce: Any = None  # an allreduce.AllReduce over them, if there are several
+    group: ProcessGroup = SINGLE_PROCESS
+    all_reduce: AllReduce | None = None  # over the group; None for a single process
 
 
 class TrainState(NamedTuple):
@@ -122,11 +123,11 @@ def loss_and_grad(
     if task.settings.micro_batches == 1:
         keep = dropout_masks(task, window.columns.shape[1], step)
         return _batch_loss_and_grad(task, params_vector, task.read(window), start, keep, None, executor)
-    if task.group.size > 1 and step % SYNC_CHECK_EVERY == 0:
-        process_group.assert_in_sync(task.group, task.backend.get(params_vector))
+    if step % SYNC_CHECK_EVERY == 0:
+        task.group.assert_in_sync(params_vector, task.backend)
     parts = {part.number: part for part in microbatches.split(window, task.settings.micro_batches)}
     total, after = _accumulate(task, params_vector, window, parts, start, step, executor)
-    grad, loss = total if task.group.size == 1 else _all_reduce(task, total, parts)
+    grad, loss = total if task.all_reduce is None else _all_reduce(task, task.all_reduce, total, parts)
     return loss, grad, after
 
 
@@ -160,16 +161,18 @@ def _accumulate(
         ends.append((local_columns, after))
         return grad, loss
 
-    number, stride = task.settings.micro_batches, group.size if group.size > 1 else None
-    total = reduction.pairwise_sum(grad_and_loss, number, group.rank, stride, min(number, width)) or ()
+    number = task.settings.micro_batches
+    total = reduction.pairwise_sum(grad_and_loss, number, group.rank, group.size, min(number, width)) or ()
     fields, local_width = len(model.CELLS[task.config.cell].State._fields), len(range(group.rank, width, group.size))
     return total, microbatches.merge_states(ends, (layers, fields, local_width, units), task.backend)
 
 
-def _all_reduce(task: TrainTask, total: tuple[Array, ...], parts: dict[int, MicroBatch]) -> tuple[Array, Array]:
+def _all_reduce(
+    task: TrainTask, all_reduce: AllReduce, total: tuple[Array, ...], parts: dict[int, MicroBatch]
+) -> tuple[Array, Array]:
     """Data parallel: (gradient, loss) added up over all processes, to the same bits in each."""
-    present = sorted({number % task.group.size for number in parts})  # processes whose columns have not all ended
-    vector = allreduce.all_reduce(task.all_reduce, total, present)
+    contributing = sorted({number % task.group.size for number in parts})  # processes whose columns have not all ended
+    vector = all_reduce(total, contributing)
     return vector[:-1], namespace(vector).asarray(vector[-1, ...], copy=True)  # the loss is kept longer than the gradient
 
 
@@ -224,7 +227,7 @@ def first_nonfinite(task: TrainTask, params_vector: Array, step: int, position: 
     )
     bad = (name for name, array in tensors if not np.isfinite(task.backend.get(array)).all())
     first = next(bad, "the norm of the gradient") if task.group.rank == 0 else ""  # which has the states of all columns
-    return process_group.broadcast(task.group, first)
+    return task.group.broadcast(first)
 
 
 def _forward_tensors(

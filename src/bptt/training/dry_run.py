@@ -12,7 +12,6 @@ from bptt.config.defaults import preset_for
 from bptt.config.settings import Settings
 from bptt.data.dataset import count_targets
 from bptt.display import plots
-from bptt.distributed import process_group
 from bptt.nn import model, tree
 from bptt.train_step.stepper import SYNC_EVERY, run_updates
 from bptt.training import launch, memory_estimate, messages, setup, validation
@@ -28,14 +27,14 @@ def report_plan(text: Any, settings: Settings, tell: Reporter) -> None:
     group = launch.init_training_group(text, settings, "a dry run")
     if group.rank:
         tell = launch.silent_reporter
-    with process_group.abort_all_on_error(group):
-        process_group.on_rank_0(group, partial(store.check_can_save, settings.out))
+    with group.abort_all_on_error():
+        group.on_rank_0(partial(store.check_can_save, settings.out))
         ready = launch.setup_all(group, settings, lambda: setup.from_scratch(text, settings, group))
         _tell(ready, tell)
 
 
 def _tell(ready: Prepared, tell: Reporter) -> None:
-    processes = f" for each of {ready.task.group.neighbours} processes" if ready.task.group.neighbours > 1 else ""
+    processes = f" for each of {ready.task.group.local_size} processes" if ready.task.group.local_size > 1 else ""
     parameters = tree.num_elements(model.shapes(ready.task.config))
     needed = memory_estimate.needed_bytes(ready.task, plotting=plots.available())
     seconds = _seconds(ready)
@@ -73,7 +72,7 @@ def _seconds(ready: Prepared) -> float:
             began, done = time.perf_counter(), 0
         else:
             done += len(traces)
-        if process_group.broadcast(task.group, time.perf_counter() - began > TRIAL):
+        if task.group.broadcast(time.perf_counter() - began > TRIAL):
             break
     each = (time.perf_counter() - began) / max(1, done)
     began = time.perf_counter()

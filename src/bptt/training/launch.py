@@ -1,4 +1,4 @@
-"""How processes that train together begin: each finds its place, and all of them that they are about to do the same."""
+"""How the processes that train together start: they form a group, and compare what they are about to do."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,89 +8,98 @@ from bptt import acceleration, system
 from bptt import backend as backends
 from bptt.config.settings import Settings
 from bptt.distributed import allreduce, process_group, reduction
+from bptt.distributed.launcher import launched_processes
 from bptt.distributed.process_group import ProcessGroup
 from bptt.errors import InputError
 from bptt.nn import model, tree
 from bptt.training.setup import Prepared
 
+LOCAL_SETTINGS = {"quiet", "json", "distributed"}  # may differ between processes
+
 
 def error_for_all(error: InputError, *, alone: bool) -> InputError:
-    """An error that came before `begin`, as all processes raise it that a launcher started, unless each trains `alone`."""
-    if alone or process_group.launched_processes() == 1 or hasattr(error, "agreed"):
+    """Return the error that all launched processes raise for an error before `init_training_group`.
+
+    The others wait in `init_training_group`, unless each process trains `alone`. Process 0's error comes first.
+    """
+    if alone or launched_processes() == 1 or error.on_all_ranks:
         return error
     try:
-        process_group.init_process_group(asked=None, problem=str(error))
-    except InputError as other:  # without `agreed` it is another one: there is no MPI to tell it by
-        return other if hasattr(other, "agreed") else error
+        process_group.init_process_group(distributed=None, problem=str(error))
+    except InputError as shared:
+        return shared if shared.on_all_ranks else error  # otherwise there is no MPI to share it by
     return error
 
 
 @contextlib.contextmanager
 def fail_on_all(*, alone: bool) -> Iterator[None]:
-    """Around what comes before `begin`: see `told_to_all`."""
+    """Raise an InputError of this block in all launched processes; see `error_for_all`."""
     try:
         yield
     except InputError as error:
-        other = error_for_all(error, alone=alone)
-        if other is error:
+        shared = error_for_all(error, alone=alone)
+        if shared is error:
             raise
-        raise other from error
+        raise shared from error
 
 
 def init_training_group(text: Any, settings: Settings, work: str) -> ProcessGroup:
-    """The process among those that train together, if there are several, which all do the same work."""
-    group = process_group.init_process_group(asked=settings.distributed)
-    process_group.assert_same(group, {"to do:": work})
+    """Return the group of the processes that train together, all of which are about to do the same work."""
+    group = process_group.init_process_group(distributed=settings.distributed)
+    group.assert_same(lambda: {"to do:": work})
 
     def check() -> None:
         if group.size > 1 and isinstance(text, str) and text == "-":
             raise InputError("text -: standard input is that of one process alone: give a file")
         if settings.micro_batches > 1 and not reduction.is_divisible(settings.micro_batches, group.size):
-            told = f"--micro-batches {settings.micro_batches} for {group.size} processes"
-            some = f"{group.size}, {2 * group.size}, {4 * group.size} and so on"
-            raise InputError(f"{told}: give {some}, or 1 for one part each")
+            problem = f"--micro-batches {settings.micro_batches} for {group.size} processes"
+            remedy = f"give {group.size}, {2 * group.size}, {4 * group.size} and so on, or 1 for one part each"
+            raise InputError(f"{problem}: {remedy}")
 
-    process_group.rank_0_then_others(group, check)
+    group.rank_0_then_others(check)
     return group
 
 
 def setup_all(group: ProcessGroup, settings: Settings, prepare: Callable[[], Prepared]) -> Prepared:
-    """What a run needs, among the processes that train together, which must be about to do the same.
+    """Prepare a run in all processes, compare the results and connect the all-reduce.
 
-    `settings` are those that were told, of which a run that goes on has others, too.
+    `settings` are those of the command; a resumed run takes the others from its folder.
     """
 
-    def here() -> Prepared:
+    def prepare_process() -> Prepared:
         if group.size > 1:
-            backends.use_device(settings.backend, group.local)
-        ready = prepare()
-        if ready.task.settings.nccl:
-            allreduce.refuse_nccl(group, ready.task.backend)
-        return ready
+            backends.use_device(settings.backend, group.local_rank)
+        prepared = prepare()
+        if prepared.task.settings.nccl:
+            allreduce.refuse_nccl(group, prepared.task.backend)
+        return prepared
 
-    ready = process_group.rank_0_then_others(group, here)
-    if group.size == 1:
-        return ready
-    task, own = ready.task, {"quiet", "json", "distributed"}  # of one process alone
-    told = {f"--{name}": str(value) for name, value in vars(task.settings).items() if name not in own}
-    facts = {
+    prepared = group.rank_0_then_others(prepare_process)
+    task = prepared.task
+    group.assert_same(lambda: _facts(prepared, settings))
+    length = 1 + tree.num_elements(model.shapes(task.config))  # the gradient and the loss
+    all_reduce = allreduce.connect(group, task.backend, length, nccl=task.settings.nccl)
+    return prepared._replace(task=task._replace(all_reduce=all_reduce))
+
+
+def _facts(prepared: Prepared, settings: Settings) -> dict[str, str]:
+    """Return by name what has to be the same in all processes."""
+    task, state, progress = prepared.task, prepared.now.state, prepared.now.progress
+    flags = {f"--{name}": str(value) for name, value in vars(task.settings).items() if name not in LOCAL_SETTINGS}
+    return {
         **system.versions(),
-        **told,
+        **flags,
         "--out": str(settings.out),
         "text": task.data.sha256,
         "vocabulary": str(task.data.vocabulary.symbols),
         "backend": str(task.backend),
         "compiled": acceleration.compiled_by(task.backend),
-        "step": str(ready.now.state.step),
-        "best": str((ready.now.progress.best, ready.now.progress.waited)),  # which decide when all end
-        "an MPI that reads a GPU's memory:": str(group.cuda and task.backend.is_gpu),
-        "weights": str(process_group.checksum(task.backend.get(ready.now.state.params_vector))),
+        "step": str(state.step),
+        "best": str((progress.best, progress.waited)),  # which decide when all end
+        "an MPI that reads a GPU's memory:": str(task.group.reads_gpu_memory and task.backend.is_gpu),
+        "weights": str(process_group.checksum(task.backend.get(state.params_vector))),
     }
-    process_group.assert_same(group, facts)
-    length = 1 + tree.num_elements(model.shapes(task.config))  # a gradient and a loss
-    all_reduce = allreduce.connect_all(group, task.backend, length, nccl=task.settings.nccl)
-    return ready._replace(task=task._replace(all_reduce=all_reduce))
 
 
 def silent_reporter(words: str, row: dict[str, Any]) -> None:
-    """What a process tells that has another one to speak for it."""
+    """Report nothing, because process 0 reports for the group."""

@@ -18,7 +18,6 @@ from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Progress
 from bptt.display import plots
-from bptt.distributed import process_group
 from bptt.errors import CheckpointError, Diverged, SaveError, TrainingWarning
 from bptt.inference.language_model import LanguageModel, model_from_checkpoint
 from bptt.nn import model, tree
@@ -59,14 +58,14 @@ def train_loop(run: RunContext, now: LoopState, signals: list[str]) -> LoopState
     try:
         for state, traces in run_updates(task, now.state, lambda step: intervals.updates_until_due(task, step, first.step)):
             now, pending = now._replace(state=state), [*pending, *traces]
-            due = intervals.due(task, now.state.step, first.step, process_group.all_signals(task.group, signals))
+            due = intervals.due(task, now.state.step, first.step, task.group.all_signals(signals))
             due = due._replace(saved=due.saved or time.perf_counter() - saved > SAVE_SECONDS)
-            due, silent = process_group.broadcast(task.group, (due, time.perf_counter() - told > PROGRESS_SECONDS))
+            due, silent = task.group.broadcast((due, time.perf_counter() - told > PROGRESS_SECONDS))
             if not any(due) and not silent and len(pending) < intervals.max_unread_updates(task):
                 continue
             now, pending = look(), []
             now, row = _add_row(run, now, due, traces[-1].learning_rate)
-            if process_group.rank_0_then_others(task.group, partial(_save_if_due, run, now, due, row)):
+            if task.group.rank_0_then_others(partial(_save_if_due, run, now, due, row)):
                 saved = time.perf_counter()
             words = messages.evaluation_line(row, task) if due.measured else ""
             if silent and not words:
@@ -84,7 +83,7 @@ def train_loop(run: RunContext, now: LoopState, signals: list[str]) -> LoopState
         return now._replace(ended="diverged", error=error)
     except BaseException as error:
         try:
-            if task.group.size == 1 or getattr(error, "agreed", False):  # a look may need the other processes
+            if task.group.all_raise(error):  # a look may need the other processes
                 now = look()
         except Diverged as earlier:  # unseen until now
             return now._replace(ended="diverged", error=earlier)
@@ -254,7 +253,7 @@ def _sample_and_radii(task: TrainTask, here: LanguageModel) -> dict[str, Any]:
     if group.rank == group.size - 1:
         found = task.backend.get(model.spectral_radii(task.config, here.params)).astype(np.float64)
         radii = np.round(np.minimum(found, 1e200), 4).tolist()  # JSON has no infinity
-    seen = process_group.all_gather(group, (messages.sample_preview(here, group), radii))
+    seen = group.all_gather((messages.sample_preview(here, group), radii))
     return {"sample": [text for texts, _ in seen for text in texts], "radii": seen[-1][1]}
 
 

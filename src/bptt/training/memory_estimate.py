@@ -30,7 +30,7 @@ def update_numbers(task: TrainTask) -> float:
     """The floating-point numbers that are alive at the worst moment of an update, as the first batches tell."""
     parameters = tree.num_elements(model.shapes(task.config))
     first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), SAMPLED_BATCHES)
-    workers = max(1, threads.workers() // task.group.neighbours) if task.backend.is_host else 1
+    workers = max(1, threads.workers() // task.group.local_size) if task.backend.is_host else 1
     return _linked(task) + max(15 * parameters, *(_in_update(task, window, parameters, workers) for _, window in first))
 
 
@@ -42,7 +42,7 @@ def evaluation_numbers(task: TrainTask) -> float:
 
 
 def _linked(task: TrainTask) -> int:
-    """Numbers in the rows of a `allreduce.AllReduce`, as long as a run lasts."""
+    """Return how many numbers the buffers of `allreduce.AllReduce` hold."""
     return 3 * tree.num_elements(model.shapes(task.config)) * (task.group.size > 1)
 
 
@@ -97,7 +97,7 @@ def needed_bytes(task: TrainTask, *, plotting: bool) -> float:
 
 def refuse_too_large(task: TrainTask) -> None:
     """Raise OutOfMemory for a run that this machine has no memory for, before the system kills the process for it."""
-    if not task.backend.is_gpu and task.group.neighbours * needed_bytes(task, plotting=False) > system.physical_memory():
+    if not task.backend.is_gpu and task.group.local_size * needed_bytes(task, plotting=False) > system.physical_memory():
         raise OutOfMemory(out_of_memory_message(task))
 
 
@@ -111,5 +111,5 @@ def out_of_memory_message(task: TrainTask) -> str:
     lower += "" if weights or task.settings.recompute_every else ", or --recompute-every sqrt"
     batch = "" if weights else f" at --batch {plan.batch} --length {plan.length}"
     has = "" if task.backend.is_gpu else f", this machine has {system.physical_memory() / 1e9:,.1f} GB"
-    each = f" in each of {task.group.neighbours} processes" if task.group.neighbours > 1 else ""
+    each = f" in each of {task.group.local_size} processes" if task.group.local_size > 1 else ""
     return f"out of memory: {size}{batch} need about {needed_bytes(task, plotting=False) / 1e9:,.1f} GB{each}{has}: {lower}"

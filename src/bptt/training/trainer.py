@@ -18,7 +18,6 @@ from bptt.config.defaults import Hyperparameters
 from bptt.config.settings import Settings, check_path, flag, from_flags
 from bptt.data.dataset import count_targets, validation_share
 from bptt.display import text
-from bptt.distributed import allreduce, process_group
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
 from bptt.train_step.update import TrainTask
@@ -73,12 +72,12 @@ def start(
     group, told = launch.init_training_group(text, settings, "a new run"), settings
     if group.rank:
         settings, runs, tell = dataclasses.replace(settings, out=None), None, launch.silent_reporter
-    with process_group.abort_all_on_error(group), contextlib.ExitStack() as stack:
+    with group.abort_all_on_error(), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
         arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  # MPI may swallow some
-        process_group.on_rank_0(group, partial(store.check_can_save, settings.out))  # before hours are spent
+        group.on_rank_0(partial(store.check_can_save, settings.out))  # before hours are spent
         ready = launch.setup_all(group, told, lambda: setup.from_scratch(text, settings, group))
-        out = process_group.on_rank_0(group, lambda: _new_folder(ready.task, settings.out, runs, stack))
+        out = group.on_rank_0(lambda: _new_folder(ready.task, settings.out, runs, stack))
         try:
             tell(messages.header(ready.task), {"event": "start", "record": ready.record})
             return fit(ready, out, tell, caught, arrived)
@@ -111,22 +110,20 @@ def resume_run(
     group = launch.init_training_group(text, asked, "a run to go on with" if in_place else "a checkpoint to go on with")
     if group.rank:
         tell = launch.silent_reporter
-    with process_group.abort_all_on_error(group), contextlib.ExitStack() as stack:
+    with group.abort_all_on_error(), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
         arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None
         out: Path | None = None if group.rank else place
         if in_place:
-            process_group.on_rank_0(group, lambda: stack.enter_context(run_folder.locked(place)))
+            group.on_rank_0(lambda: stack.enter_context(run_folder.locked(place)))
             prepare = partial(resume.from_run, place, text, told, group, changed_text=changed_text)
             ready = launch.setup_all(group, asked, prepare)
-            process_group.on_rank_0(group, lambda: run_folder.write_config(place, _config_toml(ready.task)))
+            group.on_rank_0(lambda: run_folder.write_config(place, _config_toml(ready.task)))
         else:
             prepare = partial(resume.from_single_checkpoint, place, text, told, group, changed_text=changed_text)
             ready = launch.setup_all(group, asked, prepare)
             named = check_path("out", told["out"]) if "out" in told else None
-            out = process_group.on_rank_0(
-                group, lambda: _first_checkpoint(ready, _new_folder(ready.task, named, runs, stack), tell)
-            )
+            out = group.on_rank_0(lambda: _first_checkpoint(ready, _new_folder(ready.task, named, runs, stack), tell))
         step = ready.now.progress.step
         row = {"event": "resume", "step": step, "record": ready.record, "history": list(ready.now.progress.history)}
         tell(messages.resume_header(ready.task, place, step), row)
@@ -148,16 +145,17 @@ def fit(
     acceleration.warm_up(ready.task.config, ready.task.backend, ready.task.group)
     here = {**system.run_environment(ready.task.backend), "compiled": acceleration.compiled_by(ready.task.backend)}
     if ready.task.all_reduce is not None:
-        here |= {"processes": ready.task.group.size, "sums by": str(ready.task.all_reduce)}
+        here |= {"processes": ready.task.group.size, "sums by": ready.task.all_reduce.transport}
     if out:
         run_folder.record_session(out, here, new=True)
     run = RunContext(ready.task, ready.record, out, tell)
     noted = signals.catch_signals(caught) if early is None else contextlib.nullcontext(early)
     with np.errstate(all="ignore"), noted as arrived:  # a loss that is not finite is told in words, once
         now = loop.train_loop(run, ready.now, arrived)
-    if now.error is None or getattr(now.error, "agreed", False):  # all processes are here, or will be
+    task = ready.task
+    if task.all_reduce is not None and (now.error is None or task.group.all_raise(now.error)):  # which all processes reach
         with contextlib.suppress(RuntimeError):  # of a device that is lost; the run is over
-            allreduce.close(ready.task.all_reduce)
+            task.all_reduce.close()
     if now.state.step == 0 and now.error is None:
         raise KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
     hurried = isinstance(now.error, KeyboardInterrupt)  # the disk may hang

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from bptt.data.batches import Window
 from bptt.data.dataset import VALIDATION_STREAMS, validation_windows
-from bptt.distributed import process_group
 from bptt.inference.evaluation import Evaluation, batch_nats
 from bptt.nn import model
 from bptt.train_step import microbatches
@@ -25,7 +24,7 @@ def windows(task: TrainTask, part: int) -> Iterator[Window]:
 def evaluate(task: TrainTask, params: model.Params) -> Evaluation:
     """The cross-entropy of a model on what is held out; every process that trains with this one has to call it."""
     group, count = task.group, parts(task)
-    own = range(count) if group.size == 1 else range(group.rank, count, group.size)
-    found = [batch_nats(task.config, params, task.backend, map(task.read, windows(task, part))) for part in own]
-    everywhere = [one for those in process_group.all_gather(group, found) for one in those]
-    return Evaluation(math.fsum(nats for sums, _ in everywhere for nats in sums), sum(targets for _, targets in everywhere))
+    rank_parts = range(group.rank, count, group.size)
+    sums = [batch_nats(task.config, params, task.backend, map(task.read, windows(task, part))) for part in rank_parts]
+    all_sums = [part for process in group.all_gather(sums) for part in process]
+    return Evaluation(math.fsum(nats for losses, _ in all_sums for nats in losses), sum(targets for _, targets in all_sums))
