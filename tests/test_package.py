@@ -13,10 +13,11 @@ import pytest
 
 import bptt
 from bptt import cli
+from bptt.cli import parser
 from bptt.nn import vanilla
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "bptt"
-COMMANDS = [name for name in cli.app if not name.startswith("-")]
+COMMANDS = [name for name in parser.app if not name.startswith("-")]
 
 
 def run(*command):

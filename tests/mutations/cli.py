@@ -6,7 +6,7 @@ MUTATIONS = [
     Mutation(
         "configuration: the text that a file names is forgotten",
         "cli.train._train",
-        'text = given.get("text") if text is None else text',
+        'text = explicit.get("text") if text is None else text',
         "text = text",
         "test_toml.py::test_a_configuration_file_is_read_once",
     ),

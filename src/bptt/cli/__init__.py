@@ -1,5 +1,6 @@
 """The command line: a thin shell over the package; bad input is one line on standard error and exit code 2."""
 
+import contextlib
 import io
 import re
 import sys
@@ -16,8 +17,8 @@ from bptt.cli import (
     textbook,  # noqa: F401
     train,  # noqa: F401
 )
-from bptt.cli.console import complain, printing, unwritten, warn
-from bptt.cli.parser import app, explain
+from bptt.cli.console import Output, complain, warn
+from bptt.cli.parser import explain, parse
 from bptt.distributed.launcher import launched_processes
 from bptt.errors import Diverged, InputError, OutOfMemory, SaveError, SharedError
 from bptt.training import launch, signals
@@ -30,26 +31,24 @@ def main(arguments: list[str] | None = None) -> int:
     4 for too little memory, 5 for a run that could not be saved, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138
     after SIGUSR1.
     """
-    unwritten.clear()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that cannot print a character shows ? in its place
-    with warnings.catch_warnings():
+    output = Output(sys.stdout)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(output):
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = warn
         code = attempt(arguments)
-    with printing():
-        print(end="", flush=True)
-    for error in unwritten:
-        if not isinstance(error, BrokenPipeError):
-            code = complain(f"cannot write to standard output: {error.strerror or error}", code or 2)
-    return code
+    output.flush()
+    if output.error is None or isinstance(output.error, BrokenPipeError):
+        return code
+    return complain(f"cannot write to standard output: {output.error.strerror or output.error}", code or 2)
 
 
 def attempt(arguments: list[str] | None) -> int:
     """The exit code of a command, with one line for whatever goes wrong."""
     try:
-        return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+        return int(parse(arguments)() or 0)
     except Diverged as error:
         return _refused(error, 3)
     except InputError as error:
@@ -64,15 +63,8 @@ def attempt(arguments: list[str] | None) -> int:
         if launched_processes() > 1:  # the others may not have met this process yet, and would wait for it
             signals.die_by_interrupt()
         return code
-    except SystemExit:  # of rich, which prints the help, where its reader leaves
-        return 0
     except OSError as error:
-        words = sys.argv[1:] if arguments is None else arguments
-        if words and not {"--help", "-h", "--version"} & set(words):
-            return complain(str(error), 2)
-        with printing():  # the help could not be printed
-            raise
-        return 0
+        return complain(str(error), 2)
 
 
 def _of_all(error: InputError, arguments: list[str] | None) -> InputError:

@@ -1,38 +1,61 @@
-"""What the command line prints: results on standard output, one line for what is wrong on standard error."""
+"""Output of the command line: results on standard output, one line for each problem on standard error."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
-
-unwritten: list[OSError] = []  # why standard output was given up
+from typing import Any, TextIO
 
 
-@contextlib.contextmanager
-def printing() -> Iterator[None]:
-    """Give up standard output, what waits in its buffer included, where it cannot be written; `main` says so in the end."""
-    try:
-        yield
-    except OSError as error:
-        unwritten.append(error)
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+class Output:
+    """Standard output that never raises an OSError: where it cannot be written, the rest is discarded and `error` is set.
+
+    So a training outlives a reader that leaves, as `head` does, and a full disk.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream: TextIO = stream or io.StringIO()  # None: a program without a console
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write to the stream, or discard the text."""
+        with self._discarding():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, or discard its buffer."""
+        with self._discarding():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else, such as `isatty` and `encoding`, is that of the stream."""
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _discarding(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
+            with open(os.devnull, "wb") as nowhere:  # the buffer goes there, too
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
-def say(line: str) -> None:
-    """Print for people and pipes alike, at once; the work goes on where that fails, as when a reader leaves."""
-    with printing():
-        print(line, flush=True)
+def say(text: str, end: str = "\n") -> bool:
+    """Print at once; False if nobody reads it, because standard output cannot be written any more."""
+    print(text, end=end, flush=True)
+    return getattr(sys.stdout, "error", None) is None
 
 
 def complain(line: str, code: int = 0) -> int:
-    """One line on standard error; gives the exit code back."""
+    """Print one line on standard error and return the exit code."""
     with contextlib.suppress(OSError):
         print(f"bptt: {' '.join(line.split())}", file=sys.stderr)
     return code
 
 
 def warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """One line for a warning, without the line of code that it comes from."""
+    """Print a warning as one line, without the line of code that it comes from."""
     complain(f"warning: {message}")

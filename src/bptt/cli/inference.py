@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from bptt.cli.console import complain, printing, say, unwritten
+from bptt.cli.console import complain, say
 from bptt.cli.parser import BackendFlag, DtypeFlag, RequireFlag, Text, app
 from bptt.config import settings
 from bptt.data import corpus
@@ -161,12 +161,12 @@ def score(  # noqa: D417
         each = list(zip(line.symbols, line.each))
         if as_json:
             sums = {"line": line.number, "text": line.text, "nats": line.nats, "nats_per_char": line.nats_per_char}
-            say(json.dumps(sums | ({"each": each} if per_char else {})))
+            row = json.dumps(sums | ({"each": each} if per_char else {}))
         elif per_char:
-            say("\n".join(f"{n:.4f}\t{line.number}\t{i}\t{quoted(symbol)}" for i, (symbol, n) in enumerate(each, 1)))
+            row = "\n".join(f"{n:.4f}\t{line.number}\t{i}\t{quoted(symbol)}" for i, (symbol, n) in enumerate(each, 1))
         else:
-            say(f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{fit(line.text)}")
-        if unwritten:
+            row = f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{fit(line.text)}"
+        if not say(row):
             return 0
     if not characters:
         raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
@@ -224,9 +224,7 @@ def show(pieces: Iterator[str]) -> None:
     """Print a text while it is written, and end its line whatever happens."""
     try:
         for piece in pieces:
-            with printing():
-                print(fit(piece), end="", flush=True)
-            if unwritten:
+            if not say(fit(piece), end=""):
                 break
     finally:
         say("")

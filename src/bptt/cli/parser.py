@@ -1,6 +1,7 @@
 """The words of the command line: flags and their types, and what is said of words that it does not have."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args
 
 import cyclopts
@@ -49,32 +50,38 @@ DtypeFlag = Annotated[
 ]
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
 
-given: dict[str, Any] = {}  # what was typed, and what stands in a file besides, the name of the text included
-
-
-def configure(app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Let `bptt train` take from a TOML file what was not typed."""
-    given.clear()
-    if command != ("train",):
-        return
-    typed = {argument.field_info.name: argument.tokens[0].value for argument in arguments if argument.tokens}
-    given.update(typed)
-    path = toml.find_file(typed.get("config"), new="resume" not in typed)
-    if path is not None:
-        found = toml.read_beneath(typed, path)
-        given.update(found | typed)
-        table = {flag(name).removeprefix("--"): value for name, value in found.items() if name != "text"}
-        cyclopts.config.Dict(table, use_commands_as_keys=False, source=str(path))(app, command, arguments)
-
-
 app = App(
     name="bptt",
-    config=configure,
     version=__version__,
     help="Train small recurrent language models on text, one character at a time, and write with them.",
     default_parameter=Parameter(converter=converted, negative=()),
     suppress_keyboard_interrupt=False,
 )
+
+
+def parse(words: list[str] | None) -> Callable[[], Any]:
+    """The command that the words, by default those of the process, ask for, with all its arguments.
+
+    `explicit` of `bptt train` gets the settings that were typed or are in the TOML file, and the name of the text there.
+    """
+    explicit: dict[str, Any] = {}
+    app.config = functools.partial(_read_file, explicit)
+    command, arguments, contexts = app.parse_args(words, exit_on_error=False, print_error=False)
+    return functools.partial(command, *arguments.args, **arguments.kwargs, **dict.fromkeys(contexts, explicit))
+
+
+def _read_file(explicit: dict[str, Any], app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Let `bptt train` take the settings that were not typed from a TOML file, and list all of these in `explicit`."""
+    if command != ("train",):
+        return
+    typed = {argument.field_info.name: argument.tokens[0].value for argument in arguments if argument.tokens}
+    explicit.update(typed)
+    path = toml.find_file(typed.get("config"), new="resume" not in typed)
+    if path is not None:
+        table = toml.read_beneath(typed, path)
+        explicit.update(table | typed)
+        flags = {flag(name).removeprefix("--"): value for name, value in table.items() if name != "text"}
+        cyclopts.config.Dict(flags, use_commands_as_keys=False, source=str(path))(app, command, arguments)
 
 
 def explain(error: CycloptsError) -> str:

@@ -2,7 +2,6 @@
 
 from bptt import backend as backends
 from bptt import textbook
-from bptt.cli.console import printing
 from bptt.cli.parser import BackendFlag, RequireFlag, Text, app
 from bptt.data import corpus, vocabulary
 from bptt.errors import InputError
@@ -29,6 +28,5 @@ def run_textbook(  # noqa: D417
     symbols = vocabulary.characters(text).symbols or ()
     ix_to_char = dict(enumerate(symbols))
     char_to_ix = {character: ix for ix, character in ix_to_char.items()}
-    with printing():
-        textbook.model(text, ix_to_char, char_to_ix, num_iterations=iterations, vocab_size=len(symbols), backend=backend)
+    textbook.model(text, ix_to_char, char_to_ix, num_iterations=iterations, vocab_size=len(symbols), backend=backend)
     return 0

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bptt.checkpoint import run_folder
-from bptt.cli.console import printing, say
-from bptt.cli.parser import Text, app, given
+from bptt.cli.console import say
+from bptt.cli.parser import Text, app
 from bptt.config.settings import Settings, validate
 from bptt.display import panel
 from bptt.distributed.launcher import launched_processes
@@ -25,15 +25,16 @@ RUNS = Path("runs")
 
 
 @app.command
-def train(
+def train(  # noqa: D417  # explicit is not for people
     text: Text | None = None,
     /,
     *,
     resume: Path | None = None,
     changed_text: bool = False,
-    config: Path | None = None,  # which `parser.configure` reads
+    config: Path | None = None,  # which `parser.parse` reads
     dry_run: bool = False,
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
+    explicit: Annotated[dict[str, Any], Parameter(parse=False)],  # from `parser.parse`
 ) -> int:
     """Train a model on a text, in a folder of its own; or go on with a run.
 
@@ -53,16 +54,18 @@ def train(
         One flag for each.
     """
     with launch.fail_on_all(alone=settings.distributed is False):
-        return _train(text, validate(settings), resume, changed_text=changed_text, dry_run=dry_run)
+        return _train(text, validate(settings), resume, explicit, changed_text=changed_text, dry_run=dry_run)
 
 
-def _train(text: str | None, settings: Settings, resume: Path | None, *, changed_text: bool, dry_run: bool) -> int:
-    """The same, given settings that are in their range."""
+def _train(
+    text: str | None, settings: Settings, resume: Path | None, explicit: dict[str, Any], *, changed_text: bool, dry_run: bool
+) -> int:
+    """Train with validated settings, of which `explicit` names those that are not defaults."""
     if changed_text and resume is None:
         raise InputError("--changed-text is for --resume: give both, or neither")
     if dry_run and resume is not None:
         raise InputError("--dry-run is for a new run: leave out --resume")
-    text = given.get("text") if text is None else text
+    text = explicit.get("text") if text is None else text
     if text is None and resume is None:
         text = "dinosaurs"
     if dry_run:
@@ -72,7 +75,7 @@ def _train(text: str | None, settings: Settings, resume: Path | None, *, changed
     with telling(settings, named=named) as tell:
         if resume is None:
             return code(trainer.start(text, settings, tell, runs=RUNS, caught=TERMINATION))
-        told = {name: value for name, value in vars(settings).items() if name in given}
+        told = {name: value for name, value in vars(settings).items() if name in explicit}
         return code(trainer.resume_run(resume, text, told, tell, changed_text=changed_text, runs=RUNS, caught=TERMINATION))
 
 
@@ -88,18 +91,17 @@ def telling(settings: Settings, *, named: bool) -> Iterator[Reporter]:
         live: list[panel.Panel] = []
 
         def tell(words: str, row: dict[str, Any]) -> None:
-            with printing():  # a terminal that goes away does not end the training
-                event = row.get("event")
-                if event in ("start", "resume"):
-                    live.append(stack.enter_context(panel.Panel(console, row["record"]["plan"]["steps"])))
-                    live[0].heading(words)
-                    for earlier in row.get("history", ()):
-                        live[0].show(earlier)
-                elif event in ("log", "measurement"):
-                    live[0].show(row)
-                elif event == "end":
-                    stack.close()
-                    say(words)
+            event = row.get("event")
+            if event in ("start", "resume"):
+                live.append(stack.enter_context(panel.Panel(console, row["record"]["plan"]["steps"])))
+                live[0].heading(words)
+                for earlier in row.get("history", ()):
+                    live[0].show(earlier)
+            elif event in ("log", "measurement"):
+                live[0].show(row)
+            elif event == "end":
+                stack.close()
+                say(words)
 
         yield tell
 

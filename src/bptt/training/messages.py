@@ -161,7 +161,7 @@ def _new_texts(trained: LanguageModel, task: TrainTask) -> list[str]:
 
 
 def make_reporter(
-    settings: Settings, report: Callable[[str], None] | None, *, named: bool = True
+    settings: Settings, report: Callable[[str], object] | None, *, named: bool = True
 ) -> Callable[[str, dict[str, Any]], None]:
     """News as words, or as JSON if the settings say so, or none but the folder of the run if it was not `named`."""
 
