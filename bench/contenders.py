@@ -27,7 +27,7 @@ class Contender(NamedTuple):
 
 
 def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend | None = None) -> Contender:
-    """This package on a backend, by default NumPy: with its compiled twins or without, as they are when it is called."""
+    """This package on a backend, by default NumPy: with its kernels or without, as they are when it is called."""
     where = where or backends.select("numpy")
     theta = tree.ravel(tree.tree_map(where.put, params))
     memory = optimizers.init_adam(theta)
@@ -54,7 +54,7 @@ def ours(config: model.Config, params: model.Params, x: HostArray, y: HostArray,
 
 
 def replayed(config: model.Config, params: model.Params, x: HostArray, y: HostArray, where: Backend) -> Contender:
-    """This package on a GPU as it trains there: a step is recorded once as a CUDA graph, and replayed."""
+    """This package on a GPU as it trains there: a step is captured once as a CUDA graph, and replayed."""
     theta = tree.ravel(tree.tree_map(where.put, params))
     memory = optimizers.AdamState(*(where.xp.asarray(array, copy=True) for array in optimizers.init_adam(theta)))
     x, y, mask, first = where.put(x), where.put(y), where.put(np.ones(x.shape)), where.put(np.zeros(()))
@@ -87,8 +87,8 @@ def pure(*arguments: Any) -> Contender:
     return ours(*arguments)._replace(before=dispatch.disable)
 
 
-def compiled(*arguments: Any) -> Contender:
-    """The compiled twins on NumPy."""
+def with_kernels(*arguments: Any) -> Contender:
+    """The kernels on NumPy."""
     return ours(*arguments)._replace(before=acceleration.enable)
 
 
@@ -153,30 +153,30 @@ def torch(
     torch.set_num_threads(1)
     kind = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[config.cell]
     rnn = kind(config.vocabulary, config.hidden, device=device)
-    readout = torch.nn.Linear(config.hidden, config.vocabulary, device=device)
+    output_layer = torch.nn.Linear(config.hidden, config.vocabulary, device=device)
     layer = params.layers[0]
     hidden_bias = np.zeros_like(layer.b)
     if config.cell == "gru":
         hidden_bias[2 * config.hidden :] = layer.ban
-    own = (rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0, readout.weight, readout.bias)
+    weights = (rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0, output_layer.weight, output_layer.bias)
     with torch.no_grad():
-        for to, array in zip(own, (layer.Wax, layer.Waa, layer.b, hidden_bias, params.Wya, params.by)):
+        for to, array in zip(weights, (layer.Wax, layer.Waa, layer.b, hidden_bias, params.Wya, params.by)):
             to.copy_(torch.from_numpy(array))
-    adam = torch.optim.Adam(own, lr=1e-3, fused=True, capturable=graph)
+    adam = torch.optim.Adam(weights, lr=1e-3, fused=True, capturable=graph)
     inputs = torch.eye(config.vocabulary)[torch.from_numpy(x)].to(device)
     targets = torch.from_numpy(y).reshape(-1).to(device)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def loss_and_gradient() -> Any:
         adam.zero_grad()
-        logits = readout(rnn(inputs)[0])
+        logits = output_layer(rnn(inputs)[0])
         loss = torch.nn.functional.cross_entropy(logits.reshape(-1, config.vocabulary), targets)
         loss.backward()
         return loss.detach()
 
     def begin() -> Any:
         loss = loss_and_gradient()
-        clip_grad_norm_(own, 1.0)
+        clip_grad_norm_(weights, 1.0)
         adam.step()
         return loss
 
@@ -186,15 +186,15 @@ def torch(
         return float(loss)
 
     if graph:
-        begin = _captured(begin, own, adam)
+        begin = _captured(begin, weights, adam)
     return Contender(lambda: float(loss_and_gradient()), step, begin=begin, wait=wait)
 
 
-def _captured(begin: Callable[[], Any], own: Any, adam: Any) -> Callable[[], Any]:
+def _captured(begin: Callable[[], Any], weights: Any, adam: Any) -> Callable[[], Any]:
     """The step of PyTorch as a CUDA graph, from the same weights on: those that warming up has moved are put back."""
     import torch
 
-    before = [one.detach().clone() for one in own]
+    before = [one.detach().clone() for one in weights]
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -205,7 +205,7 @@ def _captured(begin: Callable[[], Any], own: Any, adam: Any) -> Callable[[], Any
     with torch.cuda.graph(graph):
         loss = begin()
     with torch.no_grad():
-        for one, start in zip(own, before):
+        for one, start in zip(weights, before):
             one.copy_(start)
             for memory in adam.state[one].values():
                 memory.zero_()

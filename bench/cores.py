@@ -39,9 +39,10 @@ def row(cell: str, hidden: int, batch: int, repeats: int, cores: int) -> dict[st
             began = time.perf_counter()
             state, _ = update.update(task, state, window, position, None if count == 1 else pool)
             times[count].append(1e3 * (time.perf_counter() - began))
-    one, many = (statistics.median(times[count][1:]) for count in (1, cores))
+    one_core, all_cores = (statistics.median(times[count][1:]) for count in (1, cores))
     parts = len(threads.split_columns(task.config, np.full(batch, STEPS)))
-    return {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS, "parts": parts, "one_ms": one, "many_ms": many}
+    size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": STEPS}
+    return {**size, "parts": parts, "one_ms": one_core, "many_ms": all_cores}
 
 
 def main() -> None:
@@ -60,8 +61,11 @@ def main() -> None:
     print(f"{'cell':8}{'H':>4}{'B':>4}{'parts':>6}{'one':>10}{f'{cores} threads':>12}{'ratio':>7}   (ms)")
     for cell, hidden, batch in itertools.product(arguments.cell, arguments.hidden, arguments.batch):
         rows.append(row(cell, hidden, batch, arguments.repeats, cores))
-        one, many = rows[-1]["one_ms"], rows[-1]["many_ms"]
-        print(f"{cell:8}{hidden:4}{batch:4}{rows[-1]['parts']:6}{one:10.2f}{many:12.2f}{one / many:7.2f}", flush=True)
+        one_core, all_cores = rows[-1]["one_ms"], rows[-1]["many_ms"]
+        print(
+            f"{cell:8}{hidden:4}{batch:4}{rows[-1]['parts']:6}{one_core:10.2f}{all_cores:12.2f}{one_core / all_cores:7.2f}",
+            flush=True,
+        )
     print(report(rows))
 
 

@@ -51,7 +51,7 @@ class Runner(NamedTuple):
 
 def usable(named: list[str] | None, tf32: bool) -> list[Runner]:
     """The backends that are named, which must be there, or all that are there."""
-    found = []
+    runners = []
     for name in named or LIBRARIES:
         try:
             where = backends.select(name, "float32", require=True)
@@ -61,25 +61,25 @@ def usable(named: list[str] | None, tf32: bool) -> list[Runner]:
             print(f"left out: {error}")
         else:
             device = jax_precision(tf32) if name == "jax" else device_name(where)
-            found.append(Runner(name, device, partial(switched, where, dispatch.disable, contenders.ours)))
+            runners.append(Runner(name, device, partial(switched, where, dispatch.disable, contenders.ours)))
             if not acceleration.unavailable_reason(name):
                 start = partial(acceleration.enable, name)
-                found.append(Runner(f"{name} fused", device, partial(switched, where, start, contenders.ours)))
+                runners.append(Runner(f"{name} kernels", device, partial(switched, where, start, contenders.ours)))
                 if where.is_gpu:
-                    found.append(Runner(f"{name} graph", device, partial(switched, where, start, contenders.replayed)))
-    return found
+                    runners.append(Runner(f"{name} graph", device, partial(switched, where, start, contenders.replayed)))
+    return runners
 
 
 def switched(
-    where: backends.Backend, before: Callable[[], Any], make: Callable[..., contenders.Contender], *given: Any
+    where: backends.Backend, before: Callable[[], Any], make: Callable[..., contenders.Contender], *arguments: Any
 ) -> contenders.Contender:
-    """This package on a backend, its twins loaded or not."""
-    return make(*given, where)._replace(before=before)
+    """This package on a backend, its kernels enabled or not."""
+    return make(*arguments, where)._replace(before=before)
 
 
 def peers(named: list[str], tf32: bool) -> list[Runner]:
     """The programs of others that are named."""
-    found = []
+    runners = []
     for name in named:
         if name == "jax":
             device = jax_precision(tf32)
@@ -88,8 +88,8 @@ def peers(named: list[str], tf32: bool) -> list[Runner]:
 
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
             device = torch.cuda.get_device_name()
-        found.append(Runner(f"{name} itself", device, PEERS[name]))
-    return found
+        runners.append(Runner(f"{name} itself", device, PEERS[name]))
+    return runners
 
 
 def jax_precision(tf32: bool) -> str:
@@ -120,8 +120,8 @@ def prepare(runner: Runner, config: model.Config, batch: int, steps: int) -> con
 
 def agree(runners: list[Runner], losses: list[list[float]], tolerance: float) -> None:
     """Raise where the first losses differ, or any of this package: PyTorch learns a bias more, so its later ones do."""
-    own = [each for runner, each in zip(runners, losses) if not runner.name.endswith("itself")]
-    np.testing.assert_allclose(own, np.broadcast_to(own[0], np.shape(own)), rtol=1e-4)
+    ours = [each for runner, each in zip(runners, losses) if not runner.name.endswith("itself")]
+    np.testing.assert_allclose(ours, np.broadcast_to(ours[0], np.shape(ours)), rtol=1e-4)
     np.testing.assert_allclose([first for first, *_ in losses], np.full(len(losses), losses[0][0]), rtol=tolerance)
 
 
@@ -131,17 +131,17 @@ def warmed(one: contenders.Contender) -> list[float]:
     return [one.step() for _ in range(3)]
 
 
-def summary(rows: list[dict[str, Any]], own: str) -> str:
+def summary(rows: list[dict[str, Any]], reference: str) -> str:
     """How many times as long as one of the runners the others take, over all sizes."""
     times: dict[str, list[float]] = {}
     for row in rows:
         times.setdefault(row["backend"], []).append(row["us"])
     lines = []
-    for name in times.keys() - {own}:
-        ratios = sorted(us / least for us, least in zip(times[name], times[own]))
+    for name in times.keys() - {reference}:
+        ratios = sorted(us / least for us, least in zip(times[name], times[reference]))
         sooner = sum(ratio > 1 for ratio in ratios)
         spread = f"median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}"
-        lines.append(f"{name} / {own}: {spread}; {own} is sooner at {sooner} of {len(ratios)} sizes")
+        lines.append(f"{name} / {reference}: {spread}; {reference} is sooner at {sooner} of {len(ratios)} sizes")
     return "\n".join(sorted(lines))
 
 
@@ -149,14 +149,14 @@ def measure(those: list[contenders.Contender], repeats: int, together: int) -> l
     """Microseconds of a step, median over the repeats; all take turns, so that a noisy moment hits all of them."""
     times: list[list[float]] = [[] for _ in those]
     for _ in range(repeats):
-        for one, own in zip(those, times):
+        for one, seconds in zip(those, times):
             one.before()
             began = time.perf_counter()
             for _ in range(together):
                 one.begin()
             one.wait()
-            own.append((time.perf_counter() - began) / together)
-    return [statistics.median(own) * 1e6 for own in times]
+            seconds.append((time.perf_counter() - began) / together)
+    return [statistics.median(seconds) * 1e6 for seconds in times]
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
@@ -168,9 +168,9 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
     figure = Figure(figsize=(3.6 * len(cells), 0.6 + 3 * len(batches)), layout="constrained")
     grid = figure.subplots(len(batches), len(cells), sharex=True, sharey=True, squeeze=False)
     for (batch, cell), axes in zip(itertools.product(batches, cells), grid.flat):
-        here = [row for row in rows if (row["batch"], row["cell"]) == (batch, cell)]
+        panel_rows = [row for row in rows if (row["batch"], row["cell"]) == (batch, cell)]
         for key in dict.fromkeys((row["backend"], row["device"]) for row in rows):
-            line = [row for row in here if (row["backend"], row["device"]) == key]
+            line = [row for row in panel_rows if (row["backend"], row["device"]) == key]
             axes.loglog([row["hidden"] for row in line], [row["us"] for row in line], marker="o", ms=4, label=" on ".join(key))
         axes.set_xticks(sizes, map(str, sizes), rotation=45 if len(sizes) > 5 else 0)
         axes.set_xticks([], minor=True)
@@ -216,7 +216,7 @@ def main() -> None:
         for runner, us in zip(runners, times):
             size = {"cell": cell, "hidden": hidden, "batch": batch, "steps": arguments.steps, "vocabulary": VOCABULARY}
             rows.append({"backend": runner.name, "device": runner.device, "tf32": arguments.tf32, **size, "us": round(us, 1)})
-    fast = [runner.name for runner in runners if runner.name.endswith(("fused", "graph"))]
+    fast = [runner.name for runner in runners if runner.name.endswith(("kernels", "graph"))]
     print(summary(rows, fast[-1] if fast else runners[0].name))
     libraries = dict.fromkeys(runner.name.split()[0].split("-")[0] for runner in runners)
     print(report(rows, *libraries))

@@ -3,13 +3,13 @@
 For each cell and number of steps T, loss and gradient of one sequence, once with all states stored (up to T = 100,000) and once
 with those of every k-th step, the rest recomputed, in a process of its own:
 
-peak      what the process came to hold, in MB; `before` the call it held Python, NumPy, the compiled twins, x, y and the mask
+peak      what the process came to hold, in MB; `before` the call it held Python, NumPy, the compiled kernels, x, y and the mask
 stored    what the states and gates of all steps take, by their shapes: what backward needs, without its own working room
 time      of the processor, per step: the median of three calls or more
 ratio     of that time to the one per step of T = 1000, all stored, which takes turns with it
 apart     the largest difference from the gradient with all stored, as a share of its largest element, both in float64
 
-Each piece of k steps costs some 60 microseconds by itself: where sqrt(T) is small, a larger k is faster.
+Each segment of k steps costs some 60 microseconds by itself: where sqrt(T) is small, a larger k is faster.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/memory.py [--recompute-every 1000] [--steps 1000 1000000] [--pure]
 """
@@ -50,9 +50,9 @@ def measure(cell: model.CellName, T: int, every: int | str | None, arguments: ar
     x, y, mask = tokens[:-1], tokens[1:], np.ones((T, 1), dtype)
 
     def gradient(theta: HostArray, T: int, every: Any) -> model.Params:
-        given = theta, config, x[:T], y[:T], mask[:T].astype(theta.dtype, copy=False)
-        found: model.Params = tree.unravel(segments.loss_and_grad(*given, every=every)[1], model.shapes(config))
-        return found
+        inputs = theta, config, x[:T], y[:T], mask[:T].astype(theta.dtype, copy=False)
+        params: model.Params = tree.unravel(segments.loss_and_grad(*inputs, every=every)[1], model.shapes(config))
+        return params
 
     def seconds_a_step(T: int, every: Any, calls: int = 1) -> float:
         began = time.process_time()
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=27)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--recompute-every", default="sqrt", metavar="K", help="a number of steps, or sqrt: the root of T")
-    parser.add_argument("--pure", action="store_true", help="without the compiled twins")
+    parser.add_argument("--pure", action="store_true", help="without kernels")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # cell, T and K (0: all stored), in this process
     arguments = parser.parse_args()
     system.keep_freed_memory()
@@ -98,7 +98,7 @@ def main() -> None:
         cell, T, every = arguments.one
         print(json.dumps(measure(cell, int(T), number(every), arguments)))
         return
-    print(f"H = {arguments.hidden}, B = 1, {arguments.dtype}, {used or 'no compiled twins'}")
+    print(f"H = {arguments.hidden}, B = 1, {arguments.dtype}, {used or 'no kernels'}")
     print(f"{'cell':8}{'T':>10}{'k':>7}{'before':>9}{'peak':>8}{'stored':>9} MB{'us/step':>9}{'ratio':>7}{'apart':>9}")
 
     def child(cell: str, T: int, every: str) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def main() -> None:
 
     rows = []
     for cell in arguments.cell:
-        child(cell, 20, "0")  # the twins are compiled now, if they were not before: that takes memory
+        child(cell, 20, "0")  # the kernels are compiled now, if they were not before: that takes memory
         for T in arguments.steps:
             for every in ["0", arguments.recompute_every] if T <= LARGEST else [arguments.recompute_every]:
                 row, chosen = child(cell, T, every), number(every)
@@ -120,7 +120,7 @@ def main() -> None:
                     flush=True,
                 )
                 how = {name: vars(arguments)[name] for name in ("hidden", "vocabulary", "dtype")}
-                rows.append({"cell": cell, "T": T, "recompute_every": k, **how, "twins": used, **row})
+                rows.append({"cell": cell, "T": T, "recompute_every": k, **how, "kernels": used, **row})
     print(report(rows))
 
 

@@ -47,7 +47,7 @@ def main() -> None:
         who()
         times[who.__name__].append(time.perf_counter() - began)
         print(f"{who.__name__:8}{times[who.__name__][-1]:8.2f} s", flush=True)
-    seconds = {name: round(statistics.median(own), 2) for name, own in times.items()}
+    seconds = {name: round(statistics.median(runs), 2) for name, runs in times.items()}
     for name, median in seconds.items():
         print(f"{name:8}{1e6 * median / updates:8.0f} µs an update")
     print(f"course / engine: {seconds['course'] / seconds['engine']:.1f}")

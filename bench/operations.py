@@ -1,7 +1,7 @@
 """How many operations on arrays a training step asks a library for: on a GPU each takes the host some time, whatever its size.
 
 One layer, loss and gradient alone and with norm clip and Adam, counted on array-api-strict: calls of the namespace's functions,
-but for those that only look at an array in another way, and operators (+, *, @ and so on). No compiled twin takes part.
+but for those that only look at an array in another way, and operators (+, *, @ and so on). No kernel takes part.
 
     python bench/operations.py [--steps 32]
 """
@@ -54,10 +54,10 @@ def operations(cell: model.CellName, steps: int) -> dict[str, int]:
     mask, memory = where.put(np.ones((steps, 4))), optimizers.init_adam(theta)
     counts.update(functions=0, operators=0)
     _, d, _ = gradient.loss_and_grad(theta, config, x, y, mask, None, (), None)
-    found = {f"gradient_{kind}": count for kind, count in counts.items()}
+    operation_counts = {f"gradient_{kind}": count for kind, count in counts.items()}
     d, _ = optimizers.clip_by_norm(d, 1.0)
     optimizers.adam(theta, d, memory, 1e-3)
-    return {**found, **{f"step_{kind}": count for kind, count in counts.items()}}
+    return {**operation_counts, **{f"step_{kind}": count for kind, count in counts.items()}}
 
 
 def main() -> None:
@@ -71,12 +71,12 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     print(f"{'cell':8}{'':12}{'gradient':>10}{'whole step':>12}{'for each step of time':>23}   (T = {T})")
     for cell in model.CELLS:
-        found, longer = operations(cell, T), operations(cell, T + 1)
+        operation_counts, longer = operations(cell, T), operations(cell, T + 1)
         for kind in counts:
-            alone, whole = found[f"gradient_{kind}"], found[f"step_{kind}"]
+            alone, step_count = operation_counts[f"gradient_{kind}"], operation_counts[f"step_{kind}"]
             each = longer[f"gradient_{kind}"] - alone
-            rows.append({"cell": cell, "steps": T, "kind": kind, "gradient": alone, "step": whole, "each": each})
-            print(f"{cell:8}{kind:12}{alone:10}{whole:12}{each:23}")
+            rows.append({"cell": cell, "steps": T, "kind": kind, "gradient": alone, "step": step_count, "each": each})
+            print(f"{cell:8}{kind:12}{alone:10}{step_count:12}{each:23}")
     print(report(rows, "array_api_strict"))
 
 

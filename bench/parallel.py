@@ -92,16 +92,17 @@ def predict(rows: list[dict[str, Any]]) -> None:
     """
     print(f"{'H':>5}{'bytes':>12}{'update':>10}{'network':>18}{'machines':>10}{'sums':>10}{'efficiency':>12}")
     by = {(row["hidden"], row["ranks"]): row for row in rows}
-    for own, two in [(by[hidden, 1], by[hidden, 2]) for hidden, count in by if count == 1]:
-        update = BATCH * LENGTH / own["characters_per_second"]
-        gradient = 4 * length(own["cell"], own["hidden"])
-        here = two["share_of_sums"] * BATCH * LENGTH / two["characters_per_second"] / gradient  # seconds a byte: 2 (2-1)/2 = 1
+    for one, two in [(by[hidden, 1], by[hidden, 2]) for hidden, count in by if count == 1]:
+        update = BATCH * LENGTH / one["characters_per_second"]
+        gradient = 4 * length(one["cell"], one["hidden"])
+        seconds = two["share_of_sums"] * BATCH * LENGTH / two["characters_per_second"]  # of the sums of two processes
+        seconds_per_byte = seconds / gradient  # each process sends 2 (2 - 1) / 2 = 1 gradient
         for name, (speed, latency) in NETWORKS.items():
             for machines in (8, 64):
                 sent = 2 * (machines - 1) / machines * gradient
-                seconds = 2 * (machines - 1) * latency + sent * (here + 1 / speed)
+                seconds = 2 * (machines - 1) * latency + sent * (seconds_per_byte + 1 / speed)
                 print(
-                    f"{own['hidden']:5}{gradient:12,}{1e3 * update:7.0f} ms{name:>18}{machines:10}{1e3 * seconds:7.1f} ms"
+                    f"{one['hidden']:5}{gradient:12,}{1e3 * update:7.0f} ms{name:>18}{machines:10}{1e3 * seconds:7.1f} ms"
                     f"{update / (update + seconds):12.2f}"
                 )
 
@@ -143,8 +144,8 @@ def main() -> None:
             row = {"cell": arguments.cell, "hidden": hidden, "ranks": count, "characters_per_second": round(speed)}
             ratios = {"efficiency": round(speed / count / alone, 3), "efficiency_apart": round(most / count / alone, 3)}
             rows.append({**row, **ratios, "share_of_sums": round(share, 4)})
-            told = f"{speed / count / alone:12.2f}{most / count / alone:8.2f}"
-            print(f"{hidden:5}{count:11}{speed:14,.0f}{told}{share:15.1%}", flush=True)
+            ratio_words = f"{speed / count / alone:12.2f}{most / count / alone:8.2f}"
+            print(f"{hidden:5}{count:11}{speed:14,.0f}{ratio_words}{share:15.1%}", flush=True)
     print(report(rows, "mpi4py"))
 
 

@@ -44,12 +44,14 @@ def size(package: str) -> float:
             continue
         seen.add(name)
         try:
-            found = importlib.metadata.distribution(name)
+            distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:  # another platform's
             continue
-        paths = [Path(str(file.locate())) for file in found.files or ()]
+        paths = [Path(str(file.locate())) for file in distribution.files or ()]
         total += sum(path.stat().st_size for path in paths if path.is_file())
-        todo += [match[0] for line in found.requires or () if "extra ==" not in line and (match := re.match(r"[\w.-]+", line))]
+        todo += [
+            match[0] for line in distribution.requires or () if "extra ==" not in line and (match := re.match(r"[\w.-]+", line))
+        ]
     return total / 1e6
 
 

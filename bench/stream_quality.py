@@ -45,9 +45,9 @@ def peer(text: str, steps: int) -> float:
         return torch.from_numpy(ids.T.astype(np.int64).copy())
 
     training, held_out = streams(data.training, SIDE), streams(data.held_out, VALIDATION_STREAMS)
-    rnn, dropout, readout = torch.nn.GRU(V, 384), torch.nn.Dropout(0.3), torch.nn.Linear(384, V)
-    whole = torch.nn.ModuleList([rnn, dropout, readout])
-    adam = torch.optim.AdamW(whole.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    rnn, dropout, output_layer = torch.nn.GRU(V, 384), torch.nn.Dropout(0.3), torch.nn.Linear(384, V)
+    network = torch.nn.ModuleList([rnn, dropout, output_layer])
+    adam = torch.optim.AdamW(network.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     warm_up = min(WARM_UP, steps // 10)
     share: Callable[[int], float] = lambda n: 0.02 + 0.49 * (1 + math.cos(math.pi * (n - warm_up) / (steps - warm_up)))  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda n: (n + 1) / warm_up if n < warm_up else share(n))
@@ -55,16 +55,16 @@ def peer(text: str, steps: int) -> float:
     def nats(ids: Any, t: int, length: int, state: Any) -> tuple[Any, Any, int]:
         x, y = ids[t : t + length], ids[t + 1 : t + length + 1]
         a, state = rnn(torch.nn.functional.one_hot(x[: len(y)], V).float(), state)
-        return torch.nn.functional.cross_entropy(readout(dropout(a)).reshape(-1, V), y.reshape(-1)), state, y.numel()
+        return torch.nn.functional.cross_entropy(output_layer(dropout(a)).reshape(-1, V), y.reshape(-1)), state, y.numel()
 
     @torch.no_grad()
     def measure() -> float:
-        whole.eval()
+        network.eval()
         total, count, state = 0.0, 0, None
         for t in range(0, len(held_out) - 1, 512):
             loss, state, n = nats(held_out, t, 512, state)
             total, count = total + float(loss) * n, count + n
-        whole.train()
+        network.train()
         return total / count
 
     best, state, t = math.inf, None, 0
@@ -75,7 +75,7 @@ def peer(text: str, steps: int) -> float:
         state, t = state.detach(), t + SIDE
         adam.zero_grad()
         loss.backward()
-        clip_grad_norm_(whole.parameters(), 1.0)
+        clip_grad_norm_(network.parameters(), 1.0)
         adam.step()
         schedule.step()
         if step % max(1, steps // MEASUREMENTS) == 0:
@@ -85,8 +85,8 @@ def peer(text: str, steps: int) -> float:
 
 def held_out(text: str, flags: dict[str, Any]) -> float:
     """Nats of the best model of a run."""
-    found: float = bptt.train(text, **flags).record["held_out"]
-    return found
+    loss: float = bptt.train(text, **flags).record["held_out"]
+    return loss
 
 
 def main() -> None:

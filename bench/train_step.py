@@ -28,13 +28,13 @@ SECONDS = 0.4  # of measuring, for each size and contender
 TURN = 0.004  # seconds, or one call where that takes longer
 MAKERS: dict[str, Callable[..., Contender]] = {
     "pure": contenders.pure,
-    "fused": contenders.compiled,
+    "kernels": contenders.with_kernels,
     "torch": contenders.torch,
     "jax": contenders.jax,
     "textbook": contenders.course,
 }
 NAMES = tuple(MAKERS)
-NEEDED = {"fused": "numba", "torch": "torch", "jax": "jax"}
+NEEDED = {"kernels": "numba", "torch": "torch", "jax": "jax"}
 
 
 def measure(those: dict[str, Contender], what: str) -> dict[str, float]:
@@ -54,7 +54,7 @@ def measure(those: dict[str, Contender], what: str) -> dict[str, float]:
     while len(times["pure"]) < 7 or (time.perf_counter() < end and len(times["pure"]) < 301):
         for name in those:
             times[name].append(turn(name, calls[name]))
-    return {name: round(statistics.median(own) * 1e6, 1) for name, own in times.items()}
+    return {name: round(statistics.median(seconds) * 1e6, 1) for name, seconds in times.items()}
 
 
 def row(cell: model.CellName, hidden: int, batch: int, vocabulary: int, names: list[str]) -> dict[str, Any]:
@@ -82,20 +82,20 @@ def row(cell: model.CellName, hidden: int, batch: int, vocabulary: int, names: l
     }
 
 
-def ratio(row: dict[str, Any], own: str = "fused", against: tuple[str, ...] = ("torch", "jax")) -> float | None:
+def ratio(row: dict[str, Any], ours: str = "kernels", against: tuple[str, ...] = ("torch", "jax")) -> float | None:
     """The best peer's time over ours."""
     peers = [row[f"{name}_us"] for name in against if row[f"{name}_us"]]
-    return min(peers) / row[f"{own}_us"] if peers and row[f"{own}_us"] else None
+    return min(peers) / row[f"{ours}_us"] if peers and row[f"{ours}_us"] else None
 
 
 def line(row: dict[str, Any]) -> str:
     """One row as text."""
     times = "".join(f"{row[f'{name}_us']:10,.0f}" if row[f"{name}_us"] else f"{'-':>10}" for name in (*NAMES, "gemm"))
-    own = row["fused_us"] or row["pure_us"]
+    ours = row["kernels_us"] or row["pure_us"]
     best = ratio(row) or ratio(row, "pure")
     return (
         f"{row['cell']:8}{row['hidden']:4}{row['batch']:4}{row['vocabulary']:4}{times}"
-        f"{f'{best:9.2f}' if best else '        -'}{100 * row['gemm_us'] / own:9.0f} %"
+        f"{f'{best:9.2f}' if best else '        -'}{100 * row['gemm_us'] / ours:9.0f} %"
     )
 
 
@@ -103,21 +103,24 @@ def summary(rows: list[dict[str, Any]]) -> str:
     """Median and worst ratios."""
 
     def over(name: str, chosen: list[dict[str, Any]], *how: Any) -> str:
-        found = sorted(((value, row) for row in chosen if (value := ratio(row, *how))), key=lambda pair: pair[0])
-        if not found:
+        ratios = sorted(((value, row) for row in chosen if (value := ratio(row, *how))), key=lambda pair: pair[0])
+        if not ratios:
             return f"{name}: not measured"
-        worst = found[0][1]
+        worst = ratios[0][1]
         size = f"{worst['cell']} H={worst['hidden']} B={worst['batch']} V={worst['vocabulary']}"
-        return f"{name}: median {statistics.median(value for value, _ in found):.2f}, worst {found[0][0]:.2f} ({size})"
+        return f"{name}: median {statistics.median(value for value, _ in ratios):.2f}, worst {ratios[0][0]:.2f} ({size})"
 
-    lines = [over("best peer / fused, all sizes", rows)]
-    lines += [over(f"best peer / fused, {cell}", [row for row in rows if row["cell"] == cell]) for cell in model.CELLS]
-    lines.append(over("best peer / fused, B = 1", [row for row in rows if row["batch"] == 1]))
+    lines = [over("best peer / kernels, all sizes", rows)]
+    lines += [over(f"best peer / kernels, {cell}", [row for row in rows if row["cell"] == cell]) for cell in model.CELLS]
+    lines.append(over("best peer / kernels, B = 1", [row for row in rows if row["batch"] == 1]))
     vanilla = [row for row in rows if row["cell"] == "vanilla"]
     lines.append(over("torch / pure, vanilla", vanilla, "pure", ("torch",)))
-    large = [row["gemm_us"] / row["fused_us"] for row in rows if row["fused_us"] and row["hidden"] >= 128 and row["batch"] >= 8]
+    large = [row for row in rows if row["kernels_us"] and row["hidden"] >= 128 and row["batch"] >= 8]
     if large:
-        lines.append(f"products / fused, H >= 128 and B >= 8: median {statistics.median(large):.2f}, worst {min(large):.2f}")
+        ratios = [row["gemm_us"] / row["kernels_us"] for row in large]
+        lines.append(
+            f"products / kernels, H >= 128 and B >= 8: median {statistics.median(ratios):.2f}, worst {min(ratios):.2f}"
+        )
     return "\n".join(lines)
 
 
@@ -131,7 +134,7 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
     panels = figure.subplots(len(cells), len(batches), sharex=True, squeeze=False)
     labels = {
         "pure": "bptt, NumPy alone",
-        "fused": "bptt, compiled",
+        "kernels": "bptt, kernels",
         "torch": "PyTorch",
         "jax": "JAX",
         "gemm": "matrix products alone",
