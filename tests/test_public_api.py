@@ -188,7 +188,7 @@ def test_private_names_in_a_page_are_found():
 
 def test_help_of_train_shows_every_setting():
     page = pydoc.plain(pydoc.render_doc(bptt.train))
-    assert page.splitlines()[2].startswith("train(text: str | os.PathLike[str]")
+    assert re.search(r"(?m)^train\(\s*text: str \| os\.PathLike\[str\]", page)  # newer Pythons write a parameter a line
     for name, parameter in list(inspect.signature(bptt.train).parameters.items())[2:]:
         assert re.search(rf"\b{name}: .* = {re.escape(repr(parameter.default))}", page), name
         assert re.search(rf"(?m)^        {name}: .*\.$", page), name
@@ -196,7 +196,7 @@ def test_help_of_train_shows_every_setting():
 
 def test_help_of_a_model_shows_its_methods():
     page = pydoc.plain(pydoc.render_doc(bptt.LanguageModel))
-    assert [name for name in METHODS if not re.search(rf"(?m)^ \|  {name}\(self", page)] == []
+    assert [name for name in METHODS if not re.search(rf"(?m)^ \|  {name}\(\s*(\|\s+)?self", page)] == []
 
 
 def completions(text, **namespace):
