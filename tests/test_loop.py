@@ -24,7 +24,7 @@ from bptt.inference.evaluation import Evaluation
 from bptt.nn import model, optimizers, tree
 from bptt.nn.optimizers import OPTIMIZERS
 from bptt.train_step import stepper
-from bptt.training import intervals, loop, setup
+from bptt.training import checkpoints, intervals, loop, setup
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
@@ -286,7 +286,9 @@ def test_progress_is_reported_every_few_seconds(monkeypatch):
 @pytest.mark.parametrize("late", [1, 4])
 def test_metrics_are_read_every_sync_every_updates(monkeypatch, late):
     looked, look = [], loop._read_metrics
-    monkeypatch.setattr(loop, "_read_metrics", lambda task, now, *more: looked.append(now.state.step) or look(task, now, *more))
+    monkeypatch.setattr(
+        loop, "_read_metrics", lambda task, state, *rest: looked.append(state.state.step) or look(task, state, *rest)
+    )
     monkeypatch.setattr(intervals, "max_unread_updates", lambda task: stepper.SYNC_EVERY * late)
     train(steps=100_000, stop_after=130)
     assert looked == [*range(16 * late, 130, 16 * late), 130]
@@ -466,7 +468,7 @@ def test_a_model_that_cannot_be_saved_is_returned(tmp_path, monkeypatch):
         return real(out, saved, step, *rest)
 
     monkeypatch.setattr(run_folder, "save_checkpoint", keep)
-    monkeypatch.setattr(loop, "save_elsewhere", lambda *_: None)
+    monkeypatch.setattr(checkpoints, "save_elsewhere", lambda *_: None)
     with pytest.warns(errors.TrainingWarning, match="No space left on device; it is not saved"):
         trained = train(out=tmp_path / "m", validation=0)
     assert trained.record["unsaved"].endswith("it is not saved")
@@ -484,7 +486,7 @@ def test_a_model_that_does_not_fit_the_disk_is_saved_elsewhere(tmp_path, monkeyp
         return real(out, saved, step, *rest)
 
     monkeypatch.setattr(run_folder, "save_checkpoint", keep)
-    monkeypatch.setattr(loop.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(checkpoints.tempfile, "tempdir", str(tmp_path))
     with pytest.warns(errors.TrainingWarning, match=r"full; where the run stands is saved in .*bptt-m instead"):
         train(steps=6, out=tmp_path / "m")
     shutil.rmtree(tmp_path / "m")
@@ -572,8 +574,8 @@ def test_a_checkpoint_is_saved_after_a_long_time_without_one(tmp_path, monkeypat
 
     monkeypatch.setattr(loop.time, "perf_counter", clock)
     seen = []
-    real = loop.save
-    monkeypatch.setattr(loop, "save", lambda run, now: seen.append(now.state.step) or real(run, now))
+    real = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda run, now: seen.append(now.state.step) or real(run, now))
     train(steps=300, validation=0, evaluate_every=300, out=tmp_path / "m", keep=99)
     assert 3 < len(seen) < 60
     assert seen[-1] == 300

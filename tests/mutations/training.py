@@ -6,15 +6,15 @@ MUTATIONS = [
     Mutation(
         "the last model kept instead of the best",
         "training.loop._evaluate",
-        "if was.best is not None and was.best[1] <= held_out:",
+        "if progress.best is not None and progress.best[1] <= held_out:",
         "if False:",
         "test_loop.py::test_the_best_model_is_kept",
     ),
     Mutation(
         "no curve before the end",
         "training.loop.train_loop",
-        "if last or (due.measured and (figure is None or time.perf_counter() - drawn > CURVE_SECONDS)):",
-        "if now.ended or state.step == task.plan.steps:",
+        "if last or (due.evaluate and (figure is None or time.perf_counter() - curve_time > CURVE_SECONDS)):",
+        "if loop_state.ended or state.step == task.plan.steps:",
         "test_loop.py::test_the_curve_is_drawn_at_each_evaluation_and_at_the_end",
     ),
     Mutation(
@@ -48,7 +48,7 @@ MUTATIONS = [
     Mutation(
         "numbers between two rows forgotten",
         "training.loop._read_metrics",
-        "losses=(*was.losses, *losses),",
+        "losses=(*progress.losses, *losses),",
         "losses=tuple(losses),",
         "test_resume.py::test_metrics_between_two_history_rows_are_resumed",
     ),
@@ -90,8 +90,8 @@ MUTATIONS = [
     Mutation(
         "a signal that is not saved at",
         "training.loop._save_if_due",
-        "saving = due.saved or bool(now.ended) or is_best",
-        "saving = due.saved or is_best",
+        "saving = due.save or bool(loop_state.ended) or is_best",
+        "saving = due.save or is_best",
         "test_signals.py::test_a_signal_saves_and_prints_the_resume_command",
     ),
     Mutation(
@@ -160,8 +160,8 @@ MUTATIONS = [
     Mutation(
         "session: drawing takes longer than training",
         "training.loop.train_loop",
-        "if last or (due.measured and (figure is None or time.perf_counter() - drawn > CURVE_SECONDS)):",
-        "if last or due.measured:",
+        "if last or (due.evaluate and (figure is None or time.perf_counter() - curve_time > CURVE_SECONDS)):",
+        "if last or due.evaluate:",
         "test_loop.py::test_the_curve_is_drawn_at_each_evaluation_and_at_the_end",
     ),
     Mutation(

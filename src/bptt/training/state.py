@@ -1,4 +1,4 @@
-"""What the training loop works on: what stays the same, and where the run stands."""
+"""The context and the state of the training loop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 from bptt.checkpoint.format import Progress
 from bptt.inference.language_model import LanguageModel
-from bptt.train_step.update import TrainState, TrainTask
+from bptt.train_step.update import StepMetrics, TrainState, TrainTask
 
-Reporter = Callable[[str, dict[str, Any]], None]  # gets a message for people, or "", and the same as values for programs
+Reporter = Callable[[str, dict[str, Any]], None]  # gets a message for people, or "", and the same as JSON values for programs
 
 
 class RunContext(NamedTuple):
     """What stays the same while the training loop runs."""
 
     task: TrainTask
-    record: dict[str, Any]  # of every model to come, besides where it stood
-    folder: Path | None
+    record: dict[str, Any]  # what every checkpoint says of the run
+    folder: Path | None  # None: everything stays in memory
     report: Reporter
 
 
@@ -25,6 +25,7 @@ class LoopState(NamedTuple):
 
     state: TrainState
     progress: Progress
-    best: LanguageModel | None = None  # so far, where it is at hand
+    best: LanguageModel | None = None  # the best model so far, if it is in memory
     ended: str = ""  # empty: by itself; "patience", "paused", the name of a signal, "diverged", "unsaved" or "failed"
     error: BaseException | None = None
+    unread: tuple[StepMetrics, ...] = ()  # of the last updates, not read from the device yet

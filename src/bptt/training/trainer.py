@@ -21,7 +21,7 @@ from bptt.display import text
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
 from bptt.train_step.update import TrainTask
-from bptt.training import launch, loop, memory_estimate, messages, resume, setup, signals
+from bptt.training import checkpoints, launch, loop, memory_estimate, messages, resume, setup, signals
 from bptt.training.setup import Prepared
 from bptt.training.state import LoopState, Reporter, RunContext
 
@@ -134,7 +134,7 @@ def _first_checkpoint(ready: Prepared, out: Path | None, tell: Reporter) -> Path
     """The folder of a run that goes on from a lone checkpoint, if there is one; that is its first one then."""
     if out is not None:
         run_folder.write_history(out, ready.now.progress.history)
-        loop.save(RunContext(ready.task, ready.record, out, tell), ready.now)
+        checkpoints.save(RunContext(ready.task, ready.record, out, tell), ready.now)
     return out
 
 
@@ -164,7 +164,7 @@ def fit(
         traceback.clear_frames(now.error.__traceback__)  # the arrays of the update that failed make room for a save
     if failed and not hurried and now.state.step:
         with contextlib.suppress(Exception):  # what comes to light is the first error
-            loop.save(run, now)
+            checkpoints.save(run, now)
     elif now.ended == "SIGINT":
         now = _try_save(run, now)
     if out and not hurried:
@@ -173,13 +173,13 @@ def fit(
             run_folder.record_session(out, {**here, **ended}, new=False)
     if now.error is not None and failed:
         _fail(run, now.error)
-    return _finish(run, now, loop.best_model(run, now))
+    return _finish(run, now, checkpoints.best_model(run, now))
 
 
 def _try_save(run: RunContext, now: LoopState) -> LoopState:
     """The same standing, saved, or with the reason why it could not be."""
     try:
-        loop.save(run, now)
+        checkpoints.save(run, now)
     except (errors.SaveError, Diverged) as error:
         return now._replace(ended="unsaved" if isinstance(error, errors.SaveError) else "diverged", error=error)
     return now
@@ -206,7 +206,7 @@ def _finish(run: RunContext, now: LoopState, trained: LanguageModel | None) -> L
         raise error or KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
     run.report(*messages.end_message(trained, run.task, run.folder, now.ended, now.state.step))
     if isinstance(error, errors.SaveError):
-        elsewhere = loop.save_elsewhere(run, now)
+        elsewhere = checkpoints.save_elsewhere(run, now)
         problem = f"{error}; " + (f"where the run stands is saved in {elsewhere} instead" if elsewhere else "it is not saved")
         trained.record["unsaved"] = problem
         errors.warn(problem, TrainingWarning)
