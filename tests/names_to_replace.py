@@ -3,7 +3,6 @@
 STILL_DEFINED: dict[str, str] = {
     "cli.info": "twins",
     "kernels.cpu.__init__": "twin",
-    "train_step.update": "share",
     "training.trainer": "ANEW",
 }
 STILL_IN_CUDA: dict[str, str] = {
@@ -48,15 +47,12 @@ STILL_VAGUE: dict[str, str] = {
     "kernels.cuda.recurrence": "found given",
     "kernels.cuda.stepwise": "found given",
     "kernels.cuda.tiling": "found",
-    "nn.segments": "own",
     "report.figures": "found",
     "report.page": "found own told",
     "report.units": "found",
     "system": "found",
     "train_step.graphed": "given",
     "train_step.microbatches": "found own",
-    "train_step.threads": "given own",
-    "train_step.update": "found given here own",
     "training.dry_run": "given",
     "training.loop": "found here told",
     "training.memory_estimate": "own whole",

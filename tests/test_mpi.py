@@ -1,11 +1,12 @@
-"""Several processes that train one model, on MPICH: the bits of one process with as many micro-batches, and one end for all.
+"""Several processes on MPICH train one model: they equal micro-batches bit for bit, and all end together.
 
-`nox -s mpi` installs mpi4py and MPICH. A run that names these tests (-m mpi) fails where they cannot run; any other skips them.
+`nox -s mpi` installs mpi4py and MPICH. Without them, these tests fail if -m mpi selects them; otherwise they are skipped.
 """
 
 import contextlib
 import functools
 import importlib.util
+import json
 import os
 import random
 import re
@@ -26,23 +27,18 @@ from runs import NAMES, PROSE, outcome, steps, wait
 pytestmark = pytest.mark.mpi
 
 STEPS = {"steps": 200, "evaluate_every": 200, "backend": "numpy"}
-RUNS = [  # lines with masks, columns that are over and states from one window to the next; a stream; each with dropout
+RUNS = [  # lines with masks, columns that end early and states that cross windows; a stream; both with dropout
     (text, {"cell": cell, "dtype": dtype, "hidden": 6, "batch": 7, "length": length, "dropout": 0.2, **STEPS})
     for dtype in ("float32", "float64")
     for cell in ("vanilla", "gru", "lstm")
     for text, length in ((NAMES, 3), (PROSE, 9))
 ]
-WORK = """
-import sys, numpy as np, bptt
-sys.path.insert(0, "tests")
-from test_mpi import RUNS
+TRAIN = """
+import json, sys, numpy as np, bptt
 from bptt.nn import tree
-found = {}
-for number in map(int, sys.argv[2:]):
-    text, flags = RUNS[number]
-    found[str(number)] = tree.ravel(bptt.train(text, report=None, **flags).params)
+vectors = [tree.ravel(bptt.train(text, report=None, **flags).params) for text, flags in json.loads(sys.argv[2])]
 from mpi4py import MPI
-np.savez(f"{sys.argv[1]}/{MPI.COMM_WORLD.rank}.npz", **found)
+np.savez(f"{sys.argv[1]}/{MPI.COMM_WORLD.rank}.npz", *vectors)
 """
 
 
@@ -91,13 +87,13 @@ def names(tmp_path):
 @pytest.mark.parametrize(("count", "numbers"), [(2, [0, 1, 2, 3, 4, 5]), (3, [2, 11]), (4, [8])])
 def test_processes_equal_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
     monkeypatch.setenv("BPTT_KERNELS", "0")
-    assert run(count, "-c", WORK, tmp_path, *numbers)[0] == 0
-    found = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
-    for number in numbers:
-        text, flags = RUNS[number]
+    runs = [RUNS[number] for number in numbers]
+    assert run(count, "-c", TRAIN, tmp_path, json.dumps(runs))[0] == 0
+    processes = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
+    for i, (text, flags) in enumerate(runs):
         expected = tree.ravel(bptt.train(text, report=None, micro_batches=count, **flags).params)
-        for each in found:
-            np.testing.assert_array_equal(each[str(number)], expected)
+        for vectors in processes:
+            np.testing.assert_array_equal(vectors[f"arr_{i}"], expected)
 
 
 def timeless(words):
@@ -354,13 +350,13 @@ def wait_for(path, process):
 
 
 def workers(launcher):
-    """The processes that train, by their parent's parent: MPICH's launcher has a proxy, whose children they are."""
-    found = {launcher.pid: []}
+    """The ids of the processes that train: children of the proxy that MPICH's launcher starts."""
+    children = {launcher.pid: []}
     for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended in the meantime
+        with contextlib.suppress(OSError):  # it has ended since
             parent = int(status.read_text().rpartition(")")[2].split()[1])
-            found.setdefault(parent, []).append(int(status.parent.name))
-    return [worker for proxy in found[launcher.pid] for worker in found.get(proxy, [])]
+            children.setdefault(parent, []).append(int(status.parent.name))
+    return [worker for proxy in children[launcher.pid] for worker in children.get(proxy, [])]
 
 
 def reached_by(launcher, out, step):
@@ -379,7 +375,7 @@ def test_a_signal_to_the_launcher_saves_once_and_stops_all(name, names, tmp_path
 
 
 def test_the_slurm_script_saves_and_resumes(names, tmp_path):
-    """As docs/clusters.md has it, under bash: told that its time is up, it saves and asks to be started again, and goes on."""
+    """The script of docs/clusters.md, under bash: when its time is up it saves, requeues itself and then resumes."""
     words = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text("utf-8")
     endless = " ".join((*TINY, "--steps", "1000000", "--checkpoint-every", "40"))
     script = words.split("```bash\n")[1].split("```")[0].replace("--batch 512", endless)
@@ -406,7 +402,7 @@ def test_the_slurm_script_saves_and_resumes(names, tmp_path):
 
 
 def test_killing_any_process_loses_nothing(names, tmp_path):
-    """Ten of them: while a process starts, and up to three checkpoints later, at any moment between two."""
+    """Ten kills: while a process starts, and at any moment up to three checkpoints later."""
     out, rest = tmp_path / "run", (*TINY, "--steps", "1000", "--checkpoint-every", "40")
     assert run(2, *MAIN, names, *rest, "--out", tmp_path / "whole", "--quiet")[0] == 0
     rng, reached = random.Random(5), []
@@ -421,6 +417,6 @@ def test_killing_any_process_loses_nothing(names, tmp_path):
         assert process.returncode == 9
         reached.append(steps(out)[-1])
         command = ["--resume", out]
-    assert reached[-1] > 400  # what one saved the next one went on with
+    assert reached[-1] > 400  # each resumed what the one before had saved
     assert run(2, *MAIN, *command, "--quiet")[0] == 0
     assert outcome(out) == outcome(tmp_path / "whole")
