@@ -24,6 +24,7 @@ from bptt.errors import (
     OutOfSync,
     RunFinished,
     SaveError,
+    SharedError,
     TrainingWarning,
 )
 
@@ -46,6 +47,7 @@ __all__ = [
     "RunFinished",
     "SaveError",
     "Score",
+    "SharedError",
     "TrainingWarning",
     "__version__",
     "from_torch",
