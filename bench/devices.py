@@ -31,6 +31,7 @@ from bptt import acceleration, dispatch
 from bptt import backend as backends
 from bptt.errors import InputError
 from bptt.nn import model, tree
+from bptt.nn.cells import CELLS
 
 VOCABULARY = 27
 LIBRARIES = ["numpy", "cupy", "torch", "jax"]
@@ -188,7 +189,7 @@ def main() -> None:
     parser.add_argument("--backend", nargs="+", choices=LIBRARIES, help="those that must be there; by default all that are")
     parser.add_argument("--peer", nargs="+", default=[], choices=list(PEERS), help="programs of others to measure, too")
     parser.add_argument("--tf32", action="store_true", help="let all round the factors of products on a GPU to 10 bits")
-    parser.add_argument("--cell", nargs="+", default=["vanilla", "gru", "lstm"], choices=list(model.CELLS))
+    parser.add_argument("--cell", nargs="+", default=["vanilla", "gru", "lstm"], choices=list(CELLS))
     parser.add_argument("--hidden", nargs="+", type=int, default=[64, 128, 256, 512])
     parser.add_argument("--batch", nargs="+", type=int, default=[32])
     parser.add_argument("--steps", type=int, default=32, help="time steps of a batch")

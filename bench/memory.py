@@ -29,6 +29,7 @@ from machine import report
 from bptt import acceleration, system
 from bptt.backend import HostArray
 from bptt.nn import model, segments, tree
+from bptt.nn.cells import CELLS
 
 LARGEST = 100_000  # steps whose states are all stored here
 BASE = 1000  # steps that a time is compared with
@@ -40,7 +41,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure(cell: model.CellName, T: int, every: int | str | None, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Namespace) -> dict[str, Any]:
     """Peak and time of loss and gradient, in this process."""
     rng, V, dtype = np.random.default_rng(0), arguments.vocabulary, np.dtype(arguments.dtype)
     config = model.Config(cell, V, arguments.hidden)
@@ -71,7 +72,7 @@ def measure(cell: model.CellName, T: int, every: int | str | None, arguments: ar
         pairs = zip(*(tree.leaves(gradient(exact, T, k)) for k in (every, None)))
         row["apart"] = max(float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in pairs)
     params = tree.unravel(theta, model.shapes(config))
-    _, _, cache = model.CELLS[cell].forward(params.layers[0], x[:1], model.initial_states(config, params, 1)[0])
+    _, _, cache = CELLS[cell].forward(params.layers[0], x[:1], model.initial_states(config, params, 1)[0])
     states = tree.tree_map(lambda a: a[-1, ...], tuple(cache)[1:])  # of one step
     row["stored_MB"] = sum(array.nbytes for array in tree.leaves(states)) * T / 1e6
     return {name: float(f"{value:.4g}") for name, value in row.items()}
@@ -83,7 +84,7 @@ def number(every: str) -> segments.RecomputeEvery | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cell", nargs="+", default=list(model.CELLS), choices=list(model.CELLS))
+    parser.add_argument("--cell", nargs="+", default=list(CELLS), choices=list(CELLS))
     parser.add_argument("--steps", nargs="+", type=int, default=[1000, 10_000, 100_000, 1_000_000], metavar="T")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--vocabulary", type=int, default=27)

@@ -30,6 +30,7 @@ from machine import report
 from bptt import backend
 from bptt.distributed import allreduce, process_group
 from bptt.nn import model, tree
+from bptt.nn.cells import CELLS
 
 BATCH, LENGTH, SYMBOLS = 64, 64, 100  # of a run; its text has about so many symbols
 NETWORKS = {"10 Gbit/s, 30 µs": (1.1e9, 30e-6), "100 Gbit/s, 3 µs": (11e9, 3e-6)}  # bytes a second and seconds a message
@@ -113,7 +114,7 @@ def main() -> None:
         "--ranks", nargs="+", type=int, default=[1, 2], help="numbers of processes, the first one to compare with"
     )
     parser.add_argument("--hidden", nargs="+", type=int, default=[128, 512, 1024])
-    parser.add_argument("--cell", default="gru", choices=list(model.CELLS))
+    parser.add_argument("--cell", default="gru", choices=list(CELLS))
     parser.add_argument("--steps", type=int, help="updates of a run; by default as many as take some seconds")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each")
     parser.add_argument("--predict", metavar="RESULT", help="what this result says of 8 and 64 machines; nothing is measured")

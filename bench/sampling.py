@@ -18,11 +18,12 @@ from bptt import LanguageModel
 from bptt import backend as backends
 from bptt.data.vocabulary import characters
 from bptt.nn import model, tree
+from bptt.nn.cells import CELLS
 
 LENGTH = 500
 
 
-def prepare(cell: model.CellName, hidden: int, layers: int, where: backends.Backend) -> LanguageModel:
+def prepare(cell: str, hidden: int, layers: int, where: backends.Backend) -> LanguageModel:
     """A model of random weights that writes streams."""
     vocabulary = characters(string.ascii_lowercase)
     config = model.Config(cell, len(vocabulary), hidden, layers)
@@ -34,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="numpy", choices=backends.NAMES)
     parser.add_argument("--dtype", default="float32", choices=backends.DTYPES)
-    parser.add_argument("--cell", nargs="+", default=list(model.CELLS), choices=list(model.CELLS))
+    parser.add_argument("--cell", nargs="+", default=list(CELLS), choices=list(CELLS))
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 64, 512])

@@ -21,6 +21,7 @@ from contenders import Contender
 from machine import report
 
 from bptt.nn import model, tree
+from bptt.nn.cells import CELLS
 from bptt.system import keep_freed_memory
 
 STEPS = 32
@@ -57,7 +58,7 @@ def measure(those: dict[str, Contender], what: str) -> dict[str, float]:
     return {name: round(statistics.median(seconds) * 1e6, 1) for name, seconds in times.items()}
 
 
-def row(cell: model.CellName, hidden: int, batch: int, vocabulary: int, names: list[str]) -> dict[str, Any]:
+def row(cell: str, hidden: int, batch: int, vocabulary: int, names: list[str]) -> dict[str, Any]:
     """The times of one size."""
     rng = np.random.default_rng(0)
     config = model.Config(cell, vocabulary, hidden, 1, "zero")
@@ -111,7 +112,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
         return f"{name}: median {statistics.median(value for value, _ in ratios):.2f}, worst {ratios[0][0]:.2f} ({size})"
 
     lines = [over("best peer / kernels, all sizes", rows)]
-    lines += [over(f"best peer / kernels, {cell}", [row for row in rows if row["cell"] == cell]) for cell in model.CELLS]
+    lines += [over(f"best peer / kernels, {cell}", [row for row in rows if row["cell"] == cell]) for cell in CELLS]
     lines.append(over("best peer / kernels, B = 1", [row for row in rows if row["batch"] == 1]))
     vanilla = [row for row in rows if row["cell"] == "vanilla"]
     lines.append(over("torch / pure, vanilla", vanilla, "pure", ("torch",)))
@@ -158,7 +159,7 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cell", nargs="+", default=list(model.CELLS), choices=list(model.CELLS))
+    parser.add_argument("--cell", nargs="+", default=list(CELLS), choices=list(CELLS))
     parser.add_argument("--hidden", nargs="+", type=int, default=[50, 128, 256, 512])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32, 64])
     parser.add_argument("--vocabulary", nargs="+", type=int, default=[27, 65])

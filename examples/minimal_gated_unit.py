@@ -10,17 +10,10 @@ from typing import Any, NamedTuple
 from bptt.backend import Array, namespace
 from bptt.nn import initializers, linear
 from bptt.nn.ops import outer_sum, sigmoid
-from bptt.nn.vanilla import State as State  # of one array, a (B, H); "as": it belongs to this module, too
+from bptt.nn.vanilla import Params as Params  # Wax (2H, I), Waa (2H, H), b (2H,); "as": they belong to this module, too
+from bptt.nn.vanilla import State as State  # a (B, H)
 
-GATES = 2  # blocks of H rows in Wax, Waa and b
-
-
-class Params(NamedTuple):
-    """What is learned; 2H rows hold the blocks f, n."""
-
-    Wax: Array  # (2H, I)
-    Waa: Array  # (2H, H)
-    b: Array  # (2H,)
+GATES = {"forget": "sigmoid", "new": "tanh"}  # blocks of H rows in Wax, Waa and b
 
 
 class Cache(NamedTuple):
@@ -30,6 +23,11 @@ class Cache(NamedTuple):
     a: Array  # (T+1, B, H): a[0] is the initial state
     f: Array  # (T, B, H)
     n: Array  # (T, B, H)
+
+
+def shapes(inputs: int, hidden: int) -> Params:
+    """The shape of each parameter, a list, in its place."""
+    return Params([2 * hidden, inputs], [2 * hidden, hidden], [2 * hidden])
 
 
 def init(rng: Any, inputs: int, hidden: int, kind: initializers.Kind = "uniform") -> Params:
@@ -56,8 +54,7 @@ def backward(params: Params, cache: Cache, da: Array, dafter: State | None = Non
 
 def recurrence(z: Array, Waa: Array, a0: Array) -> tuple[Array, Array, Array]:
     """a (T+1, B, H), f and n (T, B, H), given z (T, B, 2H) and a0 (B, H)."""
-    xp, H = namespace(z), a0.shape[1]
-    a, f, n = [a0], [], []
+    xp, H, a, f, n = namespace(z), a0.shape[1], [a0], [], []
     for t in range(z.shape[0]):
         f.append(sigmoid(z[t, :, :H] + a[-1] @ Waa[:H, :].T))
         n.append(xp.tanh(z[t, :, H:] + (f[-1] * a[-1]) @ Waa[H:, :].T))

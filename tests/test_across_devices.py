@@ -8,11 +8,11 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt.display import plots
-from bptt.nn import model, tree
+from bptt.nn import cells, tree
 from bptt.train_step import graphed
 from runs import NAMES, PROSE
 
-CELLS = list(model.CELLS)
+CELLS = list(cells.CELLS)
 TOLERANCES = {"float64": 1e-9, "float32": 2e-4}
 
 

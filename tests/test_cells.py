@@ -126,12 +126,12 @@ def logistic(z: np.ndarray) -> np.ndarray:
 def by_the_equations(cell: ModuleType, params: Any, x: Any, state: Any) -> np.ndarray:
     """The states a_1 .. a_T as the papers write them: one gate, one step and one sequence at a time."""
     H = params.Waa.shape[1]
-    Wax, Waa, b = (np.split(array, cell.GATES) for array in params[:3])  # one block a gate
+    Wax, Waa, b = (np.split(array, len(cell.GATES)) for array in params[:3])  # one block a gate
     out = np.zeros((*x.shape, H))
     for j in range(x.shape[1]):
         a, c = state.a[j], getattr(state, "c", state.a)[j]
         for t in range(x.shape[0]):
-            z = [Wax[k][:, x[t, j]] + b[k] for k in range(cell.GATES)]
+            z = [Wax[k][:, x[t, j]] + b[k] for k in range(len(cell.GATES))]
             if cell is vanilla:
                 a = np.tanh(z[0] + Waa[0] @ a)
             elif cell is gru:
@@ -220,7 +220,7 @@ def test_saturated_gates_stay_finite(lab, cell):
 @CELLS
 def test_init_draws_uniform_weights_and_opens_the_gates(cell):
     params = cell.init(np.random.default_rng(3), 7, 16)
-    G = cell.GATES
+    G = len(cell.GATES)
     assert params.Wax.shape == (16 * G, 7)
     assert params.Waa.shape == (16 * G, 16)
     for W in (params.Wax, params.Waa):
@@ -236,12 +236,12 @@ def test_init_draws_uniform_weights_and_opens_the_gates(cell):
 
 @CELLS
 def test_init_can_be_orthogonal_or_identity(cell):
-    Waa = cell.init(np.random.default_rng(3), 7, 16, "orthogonal").Waa.reshape(cell.GATES, 16, 16)
+    Waa = cell.init(np.random.default_rng(3), 7, 16, "orthogonal").Waa.reshape(len(cell.GATES), 16, 16)
     for block in Waa:
         np.testing.assert_allclose(block @ block.T, np.eye(16), atol=1e-12)
     if len(Waa) > 1:
         assert np.abs(Waa[0] - Waa[1]).max() > 0.1
-    identity = cell.init(np.random.default_rng(3), 7, 16, "identity").Waa.reshape(cell.GATES, 16, 16)
+    identity = cell.init(np.random.default_rng(3), 7, 16, "identity").Waa.reshape(len(cell.GATES), 16, 16)
     np.testing.assert_array_equal(identity, np.broadcast_to(np.eye(16), identity.shape))
 
 

@@ -8,7 +8,7 @@ import pytest
 from bptt.checkpoint import format as checkpoint_format
 from bptt.errors import InvalidFile
 from bptt.files import to_json
-from bptt.nn import model, tree
+from bptt.nn import cells, model, tree
 from forging import tensors
 
 CONFIG = model.Config("lstm", vocabulary=9, hidden=4, layers=2)
@@ -60,7 +60,7 @@ def test_check_size_bounds_the_size_of_a_tensor_file():
 
 
 def test_shapes_of_a_huge_model_take_no_memory():
-    for cell in model.CELLS:
+    for cell in cells.CELLS:
         largest = model.Config(cell, checkpoint_format.MAX_SYMBOLS, checkpoint_format.MAX_UNITS, layers=1000)
         assert tree.num_elements(model.shapes(largest)) > 10**15
 

@@ -294,7 +294,7 @@ def refused(run, *arguments, code=2, words=()):
         ("train names.txt --validation 1", ["--validation 1.0: expected a share"]),
         ("train names.txt --epochs inf", ["--epochs inf: expected"]),
         ("train names.txt --steps 2 --epochs 3", ["--steps 2 and --epochs 3.0: give one of the two"]),
-        ("train names.txt --cell grru", ["grru", "vanilla", "Did you mean"]),
+        ("train names.txt --cell grru", ["grru", "vanilla", "did you mean gru?"]),
         ("train names.txt --backend numpie", ["numpie", "numpy"]),
         ("train nmaes.txt", ["'nmaes.txt' does not exist", "did you mean 'names.txt'?", "- for standard input"]),
         ("train m", ["'m' is a folder"]),

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bptt import acceleration, dispatch, kernels
-from bptt.nn import model, optimizers, tree
+from bptt.nn import cells, model, optimizers, tree
 
 pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
 
@@ -76,8 +76,8 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
     def normal(*shape: int) -> np.ndarray:
         return rng.normal(size=shape)
 
-    if room in model.CELLS:
-        cell = model.CELLS[room]
+    if room in cells.CELLS:
+        cell = cells.CELLS[room]
         params = tree.tree_map(
             lambda a: a + 0.1 * rng.normal(size=a.shape) / np.sqrt(a.shape[-1]), cell.init(rng, V if tokens else I, H)
         )

@@ -125,7 +125,7 @@ def test_a_missing_name_is_reported(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "see `nn/gru.py: recurrence_backward, run`, `gru.recurrence`, `textbook.clip`, `bptt.train` and `model.CELLS`",
+        "see `nn/gru.py: recurrence_backward, run`, `gru.recurrence`, `textbook.clip`, `bptt.train` and `cells.CELLS`",
         "`runs/names`, `names.txt`, `config.toml`, `torch.nn`, `LanguageModel.save`, `--length` and `0.5 tanh(v/2)`",
         "`central_differences` in `tests/gradcheck.py`, `src/bptt/nn` and `python bench/memory.py --steps 3`",
         "so\n\n    d = da + da_next      gru.recurrence_backward, by ops.outer_sum\n    python bench/memory.py 1.5 names.txt\n",

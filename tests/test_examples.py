@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from bptt import backend as backends
 from bptt.data.vocabulary import characters
 from bptt.errors import InputError
 from bptt.inference.language_model import LanguageModel
-from bptt.nn import model, tree
+from bptt.nn import cells, model, tree
 from bptt.report import page
 from gradcheck import central_differences
 
@@ -100,31 +99,6 @@ def test_from_scratch_refuses_a_text_without_a_batch():
     assert "the text has 300 characters, expected at least 528" in done.stderr
 
 
-def test_the_train_a_cell_example_learns():
-    first, *names = printed("train_a_cell", "--steps", "20")
-    assert float(first.split()[0]) < np.log(27)
-    assert len(names) == 10
-
-
-def test_the_check_a_cell_example_passes():
-    lines = [line.split() for line in printed("check_a_cell")]
-    assert [(name, verdict) for name, _, verdict in lines] == [(name, "fine") for name in ("dWax", "dWaa", "db", "dx", "da")]
-
-
-def test_the_check_a_cell_example_finds_a_mistake(tmp_path):
-    shutil.copytree(EXAMPLES, tmp_path / "examples")
-    (tmp_path / "tests").mkdir()
-    shutil.copy(EXAMPLES.parent / "tests" / "gradcheck.py", tmp_path / "tests")
-    cell = tmp_path / "examples" / "minimal_gated_unit.py"
-    source = cell.read_text("utf-8")
-    assert source.count(RIGHT) == 1
-    cell.write_text(source.replace(RIGHT, ""), "utf-8")
-    done = run(tmp_path / "examples" / "check_a_cell.py")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "dWaa" in done.stdout
-    assert "WRONG" in done.stdout
-
-
 # the minimal gated unit
 
 
@@ -179,8 +153,8 @@ def test_the_example_cell_follows_its_equations(lab):
 
 @pytest.fixture
 def table(monkeypatch):
-    """The cell in the table of cells, as train_a_cell.py puts it there."""
-    monkeypatch.setitem(model.CELLS, "mgu", mgu)
+    """The cell in the table of cells, as one line puts it there."""
+    monkeypatch.setitem(cells.CELLS, "mgu", mgu)
 
 
 def test_a_cell_added_to_the_table_works_in_a_model(lab, table):
@@ -214,12 +188,14 @@ def test_a_cell_added_to_the_table_is_saved_and_loaded(table):
     Path("t.txt").write_text("abc\ncab\n")
     if importlib.util.find_spec("matplotlib"):
         page.write(after, Path("m"), "t.txt", Path("m.html"))
-        assert "layer 1 2" in Path("m.html").read_text("utf-8")  # the second block of its weights, which has no name there
-    model.CELLS.pop("mgu")
+        assert "layer 1 new" in Path("m.html").read_text("utf-8")  # the second block of its weights
+    cells.CELLS.pop("mgu")
     with pytest.raises(InputError, match="cell 'mgu' is unknown"):
         bptt.load("m")
 
 
-def test_train_takes_only_the_cells_of_the_package(table):
-    with pytest.raises(InputError, match="--cell 'mgu': expected one of vanilla, gru, lstm"):
-        bptt.train("dinosaurs", cell="mgu", steps=1)
+def test_a_cell_in_the_table_is_a_choice_of_train(table):
+    """It has no kernel of its own, and the one of a whole gradient leaves it alone."""
+    trained = bptt.train("dinosaurs", cell="mgu", steps=1, hidden=4, report=None, backend="numpy")
+    assert trained.config.cell == "mgu"
+    assert trained.config.user_cell is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bptt.inspect import Activations, Flow
+from bptt.nn import cells
 from bptt.report import figures
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[plot]'")
@@ -54,7 +55,7 @@ def test_curves_are_in_bits_and_show_the_clipping_threshold():
 def test_gates_are_plotted_by_how_often_they_close_and_open(cell, names):
     T, L, H = 20, 2, 3
     gates = np.random.default_rng(0).random((T, L, 3 if cell == "gru" else 4, H)) ** 3
-    panels = figures.saturation(cell, seen(np.zeros((T, L, H)), gates))
+    panels = figures.saturation(cells.CELLS[cell].GATES, seen(np.zeros((T, L, H)), gates))
     for layer in range(L):
         expected = {}
         for name, number in names.items():
@@ -67,7 +68,7 @@ def test_gates_are_plotted_by_how_often_they_close_and_open(cell, names):
 def test_saturated_units_are_counted_by_layer():
     a = np.zeros((4, 2, 3))
     a[:, 1, 0], a[:2, 1, 1] = -0.95, 0.95  # in layer 2: always, every other step, never
-    first, far_first, second, far_second = figures.saturation("vanilla", seen(a))
+    first, far_first, second, far_second = figures.saturation(cells.CELLS["vanilla"].GATES, seen(a))
     assert [p.get_height() for p in first.patches if p.get_height()] == [12]
     assert [p.get_height() for p in second.patches if p.get_height()] == [4, 6, 2]
     assert [p.get_x() for p in far_first.patches if p.get_height()] == pytest.approx([0])
@@ -116,7 +117,7 @@ def test_a_figure_has_text_no_date_and_the_colour_of_the_page():
 def test_of_five_layers_the_fourth_is_left_out():
     a, norms = np.zeros((4, 5, 2)), np.ones((5, 3, 3)) * np.arange(1, 6)[:, None, None]
     a[:, 4, :] = 0.5
-    panels = figures.saturation("vanilla", seen(a))
+    panels = figures.saturation(cells.CELLS["vanilla"].GATES, seen(a))
     assert [axes.get_title() for axes in panels[::2]] == [f"layer {layer}: activations" for layer in (1, 2, 3, 5)]
     assert [[p.get_x() for p in axes.patches if p.get_height()] == pytest.approx([0.5], abs=0.06) for axes in panels[::2]] == [
         *[False] * 3,

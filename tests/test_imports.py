@@ -41,6 +41,7 @@ NN_LAYERS = [
     {"segments"},
     {"gradient"},
     {"model"},
+    {"cells"},
     {"vanilla", "gru", "lstm"},
     {"linear", "loss", "tree"},
     {"initializers", "optimizers"},

@@ -9,7 +9,7 @@ from bptt import inspect
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
 from bptt.inference.language_model import LanguageModel
-from bptt.nn import loss, model, tree
+from bptt.nn import cells, loss, model, tree
 
 MODELS = pytest.mark.parametrize(("cell", "layers"), [(cell, n) for cell in ("vanilla", "gru", "lstm") for n in (1, 2)])
 TEXT = "abacabad"
@@ -29,7 +29,7 @@ def by_steps(one, x, y, nudged=None):
 
     `nudged` is a layer, a step, and what is added to the a of that layer there, which goes on to the layer above and in time.
     """
-    cell, states = model.CELLS[one.config.cell], model.initial_states(one.config, one.params, 1)
+    cell, states = cells.CELLS[one.config.cell], model.initial_states(one.config, one.params, 1)
     seen, nats = [], []
     for t in range(len(x)):
         above, after = x[t : t + 1], []
@@ -139,7 +139,7 @@ def test_the_spectrum_is_that_of_the_numerical_jacobian(cell, layers):
     one = trained(cell, layers)
     x, y = read(one, TEXT)
     seen, _ = by_steps(one, x, y)
-    found, Cell = inspect.jacobian_spectrum(one, TEXT), model.CELLS[cell]
+    found, Cell = inspect.jacobian_spectrum(one, TEXT), cells.CELLS[cell]
     S = len(Cell.State._fields)
     assert found.shape == (len(x), layers, S * H)
     below = one.params.layers[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bptt import dispatch
-from bptt.nn import loss, model, tree
+from bptt.nn import cells, loss, model, tree
 from gradcheck import along, central_differences
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -161,7 +161,7 @@ def test_an_initial_state_that_is_not_learned_is_zero(lab, cell):
     """Of each layer and each field, and of the type of the parameters."""
     config, params, *_ = case(cell, 2, "zero")
     states = lab.call(lambda params: model.initial_states(config, params, B), params)
-    State = model.CELLS[cell].State
+    State = cells.CELLS[cell].State
     lab.close(states, (State(*[np.zeros((B, H))] * len(State._fields)),) * 2)
 
 

@@ -9,13 +9,13 @@ from bptt.config.settings import from_flags
 from bptt.inference import generate
 from bptt.inference.request import GenerationRequest, StopCriteria
 from bptt.inference.sampling import SamplingOptions
-from bptt.nn import model, tree
+from bptt.nn import cells, model, tree
 from bptt.train_step import stepper
 from bptt.training import setup, validation
 from conftest import no_host_looks
 from runs import NAMES, PROSE
 
-CELLS = pytest.mark.parametrize("cell", list(model.CELLS))
+CELLS = pytest.mark.parametrize("cell", list(cells.CELLS))
 TEXTS = pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 
 

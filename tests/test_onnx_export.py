@@ -18,7 +18,7 @@ from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
 from bptt.export import onnx
 from bptt.inference.language_model import LanguageModel
-from bptt.nn import model, tree
+from bptt.nn import cells, model, tree
 
 pytestmark = pytest.mark.onnx
 SYMBOLS = "\nabcdef"
@@ -66,7 +66,7 @@ def given(one, x, states):
 def states_of(one, outputs, names):
     """The State of each layer from the outputs of a graph."""
     found = dict(zip(names, outputs))
-    State = model.CELLS[one.config.cell].State
+    State = cells.CELLS[one.config.cell].State
     return [State(*(found[f"next.{layer}.{name}"][0] for name in State._fields)) for layer in range(one.config.layers)]
 
 
@@ -80,7 +80,7 @@ def test_an_onnx_graph_gives_the_logits_and_states_of_the_model(tmp_path, cell, 
     one = trained(cell, layers, hidden)
     path = saved(one, tmp_path)
     session = runtime(path) if run == "onnxruntime" else onnx.reference.ReferenceEvaluator(path)
-    names = ["logits", *(f"next.{n}.{name}" for n in range(layers) for name in model.CELLS[cell].State._fields)]
+    names = ["logits", *(f"next.{n}.{name}" for n in range(layers) for name in cells.CELLS[cell].State._fields)]
     rng = np.random.default_rng(0)
     for T, B in ((1, 1), (12, 3), (5, 1)):  # both sizes are free
         x = rng.integers(0, len(SYMBOLS), (T, B))
@@ -112,7 +112,7 @@ def test_the_metadata_describes_the_model(tmp_path, cell, initial):
     found = json.loads(runtime(saved(one, tmp_path)).get_modelmeta().custom_metadata_map["bptt"])
     assert (found["cell"], found["mode"], found["symbols"]) == (cell, "lines", list(SYMBOLS))
     assert found["record"] == {"text": "a text", "step": 7}  # no path of anybody
-    fields = model.CELLS[cell].State._fields
+    fields = cells.CELLS[cell].State._fields
     if initial == "zero":
         assert found["states"] is None
     else:

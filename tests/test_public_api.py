@@ -28,7 +28,7 @@ from bptt.backend import NAMES as NAMES_OF_BACKENDS
 from bptt.config.settings import SETTING_NAMES, Settings
 from bptt.data.vocabulary import characters
 from bptt.export import EXPORTERS, ExportFormat
-from bptt.nn import model, tree
+from bptt.nn import cells, model, tree
 from bptt.training import api
 
 ROOT = Path(__file__).parents[1]  # the checkout, or the source distribution
@@ -80,7 +80,7 @@ def test_alternatives_tell_types_apart():
     [
         pytest.param(BackendName, NAMES_OF_BACKENDS, id="backend"),
         pytest.param(DtypeName, DTYPES, id="dtype"),
-        pytest.param(model.CellName, model.CELLS, id="cell"),
+        pytest.param(cells.CellName, cells.CELLS, id="cell"),
         pytest.param(ExportFormat, EXPORTERS, id="format"),
     ],
 )
@@ -249,7 +249,7 @@ def duplicate(request):
     ]
 
 
-@pytest.mark.parametrize("cell", get_args(model.CellName))
+@pytest.mark.parametrize("cell", get_args(cells.CellName))
 def test_copy_of_a_model_gives_the_same_numbers(duplicate, lab, cell):
     original = random_model(lab.backend, cell)
     same = duplicate(original)

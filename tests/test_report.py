@@ -16,7 +16,7 @@ from bptt import cli, inspect
 from bptt.config.settings import from_flags
 from bptt.data.dataset import make_rng, prepare
 from bptt.display import plots
-from bptt.nn import tree
+from bptt.nn import lstm, tree
 from bptt.report import figures, page, units
 from runs import NAMES, PROSE
 
@@ -333,7 +333,7 @@ def test_a_report_says_which_layers_are_plotted(tmp_path, capsys):
 def test_the_page_of_a_large_model_is_below_two_megabytes():
     L, H, T, rng = 20, 1024, 200, np.random.default_rng(0)
     gates = rng.random((T, L, 4, H), np.float32)
-    cloud = figures.saturation("lstm", inspect.Activations([], [], gates[:, :, 0, :], None, gates, np.ones(0), np.ones(0)))
+    cloud = figures.saturation(lstm.GATES, inspect.Activations([], [], gates[:, :, 0, :], None, gates, np.ones(0), np.ones(0)))
     norms = np.exp(rng.normal(size=(L, T, 51)))
     assert len(cloud) + len(figures.flow(inspect.Flow(norms, norms.mean(axis=1)))) < 1_000_000
 

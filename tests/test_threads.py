@@ -10,10 +10,10 @@ import threadpoolctl
 
 import bptt
 from bptt import backend as backends
-from bptt.nn import gradient, model, tree
+from bptt.nn import cells, gradient, model, tree
 from bptt.train_step import threads
 
-CELLS = pytest.mark.parametrize("cell", model.CELLS)
+CELLS = pytest.mark.parametrize("cell", cells.CELLS)
 HERE = backends.select("numpy", "float64")
 T, B, V, H = 5, 70, 6, 4
 
@@ -22,7 +22,7 @@ def inputs(cell: str, layers: int = 1, *, carried: bool = True) -> Any:
     rng = np.random.default_rng(layers)
     config = model.Config(cell, V, H, layers)
     params = tree.tree_map(lambda a: a + 0.3 * rng.normal(size=a.shape), model.init(config, rng))
-    State = model.CELLS[cell].State
+    State = cells.CELLS[cell].State
     states = tuple(State(*(rng.normal(size=(B, H)) for _ in State._fields)) for _ in range(layers))
     lengths = rng.integers(0, T + 1, B)
     lengths[0], lengths[40:] = T, 0  # the last ones are over

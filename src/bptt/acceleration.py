@@ -111,8 +111,10 @@ def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
     """Whether the loop over time of a layer is one kernel, in numbers of `size` bytes; False: a kernel for each step."""
     if not compiled_by().startswith("nvrtc"):
         return True
-    from bptt.kernels.cuda import recurrence
+    from bptt.kernels.cuda import recurrence, tiling
 
+    if cell not in tiling.CELLS:  # its loops have no kernel
+        return True
     return bool(recurrence.single_launch(cell, hidden, batch, size))
 
 
@@ -133,7 +135,7 @@ def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE
     """
     if not compiled_by(backend):
         return
-    small = model.Config(config.cell, 1, 1)
+    small = model.Config(config.cell, 1, 1, user_cell=config.user_cell)
     params = tree.tree_map(backend.put, model.init(small, np.random.default_rng(0)))
     ids, mask = backend.put(np.zeros((1, 1), np.int64)), backend.put(np.ones((1, 1)))
     problem = ""

@@ -2,15 +2,17 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bptt import acceleration, dispatch
 from bptt import backend as backends
 from bptt.backend import Backend, HostArray
+from bptt.config.user_cells import is_user_cell, name_of
 from bptt.data.dataset import make_rng
 from bptt.nn import gradient, loss, model, segments, tree
+from bptt.nn.cells import CELLS, Cell
 
 STEP = 1e-5  # of a parameter: the error of a central difference is of the order of its square
 TOLERANCE = {"central differences": 1e-7, "float64": 1e-9, "float32": 2e-4}
@@ -45,33 +47,34 @@ class Case(NamedTuple):
     keep: tuple[HostArray, ...]  # (B, H) for each layer
 
 
-def run_checks(name: str, *, require: bool = False) -> Iterator[Check]:
-    """Each check of a backend, as soon as it is made: in seconds, but for twins that have to be compiled.
+def run_checks(name: str, *, require: bool = False, cell: str | Cell | None = None) -> Iterator[Check]:
+    """Each check of a backend, as soon as it is made: of one cell, or of all built-in ones; kernels are compiled first.
 
     In float64 the gradient with respect to each parameter of a small model against central differences. Then, in both types,
     loss and gradient of a larger one, whole and in pieces of time, against those of the pure functions on NumPy in float64.
-    Where compiled twins can be used, all of it once more with them, and layer by layer: a whole gradient has a twin of its own.
+    Where kernels can be used, all of it once more with them, and layer by layer: a whole gradient has a kernel of its own.
 
     Raises:
         InputError: as `backend.select`.
     """
     here = backends.select(name, require=require or None).name  # what it falls back to is told once
+    checked: list[str | Cell] = list(CELLS) if cell is None else [cell]
     with dispatch.restored():
         for compiled in (False, True):
             for dtype in ("float64", "float32"):
                 backend = backends.select(here, dtype)
                 dispatch.disable()
                 by = acceleration.enable(backend.name) if compiled else ""
-                for config in (make_case(cell, T=1, B=1, V=1, H=1).config for cell in model.CELLS):
+                for config in (make_case(cell, T=1, B=1, V=1, H=1).config for cell in checked):
                     acceleration.warm_up(config, backend)  # gives them up, with a warning, where they fail
                 if compiled and not acceleration.compiled_by():
                     return
-                for cell in model.CELLS:
+                for cell in checked:
                     yield from _check_cell(cell, backend, by)
 
 
-def _check_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
-    check = functools.partial(Check, backend.name, cell, dtype=backend.dtype, compiled=compiled)
+def _check_cell(cell: str | Cell, backend: Backend, compiled: str) -> Iterator[Check]:
+    check = functools.partial(Check, backend.name, name_of(cell), dtype=backend.dtype, compiled=compiled)
     if backend.dtype == "float64":
         small = make_case(cell, T=4, B=3, V=5, H=3)
         found = loss_and_grad(small, backend)[1]
@@ -94,9 +97,10 @@ def _check_cell(cell: Any, backend: Backend, compiled: str) -> Iterator[Check]:
         yield check(what, against="pure NumPy, float64", error=relative_error(one, expected), allowed=TOLERANCE[backend.dtype])
 
 
-def make_case(cell: Any, T: int, B: int, V: int, H: int) -> Case:
+def make_case(cell: str | Cell, T: int, B: int, V: int, H: int) -> Case:
     """A model of two layers with learned initial states, and a batch of which some columns end early."""
-    rng, config = make_rng(0), model.Config(cell, V, H, 2)
+    rng = make_rng(0)
+    config = model.Config(name_of(cell), V, H, 2, user_cell=cell if is_user_cell(cell) else None)
     theta = tree.ravel(model.init(config, rng))
     theta = theta + 0.1 * rng.normal(size=theta.shape)  # initial states and biases would be zero
     x, y = rng.integers(0, V, (2, T, B))

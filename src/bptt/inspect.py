@@ -26,7 +26,7 @@ class Activations(NamedTuple):
     targets: list[str]  # what came next
     a: HostArray  # (T, L, H): the states
     cells: HostArray | None  # (T, L, H): the cell states of an LSTM
-    gates: HostArray | None  # (T, L, G, H): GRU r, u, n; LSTM i, f, g, o; None for a tanh network
+    gates: HostArray | None  # (T, L, G, H), in the order of the cell's GATES; None for a cell that says nothing of them
     p: HostArray  # (T, V): the probabilities of all symbols to come next
     nats: HostArray  # (T,): -log p of what came
 
@@ -59,11 +59,11 @@ def activations(trained: LanguageModel, text: str) -> Activations:
     read = _read(trained, text)
     names, layers, H = generate.symbol_names(trained.vocabulary), read.cache.layers, read.config.hidden
     found: dict[str, HostArray | None] = {"cells": None, "gates": None}
-    if read.config.cell == "gru":
-        each = [np.concatenate([layer.ru, layer.n], axis=2) for layer in layers]
-        found["gates"] = np.stack([np.reshape(gates[:, 0, :], (-1, 3, H)) for gates in each], axis=1)
-    elif read.config.cell == "lstm":
-        found["gates"] = np.stack([np.reshape(layer.gates[:, 0, :], (-1, 4, H)) for layer in layers], axis=1)
+    cell = read.config.definition
+    if gate_activations := getattr(cell, "gate_activations", None):
+        gates = [np.reshape(gate_activations(layer)[:, 0, :], (-1, len(cell.GATES), H)) for layer in layers]
+        found["gates"] = np.stack(gates, axis=1)
+    if "c" in cell.State._fields and "c" in cell.Cache._fields:
         found["cells"] = np.stack([layer.c[1:, 0, :] for layer in layers], axis=1)
     return Activations(
         inputs=[names[i] for i in read.x[:, 0]],
@@ -123,7 +123,7 @@ def jacobian_spectrum(trained: LanguageModel, text: str) -> HostArray:
         InputError: as `activations`.
     """
     read = _read(trained, text)
-    cell, H = model.CELLS[read.config.cell], read.config.hidden
+    cell, H = read.config.definition, read.config.hidden
     size = len(cell.State._fields) * H
     found = np.empty((len(read.x), read.config.layers, size), np.complex128)
     dafter = cell.State(*np.split(np.eye(size), len(cell.State._fields), axis=1))  # one row for each element of the state after
@@ -156,10 +156,8 @@ def _read(trained: LanguageModel, text: str) -> Read:
 def _steps(cache: Any, t: HostArray) -> Any:
     """The Cache of one step of B columns: column j is step t[j] of a sequence, its first one for what would be before it."""
     at = np.maximum(t, 0)
-    states = ("a", "c")  # these have T+1 entries, the state before step 0 first
-    parts = [
-        np.stack([array[at, 0], array[at + 1, 0]] if name in states else [array[at, 0]])
-        for name, array in cache._asdict().items()
+    parts = [  # states have T+1 entries, the state before step 0 first
+        np.stack([array[at, 0], array[at + 1, 0]] if len(array) == len(cache.a) else [array[at, 0]]) for array in cache
     ]
     return type(cache)(*parts)
 
@@ -169,7 +167,7 @@ def _followed(read: Read, da: HostArray, at: HostArray, K: int) -> HostArray:
 
     `da` (n, H) is the gradient of each with respect to what the read-out saw. Column j is followed from step at[j] backwards.
     """
-    cell, L = model.CELLS[read.config.cell], read.config.layers
+    cell, L = read.config.definition, read.config.layers
     zero = np.zeros_like(da)
     after = [cell.State(*[zero] * len(cell.State._fields)) for _ in range(L)]
     found = np.zeros((L, len(at), K + 1, da.shape[1]))

@@ -6,8 +6,8 @@ MUTATIONS = [
     Mutation(
         "onnx: the blocks of a GRU in our order",
         "export.onnx",
-        '"gru": (1, 0, 2)',
-        '"gru": (0, 1, 2)',
+        '"gru": Operator("GRU", (1, 0, 2))',
+        '"gru": Operator("GRU", (0, 1, 2))',
         "test_onnx_export.py::test_an_onnx_graph_gives_the_logits_and_states_of_the_model",
     ),
     Mutation(

@@ -76,7 +76,7 @@ MUTATIONS = [
     Mutation(
         "settings of a run changed",
         "training.trainer.resume_run",
-        'if name not in ANEW and not (name == "out" and not in_place):',
+        'if not allowed and not (name == "cell" and is_user_cell(value)):',
         "if False:",
         "test_resume.py::test_settings_of_the_model_cannot_change_on_resume",
     ),

@@ -10,12 +10,13 @@ import numpy as np
 import safetensors.numpy
 
 from bptt.backend import HostArray
-from bptt.config import settings
+from bptt.config import settings, user_cells
 from bptt.data import corpus
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile
 from bptt.files import checksum, describe_os_error, to_json
 from bptt.nn import model, tree
+from bptt.nn.cells import CELLS, Cell
 
 FORMAT = 1
 CONFIG, VOCABULARY, WEIGHTS = MODEL = ("config.json", "vocabulary.json", "model.safetensors")
@@ -91,14 +92,17 @@ def manifest(value: Any, raw: bytes) -> dict[str, Any]:
     return dict(listed or {})
 
 
-def configuration(value: Any) -> tuple[model.Config, corpus.Mode, dict[str, Any]]:
-    """What fixes the shapes of a model, how it reads text, and the record of its training."""
+def configuration(value: Any, cell: Cell | None = None) -> tuple[model.Config, corpus.Mode, dict[str, Any]]:
+    """What fixes the shapes of a model, how it reads text, and the record of its training.
+
+    `cell` is the cell of the model, where it is not a built-in one.
+    """
     try:
-        config, mode, record = model.Config(**value["model"]), value["mode"], value["record"]
+        config, mode, record = model.Config(**value["model"], user_cell=cell), value["mode"], value["record"]
     except (KeyError, TypeError) as error:
         raise InvalidFile(f"is not the configuration of a model ({error})") from None
     for name, given, known in [
-        ("cell", config.cell, tuple(model.CELLS)),
+        ("cell", config.cell, tuple(CELLS) if cell is None else (user_cells.name_of(cell),)),
         ("mode", mode, ("lines", "stream")),
         ("initial state", config.initial, ("learned", "zero")),
     ]:
@@ -151,7 +155,7 @@ def check_weights(arrays: dict[str, HostArray], config: model.Config) -> None:
 
 def state_shapes(config: model.Config, rows: int) -> dict[str, tuple[int, ...]]:
     """The name and shape of each array of the states of a batch of so many rows."""
-    fields = model.CELLS[config.cell].State._fields
+    fields = config.definition.State._fields
     return {f"states.{layer}.{field}": (rows, config.hidden) for layer in range(config.layers) for field in fields}
 
 

@@ -20,6 +20,7 @@ from bptt import errors, files
 from bptt.checkpoint import store
 from bptt.checkpoint.format import EVALUATION_FIELDS, MANIFEST, ROW_FIELDS, Checkpoint
 from bptt.errors import CheckpointError, CheckpointWarning, InputError, InvalidFile, SaveError
+from bptt.nn.cells import Cell
 
 CONFIG, ENVIRONMENT, METRICS, SAMPLES, CURVE = "config.toml", "env.json", "metrics.jsonl", "samples.txt", "curve.png"
 CHECKPOINTS, LATEST, BEST, LOCK = "checkpoints", "latest", "best", ".lock"
@@ -111,7 +112,7 @@ def has_saved(folder: Path) -> bool:
         return True
 
 
-def read_checkpoint(path: Path, *, run: bool = False) -> tuple[Path, Checkpoint]:
+def read_checkpoint(path: Path, *, run: bool = False, cell: Cell | None = None) -> tuple[Path, Checkpoint]:
     """A checkpoint and where it lies: `path` itself, or of a run its best one, or with `run`, to go on with, its newest.
 
     One that does not verify is passed over, with a CheckpointWarning, for the newest one that does.
@@ -125,13 +126,13 @@ def read_checkpoint(path: Path, *, run: bool = False) -> tuple[Path, Checkpoint]
             if target is None and (path.is_symlink() or not os.path.isfile(path / MANIFEST)):
                 raise CheckpointError(f"{path}: names no checkpoint: name another one, or the run {path.parent.parent}")
             path = target or path
-        return path, store.read(path, run=run)
+        return path, store.read(path, run=run, cell=cell)
     best = None if run else _pointed(path / CHECKPOINTS / BEST)
     candidates = list(dict.fromkeys([*([best] if best else []), *checkpoints(path)]))
     problems: list[CheckpointError] = []
     for candidate in candidates:
         try:
-            found = store.read(candidate, run=run)
+            found = store.read(candidate, run=run, cell=cell)
         except CheckpointError as error:
             problems.append(error)
             continue

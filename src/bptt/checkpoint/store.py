@@ -18,8 +18,10 @@ from bptt import files, system
 from bptt.backend import HostArray
 from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint.format import CONFIG, MANIFEST, OPTIMIZER, TRAINING, VOCABULARY, WEIGHTS, Checkpoint
+from bptt.config import user_cells
 from bptt.errors import AlreadyExists, CheckpointError, InputError, InvalidFile, SaveError
 from bptt.nn import model, tree
+from bptt.nn.cells import Cell
 
 MADE = "expected a folder that bptt train or model.save made"
 
@@ -58,7 +60,7 @@ def write(folder: Path, saved: Checkpoint) -> None:
         SaveError: the folder cannot be written; nothing of it is left.
     """
     content = {
-        CONFIG: files.to_json({"model": vars(saved.config), "mode": saved.mode, "record": saved.record}),
+        CONFIG: files.to_json({"model": _model_fields(saved.config), "mode": saved.mode, "record": saved.record}),
         VOCABULARY: files.to_json(saved.vocabulary.to_json()),
         WEIGHTS: _tensors(saved.weights),
     }
@@ -75,11 +77,12 @@ def write(folder: Path, saved: Checkpoint) -> None:
         raise SaveError(f"cannot save the model in {folder}: {problem}") from error
 
 
-def read(folder: Path, *, run: bool = False) -> Checkpoint:
+def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkpoint:
     """What `write` saved, every file checked against the manifest; with `run`, what going on needs as well.
 
     Raises:
         CheckpointError: no such folder, a file that is missing, changed or forged, or a format of the future.
+        InputError: the model has a user-defined cell and `cell` is not it, or a built-in one and `cell` is not None.
     """
     check_is_checkpoint(folder)
     name = MANIFEST
@@ -105,7 +108,9 @@ def read(folder: Path, *, run: bool = False) -> Checkpoint:
         if run and not listed.keys() >= set(checkpoint_format.RUN):
             raise InvalidFile("lists a model alone and no run to go on with: begin a new run with --from")
         name = CONFIG
-        config, mode, record = checkpoint_format.configuration(json(checkpoint_format.MAX_JSON_BYTES))
+        value = json(checkpoint_format.MAX_JSON_BYTES)
+        user_cells.match(folder, *_claims(value), cell)
+        config, mode, record = checkpoint_format.configuration(value, cell)
         parameters = tree.num_elements(model.shapes(config))
         name = WEIGHTS
         checkpoint_format.check_size(listed[name]["bytes"], parameters)
@@ -151,6 +156,19 @@ def list_models(folder: Path) -> list[Path]:
         return sorted(p for p in folder.iterdir() if os.path.isfile(p / MANIFEST) or os.path.isdir(p / "checkpoints"))
     except (OSError, ValueError):  # ValueError: a NUL in the path
         return []
+
+
+def _model_fields(config: model.Config) -> dict[str, Any]:
+    """What a file says of the shapes of a model; a user-defined cell by its name alone."""
+    return {name: value for name, value in vars(config).items() if name != "user_cell"}
+
+
+def _claims(value: Any) -> tuple[str, dict[str, Any]]:
+    """The name of the cell and the record that a configuration claims, for the check that comes before all others."""
+    match value:
+        case {"model": {"cell": str(name)}, "record": dict(record)}:
+            return name, record
+    return "gru", {}  # refused by `checkpoint_format.configuration`
 
 
 def _progress_json(progress: checkpoint_format.Progress) -> bytes:

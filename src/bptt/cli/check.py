@@ -1,28 +1,39 @@
 """`bptt check`."""
 
 import json as json_
+from pathlib import Path
 
 from bptt import gradcheck
 from bptt.cli.console import complain, say
 from bptt.cli.parser import BackendFlag, RequireFlag, app
+from bptt.config.user_cells import resolve
 from bptt.gradcheck import Check
+from bptt.nn.cells import CellName
 
 COLUMNS = "{:8} {:8} {:8} {:8} {:20} {:16} {:>13} {:>8} {}"
 
 
 @app.command
-def check(*, backend: BackendFlag = "auto", require_backend: RequireFlag = False, json: bool = False) -> int:  # noqa: D417
-    """Check the gradients on this machine: of every cell, by finite differences, and against NumPy.
+def check(  # noqa: D417  # BackendFlag and the like bring their help
+    *,
+    cell: CellName | Path | None = None,
+    backend: BackendFlag = "auto",
+    require_backend: RequireFlag = False,
+    json: bool = False,
+) -> int:
+    """Check the gradients on this machine by finite differences, and against NumPy: of every cell, or of one.
 
     Exit code 0 if all errors are as small as they should be, else 1. Compiled functions are checked, too, where they are used.
 
     Parameters
     ----------
+    cell
+        A built-in cell, or the Python file of a cell of your own, which is executed; by default all built-in cells.
     json
         One line of JSON for each check.
     """
     found: list[Check] = []
-    for one in gradcheck.run_checks(backend, require=require_backend):
+    for one in gradcheck.run_checks(backend, require=require_backend, cell=None if cell is None else resolve("--cell", cell)):
         if json:
             say(json_.dumps({**one._asdict(), "passed": one.passed}))
         else:

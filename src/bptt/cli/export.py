@@ -4,14 +4,14 @@ import os
 from pathlib import Path
 
 from bptt.cli.console import say
-from bptt.cli.parser import app
+from bptt.cli.parser import CellFile, app
 from bptt.data.corpus import Mode
 from bptt.export import EXPORTERS, ExportFormat
 from bptt.inference.language_model import from_torch, load
 
 
 @app.command
-def export(run: Path, /, *, to: ExportFormat, out: Path | None = None) -> int:
+def export(run: Path, /, *, to: ExportFormat, out: Path | None = None, cell: CellFile = None) -> int:  # noqa: D417
     """Write a saved model into a file for another program.
 
     torch: safetensors that a PyTorch network loads with strict=True, a torch.nn.RNN, GRU or LSTM named rnn and a
@@ -28,7 +28,7 @@ def export(run: Path, /, *, to: ExportFormat, out: Path | None = None) -> int:
         The file, which must not exist yet; by default the name of the model, .safetensors, .onnx or .html, here.
     """
     out = Path(os.path.basename(os.path.abspath(run)) + EXPORTERS[to].suffix) if out is None else out
-    load(run, backend="numpy").export(to, out)
+    load(run, backend="numpy", cell=cell).export(to, out)
     say(f"saved in {out}")
     return 0
 

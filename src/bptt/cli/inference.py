@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bptt.cli.console import complain, say
-from bptt.cli.parser import BackendFlag, DtypeFlag, RequireFlag, Text, app
+from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, RequireFlag, Text, app
 from bptt.config import settings
 from bptt.data import corpus
 from bptt.display.text import printable
@@ -40,6 +40,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
+    cell: CellFile = None,
 ) -> int:
     """Write new texts with a saved model; a single one is shown while it is written.
 
@@ -68,7 +69,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     novel
         Leave out texts that the training text contains, repeated ones and blank ones; there may be fewer than asked for.
     """
-    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     how |= {"prompt": prompt, "unknown": unknown, "length": length, "stop": stop}
     if count == 1 and not novel:
@@ -95,6 +96,7 @@ def following(  # noqa: D417
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
+    cell: CellFile = None,
 ) -> int:
     r"""Show what may come next: characters, their probabilities and the nats of these, the most likely first.
 
@@ -114,7 +116,7 @@ def following(  # noqa: D417
         What to do with characters of the prompt that the model does not know: complain, or skip them.
     """
     top = settings.check_number("--top", settings.COUNT, top)
-    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     for symbol, p in model.next(prompt, temperature=temperature, unknown=unknown)[:top]:
         nats = -math.log(p) + 0.0 if p else None
         if as_json:
@@ -136,6 +138,7 @@ def score(  # noqa: D417
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
+    cell: CellFile = None,
 ) -> int:
     """Show how likely lines are, each by itself: nats, nats per character, and the line.
 
@@ -153,7 +156,7 @@ def score(  # noqa: D417
     unknown
         What to do with a line that has characters the model does not know: complain, or skip it.
     """
-    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     lines = characters = 0
     nats = 0.0
     for line in model.scores(scoring.read_lines(text, model.vocabulary), unknown=unknown):
@@ -184,6 +187,7 @@ def evaluate(  # noqa: D417
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
+    cell: CellFile = None,
 ) -> int:
     """Measure how well a saved model predicts a text.
 
@@ -194,7 +198,7 @@ def evaluate(  # noqa: D417
     text
         A file, - for standard input, or a built-in text: dinosaurs or python-help.
     """
-    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     source = corpus.read(text, model.vocabulary)
     try:
         result = model.evaluate(source)

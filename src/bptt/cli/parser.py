@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import cyclopts
@@ -20,10 +21,13 @@ from bptt import __version__
 from bptt.backend import BackendName, DtypeName
 from bptt.config import toml
 from bptt.config.settings import closest_match, flag
+from bptt.nn.cells import Cell
 
 
 def converted(kind: Any, tokens: Sequence[Token]) -> Any:
     """The value of what was typed after a flag; cyclopts alone would round 8.5 to a whole number."""
+    if Cell in get_args(kind):  # the name of one, or its file, which `settings.validate` loads
+        return tokens[0].value
     if int not in (kind, *get_args(kind)):
         return cyclopts.convert(kind, tokens)
     typed, words = tokens[0].value, [word for part in get_args(kind) for word in get_args(part)]
@@ -47,6 +51,10 @@ BackendFlag = Annotated[BackendName, Parameter(help="Array library; auto is CuPy
 RequireFlag = Annotated[bool, Parameter(help="Fail, rather than fall back to NumPy, where the backend cannot run.")]
 DtypeFlag = Annotated[
     DtypeName | None, Parameter(help="Floating-point type of the arithmetic; by default as the model was trained.")
+]
+CellFile = Annotated[
+    Path | None,
+    Parameter(name="--cell", help="Python file of the model's own cell, which is executed; not for built-in cells."),
 ]
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from bptt.checkpoint import run_folder
 from bptt.cli.console import say
-from bptt.cli.parser import Text, app
+from bptt.cli.parser import CellFile, Text, app
 from bptt.inference.language_model import load
 from bptt.report import page
 
 
 @app.command
-def report(run: Path, text: Text | None = None, /, *, out: Path | None = None) -> int:
+def report(run: Path, text: Text | None = None, /, *, out: Path | None = None, cell: CellFile = None) -> int:  # noqa: D417
     """Write a page about a model: how it was trained, what its units follow, how far back its gradients reach.
 
     One file that needs no network and no scripts.
@@ -24,7 +24,7 @@ def report(run: Path, text: Text | None = None, /, *, out: Path | None = None) -
     out
         The file, which is replaced; by default report.html in the folder of the run, or here for a model alone.
     """
-    model = load(run, backend="numpy")
+    model = load(run, backend="numpy", cell=cell)
     target = out or (run if run_folder.is_run(run) else Path()) / "report.html"
     page.write(model, run, text, target)
     say(f"written: {target}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bptt.config.settings import COUNT, Settings, check_number
+from bptt.nn.cells import CELLS
 from bptt.nn.optimizers import OPTIMIZERS
 
 EVALUATIONS = 10  # of the held-out part, in a run
@@ -53,7 +54,8 @@ def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int,
         steps = check_number(
             f"--epochs {settings.epochs:g} makes steps", COUNT, math.ceil(settings.epochs * batches(batch, length))
         )
-    default_dropout = 0.0 if settings.cell == "vanilla" else size.dropout
+    cell = CELLS[settings.cell] if isinstance(settings.cell, str) else settings.cell
+    default_dropout: float = getattr(cell, "DROPOUT", size.dropout)
     evaluate_every = settings.evaluate_every or max(1, steps // EVALUATIONS)
     return Hyperparameters(
         hidden=settings.hidden or size.hidden,

@@ -8,14 +8,22 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from bptt.backend import BackendName, DtypeName
+from bptt.config import user_cells
 from bptt.errors import InputError
 from bptt.nn import initializers
-from bptt.nn.model import CellName
+from bptt.nn.cells import Cell, CellName
 from bptt.nn.optimizers import OptimizerName
 from bptt.nn.segments import RecomputeEvery
+
+Value = TypeVar("Value")
+
+
+def may_change(default: Value) -> Value:
+    """A field of Settings that may be given another value when a run is resumed."""
+    return dataclasses.field(default=default, metadata={"may_change": True})
 
 
 @dataclass(frozen=True)
@@ -26,14 +34,14 @@ class Settings:
     """Folder of the run, which must not exist yet; the command line's default is runs/NAME, then NAME-2 and so on."""
     from_: Path | None = None
     """A run or checkpoint whose weights and symbols to begin from, in a new run."""
-    backend: BackendName = "auto"
+    backend: BackendName = may_change("auto")
     """Array library; auto is CuPy if it finds a CUDA device, else NumPy; strict is array-api-strict, for tests."""
-    require_backend: bool = False
+    require_backend: bool = may_change(False)
     """Fail, rather than fall back to NumPy, where the backend cannot run."""
     dtype: DtypeName = "float32"
     """Floating-point type of weights and arithmetic."""
-    cell: CellName = "gru"
-    """Recurrent cell: tanh (vanilla), gated recurrent unit, or long short-term memory."""
+    cell: CellName | Cell = "gru"
+    """Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or the file of your own, FILE.py."""
     hidden: int | None = None
     """Units in a layer; by default 64 to 256, more for longer texts."""
     layers: int = 1
@@ -46,7 +54,7 @@ class Settings:
     """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
     length: int | None = None
     """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
-    distributed: bool | None = None
+    distributed: bool | None = may_change(None)
     """Train together with the processes that mpiexec or srun has started; by default where they have.
     --distributed=false lets each train by itself."""
     micro_batches: int = 1
@@ -54,15 +62,15 @@ class Settings:
     Several processes share them; one part each by default."""
     recompute_every: RecomputeEvery | None = None
     """Keep the states of one step in so many and recompute the rest: long gradients in less memory; sqrt suits any length."""
-    nccl: bool = False
+    nccl: bool = may_change(False)
     """With several processes, each on a GPU of its own, add up their gradients from device to device."""
-    graph: bool = True
+    graph: bool = may_change(True)
     """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch. --graph=false makes them one by one."""
     mode: Literal["lines", "stream"] | None = None
     """Each line a text of its own (names), or one long text; by default told from the text."""
     vocabulary: Literal["characters", "bytes"] = "characters"
     """What a token is: a character of the text, or a byte of its UTF-8 form."""
-    steps: int | None = None
+    steps: int | None = may_change(None)
     """Updates of the weights; by default a number that suits the size of the text."""
     epochs: float | None = None
     """Passes over the training text, instead of a number of steps."""
@@ -76,23 +84,24 @@ class Settings:
     """Seed of everything random: the split, the first weights, the order, dropout."""
     validation: float | None = None
     """Share of the text held out to measure the model on, 0 for nothing; by default a tenth, or less of a long text."""
-    evaluate_every: int | None = None
+    evaluate_every: int | None = may_change(None)
     """Steps from one measurement of the held-out part to the next; by default a tenth of the run."""
-    patience: int | None = None
+    patience: int | None = may_change(None)
     """Measurements in a row without a new best after which the run ends; by default it never ends early."""
-    checkpoint_every: int | None = None
+    checkpoint_every: int | None = may_change(None)
     """Steps from one checkpoint to the next; by default from one measurement to the next. A new best is always saved."""
-    keep: int = 3
+    keep: int = may_change(3)
     """Newest checkpoints that stay; the best one stays, too."""
-    stop_after: int | None = None
+    stop_after: int | None = may_change(None)
     """Pause after so many steps of this session; the run, of which all steps make up the schedule, can be resumed."""
-    quiet: bool = False
+    quiet: bool = may_change(False)
     """Print only warnings, errors and, if it was not given, the folder of the run."""
-    json: bool = False
+    json: bool = may_change(False)
     """Print a line of JSON for each piece of news, for programs."""
 
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+MAY_CHANGE_ON_RESUME = tuple(field.name for field in dataclasses.fields(Settings) if "may_change" in field.metadata)
 
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
 COUNT: Rule = ("a whole number from 1 to 1,000,000,000", int, lambda value: 1 <= value <= 1_000_000_000)
@@ -191,6 +200,8 @@ def check_path(name: str, value: Any) -> Path:
 def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
     if name in ("out", "from_"):
         return check_path(called, value)
+    if name == "cell":
+        return user_cells.resolve(called, value)
     words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
     choices = [False, True] if bool in (kind, *get_args(kind)) else words
     with contextlib.suppress(ValueError):  # an array is in no list

@@ -2,14 +2,16 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from bptt import files
 from bptt.config.defaults import Hyperparameters
 from bptt.config.settings import SETTING_NAMES, Settings, closest_match, flag, validate
+from bptt.config.user_cells import name_of
 from bptt.errors import InputError
+from bptt.nn.cells import CELLS
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
 NOT_REPEATED = ("out", "epochs", "stop_after")  # of one session, or said in other words
@@ -20,8 +22,8 @@ def find_file(named: str | Path | None, *, new: bool) -> Path | None:
     return Path(named) if named else DEFAULT if new and DEFAULT.exists() else None
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The table of a TOML file: `text`, and settings by their names, with _ or with - between words.
+def read(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
+    """The table of a TOML file: `text`, and settings by their names, with _ or with - between words, but for some.
 
     Raises:
         InputError: no such file, not TOML, a key that is unknown or a value out of its range; names the file and the key.
@@ -44,17 +46,22 @@ def read(path: Path) -> dict[str, Any]:
         if names[key] in settings:
             raise InputError(f"{path}: {key!r} is there already, written in another way: leave out one of the two")
         settings[names[key]] = value
+    settings = {name: value for name, value in settings.items() if name not in without}
     text = settings.pop("text", None)
     if text is not None and (not isinstance(text, str) or not text):
         raise InputError(f"{path}: text = {text!r}: expected a path, - or the name of a built-in text")
+    if settings.get("cell", "gru") not in CELLS:  # no file executes another one
+        given = f"{path}: cell = {settings['cell']!r:.80}"
+        raise InputError(f"{given}: expected one of {', '.join(CELLS)}: name a file with --cell FILE.py on the command line")
     plain = validate(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
     return {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
 
 
 def read_beneath(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The table of a file beside what was told; steps or epochs that were told take the place of both."""
-    theirs = ("steps", "epochs") if any(told.get(name) is not None for name in ("steps", "epochs")) else ()
-    return {name: value for name, value in read(path).items() if name not in theirs}
+    steps = ("steps", "epochs") if any(told.get(name) is not None for name in ("steps", "epochs")) else ()
+    cell = ("cell",) if told.get("cell") is not None else ()
+    return read(path, steps + cell)
 
 
 def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, validation: float) -> str:
@@ -67,7 +74,7 @@ def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, v
         lines.append(f"text = {_value(source)}")
     else:
         lines.append("# the text was given in Python and has to be named: bptt train TEXT --config ...")
-    resolved = vars(settings) | plan._asdict() | {"mode": mode, "validation": validation}
+    resolved = vars(settings) | plan._asdict() | {"cell": name_of(settings.cell), "mode": mode, "validation": validation}
     for name, value in resolved.items():
         if value is not None and name not in NOT_REPEATED:
             lines.append(f"{name.rstrip('_')} = {_value(value)}")

@@ -2,13 +2,17 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from bptt import files
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import settings
 from bptt.errors import InputError, SaveError
 from bptt.nn import model, tree
+
+Layout = TypeVar("Layout")
 
 FORMAT = 1  # of the metadata
 METADATA_KEY = "bptt"  # the only key of the metadata: of several, safetensors changes the order from file to file
@@ -43,7 +47,7 @@ def host_params(saved: Checkpoint) -> model.Params:
 def metadata_json(saved: Checkpoint) -> str:
     """What the weights do not say about a model, as JSON: its symbols, its mode, the states that texts begin with."""
     config, initial = saved.config, host_params(saved).initial
-    fields = model.CELLS[config.cell].State._fields
+    fields = config.definition.State._fields
     known = {
         "format": FORMAT,
         **{name: getattr(config, name) for name in SHAPE},
@@ -53,3 +57,10 @@ def metadata_json(saved: Checkpoint) -> str:
         "record": {name: saved.record[name] for name in RECORD if name in saved.record},
     }
     return json.dumps(known, sort_keys=True)
+
+
+def layout_of(saved: Checkpoint, layouts: Mapping[str, Layout], name: str) -> Layout:
+    """What an export format says of the cell of a model, or an InputError where it has no layout for it."""
+    if saved.config.user_cell is not None or saved.config.cell not in layouts:
+        raise InputError(f"the {name} format has no layout for the cell {saved.config.cell}: it knows {', '.join(layouts)}")
+    return layouts[saved.config.cell]

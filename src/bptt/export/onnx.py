@@ -7,7 +7,7 @@ states that texts begin with are JSON in the metadata, under "bptt".
 
 import importlib.util
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,23 @@ from bptt.checkpoint.format import Checkpoint
 from bptt.errors import InputError
 from bptt.export import common
 from bptt.export.common import METADATA_KEY
-from bptt.nn import model, tree
+from bptt.nn import tree
 
 OPSET, IR = 17, 8  # of 2022: what runs graphs today knows them
-OPERATORS = {"vanilla": "RNN", "gru": "GRU", "lstm": "LSTM"}
-ORDER = {"vanilla": (0,), "gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}  # our blocks in ONNX's order: z (our u), r, h; i, o, f, c
+
+
+class Operator(NamedTuple):
+    """The operator of a cell."""
+
+    name: str
+    order: tuple[int, ...]  # our blocks in the operator's order: z (our u), r, h; i, o, f, c
+
+
+OPERATORS = {
+    "vanilla": Operator("RNN", (0,)),
+    "gru": Operator("GRU", (1, 0, 2)),
+    "lstm": Operator("LSTM", (0, 3, 1, 2)),
+}
 MOST = 2_000_000_000  # bytes of weights: protobuf ends at 2 GiB
 
 
@@ -31,19 +43,20 @@ def to_onnx(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         InputError: onnx is not installed, something is there already, or the model is too large.
         SaveError: the file cannot be written; nothing of it is left.
     """
+    operator = common.layout_of(saved, OPERATORS, "onnx")
     if importlib.util.find_spec("onnx") is None:
         raise InputError("an ONNX graph needs onnx, which is not installed: pip install 'bptt[onnx]'")
     target = common.new_file(path)
-    common.write_file(target, _graph(saved).SerializeToString(deterministic=True))
+    common.write_file(target, _graph(saved, operator).SerializeToString(deterministic=True))
 
 
-def _graph(saved: Checkpoint) -> Any:
+def _graph(saved: Checkpoint, operator: Operator) -> Any:
     import onnx
     from onnx import helper
 
     config = saved.config
     host = tree.tree_map(lambda a: np.asarray(a, np.float32), common.host_params(saved))
-    fields, kind = model.CELLS[config.cell].State._fields, onnx.TensorProto.FLOAT
+    fields, kind = config.definition.State._fields, onnx.TensorProto.FLOAT
     constants: dict[str, HostArray] = {
         "direction": np.array([1], np.int64),
         "Wya": np.ascontiguousarray(host.Wya.T),
@@ -52,15 +65,15 @@ def _graph(saved: Checkpoint) -> Any:
     nodes = [helper.make_node("Gather", ["rows", "tokens"], ["x.0"], axis=0)]
     for layer, params in enumerate(host.layers):
         names = {name: f"layers.{layer}.{name}" for name in ("W", "R", "B")}
-        W, *others = _weights(config.cell, params)
+        W, *others = _weights(operator.order, params)
         if layer == 0:
             constants["rows"], W = _looked_up(W[0])
         constants |= dict(zip(names.values(), (W, *others)))
         before, after = ([f"{when}.{layer}.{field}" for field in fields] for when in ("states", "next"))
-        more = {"linear_before_reset": 1} if config.cell == "gru" else {}
+        more = {"linear_before_reset": 1} if operator.name == "GRU" else {}
         inputs = [f"x.{layer}", *names.values(), "", *before]
         nodes += [
-            helper.make_node(OPERATORS[config.cell], inputs, [f"a.{layer}", *after], hidden_size=config.hidden, **more),
+            helper.make_node(operator.name, inputs, [f"a.{layer}", *after], hidden_size=config.hidden, **more),
             helper.make_node("Squeeze", [f"a.{layer}", "direction"], [f"x.{layer + 1}"]),
         ]
     if (size := sum(array.nbytes for array in constants.values())) > MOST:
@@ -101,15 +114,15 @@ def _looked_up(W: HostArray) -> tuple[HostArray, HostArray]:
     return np.ascontiguousarray(W.T), np.eye(N, dtype=W.dtype)[None]
 
 
-def _weights(cell: str, params: Any) -> tuple[HostArray, HostArray, HostArray]:
+def _weights(order: tuple[int, ...], params: Any) -> tuple[HostArray, HostArray, HostArray]:
     """W (1, G H, I), R (1, G H, H) and B (1, 2 G H) of a layer: a bias for each of the two products, as in PyTorch."""
 
     def ordered(array: HostArray) -> HostArray:
-        blocks = np.split(array, len(ORDER[cell]))
-        return np.concatenate([blocks[block] for block in ORDER[cell]])
+        blocks = np.split(array, len(order))
+        return np.concatenate([blocks[block] for block in order])
 
     second = np.zeros_like(params.b)
-    if cell == "gru":
+    if hasattr(params, "ban"):
         second[-len(params.ban) :] = params.ban
     biases = np.concatenate([ordered(params.b), ordered(second)])
     return ordered(params.Wax)[None], ordered(params.Waa)[None], biases[None]

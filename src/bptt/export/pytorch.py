@@ -22,7 +22,7 @@ from bptt.data.corpus import Mode
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export import pytorch_header
-from bptt.export.common import METADATA_KEY, host_params, metadata_json, new_file, write_file
+from bptt.export.common import METADATA_KEY, host_params, layout_of, metadata_json, new_file, write_file
 from bptt.export.pytorch_header import BYTES_PER_NUMBER, Metadata, Shapes
 from bptt.nn import model, tree
 
@@ -38,6 +38,7 @@ def to_torch(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         InputError: something is there already, or symbols and initial states are more than a header can hold.
         SaveError: the file cannot be written; nothing of it is left.
     """
+    layout_of(saved, pytorch_header.MODULES, "torch")
     target = new_file(path)
     named = _torch_names(host_params(saved)).items()
     arrays = {name: np.asarray(array, order="C") for name, array in named}  # safetensors scrambles others
@@ -121,14 +122,14 @@ def _torch_names(params: model.Params) -> dict[str, Any]:
 
 def _params(arrays: dict[str, HostArray], config: model.Config, known: Metadata) -> model.Params:
     """The arrays of a model, given those of PyTorch's network; symbols come into sorted order."""
-    cell, layers = model.CELLS[config.cell], []
+    cell, layers = config.definition, []
     symbols = range(256) if known.symbols is None else known.symbols
     order = np.array(sorted(range(len(symbols)), key=symbols.__getitem__))
     for layer in range(config.layers):
         Wax, Waa, first, second = (arrays[f"rnn.{part}_l{layer}"] for part in TORCH_NAMES)
         Wax = Wax if layer else Wax[:, order]
         b = np.where(second == 0, first, first + second)  # where nothing is added, not even the sign of a zero changes
-        if config.cell == "gru":
+        if "ban" in cell.Params._fields:
             n = 2 * config.hidden  # where the block n begins, whose second bias is inside of the reset product
             layers.append(cell.Params(Wax, Waa, np.concatenate([b[:n], first[n:]]), second[n:]))
         else:
@@ -139,7 +140,7 @@ def _params(arrays: dict[str, HostArray], config: model.Config, known: Metadata)
 
 def _initial_states(states: Any, config: model.Config, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     """The initial states, one per layer, given the lists of their numbers."""
-    State, H = model.CELLS[config.cell].State, config.hidden
+    State, H = config.definition.State, config.hidden
 
     def fits(row: Any) -> bool:
         return isinstance(row, list) and len(row) == H and all(map(checkpoint_format.is_number, row))

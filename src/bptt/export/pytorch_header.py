@@ -18,8 +18,9 @@ from bptt.data.vocabulary import START, Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export.common import FORMAT, METADATA_KEY, RECORD, SHAPE
 from bptt.nn import model
+from bptt.nn.cells import CELLS
 
-CELLS = {module.GATES: name for name, module in model.CELLS.items()}  # by the blocks of rows
+MODULES = {"vanilla": "RNN", "gru": "GRU", "lstm": "LSTM"}  # of torch.nn
 BYTES_PER_NUMBER = {"F32": 4, "F64": 8}  # bytes of a number
 MAX_NESTING = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a layer, a thousand layers and the read-out
 EXPECTED_FILE = "expected a file of bptt export, or of safetensors.torch.save_file(network.state_dict(), FILE)"
@@ -120,7 +121,7 @@ def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
 def infer_config(shapes: Shapes, known: Metadata) -> model.Config:
     """The model that has such tensors."""
     waa, wya = shapes.get("rnn.weight_hh_l0", ()), shapes.get("decoder.weight", ())
-    cells = [name for gates, name in CELLS.items() if len(waa) == 2 and waa[0] == gates * waa[1] > 0]
+    cells = [name for name in MODULES if len(waa) == 2 and waa[0] == len(CELLS[name].GATES) * waa[1] > 0]
     if not cells:
         build = "[H, H] of a torch.nn.RNN, [3H, H] of a GRU or [4H, H] of an LSTM"
         raise InvalidFile(f"rnn.weight_hh_l0 is {list(waa) or 'nothing'}, expected {build}: {EXPECTED_NETWORK}")

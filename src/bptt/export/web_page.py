@@ -22,6 +22,7 @@ def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         InputError: something is there already.
         SaveError: the file cannot be written; nothing of it is left.
     """
+    common.layout_of(saved, dict.fromkeys(("vanilla", "gru", "lstm")), "page")  # what player.html knows
     target = common.new_file(path)
     config = saved.config
     leaves = [(name, np.asarray(saved.weights[name], "<f4")) for name, _ in tree.named_leaves(model.shapes(config))]

@@ -9,7 +9,7 @@ from bptt import backend as backends
 from bptt.backend import Backend, BackendName, DtypeName
 from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
-from bptt.config import settings
+from bptt.config import settings, user_cells
 from bptt.data import batches, corpus
 from bptt.data.batches import WINDOW
 from bptt.data.corpus import Corpus
@@ -22,6 +22,7 @@ from bptt.inference.request import Unknown, check_unknown, make_request, prompt_
 from bptt.inference.sampling import SamplingOptions
 from bptt.inference.scoring import LINES_AT_A_TIME, Score
 from bptt.nn import model, tree
+from bptt.nn.cells import Cell
 
 BATCH_SIZE = 1024  # texts written at a time: bounds the memory
 MAX_ROUNDS = 50  # batches drawn in search of texts that are new
@@ -227,16 +228,24 @@ def load(
     backend: BackendName = "auto",
     dtype: DtypeName | None = None,
     require_backend: bool | None = None,
+    cell: Cell | str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
     """The model in a folder, on a backend of choice; dtype by default as it was trained.
 
-    The folder is a run, of which the best checkpoint is taken, or a checkpoint, or what `save` made.
+    The folder is a run, of which the best checkpoint is taken, or a checkpoint, or what `save` made. A model with a
+    user-defined cell needs it again: `cell` is the module, or the path of its file, which is executed.
 
     Raises:
         CheckpointError: a folder that holds no model, or a damaged one.
+        InputError: another cell than the model was trained with, or none.
         InputError: an unknown backend or dtype.
     """
-    _, saved = run_folder.read_checkpoint(settings.check_path("folder", folder))
+    user_cell = None if cell is None else user_cells.resolve("cell", cell)
+    if isinstance(user_cell, str):
+        raise InputError(
+            f"cell {user_cell!r}: expected the module or the file of a user-defined cell; leave out a built-in one"
+        )
+    _, saved = run_folder.read_checkpoint(settings.check_path("folder", folder), cell=user_cell)
     stored = str(next(iter(saved.weights.values())).dtype)
     return model_from_checkpoint(saved, backends.select(backend, dtype or stored, require=require_backend))
 

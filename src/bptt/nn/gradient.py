@@ -12,7 +12,7 @@ from bptt.nn import loss, model, tree
 
 def unstack_states(config: model.Config, states: Array) -> tuple[Any, ...]:
     """The State of each layer, given all states (L, S, B, H)."""
-    State = model.CELLS[config.cell].State
+    State = config.definition.State
     fields = range(len(State._fields))
     return tuple(State(*(states[layer, field, ...] for field in fields)) for layer in range(config.layers))
 

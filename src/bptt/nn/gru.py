@@ -16,7 +16,8 @@ from bptt.dispatch import accelerated
 from bptt.nn import initializers, linear
 from bptt.nn.ops import bias_grad, contiguous_transpose, outer_sum, sigmoid
 
-GATES = 3  # blocks of H rows in Wax, Waa and b
+GATES = {"reset": "sigmoid", "update": "sigmoid", "new": "tanh"}  # blocks of H rows in Wax, Waa and b
+MEMORY = ((18.0, 6), (8.2, 5))  # numbers alive per step and unit: see cells.py
 
 
 class Params(NamedTuple):
@@ -44,6 +45,11 @@ class Cache(NamedTuple):
     p: Array  # (T, B, H): Waa_n a_{t-1} + ban
 
 
+def shapes(inputs: int, hidden: int) -> Params:
+    """The shape of each parameter, a list, in its place."""
+    return Params([3 * hidden, inputs], [3 * hidden, hidden], [3 * hidden], [hidden])
+
+
 def init(rng: Any, inputs: int, hidden: int, kind: initializers.Kind = "uniform") -> Params:
     """Host arrays in float64 drawn from a `numpy.random.Generator`: weights as `kind` says, biases zero."""
     Wax = initializers.uniform(rng, (3 * hidden, inputs), hidden)
@@ -66,6 +72,11 @@ def backward(params: Params, cache: Cache, da: Array, dafter: State | None = Non
     zero = namespace(da).zeros_like(cache.a[0, ...])
     dx, da0, *dparams = run_backward(*params, *cache, da, *(dafter or State(zero)))
     return dx, State(da0), Params(*dparams)
+
+
+def gate_activations(cache: Cache) -> Array:
+    """The gates r, u, n (T, B, 3H) of a forward pass."""
+    return namespace(cache.n).concat([cache.ru, cache.n], axis=2)
 
 
 @accelerated

@@ -12,7 +12,8 @@ from bptt.dispatch import accelerated
 from bptt.nn import initializers, linear
 from bptt.nn.ops import contiguous_transpose, outer_sum, sigmoid
 
-GATES = 4  # blocks of H rows in Wax, Waa and b
+GATES = {"input": "sigmoid", "forget": "sigmoid", "cell": "tanh", "output": "sigmoid"}  # blocks of H rows in Wax, Waa and b
+MEMORY = ((15.0, 7), (10.2, 6))  # numbers alive per step and unit: see cells.py
 
 
 class Params(NamedTuple):
@@ -37,6 +38,11 @@ class Cache(NamedTuple):
     a: Array  # (T+1, B, H): a[0] is the initial state
     c: Array  # (T+1, B, H): c[0] is the initial cell state
     gates: Array  # (T, B, 4H)
+
+
+def shapes(inputs: int, hidden: int) -> Params:
+    """The shape of each parameter, a list, in its place."""
+    return Params([4 * hidden, inputs], [4 * hidden, hidden], [4 * hidden])
 
 
 def init(rng: Any, inputs: int, hidden: int, kind: initializers.Kind = "uniform") -> Params:
@@ -65,6 +71,11 @@ def backward(params: Params, cache: Cache, da: Array, dafter: State | None = Non
     zero = namespace(da).zeros_like(cache.a[0, ...])
     dx, da0, dc0, *dparams = run_backward(*params, *cache, da, *(dafter or State(zero, zero)))
     return dx, State(da0, dc0), Params(*dparams)
+
+
+def gate_activations(cache: Cache) -> Array:
+    """The gates i, f, g, o (T, B, 4H) of a forward pass."""
+    return cache.gates
 
 
 @accelerated

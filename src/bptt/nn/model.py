@@ -1,26 +1,53 @@
 """A language model: a stack of recurrent layers of one cell, tokens in, logits of the next token out."""
 
 import functools
+import pickle
+import sys
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from bptt.backend import Array, device, namespace
-from bptt.nn import gru, initializers, linear, loss, lstm, tree, vanilla
+from bptt.nn import initializers, linear, loss, tree
+from bptt.nn.cells import CELLS, Cell
 from bptt.nn.ops import spectral_radius
-
-CellName = Literal["vanilla", "gru", "lstm"]
-CELLS: dict[CellName, Any] = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
 
 
 @dataclass(frozen=True)
 class Config:
     """What fixes the shapes of a model."""
 
-    cell: CellName
+    cell: str  # its name
     vocabulary: int  # V
     hidden: int  # H
     layers: int = 1
     initial: Literal["learned", "zero"] = "learned"  # the state that every text begins with
+    user_cell: Cell | None = None  # the cell itself, where it is not a built-in one
+
+    @property
+    def definition(self) -> Cell:
+        """The module of the cell."""
+        return CELLS[self.cell] if self.user_cell is None else self.user_cell
+
+    def __reduce__(self) -> Any:
+        """Pickle a user-defined cell by reference to its module, which must be one that `import` finds."""
+        fields = self.cell, self.vocabulary, self.hidden, self.layers, self.initial
+        if self.user_cell is None:
+            return Config, fields
+        cell: Any = self.definition
+        importable = sys.modules.get(cell.init.__module__) is cell
+        if not importable:
+            remedy = "import its module and pass that as cell="
+            raise pickle.PicklingError(f"the cell {self.cell} was read from a file and cannot be pickled: {remedy}")
+        return _with_cell, (cell.init, *fields)
+
+    def __deepcopy__(self, memo: Any) -> "Config":
+        """The same one: nothing in it changes."""
+        return self
+
+    @property
+    def recurrent_weights(self) -> int:
+        """The numbers in the recurrent weights of all layers."""
+        return self.layers * len(self.definition.GATES) * self.hidden**2
 
 
 class Params(NamedTuple):
@@ -41,9 +68,15 @@ class Cache(NamedTuple):
     fresh: bool  # whether the texts began here, from the initial states
 
 
+def _with_cell(function: Any, *fields: Any) -> Config:
+    """The configuration with the cell that a function belongs to."""
+    config: Any = Config
+    return cast(Config, config(*fields, sys.modules[function.__module__]))
+
+
 def init(config: Config, rng: Any, kind: initializers.Kind = "uniform") -> Params:
     """Host arrays in float64 drawn from a `numpy.random.Generator`; the learned initial state begins at zero."""
-    cell, H, V = CELLS[config.cell], config.hidden, config.vocabulary
+    cell, H, V = config.definition, config.hidden, config.vocabulary
     layers = tuple(cell.init(rng, H if layer else V, H, kind) for layer in range(config.layers))
     Wya = initializers.uniform(rng, (V, H), H)
     xp = namespace(Wya)
@@ -55,12 +88,8 @@ def init(config: Config, rng: Any, kind: initializers.Kind = "uniform") -> Param
 @functools.lru_cache(8)
 def shapes(config: Config) -> Params:
     """The tree of `init` with the shape of each array, a list, in its place: names and sizes without memory."""
-    cell, H, V = CELLS[config.cell], config.hidden, config.vocabulary
-    rows = cell.GATES * H
-    layers = []
-    for layer in range(config.layers):
-        shape = {"Wax": [rows, H if layer else V], "Waa": [rows, H], "b": [rows], "ban": [H]}
-        layers.append(cell.Params(*(shape[name] for name in cell.Params._fields)))
+    cell, H, V = config.definition, config.hidden, config.vocabulary
+    layers = [cell.shapes(H if layer else V, H) for layer in range(config.layers)]
     state = cell.State(*[[H] for _ in cell.State._fields])
     return Params(tuple(layers), (state,) * config.layers if config.initial == "learned" else (), [V, H], [V])
 
@@ -68,6 +97,8 @@ def shapes(config: Config) -> Params:
 def spectral_radii(config: Config, params: Params) -> Array:
     """The spectral radius of each block (H, H) of each layer's recurrent weights, (L, G)."""
     xp, H = namespace(params.Wya), config.hidden
+    if not hasattr(params.layers[0], "Waa"):  # a cell with other names
+        return xp.zeros_like(params.Wya[:0, :0])
     blocks = [layer.Waa[k : k + H, ...] for layer in params.layers for k in range(0, layer.Waa.shape[0], H)]
     return xp.reshape(xp.stack([spectral_radius(block) for block in blocks]), (config.layers, -1))
 
@@ -88,7 +119,7 @@ def initial_states(config: Config, params: Params, batch: int) -> tuple[Any, ...
     if params.initial:
         return tuple(tree.tree_map(lambda a: xp.broadcast_to(a, shape), state) for state in params.initial)
     zero = xp.zeros(shape, dtype=params.Wya.dtype, device=device(params.Wya))
-    State = CELLS[config.cell].State
+    State = config.definition.State
     return (State(*[zero] * len(State._fields)),) * config.layers
 
 
@@ -107,7 +138,7 @@ def run_layers(
     config: Config, params: Params, x: Array, states: tuple[Any, ...] | None, keep: tuple[Array, ...]
 ) -> tuple[Array, tuple[Any, ...], Cache]:
     """The layers without the read-out: what it sees (T, B, H), the next states, and the Cache."""
-    cell = CELLS[config.cell]
+    cell = config.definition
     fresh = states is None
     states = initial_states(config, params, x.shape[1]) if states is None else states
     a, caches, after = x, [], []
@@ -127,7 +158,7 @@ def backward(
     `dafter` is the one with respect to the states after the last step. Without it the loss is taken not to depend on them:
     that is where truncation cuts.
     """
-    cell = CELLS[config.cell]
+    cell = config.definition
     da, dWya, dby = linear.backward(params.Wya, cache.a, dlogits)
     xp = namespace(dlogits)
     layers, dbefore = [], []

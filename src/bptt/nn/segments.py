@@ -66,7 +66,7 @@ def split(config: model.Config, lengths: Sequence[int], max_steps: int) -> list[
     """
     if 0 < min(lengths) == max(lengths) <= max_steps:
         return [Segment(0, max(lengths), len(lengths))]
-    min_steps = MIN_SAVING / (config.layers * model.CELLS[config.cell].GATES * config.hidden**2)  # of a column, to be saved
+    min_steps = MIN_SAVING / config.recurrent_weights  # of a column, to be saved
     until = list(accumulate(reversed(lengths), max))  # ascending: where the last column ends, the last two, and so on
     segments, first, finished = [], 0, bisect_right(until, 0)
     while finished < len(until):

@@ -7,7 +7,9 @@ from bptt.dispatch import accelerated
 from bptt.nn import initializers, linear
 from bptt.nn.ops import contiguous_transpose, outer_sum
 
-GATES = 1  # blocks of H rows in Wax, Waa and b
+GATES = {"state": "tanh"}  # blocks of H rows in Wax, Waa and b
+MEMORY = ((4.0, 2), (2.2, 1))  # numbers alive per step and unit: see cells.py
+DROPOUT = 0.0  # dropout harms this cell on texts of any size
 
 
 class Params(NamedTuple):
@@ -29,6 +31,11 @@ class Cache(NamedTuple):
 
     x: Array  # (T, B) tokens or (T, B, I) vectors
     a: Array  # (T+1, B, H): a[0] is the initial state
+
+
+def shapes(inputs: int, hidden: int) -> Params:
+    """The shape of each parameter, a list, in its place."""
+    return Params([hidden, inputs], [hidden, hidden], [hidden])
 
 
 def init(rng: Any, inputs: int, hidden: int, kind: initializers.Kind = "uniform") -> Params:

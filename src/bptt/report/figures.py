@@ -23,7 +23,6 @@ STYLE = {
     "axes.spines.right": False,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
-GATES = {"gru": ("reset", "update"), "lstm": ("input", "forget", "", "output")}  # those between 0 and 1, by their places
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION)
 LOW, HIGH = 0.1, 0.9  # a gate below or above is as good as closed or open
 LAYERS = 4  # that are drawn at most: their pictures fit a sheet of paper
@@ -75,7 +74,7 @@ def curves(history: list[dict[str, Any]], clip: float | None) -> str:
     return svg("curves", (9.5, 2.8), (1, 3), draw)
 
 
-def saturation(cell: str, seen: Activations) -> str:
+def saturation(cell_gates: dict[str, str], seen: Activations) -> str:
     """How often units, and of GRU and LSTM gates, are near their ends: one histogram or cloud of points a layer."""
     gates, (_, L, H) = seen.gates, seen.a.shape
     layers = drawn(L)
@@ -90,11 +89,11 @@ def saturation(cell: str, seen: Activations) -> str:
                 open_.hist(far, bins=np.linspace(0, 1, 21).tolist(), color=ORANGE)
                 open_.set_title(f"layer {layer + 1}: share of steps with |a| above {HIGH}, by unit", fontsize=9)
                 continue
-            for number, name in enumerate(GATES[cell]):
-                if name:
+            for number, (name, activation) in enumerate(cell_gates.items()):
+                if activation == "sigmoid":
                     values = gates[:, layer, number, :]
                     places = np.mean(values < LOW, axis=0), np.mean(values > HIGH, axis=0)
-                    (points,) = open_.plot(*places, "o", markersize=3, alpha=0.5, color=COLOURS[number], label=name)
+                    (points,) = open_.plot(*places, "o", markersize=3, alpha=0.5, color=COLOURS[number % 4], label=name)
                     points.set_rasterized(POINTS < H)
             open_.set_title(f"layer {layer + 1}: gates", fontsize=9)
             open_.set_xlabel(f"share of steps below {LOW}")

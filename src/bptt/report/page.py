@@ -32,7 +32,6 @@ HORIZON = 50  # steps back
 STRIP = 80  # characters whose expectations are shown
 RANKS = 4  # likeliest characters of each
 LEVELS = 5  # of a colour
-BLOCKS = {"vanilla": ("",), "gru": ("r", "u", "n"), "lstm": ("i", "f", "g", "o")}
 
 
 class Looked(NamedTuple):
@@ -68,7 +67,7 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
 
     seen = _joined([inspect.activations(trained, one) for one in looked.texts])
     longest = max(looked.texts, key=len)
-    history = _history(place)
+    history = _history(place, trained)
     steps, found = _radii(trained, history)
     names = [printable(name, "\n") for name in seen.inputs]
     mean = float(np.mean(seen.nats)) / math.log(2)
@@ -78,9 +77,9 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
         title=f"bptt: {printable(str(trained.record.get('text', place.name)))}",
         facts=_facts(trained, len(seen.nats), mean),
         curves=figures.curves(history, _clip(trained)) if len(history) > 1 else "",
-        saturation=figures.saturation(trained.config.cell, seen),
+        saturation=figures.saturation(trained.config.definition.GATES, seen),
         flow=figures.flow(inspect.gradient_flow(trained, longest, HORIZON)),
-        radii=figures.radii(steps, found, _blocks(trained)),
+        radii=figures.radii(steps, found, tuple(trained.config.definition.GATES)),
         samples=_samples(history),
         where=looked.where,
         units=[{**unit._asdict(), "runs": _runs(names[1:], unit.values[1:])} for unit in most_informative(seen)],
@@ -90,12 +89,6 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
         mode=trained.mode,
     )
     return page
-
-
-def _blocks(trained: LanguageModel) -> tuple[str, ...]:
-    """The names of the blocks of Waa; numbers, of a cell from elsewhere."""
-    cell = trained.config.cell
-    return BLOCKS.get(cell) or tuple(str(number + 1) for number in range(model.CELLS[cell].GATES))
 
 
 def _looked(trained: LanguageModel, text: str | None) -> Looked:
@@ -151,10 +144,12 @@ def _joined(parts: list[Activations]) -> Activations:
     return Activations(**arrays)
 
 
-def _history(place: Path) -> list[dict[str, Any]]:
+def _history(place: Path, trained: LanguageModel) -> list[dict[str, Any]]:
     """The rows of a run's history; none for a model alone."""
     try:
-        saved = run_folder.read_checkpoint(place, run=True)[1] if run_folder.is_run(place) else None
+        saved = (
+            run_folder.read_checkpoint(place, run=True, cell=trained.config.user_cell)[1] if run_folder.is_run(place) else None
+        )
     except CheckpointError:  # a run whose model could be loaded, but not gone on with
         saved = None
     return list(saved.progress.history) if saved and saved.progress else []
@@ -162,7 +157,7 @@ def _history(place: Path) -> list[dict[str, Any]]:
 
 def _radii(trained: LanguageModel, history: list[dict[str, Any]]) -> tuple[list[int], HostArray]:
     """The spectral radius of each block of Waa at the steps that were measured, (n, L, G); of a model alone its own."""
-    sizes = [len(_blocks(trained))] * trained.config.layers
+    sizes = [len(trained.config.definition.GATES)] * trained.config.layers
     rows = [row for row in history if [len(layer) for layer in row.get("radii", [])] == sizes]
     if rows:
         return [row["step"] for row in rows], np.array([row["radii"] for row in rows])

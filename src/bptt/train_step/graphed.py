@@ -17,7 +17,7 @@ from bptt.data import graph_inputs
 from bptt.data.batches import Window
 from bptt.data.dataset import Position, max_columns
 from bptt.dispatch import Action
-from bptt.nn import gradient, model
+from bptt.nn import gradient
 from bptt.train_step.update import StepMetrics, TrainState, TrainTask, apply_optimizer, host_dropout_masks, learning_rate_at
 
 ROUND_STEPS_TO = 8  # steps: a batch whose columns all end is padded to a multiple of this, so that fewer shapes are recorded
@@ -154,7 +154,7 @@ def _lay_out(desk: GraphRunner, state: TrainState, group: list[BatchStep], rows:
         ):
             to[...] = now
     for width in {window.columns.shape[1] for _, window in group} - desk.states.keys():
-        fields = len(model.CELLS[task.config.cell].State._fields)
+        fields = len(task.config.definition.State._fields)
         desk.states[width] = put(np.zeros((task.config.layers, fields, width, task.config.hidden)))
     if state.states is not None and state.states is not desk.given.states and not group[0][1].start:
         desk.states[state.states.shape[2]][...] = state.states

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bptt import acceleration
 from bptt.data.batches import Window
 from bptt.data.dataset import epochs
-from bptt.nn import gradient, model, segments
+from bptt.nn import gradient, segments
 from bptt.nn.optimizers import OPTIMIZERS
 from bptt.train_step import graphed, microbatches, threads
 from bptt.train_step.graphed import BatchStep
@@ -91,7 +91,7 @@ def _grouping(task: TrainTask, state: TrainState) -> Grouping | None:
 def fits_group(task: TrainTask, window: Window) -> bool:
     """Whether an update is too small to be made in pieces or by threads, and no column is over before its first step."""
     config, columns = task.config, window.columns
-    each = config.layers * model.CELLS[config.cell].GATES * config.hidden**2
+    each = config.recurrent_weights
     goes_on = window.start or bool((columns[0] < columns[1]).all())
     return goes_on and window.steps * columns.shape[1] <= min(MAX_GROUPED_TARGETS, segments.MIN_SAVING / each)
 

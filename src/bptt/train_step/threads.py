@@ -27,7 +27,7 @@ def split_columns(config: model.Config, lengths: HostArray) -> list[slice]:
     if batch < WIDTH:
         return [slice(0, batch)]
     steps = np.cumsum(lengths)
-    work = int(steps[-1]) * config.layers * model.CELLS[config.cell].GATES * config.hidden**2
+    work = int(steps[-1]) * config.recurrent_weights
     parts = max(1, min(max(2, batch // WIDTH), int(work / LARGE)))
     ends = np.searchsorted(steps, steps[-1] * np.arange(1, parts) / parts) + 1
     borders = [0, *ends[steps[ends - 1] < steps[-1]].tolist(), batch]  # there is something to do behind each

@@ -163,7 +163,7 @@ def _accumulate(
 
     number = task.settings.micro_batches
     total = reduction.pairwise_sum(grad_and_loss, number, group.rank, group.size, min(number, width)) or ()
-    fields, local_width = len(model.CELLS[task.config.cell].State._fields), len(range(group.rank, width, group.size))
+    fields, local_width = len(task.config.definition.State._fields), len(range(group.rank, width, group.size))
     return total, microbatches.merge_states(ends, (layers, fields, local_width, units), task.backend)
 
 
@@ -264,7 +264,7 @@ def to_host(task: TrainTask, state: TrainState) -> dict[str, HostArray]:
 
 def from_host(task: TrainTask, params_vector: Array, arrays: dict[str, HostArray], step: int, position: Position) -> TrainState:
     """The state with these parameters (P,) and the arrays that `to_host` gave."""
-    put, cell = task.backend.put, model.CELLS[task.config.cell]
+    put, cell = task.backend.put, task.config.definition
     states = None
     if arrays.keys() > {"t", "m", "v"}:
         rows = [[arrays[f"states.{layer}.{field}"] for field in cell.State._fields] for layer in range(task.config.layers)]

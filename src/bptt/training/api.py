@@ -10,7 +10,7 @@ from bptt.data.corpus import Mode
 from bptt.display import text as display
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import initializers
-from bptt.nn.model import CellName
+from bptt.nn.cells import Cell, CellName
 from bptt.nn.optimizers import OptimizerName
 from bptt.nn.segments import RecomputeEvery
 from bptt.training import trainer
@@ -49,7 +49,7 @@ def train(
     backend: BackendName = "auto",
     require_backend: bool = False,
     dtype: DtypeName = "float32",
-    cell: CellName = "gru",
+    cell: CellName | Cell = "gru",
     hidden: int | None = None,
     layers: int = 1,
     dropout: float | None = None,
@@ -99,7 +99,7 @@ def train(
         backend: Array library; auto is CuPy if a CUDA device responds, else NumPy; strict is array-api-strict, for tests.
         require_backend: Raise an error, instead of falling back to NumPy, if the backend cannot be used.
         dtype: Floating-point type of weights and arithmetic.
-        cell: Recurrent cell: tanh (vanilla), gated recurrent unit, or long short-term memory.
+        cell: Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or the module of your own.
         hidden: Hidden size (units per layer); by default 64 to 256, more for longer texts.
         layers: Number of recurrent layers, one on top of the other.
         dropout: Fraction of units dropped in training, the same at every step; by default 0 to 0.5, by cell and text.

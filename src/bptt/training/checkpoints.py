@@ -84,7 +84,8 @@ def best_model(run: RunContext, loop_state: LoopState) -> LanguageModel | None:
     best = loop_state.best if run.task.data.held_out or diverged else current_model(run, loop_state)
     if best is None and run.folder:  # from before the run was resumed
         with contextlib.suppress(CheckpointError):
-            best = model_from_checkpoint(run_folder.read_checkpoint(run.folder)[1], run.task.backend)
+            _, saved = run_folder.read_checkpoint(run.folder, cell=run.task.config.user_cell)
+            best = model_from_checkpoint(saved, run.task.backend)
     if best is None and not diverged and loop_state.state.step:
         best = current_model(run, loop_state)
     ending = {"ended": loop_state.ended, "seconds": loop_state.progress.seconds}

@@ -86,6 +86,7 @@ def _facts(prepared: Prepared, settings: Settings) -> dict[str, str]:
     """Return by name what has to be the same in all processes."""
     task, state, progress = prepared.task, prepared.now.state, prepared.now.progress
     flags = {f"--{name}": str(value) for name, value in vars(task.settings).items() if name not in LOCAL_SETTINGS}
+    flags["--cell"] = str(prepared.record.get("cell_file", task.config.cell))  # a file by its content
     return {
         **system.versions(),
         **flags,

@@ -10,16 +10,14 @@ from bptt.data.batches import Window
 from bptt.data.dataset import epochs
 from bptt.distributed.process_group import SINGLE_PROCESS
 from bptt.errors import OutOfMemory
-from bptt.nn import model, segments, tree
+from bptt.nn import cells, model, segments, tree
 from bptt.train_step import microbatches, threads
 from bptt.train_step.update import TrainTask
 from bptt.training import validation
 
 # Numbers alive at the worst moment, as tracemalloc counts them: in an update 15 of each parameter (weights, gradient, the
-# optimizer's two means, what replaces them), or 7 and, for each step of each sequence, so many for a unit of the first layer
-# and so many more for one of each layer, and 4 for a symbol. Measuring holds 4 of each parameter, and of larger batches less.
-UPDATE_NUMBERS = {"vanilla": (4.0, 2), "gru": (18.0, 6), "lstm": (15.0, 7)}
-FORWARD_NUMBERS = {"vanilla": (2.2, 1), "gru": (8.2, 5), "lstm": (10.2, 6)}
+# optimizer's two means, what replaces them), or 7 and, for each step of each sequence, the MEMORY of the cell (nn/cells.py)
+# and 4 for a symbol. Measuring holds 4 of each parameter, and of larger batches less.
 # Seen in the peaks of whole runs, which tests/test_memory_estimate.py compares with the estimate: this share of what the
 # smaller of the two has freed does not serve the larger one, and matplotlib takes this many bytes from the first curve on.
 NOT_REUSED, PLOTTING = 0.2, 38e6
@@ -38,7 +36,7 @@ def evaluation_numbers(task: TrainTask) -> float:
     """The floating-point numbers that are alive at the worst moment of a measurement: its first batch is the largest one."""
     first = next(validation.windows(task, 0), None) if task.data.held_out else None
     area = first.steps * first.columns.shape[1] if first else 0
-    return _linked(task) + 4 * tree.num_elements(model.shapes(task.config)) + area * _per_step(task.config, FORWARD_NUMBERS)
+    return _linked(task) + 4 * tree.num_elements(model.shapes(task.config)) + area * _per_step(task.config, backward=False)
 
 
 def _linked(task: TrainTask) -> int:
@@ -73,17 +71,18 @@ def _in_part(task: TrainTask, steps: list[int], T: int, parameters: int) -> floa
     areas = [(piece.end - piece.first) * piece.width for piece in cuts]
     states = _states(config) * sum(piece.width for piece in cuts)
     gradients = parameters * (len(cuts) > 1)  # the sum
-    return gradients + states + (sum(areas) if every is None else max(areas)) * _per_step(config, UPDATE_NUMBERS)
+    return gradients + states + (sum(areas) if every is None else max(areas)) * _per_step(config, backward=True)
 
 
 def _states(config: model.Config) -> int:
     """Numbers in the states of a column."""
-    return config.layers * config.hidden * len(model.CELLS[config.cell].State._fields)
+    return config.layers * config.hidden * len(config.definition.State._fields)
 
 
-def _per_step(config: model.Config, table: dict[str, tuple[float, int]]) -> float:
-    """Numbers alive for each step of a column."""
-    first, each = table[config.cell]
+def _per_step(config: model.Config, *, backward: bool) -> float:
+    """Numbers alive for each step of a column in an update, or in a forward pass alone."""
+    update, forward = cells.memory(config.definition)
+    first, each = update if backward else forward
     return (first + each * config.layers) * config.hidden + 4 * config.vocabulary
 
 

@@ -20,9 +20,9 @@ def from_run(place: Path, text: Any, told: dict[str, Any], group: ProcessGroup, 
 
     Raises what `setup.from_checkpoint` does, and before the first checkpoint what `setup.from_scratch` does.
     """
-    mending = group.rank == 0
+    mending, cell = group.rank == 0, told.get("cell")
     if not run_folder.checkpoints(place):  # ended before its first checkpoint
-        first = {**toml.read(place / run_folder.CONFIG), "nccl": False, **told}
+        first = {**toml.read(place / run_folder.CONFIG, without=["cell"] if cell else []), "nccl": False, **told}
         named = first.pop("text", None)
         if text is None and named in (None, "-"):
             raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
@@ -30,7 +30,7 @@ def from_run(place: Path, text: Any, told: dict[str, Any], group: ProcessGroup, 
         if mending:
             run_folder.repair(place, None, [])
         return ready
-    where, saved = run_folder.read_checkpoint(place, run=True)
+    where, saved = run_folder.read_checkpoint(place, run=True, cell=cell)
     saved = _with_best(place, saved)
     try:
         ready = setup.from_checkpoint(where, saved, text, told, group, changed_text=changed_text)
@@ -41,7 +41,8 @@ def from_run(place: Path, text: Any, told: dict[str, Any], group: ProcessGroup, 
     if mending:
         _mend(place, where, saved)
     elif saved.progress and saved.progress.best:  # this process has no folder to find it in later
-        kept = store.read(place / run_folder.CHECKPOINTS / run_folder.checkpoint_name(saved.progress.best[0]))
+        folder = place / run_folder.CHECKPOINTS / run_folder.checkpoint_name(saved.progress.best[0])
+        kept = store.read(folder, cell=cell)
         ready = ready._replace(now=ready.now._replace(best=model_from_checkpoint(kept, ready.task.backend)))
     return ready
 
@@ -57,7 +58,8 @@ def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
     now = saved.progress or setup.NO_PROGRESS
     if now.best and now.best[0] != now.step:
         try:
-            store.read(place / run_folder.CHECKPOINTS / run_folder.checkpoint_name(now.best[0]))
+            folder = place / run_folder.CHECKPOINTS / run_folder.checkpoint_name(now.best[0])
+            store.read(folder, cell=saved.config.user_cell)
         except errors.CheckpointError as problem:
             errors.warn(f"{problem}; the best from here on takes its place", errors.CheckpointWarning)
             now = now._replace(best=None, waited=0)
@@ -71,7 +73,7 @@ def from_single_checkpoint(
 
     Raises what `setup.from_checkpoint` does.
     """
-    where, saved = run_folder.read_checkpoint(place, run=True)
+    where, saved = run_folder.read_checkpoint(place, run=True, cell=told.get("cell"))
     now = saved.progress or setup.NO_PROGRESS
     if now.best and now.best[0] != now.step:
         saved = saved._replace(progress=now._replace(best=None, waited=0))

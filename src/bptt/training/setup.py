@@ -9,6 +9,7 @@ from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.checkpoint import run_folder
 from bptt.checkpoint.format import CONFIG, OPTIMIZER, Checkpoint, Progress
+from bptt.config import user_cells
 from bptt.config.defaults import Hyperparameters, resolve
 from bptt.config.settings import Settings, flag, from_flags
 from bptt.data import batches
@@ -41,13 +42,18 @@ def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PRO
         InputError: a text that cannot be read or learnt from, a backend that has to be there and is not.
         OutOfMemory: the run needs more memory than there is.
     """
-    source = run_folder.read_checkpoint(settings.from_) if settings.from_ else None
+    user_cell = settings.cell if user_cells.is_user_cell(settings.cell) else None
+    source = run_folder.read_checkpoint(settings.from_, cell=user_cell) if settings.from_ else None
     backend = _backend(settings)
     if source is not None:
         settings = _with_model_shape(settings, *source)
     data = prepare(text, settings, make_rng(settings.seed, 0), source[1].vocabulary if source else None)
     plan = resolve(settings, data.mode, count_targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
-    config = source[1].config if source else model.Config(settings.cell, len(data.vocabulary), plan.hidden, settings.layers)
+    if source:
+        config = source[1].config
+    else:
+        name = user_cells.name_of(settings.cell)
+        config = model.Config(name, len(data.vocabulary), plan.hidden, settings.layers, user_cell=user_cell)
     task = _task(config, backend, data, settings, plan, group)
     memory_estimate.refuse_too_large(task)
     try:
@@ -135,7 +141,8 @@ def _task(
 def _record(task: TrainTask) -> dict[str, Any]:
     """What every checkpoint of a run says of it."""
     data = task.data
-    told = vars(task.settings)
+    told = vars(task.settings) | {"cell": task.config.cell}
+    user_cell = task.config.user_cell
     return {
         "text": data.name,
         "source": data.source,
@@ -145,6 +152,7 @@ def _record(task: TrainTask) -> dict[str, Any]:
         "plan": task.plan._asdict(),
         "backend": {"asked": task.backend.requested, "ran": task.backend.name},
         "compiled": acceleration.compiled_by(task.backend),
+        **({} if user_cell is None else {"cell_file": user_cells.file_record(user_cell)}),
     }
 
 
@@ -153,7 +161,7 @@ def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Se
     config, defaults = source.config, Settings()
     symbols = "bytes" if source.vocabulary.symbols is None else "characters"
     shape: dict[str, Any] = {
-        "cell": config.cell,
+        "cell": config.user_cell or config.cell,
         "hidden": config.hidden,
         "layers": config.layers,
         "mode": source.mode,
@@ -172,13 +180,16 @@ def _saved_settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tup
     try:
         once = {"epochs": None, "out": None, "stop_after": None, "nccl": None}  # of the session before
         before = {name: value for name, value in {**record["settings"], **record["plan"], **once}.items() if value is not None}
-        settings = from_flags({**before, "mode": saved.mode, **told})
+        if before["cell"] != config.cell:
+            raise KeyError("cell")
+        cell = config.user_cell or config.cell  # a record names no file that is executed
+        settings = from_flags({**before, "mode": saved.mode, **told, "cell": cell})
         plan = Hyperparameters(**{name: getattr(settings, name) for name in Hyperparameters._fields})
         source = record["source"]
     except (KeyError, TypeError, InputError) as error:
         raise CheckpointError(f"{where / CONFIG}: is not the record of a run ({error!s:.200})") from None
-    shape = (config.cell, config.hidden, config.layers)
-    if not isinstance(source, str) or None in plan or shape != (settings.cell, settings.hidden, settings.layers):
+    shape = (config.hidden, config.layers)
+    if not isinstance(source, str) or None in plan or shape != (settings.hidden, settings.layers):
         raise CheckpointError(f"{where / CONFIG}: is not the record of this model's run")
     return settings, plan, source
 

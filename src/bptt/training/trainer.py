@@ -15,7 +15,8 @@ from bptt import acceleration, dispatch, errors, system
 from bptt.checkpoint import run_folder, store
 from bptt.config import toml
 from bptt.config.defaults import Hyperparameters
-from bptt.config.settings import Settings, check_path, flag, from_flags
+from bptt.config.settings import MAY_CHANGE_ON_RESUME, Settings, check_path, flag, from_flags
+from bptt.config.user_cells import is_user_cell
 from bptt.data.dataset import count_targets, validation_share
 from bptt.display import text
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
@@ -24,23 +25,6 @@ from bptt.train_step.update import TrainTask
 from bptt.training import checkpoints, launch, loop, memory_estimate, messages, resume, setup, signals
 from bptt.training.setup import Prepared
 from bptt.training.state import LoopState, Reporter, RunContext
-
-# what a session that goes on may be told anew
-ANEW = (
-    "backend",
-    "require_backend",
-    "graph",
-    "distributed",
-    "nccl",
-    "steps",
-    "evaluate_every",
-    "patience",
-    "checkpoint_every",
-    "keep",
-    "stop_after",
-    "quiet",
-    "json",
-)
 
 
 def train(
@@ -59,6 +43,8 @@ def train(
     text = named if text is None else text
     with launch.fail_on_all(alone=told.get("distributed") is False):
         settings = from_flags(told)
+        if "cell" in told:
+            told["cell"] = settings.cell  # loaded once
         tell = messages.make_reporter(settings, report)
         if resume is not None:
             return resume_run(check_path("resume", resume), text, told, tell, changed_text=changed_text)
@@ -97,10 +83,11 @@ def resume_run(
     runs: Path | None = None,
     caught: tuple[str, ...] = signals.INTERRUPT,
 ) -> LanguageModel:
-    """Go on with a run from its newest checkpoint, or with a lone checkpoint in a new run; `told` can only be of `ANEW`."""
+    """Resume a run from its newest checkpoint, or a lone checkpoint in a new run; `told` holds what changes."""
     in_place = run_folder.is_run(place)
     for name, value in told.items():
-        if name not in ANEW and not (name == "out" and not in_place):
+        allowed = name in MAY_CHANGE_ON_RESUME or (name == "out" and not in_place)
+        if not allowed and not (name == "cell" and is_user_cell(value)):  # a user-defined cell is not saved with the run
             beginning = f"leave it out, or begin a new run with --from {place}"
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
     told = {

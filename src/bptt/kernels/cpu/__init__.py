@@ -17,6 +17,7 @@ from bptt.nn import gradient, gru, linear, loss, lstm, optimizers, vanilla
 
 NAME: str = f"numba {numba.__version__}"
 ARRAY = np.ndarray
+CELLS = (vanilla, gru, lstm)  # that the kernels of a whole gradient know: modules, whatever their names
 
 
 def owned(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,16 +108,18 @@ def nothing(dtype: Any, *shape: int) -> Any:
 
 
 @kernel(gradient.loss_and_grad)
-def gradient_whole(params_vector: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any) -> Any:
-    found = gradient_piece(params_vector, config, x, y, mask, states, keep, count, None)
+def gradient_loss_and_grad(
+    params_vector: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any
+) -> Any:
+    found = gradient_segment_loss_and_grad(params_vector, config, x, y, mask, states, keep, count, None)
     return found if found is NotImplemented else found[:3]
 
 
 @kernel(gradient.segment_loss_and_grad)
-def gradient_piece(
+def gradient_segment_loss_and_grad(
     params_vector: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any, dafter: Any
 ) -> Any:
-    if config.cell not in gradient_kernels.CELLS:
+    if config.definition not in CELLS:
         return NotImplemented
     L, S, G, _, H, _ = sizes = gradient_kernels.model_sizes(config)
     states, dafter = (nothing(params_vector.dtype, L, S, 0, H) if given is None else given for given in (states, dafter))
@@ -131,12 +134,12 @@ def optimizers_clip_by_norm(grad: Any, limit: float) -> Any:
 
 
 @kernel(optimizers.sgd_update)
-def optimizers_along(params_vector: Any, grad: Any, learning_rate: Any) -> Any:
+def optimizers_sgd_update(params_vector: Any, grad: Any, learning_rate: Any) -> Any:
     return optimizer_kernels.sgd_update(params_vector, grad, params_vector.dtype.type(learning_rate))
 
 
 @kernel(optimizers.adam_update)
-def optimizers_moments(
+def optimizers_adam_update(
     params_vector: Any,
     grad: Any,
     m: Any,

@@ -13,12 +13,11 @@ from bptt.kernels.cpu import cells, loss
 from bptt.kernels.cpu.gemm import fill, room
 from bptt.kernels.cpu.jit import compiled
 
-CELLS = {"vanilla": (1, 1, 0), "gru": (1, 3, 1), "lstm": (2, 4, 0)}  # states, gates, whether there is a ban
-
 
 def model_sizes(config: Any) -> tuple[int, ...]:
     """The sizes of a model."""
-    S, G, has_ban = CELLS[config.cell]
+    cell = config.definition
+    S, G, has_ban = len(cell.State._fields), len(cell.GATES), "ban" in cell.Params._fields
     return config.layers, S, G, config.vocabulary, config.hidden, has_ban * config.hidden
 
 
