@@ -1,7 +1,5 @@
 """The pictures of a report: what is drawn are the numbers that were given, in the units that their titles say."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -35,17 +33,22 @@ def seen(a, gates=None):
 
 
 @pytest.mark.usefixtures("drawn")
-def test_curves_are_in_bits_and_show_the_clipping_threshold():
-    ln2 = math.log(2)
+def test_curves_are_those_of_the_run_and_show_the_clipping_threshold():
     rows = [
-        {"step": 10, "loss": 3 * ln2, "rate": 0.1, "norm": 4.0},
-        {"step": 20, "loss": 2 * ln2, "rate": 0.2, "norm": 0.5, "held_out": 5 * ln2},
+        {"step": 10, "loss": 3.0, "rate": 0.1, "norm": 4.0},
+        {"step": 20, "loss": 2.0, "rate": 0.2, "norm": 0.5, "held_out": 5.0},
     ]
     losses, rates, norms = figures.curves(rows, 1.0)
-    assert lines(losses) == {"learned from": [[10, 3], [20, 2]], "held out": [[20, 5]]}
+    assert lines(losses) == {
+        "training": [[10, 3], [20, 2]],
+        "held out": [[20, 5]],
+        "best: 5.0000 nats (7.2135 bits) at step 20": [[20, 5]],
+    }
+    assert [axes.get_ylabel() for axes in losses.child_axes] == ["bits per character"]
     assert [line.get_xydata().tolist() for line in rates.get_lines()] == [[[10, 0.1], [20, 0.2]]]
-    assert lines(norms) == {"before clipping": [[10, 4], [20, 0.5]], "after clipping": [[10, 1], [20, 0.5]]}
-    assert list(lines(figures.curves(rows, None)[2])) == ["before clipping"]
+    assert lines(norms) == {"before clipping": [[10, 4], [20, 0.5]], "clipped to 1": [[0, 1], [1, 1]]}
+    assert len(figures.curves(rows, None)[2].get_lines()) == 1
+    assert [axes.get_xlabel() for axes in (losses, rates, norms)] == ["step"] * 3
 
 
 @pytest.mark.usefixtures("drawn")

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,6 +105,23 @@ def test_a_failing_disk_does_not_stop_compilation(folder, monkeypatch, owner, fa
         assert made(2.5) == 5.0
     assert compiles() == (failing != "unlink")
     assert [path.suffix for path in files(folder)] == [".nbc"]
+
+
+def test_the_key_of_compiled_code_depends_on_the_cpu_kernels_alone(tmp_path):
+    cpu, cuda = tmp_path / "cpu", tmp_path / "cuda"
+    shutil.copytree(Path(jit.__file__).parent, cpu, ignore=shutil.ignore_patterns("__pycache__"))
+    cuda.mkdir()
+    (cuda / "recurrence.py").write_text("one = 1")
+    assert jit.source_key(cpu) == jit.SOURCE
+    (cpu / "gemm.py").write_text("one = 1")
+    assert jit.source_key(cpu) != jit.SOURCE
+
+
+@pytest.mark.parametrize("path", sorted(Path(jit.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_compiled_functions_call_only_those_of_their_folder(path):
+    imported = re.findall(r"(?m)^\s*(?:from|import) (bptt[\w.]*)", path.read_text())
+    outside = {name for name in imported if not name.startswith("bptt.kernels.cpu")}
+    assert not outside or path.stem == "__init__"  # which registers kernels and compiles none
 
 
 def test_a_removed_cache_folder_does_not_stop_compilation(folder):

@@ -216,7 +216,7 @@ def test_a_missing_folder_raises_an_oserror(tmp_path):
 def test_matplotlib_is_imported_late_and_without_pyplot(tmp_path):
     code = (
         "import pathlib, sys; from bptt.display import plots; print('matplotlib' in sys.modules);"
-        f"plots.curve([], pathlib.Path({str(tmp_path / 'curve.png')!r}), ''); print('matplotlib.pyplot' in sys.modules)"
+        f"plots.save_curve([], pathlib.Path({str(tmp_path / 'curve.png')!r}), ''); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\nFalse\n", "")

@@ -94,9 +94,12 @@ def resident_memory() -> float:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, where the C library is glibc.
+    """Let this process keep the memory that it frees, if its C library is glibc; does nothing on other systems.
 
-    Otherwise the arrays of each update go back to the system, and come again page by page: a third of the time at some sizes.
+    Otherwise glibc returns the arrays of each update to the system and gets them back page by page, which can take a third of
+    an update's time. The setting holds for the whole process until it ends, so a library must not change it on import or
+    inside a function of the maths. `bptt.train` and the command line call this; a program that calls the functions of
+    `bptt.nn` on NumPy arrays itself should call it once, before its training loop.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library

@@ -26,7 +26,7 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 # Where the panels lie in the picture, and at them the names of their axes, so that 0.000025 and 100000 find room beside those.
 # For matplotlib to find that out takes as long again as the drawing, which comes at each evaluation.
 PANELS = {"left": 0.11, "right": 0.9, "bottom": 0.06, "hspace": 0.07}
-NAMES = (-0.105, 0.5)
+LABEL_PLACE = (-0.105, 0.5)
 HEADING, LINE = 0.02, 0.0225  # of the height: around a heading, and of each of its lines
 
 DOTS = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])  # the bit of each dot in a braille character, 4 x 2
@@ -64,13 +64,7 @@ def save_curve(
             heading = _heading(title)
             figure.suptitle("\n".join(heading), y=1 - HEADING / 2, parse_math=False)
             figure.subplots_adjust(**PANELS, top=1 - HEADING - LINE * len(heading))
-            losses, rates, norms = figure.axes
-            _losses(losses, history)
-            _rates(rates, history)
-            _norms(norms, history, clip)
-            for axes in (losses, norms):
-                if axes.get_legend_handles_labels()[0]:
-                    axes.legend(loc="upper right")
+            draw_curves(figure.axes, history, clip)
             how = {"compress_level": 2}  # a twentieth larger than the usual 6, in two thirds of the time
             figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None}, pil_kwargs=how)
         os.replace(temporary, path)
@@ -120,6 +114,28 @@ def text_chart(history: list[dict[str, Any]], width: int, height: int, plain: bo
     return [f"{label:>{margin}}{'|' if plain else '│'}{''.join(line)}" for label, line in zip(labels, cells)]
 
 
+def label_curves(panels: list["Axes"]) -> None:
+    """Name the axes of the three panels: losses in nats and bits, learning rates, gradient norms."""
+    losses, rates, norms = panels
+    for axes, name in [(losses, "loss (nats per character)"), (rates, "learning rate"), (norms, "gradient norm")]:
+        axes.grid(linewidth=0.5, alpha=0.4)
+        axes.margins(0.02, 0.1)
+        axes.set_ylabel(name)
+    losses.locator_params(axis="y", nbins=6)
+    losses.secondary_yaxis("right", functions=(_bits, _nats)).set_ylabel("bits per character")
+
+
+def draw_curves(panels: list["Axes"], history: list[dict[str, Any]], clip: float | None) -> None:
+    """Draw the rows of a run, as `save_curve` describes them, into three panels."""
+    losses, rates, norms = panels
+    _losses(losses, history)
+    _rates(rates, history)
+    _norms(norms, history, clip)
+    for axes in (losses, norms):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper right")
+
+
 def _heading(title: str) -> list[str]:
     """At most three lines that fit the picture and hold nothing but what can be seen."""
     return [printable(line)[:80] for line in title.splitlines()[:3]]
@@ -133,14 +149,10 @@ def _blank() -> "Figure":
 
     figure = Figure(figsize=(9, 9), dpi=100)
     FigureCanvasAgg(figure)  # else each savefig makes one, and the garbage collector leaves their 3 MB for a while
-    losses, rates, norms = figure.subplots(3, sharex=True, height_ratios=(2, 1, 1))
-    for axes, name in [(losses, "loss (nats per character)"), (rates, "learning rate"), (norms, "gradient norm")]:
-        axes.grid(linewidth=0.5, alpha=0.4)
-        axes.margins(0.02, 0.1)
-        axes.set_ylabel(name)
-        axes.yaxis.set_label_coords(*NAMES)
-    losses.locator_params(axis="y", nbins=6)
-    losses.secondary_yaxis("right", functions=(_bits, _nats)).set_ylabel("bits per character")
+    _, _, norms = figure.subplots(3, sharex=True, height_ratios=(2, 1, 1))
+    label_curves(figure.axes)
+    for axes in figure.axes:
+        axes.yaxis.set_label_coords(*LABEL_PLACE)
     norms.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
     norms.xaxis.set_major_formatter("{x:,.0f}")
     norms.set_xlabel("step")
@@ -190,7 +202,7 @@ def _norms(axes: "Axes", history: list[dict[str, Any]], clip: float | None) -> N
     axes.yaxis.set_major_formatter("{x:g}")
     axes.plot(_column(rows, "step"), _column(rows, "norm"), **_line(rows, ORANGE), label="before clipping" if clip else None)
     if clip:
-        axes.axhline(clip, color="black", linestyle="--", linewidth=1, label=f"clipped to {clip:g}")
+        axes.axhline(clip, color=axes.xaxis.label.get_color(), linestyle="--", linewidth=1, label=f"clipped to {clip:g}")
     shown = _column(rows, "norm") + ([clip] if clip else []) or [1.0]
     low, high = min(shown), max(shown)
     middle = math.sqrt(low * high)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np  # what matplotlib draws is on the host
 
 from bptt.backend import HostArray
+from bptt.display import plots
 from bptt.display.plots import BLUE, GREEN, ORANGE, VERMILION
 from bptt.inspect import Activations, Flow
 
@@ -21,6 +22,7 @@ STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION)
@@ -51,25 +53,13 @@ def drawn(layers: int) -> list[int]:
 
 
 def curves(history: list[dict[str, Any]], clip: float | None) -> str:
-    """Loss in bits per character, learning rate, and the norm of the gradient before and after it is cut."""
+    """The curves of `display.plots`, side by side: losses, learning rate, gradient norms and where they are clipped."""
 
     def draw(panels: list["Axes"]) -> None:
-        losses, rates, norms = panels
-        steps = [row["step"] for row in history]
-        losses.plot(steps, [row["loss"] / math.log(2) for row in history], color=BLUE, label="learned from", linewidth=1)
-        measured = [(row["step"], row["held_out"] / math.log(2)) for row in history if "held_out" in row]
-        if measured:
-            losses.plot(*zip(*measured), color=VERMILION, marker="o", markersize=3, label="held out")
-        rates.plot(steps, [row["rate"] for row in history], color=GREEN, linewidth=1)
-        before = [max(row["norm"], LEAST) for row in history]
-        norms.semilogy(steps, before, color=ORANGE, linewidth=1, label="before clipping")
-        if clip:
-            norms.semilogy(steps, [min(norm, clip) for norm in before], color=BLUE, linewidth=1, label="after clipping")
-        for axes, title in zip(panels, ("bits per character", "learning rate", "largest norm of a gradient")):
-            axes.set_title(title, fontsize=9)
+        plots.label_curves(panels)
+        plots.draw_curves(panels, history, clip)
+        for axes in panels:
             axes.set_xlabel("step")
-        losses.legend(frameon=False)
-        norms.legend(frameon=False)
 
     return svg("curves", (9.5, 2.8), (1, 3), draw)
 

@@ -25,9 +25,16 @@ from numba.core.serialize import dumps
 if numba.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
-_SOURCES = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-SOURCE = hashlib.sha256(b"\0".join([numba.__version__.encode(), *_SOURCES])).hexdigest()[:12]
 _folders: set[Path] = set()  # where code is kept
+
+
+def source_key(folder: Path) -> str:
+    """A key of the compiled code: it changes with Numba and with the Python files in a folder, and with nothing else."""
+    sources = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
+    return hashlib.sha256(b"\0".join([numba.__version__.encode(), *sources])).hexdigest()[:12]
+
+
+SOURCE = source_key(Path(__file__).parent)  # compiled functions call only those of this folder
 
 
 class Files:
