@@ -118,7 +118,7 @@ MUTATIONS = [
     Mutation(
         "several updates: lost with an exception",
         "train_step.stepper.run_group",
-        "  # what was learnt until then is not lost with it\n        error = problem\n",
+        "  # the updates before it are kept\n        error = problem\n",
         "\n        raise\n",
         "test_stepper.py::test_an_exception_keeps_the_updates_before_it",
     ),
@@ -139,7 +139,7 @@ MUTATIONS = [
     Mutation(
         "micro-batches: states of other columns",
         "train_step.microbatches.merge_states",
-        "order = np.argsort(np.concatenate([*(columns for columns, _ in parts), over]))",
+        "order = np.argsort(np.concatenate([*(columns for columns, _ in parts), others]))",
         "order = np.arange(width)",
         "test_microbatches.py::test_updates_with_micro_batches_equal_those_of_whole_batches",
     ),
@@ -153,8 +153,8 @@ MUTATIONS = [
     Mutation(
         "processes: states gathered one process after the other",
         "train_step.microbatches.gather_states",
-        "found[:, :, number :: group.size, :] = part",
-        "found[:, :, number * part.shape[2] : (number + 1) * part.shape[2], :] = part",
+        "states_of_all[:, :, number :: group.size, :] = part",
+        "states_of_all[:, :, number * part.shape[2] : (number + 1) * part.shape[2], :] = part",
         "test_process_group.py::test_each_process_has_its_columns_and_all_have_equal_weights",
     ),
     Mutation(
@@ -181,14 +181,14 @@ MUTATIONS = [
     Mutation(
         "replays: arrays that were given change",
         "train_step.graphed.run",
-        "copy(desk.params_vector), opt_state, after",
-        "desk.params_vector, opt_state, after",
+        "params_vector=copy(runner.params_vector)",
+        "params_vector=runner.params_vector",
         "test_graphed_updates.py::test_captured_updates_do_not_change_states_already_returned",
     ),
     Mutation(
         "replays: rows prepared for other updates",
         "train_step.graphed.prepare",
-        "desk.next.step == step and",
+        "prepared.step == step and",
         "",
         "test_graphed_updates.py::test_captured_updates_equal_those_of_update",
     ),

@@ -1,6 +1,7 @@
-"""Shares of a batch, every so-many-th of its columns each: their gradients, one after the other, add up to that of the batch.
+"""Micro-batches for gradient accumulation: micro-batch k holds columns k, k+n, k+2n, ... of a batch.
 
-Where several processes train, each has the same columns of all windows, so that what it goes on from stays with it.
+Their gradients, one after the other, add up to that of the batch. In data parallel training each process has the same columns
+of all batches, so that the states of its columns stay with it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,44 +17,44 @@ from bptt.distributed.process_group import ProcessGroup
 class MicroBatch(NamedTuple):
     """Some columns of a window."""
 
-    window: Window  # of these alone
-    columns: HostArray  # (n,): where they are in the whole one
-    number: int  # among the shares
+    window: Window  # of these columns only
+    columns: HostArray  # (n,): their places in the window of the batch
+    number: int  # k
 
 
 def split(window: Window, count: int) -> list[MicroBatch]:
-    """Up to `count` shares: every count-th column from the first, second and so on, but for those that are over."""
-    found = []
-    for first in range(min(count, window.columns.shape[1])):
-        columns = np.arange(first, window.columns.shape[1], count)
+    """Up to `count` micro-batches, without the columns that have ended."""
+    micro_batches = []
+    for number in range(min(count, window.columns.shape[1])):
+        columns = np.arange(number, window.columns.shape[1], count)
         columns = columns[window.lengths[columns] > 0]
         if not len(columns):
             continue
         lengths = window.lengths[columns]
-        own = Window(window.columns[:, columns], int(lengths.max()), int(lengths.sum()), window.start)
-        found.append(MicroBatch(own, columns, first))
-    return found
+        part = Window(window.columns[:, columns], int(lengths.max()), int(lengths.sum()), window.start)
+        micro_batches.append(MicroBatch(part, columns, number))
+    return micro_batches
 
 
 def rank_windows(windows: Iterable[Window], count: int, first: int) -> Iterator[Window]:
-    """Windows of every count-th column alone from the first on, but for those in which none of them is left."""
+    """Each window reduced to every `count`-th column from `first` on, without the windows in which these have all ended."""
     for window in windows:
-        own = window._replace(columns=window.columns[:, first::count])
-        if own.lengths.any():
-            yield own._replace(steps=int(own.lengths.max()), targets=int(own.lengths.sum()))
+        part = window._replace(columns=window.columns[:, first::count])
+        if part.lengths.any():
+            yield part._replace(steps=int(part.lengths.max()), targets=int(part.lengths.sum()))
 
 
 def take_columns(states: Array, columns: HostArray, backend: Backend) -> Array:
-    """The states (L, S, n, H) of some columns, of those (L, S, B, H) of all."""
+    """The states (L, S, n, H) of some columns, given those (L, S, B, H) of all."""
     return backend.xp.take(states, backend.put(columns), axis=2)
 
 
 def merge_states(parts: list[tuple[HostArray, Array]], shape: tuple[int, ...], backend: Backend) -> Array:
-    """States of a shape (L, S, B, H), given some columns with theirs, (n,) and (L, S, n, H); zeros for the others."""
+    """States of a shape (L, S, B, H), given places (n,) and states (L, S, n, H) of some columns; zeros for the others."""
     xp, (layers, fields, width, units) = backend.xp, shape
-    over = np.setdiff1d(np.arange(width), [place for columns, _ in parts for place in columns])
-    arrays = [*(states for _, states in parts), backend.put(np.zeros((layers, fields, len(over), units)))]
-    order = np.argsort(np.concatenate([*(columns for columns, _ in parts), over]))
+    others = np.setdiff1d(np.arange(width), [place for columns, _ in parts for place in columns])
+    arrays = [*(states for _, states in parts), backend.put(np.zeros((layers, fields, len(others), units)))]
+    order = np.argsort(np.concatenate([*(columns for columns, _ in parts), others]))
     return xp.take(xp.concat(arrays, axis=2), backend.put(order), axis=2)
 
 
@@ -70,7 +71,7 @@ def gather_states(states: Array | None, group: ProcessGroup, backend: Backend) -
     if parts is None:
         return None
     layers, fields, _, units = parts[0].shape
-    found = np.empty((layers, fields, sum(part.shape[2] for part in parts), units), parts[0].dtype)
+    states_of_all = np.empty((layers, fields, sum(part.shape[2] for part in parts), units), parts[0].dtype)
     for number, part in enumerate(parts):
-        found[:, :, number :: group.size, :] = part
-    return backend.put(found)
+        states_of_all[:, :, number :: group.size, :] = part
+    return backend.put(states_of_all)

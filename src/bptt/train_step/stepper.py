@@ -1,6 +1,7 @@
-"""The updates of a run, one after the other; several at a time where they are small, or recorded for a GPU.
+"""Truncated BPTT over a text: one update after the other, several at a time if they are small or captured as CUDA graphs.
 
-Between two updates of a small model, what is done besides takes longer than they do.
+Each window of the text continues from the states after the one before; its gradient goes back to its first step and no
+further. For a small model, what happens between two updates takes longer than an update: so several are made at a time.
 """
 
 import functools
@@ -19,64 +20,72 @@ from bptt.train_step import graphed, microbatches, threads
 from bptt.train_step.graphed import BatchStep
 from bptt.train_step.update import StepMetrics, TrainState, TrainTask, clip, dropout_masks, learning_rate_at, update
 
-SYNC_EVERY = 16  # updates from one look at their numbers to the next, at most; so many can be made at a time
-MAX_GROUPED_TARGETS = 4096  # steps of all columns: the batches of some such updates take little memory
+SYNC_EVERY = 16  # most updates between two reads of their metrics, and most updates made at a time
+MAX_GROUPED_TARGETS = 4096  # targets of a batch that can be in a group: several such batches take little memory
 
 
 class Grouping(NamedTuple):
     """How several updates are made at a time."""
 
-    make: Callable[[TrainState, list[BatchStep]], tuple[TrainState, list[StepMetrics], BaseException | None]]
-    fit: Callable[[Window], bool]  # whether an update can be one of several
-    prepare: Callable[[int, list[BatchStep]], Any]  # what can be done early for those after so many others
+    run: Callable[[TrainState, list[BatchStep]], tuple[TrainState, list[StepMetrics], BaseException | None]]
+    fits: Callable[[Window], bool]  # whether an update can be in a group
+    prepare: Callable[[int, list[BatchStep]], Any]  # prepare the updates after so many others, while the device is busy
 
 
 def run_updates(
-    task: TrainTask, state: TrainState, most: Callable[[int], int] = lambda step: 1
+    task: TrainTask, state: TrainState, max_updates: Callable[[int], int] = lambda step: 1
 ) -> Iterator[tuple[TrainState, list[StepMetrics]]]:
-    """The state after each update, up to the last one of the plan, or after at most so many as `most` allows there.
+    """Make all updates up to the last one of the plan; yields the state after one or several of them, with their metrics.
 
-    How many are made at a time changes no bit. Of several processes each holds the states of its own columns alone.
+    `max_updates` gives the largest number of updates at a time after a step; the number changes no bit of the results. With
+    several processes, each has the states of its own columns only.
     """
     state = state._replace(states=microbatches.rank_states(state.states, task.group))
-    plan, together = task.plan, _grouping(task, state)
-    following = epochs(task.data, plan.batch, plan.length, task.settings.seed, state.position)
-    waiting: deque[BatchStep] = deque()
+    plan, grouping = task.plan, _grouping(task, state)
+    batches = epochs(task.data, plan.batch, plan.length, task.settings.seed, state.position)
+    queue: deque[BatchStep] = deque()
 
-    def upcoming(step: int) -> list[BatchStep]:
-        """What the updates after so many others learn from that can be made at a time; at least one is waiting then."""
-        count = min(most(step), plan.steps - step) if together else 1
-        waiting.extend(itertools.islice(following, max(0, count - len(waiting))))
-        return list(itertools.takewhile(lambda one: together.fit(one[1]), itertools.islice(waiting, count))) if together else []
+    def next_group(step: int) -> list[BatchStep]:
+        """Put the batches after a step into the queue, at least one; returns those of the next group, which may be empty."""
+        count = min(max_updates(step), plan.steps - step) if grouping else 1
+        queue.extend(itertools.islice(batches, max(0, count - len(queue))))
+        if not grouping:
+            return []
+        return list(itertools.takewhile(lambda batch: grouping.fits(batch[1]), itertools.islice(queue, count)))
 
     with threads.thread_pool(task.backend, task.group.local_size) as executor:
-        group = upcoming(state.step)
+        group = next_group(state.step)
         while state.step < plan.steps:
-            traces: list[StepMetrics] = []
+            # 1. Make the updates of the group, or a single one
+            metrics: list[StepMetrics] = []
             error: BaseException | None = None
-            if together and group:
-                state, traces, error = together.make(state, group)
-            if not traces and error is None:
-                position, window = waiting[0]
-                state, trace = update(task, state, window, position, executor)
-                traces = [trace]
-            for _ in traces:
-                waiting.popleft()
+            if grouping and group:
+                state, metrics, error = grouping.run(state, group)
+            if not metrics and error is None:
+                following, window = queue[0]
+                state, single = update(task, state, window, following, executor)
+                metrics = [single]
+            for _ in metrics:
+                queue.popleft()
+
+            # 2. Prepare the next group while the device is busy
             if state.step < plan.steps and error is None:
                 try:
-                    group = upcoming(state.step)
-                    if together:
-                        together.prepare(state.step, group)
-                except BaseException as problem:  # the updates that are made are told of first
+                    group = next_group(state.step)
+                    if grouping:
+                        grouping.prepare(state.step, group)
+                except BaseException as problem:  # raised after the updates were handed out
                     error = problem
-            if traces:
-                yield state, traces
+
+            # 3. Hand out the updates, then raise what ended them
+            if metrics:
+                yield state, metrics
             if error is not None:
                 raise error
 
 
 def _grouping(task: TrainTask, state: TrainState) -> Grouping | None:
-    """How several updates of a task are made at a time, from a state on; None where each is made alone."""
+    """How several updates of a task are made at a time, starting from a state; None if each is made alone."""
     if task.settings.recompute_every is not None or task.settings.micro_batches > 1:
         return None
     if task.backend.is_host:
@@ -84,42 +93,42 @@ def _grouping(task: TrainTask, state: TrainState) -> Grouping | None:
     record = acceleration.graph_recorder() if task.settings.graph and task.ids is not None else None
     if record is None:
         return None
-    desk = graphed.make_runner(task, state, SYNC_EVERY, record)
-    return Grouping(functools.partial(graphed.run, desk), lambda window: True, functools.partial(graphed.prepare, desk))
+    runner = graphed.make_runner(task, state, SYNC_EVERY, record)
+    return Grouping(functools.partial(graphed.run, runner), lambda window: True, functools.partial(graphed.prepare, runner))
 
 
 def fits_group(task: TrainTask, window: Window) -> bool:
-    """Whether an update is too small to be made in pieces or by threads, and no column is over before its first step."""
+    """Whether an update is too small for segments and threads, and no column has ended before its first step."""
     config, columns = task.config, window.columns
-    each = config.recurrent_weights
-    goes_on = window.start or bool((columns[0] < columns[1]).all())
-    return goes_on and window.steps * columns.shape[1] <= min(MAX_GROUPED_TARGETS, segments.MIN_SAVING / each)
+    per_step = config.recurrent_weights  # multiplications by one of a column
+    unfinished = window.start or bool((columns[0] < columns[1]).all())
+    return unfinished and window.steps * columns.shape[1] <= min(MAX_GROUPED_TARGETS, segments.MIN_SAVING / per_step)
 
 
 def run_group(
     task: TrainTask, state: TrainState, group: list[BatchStep]
 ) -> tuple[TrainState, list[StepMetrics], BaseException | None]:
-    """What `update` gives for one after the other, up to the first loss or gradient that is not finite, or an exception."""
+    """A group of updates as `update` makes them, up to the first loss or gradient that is not finite, or an exception."""
     if len(group) == 1 or not state.finite:
         return state, [], None
-    params_vector, opt_state, states, before = state.params_vector, state.opt_state, state.states, state.position
-    traces: list[StepMetrics] = []
+    params_vector, opt_state, states, position = state.params_vector, state.opt_state, state.states, state.position
+    metrics: list[StepMetrics] = []
     error = None
     try:
         learning_rates = [learning_rate_at(task, state.step + i) for i in range(len(group))]
         keeps = [dropout_masks(task, window.columns.shape[1], state.step + i) for i, (_, window) in enumerate(group)]
         batches = [task.read(window) for _, window in group]
-        for (after, window), batch, keep, learning_rate in zip(group, batches, keeps, learning_rates):
+        for (following, window), batch, keep, learning_rate in zip(group, batches, keeps, learning_rates):
             start = None if window.start else states
-            loss, grad, ends = gradient.loss_and_grad(
+            loss, grad, after = gradient.loss_and_grad(
                 params_vector, task.config, batch.x, batch.y, batch.mask, start, keep, None
             )
             grad, norm = clip(task.settings, grad)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 break
             params_vector, opt_state = OPTIMIZERS[task.settings.optimizer].update(params_vector, grad, opt_state, learning_rate)
-            traces.append(StepMetrics(before, states, loss, norm, learning_rate, window.targets))
-            states, before = ends, after
-    except BaseException as problem:  # what was learnt until then is not lost with it
+            metrics.append(StepMetrics(position, states, loss, norm, learning_rate, window.targets))
+            states, position = after, following
+    except BaseException as problem:  # the updates before it are kept
         error = problem
-    return TrainState(state.step + len(traces), before, params_vector, opt_state, states, state.finite), traces, error
+    return TrainState(state.step + len(metrics), position, params_vector, opt_state, states, state.finite), metrics, error

@@ -1,4 +1,4 @@
-"""How well the model of a run predicts what is held out, measured in as many parts as a batch has, or by as many processes."""
+"""The loss on the validation set, measured in parts: as many as a batch has micro-batches, shared out to the processes."""
 
 import math
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from bptt.train_step.update import TrainTask
 
 
 def parts(task: TrainTask) -> int:
-    """How many parts the columns of what is held out are dealt out in: those of a batch, but no more than there are columns."""
+    """The number of parts of the validation set: the micro-batches of a batch, at most the columns that there are."""
     return min(VALIDATION_STREAMS, task.settings.micro_batches)
 
 
 def windows(task: TrainTask, part: int) -> Iterator[Window]:
-    """The windows of a part."""
+    """The windows of a part of the validation set."""
     return microbatches.rank_windows(validation_windows(task.data), parts(task), part)
 
 
 def evaluate(task: TrainTask, params: model.Params) -> Evaluation:
-    """The cross-entropy of a model on what is held out; every process that trains with this one has to call it."""
+    """The cross-entropy of a model on the validation set; all processes of the group call this."""
     group, count = task.group, parts(task)
     rank_parts = range(group.rank, count, group.size)
     sums = [batch_nats(task.config, params, task.backend, map(task.read, windows(task, part))) for part in rank_parts]
