@@ -29,17 +29,17 @@ def batches(ids: Any) -> Iterator[tuple[Any, Any, bool]]:
 def train(config: model.Config, ids: Any, steps: int, rng: np.random.Generator) -> model.Params:
     """The parameters after `steps` updates."""
     shapes, mask, states = model.shapes(config), np.ones((T, B)), None  # the mask is 1 where a target counts: everywhere
-    theta = tree.ravel(model.init(config, rng))  # all parameters as one vector (P,)
-    optimizer_state, losses = optimizers.init_adam(theta), []
+    params_vector = tree.ravel(model.init(config, rng))  # all parameters as one vector (P,)
+    optimizer_state, losses = optimizers.init_adam(params_vector), []
     for step, (x, y, begins) in enumerate(islice(batches(ids), steps), 1):
         states = None if begins else states  # each window continues from the states of the last one: truncated BPTT
-        loss, gradient, states = model.loss_and_grad(config, tree.unravel(theta, shapes), x, y, mask, states)
-        d, _ = optimizers.clip_by_norm(tree.ravel(gradient), CLIP_NORM)
-        theta, optimizer_state = optimizers.adam(theta, d, optimizer_state, LEARNING_RATE)
+        loss, grads, states = model.loss_and_grad(config, tree.unravel(params_vector, shapes), x, y, mask, states)
+        grad, _ = optimizers.clip_by_norm(tree.ravel(grads), CLIP_NORM)
+        params_vector, optimizer_state = optimizers.adam(params_vector, grad, optimizer_state, LEARNING_RATE)
         losses.append(float(loss))
         if step % 100 == 0:
             print(f"step {step:5d}  loss {np.mean(losses[-100:]):.4f} nats per character")
-    params: model.Params = tree.unravel(theta, shapes)
+    params: model.Params = tree.unravel(params_vector, shapes)
     return params
 
 
