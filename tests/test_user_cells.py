@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import importlib.util
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import acceleration, cli, dispatch
+from bptt import cli, dispatch
 from bptt.config import user_cells
 from bptt.errors import InputError
 from bptt.nn import cells, gru, model, tree
@@ -109,7 +110,7 @@ def test_a_module_and_its_file_are_the_same_cell(module):
     assert train().sample(3) == trained.sample(3)
 
 
-@pytest.mark.skipif(acceleration.unavailable_reason() != "", reason="Numba is not installed: pip install '.[fast]'")
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed: pip install '.[fast]'")
 def test_kernels_give_the_same_up_to_rounding(monkeypatch):
     pure = tree.ravel(train(dtype="float64").params)
     monkeypatch.setenv("BPTT_KERNELS", "1")
