@@ -56,8 +56,7 @@ class Backend:
         try:
             return cls(requested, importlib.import_module(cls.module), None, dtype)
         except ImportError:
-            problem = f"backend {cls.name!r} needs a package that is not installed"
-            raise InputError(f"{problem}: pip install {cls.package}") from None
+            raise InputError(f"backend {cls.name!r} needs a package that is not installed: pip install {cls.package}") from None
 
     def put(self, host: HostArray, integers: str = "int64") -> Array:
         """Copy a host array to the device: floats as `dtype`, integers as `integers`."""
@@ -114,8 +113,7 @@ class CuPy(Backend):
 
     def get(self, array: Array) -> HostArray:
         """Copy an array to the host; waits for the device."""
-        copy: HostArray = array.get()  # CuPy refuses implicit transfers
-        return copy
+        return np.asarray(array.get())  # CuPy refuses implicit transfers
 
     def pinned_buffer(self, shape: tuple[int, ...]) -> HostArray:
         """Zeros in pinned memory of the host."""
@@ -168,11 +166,7 @@ class Jax(Backend):
 
     @classmethod
     def open(cls, requested: str, dtype: str) -> Self:
-        """Import JAX and let it have 64-bit types: token ids are int64, and floats keep the type of their arrays.
-
-        Raises:
-            InputError: it is not installed.
-        """
+        """Import JAX and allow 64-bit types: token ids are int64, and floats keep the type of their arrays."""
         backend = super().open(requested, dtype)
         importlib.import_module("jax").config.update("jax_enable_x64", True)
         return backend
@@ -185,15 +179,10 @@ class Strict(Backend):
 
     @classmethod
     def open(cls, requested: str, dtype: str) -> Self:
-        """Import the library and switch off what the standard does not demand.
-
-        Raises:
-            InputError: it is not installed.
-        """
+        """Import the library and switch off what the standard does not demand."""
         xp = super().open(requested, dtype).xp
-        xp.set_array_api_strict_flags(
-            api_version="2024.12", boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
-        )
+        flags = {"api_version": "2024.12", "boolean_indexing": False, "data_dependent_shapes": False, "enabled_extensions": ()}
+        xp.set_array_api_strict_flags(**flags)
         return cls(requested, xp, xp.Device("device1"), dtype)
 
     def get(self, array: Array) -> HostArray:
@@ -298,12 +287,9 @@ def cuda_device_info() -> dict[str, str]:
     import cupy
 
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
-    return {
-        "device": properties["name"].decode(),
-        "memory": f"{properties['totalGlobalMem'] / 1e9:.1f} GB",
-        "driver": str(cupy.cuda.runtime.driverGetVersion()),
-        "cupy": str(cupy.__version__),
-    }
+    device, memory = properties["name"].decode(), f"{properties['totalGlobalMem'] / 1e9:.1f} GB"
+    driver, version = str(cupy.cuda.runtime.driverGetVersion()), str(cupy.__version__)
+    return {"device": device, "memory": memory, "driver": driver, "cupy": version}
 
 
 def _reason(error: BaseException) -> str:
