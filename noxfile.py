@@ -27,7 +27,7 @@ SHORT = {  # what of a benchmark takes less than a minute
 # tests of what C++, array-api-strict, matplotlib and NumPy make, and of arithmetic alone, whatever the version of Python
 ONCE = (
     "cuda_source",
-    "no_host_looks",
+    "no_host_reads",
     "graphed_updates",
     "microbatches",
     "gradcheck",

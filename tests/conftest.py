@@ -24,7 +24,7 @@ from bptt.nn import tree
 
 ALWAYS = ("numpy", "numpy-readonly", "strict", "strict-f32")
 WHERE_INSTALLED = ("torch", "jax", "jax-jit", "cupy")
-HOST_LOOKS = ("__bool__", "__float__", "__int__", "__index__", "__complex__")
+HOST_READS = ("__bool__", "__float__", "__int__", "__index__", "__complex__")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Lab:
 
             function = jax.jit(function)
         arguments = [self.put(nested) for nested in trees]
-        with no_host_looks() if self.backend.name == "strict" else contextlib.nullcontext():
+        with forbid_host_reads() if self.backend.name == "strict" else contextlib.nullcontext():
             results = function(*arguments)
         return self.get(results)
 
@@ -89,7 +89,7 @@ class Lab:
                 np.testing.assert_allclose(a, b, rtol=0, atol=scale * (tolerance or self.tolerance), err_msg=name)
 
 
-def pack(sequences: list[np.ndarray]) -> Sequences:
+def make_sequences(sequences: list[np.ndarray]) -> Sequences:
     """Sequences of ids (n + 1,) one after the other in one array, places and lengths in the smallest type."""
     lengths = np.array([len(one) - 1 for one in sequences], np.int64)
     starts = np.cumsum(lengths + 1) - lengths - 1
@@ -98,7 +98,7 @@ def pack(sequences: list[np.ndarray]) -> Sequences:
 
 
 @contextlib.contextmanager
-def no_host_looks() -> Iterator[None]:
+def forbid_host_reads() -> Iterator[None]:
     """Let every conversion of a strict array to a Python number raise: on a GPU each one waits for the device."""
     import array_api_strict
 
@@ -108,12 +108,12 @@ def no_host_looks() -> Iterator[None]:
         raise AssertionError("the host looked at an array inside a step")
 
     with pytest.MonkeyPatch.context() as patch:
-        for method in HOST_LOOKS:
+        for method in HOST_READS:
             patch.setattr(kind, method, raises)
         yield
 
 
-def make(name: str) -> Lab:
+def make_lab(name: str) -> Lab:
     """The lab of that name; an InputError where its library is missing."""
     library = name.split("-")[0]
     dtype = "float32" if name == "strict-f32" else "float64"
@@ -123,10 +123,10 @@ def make(name: str) -> Lab:
     return Lab(name, backend)
 
 
-def obstacle(name: str) -> str:
+def missing_backend_reason(name: str) -> str:
     """Why a backend cannot take part; empty where it can."""
     try:
-        make(name)
+        make_lab(name)
     except InputError as error:
         return str(error)
     return ""
@@ -146,14 +146,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if library and not acceleration.enable(library):
         raise pytest.UsageError(f"BPTT_TEST_KERNELS: {acceleration.unavailable_reason(library)}")
     for name in config.getoption("--backend") or ():
-        if reason := obstacle(name):
+        if reason := missing_backend_reason(name):
             raise pytest.UsageError(f"--backend {name}: {reason}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "lab" in metafunc.fixturenames:
         named = metafunc.config.getoption("--backend")
-        names = named or [*ALWAYS, *(name for name in WHERE_INSTALLED if not obstacle(name))]
+        names = named or [*ALWAYS, *(name for name in WHERE_INSTALLED if not missing_backend_reason(name))]
         marks = {"cupy": [pytest.mark.gpu]}
         metafunc.parametrize("lab", [pytest.param(name, marks=marks.get(name, ())) for name in names], indirect=True)
 
@@ -168,7 +168,7 @@ def _device(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def lab(request: pytest.FixtureRequest) -> Lab:
     """One backend after the other."""
-    return make(request.param)
+    return make_lab(request.param)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -180,7 +180,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _twins_as_before() -> Iterator[None]:
+def _kernels_as_before() -> Iterator[None]:
     """No test leaves compiled kernels to the next one."""
     with dispatch.restored():
         yield
@@ -193,8 +193,8 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def run(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in the folder `here` of a test: its exit code, standard output and standard error."""
+def run(workdir: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in the fixture `workdir` of a test module: its exit code, standard output and standard error."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         code = cli.main([str(argument) for argument in arguments])

@@ -25,7 +25,7 @@ FLAGS: dict[str, Any] = {
 }
 
 
-def text(mode: str) -> Any:
+def training_text(mode: str) -> Any:
     """What the run of a mode learns."""
     return NAMES if mode == "lines" else STREAM
 
@@ -34,7 +34,8 @@ def train(folder: Path, mode: str = "lines", **flags: Any) -> Path:
     """A run in a new folder, a short one unless the flags say otherwise, without its curve."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "available", lambda: False)  # a second, the first time
-        bptt.train(text(mode), **{"steps": 9, "out": folder, "backend": "numpy", "report": None, **FLAGS[mode], **flags})
+        settings = {"steps": 9, "out": folder, "backend": "numpy", "report": None, **FLAGS[mode], **flags}
+        bptt.train(training_text(mode), **settings)
     return folder
 
 
@@ -59,7 +60,7 @@ def forge(folder: Path, name: str, data: bytes, size: int | None = None) -> None
     (folder / "manifest.json").write_bytes(to_json(manifest))
 
 
-def tensors(header: Any, data: bytes = b"") -> bytes:
+def tensor_file(header: Any, data: bytes = b"") -> bytes:
     """A file of tensors with any header, an object or as it is."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(raw).to_bytes(8, "little") + raw + data
@@ -75,7 +76,7 @@ def refusal(folder: Path, *, run: bool = True) -> str:
     return message
 
 
-def same(first: Checkpoint, second: Checkpoint) -> bool:
+def equal_checkpoints(first: Checkpoint, second: Checkpoint) -> bool:
     """Whether two checkpoints hold the same, array by array and bit by bit."""
 
     def plain(saved: Checkpoint) -> list[Any]:

@@ -22,42 +22,42 @@ NO_PICTURES = "from bptt.display import plots; plots.available = lambda: False\n
 PLAIN = NO_PICTURES + MAIN
 
 
-def steps(run: Path) -> list[int]:
+def saved_steps(run: Path) -> list[int]:
     """The steps of the checkpoints of a run, in order."""
     return sorted(int(path.name.removeprefix("step-")) for path in run.glob("checkpoints/step-????????"))
 
 
-def newest(run: Path) -> Path:
+def newest_checkpoint(run: Path) -> Path:
     """The newest checkpoint."""
-    return run / "checkpoints" / f"step-{steps(run)[-1]:08d}"
+    return run / "checkpoints" / f"step-{saved_steps(run)[-1]:08d}"
 
 
 def outcome(run: Path) -> dict[str, Any]:
     """What a run has come to, and how, but for the seconds: it must not depend on where the run was stopped."""
-    here = newest(run)
+    here = newest_checkpoint(run)
     progress = json.loads((here / "training.json").read_text())
     return {
-        **{name: digest(here / f"{name}.safetensors") for name in ("model", "optimizer")},
+        **{name: sha256_of(here / f"{name}.safetensors") for name in ("model", "optimizer")},
         "latest": (run / "checkpoints" / "latest").resolve().name,
         "best": (run / "checkpoints" / "best").resolve().name,
-        "progress": untimed(progress) | {"history": [untimed(row) for row in progress["history"]]},
-        "metrics": [untimed(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()],
+        "progress": without_seconds(progress) | {"history": [without_seconds(row) for row in progress["history"]]},
+        "metrics": [without_seconds(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()],
         "samples": (run / "samples.txt").read_text(),
         "left behind": [path.name for path in run.rglob(".bptt-*")],
     }
 
 
-def digest(file: Path) -> str:
+def sha256_of(file: Path) -> str:
     """The SHA-256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def untimed(row: dict[str, Any]) -> dict[str, Any]:
+def without_seconds(row: dict[str, Any]) -> dict[str, Any]:
     """The same without the seconds, which are never the same."""
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
-def damage(file: Path) -> None:
+def flip_last_bit(file: Path) -> None:
     """Flip the last bit of a file."""
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -65,7 +65,7 @@ def damage(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def process(
+def bptt_process(
     *arguments: Any, code: str = PLAIN, options: tuple[str, ...] = (), **keywords: Any
 ) -> Iterator[subprocess.Popen[str]]:
     """`bptt` with these arguments, or other code, with one thread of BLAS; it does not outlive the block."""
@@ -85,9 +85,9 @@ def process(
             running.kill()
 
 
-def bptt(*arguments: Any, code: str = PLAIN, **keywords: Any) -> tuple[int, str, str]:
+def run_bptt(*arguments: Any, code: str = PLAIN, **keywords: Any) -> tuple[int, str, str]:
     """Exit code, output and errors of `bptt` with these arguments."""
-    with process(*arguments, code=code, **keywords) as running:
+    with bptt_process(*arguments, code=code, **keywords) as running:
         out, err = running.communicate(timeout=120)
         return running.returncode, out, err
 
@@ -122,7 +122,7 @@ def _forking() -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
 
 
-def forked(*arguments: Any, code: str = PLAIN) -> tuple[int, str, str]:
+def run_bptt_forked(*arguments: Any, code: str = PLAIN) -> tuple[int, str, str]:
     """What `bptt` gives, sooner: a start of Python takes longer than most of these runs."""
     running = _forking()
     with tempfile.TemporaryDirectory() as folder:
@@ -141,15 +141,15 @@ def forked(*arguments: Any, code: str = PLAIN) -> tuple[int, str, str]:
 
 
 @functools.cache
-def undisturbed(*flags: str) -> dict[str, Any]:
+def uninterrupted_outcome(*flags: str) -> dict[str, Any]:
     """What a run of the names comes to with these flags when nothing stops it; made once for all tests that compare theirs."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "names.txt").write_text("\n".join(NAMES) + "\n")
-        assert bptt("train", "names.txt", *flags, "--out", "whole", cwd=folder)[0] == 0
+        assert run_bptt("train", "names.txt", *flags, "--out", "whole", cwd=folder)[0] == 0
         return outcome(Path(folder, "whole"))
 
 
-def wait(running: subprocess.Popen[str], condition: Callable[[], bool]) -> bool:
+def wait_until(running: subprocess.Popen[str], condition: Callable[[], bool]) -> bool:
     """Whether something comes true before a process ends by itself."""
     while running.poll() is None:
         if condition():

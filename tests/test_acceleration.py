@@ -50,7 +50,7 @@ def _pure(monkeypatch):
 
 
 @pytest.fixture
-def pretended(monkeypatch):
+def pretend_kernels(monkeypatch):
     """A function that lets twins be there, or not."""
 
     def pretend(name):
@@ -71,25 +71,25 @@ def train(text=TEXT, **flags):
     return bptt.train(text, report=said.append, **{**SMALL, **flags}), "\n".join(said)
 
 
-def go_on(place, text=TEXT, **flags):
+def resume_run(place, text=TEXT, **flags):
     return bptt.train(text, resume=place, report=None, **flags)
 
 
-def sessions(run):
+def recorded_sessions(run):
     return json.loads((run / "env.json").read_text())["sessions"]
 
 
 # What is said
 
 
-def test_a_run_reports_what_compiled_its_kernels(tmp_path, pretended):
+def test_a_run_reports_what_compiled_its_kernels(tmp_path, pretend_kernels):
     trained, said = train(out=tmp_path / "run")
     assert ", numpy float32, compiled by numba 9\n" in said
-    assert trained.record["compiled"] == sessions(tmp_path / "run")[0]["compiled"] == "numba 9"
+    assert trained.record["compiled"] == recorded_sessions(tmp_path / "run")[0]["compiled"] == "numba 9"
     assert str(trained.backend) == "numpy float32"
 
 
-def test_a_run_reports_loops_that_launch_a_kernel_per_step(pretended, monkeypatch):
+def test_a_run_reports_loops_that_launch_a_kernel_per_step(pretend_kernels, monkeypatch):
     monkeypatch.setattr(acceleration, "single_launch", lambda cell, hidden, batch, size: (cell, size) != ("gru", 8))
     assert ", compiled by numba 9\n" in train()[1]
     assert (
@@ -98,7 +98,7 @@ def test_a_run_reports_loops_that_launch_a_kernel_per_step(pretended, monkeypatc
     )
 
 
-def test_a_micro_batch_not_the_whole_batch_must_fit_on_the_chip(pretended, monkeypatch):
+def test_a_micro_batch_not_the_whole_batch_must_fit_on_the_chip(pretend_kernels, monkeypatch):
     monkeypatch.setattr(acceleration, "single_launch", lambda cell, hidden, batch, size: batch <= 3)
     words = "which takes a kernel for each step"
     assert words in train(batch=6)[1]
@@ -129,18 +129,18 @@ def test_kernels_that_fail_in_one_process_are_used_by_none(monkeypatch):
     assert given_up == [("numpy", "MemoryError: on this one")] * 3
 
 
-def test_a_run_without_kernels_does_not_mention_them(tmp_path, pretended):
-    pretended("")
+def test_a_run_without_kernels_does_not_mention_them(tmp_path, pretend_kernels):
+    pretend_kernels("")
     trained, said = train(out=tmp_path / "run")
     assert "compiled" not in said
-    assert trained.record["compiled"] == sessions(tmp_path / "run")[0]["compiled"] == ""
+    assert trained.record["compiled"] == recorded_sessions(tmp_path / "run")[0]["compiled"] == ""
 
 
-def test_the_first_run_says_that_it_waits_for_the_compiler(pretended, monkeypatch):
+def test_the_first_run_says_that_it_waits_for_the_compiler(pretend_kernels, monkeypatch):
     assert "wait" not in train()[1]
     monkeypatch.setattr(acceleration, "cache_is_empty", lambda: True)
     assert "\nwait   for the compiler, in the first run on this processor\n" in train()[1]
-    pretended("")
+    pretend_kernels("")
     monkeypatch.setattr(acceleration, "cache_is_empty", lambda: True)
     assert "wait" not in train()[1]
 
@@ -153,7 +153,7 @@ def test_the_pure_function_runs_where_a_kernel_is_not_implemented(monkeypatch, r
     assert len(asked) == 1
 
 
-def test_other_backends_have_no_kernels(monkeypatch, pretended):
+def test_other_backends_have_no_kernels(monkeypatch, pretend_kernels):
     strict = backends.select("strict")
     assert acceleration.compiled_by(strict) == ""
     assert acceleration.compiled_by(backends.select("numpy")) == "numba 9"
@@ -177,23 +177,23 @@ def test_other_backends_have_no_kernels(monkeypatch, pretended):
         ("", "numba 9", "without compiled kernels before and goes on with"),
     ],
 )
-def test_resuming_with_other_kernels_warns(tmp_path, pretended, before, after, words):
-    pretended(before)
+def test_resuming_with_other_kernels_warns(tmp_path, pretend_kernels, before, after, words):
+    pretend_kernels(before)
     train(out=tmp_path / "run", stop_after=4)
-    pretended(after)
+    pretend_kernels(after)
     with pytest.warns(KernelWarning, match=f"^the run was {words} them: .*not bit for bit$"):
-        go_on(tmp_path / "run", stop_after=4)
-    assert [one["compiled"] for one in sessions(tmp_path / "run")] == [before, after]
-    go_on(tmp_path / "run")  # no warning: as the session before
+        resume_run(tmp_path / "run", stop_after=4)
+    assert [one["compiled"] for one in recorded_sessions(tmp_path / "run")] == [before, after]
+    resume_run(tmp_path / "run")  # no warning: with the kernels of the last start
 
 
-def test_resuming_on_another_backend_does_not_warn(tmp_path, pretended):
+def test_resuming_on_another_backend_does_not_warn(tmp_path, pretend_kernels):
     train(out=tmp_path / "run", stop_after=4, backend="strict")
-    assert go_on(tmp_path / "run", backend="numpy").record["compiled"] == "numba 9"
+    assert resume_run(tmp_path / "run", backend="numpy").record["compiled"] == "numba 9"
 
 
 @pytest.mark.parametrize("record", [{}, {"compiled": 3, "backend": 5}, {"compiled": [], "backend": {"ran": ["numpy"]}}])
-def test_a_record_without_kernels_is_not_compared(pretended, record):
+def test_a_record_without_kernels_is_not_compared(pretend_kernels, record):
     acceleration.warn_if_changed(record, backends.select("numpy"))
 
 
@@ -206,7 +206,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cell, d
     whole, said = train(text, out=tmp_path / "whole", **flags)
     assert ", compiled by numba " in said
     train(text, out=tmp_path / "parts", stop_after=5, **flags)
-    parts = go_on(tmp_path / "parts", text)
+    parts = resume_run(tmp_path / "parts", text)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     np.testing.assert_array_equal(tree.ravel(parts.params), tree.ravel(whole.params))
 
@@ -306,15 +306,18 @@ def test_the_environment_can_switch_kernels_off(monkeypatch, value):
 )
 def test_a_missing_or_broken_numba_is_reported(tmp_path, source, reason):
     (tmp_path / "numba.py").write_text(source)
-    assert told(PYTHONPATH=str(tmp_path)) == ("", reason)
+    assert subprocess_kernels(PYTHONPATH=str(tmp_path)) == ("", reason)
 
 
 @REAL
 def test_a_numba_with_its_compiler_disabled_is_reported():
-    assert told(NUMBA_DISABLE_JIT="1") == ("", "Numba cannot be imported: NUMBA_DISABLE_JIT is set (remedy: upgrade it)")
+    assert subprocess_kernels(NUMBA_DISABLE_JIT="1") == (
+        "",
+        "Numba cannot be imported: NUMBA_DISABLE_JIT is set (remedy: upgrade it)",
+    )
 
 
-def told(**env):
+def subprocess_kernels(**env):
     """What a process of its own uses, and what is in the way there."""
     code = "from bptt import acceleration as a; print(a.enable(), a.unavailable_reason(), sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from bptt.backend import Backend
 from bptt.data import batches, token_store
 from bptt.data.sequences import Sequences, single
 from bptt.errors import InputError
-from conftest import no_host_looks, pack
+from conftest import forbid_host_reads, make_sequences
 
 quick = settings(deadline=None, max_examples=100)
 lengths = st.lists(st.integers(0, 60), max_size=60)
@@ -29,7 +29,7 @@ def generator(seed):
 def make(targets):
     """Sequences in which every symbol occurs once in the whole corpus, from 1 upwards (0 is the padding)."""
     ends = np.cumsum([0, *(n + 1 for n in targets)]) + 1
-    return pack([np.arange(a, b, dtype=np.uint16) for a, b in pairwise(ends)])
+    return make_sequences([np.arange(a, b, dtype=np.uint16) for a, b in pairwise(ends)])
 
 
 def read(sequences, epoch, backend=HERE):
@@ -172,7 +172,7 @@ def test_a_stream_gives_each_target_once_after_its_true_input(targets, width, le
 
 
 def test_long_lines_are_split_into_successive_windows():
-    sequences = pack([np.array([1, 2, 3, 4, 5, 6]), np.array([7, 8, 9])])
+    sequences = make_sequences([np.array([1, 2, 3, 4, 5, 6]), np.array([7, 8, 9])])
     assert values(sequences, batches.windows(sequences, 3)) == [
         ([[1, 7], [2, 8], [3, 9]], [[2, 8], [3, 9], [4, 0]], [[1, 1], [1, 1], [1, 0]], 5, True),
         ([[4, 0], [5, 0]], [[5, 0], [6, 0]], [[1, 0], [1, 0]], 2, False),
@@ -206,7 +206,7 @@ def mixed(dtype):
     """Sequences of all lengths, ids up to the largest that the type can hold in a vocabulary, and the windows of an epoch."""
     rng = np.random.default_rng(0)
     largest = min(np.iinfo(dtype).max, 0x10FFFF)
-    sequences = pack([rng.integers(largest - 9, largest + 1, n, dtype) for n in (5, 1, 9, 3, 30, 8)])
+    sequences = make_sequences([rng.integers(largest - 9, largest + 1, n, dtype) for n in (5, 1, 9, 3, 30, 8)])
     return sequences, list(batches.windows(sequences, 7))
 
 
@@ -251,7 +251,7 @@ def test_ids_are_transferred_once_and_two_numbers_per_column_per_batch(monkeypat
     make_batch = batches.batch_reader(sequences.ids, backends.select("strict"))
     assert transfers == [((20,), small), ((20,), small), ((16,), small)]
     transfers.clear()
-    with no_host_looks():
+    with forbid_host_reads():
         for window in epoch:
             make_batch(window)
     assert transfers == [((2, 6), "int64")] * 5

@@ -30,7 +30,7 @@ class Case(NamedTuple):
     weight: np.ndarray  # (T, B, H) of the loss
 
 
-def case(cell: ModuleType, T: int, B: int, I: int, H: int, tokens: bool, seed: int = 0) -> Case:
+def random_inputs(cell: ModuleType, T: int, B: int, I: int, H: int, tokens: bool, seed: int = 0) -> Case:
     rng = np.random.default_rng(seed)
     params = cell.init(rng, I, H)
     params = tree.tree_map(lambda array: array + 0.3 * rng.normal(size=array.shape), params)  # no bias is zero
@@ -40,7 +40,7 @@ def case(cell: ModuleType, T: int, B: int, I: int, H: int, tokens: bool, seed: i
     return Case(params, x, state, weight)
 
 
-def value(cell: ModuleType, params: Any, x: Any, state: Any, weight: Any) -> float:
+def weighted_sum(cell: ModuleType, params: Any, x: Any, state: Any, weight: Any) -> float:
     return float(np.sum(cell.forward(params, x, state)[0] * weight))
 
 
@@ -58,13 +58,13 @@ def gradients(cell: ModuleType) -> Any:
 @SIZES
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "vectors"])
 def test_backward_equals_central_differences(lab, cell, T, B, I, H, tokens):
-    params, x, state, weight = case(cell, T, B, I, H, tokens)
+    params, x, state, weight = random_inputs(cell, T, B, I, H, tokens)
     dx, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
     tolerance = 1e-8 if lab.backend.dtype == "float64" else 1e-4
 
     def loss(theta: np.ndarray) -> float:
         p, s, v = unpack(theta)
-        return value(cell, p, x if tokens else v, s, weight)
+        return weighted_sum(cell, p, x if tokens else v, s, weight)
 
     nested = (params, state, () if tokens else x)
     shapes = tree.tree_map(lambda array: list(array.shape), nested)
@@ -82,7 +82,7 @@ def test_backward_equals_central_differences(lab, cell, T, B, I, H, tokens):
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "vectors"])
 def test_backward_with_a_final_state_gradient_equals_differences(lab, cell, T, B, I, H, tokens):
     """Where the loss depends on the state after the last step as well: that is what pieces of a sequence hand over."""
-    params, x, state, weight = case(cell, T, B, I, H, tokens)
+    params, x, state, weight = random_inputs(cell, T, B, I, H, tokens)
     rng = np.random.default_rng(1)
     dafter = cell.State(*[rng.normal(size=(B, H)) for _ in cell.State._fields])
 
@@ -104,7 +104,7 @@ def test_backward_with_a_final_state_gradient_equals_differences(lab, cell, T, B
 
 @CELLS
 def test_backward_of_a_large_cell_equals_directional_differences(lab, cell):
-    params, x, state, weight = case(cell, 30, 8, 27, 40, tokens=True)
+    params, x, state, weight = random_inputs(cell, 30, 8, 27, 40, tokens=True)
     _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
     nested = (params, state)
     shapes = tree.tree_map(lambda array: list(array.shape), nested)
@@ -113,7 +113,7 @@ def test_backward_of_a_large_cell_equals_directional_differences(lab, cell):
     for _ in range(3):
         direction = rng.normal(size=theta.shape) / np.sqrt(theta.size)
         expected = along(
-            lambda t: value(cell, *(tree.unravel(t, shapes)[0], x, tree.unravel(t, shapes)[1], weight)), theta, direction
+            lambda t: weighted_sum(cell, *(tree.unravel(t, shapes)[0], x, tree.unravel(t, shapes)[1], weight)), theta, direction
         )
         tolerance = 1e-6 if lab.backend.dtype == "float64" else 1e-3
         assert gradient @ direction == pytest.approx(expected, rel=tolerance, abs=tolerance)
@@ -148,20 +148,20 @@ def by_the_equations(cell: ModuleType, params: Any, x: Any, state: Any) -> np.nd
 
 @CELLS
 def test_forward_follows_the_equations(lab, cell):
-    params, x, state, _ = case(cell, 6, 3, 5, 4, tokens=True)
+    params, x, state, _ = random_inputs(cell, 6, 3, 5, 4, tokens=True)
     lab.close(lab.call(cell.forward, params, x, state)[0], by_the_equations(cell, params, x, state))
 
 
 @CELLS
 def test_forward_agrees_with_numpy(lab, cell):
-    params, x, state, _ = case(cell, 6, 3, 5, 4, tokens=True)
+    params, x, state, _ = random_inputs(cell, 6, 3, 5, 4, tokens=True)
     a, after, _ = cell.forward(params, x, state)
     lab.close(lab.call(lambda *arguments: cell.forward(*arguments)[:2], params, x, state), (a, after))
 
 
 @CELLS
 def test_tokens_give_the_results_of_one_hot_vectors(lab, cell):
-    params, x, state, weight = case(cell, 6, 3, 5, 4, tokens=True)
+    params, x, state, weight = random_inputs(cell, 6, 3, 5, 4, tokens=True)
     vectors = np.eye(5)[x]
     got = lab.call(gradients(cell), params, x, state, weight)
     expected = lab.call(gradients(cell), params, vectors, state, weight)
@@ -171,7 +171,7 @@ def test_tokens_give_the_results_of_one_hot_vectors(lab, cell):
 
 @CELLS
 def test_two_halves_that_carry_the_state_equal_the_whole_sequence(lab, cell):
-    params, x, state, _ = case(cell, 7, 3, 5, 4, tokens=True)
+    params, x, state, _ = random_inputs(cell, 7, 3, 5, 4, tokens=True)
 
     def halves(params: Any, first: Any, second: Any, state: Any) -> Any:
         a, state, _ = cell.forward(params, first, state)
@@ -185,7 +185,7 @@ def test_two_halves_that_carry_the_state_equal_the_whole_sequence(lab, cell):
 
 @CELLS
 def test_a_batch_equals_its_columns_one_at_a_time(lab, cell):
-    params, x, state, weight = case(cell, 5, 3, 5, 4, tokens=True)
+    params, x, state, weight = random_inputs(cell, 5, 3, 5, 4, tokens=True)
     _, dstate, dparams = lab.call(gradients(cell), params, x, state, weight)
     single = []
     for b in range(3):
@@ -200,7 +200,7 @@ def test_a_batch_equals_its_columns_one_at_a_time(lab, cell):
 @CELLS
 def test_steps_that_the_loss_ignores_give_no_gradient(lab, cell):
     """Padding at the end of a sequence: whatever the tokens there are, the gradients are those of the shorter sequence."""
-    params, x, state, weight = case(cell, 6, 3, 5, 4, tokens=True)
+    params, x, state, weight = random_inputs(cell, 6, 3, 5, 4, tokens=True)
     weight[4:] = 0.0
     padded = x.copy()
     padded[4:] = 0
@@ -211,7 +211,7 @@ def test_steps_that_the_loss_ignores_give_no_gradient(lab, cell):
 
 @CELLS
 def test_saturated_gates_stay_finite(lab, cell):
-    params, x, state, weight = case(cell, 5, 3, 5, 4, tokens=True)
+    params, x, state, weight = random_inputs(cell, 5, 3, 5, 4, tokens=True)
     params = tree.tree_map(lambda array: 1e4 * array, params)
     for array in (leaf for _, leaf in tree.named_leaves(lab.call(gradients(cell), params, x, state, weight)[1:])):
         assert np.isfinite(array).all()

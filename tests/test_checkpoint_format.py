@@ -9,7 +9,7 @@ from bptt.checkpoint import format as checkpoint_format
 from bptt.errors import InvalidFile
 from bptt.files import to_json
 from bptt.nn import cells, model, tree
-from forging import tensors
+from forging import tensor_file
 
 CONFIG = model.Config("lstm", vocabulary=9, hidden=4, layers=2)
 DIGEST = "0123456789abcdef" * 4
@@ -98,10 +98,10 @@ def test_optimizer_arrays_may_include_carried_states(rows):
 
 def test_tensor_headers_are_checked_before_the_data():
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-    whole = tensors({"a": entry}, np.arange(2, dtype=np.float32).tobytes())
+    whole = tensor_file({"a": entry}, np.arange(2, dtype=np.float32).tobytes())
     assert checkpoint_format.tensors(whole)["a"].tolist() == [0.0, 1.0]
     for wrong in ({"shape": [3]}, {"shape": [-1]}, {"dtype": "F99"}, {"data_offsets": [8, 0]}, {"data_offsets": [4, 12]}):
-        assert "is not a safetensors file" in unusable(checkpoint_format.tensors, tensors({"a": entry | wrong}, bytes(8)))
+        assert "is not a safetensors file" in unusable(checkpoint_format.tensors, tensor_file({"a": entry | wrong}, bytes(8)))
     header = (checkpoint_format.MAX_HEADER_BYTES + 1).to_bytes(8, "little")
     assert unusable(checkpoint_format.tensors, header) == "its header is larger than 1,048,576 bytes"
 

@@ -45,7 +45,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, trained):
+def workdir(tmp_path, monkeypatch, trained):
     """An own folder to work in, with some names, and copies of the models."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
@@ -137,7 +137,7 @@ FLAGS = {
 }
 
 
-def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, here):
+def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, workdir):
     assert FLAGS.keys() | {"epochs", "from_", "distributed"} == vars(Settings()).keys()  # the last ones rule others out
     switches = {True: "", False: "=false"}
     words = [
@@ -150,7 +150,7 @@ def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, here):
     by_keywords = bptt.train("names.txt", **{**FLAGS, "out": "other"})
     assert by_flags.record["settings"] == {
         **FLAGS,
-        "out": str(here / "new"),
+        "out": str(workdir / "new"),
         "epochs": None,
         "from_": None,
         "distributed": None,
@@ -458,7 +458,7 @@ def process(*arguments, **keywords):
 
 
 @posix
-def test_a_closed_output_pipe_does_not_stop_training(here):
+def test_a_closed_output_pipe_does_not_stop_training(workdir):
     with process("train", "names.txt", *SMALL) as running:
         running.stdout.close()
         assert running.stderr.read() == b""
@@ -467,7 +467,7 @@ def test_a_closed_output_pipe_does_not_stop_training(here):
 
 
 @posix
-def test_a_closed_output_pipe_is_no_error(here):
+def test_a_closed_output_pipe_is_no_error(workdir):
     with process("textbook", "--data", "names.txt", "--iterations", "2001") as running:
         running.stdout.close()
         assert running.stderr.read() == b""
@@ -475,7 +475,7 @@ def test_a_closed_output_pipe_is_no_error(here):
 
 
 @posix
-def test_a_closed_output_pipe_is_no_error_for_the_help(here):
+def test_a_closed_output_pipe_is_no_error_for_the_help(workdir):
     with process("train", "--help") as running:
         running.stdout.close()
         assert running.stderr.read() == b""
@@ -487,7 +487,7 @@ def test_a_closed_output_pipe_is_no_error_for_the_help(here):
     "arguments",
     [["sample", "m"], ["train", "names.txt", *SMALL, "--out", "new"], ["--help"], ["textbook", "--iterations", "1"]],
 )
-def test_an_unwritable_standard_output_is_a_one_line_error(here, arguments):
+def test_an_unwritable_standard_output_is_a_one_line_error(workdir, arguments):
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "bptt", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
@@ -496,7 +496,7 @@ def test_an_unwritable_standard_output_is_a_one_line_error(here, arguments):
         assert bptt.load("new").record["step"] > 0
 
 
-def test_train_and_sample_work_on_an_ascii_console(here):
+def test_train_and_sample_work_on_an_ascii_console(workdir):
     Path("names.txt").write_text("naïve\ncafé\n日本\n" * 4, encoding="utf-8")
     with process("train", "names.txt", *SMALL, env={"PYTHONIOENCODING": "ascii"}) as running:
         out, err = running.communicate(timeout=60)

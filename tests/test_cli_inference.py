@@ -37,7 +37,7 @@ def make(mode="lines", vocabulary=None, scale=2.0):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A folder to work in, with a model of lines, one of a stream and one of bytes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
@@ -111,10 +111,10 @@ def novel(source, mode="lines", **record):
     return m
 
 
-def test_novel_texts_are_not_in_the_training_text(run, here):
+def test_novel_texts_are_not_in_the_training_text(run, workdir):
     m = make()
     known = [text for text in m.sample(20) if text.strip()][::2]
-    file = here / "known.txt"
+    file = workdir / "known.txt"
     file.write_text("\n".join(known))
     novel(file, sha256=corpus.read(str(file), m.vocabulary).sha256)
     code, out, err = run("sample", "n", "--count", 20, "--novel")
@@ -127,13 +127,13 @@ def test_novel_texts_are_not_in_the_training_text(run, here):
     assert run("sample", "n", "--novel")[1].splitlines() == new[:1]
 
 
-def test_novel_stops_if_no_new_text_is_left(run, here):
+def test_novel_stops_if_no_new_text_is_left(run, workdir):
     m = novel("dinosaurs")
     assert m.sample(temperature=0)[0].strip()
     code, out, err = run("sample", "n", "--novel", "--count", 3, "--temperature", 0)
     assert (code, out) == (2, "")  # the dinosaurs have letters that the model does not know
     assert err.startswith("bptt: --novel needs the training text: ")
-    file = here / "all.txt"
+    file = workdir / "all.txt"
     file.write_text(m.sample(temperature=0)[0])
     m = dataclasses.replace(m, record={"source": str(file), "sha256": "of another text"})
     m.save("o")
@@ -326,7 +326,7 @@ def process(*arguments, **keywords):
 
 
 @posix
-def test_ctrl_c_ends_a_text_with_a_newline(here):
+def test_ctrl_c_ends_a_text_with_a_newline(workdir):
     # unbuffered: what a read has left in a buffer `communicate` would not find
     with process("sample", "s", "--length", 10_000_000, bufsize=0) as running:
         begun = running.stdout.read(50)
@@ -340,7 +340,7 @@ def test_ctrl_c_ends_a_text_with_a_newline(here):
 
 @posix
 @pytest.mark.parametrize("command", [["sample", "s", "--length", 10_000_000], ["score", "m", "many.txt", "--per-char"]])
-def test_a_closed_output_pipe_stops_the_command(here, command):
+def test_a_closed_output_pipe_stops_the_command(workdir, command):
     Path("many.txt").write_text(TEXT * 200_000)
     with process(*command) as running:
         running.stdout.read(50)
@@ -351,7 +351,7 @@ def test_a_closed_output_pipe_stops_the_command(here, command):
         assert (running.returncode, running.stderr.read()) == (0, b"")
 
 
-def test_the_commands_work_on_an_ascii_console(here):
+def test_the_commands_work_on_an_ascii_console(workdir):
     make(vocabulary=characters("日本é")).save("j")
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
     for command in (["sample", "j", "--prompt", "日"], ["next", "j"], ["score", "j", "lines.txt"]):

@@ -263,7 +263,7 @@ def test_each_accelerated_function_has_a_kernel_with_its_parameters():
 # Together
 
 
-def case(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
+def random_batch(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
     """A config and what its loss is computed of: parameters, tokens, targets, a mask, carried states, dropout."""
     rng = np.random.default_rng(layers)
     config = model.Config(cell, 27, hidden, layers)
@@ -280,7 +280,7 @@ def case(cell: str, dtype: str, layers: int, hidden: int = 20) -> Any:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("fresh", [True, False])
 def test_the_gradient_of_a_model_equals_the_pure_one(cell, dtype, layers, fresh):
-    config, params, x, y, mask, states, keep = case(cell, dtype, layers)
+    config, params, x, y, mask, states, keep = random_batch(cell, dtype, layers)
     given = (config, params, x, y, mask, None if fresh else states, keep)
     expected = tree.leaves(model.loss_and_grad(*given))
     assert acceleration.enable()
@@ -290,7 +290,7 @@ def test_the_gradient_of_a_model_equals_the_pure_one(cell, dtype, layers, fresh)
 @CELLS
 @DTYPES
 def test_twenty_updates_give_the_losses_of_the_pure_functions(cell, dtype):
-    config, params, x, y, mask, _, keep = case(cell, dtype, 2)
+    config, params, x, y, mask, _, keep = random_batch(cell, dtype, 2)
 
     def losses() -> list[float]:
         theta, shapes = tree.ravel(params), model.shapes(config)

@@ -10,14 +10,14 @@ from bptt import backend as backends
 from bptt.data import batches
 from bptt.inference.evaluation import Evaluation, evaluate
 from bptt.nn import model, tree
-from conftest import pack
+from conftest import make_sequences
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 V = 5
 HERE = backends.select("numpy", "float64")
 
 
-def case(cell="gru", layers=2):
+def random_model(cell="gru", layers=2):
     rng = np.random.default_rng(0)
     config = model.Config(cell, V, 4, layers)
     return config, tree.tree_map(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
@@ -32,8 +32,8 @@ def by_hand(config, params, sequence):
 
 @CELLS
 def test_the_batch_size_does_not_change_the_loss_of_lines(cell):
-    config, params, rng = case(cell)
-    lines = pack([rng.integers(0, V, n) for n in (2, 9, 3, 3, 14, 5)])
+    config, params, rng = random_model(cell)
+    lines = make_sequences([rng.integers(0, V, n) for n in (2, 9, 3, 3, 14, 5)])
     read = batches.batch_reader(lines.ids, HERE)
     expected = sum(by_hand(config, params, line) for line in lines)
     for batch, length in [(1, 100), (6, 4), (2, 1)]:
@@ -44,8 +44,8 @@ def test_the_batch_size_does_not_change_the_loss_of_lines(cell):
 
 @CELLS
 def test_the_window_length_does_not_change_the_loss_of_a_stream(cell):
-    config, params, rng = case(cell)
-    text = pack([rng.integers(0, V, 101)])
+    config, params, rng = random_model(cell)
+    text = make_sequences([rng.integers(0, V, 101)])
     read = batches.batch_reader(text.ids, HERE)
     expected = by_hand(config, params, text[0])
     for length in (3, 7, 1000):
@@ -55,8 +55,8 @@ def test_the_window_length_does_not_change_the_loss_of_a_stream(cell):
 
 
 def test_every_backend_gives_the_same_evaluation(lab):
-    config, params, rng = case("vanilla", 1)
-    lines = pack([rng.integers(0, V, n) for n in (9, 9, 8, 5)])  # two windows, the second one padded
+    config, params, rng = random_model("vanilla", 1)
+    lines = make_sequences([rng.integers(0, V, n) for n in (9, 9, 8, 5)])  # two windows, the second one padded
     read = batches.batch_reader(lines.ids, lab.backend)
     got = evaluate(config, lab.put(params), lab.backend, map(read, batches.windows(lines, 4)))
     assert got.characters == 8 + 8 + 7 + 4
@@ -64,9 +64,9 @@ def test_every_backend_gives_the_same_evaluation(lab):
 
 
 def test_a_model_of_zeros_is_uniform():
-    config, params, rng = case()
+    config, params, rng = random_model()
     zeros = tree.tree_map(np.zeros_like, params)
-    lines = pack([rng.integers(0, V, 9), rng.integers(0, V, 4)])
+    lines = make_sequences([rng.integers(0, V, 9), rng.integers(0, V, 4)])
     got = evaluate(config, zeros, HERE, map(batches.batch_reader(lines.ids, HERE), batches.lines(lines, 2, 3, None)))
     assert got.characters == 11
     assert got.nats_per_char == pytest.approx(math.log(V), rel=1e-14)
@@ -76,8 +76,8 @@ def test_a_model_of_zeros_is_uniform():
 
 @CELLS
 def test_probabilities_of_all_texts_of_a_length_sum_to_one(cell):
-    config, params, _ = case(cell)
-    texts = [pack([np.array([0, *text])]) for text in itertools.product(range(V), repeat=3)]
+    config, params, _ = random_model(cell)
+    texts = [make_sequences([np.array([0, *text])]) for text in itertools.product(range(V), repeat=3)]
     each = [map(batches.batch_reader(text.ids, HERE), batches.windows(text, 2)) for text in texts]
     assert math.fsum(math.exp(-evaluate(config, params, HERE, text).nats) for text in each) == pytest.approx(1, rel=1e-12)
 

@@ -102,7 +102,7 @@ def test_from_scratch_refuses_a_text_without_a_batch():
 # the minimal gated unit
 
 
-def case(T: int, B: int, I: int, H: int, tokens: bool) -> tuple[Any, ...]:
+def random_inputs(T: int, B: int, I: int, H: int, tokens: bool) -> tuple[Any, ...]:
     """Parameters, x, the state before, and the gradients da from above and dafter from the state after, as NumPy arrays."""
     rng = np.random.default_rng(0)
     params = tree.tree_map(lambda array: array + 0.3 * rng.normal(size=array.shape), mgu.init(rng, I, H))
@@ -115,7 +115,7 @@ def case(T: int, B: int, I: int, H: int, tokens: bool) -> tuple[Any, ...]:
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "vectors"])
 @pytest.mark.parametrize("truncated", [True, False], ids=["truncated", "whole"])
 def test_the_gradient_of_the_example_cell_equals_differences(lab, T, B, I, H, tokens, truncated):
-    params, x, state, da, dafter = case(T, B, I, H, tokens)
+    params, x, state, da, dafter = random_inputs(T, B, I, H, tokens)
 
     def gradients(params: Any, x: Any, state: Any, da: Any, dafter: Any) -> Any:
         return mgu.backward(params, mgu.forward(params, x, state)[2], da, None if truncated else dafter)
@@ -138,7 +138,7 @@ def test_the_gradient_of_the_example_cell_equals_differences(lab, T, B, I, H, to
 def test_the_example_cell_follows_its_equations(lab):
     """One step, one sequence and one gate at a time."""
     T, B, I, H = 4, 3, 5, 2
-    params, x, state, _, _ = case(T, B, I, H, tokens=True)
+    params, x, state, _, _ = random_inputs(T, B, I, H, tokens=True)
     (Wax_f, Wax_n), (Waa_f, Waa_n), (b_f, b_n) = (np.split(array, 2) for array in params)
     expected = np.zeros((T, B, H))
     for k in range(B):

@@ -20,8 +20,8 @@ from bptt.display import plots
 from bptt.errors import SaveError
 from bptt.nn import model, optimizers, tree
 from bptt.nn.optimizers import OPTIMIZERS
-from runs import MAIN, NAMES, PLAIN, newest, outcome, steps, undisturbed
-from runs import forked as run
+from runs import MAIN, NAMES, PLAIN, newest_checkpoint, outcome, saved_steps, uninterrupted_outcome
+from runs import run_bptt_forked as run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of a Linux process")
 
@@ -57,7 +57,7 @@ gradient.loss_and_grad = functools.wraps(gradient.loss_and_grad)(limited)
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A folder with a text, and one for what is saved elsewhere."""
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
     (tmp_path / "elsewhere").mkdir()
@@ -68,9 +68,9 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def disk(here):
+def disk(workdir):
     """A disk of a megabyte."""
-    path = here / "disk"
+    path = workdir / "disk"
     path.mkdir()
     mount = f"mount -t tmpfs -o size=1m tmpfs {shlex.quote(str(path))}"  # by a shell, which says it if there is no such command
     done = subprocess.run(mount, shell=True, capture_output=True, text=True, check=False)
@@ -100,13 +100,13 @@ def limited(*code):
 def same_as_whole(out, flags=SMALL):
     """Whether a run, once it goes on without a limit, ends in the bits of one that never had any."""
     assert run("train", "--resume", out)[0] == 0
-    return outcome(out) == undisturbed(*flags)
+    return outcome(out) == uninterrupted_outcome(*flags)
 
 
 # No room on the disk
 
 
-def test_a_full_disk_stops_the_run_and_it_can_be_resumed(here, disk):
+def test_a_full_disk_stops_the_run_and_it_can_be_resumed(workdir, disk):
     out = disk / "run"
     assert run("train", "names.txt", *SMALL, "--out", out, "--stop-after", "12")[0] == 0
     fill(disk, 10_000)
@@ -121,26 +121,26 @@ def test_a_full_disk_stops_the_run_and_it_can_be_resumed(here, disk):
     needed, free = (int(number.replace(",", "")) for number in found.group(2, 3))
     assert found[1] == str(out / "checkpoints" / "step-00000015")
     assert free < needed
-    assert needed == pytest.approx(sum(path.stat().st_size for path in (here / "elsewhere" / "bptt-run").iterdir()), abs=50)
-    assert found[4] == str(here / "elsewhere" / "bptt-run")
+    assert needed == pytest.approx(sum(path.stat().st_size for path in (workdir / "elsewhere" / "bptt-run").iterdir()), abs=50)
+    assert found[4] == str(workdir / "elsewhere" / "bptt-run")
     assert "saved in" not in words
-    assert steps(out)[-1] == 12
-    store.read(newest(out), run=True)
+    assert saved_steps(out)[-1] == 12
+    store.read(newest_checkpoint(out), run=True)
     assert run("sample", out)[0] == 0
     assert run("train", "--resume", found[4], "--out", "new")[0] == 0  # what was saved elsewhere goes on, too
     (disk / "filler").unlink()
     assert same_as_whole(out)
-    assert all(outcome(here / "new")[name] == outcome(out)[name] for name in ("model", "optimizer", "metrics", "samples"))
+    assert all(outcome(workdir / "new")[name] == outcome(out)[name] for name in ("model", "optimizer", "metrics", "samples"))
 
 
-def test_a_disk_without_free_space_is_reported(here, disk):
+def test_a_disk_without_free_space_is_reported(workdir, disk):
     out = disk / "run"
     assert run("train", "names.txt", *SMALL, "--out", out, "--stop-after", "12")[0] == 0
     fill(disk, 0)
     code, words, errors = run("train", "--resume", out)
     assert (code, words) == (5, "")
     assert errors == f"bptt: cannot write in {out}: No space left on device\n"
-    store.read(newest(out), run=True)
+    store.read(newest_checkpoint(out), run=True)
     code, _, errors = run("train", "names.txt", *SMALL, "--out", disk / "other")
     assert (code, len(lines(errors))) == (5, 1)
     assert errors.endswith("No space left on device\n")
@@ -161,16 +161,16 @@ def test_a_disk_that_fills_at_any_point_leaves_a_valid_checkpoint(disk, monkeypa
         trained = bptt.train(NAMES, report=None, resume=disk / "run")
         assert bool(warned) == ("unsaved" in trained.record)
     assert all("No space left on device" in str(warning.message) for warning in warned)
-    store.read(newest(disk / "run"), run=True)
+    store.read(newest_checkpoint(disk / "run"), run=True)
     assert np.isfinite(bptt.load(disk / "run").score("ban"))
     (disk / "filler").unlink()
-    if steps(disk / "run")[-1] < 20:
+    if saved_steps(disk / "run")[-1] < 20:
         bptt.train(NAMES, report=None, resume=disk / "run")
     words = (word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value)))
-    assert outcome(disk / "run") == undisturbed(*words)
+    assert outcome(disk / "run") == uninterrupted_outcome(*words)
 
 
-def test_a_file_size_limit_stops_the_run_like_a_full_disk(here):
+def test_a_file_size_limit_stops_the_run_like_a_full_disk(workdir):
     """As on a disk with a quota: a checkpoint does not fit any more."""
     code, _, errors = run("train", "names.txt", *LONG, "--out", "run", code=limited(FILES_LATER.format(step=12, most=1000)))
     assert (code, len(lines(errors))) == (5, 1)
@@ -178,12 +178,12 @@ def test_a_file_size_limit_stops_the_run_like_a_full_disk(here):
         r"bptt: warning: cannot save the model in run/checkpoints/step-00000015: File too large: [\d,]+ bytes are", errors
     )
     assert errors.endswith("; it is not saved\n")  # for the limit holds everywhere
-    assert steps(here / "run")[-1] == 10
-    store.read(newest(here / "run"), run=True)
-    assert same_as_whole(here / "run", LONG)
+    assert saved_steps(workdir / "run")[-1] == 10
+    store.read(newest_checkpoint(workdir / "run"), run=True)
+    assert same_as_whole(workdir / "run", LONG)
 
 
-def test_a_history_that_cannot_be_written_is_reported(here):
+def test_a_history_that_cannot_be_written_is_reported(workdir):
     flags = ("--hidden", "2", "--batch", "6", "--steps", "60", "--evaluate-every", "60", "--backend", "numpy")
     code, _, errors = run("train", "names.txt", *flags, "--out", "run", code=limited(FILES_LATER.format(step=6, most=2000)))
     assert code == 5
@@ -191,33 +191,33 @@ def test_a_history_that_cannot_be_written_is_reported(here):
         errors
         == (
             "bptt: warning: cannot write in run: File too large; where the run stands is saved in {} instead\n".format(
-                here / "elsewhere" / "bptt-run"
+                workdir / "elsewhere" / "bptt-run"
             )
         )
         or errors == "bptt: warning: cannot write in run: File too large; it is not saved\n"
     )
-    rows = (here / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = (workdir / "run" / "metrics.jsonl").read_text().splitlines()
     assert 6 < len(rows) < 20
-    ended = json.loads((here / "run" / "env.json").read_text())["sessions"][0]
+    ended = json.loads((workdir / "run" / "env.json").read_text())["sessions"][0]
     assert (ended["ended"], ended["step"]) == ("unsaved", len(rows))  # the last one of them in part
-    assert same_as_whole(here / "run", flags)
+    assert same_as_whole(workdir / "run", flags)
 
 
 @pytest.mark.skipif(not plots.available(), reason="matplotlib is not installed: pip install '.[plot]'")
-def test_a_curve_that_cannot_be_drawn_does_not_stop_a_run(here):
+def test_a_curve_that_cannot_be_drawn_does_not_stop_a_run(workdir):
     code, _, errors = run("train", "names.txt", *SMALL, "--out", "run", code=LIMIT + FILES.format(most=30_000) + MAIN)
     assert code == 0
     assert {re.sub(r"\(.*\)", "", line) for line in lines(errors)} == {
         "bptt: warning: run/curve.png could not be drawn: [Errno 27] File too large"
     }
-    assert outcome(here / "run") == undisturbed(*SMALL)
+    assert outcome(workdir / "run") == uninterrupted_outcome(*SMALL)
 
 
 # No memory
 
 
 @pytest.mark.parametrize("more", [0, 4_000_000, 10_000_000])
-def test_running_out_of_memory_keeps_the_last_checkpoint(here, more):
+def test_running_out_of_memory_keeps_the_last_checkpoint(workdir, more):
     """The limit holds from the fourth update on: the libraries, which end the process without it, have theirs by then."""
     flags = ("--hidden", "1024", "--batch", "30", "--length", "9", "--steps", "60", "--checkpoint-every", "2", "--quiet")
     code, words, errors = run("train", "names.txt", *flags, "--out", "run", code=limited(MEMORY.format(more=more)))
@@ -228,8 +228,8 @@ def test_running_out_of_memory_keeps_the_last_checkpoint(here, more):
         r"this machine has [\d.,]+ GB: choose fewer units or layers\n",
         errors,
     )
-    store.read(newest(here / "run"), run=True)
-    assert steps(here / "run")[-1] >= 2
+    store.read(newest_checkpoint(workdir / "run"), run=True)
+    assert saved_steps(workdir / "run")[-1] >= 2
     assert run("train", "--resume", "run", "--stop-after", "1")[0] == 0
 
 
@@ -251,7 +251,7 @@ def test_the_python_api_raises_out_of_memory(tmp_path, monkeypatch):
         bptt.train(NAMES, out=tmp_path / "run", **flags)
     assert isinstance(got.value.__cause__, MemoryError)
     assert held[0]() is None  # what the update held made room for the save
-    assert steps(tmp_path / "run")[-1] == 6
+    assert saved_steps(tmp_path / "run")[-1] == 6
     bptt.train(NAMES, report=None, resume=tmp_path / "run")
     bptt.train(NAMES, out=tmp_path / "whole", **flags)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
@@ -260,7 +260,7 @@ def test_the_python_api_raises_out_of_memory(tmp_path, monkeypatch):
 # No numbers
 
 
-def test_a_diverging_run_keeps_the_last_finite_checkpoint(here):
+def test_a_diverging_run_keeps_the_last_finite_checkpoint(workdir):
     """Its rate rises to what makes the third update overflow."""
     flags = ["--optimizer", "sgd", "--learning-rate", "1e20", "--clip-norm", "0", "--hidden", "4", "--dropout", "0"]
     flags += ["--steps", "2000", "--checkpoint-every", "1", "--evaluate-every", "1000", "--backend", "numpy"]
@@ -271,8 +271,8 @@ def test_a_diverging_run_keeps_the_last_finite_checkpoint(here):
         errors,
     )
     assert code == 3
-    assert steps(here / "run")[-1] == int(found[3]) == int(found[1]) - 1
-    assert all(np.isfinite(array).all() for array in store.read(newest(here / "run"), run=True).weights.values())
+    assert saved_steps(workdir / "run")[-1] == int(found[3]) == int(found[1]) - 1
+    assert all(np.isfinite(array).all() for array in store.read(newest_checkpoint(workdir / "run"), run=True).weights.values())
     again = run("train", "--resume", "run")
     assert (again[0], again[2]) == (code, errors)
 
@@ -295,7 +295,7 @@ def test_the_first_weights_that_are_not_finite_are_named(tmp_path, monkeypatch, 
         bptt.train(
             NAMES, report=None, hidden=4, layers=2, steps=100, out=tmp_path / "run", backend="numpy", checkpoint_every=every
         )
-    assert steps(tmp_path / "run") == [every]
+    assert saved_steps(tmp_path / "run") == [every]
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
@@ -315,5 +315,5 @@ def test_the_first_gradient_that_is_not_finite_is_named(tmp_path, monkeypatch, n
             NAMES, report=None, hidden=4, steps=100, out=tmp_path / "run", backend="numpy", validation=0, checkpoint_every=2
         )
     assert trained.record["ended"] == "diverged"
-    assert steps(tmp_path / "run") == [2, 4]
+    assert saved_steps(tmp_path / "run") == [2, 4]
     assert '"ended": "diverged"' in (tmp_path / "run" / "env.json").read_text()

@@ -41,12 +41,12 @@ def _pure():
         yield
 
 
-def ready(text=NAMES, **flags):
+def prepare_run(text=NAMES, **flags):
     small = {"hidden": 5, "steps": 24, "batch": 6, "length": 9, "backend": "strict", "validation": 0, "dtype": "float64"}
     return setup.from_scratch(text, from_flags({**small, **flags}))
 
 
-def go(monkeypatch, run, recorder, many=5):
+def run_captured(monkeypatch, run, recorder, many=5):
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: recorder)
     pairs = list(stepper.run_updates(run.task, run.now.state, lambda _: many))
     return pairs[-1][0], [trace for _, traces in pairs for trace in traces], [len(traces) for _, traces in pairs]
@@ -63,9 +63,9 @@ def go(monkeypatch, run, recorder, many=5):
     ],
 )
 def test_captured_updates_equal_those_of_update(monkeypatch, cell, text, flags):
-    run, recorder = ready(text, cell=cell, **flags), Recorder()
-    got, traces, groups = go(monkeypatch, run, recorder)
-    expected, others, singles = go(monkeypatch, run, None)
+    run, recorder = prepare_run(text, cell=cell, **flags), Recorder()
+    got, traces, groups = run_captured(monkeypatch, run, recorder)
+    expected, others, singles = run_captured(monkeypatch, run, None)
     assert (set(singles), max(groups)) == ({1}, 5)
     assert recorder.recorded
     assert recorder.repeated > 8
@@ -86,7 +86,7 @@ def test_captured_updates_equal_those_of_update(monkeypatch, cell, text, flags):
 
 
 def test_captured_updates_do_not_change_states_already_returned(monkeypatch):
-    run = ready(PROSE)
+    run = prepare_run(PROSE)
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: Recorder())
     get, seen = run.task.backend.get, []
     for state, traces in stepper.run_updates(run.task, run.now.state, lambda _: 4):
@@ -99,8 +99,8 @@ def test_captured_updates_do_not_change_states_already_returned(monkeypatch):
 
 
 def test_updates_that_cannot_be_captured_run_without_a_graph(monkeypatch):
-    run, recorder = ready(), Recorder(errors.CaptureError("a matrix product"))
-    got, expected = (go(monkeypatch, run, one)[0] for one in (recorder, None))
+    run, recorder = prepare_run(), Recorder(errors.CaptureError("a matrix product"))
+    got, expected = (run_captured(monkeypatch, run, one)[0] for one in (recorder, None))
     assert (recorder.recorded, recorder.repeated) == (1, 0)  # one shape, tried once
     np.testing.assert_allclose(
         run.task.backend.get(got.params_vector), run.task.backend.get(expected.params_vector), rtol=0, atol=1e-12
@@ -108,7 +108,7 @@ def test_updates_that_cannot_be_captured_run_without_a_graph(monkeypatch):
 
 
 def test_an_exception_keeps_the_updates_before_it(monkeypatch):
-    run, calls, act = ready(), [], acceleration.GraphCache.run
+    run, calls, act = prepare_run(), [], acceleration.GraphCache.run
 
     def failing(*arguments):
         calls.append(arguments)
@@ -143,7 +143,7 @@ def test_a_bad_update_is_found_as_without_a_graph(monkeypatch, text):
 
 
 def test_a_bad_update_leaves_the_state_unchanged(monkeypatch):
-    run, real = ready(PROSE, hidden=4), gradient.loss_and_grad
+    run, real = prepare_run(PROSE, hidden=4), gradient.loss_and_grad
     found = []
     for recorder in (Recorder(), None):
         calls = []
@@ -154,7 +154,7 @@ def test_a_bad_update_leaves_the_state_unchanged(monkeypatch):
             return loss * (np.inf if len(calls) == 7 else 1.0), d, states
 
         monkeypatch.setattr(gradient, "loss_and_grad", seventh_is_bad)
-        state, traces, _ = go(monkeypatch, run, recorder)
+        state, traces, _ = run_captured(monkeypatch, run, recorder)
         found.append([run.task.backend.get(array) for array in (state.params_vector, traces[6].start_states, traces[6].loss)])
     for got, expected in zip(*found):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
@@ -176,13 +176,13 @@ def test_graph_keys_pad_to_few_shapes_without_adding_targets():
 @pytest.mark.parametrize("flags", [{"graph": False}, {"recompute_every": 3}, {"backend": "numpy"}])
 def test_unsupported_settings_are_not_captured(monkeypatch, flags):
     recorder = Recorder()
-    go(monkeypatch, ready(**flags), recorder)
+    run_captured(monkeypatch, prepare_run(**flags), recorder)
     assert not recorder.recorded
 
 
 def test_a_text_that_does_not_fit_the_device_is_not_captured(monkeypatch):
     monkeypatch.setattr(type(select("strict")), "text_capacity", lambda self: 0)
     recorder = Recorder()
-    go(monkeypatch, ready(), recorder)
+    run_captured(monkeypatch, prepare_run(), recorder)
     assert not recorder.recorded
     assert stepper.SYNC_EVERY > 5

@@ -10,8 +10,8 @@ import pytest
 
 import bptt
 from bptt.checkpoint import store
-from runs import NAMES, PLAIN, outcome, process, steps, wait
-from runs import forked as run
+from runs import NAMES, PLAIN, bptt_process, outcome, saved_steps, wait_until
+from runs import run_bptt_forked as run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
 
@@ -50,7 +50,7 @@ SAVE = 14  # calls for a checkpoint, about
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A folder with a text."""
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
     monkeypatch.chdir(tmp_path)
@@ -66,9 +66,9 @@ def command(out, count):
 
 def killed_from_outside(chance, out, count):
     """Whether a run could be killed at a random moment of its next steps."""
-    target = (steps(out) or [0])[-1] + chance.randrange(4, 13)
-    with process(*command(out, count)) as running:
-        wait(running, lambda: (steps(out) or [0])[-1] >= target)
+    target = (saved_steps(out) or [0])[-1] + chance.randrange(4, 13)
+    with bptt_process(*command(out, count)) as running:
+        wait_until(running, lambda: (saved_steps(out) or [0])[-1] >= target)
         time.sleep(chance.uniform(0, 0.03))
         running.kill()
         return running.wait() == -signal.SIGKILL
@@ -95,13 +95,13 @@ WAYS = [killed_from_outside, killed_from_inside, killed_in_a_save]
 
 def check(out):
     """Whatever has a name is whole."""
-    for step in steps(out):
+    for step in saved_steps(out):
         store.read(out / "checkpoints" / f"step-{step:08d}", run=True)
-    if steps(out):
+    if saved_steps(out):
         assert np.isfinite(bptt.load(out, backend="numpy").score("ban"))
 
 
-def killed(here, out, count, ways, seed):
+def killed(workdir, out, count, ways, seed):
     """What a run is like after a kill in each of these ways, as far as it lasts; and what it comes to in the end."""
     chance, torn = random.Random(seed), []
     for way in ways:
@@ -114,26 +114,26 @@ def killed(here, out, count, ways, seed):
     return torn, outcome(out)
 
 
-def whole(here, count):
-    assert run(*command(here / "whole", count))[0] == 0
-    return outcome(here / "whole")
+def whole(workdir, count):
+    assert run(*command(workdir / "whole", count))[0] == 0
+    return outcome(workdir / "whole")
 
 
-def test_a_run_killed_three_times_equals_an_undisturbed_one(here):
-    torn, came_to = killed(here, here / "run", 96, WAYS, seed=0)
+def test_a_run_killed_three_times_equals_an_undisturbed_one(workdir):
+    torn, came_to = killed(workdir, workdir / "run", 96, WAYS, seed=0)
     assert len(torn) == 3
     assert any(torn)
-    assert came_to == whole(here, 96)
+    assert came_to == whole(workdir, 96)
 
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("seed", range(1, 4))
-def test_a_run_killed_25_times_equals_an_undisturbed_one(here, seed):
+def test_a_run_killed_25_times_equals_an_undisturbed_one(workdir, seed):
     """At random moments, and before random ones of the calls that save; some of them tear a save apart."""
-    expected, torn, runs = whole(here, 400), [], 0
+    expected, torn, runs = whole(workdir, 400), [], 0
     while len(torn) < 25:
         ways = [random.Random(seed + kill).choice(WAYS) for kill in range(len(torn), 25)]
-        kills, came_to = killed(here, here / f"run-{runs}", 400, ways, seed=100 * seed + runs)
+        kills, came_to = killed(workdir, workdir / f"run-{runs}", 400, ways, seed=100 * seed + runs)
         torn, runs = torn + kills, runs + 1
         assert came_to == expected
     assert len(torn) == 25
@@ -142,11 +142,11 @@ def test_a_run_killed_25_times_equals_an_undisturbed_one(here, seed):
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("first", [1, 2, 3])
-def test_a_kill_before_any_file_system_call_loses_nothing(here, first):
+def test_a_kill_before_any_file_system_call_loses_nothing(workdir, first):
     """From the first file to the last link: of a run that begins, and of one that goes on. A third of the calls at a time."""
-    expected = whole(here, 8)
+    expected = whole(workdir, 8)
     for left in range(first, 200, 3):
-        out = here / f"run-{left}"
+        out = workdir / f"run-{left}"
         code, _, errors = run(left, *command(out, 8), code=DEADLY + PLAIN)
         assert errors == ""
         check(out)

@@ -77,10 +77,10 @@ def raises(error):
 
 
 @pytest.fixture
-def held_out(monkeypatch):
-    """Let the measurements of the held-out part give these numbers, and see what was measured."""
+def validation_losses(monkeypatch):
+    """Let the evaluations on the validation set give these losses; the list of the weights evaluated."""
 
-    def give(*numbers):
+    def set_losses(*numbers):
         seen, left = [], list(numbers)
 
         def measure(task, params):
@@ -90,21 +90,21 @@ def held_out(monkeypatch):
         monkeypatch.setattr(loop.validation, "evaluate", measure)
         return seen
 
-    return give
+    return set_losses
 
 
 # What is kept
 
 
-def test_the_best_model_is_kept(held_out):
-    seen = held_out(3.0, 1.0, 2.0, 1.0)
+def test_the_best_model_is_kept(validation_losses):
+    seen = validation_losses(3.0, 1.0, 2.0, 1.0)
     trained = train(steps=4)
     assert (trained.record["step"], trained.record["held_out"], trained.record["ended"]) == (2, 1.0, "")
     np.testing.assert_array_equal(theta(trained), seen[1])
 
 
-def test_the_best_and_the_newest_checkpoints_stay(held_out, tmp_path):
-    held_out(4.0, 1.0, *[2.0] * 8)
+def test_the_best_and_the_newest_checkpoints_stay(validation_losses, tmp_path):
+    validation_losses(4.0, 1.0, *[2.0] * 8)
     trained = train(steps=10, out=tmp_path / "m", keep=2)
     assert saved_steps(tmp_path / "m") == [2, 9, 10]
     links = {name: os.readlink(tmp_path / "m" / "checkpoints" / name) for name in ("latest", "best")}
@@ -114,15 +114,15 @@ def test_the_best_and_the_newest_checkpoints_stay(held_out, tmp_path):
     assert bptt.load(tmp_path / "m").record["held_out"] == 1.0
 
 
-def test_a_new_best_is_saved_between_two_checkpoints(held_out, tmp_path):
-    held_out(3.0, 2.0, 1.0, 5.0)
+def test_a_new_best_is_saved_between_two_checkpoints(validation_losses, tmp_path):
+    validation_losses(3.0, 2.0, 1.0, 5.0)
     train(steps=40, checkpoint_every=16, out=tmp_path / "m", evaluate_every=10, keep=9)
     assert saved_steps(tmp_path / "m") == [10, 16, 20, 30, 32, 40]
     assert run_folder.read_checkpoint(tmp_path / "m")[0].name == "step-00000030"
 
 
-def test_a_run_without_improvement_stops_when_patience_runs_out(held_out, tmp_path):
-    held_out(3.0, 2.0, 2.5, 2.4, 2.3)
+def test_a_run_without_improvement_stops_when_patience_runs_out(validation_losses, tmp_path):
+    validation_losses(3.0, 2.0, 2.5, 2.4, 2.3)
     news = []
     trained = train(steps=100, patience=3, out=tmp_path / "m", news=news)
     assert (trained.record["step"], trained.record["ended"]) == (20, "patience")
@@ -331,9 +331,9 @@ def test_an_ascii_console_does_not_stop_a_run(monkeypatch):
 # How a run ends
 
 
-def test_ctrl_c_keeps_the_best_model(at_update, held_out):
+def test_ctrl_c_keeps_the_best_model(at_update, validation_losses):
     at_update(28, raises(KeyboardInterrupt()))
-    seen = held_out(1.0, 2.0)
+    seen = validation_losses(1.0, 2.0)
     news = []
     trained = train(steps=100, news=news)
     assert (trained.record["step"], trained.record["ended"]) == (10, "SIGINT")

@@ -31,7 +31,7 @@ def _pure(monkeypatch):
     dispatch.disable()
 
 
-def ready(text="python-help", **flags):
+def prepare_run(text="python-help", **flags):
     return setup.from_scratch(text, from_flags({"backend": "numpy", "validation": 0, **flags}))
 
 
@@ -63,7 +63,7 @@ class Echo:
     ],
 )
 def test_the_estimate_of_an_update_fits_its_allocations(cell, sizes, processes):
-    run = ready(cell=cell, dropout=0.3, micro_batches=processes, **sizes)
+    run = prepare_run(cell=cell, dropout=0.3, micro_batches=processes, **sizes)
     if processes > 1:
         run = run._replace(task=run.task._replace(group=MPIGroup(0, processes, 0, processes, communicator=Echo())))
     tracemalloc.start()
@@ -88,7 +88,7 @@ def test_the_estimate_of_an_update_fits_its_allocations(cell, sizes, processes):
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_estimate_of_an_evaluation_fits_its_allocations(cell, layers):
-    run = ready("a bb ab " * 3000 + "\n", mode="stream", validation=0.4, cell=cell, hidden=64, layers=layers)
+    run = prepare_run("a bb ab " * 3000 + "\n", mode="stream", validation=0.4, cell=cell, hidden=64, layers=layers)
     task, params = run.task, tree.unravel(run.now.state.params_vector, model.shapes(run.task.config))
     windows = list(validation_windows(task.data))
     assert len(windows) > 2
@@ -108,7 +108,7 @@ def test_the_estimate_of_an_evaluation_fits_its_allocations(cell, layers):
 def test_the_estimate_of_the_largest_update_of_lines_fits(cell, sizes):
     """In pieces, and in one where no piece is worth it."""
     hidden, batch = sizes
-    run = ready("dinosaurs", cell=cell, hidden=hidden, batch=batch, length=64, steps=12, dropout=0.3)
+    run = prepare_run("dinosaurs", cell=cell, hidden=hidden, batch=batch, length=64, steps=12, dropout=0.3)
     following = run_updates(run.task, run.now.state)
     next(following)
     held = 4 * 3 * np.size(run.now.state.params_vector)
@@ -159,18 +159,18 @@ def test_the_estimate_is_within_a_fifth_of_the_peak(tmp_path, flags):
 def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
     for hidden in (10**6, 10**8, 10**9):
         with pytest.raises(errors.OutOfMemory, match=rf"^out of memory: --hidden {hidden} --layers 3: [\d,]+ parameters need"):
-            ready(hidden=hidden, layers=3)
+            prepare_run(hidden=hidden, layers=3)
     monkeypatch.setattr(system, "physical_memory", lambda: 1e6)
     monkeypatch.setattr(model, "init", lambda *_: pytest.fail("memory was taken"))
     words = r"--batch 32 --length 64 need about .* GB, this machine has 0.0 GB: choose a smaller --batch or --length"
     with pytest.raises(bptt.OutOfMemory, match=words):
-        ready()
+        prepare_run()
     with pytest.raises(bptt.OutOfMemory, match="choose fewer units or layers"):
-        ready(hidden=2000, batch=1)
+        prepare_run(hidden=2000, batch=1)
 
 
 def test_processes_on_one_machine_divide_its_cores_and_memory(monkeypatch):
-    task = ready("python-help", hidden=128, batch=512, length=64).task
+    task = prepare_run("python-help", hidden=128, batch=512, length=64).task
     eight = MPIGroup(0, 8, 0, 8)
     monkeypatch.setattr(threads, "workers", lambda: 1)
     alone = memory_estimate.update_numbers(task._replace(group=eight))

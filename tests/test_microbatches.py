@@ -26,7 +26,7 @@ def _pure(monkeypatch):
         yield
 
 
-def ready(text, **flags):
+def prepare_run(text, **flags):
     small = {"hidden": 6, "steps": 40, "batch": 7, "length": 9, "backend": "numpy", "validation": 0}
     return setup.from_scratch(text, from_flags({**small, **flags}))
 
@@ -61,7 +61,7 @@ def test_each_column_with_targets_is_in_one_micro_batch():
 def test_updates_with_micro_batches_equal_those_of_whole_batches(cell, dtype, text, flags):
     ends = []
     for count in (1, 6):
-        run = ready(text, cell=cell, dtype=dtype, micro_batches=count, **flags)
+        run = prepare_run(text, cell=cell, dtype=dtype, micro_batches=count, **flags)
         pairs = list(stepper.run_updates(run.task, run.now.state))
         ends.append((pairs[-1][0], [(float(trace.loss), float(trace.grad_norm)) for _, traces in pairs for trace in traces]))
     (whole, numbers), (parts, others) = ends
@@ -73,8 +73,8 @@ def test_updates_with_micro_batches_equal_those_of_whole_batches(cell, dtype, te
 
 @pytest.mark.parametrize("backend", ["numpy", "strict"])
 def test_there_may_be_more_micro_batches_than_columns(backend):
-    run = ready(NAMES, micro_batches=100, backend=backend, steps=5, dtype="float64")
-    whole = ready(NAMES, steps=5, dtype="float64")
+    run = prepare_run(NAMES, micro_batches=100, backend=backend, steps=5, dtype="float64")
+    whole = prepare_run(NAMES, steps=5, dtype="float64")
     found, expected = (list(stepper.run_updates(one.task, one.now.state))[-1][0].params_vector for one in (run, whole))
     np.testing.assert_allclose(run.task.backend.get(found), expected, rtol=0, atol=1e-12)
 
@@ -100,7 +100,7 @@ def test_a_resumed_run_keeps_its_micro_batches(tmp_path, cell):
 def test_micro_batches_take_less_memory():
     peaks = []
     for count in (1, 8):
-        run = ready(PROSE * 20, micro_batches=count, hidden=32, batch=64, length=64, steps=2)
+        run = prepare_run(PROSE * 20, micro_batches=count, hidden=32, batch=64, length=64, steps=2)
         tracemalloc.start()
         list(stepper.run_updates(run.task, run.now.state))
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -13,7 +13,7 @@ CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 T, B, V, H = 4, 3, 5, 2
 
 
-def case(cell: str, layers: int, initial: str = "learned", seed: int = 0) -> Any:
+def random_batch(cell: str, layers: int, initial: str = "learned", seed: int = 0) -> Any:
     """A config, parameters of which none is zero, tokens, targets and a mask that ends two columns early."""
     rng = np.random.default_rng(seed)
     config = model.Config(cell, V, H, layers, initial)
@@ -28,7 +28,7 @@ def carried_states(config: model.Config, params: Any, rng: Any) -> Any:
     return model.forward(config, params, rng.integers(0, V, (3, B)))[1]
 
 
-def value(config: model.Config, params: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any) -> float:
+def loss_value(config: model.Config, params: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any) -> float:
     return float(loss.forward(model.forward(config, params, x, states, keep)[0], y, mask)[0])
 
 
@@ -38,7 +38,7 @@ def check(lab: Any, config: model.Config, params: Any, x: Any, y: Any, mask: Any
     mean, gradient, _ = lab.call(lambda *arguments: model.loss_and_grad(config, *arguments), params, x, y, mask, states, keep)
 
     def theta_to_loss(theta: np.ndarray) -> float:
-        return value(config, tree.unravel(theta, shapes), x, y, mask, states, keep)
+        return loss_value(config, tree.unravel(theta, shapes), x, y, mask, states, keep)
 
     theta = tree.ravel(params)
     expected = tree.unravel(central_differences(theta_to_loss, theta), shapes)
@@ -49,13 +49,13 @@ def check(lab: Any, config: model.Config, params: Any, x: Any, y: Any, mask: Any
 @CELLS
 @pytest.mark.parametrize("layers", [1, 2])
 def test_every_gradient_from_the_initial_state(lab, cell, layers):
-    config, params, x, y, mask, _ = case(cell, layers)
+    config, params, x, y, mask, _ = random_batch(cell, layers)
     check(lab, config, params, x, y, mask)
 
 
 @CELLS
 def test_every_gradient_from_a_carried_state_with_dropout(lab, cell):
-    config, params, x, y, mask, rng = case(cell, 2)
+    config, params, x, y, mask, rng = random_batch(cell, 2)
     states, keep = carried_states(config, params, rng), model.dropout_masks(config, rng, 0.4, B)
     assert not all(mask.all() for mask in keep)
     check(lab, config, params, x, y, mask, states, keep)
@@ -63,7 +63,7 @@ def test_every_gradient_from_a_carried_state_with_dropout(lab, cell):
 
 @CELLS
 def test_every_gradient_with_a_zero_initial_state(lab, cell):
-    config, params, x, y, mask, _ = case(cell, 1, "zero")
+    config, params, x, y, mask, _ = random_batch(cell, 1, "zero")
     assert params.initial == ()
     check(lab, config, params, x, y, mask)
 
@@ -80,14 +80,14 @@ def test_the_gradient_of_a_deep_model_equals_directional_differences(lab, cell):
     direction /= np.linalg.norm(direction)
     with dispatch.restored():
         dispatch.disable()  # the differences are those of the pure functions, also where the gradient is a twin's
-        expected = along(lambda t: value(config, tree.unravel(t, shapes), x, y, mask, None, ()), theta, direction)
+        expected = along(lambda t: loss_value(config, tree.unravel(t, shapes), x, y, mask, None, ()), theta, direction)
     tolerance = 1e-7 if lab.backend.dtype == "float64" else 1e-3
     assert tree.ravel(gradient) @ direction == pytest.approx(expected, rel=tolerance)
 
 
 @CELLS
 def test_a_carried_state_gives_no_gradient_for_the_initial_state(lab, cell):
-    config, params, x, y, mask, rng = case(cell, 1)
+    config, params, x, y, mask, rng = random_batch(cell, 1)
     states = carried_states(config, params, rng)
     run = lambda *arguments: model.loss_and_grad(config, *arguments)[1].initial  # noqa: E731
     assert not tree.ravel(lab.call(run, params, x, y, mask, states)).any()
@@ -96,7 +96,7 @@ def test_a_carried_state_gives_no_gradient_for_the_initial_state(lab, cell):
 
 @CELLS
 def test_two_halves_that_carry_the_states_equal_the_whole_sequence(lab, cell):
-    config, params, x, _, _, _ = case(cell, 2)
+    config, params, x, _, _, _ = random_batch(cell, 2)
 
     def halves(params: Any, first: Any, second: Any) -> Any:
         logits, states, _ = model.forward(config, params, first)
@@ -109,7 +109,7 @@ def test_two_halves_that_carry_the_states_equal_the_whole_sequence(lab, cell):
 
 @CELLS
 def test_a_padded_batch_equals_its_lines_one_at_a_time(lab, cell):
-    config, params, x, y, mask, _ = case(cell, 2)
+    config, params, x, y, mask, _ = random_batch(cell, 2)
     run = lambda *arguments: model.loss_and_grad(config, *arguments)[:2]  # noqa: E731
     mean, gradient = lab.call(run, params, x, y, mask)
     lengths = mask.sum(0).astype(int)
@@ -124,7 +124,7 @@ def test_a_padded_batch_equals_its_lines_one_at_a_time(lab, cell):
 @CELLS
 def test_dropout_scales_the_outputs_of_a_layer(lab, cell):
     """All units of the last layer dropped: the logits are the read-out's bias; masks of ones change nothing."""
-    config, params, x, _, _, _ = case(cell, 2)
+    config, params, x, _, _, _ = random_batch(cell, 2)
     one, zero = np.ones((B, H)), np.zeros((B, H))
     run = lambda params, x, keep: model.forward(config, params, x, None, keep)[0]  # noqa: E731
     lab.close(lab.call(run, params, x, (one, zero)), np.broadcast_to(params.by, (T, B, V)))
@@ -159,7 +159,7 @@ def test_init_has_the_shapes_and_depends_on_the_seed(cell):
 @CELLS
 def test_an_initial_state_that_is_not_learned_is_zero(lab, cell):
     """Of each layer and each field, and of the type of the parameters."""
-    config, params, *_ = case(cell, 2, "zero")
+    config, params, *_ = random_batch(cell, 2, "zero")
     states = lab.call(lambda params: model.initial_states(config, params, B), params)
     State = cells.CELLS[cell].State
     lab.close(states, (State(*[np.zeros((B, H))] * len(State._fields)),) * 2)

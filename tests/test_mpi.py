@@ -22,7 +22,7 @@ import pytest
 
 import bptt
 from bptt.nn import tree
-from runs import NAMES, PROSE, outcome, steps, wait
+from runs import NAMES, PROSE, outcome, saved_steps, wait_until
 
 pytestmark = pytest.mark.mpi
 
@@ -270,7 +270,7 @@ def test_a_signal_during_setup_is_not_lost(names, tmp_path):
     code, out, err = run(2, "-c", EARLY, "train", names, *TINY, "--steps", "100000000", "--out", tmp_path / "run")
     assert code == 138, err
     assert "interrupted (SIGUSR1) at step 1: saved in" in out
-    assert steps(tmp_path / "run") == [1]
+    assert saved_steps(tmp_path / "run") == [1]
 
 
 def test_nccl_is_refused_without_gpus(names):
@@ -360,7 +360,7 @@ def workers(launcher):
 
 
 def reached_by(launcher, out, step):
-    return bool(workers(launcher)) and (steps(out) or [0])[-1] >= step
+    return bool(workers(launcher)) and (saved_steps(out) or [0])[-1] >= step
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
@@ -387,10 +387,10 @@ def test_the_slurm_script_saves_and_resumes(names, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_KERNELS": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     job = subprocess.Popen(["bash", "job"], cwd=tmp_path, env=environment, **pipes)
-    assert wait(job, lambda: bool(steps(tmp_path / "runs" / "names")))
+    assert wait_until(job, lambda: bool(saved_steps(tmp_path / "runs" / "names")))
     job.send_signal(signal.SIGUSR1)
     out, err = job.communicate(timeout=60)
-    reached = steps(tmp_path / "runs" / "names")[-1]
+    reached = saved_steps(tmp_path / "runs" / "names")[-1]
     assert f"interrupted (SIGUSR1) at step {reached}" in out, err
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     (tmp_path / "job").write_text(script.replace('"$run")', f'"$run" --steps {reached + 40})'))  # or it would not end
@@ -398,7 +398,7 @@ def test_the_slurm_script_saves_and_resumes(names, tmp_path):
         ["bash", "job"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=60
     )
     assert f"after step {reached}\n" in again.stdout
-    assert steps(tmp_path / "runs" / "names")[-1] == reached + 40
+    assert saved_steps(tmp_path / "runs" / "names")[-1] == reached + 40
 
 
 def test_killing_any_process_loses_nothing(names, tmp_path):
@@ -410,12 +410,12 @@ def test_killing_any_process_loses_nothing(names, tmp_path):
     for _ in range(10):
         process = start(2, *MAIN, *command, "--quiet")
         target = (reached or [0])[-1] + 40 * rng.randrange(0 if reached else 1, 4)
-        assert wait(process, functools.partial(reached_by, process, out, target))
+        assert wait_until(process, functools.partial(reached_by, process, out, target))
         time.sleep(0.05 * rng.random())
         os.kill(rng.choice(workers(process)), signal.SIGKILL)
         process.communicate(timeout=30)
         assert process.returncode == 9
-        reached.append(steps(out)[-1])
+        reached.append(saved_steps(out)[-1])
         command = ["--resume", out]
     assert reached[-1] > 400  # each resumed what the one before had saved
     assert run(2, *MAIN, *command, "--quiet")[0] == 0

@@ -20,7 +20,7 @@ from bptt.display import plots
 from bptt.errors import InputError, ModelFileError, SaveError
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model, tree
-from forging import tensors
+from forging import tensor_file
 from fuzzing import BYTE_MUTATIONS, mutate_json_value
 
 V, H = 7, 5
@@ -39,7 +39,7 @@ def torch():
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A folder to work in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
@@ -111,7 +111,7 @@ def write(path, arrays, about=None):
     return path
 
 
-def same(first, second):
+def same_model(first, second):
     """Whether two models are one, bit for bit."""
     leaves = [[(n, a.dtype, a.shape, a.tobytes()) for n, a in tree.named_leaves(m.params)] for m in (first, second)]
     return leaves[0] == leaves[1] and all(getattr(first, n) == getattr(second, n) for n in ("config", "vocabulary", "mode"))
@@ -132,7 +132,7 @@ def refusal(path="file", **how):
 
 @CELLS
 @LAYERS
-def test_names_and_shapes_of_the_tensors(here, cell, layers):
+def test_names_and_shapes_of_the_tensors(workdir, cell, layers):
     trained, rows = make(cell, layers, "float32"), GATES[cell] * H
     arrays, about = exported(trained)
     expected = {"decoder.weight": (V, H), "decoder.bias": (V,)}
@@ -162,11 +162,11 @@ def test_names_and_shapes_of_the_tensors(here, cell, layers):
 @LAYERS
 @DTYPES
 @pytest.mark.parametrize("initial", ["learned", "zero"])
-def test_an_exported_model_is_imported_bit_for_bit(here, cell, layers, dtype, initial):
+def test_an_exported_model_is_imported_bit_for_bit(workdir, cell, layers, dtype, initial):
     trained = make(cell, layers, dtype, initial=initial)
     trained.export("torch", "file")
     back = bptt.from_torch("file")
-    assert same(trained, back)
+    assert same_model(trained, back)
     assert back.sample(5, seed=3) == trained.sample(5, seed=3)
     assert back.score("abba\ncafe") == trained.score("abba\ncafe")
     back.export("torch", "again")
@@ -174,34 +174,34 @@ def test_an_exported_model_is_imported_bit_for_bit(here, cell, layers, dtype, in
 
 
 @pytest.mark.parametrize("vocabulary", [BYTES, characters("é日\u0301 \t\ud800'\"\\\U0001f600\0")], ids=["bytes", "odd"])
-def test_any_symbols_and_a_stream_are_imported(here, vocabulary):
+def test_any_symbols_and_a_stream_are_imported(workdir, vocabulary):
     trained = make(mode="stream", vocabulary=vocabulary, text="a name", held_out=1.5, source="/home/me/secret.txt")
     trained.export("torch", "file")
     back = bptt.from_torch("file")
-    assert same(trained, back)
+    assert same_model(trained, back)
     assert back.record == {"text": "a name", "held_out": 1.5}
     assert b"secret" not in Path("file").read_bytes()
 
 
-def test_an_imported_model_can_be_saved_and_trained_from(here, monkeypatch):
+def test_an_imported_model_can_be_saved_and_trained_from(workdir, monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)  # a second, the first time
     for initial in ("learned", "zero"):
         trained = make("lstm", 2, "float32", initial=initial)
         trained.export("torch", f"{initial}.safetensors")
         bptt.from_torch(f"{initial}.safetensors").save(initial)
-        assert same(trained, bptt.load(initial, backend="numpy"))
+        assert same_model(trained, bptt.load(initial, backend="numpy"))
         begun = bptt.train(["abba", "cafe"] * 20, from_=initial, steps=2, report=None, backend="numpy")
         assert (begun.config, begun.vocabulary) == (trained.config, trained.vocabulary)
 
 
-def test_arrays_in_another_order_are_not_scrambled(here):
+def test_arrays_in_another_order_are_not_scrambled(workdir):
     trained = make()
     turned = tree.tree_map(lambda a: np.asarray(a, order="F"), trained.params)
     LanguageModel(trained.config, LETTERS, "lines", turned, trained.backend, {}).export("torch", "file")
-    assert same(trained, bptt.from_torch("file"))
+    assert same_model(trained, bptt.from_torch("file"))
 
 
-def test_a_handwritten_file_of_format_1_is_read(here):
+def test_a_handwritten_file_of_format_1_is_read(workdir):
     """Format 1, which has to be read for ever."""
     about = {"format": 1, "cell": "vanilla", "hidden": 1, "layers": 1, "mode": "stream", "symbols": ["\n", "a"]}
     about |= {"states": {"a": [[0.5]]}, "record": {"text": "t"}}
@@ -212,7 +212,7 @@ def test_a_handwritten_file_of_format_1_is_read(here):
         end = at + 8 * int(np.prod(shape))
         header[name] = {"dtype": "F64", "shape": shape, "data_offsets": [at, end]}
         at = end
-    Path("file").write_bytes(tensors(header, numbers.tobytes()))
+    Path("file").write_bytes(tensor_file(header, numbers.tobytes()))
     found = bptt.from_torch("file")
     assert (found.config, found.mode, found.record) == (model.Config("vanilla", 2, 1), "stream", {"text": "t"})
     assert [array.tolist() for _, array in tree.named_leaves(found.params)] == [
@@ -230,7 +230,7 @@ def test_a_handwritten_file_of_format_1_is_read(here):
 
 @CELLS
 @LAYERS
-def test_a_model_with_two_biases_follows_the_torch_equations(here, cell, layers):
+def test_a_model_with_two_biases_follows_the_torch_equations(workdir, cell, layers):
     arrays, symbols = network(cell, layers), "dac\nfeb"
     found = bptt.from_torch(write("file", arrays), symbols=symbols, mode="stream")
     assert (found.config, found.mode) == (model.Config(cell, V, H, layers, "zero"), "stream")
@@ -243,7 +243,7 @@ def test_a_model_with_two_biases_follows_the_torch_equations(here, cell, layers)
 
 
 @CELLS
-def test_an_exported_model_follows_the_torch_equations(here, cell):
+def test_an_exported_model_follows_the_torch_equations(workdir, cell):
     trained, ids = make(cell, 2), [0, 3, 1, 6, 6, 2]
     arrays, about = exported(trained)
     a, c = about["states"]["a"], about["states"].get("c", about["states"]["a"])
@@ -251,7 +251,7 @@ def test_an_exported_model_follows_the_torch_equations(here, cell):
 
 
 @CELLS
-def test_two_biases_are_merged_where_that_changes_nothing(here, cell):
+def test_two_biases_are_merged_where_that_changes_nothing(workdir, cell):
     arrays = network(cell, 2)
     arrays["rnn.bias_ih_l1"][0], arrays["rnn.bias_hh_l1"][0] = -0.0, 0.0
     found = bptt.from_torch(write("file", arrays), symbols="\nabcdef", mode="lines")
@@ -265,7 +265,7 @@ def test_two_biases_are_merged_where_that_changes_nothing(here, cell):
     assert np.signbit(found.params.layers[1].b[0])
 
 
-def test_a_model_retrained_elsewhere_keeps_its_symbols_and_states(here):
+def test_a_model_retrained_elsewhere_keeps_its_symbols_and_states(workdir):
     """The metadata is handed on, both biases have been learnt."""
     trained, arrays = make("lstm"), network("lstm")
     _, about = exported(trained, "ours")
@@ -275,14 +275,14 @@ def test_a_model_retrained_elsewhere_keeps_its_symbols_and_states(here):
     np.testing.assert_allclose(logits(found, ids), by_the_book("lstm", arrays, ids, states.values()), rtol=0, atol=1e-13)
 
 
-def test_symbols_are_given_as_text_as_a_file_or_as_bytes(here):
+def test_symbols_are_given_as_text_as_a_file_or_as_bytes(workdir):
     write("file", network())
     Path("symbols.json").write_text(json.dumps(list("dac\nfeb")))
     make().save("m")
     found = bptt.from_torch("file", symbols="dac\nfeb", mode="lines")
-    assert same(found, bptt.from_torch("file", symbols="symbols.json", mode="lines"))
-    assert same(found, bptt.from_torch("file", symbols=Path("symbols.json"), mode="lines"))
-    assert not same(found, bptt.from_torch("file", symbols="m/vocabulary.json", mode="lines"))
+    assert same_model(found, bptt.from_torch("file", symbols="symbols.json", mode="lines"))
+    assert same_model(found, bptt.from_torch("file", symbols=Path("symbols.json"), mode="lines"))
+    assert not same_model(found, bptt.from_torch("file", symbols="m/vocabulary.json", mode="lines"))
     write("bytes", network(inputs=256))
     for symbols in ("bytes", "null.json"):
         Path("null.json").write_text("null")
@@ -307,7 +307,7 @@ def test_symbols_are_given_as_text_as_a_file_or_as_bytes(here):
         ("bytes", "decoder.weight is [7, 5], expected a row for each of 256 symbols"),
     ],
 )
-def test_invalid_symbols_are_refused(here, symbols, words):
+def test_invalid_symbols_are_refused(workdir, symbols, words):
     write("file", network())
     if not isinstance(symbols, str):
         Path("x.json").write_bytes(symbols if isinstance(symbols, bytes) else json.dumps(symbols).encode())
@@ -315,7 +315,7 @@ def test_invalid_symbols_are_refused(here, symbols, words):
     assert words in refusal(symbols=symbols, mode="lines")
 
 
-def test_symbols_come_from_the_file_or_the_caller_but_not_both(here):
+def test_symbols_come_from_the_file_or_the_caller_but_not_both(workdir):
     write("file", network())
     missing = "file: does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
     for how in ({}, {"symbols": "\nabcdef"}, {"mode": "lines"}):
@@ -359,7 +359,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arrays", "words"), REFUSED, ids=[words[:40] for _, words in REFUSED])
-def test_tensors_of_another_network_are_refused(here, arrays, words):
+def test_tensors_of_another_network_are_refused(workdir, arrays, words):
     write("file", arrays)
     assert words in refusal(symbols="\nabcdef", mode="lines")
 
@@ -390,7 +390,7 @@ def test_tensors_of_another_network_are_refused(here, arrays, words):
         ("states", {"a": [[1e200] * 5]}, "initial.0.a holds numbers that are not finite"),
     ],
 )
-def test_metadata_must_agree_with_the_tensors(here, part, value, words):
+def test_metadata_must_agree_with_the_tensors(workdir, part, value, words):
     arrays, about = exported(make(dtype="float32"), "ours")
     assert words in refusal(write("file", arrays, {**about, part: value}))
     del about[part]
@@ -398,17 +398,17 @@ def test_metadata_must_agree_with_the_tensors(here, part, value, words):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", "[" * 10**5, '{"format": 1}', '"\\ud800"', "\ud800"])
-def test_invalid_metadata_is_refused(here, text):
+def test_invalid_metadata_is_refused(workdir, text):
     make().export("torch", "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8:end])
     header["__metadata__"]["bptt"] = text
-    Path("file").write_bytes(tensors(header, whole[end:]))
+    Path("file").write_bytes(tensor_file(header, whole[end:]))
     assert refusal().startswith("file: its metadata: ")
 
 
-def test_invalid_headers_are_refused(here, monkeypatch):
+def test_invalid_headers_are_refused(workdir, monkeypatch):
     class Trap:
         def __reduce__(self):
             return (Path.touch, (Path("executed"),))
@@ -435,20 +435,20 @@ def test_invalid_headers_are_refused(here, monkeypatch):
         ({"__metadata__": 5}, "does not say its symbols"),
         ({}, "does not say its symbols"),
     ]:
-        Path("file").write_bytes(tensors(header))
+        Path("file").write_bytes(tensor_file(header))
         assert words in refusal()
 
 
-def test_claims_of_a_header_take_no_memory(here, monkeypatch):
+def test_claims_of_a_header_take_no_memory(workdir, monkeypatch):
     arrays, hidden = network(), 10**6
     shapes = {n: [hidden * s // H if s in (H, 3 * H) else s for s in a.shape] for n, a in arrays.items()}
     header = {n: {"dtype": "F64", "shape": shape, "data_offsets": [0, 0]} for n, shape in shapes.items()}
-    Path("file").write_bytes(tensors(header))
+    Path("file").write_bytes(tensor_file(header))
     monkeypatch.setattr(files, "read", None)  # it is not even tried
     assert "bytes, more than this machine has memory" in refusal(symbols="\nabcdef", mode="lines")
 
 
-def test_what_is_not_a_file_is_refused(here):
+def test_what_is_not_a_file_is_refused(workdir):
     Path("folder").mkdir()
     assert "missing: no such file: expected a file of bptt export" in refusal("missing")
     assert "is not a regular file" in refusal("folder")
@@ -458,15 +458,15 @@ def test_what_is_not_a_file_is_refused(here):
 
 
 @posix
-def test_a_link_is_followed_and_a_pipe_is_refused(here):
+def test_a_link_is_followed_and_a_pipe_is_refused(workdir):
     make().export("torch", "ours")
     Path("link").symlink_to("ours")
-    assert same(make(), bptt.from_torch("link"))
+    assert same_model(make(), bptt.from_torch("link"))
     os.mkfifo("pipe")
     assert "is not a regular file" in refusal("pipe")
 
 
-def test_a_truncated_or_extended_file_is_refused(here):
+def test_a_truncated_or_extended_file_is_refused(workdir):
     make(hidden=2, vocabulary=characters("a")).export("torch", "ours")
     whole = Path("ours").read_bytes()
     Path("file").write_bytes(whole)
@@ -478,7 +478,7 @@ def test_a_truncated_or_extended_file_is_refused(here):
 
 
 @pytest.mark.parametrize("kind", ["bytes", "header", "metadata"])
-def test_a_damaged_file_is_refused_with_a_message_or_works(here, kind):
+def test_a_damaged_file_is_refused_with_a_message_or_works(workdir, kind):
     make("lstm", 2, "float32", hidden=2, text="t", held_out=1.0).export("torch", "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
@@ -489,10 +489,10 @@ def test_a_damaged_file_is_refused_with_a_message_or_works(here, kind):
         if kind == "bytes":
             rng.choice(BYTE_MUTATIONS)(rng, data)
         elif kind == "header":
-            data = tensors(mutate_json_value(rng, header), whole[end:])
+            data = tensor_file(mutate_json_value(rng, header), whole[end:])
         else:
             header["__metadata__"]["bptt"] = json.dumps(mutate_json_value(rng, json.loads(header["__metadata__"]["bptt"])))
-            data = tensors(header, whole[end:])
+            data = tensor_file(header, whole[end:])
         Path("file").write_bytes(data)
         try:
             found = bptt.from_torch("file")
@@ -509,7 +509,7 @@ def test_a_damaged_file_is_refused_with_a_message_or_works(here, kind):
 # Writing
 
 
-def test_export_does_not_overwrite(here):
+def test_export_does_not_overwrite(workdir):
     Path("file").write_bytes(b"mine")
     Path("folder").mkdir()
     for path in ("file", "folder"):
@@ -518,25 +518,25 @@ def test_export_does_not_overwrite(here):
         ):
             make().export("torch", path)
     assert Path("file").read_bytes() == b"mine"
-    assert sorted(path.name for path in here.iterdir()) == ["file", "folder"]
+    assert sorted(path.name for path in workdir.iterdir()) == ["file", "folder"]
 
 
-def test_an_export_that_cannot_be_written_is_an_error(here):
+def test_an_export_that_cannot_be_written_is_an_error(workdir):
     Path("file").write_bytes(b"mine")
     for path in ("file/new", "new\0"):
         with pytest.raises(SaveError, match="bytes cannot be written: "):
             make().export("torch", path)
     make().export("torch", "new/folder/file")
-    assert same(make(), bptt.from_torch("new/folder/file"))
-    assert sorted(path.name for path in here.iterdir()) == ["file", "new"]
+    assert same_model(make(), bptt.from_torch("new/folder/file"))
+    assert sorted(path.name for path in workdir.iterdir()) == ["file", "new"]
 
 
-def test_a_file_that_could_not_be_read_again_is_not_written(here, monkeypatch):
+def test_a_file_that_could_not_be_read_again_is_not_written(workdir, monkeypatch):
     make().export("torch", "file")
     header = int.from_bytes(Path("file").read_bytes()[:8], "little")
     monkeypatch.setattr(checkpoint_format, "MAX_HEADER_BYTES", header)
     make().export("torch", "just")
-    assert same(make(), bptt.from_torch("just"))
+    assert same_model(make(), bptt.from_torch("just"))
     monkeypatch.setattr(checkpoint_format, "MAX_HEADER_BYTES", header - 1)
     with pytest.raises(InputError, match=r"symbols and initial states take .* can be read again: export a smaller model"):
         make().export("torch", "more")
@@ -553,7 +553,7 @@ def test_the_commands_export_and_import_a_model(run, monkeypatch):
     trained.save("runs/m")
     assert run("export", "runs/m", "--to", "torch") == (0, "saved in m.safetensors\n", "")
     assert run("import", "m.safetensors", "--out", "back") == (0, "saved in back\nmore: bptt sample back --count 10\n", "")
-    assert same(trained, bptt.load("back", backend="numpy"))
+    assert same_model(trained, bptt.load("back", backend="numpy"))
     Path("names.txt").write_text("abba\ncafe\n")
     for command in (["sample", "--count", 5], ["next"], ["score", "names.txt"], ["evaluate", "names.txt"]):
         there, back = (run(command[0], folder, *command[1:]) for folder in ("runs/m", "back"))
@@ -623,7 +623,7 @@ def torch_logits(torch, parts, ids, start):
 @LAYERS
 @DTYPES
 @pytest.mark.parametrize("initial", ["learned", "zero"])
-def test_torch_loads_what_is_exported_and_gives_our_logits(here, torch, cell, layers, dtype, initial):
+def test_torch_loads_what_is_exported_and_gives_our_logits(workdir, torch, cell, layers, dtype, initial):
     from safetensors.torch import load_file
 
     trained, ids = make(cell, layers, dtype, initial=initial), np.random.default_rng(0).integers(0, V, (20, 3))
@@ -641,7 +641,7 @@ def test_torch_loads_what_is_exported_and_gives_our_logits(here, torch, cell, la
 @CELLS
 @LAYERS
 @DTYPES
-def test_what_torch_saved_gives_its_logits(here, torch, cell, layers, dtype):
+def test_what_torch_saved_gives_its_logits(workdir, torch, cell, layers, dtype):
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
@@ -655,7 +655,7 @@ def test_what_torch_saved_gives_its_logits(here, torch, cell, layers, dtype):
     np.testing.assert_allclose(ours, expected, rtol=0, atol=TOLERANCE[dtype])
 
 
-def test_torch_in_half_precision_is_refused_in_words(here, torch):
+def test_torch_in_half_precision_is_refused_in_words(workdir, torch):
     from safetensors.torch import save_file
 
     for dtype, kind in (("float16", "F16"), ("bfloat16", "BF16")):
@@ -663,7 +663,7 @@ def test_torch_in_half_precision_is_refused_in_words(here, torch):
         assert f"is {kind}, expected all F32 or all F64" in refusal(symbols="\nabcdef", mode="lines")
 
 
-def test_torch_runs_the_lines_in_the_readme(here, torch):
+def test_torch_runs_the_lines_in_the_readme(workdir, torch):
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")  # in the checkout and in the source distribution
     code = next(block for block in readme.split("```python\n") if "strict=True" in block).partition("```")[0]
     trained = make(dtype="float32", vocabulary=characters("abcdefghijklmnopqrstuvwxyz"), hidden=128)

@@ -19,7 +19,7 @@ from bptt.inference.evaluation import Evaluation
 from bptt.nn import tree
 from bptt.nn.optimizers import OPTIMIZERS
 from bptt.training import loop
-from runs import NAMES, PROSE, damage, newest, outcome, steps
+from runs import NAMES, PROSE, flip_last_bit, newest_checkpoint, outcome, saved_steps
 
 LONG = [name * 3 for name in NAMES]  # lines of 9 or 12 characters: four windows or five, of three steps each
 TEXTS = {"lines": "\n".join(LONG) + "\n", "stream": PROSE}
@@ -27,7 +27,7 @@ CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 MODES = pytest.mark.parametrize("mode", ["lines", "stream"])
 STEPS = 12
 
-# what a session that goes on may choose for itself; the other settings are the run's
+# settings that may change on resume; the others belong to the run
 ANEW = {"backend", "require_backend", "graph", "distributed", "nccl"}
 ANEW |= {"steps", "evaluate_every", "patience", "checkpoint_every", "keep"}
 ANEW |= {"stop_after", "quiet", "json"}
@@ -70,14 +70,14 @@ def text(tmp_path):
 
 
 @pytest.fixture
-def held_out(monkeypatch):
-    """Let the measurements of the held-out part give these numbers."""
+def validation_losses(monkeypatch):
+    """Let the evaluations on the validation set give these losses."""
 
-    def give(*numbers):
+    def set_losses(*numbers):
         left = list(numbers)
         monkeypatch.setattr(loop.validation, "evaluate", lambda *_: Evaluation(left.pop(0), 1))
 
-    return give
+    return set_losses
 
 
 def train(text: Any, **flags: Any) -> bptt.LanguageModel:
@@ -87,16 +87,17 @@ def train(text: Any, **flags: Any) -> bptt.LanguageModel:
     return bptt.train(text, report=None, **{"backend": "numpy", **small, **flags})
 
 
-def go_on(place: Any, text: Any = None, **flags: Any) -> bptt.LanguageModel:
+def resume(place: Any, text: Any = None, **flags: Any) -> bptt.LanguageModel:
     return bptt.train(text, report=None, resume=place, **flags)
 
 
-def in_sessions(text: Any, out: Any, *stops: int, **flags: Any) -> bptt.LanguageModel:
-    """A run that is stopped after so many steps of its first session, of its second and so on, and then goes on to its end."""
-    train(text, out=out, stop_after=stops[0], **flags)
-    for count in stops[1:]:
-        go_on(out, stop_after=count)
-    return go_on(out)
+def train_with_interruptions(text: Any, out: Any, *stops: int, **flags: Any) -> bptt.LanguageModel:
+    """Train for stops[0] steps, resume for stops[1] steps and so on, and then to the end."""
+    first, *others = [*stops, None]
+    trained = train(text, out=out, stop_after=first, **flags)
+    for count in others:
+        trained = resume(out, stop_after=count)
+    return trained
 
 
 def theta(trained: bptt.LanguageModel) -> Any:
@@ -104,7 +105,7 @@ def theta(trained: bptt.LanguageModel) -> Any:
 
 
 def progress(run: Any) -> dict[str, Any]:
-    return json.loads((newest(run) / "training.json").read_text())
+    return json.loads((newest_checkpoint(run) / "training.json").read_text())
 
 
 # The same bits
@@ -117,7 +118,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cell, m
     (tmp_path / "text").write_text(TEXTS[mode])
     flags = {"cell": cell, "mode": mode, "dtype": dtype}
     whole = train(tmp_path / "text", out=tmp_path / "whole", **flags)
-    parts = in_sessions(tmp_path / "text", tmp_path / "parts", 5, 4, **flags)
+    parts = train_with_interruptions(tmp_path / "text", tmp_path / "parts", 5, 4, **flags)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     assert theta(whole).dtype == dtype
     np.testing.assert_array_equal(theta(parts), theta(whole))
@@ -133,9 +134,9 @@ def test_a_run_can_be_stopped_after_any_step(tmp_path, mode):
     for step in range(1, STEPS):
         out = tmp_path / str(step)
         train(tmp_path / "text", out=out, stop_after=step, **flags)
-        assert (steps(out)[-1], progress(out)["step"]) == (step, step)
+        assert (saved_steps(out)[-1], progress(out)["step"]) == (step, step)
         places.append(progress(out)["batch"])
-        go_on(out)
+        resume(out)
         assert outcome(out) == outcome(tmp_path / "whole")
     assert {0, 1, 2, 3} <= set(places)
 
@@ -143,7 +144,7 @@ def test_a_run_can_be_stopped_after_any_step(tmp_path, mode):
 @CELLS
 def test_a_run_can_be_stopped_after_every_step(tmp_path, text, cell):
     train(text, out=tmp_path / "whole", cell=cell)
-    in_sessions(text, tmp_path / "parts", *[1] * (STEPS - 1), cell=cell)
+    train_with_interruptions(text, tmp_path / "parts", *[1] * (STEPS - 1), cell=cell)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     sessions = json.loads((tmp_path / "parts" / "env.json").read_text())["sessions"]
     assert [(one["ended"], one["step"]) for one in sessions] == [("paused", n) for n in range(1, STEPS)] + [("done", STEPS)]
@@ -152,7 +153,7 @@ def test_a_run_can_be_stopped_after_every_step(tmp_path, text, cell):
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 def test_the_optimizer_state_is_resumed(tmp_path, text, optimizer):
     train(text, out=tmp_path / "whole", optimizer=optimizer)
-    in_sessions(text, tmp_path / "parts", 3, 5, optimizer=optimizer)
+    train_with_interruptions(text, tmp_path / "parts", 3, 5, optimizer=optimizer)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
@@ -170,7 +171,7 @@ def test_a_file_has_t_m_and_v_of_every_optimizer(tmp_path, text, optimizer, fiel
 def test_metrics_between_two_history_rows_are_resumed(tmp_path, text, stop):
     flags = {"steps": 240, "evaluate_every": 60, "layers": 1}
     train(text, out=tmp_path / "whole", **flags)
-    in_sessions(text, tmp_path / "parts", stop, **flags)
+    train_with_interruptions(text, tmp_path / "parts", stop, **flags)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     assert len(outcome(tmp_path / "whole")["metrics"]) == 120
 
@@ -178,8 +179,8 @@ def test_metrics_between_two_history_rows_are_resumed(tmp_path, text, stop):
 def test_evaluations_and_checkpoints_do_not_change_the_weights(tmp_path, text):
     train(text, out=tmp_path / "whole", validation=0)
     train(text, out=tmp_path / "parts", validation=0, stop_after=4, checkpoint_every=1, keep=1)
-    go_on(tmp_path / "parts", evaluate_every=1, checkpoint_every=5, keep=2, stop_after=5)
-    trained = go_on(tmp_path / "parts")
+    resume(tmp_path / "parts", evaluate_every=1, checkpoint_every=5, keep=2, stop_after=5)
+    trained = resume(tmp_path / "parts")
     ends = [outcome(tmp_path / name) for name in ("whole", "parts")]
     assert ends[0]["model"] == ends[1]["model"]
     assert ends[0]["optimizer"] == ends[1]["optimizer"]
@@ -191,14 +192,14 @@ def test_evaluations_and_checkpoints_do_not_change_the_weights(tmp_path, text):
 def test_a_run_without_a_validation_set_is_resumed(tmp_path, mode):
     (tmp_path / "text").write_text(TEXTS[mode])
     train(tmp_path / "text", out=tmp_path / "whole", validation=0)
-    in_sessions(tmp_path / "text", tmp_path / "parts", 7, validation=0)
+    train_with_interruptions(tmp_path / "text", tmp_path / "parts", 7, validation=0)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
 def test_a_run_of_bytes_is_resumed(tmp_path):
     (tmp_path / "any").write_bytes(np.random.default_rng(0).bytes(300))
     train(tmp_path / "any", out=tmp_path / "whole", vocabulary="bytes")
-    in_sessions(tmp_path / "any", tmp_path / "parts", 5, vocabulary="bytes")
+    train_with_interruptions(tmp_path / "any", tmp_path / "parts", 5, vocabulary="bytes")
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
@@ -214,7 +215,7 @@ def test_a_run_is_resumed_on_another_backend(tmp_path):
     flags = {"backend": "strict", "dtype": "float64", "steps": 6, "hidden": 2, "validation": 0}
     whole = train(text, **flags)
     train(text, out=tmp_path / "run", stop_after=3, **flags)
-    moved = go_on(tmp_path / "run", text, backend="numpy")
+    moved = resume(tmp_path / "run", text, backend="numpy")
     assert moved.record["backend"] == {"asked": "numpy", "ran": "numpy"}
     np.testing.assert_allclose(theta(moved), whole.backend.get(theta(whole)), rtol=0, atol=1e-6)
 
@@ -222,33 +223,33 @@ def test_a_run_is_resumed_on_another_backend(tmp_path):
 # The best model, and when to give up
 
 
-def test_the_best_model_before_a_resume_is_still_the_best(tmp_path, text, held_out):
+def test_the_best_model_before_a_resume_is_still_the_best(tmp_path, text, validation_losses):
     for out, stops in [("whole", ()), ("parts", (6,))]:
-        held_out(3.0, 1.0, 2.0, 2.5, 2.6, 2.7)
+        validation_losses(3.0, 1.0, 2.0, 2.5, 2.6, 2.7)
         flags = {"evaluate_every": 2, "keep": 1}
-        trained = in_sessions(text, tmp_path / out, *stops, **flags) if stops else train(text, out=tmp_path / out, **flags)
+        trained = train_with_interruptions(text, tmp_path / out, *stops, **flags)
         assert (trained.record["step"], trained.record["held_out"], trained.record["ended"]) == (4, 1.0, "")
     np.testing.assert_array_equal(theta(trained), theta(bptt.load(tmp_path / "whole", backend="numpy")))
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
-    assert steps(tmp_path / "parts") == [4, 12]
+    assert saved_steps(tmp_path / "parts") == [4, 12]
 
 
-def test_resuming_does_not_reset_patience(tmp_path, text, held_out):
+def test_resuming_does_not_reset_patience(tmp_path, text, validation_losses):
     for out, stops in [("whole", ()), ("parts", (3, 2, 2))]:
-        held_out(*[3.0, 1.0] + [2.0] * 9)
+        validation_losses(*[3.0, 1.0] + [2.0] * 9)
         flags = {"evaluate_every": 1, "patience": 6}
-        trained = in_sessions(text, tmp_path / out, *stops, **flags) if stops else train(text, out=tmp_path / out, **flags)
-        assert (trained.record["step"], trained.record["ended"], steps(tmp_path / out)[-1]) == (2, "patience", 8)
+        trained = train_with_interruptions(text, tmp_path / out, *stops, **flags)
+        assert (trained.record["step"], trained.record["ended"], saved_steps(tmp_path / out)[-1]) == (2, "patience", 8)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
-def test_a_run_stopped_early_resumes_until_its_next_evaluation(tmp_path, text, held_out):
-    held_out(1.0, 2.0, 0.5, 0.7, 0.4)
+def test_a_run_stopped_early_resumes_until_its_next_evaluation(tmp_path, text, validation_losses):
+    validation_losses(1.0, 2.0, 0.5, 0.7, 0.4)
     assert train(text, out=tmp_path / "run", evaluate_every=2, patience=1).record["ended"] == "patience"
     assert progress(tmp_path / "run")["step"] == 4
-    trained = go_on(tmp_path / "run")  # to a new best one, and to one that is not
+    trained = resume(tmp_path / "run")  # to a new best one, and to one that is not
     assert (trained.record["ended"], progress(tmp_path / "run")["step"], trained.record["step"]) == ("patience", 8, 6)
-    assert go_on(tmp_path / "run", patience=9, stop_after=3).record["step"] == 10
+    assert resume(tmp_path / "run", patience=9, stop_after=3).record["step"] == 10
 
 
 # More of the same
@@ -261,16 +262,16 @@ def test_a_finished_run_resumes_only_with_more_steps(tmp_path, text):
         with pytest.raises(
             InputError, match=r"its [\d,]+ steps are done: give more with --steps, or begin a new run with --from"
         ):
-            go_on(tmp_path / "run", **flags)
+            resume(tmp_path / "run", **flags)
     assert outcome(tmp_path / "run") == done
-    assert go_on(tmp_path / "run", steps=20).record["ended"] == ""
-    assert steps(tmp_path / "run")[-1] == 20
+    assert resume(tmp_path / "run", steps=20).record["ended"] == ""
+    assert saved_steps(tmp_path / "run")[-1] == 20
     assert [row["step"] for row in outcome(tmp_path / "run")["metrics"]] == list(range(1, 21))
 
 
 def test_more_steps_change_the_learning_rate_schedule_from_there_on(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=6)
-    go_on(tmp_path / "run", steps=24)
+    resume(tmp_path / "run", steps=24)
     train(text, out=tmp_path / "long", steps=24)
     rates = [[row["rate"] for row in outcome(tmp_path / name)["metrics"]] for name in ("run", "long")]
     assert rates[0][6:] == rates[1][6:]
@@ -286,19 +287,19 @@ def test_settings_of_the_model_cannot_change_on_resume(tmp_path, text):
         with pytest.raises(
             InputError, match=f"^{flag} {value}: a run goes on as it was begun: leave it out, or begin a new run"
         ):
-            go_on(tmp_path / "run", **{name: value})
+            resume(tmp_path / "run", **{name: value})
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_settings_changed_on_resume_are_kept_except_stop_after(tmp_path, text):
     assert train(text, out=tmp_path / "run", stop_after=2, nccl=True).record["settings"]["nccl"]
-    go_on(tmp_path / "run", stop_after=2, evaluate_every=3, checkpoint_every=1, keep=5, patience=9)
-    trained = go_on(tmp_path / "run")
+    resume(tmp_path / "run", stop_after=2, evaluate_every=3, checkpoint_every=1, keep=5, patience=9)
+    trained = resume(tmp_path / "run")
     settings = trained.record["settings"] | trained.record["plan"]
     assert not settings["nccl"]  # the next one may have no GPU
     assert [settings[name] for name in ("evaluate_every", "checkpoint_every", "keep", "patience")] == [3, 1, 5, 9]
     assert [row["step"] for row in outcome(tmp_path / "run")["metrics"] if "held_out" in row] == [3, 6, 9, 12]
-    assert steps(tmp_path / "run")[-5:] == [8, 9, 10, 11, 12]
+    assert saved_steps(tmp_path / "run")[-5:] == [8, 9, 10, 11, 12]
 
 
 # The text
@@ -308,8 +309,8 @@ def test_a_text_from_python_must_be_given_again(tmp_path):
     whole = train(LONG)
     train(LONG, out=tmp_path / "run", stop_after=5)
     with pytest.raises(InputError, match=r"the text of this run was given in Python: give it again, beside --resume$"):
-        go_on(tmp_path / "run")
-    np.testing.assert_array_equal(theta(go_on(tmp_path / "run", LONG)), theta(whole))
+        resume(tmp_path / "run")
+    np.testing.assert_array_equal(theta(resume(tmp_path / "run", LONG)), theta(whole))
 
 
 def test_a_text_from_standard_input_must_be_given_again(tmp_path, text, monkeypatch):
@@ -318,10 +319,10 @@ def test_a_text_from_standard_input_must_be_given_again(tmp_path, text, monkeypa
     train("-", out=tmp_path / "run", stop_after=5)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     with pytest.raises(InputError, match=r"the text of this run came from standard input: give it again, beside --resume$"):
-        go_on(tmp_path / "run")
-    np.testing.assert_array_equal(theta(go_on(tmp_path / "run", text)), theta(whole))
+        resume(tmp_path / "run")
+    np.testing.assert_array_equal(theta(resume(tmp_path / "run", text)), theta(whole))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
-    np.testing.assert_array_equal(theta(go_on(tmp_path / "copy", "-")), theta(whole))
+    np.testing.assert_array_equal(theta(resume(tmp_path / "copy", "-")), theta(whole))
 
 
 def test_a_moved_text_is_the_same_text(tmp_path, text):
@@ -329,8 +330,8 @@ def test_a_moved_text_is_the_same_text(tmp_path, text):
     whole = train(text)
     text.rename(tmp_path / "moved.txt")
     with pytest.raises(InputError, match=r"text\.txt"):
-        go_on(tmp_path / "run")
-    np.testing.assert_array_equal(theta(go_on(tmp_path / "run", tmp_path / "moved.txt")), theta(whole))
+        resume(tmp_path / "run")
+    np.testing.assert_array_equal(theta(resume(tmp_path / "run", tmp_path / "moved.txt")), theta(whole))
 
 
 @MODES
@@ -346,24 +347,24 @@ def test_a_changed_text_is_refused_without_changed_text(tmp_path, text, mode):
         match=rf"its text has changed: {len(now):,} characters to learn and to measure now, {learnt:,} before: "
         "give the text as it was, or --changed-text to go on all the same$",
     ):
-        go_on(tmp_path / "run")
+        resume(tmp_path / "run")
     text.write_text(TEXTS[mode].replace("a", "~").replace("e", "a").replace("~", "e"))
     with pytest.raises(InputError, match="its text has changed: it is as long as before, but not the same: give"):
-        go_on(tmp_path / "run")
+        resume(tmp_path / "run")
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
-    trained = go_on(tmp_path / "run", changed_text=True)
+    trained = resume(tmp_path / "run", changed_text=True)
     assert trained.record["ended"] == ""
     assert progress(tmp_path / "run")["step"] == STEPS
     text.write_text(TEXTS[mode])
     with pytest.raises(InputError, match="its text has changed"):  # what the run learns from now is the other one
-        go_on(tmp_path / "run", steps=20)
+        resume(tmp_path / "run", steps=20)
 
 
-def test_a_changed_text_resets_the_best_loss(tmp_path, text, held_out):
-    held_out(1.0, 8.0, 9.0)
+def test_a_changed_text_resets_the_best_loss(tmp_path, text, validation_losses):
+    validation_losses(1.0, 8.0, 9.0)
     train(text, out=tmp_path / "run", stop_after=5)
     text.write_text(TEXTS["lines"] * 2)
-    trained = go_on(tmp_path / "run", changed_text=True)
+    trained = resume(tmp_path / "run", changed_text=True)
     assert (trained.record["step"], trained.record["held_out"]) == (8, 8.0)
     assert (tmp_path / "run" / "checkpoints" / "best").resolve().name == "step-00000008"
 
@@ -373,7 +374,7 @@ def test_a_text_with_new_characters_is_refused_with_their_list(tmp_path, text):
     text.write_text(TEXTS["lines"] + "büß\n")
     for flags in ({}, {"changed_text": True}):
         with pytest.raises(InputError, match=r"step-00000005: the run cannot go on with its text: .*'ü'.*'ß'"):
-            go_on(tmp_path / "run", **flags)
+            resume(tmp_path / "run", **flags)
 
 
 # Checkpoints that are damaged or alone
@@ -385,10 +386,10 @@ def test_a_text_with_new_characters_is_refused_with_their_list(tmp_path, text):
 def test_the_newest_undamaged_checkpoint_is_resumed(tmp_path, text, file):
     train(text, out=tmp_path / "whole", checkpoint_every=1)
     train(text, out=tmp_path / "run", checkpoint_every=1, stop_after=7)
-    damage(newest(tmp_path / "run") / file)
+    flip_last_bit(newest_checkpoint(tmp_path / "run") / file)
     (tmp_path / "run" / "checkpoints" / "step-00000006" / file).unlink()
     with pytest.warns(CheckpointWarning, match=r"step-0000000[76].*; step-00000005 is used instead$") as warned:
-        go_on(tmp_path / "run")
+        resume(tmp_path / "run")
     assert len(warned) == 2
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     aside = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("*.damaged"))
@@ -398,22 +399,22 @@ def test_the_newest_undamaged_checkpoint_is_resumed(tmp_path, text, file):
 def test_a_run_with_only_damaged_checkpoints_is_refused(tmp_path, text):
     train(text, out=tmp_path / "run", checkpoint_every=1, stop_after=2)
     for step in (1, 2):
-        damage(tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+        flip_last_bit(tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
     with pytest.raises(
         CheckpointError, match=r"step-00000002/model\.safetensors: does not match its checksum: the file is damaged"
     ):
-        go_on(tmp_path / "run")
+        resume(tmp_path / "run")
 
 
-def test_a_damaged_best_checkpoint_does_not_change_the_weights(tmp_path, text, held_out):
+def test_a_damaged_best_checkpoint_does_not_change_the_weights(tmp_path, text, validation_losses):
     numbers = [1.0, 4.0, 3.0, 3.5, 2.0, 2.5]
-    held_out(*numbers)
+    validation_losses(*numbers)
     train(text, out=tmp_path / "whole", evaluate_every=2)
-    held_out(*numbers)
+    validation_losses(*numbers)
     train(text, out=tmp_path / "run", evaluate_every=2, stop_after=5)
-    damage(tmp_path / "run" / "checkpoints" / "step-00000002" / "model.safetensors")
+    flip_last_bit(tmp_path / "run" / "checkpoints" / "step-00000002" / "model.safetensors")
     with pytest.warns(CheckpointWarning, match="does not match its checksum.*; the best from here on takes its place$"):
-        trained = go_on(tmp_path / "run")
+        trained = resume(tmp_path / "run")
     assert (trained.record["step"], trained.record["held_out"]) == (10, 2.0)
     run, whole = outcome(tmp_path / "run"), outcome(tmp_path / "whole")
     assert all(run[name] == whole[name] for name in ("model", "optimizer", "metrics", "samples"))
@@ -424,28 +425,28 @@ def test_a_damaged_best_checkpoint_does_not_change_the_weights(tmp_path, text, h
 def test_a_lone_checkpoint_is_resumed_in_a_new_run(tmp_path, text, place):
     train(text, out=tmp_path / "whole")
     train(text, out=tmp_path / "run", stop_after=7)
-    shutil.move(newest(tmp_path / "run"), tmp_path / "alone")
+    shutil.move(newest_checkpoint(tmp_path / "run"), tmp_path / "alone")
     shutil.rmtree(tmp_path / "run")
     whole = outcome(tmp_path / "whole")
     if place == "memory":
-        trained = go_on(tmp_path / "alone")
+        trained = resume(tmp_path / "alone")
         assert trained.record["ended"] == ""
     else:
-        trained = go_on(tmp_path / "alone", out=tmp_path / "new")
+        trained = resume(tmp_path / "alone", out=tmp_path / "new")
         new = outcome(tmp_path / "new")
         assert all(new[name] == whole[name] for name in ("model", "optimizer", "metrics", "samples"))
-    np.testing.assert_array_equal(theta(trained), theta(bptt.load(newest(tmp_path / "whole"), backend="numpy")))
+    np.testing.assert_array_equal(theta(trained), theta(bptt.load(newest_checkpoint(tmp_path / "whole"), backend="numpy")))
     assert trained.record["step"] == STEPS
     assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == sorted(
-        path.name for path in newest(tmp_path / "whole").iterdir()
+        path.name for path in newest_checkpoint(tmp_path / "whole").iterdir()
     )
 
 
-def test_a_lone_checkpoint_is_not_compared_with_a_missing_best_one(tmp_path, text, held_out):
-    held_out(1.0, 3.0, 4.0)
+def test_a_lone_checkpoint_is_not_compared_with_a_missing_best_one(tmp_path, text, validation_losses):
+    validation_losses(1.0, 3.0, 4.0)
     train(text, out=tmp_path / "run", stop_after=7)
-    shutil.move(newest(tmp_path / "run"), tmp_path / "alone")
-    trained = go_on(tmp_path / "alone", out=tmp_path / "new")
+    shutil.move(newest_checkpoint(tmp_path / "run"), tmp_path / "alone")
+    trained = resume(tmp_path / "alone", out=tmp_path / "new")
     assert (trained.record["step"], trained.record["held_out"]) == (8, 3.0)
     assert outcome(tmp_path / "new")["best"] == "step-00000008"
     assert bptt.load(tmp_path / "new", backend="numpy").record["step"] == 8
@@ -459,22 +460,22 @@ def test_a_run_from_a_lone_checkpoint_is_resumed_when_killed_at_once(tmp_path, t
 
     train(text, out=tmp_path / "whole")
     train(text, out=tmp_path / "run", stop_after=7)
-    shutil.move(newest(tmp_path / "run"), tmp_path / "alone")
+    shutil.move(newest_checkpoint(tmp_path / "run"), tmp_path / "alone")
     with pytest.raises(RuntimeError, match="killed"):
         bptt.train(report=report, resume=tmp_path / "alone", out=tmp_path / "new")
-    assert steps(tmp_path / "new") == [7]
-    go_on(tmp_path / "new")
+    assert saved_steps(tmp_path / "new") == [7]
+    resume(tmp_path / "new")
     ends = [outcome(tmp_path / name) for name in ("whole", "new")]
     assert all(ends[0][name] == ends[1][name] for name in ("model", "optimizer", "metrics", "samples"))
 
 
-def test_the_best_checkpoint_stays_the_best_in_a_new_run(tmp_path, text, held_out):
-    held_out(1.0, 3.0, 4.0)
+def test_the_best_checkpoint_stays_the_best_in_a_new_run(tmp_path, text, validation_losses):
+    validation_losses(1.0, 3.0, 4.0)
     train(text, out=tmp_path / "run")
     alone = tmp_path / "run" / "checkpoints" / "best"
     for flags in ({}, {"out": tmp_path / "new"}):
-        held_out(3.0, 4.0)
-        trained = go_on(alone, **flags)
+        validation_losses(3.0, 4.0)
+        trained = resume(alone, **flags)
         assert (trained.record["step"], trained.record["held_out"]) == (4, 1.0)
     assert bptt.load(tmp_path / "new", backend="numpy").record["step"] == 4
 
@@ -482,7 +483,7 @@ def test_the_best_checkpoint_stays_the_best_in_a_new_run(tmp_path, text, held_ou
 def test_resuming_an_older_checkpoint_leaves_the_old_run_unchanged(tmp_path, text):
     train(text, out=tmp_path / "run", checkpoint_every=1)
     before = outcome(tmp_path / "run")
-    go_on(tmp_path / "run" / "checkpoints" / "step-00000010", out=tmp_path / "new")
+    resume(tmp_path / "run" / "checkpoints" / "step-00000010", out=tmp_path / "new")
     after = outcome(tmp_path / "new")
     assert all(after[name] == before[name] for name in ("model", "optimizer", "metrics", "samples"))
     assert outcome(tmp_path / "run") == before
@@ -491,9 +492,9 @@ def test_resuming_an_older_checkpoint_leaves_the_old_run_unchanged(tmp_path, tex
 def test_a_model_alone_cannot_be_resumed(tmp_path, text):
     train(text).save(tmp_path / "model")
     with pytest.raises(CheckpointError, match=r"lists a model alone and no run to go on with: begin a new run with --from$"):
-        go_on(tmp_path / "model")
+        resume(tmp_path / "model")
     with pytest.raises(CheckpointError, match="no such folder"):
-        go_on(tmp_path / "nothing")
+        resume(tmp_path / "nothing")
 
 
 # What a kill leaves behind
@@ -509,10 +510,10 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, text, g
         with pytest.raises(
             InputError, match="the run has no checkpoint yet and no file of text: give the text beside --resume"
         ):
-            go_on(tmp_path / "run")
-        go_on(tmp_path / "run", LONG)
+            resume(tmp_path / "run")
+        resume(tmp_path / "run", LONG)
     else:
-        assert not go_on(tmp_path / "run").record["settings"]["nccl"]
+        assert not resume(tmp_path / "run").record["settings"]["nccl"]
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
@@ -534,7 +535,7 @@ def test_an_unreadable_checkpoint_folder_is_not_taken_for_empty(tmp_path, text, 
         place.rename(tmp_path / "gone")
         place.symlink_to("disk")
     with pytest.raises(CheckpointError, match="checkpoints: cannot be read: "):
-        go_on(tmp_path / "run")
+        resume(tmp_path / "run")
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
 
 
@@ -543,25 +544,25 @@ def test_a_run_with_a_path_that_is_not_utf8_starts_again(tmp_path):
     source.write_text(TEXTS["lines"])
     train(source, out=tmp_path / "run", stop_after=1)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert go_on(tmp_path / "run").record["step"] == STEPS
+    assert resume(tmp_path / "run").record["step"] == STEPS
 
 
 def test_a_deep_network_is_resumed(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=2, cell="vanilla", hidden=2, layers=100)
-    assert go_on(tmp_path / "run", stop_after=1).record["step"] == 3
+    assert resume(tmp_path / "run", stop_after=1).record["step"] == 3
 
 
 def test_a_setting_of_none_keeps_its_value_on_resume(tmp_path, text):
     train(text, out=tmp_path / "run", steps=7, stop_after=1)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert go_on(tmp_path / "run", steps=None, stop_after=2).record["plan"]["steps"] == 7
-    assert go_on(tmp_path / "run", steps=None).record["step"] == 7
+    assert resume(tmp_path / "run", steps=None, stop_after=2).record["plan"]["steps"] == 7
+    assert resume(tmp_path / "run", steps=None).record["step"] == 7
 
 
 def test_config_toml_repeats_a_resumed_run_from_weights(tmp_path, text):
     train(text, out=tmp_path / "old")
     train(text, out=tmp_path / "run", from_=tmp_path / "old", stop_after=5)
-    go_on(tmp_path / "run")
+    resume(tmp_path / "run")
     bptt.train(config=tmp_path / "run" / "config.toml", out=tmp_path / "again", report=None)
     assert outcome(tmp_path / "again") == outcome(tmp_path / "run")
 
@@ -571,13 +572,13 @@ def test_a_run_from_weights_killed_before_a_checkpoint_starts_again(tmp_path, te
     train(text, out=tmp_path / "whole", from_=tmp_path / "old", seed=1)
     train(text, out=tmp_path / "run", from_=tmp_path / "old", seed=1, stop_after=1)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    go_on(tmp_path / "run")
+    resume(tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_a_run_killed_after_its_last_checkpoint_is_completed(tmp_path, text, held_out):
+def test_a_run_killed_after_its_last_checkpoint_is_completed(tmp_path, text, validation_losses):
     """Its links and its history are written after the checkpoint: a run that is done does not go on, but gets them."""
-    held_out(3.0, 2.0, 1.0)
+    validation_losses(3.0, 2.0, 1.0)
     train(text, out=tmp_path / "run", checkpoint_every=1)
     before = outcome(tmp_path / "run")
     run_folder.update_links(tmp_path / "run", "step-00000011", "step-00000008")
@@ -585,7 +586,7 @@ def test_a_run_killed_after_its_last_checkpoint_is_completed(tmp_path, text, hel
         (tmp_path / "run" / name).write_bytes((tmp_path / "run" / name).read_bytes()[:-40])
     (tmp_path / "run" / "checkpoints" / ".bptt-half-written").mkdir()
     with pytest.raises(InputError, match="steps are done"):
-        go_on(tmp_path / "run")
+        resume(tmp_path / "run")
     assert outcome(tmp_path / "run") == before
 
 
@@ -595,7 +596,7 @@ def test_a_half_written_history_is_rewritten(tmp_path, text):
     for name in ("metrics.jsonl", "samples.txt"):
         with open(tmp_path / "run" / name, "a") as file:
             file.write('{"step": 8, "loss": 2.')
-    go_on(tmp_path / "run")
+    resume(tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
@@ -609,9 +610,9 @@ def test_a_lock_keeps_a_second_writer_out(tmp_path, text):
         run_folder.locked(tmp_path / "run"),
         pytest.raises(InputError, match=r"run: process \d+ on .* is writing there: wait for it, or end it$"),
     ):
-        go_on(tmp_path / "run")
+        resume(tmp_path / "run")
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
-    go_on(tmp_path / "run")
+    resume(tmp_path / "run")
 
 
 def test_a_run_is_locked_while_it_trains(tmp_path, text):
@@ -619,7 +620,7 @@ def test_a_run_is_locked_while_it_trains(tmp_path, text):
 
     def report(news):
         with pytest.raises(InputError, match="is writing there") as problem:
-            go_on(tmp_path / "run")
+            resume(tmp_path / "run")
         refused.append(str(problem.value))
 
     bptt.train(text, report=report, out=tmp_path / "run", hidden=3, steps=4, stop_after=3, backend="numpy")
@@ -635,14 +636,14 @@ def test_a_new_run_starts_from_the_weights_of_another(tmp_path, text):
     """Its first batch is the whole text, and so its first loss is what the old model makes of that."""
     old = train(text, out=tmp_path / "old", dtype="float64", validation=0, cell="lstm")
     flags = {"dtype": "float64", "validation": 0, "dropout": 0.0, "batch": 100, "length": 100, "mode": "lines", "seed": 9}
-    for source in (tmp_path / "old", newest(tmp_path / "old")):
+    for source in (tmp_path / "old", newest_checkpoint(tmp_path / "old")):
         new = tmp_path / f"from-{source.name}"
         bptt.train(["dab", "bad", "ban"], report=None, from_=source, out=new, steps=3, backend="numpy", **flags)
         rows = outcome(new)["metrics"]
         assert [row["step"] for row in rows] == [1, 2, 3]
         assert rows[0]["loss"] == pytest.approx(old.evaluate("dab\nbad\nban").nats_per_char, rel=1e-12)
         assert bptt.load(new).vocabulary == old.vocabulary
-    assert steps(tmp_path / "old")[-1] == STEPS
+    assert saved_steps(tmp_path / "old")[-1] == STEPS
 
 
 def test_a_new_run_starts_from_a_saved_model(tmp_path, text):

@@ -17,7 +17,7 @@ from bptt import errors, files
 from bptt.checkpoint import run_folder, store
 from bptt.errors import CheckpointError, CheckpointWarning, InputError, SaveError
 from failing import ERRORS, Failing
-from forging import NAMES, content, same, train
+from forging import NAMES, content, equal_checkpoints, train
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and signals of POSIX")
 ROW = {"step": 1, "loss": 0.5, "rate": 0.1, "norm": 1.0, "characters": 9, "seconds": 0.5}
@@ -250,7 +250,7 @@ def test_the_newest_and_the_best_checkpoints_are_kept(run, saved):
     assert listed(run) == [12]
     assert (led(run, "latest"), led(run, "best")) == ("12", "12")
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best", "latest", "step-00000012"]
-    assert same(run_folder.read_checkpoint(run, run=True)[1], saved)
+    assert equal_checkpoints(run_folder.read_checkpoint(run, run=True)[1], saved)
 
 
 def test_checkpoints_are_ordered_by_number(run, saved):
@@ -309,7 +309,7 @@ def test_old_checkpoints_are_removed_only_after_the_new_one_exists(run, saved, m
 
     def rmtree(path, *arguments, **keywords):
         if Path(path).exists():
-            assert same(run_folder.read_checkpoint(run, run=True)[1], saved)
+            assert equal_checkpoints(run_folder.read_checkpoint(run, run=True)[1], saved)
             assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, 7)
             gone.append(path)
         real(path, *arguments, **keywords)
@@ -343,7 +343,7 @@ def test_links_to_missing_checkpoints_are_not_updated(run):
     assert (led(run, "latest"), led(run, "best")) == ("5", "6")
 
 
-# After a session that was killed
+# After a run that was killed
 
 
 def test_leftovers_are_removed_and_damaged_checkpoints_moved_aside(run, saved):

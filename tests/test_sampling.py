@@ -31,7 +31,7 @@ def probabilities(logits, *choice):
     return w / w.sum(axis=-1, keepdims=True)
 
 
-def case(cell="gru", vocabulary=7, layers=1, seed=3):
+def random_model(cell="gru", vocabulary=7, layers=1, seed=3):
     config = model.Config(cell, vocabulary, 5, layers)
     rng = generator(seed)
     return config, tree.tree_map(lambda a: 2 * a + 0.5 * rng.normal(size=a.shape), model.init(config, rng))
@@ -167,7 +167,7 @@ def test_the_random_numbers_of_a_text_do_not_depend_on_the_others(first, count):
 
 @CELLS
 def test_column_major_weights_have_the_same_values(lab, cell):
-    _, params = case(cell)
+    _, params = random_model(cell)
     lab.close(lab.call(lambda nested: tree.tree_map(ops.column_major, nested), params), params, 1e-7)
     if lab.name == "numpy":
         assert all(W.T.flags.c_contiguous for _, W in tree.named_leaves(tree.tree_map(ops.column_major, params)))
@@ -177,7 +177,7 @@ def test_column_major_weights_have_the_same_values(lab, cell):
 @pytest.mark.parametrize("choice", [Choice(0.0), Choice(1.0, 1), Choice(1.0, None, 1e-9)])
 def test_each_character_is_fed_back_and_the_state_is_carried(lab, cell, choice):
     """Greedy generation equals the whole text so far through `forward`, its most likely next character appended."""
-    config, params = case(cell, layers=2, seed=2)
+    config, params = random_model(cell, layers=2, seed=2)
     drawn = written(config, lab.put(params), lab.backend, [2, 6, 1], choice, StopCriteria(6), count=3)
     text = [2, 6, 1]
     for _ in range(6):
@@ -189,7 +189,7 @@ def test_each_character_is_fed_back_and_the_state_is_carried(lab, cell, choice):
 
 @CELLS
 def test_equal_seeds_give_equal_text_on_every_backend(lab, cell):
-    config, params = case(cell)
+    config, params = random_model(cell)
     how = Choice(0.9, 6, 0.95), StopCriteria(20, stop=np.array([2, 3])), 5
     expected = written(config, params, HERE, [0, 4], *how, count=70)
     got = written(config, lab.put(params), lab.backend, [0, 4], *how, count=70)
@@ -201,7 +201,7 @@ def test_equal_seeds_give_equal_text_on_every_backend(lab, cell):
 
 
 def test_texts_of_a_batch_differ_and_a_seed_repeats_them():
-    config, params = case()
+    config, params = random_model()
 
     def texts(seed):
         return written(config, params, HERE, [0], Choice(), StopCriteria(12), seed, count=4)
@@ -213,7 +213,7 @@ def test_texts_of_a_batch_differ_and_a_seed_repeats_them():
 @CELLS
 def test_a_text_depends_only_on_the_seed_and_its_number(cell):
     """Neither on how many are written beside it, nor on which of these have ended."""
-    config, params = case(cell)
+    config, params = random_model(cell)
     how = Choice(), StopCriteria(40, newline=0), 2
     whole = written(config, params, HERE, [0], *how, count=150)
     assert len({len(text) for text in whole}) > 10  # they end one by one
@@ -222,7 +222,7 @@ def test_a_text_depends_only_on_the_seed_and_its_number(cell):
 
 
 def test_finished_texts_are_not_computed(monkeypatch):
-    config, params = case()
+    config, params = random_model()
     real, sizes = model.forward, []
     monkeypatch.setattr(model, "forward", lambda c, p, x, s=None: sizes.append(x.shape[1]) or real(c, p, x, s))
     texts = written(config, params, HERE, [0, 3], Choice(), StopCriteria(1000, newline=0), count=100)
@@ -236,7 +236,7 @@ def test_finished_texts_are_not_computed(monkeypatch):
 
 
 def test_a_long_prompt_is_read_in_windows(monkeypatch):
-    config, params = case("lstm")
+    config, params = random_model("lstm")
     prompt = generator().integers(0, 7, 50)
     whole = written(config, params, HERE, prompt, Choice(), StopCriteria(9), count=2)
     monkeypatch.setattr(generate, "WINDOW", 7)
@@ -246,7 +246,7 @@ def test_a_long_prompt_is_read_in_windows(monkeypatch):
 @pytest.mark.parametrize("stop", [[3], [1, 1], [1, 2, 1], [2, 1, 2, 1], [0, 1]])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_text_ends_with_the_first_stop_string(stop, seed):
-    config, params = case(vocabulary=4)
+    config, params = random_model(vocabulary=4)
     prompt = [0, *stop[:-1]]
     free = written(config, params, HERE, prompt, Choice(3.0), StopCriteria(200), seed, count=300)
     cut = written(config, params, HERE, prompt, Choice(3.0), StopCriteria(200, stop=np.array(stop)), seed, count=300)
@@ -300,7 +300,7 @@ def test_bytes_are_decoded_to_whole_characters():
 @pytest.mark.parametrize("vocabulary", [characters("abcdef"), BYTES])
 @pytest.mark.parametrize("stop", ["", "ab", "é"])
 def test_streaming_gives_the_same_text(vocabulary, stop):
-    config, params = case(vocabulary=len(vocabulary))
+    config, params = random_model(vocabulary=len(vocabulary))
     if not vocabulary.unknown(stop):
         ending = StopCriteria(400, None, vocabulary.encode(stop))
         task = GenerationRequest(np.concatenate([[vocabulary.start], vocabulary.encode("abc")]), Choice(), ending, 3)
@@ -313,7 +313,7 @@ def test_streaming_gives_the_same_text(vocabulary, stop):
 @CELLS
 def test_next_symbols_are_the_softmax_of_the_logits(lab, cell):
     vocabulary = characters("abcdef")
-    config, params = case(cell)
+    config, params = random_model(cell)
     ids = np.array([vocabulary.start, 3, 1])
     got = generate.next_symbols(config, lab.put(params), lab.backend, vocabulary, ids, 0.7)
     logits, _, _ = model.forward(config, params, ids[:, None])

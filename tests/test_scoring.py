@@ -8,14 +8,14 @@ from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
 from bptt.inference import scoring
 from bptt.nn import model, tree
-from conftest import pack
+from conftest import make_sequences
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 HERE = backends.select("numpy", "float64")
 LETTERS = characters("abcd")
 
 
-def case(cell="gru", vocabulary=5, layers=2):
+def random_model(cell="gru", vocabulary=5, layers=2):
     rng = np.random.default_rng(0)
     config = model.Config(cell, vocabulary, 4, layers)
     return config, tree.tree_map(lambda a: a + 0.5 * rng.normal(size=a.shape), model.init(config, rng)), rng
@@ -29,27 +29,27 @@ def by_hand(config, params, sequence):
 
 
 def scores(lines, vocabulary=LETTERS, mode="lines", unknown="error", together=100):
-    config, params, _ = case(vocabulary=len(vocabulary))
+    config, params, _ = random_model(vocabulary=len(vocabulary))
     return scoring.score_lines(config, params, HERE, vocabulary, mode, lines, unknown=unknown, batch_size=together)
 
 
 @CELLS
 def test_every_target_is_scored_by_itself(lab, cell, monkeypatch):
-    config, params, rng = case(cell)
+    config, params, rng = random_model(cell)
     sequences = [rng.integers(0, 5, n) for n in (3, 12, 2, 9, 9, 5)]
     expected = [by_hand(config, params, s) for s in sequences]
     for batch, window in [(64, 256), (2, 4), (1, 1)]:
         monkeypatch.setattr(scoring, "BATCH", batch)
         monkeypatch.setattr(scoring, "WINDOW", window)
-        got = scoring.token_nats(config, lab.put(params), lab.backend, pack(sequences))
+        got = scoring.token_nats(config, lab.put(params), lab.backend, make_sequences(sequences))
         assert [len(nats) for nats in got] == [2, 11, 1, 8, 8, 4]
         for nats, own in zip(got, expected):
             np.testing.assert_allclose(nats, own, rtol=10 * lab.tolerance)
 
 
 def test_empty_input_gives_no_scores():
-    config, params, _ = case()
-    assert scoring.token_nats(config, params, HERE, pack([])) == []
+    config, params, _ = random_model()
+    assert scoring.token_nats(config, params, HERE, make_sequences([])) == []
     assert list(scores([])) == []
     assert list(scores(["", "  "], characters("ab "))) == []
 

@@ -18,7 +18,7 @@ NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 l
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
 
 
-def case(cell: str, layers: int, initial: str = "learned", *, carried: bool = False, rate: float = 0.0) -> Any:
+def random_batch(cell: str, layers: int, initial: str = "learned", *, carried: bool = False, rate: float = 0.0) -> Any:
     """A config, and parameters of which none is zero, a batch whose mask ends two steps early, states and masks."""
     rng = np.random.default_rng(layers)
     config = model.Config(cell, V, H, layers, initial)
@@ -29,7 +29,7 @@ def case(cell: str, layers: int, initial: str = "learned", *, carried: bool = Fa
     return config, (params, x, y, mask, states, model.dropout_masks(config, rng, rate, B))
 
 
-def in_pieces(config: model.Config, lengths: Any = None, every: segments.RecomputeEvery | None = None) -> Any:
+def in_segments(config: model.Config, lengths: Any = None, every: segments.RecomputeEvery | None = None) -> Any:
     """What gives in pieces what `model.loss_and_grad` gives, of the same arguments."""
 
     def run(params: Any, x: Any, y: Any, mask: Any, states: Any = None, keep: Any = ()) -> Any:
@@ -41,7 +41,7 @@ def in_pieces(config: model.Config, lengths: Any = None, every: segments.Recompu
 
 
 def recomputed(config: model.Config, every: segments.RecomputeEvery) -> Any:
-    return in_pieces(config, every=every)
+    return in_segments(config, every=every)
 
 
 # The same gradient
@@ -51,14 +51,14 @@ def recomputed(config: model.Config, every: segments.RecomputeEvery) -> Any:
 @EVERY
 @pytest.mark.parametrize("kind", ["new text", "carried state, dropout and two layers"])
 def test_recomputing_gives_the_same_loss_gradient_and_states(lab, cell, every, kind):
-    config, arguments = case(cell, 1) if kind == "new text" else case(cell, 2, carried=True, rate=0.4)
+    config, arguments = random_batch(cell, 1) if kind == "new text" else random_batch(cell, 2, carried=True, rate=0.4)
     lab.close(lab.call(recomputed(config, every), *arguments), model.loss_and_grad(config, *arguments))
 
 
 @CELLS
 def test_recomputing_works_with_two_layers_and_dropout(lab, cell):
     """The learned states at the beginning get a gradient from the first piece alone."""
-    config, arguments = case(cell, 2, rate=0.4)
+    config, arguments = random_batch(cell, 2, rate=0.4)
     expected = model.loss_and_grad(config, *arguments)
     assert tree.ravel(expected[1].initial).all()
     lab.close(lab.call(recomputed(config, "sqrt"), *arguments), expected)
@@ -66,14 +66,14 @@ def test_recomputing_works_with_two_layers_and_dropout(lab, cell):
 
 @CELLS
 def test_recomputing_works_with_a_zero_initial_state(lab, cell):
-    config, arguments = case(cell, 1, "zero")
+    config, arguments = random_batch(cell, 1, "zero")
     lab.close(lab.call(recomputed(config, 2), *arguments), model.loss_and_grad(config, *arguments))
 
 
 @CELLS
 @pytest.mark.parametrize("every", [T, T + 2])
 def test_a_single_segment_gives_the_same_bits(cell, every):
-    config, arguments = case(cell, 2, rate=0.4)
+    config, arguments = random_batch(cell, 2, rate=0.4)
     pair = model.loss_and_grad(config, *arguments), recomputed(config, every)(*arguments)
     for (name, a), (_, b) in zip(*map(tree.named_leaves, pair)):
         np.testing.assert_array_equal(a, b, err_msg=name)
@@ -81,7 +81,7 @@ def test_a_single_segment_gives_the_same_bits(cell, every):
 
 @CELLS
 def test_the_final_states_are_equal_bit_for_bit(cell):
-    config, arguments = case(cell, 1)
+    config, arguments = random_batch(cell, 1)
     after = model.loss_and_grad(config, *arguments)[2]
     for every in (2, 3, "sqrt"):
         for a, b in zip(tree.leaves(after), tree.leaves(recomputed(config, every)(*arguments)[2])):
@@ -92,7 +92,7 @@ def test_the_final_states_are_equal_bit_for_bit(cell):
 @CELLS
 def test_the_gradient_is_not_truncated_between_segments(cell):
     """The only target is the last one, and the gradient reaches the first token, as many pieces before."""
-    config, (params, x, y, mask, *_) = case(cell, 1)
+    config, (params, x, y, mask, *_) = random_batch(cell, 1)
     x, mask = np.minimum(x, V - 2), np.zeros_like(mask)
     x[0], mask[-1, 0] = V - 1, 1.0
     _, gradient, _ = recomputed(config, 2)(params, x, y, mask)
@@ -113,7 +113,7 @@ def test_sqrt_is_the_square_root_rounded_up():
 @CELLS
 def test_kernels_recompute_with_the_same_results(cell):
     pytest.importorskip("numba", reason="numba is not installed: there are no twins")
-    config, arguments = case(cell, 2, carried=True, rate=0.4)
+    config, arguments = random_batch(cell, 2, carried=True, rate=0.4)
     expected = model.loss_and_grad(config, *arguments)
     assert acceleration.enable()
     try:
@@ -168,7 +168,7 @@ def test_finished_columns_cost_nothing_and_change_nothing(lab, monkeypatch, fine
 
     monkeypatch.setattr(model, "forward", spy(model.forward, 2))
     monkeypatch.setattr(gradient, "segment_loss_and_grad", spy(gradient.segment_loss_and_grad, 2))
-    got = lab.call(in_pieces(config, lengths, every), *given)
+    got = lab.call(in_segments(config, lengths, every), *given)
     lab.close(got[:2], expected[:2])
     if lengths == sorted(lengths, reverse=True):
         assert sum(computed) == sum(lengths)
@@ -214,7 +214,7 @@ def test_the_saving_of_a_segment_end_counts_steps_of_columns(monkeypatch, saved,
 @CELLS
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_all_steps_except_the_last_segment_are_computed_twice(monkeypatch, cell, every):
-    config, arguments = case(cell, 1)
+    config, arguments = random_batch(cell, 1)
     computed, real = [], model.run_layers
 
     def counting(config, params, x, *rest):
@@ -249,7 +249,7 @@ def test_memory_grows_with_the_square_root_of_the_steps(cell):
 
     with dispatch.restored():
         dispatch.disable()  # Python does not see what the twins take
-        function = lambda config, *given: in_pieces(config, every="sqrt")(*given)  # noqa: E731
+        function = lambda config, *given: in_segments(config, every="sqrt")(*given)  # noqa: E731
         peak(16, function)  # what a first call keeps for ever
         short, long = (peak(steps, function) for steps in (256, 1024))
         assert long < 2.2 * short

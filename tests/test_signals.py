@@ -14,8 +14,8 @@ import bptt
 from bptt.display import plots
 from bptt.nn import optimizers, tree
 from bptt.nn.optimizers import OPTIMIZERS
-from runs import MAIN, NAMES, PLAIN, outcome, process, steps, undisturbed, wait
-from runs import bptt as run
+from runs import MAIN, NAMES, PLAIN, bptt_process, outcome, saved_steps, uninterrupted_outcome, wait_until
+from runs import run_bptt as run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
@@ -43,7 +43,7 @@ ENDS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 138}
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A folder with a text."""
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
     monkeypatch.chdir(tmp_path)
@@ -80,14 +80,14 @@ def train(**flags):
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_a_signal_saves_and_prints_the_resume_command(here, name):
-    out = here / "my run"
-    with process("train", "names.txt", *FLAGS, "--out", "my run", code=SLOW) as running:
-        assert wait(running, lambda: bool(steps(out)))
+def test_a_signal_saves_and_prints_the_resume_command(workdir, name):
+    out = workdir / "my run"
+    with bptt_process("train", "names.txt", *FLAGS, "--out", "my run", code=SLOW) as running:
+        assert wait_until(running, lambda: bool(saved_steps(out)))
         running.send_signal(getattr(signal, name))
         words, errors = running.communicate(timeout=60)
     assert (running.returncode, errors) == (ENDS[name], "")
-    step = steps(out)[-1]
+    step = saved_steps(out)[-1]
     command = "  bptt train --resume 'my run'\n"
     assert f"interrupted ({name}) at step {step}: saved in my run: go on with\n{command}" in words
     assert f'"ended": "{name}"' in (out / "env.json").read_text()
@@ -95,14 +95,14 @@ def test_a_signal_saves_and_prints_the_resume_command(here, name):
     done = subprocess.run(["/bin/sh", "-c", SHELL + command], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"going on with my run after step {step}\n" in done.stdout
-    assert outcome(out) == undisturbed(*FLAGS)
+    assert outcome(out) == uninterrupted_outcome(*FLAGS)
 
 
-def test_a_second_ctrl_c_exits_at_once_even_if_a_save_hangs(here):
-    with process("train", "names.txt", *FLAGS, "--out", "run", code=HANGING) as running:
-        assert wait(running, lambda: bool(steps(here / "run")))
-        (here / "hang").touch()
-        assert wait(running, (here / "hanging").exists)
+def test_a_second_ctrl_c_exits_at_once_even_if_a_save_hangs(workdir):
+    with bptt_process("train", "names.txt", *FLAGS, "--out", "run", code=HANGING) as running:
+        assert wait_until(running, lambda: bool(saved_steps(workdir / "run")))
+        (workdir / "hang").touch()
+        assert wait_until(running, (workdir / "hanging").exists)
         running.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):  # it is noted, and the save goes on
             running.wait(0.5)
@@ -113,16 +113,18 @@ def test_a_second_ctrl_c_exits_at_once_even_if_a_save_hangs(here):
     assert running.returncode == 130
     assert "Traceback" not in errors
     assert errors == "bptt: interrupted; what was saved before is in run: bptt train --resume run\n"
-    (here / "hang").unlink()
-    assert np.isfinite(bptt.load(here / "run").score("ban"))
+    (workdir / "hang").unlink()
+    assert np.isfinite(bptt.load(workdir / "run").score("ban"))
     assert run("train", "--resume", "run")[0] == 0
-    assert outcome(here / "run") == undisturbed(*FLAGS)
+    assert outcome(workdir / "run") == uninterrupted_outcome(*FLAGS)
 
 
 @pytest.mark.parametrize("imports", [1, 10, 60, 120, 200, 300])
-def test_ctrl_c_during_the_imports_prints_one_line(here, imports):
+def test_ctrl_c_during_the_imports_prints_one_line(workdir, imports):
     """With -X importtime Python says what it has imported: as soon as our code runs, and so many imports later."""
-    with process("train", "names.txt", "--steps", "1000000", "--quiet", code=MAIN, options=("-X", "importtime")) as running:
+    with bptt_process(
+        "train", "names.txt", "--steps", "1000000", "--quiet", code=MAIN, options=("-X", "importtime")
+    ) as running:
         seen = None
         for line in running.stderr:
             seen = 0 if "bptt.__main__" in line else None if seen is None else seen + 1
@@ -151,8 +153,8 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-def test_ctrl_c_during_an_import_that_ignores_exceptions_exits(here):
-    with process("train", "names.txt", "--steps", "1000000", "--quiet", code=IGNORING + MAIN) as running:
+def test_ctrl_c_during_an_import_that_ignores_exceptions_exits(workdir):
+    with bptt_process("train", "names.txt", "--steps", "1000000", "--quiet", code=IGNORING + MAIN) as running:
         _, errors = running.communicate(timeout=30)
     assert (running.returncode, errors) == (130, "bptt: interrupted\n")
 
@@ -167,7 +169,7 @@ def test_ctrl_c_returns_the_best_model_to_a_python_program(tmp_path, ctrl_c, val
     trained = train(steps=100, validation=validation, out=tmp_path / "run", report=news.append)
     assert trained.record["ended"] == "SIGINT"
     assert trained.record["step"] in ((10, 20) if validation else (28,))
-    assert steps(tmp_path / "run")[-1] == 28
+    assert saved_steps(tmp_path / "run")[-1] == 28
     assert f"interrupted (SIGINT) at step 28: saved in {tmp_path / 'run'}: go on with" in news[-1]
     best = bptt.load(tmp_path / "run", backend="numpy")
     np.testing.assert_array_equal(tree.ravel(best.params), tree.ravel(trained.params))
@@ -178,7 +180,7 @@ def test_a_run_interrupted_by_ctrl_c_resumes_bit_for_bit(tmp_path, ctrl_c):
     train(steps=30, out=tmp_path / "whole")
     ctrl_c(17)
     train(steps=30, out=tmp_path / "run")
-    assert steps(tmp_path / "run")[-1] == 17
+    assert saved_steps(tmp_path / "run")[-1] == 17
     bptt.train(NAMES, report=None, resume=tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
@@ -201,7 +203,7 @@ def test_a_second_ctrl_c_raises_keyboard_interrupt(tmp_path, ctrl_c, monkeypatch
     monkeypatch.setattr(os, "fsync", lambda _: len(calls) < 28 or signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt, match=r"^interrupted; what was saved before is in .*run: bptt"):
         train(steps=100, out=tmp_path / "run")
-    assert steps(tmp_path / "run") == [10, 20]
+    assert saved_steps(tmp_path / "run") == [10, 20]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -221,7 +223,7 @@ def test_a_signal_handler_that_raises_stops_the_run_like_ctrl_c(tmp_path, ctrl_c
     ctrl_c(7)
     signal.signal(signal.SIGINT, handler)
     trained = train(steps=30, out=tmp_path / "run")
-    assert (trained.record["ended"], steps(tmp_path / "run")[-1]) == ("SIGINT", 6)  # the update was not finished
+    assert (trained.record["ended"], saved_steps(tmp_path / "run")[-1]) == ("SIGINT", 6)  # the update was not finished
     assert signal.getsignal(signal.SIGINT) is handler
     bptt.train(NAMES, report=None, resume=tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")

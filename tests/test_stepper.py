@@ -34,12 +34,12 @@ def _both(request, monkeypatch):
         yield
 
 
-def ready(text: Any = NAMES, **flags: Any) -> setup.Prepared:
+def prepare_run(text: Any = NAMES, **flags: Any) -> setup.Prepared:
     small = {"hidden": 5, "steps": 12, "batch": 4, "length": 9, "backend": "numpy", "validation": 0}
     return setup.from_scratch(text, from_flags({**small, **flags}))
 
 
-def go(run: setup.Prepared, many: int) -> tuple[Any, list[Any], list[int]]:
+def run_grouped(run: setup.Prepared, many: int) -> tuple[Any, list[Any], list[int]]:
     """The state at the end, all traces, and how many came at a time where up to `many` may."""
     pairs = list(stepper.run_updates(run.task, run.now.state, lambda _: many))
     return pairs[-1][0], [trace for _, traces in pairs for trace in traces], [len(traces) for _, traces in pairs]
@@ -57,9 +57,9 @@ def go(run: setup.Prepared, many: int) -> tuple[Any, list[Any], list[int]]:
     ],
 )
 def test_grouped_updates_equal_single_updates_bit_for_bit(cell, mode, dtype, flags):
-    run = ready(NAMES if mode == "lines" else PROSE, mode=mode, cell=cell, dtype=dtype, **flags)
-    many, traces, groups = go(run, 5)
-    one, others, singles = go(run, 1)
+    run = prepare_run(NAMES if mode == "lines" else PROSE, mode=mode, cell=cell, dtype=dtype, **flags)
+    many, traces, groups = run_grouped(run, 5)
+    one, others, singles = run_grouped(run, 1)
     assert set(singles) == {1}
     assert max(groups) == (4 if mode == "lines" and flags.get("length") == 2 else 5)  # there some windows begin in padding
     for (name, a), (_, b) in zip(tree.named_leaves(tuple(many)), tree.named_leaves(tuple(one)), strict=True):
@@ -79,30 +79,30 @@ def test_grouping_does_not_depend_on_where_a_run_is_interrupted(tmp_path, cell):
 
 
 def refused(run: setup.Prepared) -> bool:
-    return set(go(run, 4)[2]) == {1}
+    return set(run_grouped(run, 4)[2]) == {1}
 
 
 def test_unsupported_settings_are_updated_one_at_a_time(monkeypatch):
-    assert not refused(ready())
-    assert not refused(ready(clip_norm=0, optimizer="rmsprop"))
-    assert refused(ready(recompute_every=2))
-    assert refused(ready(backend="strict"))  # a look at its numbers would wait for a device
+    assert not refused(prepare_run())
+    assert not refused(prepare_run(clip_norm=0, optimizer="rmsprop"))
+    assert refused(prepare_run(recompute_every=2))
+    assert refused(prepare_run(backend="strict"))  # a look at its numbers would wait for a device
     monkeypatch.setattr(segments, "MIN_SAVING", 4 * 5 * 5.0)  # less than one batch
-    assert refused(ready())
+    assert refused(prepare_run())
 
 
 def test_a_window_with_a_finished_column_is_not_grouped():
-    run = ready(["a" * 9, "b"], batch=2, length=4)
-    assert go(run, 4)[2] == [1] * 12  # but the first of three windows has nothing to be together with
-    assert max(go(ready(["a" * 9, "b" * 9], batch=2, length=4), 4)[2]) == 4
+    run = prepare_run(["a" * 9, "b"], batch=2, length=4)
+    assert run_grouped(run, 4)[2] == [1] * 12  # but the first of three windows has nothing to be together with
+    assert max(run_grouped(prepare_run(["a" * 9, "b" * 9], batch=2, length=4), 4)[2]) == 4
 
 
 @pytest.mark.parametrize("rate", [1e25, 1e38])
 @np.errstate(all="ignore")
 def test_a_failing_update_in_a_group_is_found_as_if_single(monkeypatch, rate):
     flags = {"steps": 40, "optimizer": "sgd", "learning_rate": rate, "clip_norm": 1e6, "validation": 0, "backend": "numpy"}
-    run = ready(**{**flags, "hidden": 8, "steps": 12})
-    many, one = go(run, 12)[0], go(run, 1)[0]
+    run = prepare_run(**{**flags, "hidden": 8, "steps": 12})
+    many, one = run_grouped(run, 12)[0], run_grouped(run, 1)[0]
     assert not many.finite
     np.testing.assert_array_equal(many.params_vector, one.params_vector)
     words = []
@@ -116,7 +116,7 @@ def test_a_failing_update_in_a_group_is_found_as_if_single(monkeypatch, rate):
 
 @pytest.mark.parametrize("error", [MemoryError("too much"), KeyboardInterrupt()])
 def test_an_exception_keeps_the_updates_before_it(monkeypatch, error):
-    run, calls = ready(), []
+    run, calls = prepare_run(), []
 
     def adam(*arguments):
         calls.append(None)
@@ -135,7 +135,7 @@ def test_an_exception_keeps_the_updates_before_it(monkeypatch, error):
 
 
 def test_a_bad_update_stops_learning():
-    run = ready()
+    run = prepare_run()
     dead = run.now.state._replace(finite=np.bool_(False))
     after, _ = list(stepper.run_updates(run.task, dead, lambda _: 4))[-1]
     np.testing.assert_array_equal(after.params_vector, dead.params_vector)
@@ -147,7 +147,7 @@ counts = st.integers(1, 60)
 @settings(deadline=None, max_examples=200)
 @given(evaluate=counts, save=counts, steps=st.integers(1, 400), first=st.integers(0, 50), stop=st.none() | counts)
 def test_no_evaluation_or_checkpoint_is_skipped(evaluate, save, steps, first, stop):
-    """From wherever a session begins, it arrives at every update after which there is something to do."""
+    """From any step on, a run arrives at every update after which there is something to do."""
     plan = SimpleNamespace(steps=steps, evaluate_every=evaluate, checkpoint_every=save)
     task = SimpleNamespace(plan=plan, settings=SimpleNamespace(stop_after=stop))
     end = steps if stop is None else min(steps, first + stop)

@@ -19,7 +19,7 @@ from bptt.data.vocabulary import BYTES, Vocabulary
 from bptt.errors import CheckpointError, InputError
 from bptt.nn import model, tree
 from failing import ERRORS, Failing
-from forging import ALL, MODEL, NAMES, RUN, content, forge, refusal, restore, same, tensors, train
+from forging import ALL, MODEL, NAMES, RUN, content, equal_checkpoints, forge, refusal, restore, tensor_file, train
 
 GOLDEN = Path(__file__).parent / "golden"
 SYMBOLS = Vocabulary(("\n", "[", "a", "é", "\ud800", "😀"))
@@ -75,7 +75,7 @@ def write(folder, saved=None):
 def test_a_saved_checkpoint_is_read_back(tmp_path, dtype, run):
     saved = example(dtype=dtype)
     back = store.read(write(tmp_path / "new", saved), run=run)
-    assert same(back, saved if run else saved._replace(progress=None, memory=None))
+    assert equal_checkpoints(back, saved if run else saved._replace(progress=None, memory=None))
     assert {str(array.dtype) for array in back.weights.values()} == {dtype}
 
 
@@ -91,7 +91,7 @@ def test_every_kind_of_model_is_read_back(tmp_path, cell):
     for config in [model.Config(cell, 256, 3, layers=2), model.Config(cell, 256, 1, initial="zero")]:
         params = model.init(config, np.random.default_rng(0))
         saved = Checkpoint(config, "stream", BYTES, {}, dict(tree.named_leaves(params)))
-        assert same(store.read(write(tmp_path / config.initial, saved)), saved)
+        assert equal_checkpoints(store.read(write(tmp_path / config.initial, saved)), saved)
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
@@ -153,7 +153,7 @@ def test_a_failure_at_any_call_leaves_nothing_or_everything(tmp_path, error):
         if folder.exists():  # whole: the failing call could be done without, or came after the rename
             assert left == ["new"]
             assert not failure or place > renamed
-            assert same(store.read(folder, run=True), example())
+            assert equal_checkpoints(store.read(folder, run=True), example())
             shutil.rmtree(folder)
         else:
             assert left == []
@@ -252,7 +252,7 @@ def test_free_name_gives_the_first_free_name(tmp_path):
 
 
 def test_parent_folders_are_created(tmp_path):
-    assert same(store.read(write(tmp_path / "a" / "b" / "new"), run=True), example())
+    assert equal_checkpoints(store.read(write(tmp_path / "a" / "b" / "new"), run=True), example())
 
 
 # Damage
@@ -271,7 +271,7 @@ def test_every_flipped_bit_is_detected(tmp_path, name):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
             refusal(path.parent)
     path.write_bytes(whole)
-    assert same(store.read(path.parent, run=True), example())
+    assert equal_checkpoints(store.read(path.parent, run=True), example())
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -401,13 +401,13 @@ def test_forged_tensors_are_refused(tmp_path):
             (b"\0" * size, "is not a safetensors file"),
             (whole[:-8] + b"\0" * 9, "is not a safetensors file"),
             (whole.replace(b'"F64"', b'"X64"', 1), "is not a safetensors file"),
-            (tensors(b"[" * 500, bytes(size)), "is not a safetensors file"),
+            (tensor_file(b"[" * 500, bytes(size)), "is not a safetensors file"),
         ]:
             forge(folder, name, data)
             assert f"{name}: " in refusal(folder)
             assert words in refusal(folder)
         forge(folder, name, whole)
-    assert same(store.read(folder, run=True), example())
+    assert equal_checkpoints(store.read(folder, run=True), example())
 
 
 def without(arrays, name):
@@ -448,7 +448,7 @@ def test_forged_json_is_refused(tmp_path):
             forge(folder, name, data)
             assert f"{name}: " in refusal(folder)
         forge(folder, name, whole)
-    assert same(store.read(folder, run=True), example())
+    assert equal_checkpoints(store.read(folder, run=True), example())
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ def test_a_forged_progress_is_refused(tmp_path, changes, words):
 def test_brackets_in_texts_do_not_count_as_lists(tmp_path):
     row = {**ROW, "sample": ['[{"\\' * 100] * 9}
     saved = example(progress=PROGRESS._replace(history=(row,)), record={"text": "[{" * 500 + '"', "source": "\\"})
-    assert same(store.read(write(tmp_path / "new", saved), run=True), saved)
+    assert equal_checkpoints(store.read(write(tmp_path / "new", saved), run=True), saved)
 
 
 # Formats: each version that was ever released can be read, and those to come are told apart

@@ -389,7 +389,7 @@ def test_every_library_gives_the_numbers_of_numpy_in_its_own_arrays(library):
     parameters, a0 = {name: library.put(array) for name, array in host.items()}, library.put(host_a0)
     X, Y = [None, 2, 26, 2], [2, 26, 2, 0]
 
-    def same(got, expected):
+    def assert_same(got, expected):
         assert namespace(got) is namespace(a0)
         assert device(got) == device(a0)
         assert got.dtype == a0.dtype
@@ -398,29 +398,29 @@ def test_every_library_gives_the_numbers_of_numpy_in_its_own_arrays(library):
 
     host_loss, host_cache = textbook.rnn_forward(X, Y, host_a0, host)
     loss, cache = textbook.rnn_forward(X, Y, a0, parameters)
-    same(loss, host_loss)
+    assert_same(loss, host_loss)
     for steps, host_steps in zip(cache, host_cache, strict=True):
         assert steps.keys() == host_steps.keys()
         for t in steps:
-            same(steps[t], host_steps[t])
+            assert_same(steps[t], host_steps[t])
 
     host_gradients, _ = textbook.rnn_backward(X, Y, host, host_cache)
     gradients, a = textbook.rnn_backward(X, Y, parameters, cache)
     assert gradients.keys() == host_gradients.keys()
-    same(a[3], host_cache[1][3])
+    assert_same(a[3], host_cache[1][3])
     for key in gradients:
-        same(gradients[key], host_gradients[key])
+        assert_same(gradients[key], host_gradients[key])
 
     for seed in range(3):
         assert textbook.sample(parameters, CHAR_TO_IX, seed) == textbook.sample(host, CHAR_TO_IX, seed)
 
     host_loss, host_gradients, host_a = textbook.optimize(X, Y, host_a0, host)
     loss, gradients, a = textbook.optimize(X, Y, a0, parameters)
-    same(loss, host_loss)
-    same(a, host_a)
+    assert_same(loss, host_loss)
+    assert_same(a, host_a)
     for name in NAMES:
-        same(gradients["d" + name], host_gradients["d" + name])
-        same(parameters[name], host[name])
+        assert_same(gradients["d" + name], host_gradients["d" + name])
+        assert_same(parameters[name], host[name])
 
 
 def test_model_runs_on_every_library(library, capsys):

@@ -23,17 +23,17 @@ TABLE = 'hidden = 3\nlearning-rate = 0.01\nsteps = 2\nbackend = "numpy"\nquiet =
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("names.txt").write_text(NAMES)
     return tmp_path
 
 
-def told(name="new"):
+def recorded_settings(name="new"):
     return bptt.load(name).record["settings"]
 
 
-def test_flags_keywords_and_toml_are_equivalent(here, capsys):
+def test_flags_keywords_and_toml_are_equivalent(workdir, capsys):
     Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
     flags = "train names.txt --hidden 3 --learning-rate 0.01 --steps 2 --backend numpy --quiet --out a"
     assert cli.main(flags.split()) == 0
@@ -41,19 +41,19 @@ def test_flags_keywords_and_toml_are_equivalent(here, capsys):
     bptt.train("names.txt", hidden=3, learning_rate=0.01, steps=2, backend="numpy", quiet=True, out="c")
     bptt.train(config="mine.toml", out="d")
     assert capsys.readouterr() == ("", "")
-    assert all({**told(name), "out": ""} == {**told("a"), "out": ""} for name in "bcd")
+    assert all({**recorded_settings(name), "out": ""} == {**recorded_settings("a"), "out": ""} for name in "bcd")
     assert all(bptt.load(name).score("ban") == bptt.load("a").score("ban") for name in "bcd")
 
 
-def test_flags_override_the_file(here):
+def test_flags_override_the_file(workdir):
     Path("mine.toml").write_text('text = "nowhere"\n' + TABLE)
     assert cli.main(["train", "names.txt", "--config", "mine.toml", "--hidden", "4", "--out", "new"]) == 0
-    assert (told()["hidden"], told()["steps"]) == (4, 2)
+    assert (recorded_settings()["hidden"], recorded_settings()["steps"]) == (4, 2)
     bptt.train("names.txt", config="mine.toml", hidden=5, out="other")
-    assert (told("other")["hidden"], told("other")["steps"]) == (5, 2)
+    assert (recorded_settings("other")["hidden"], recorded_settings("other")["steps"]) == (5, 2)
 
 
-def test_steps_and_epochs_override_each_other(here):
+def test_steps_and_epochs_override_each_other(workdir):
     Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
     assert cli.main(["train", "--config", "mine.toml", "--epochs", "2", "--batch", "27", "--out", "new"]) == 0
     assert bptt.load("new").record["plan"]["steps"] == 2
@@ -64,25 +64,25 @@ def test_steps_and_epochs_override_each_other(here):
     assert bptt.train("names.txt", config="mine.toml", steps=None).record["plan"]["steps"] == 2
 
 
-def test_a_configuration_file_is_read_once(here, monkeypatch):
+def test_a_configuration_file_is_read_once(workdir, monkeypatch):
     """A pipe could not be read twice."""
     read, paths = toml.read, []
     monkeypatch.setattr(toml, "read", lambda path, without=(): paths.append(path) or read(path, without))
     Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
     assert cli.main(["train", "--config", "mine.toml", "--out", "new"]) == 0
     assert paths == [Path("mine.toml")]
-    assert bptt.load("new").record["source"] == str(here / "names.txt")
+    assert bptt.load("new").record["source"] == str(workdir / "names.txt")
 
 
-def test_bptt_toml_is_read_by_default(here):
+def test_bptt_toml_is_read_by_default(workdir):
     Path("bptt.toml").write_text(TABLE)
     assert cli.main(["train", "names.txt", "--out", "new"]) == 0
-    assert told()["hidden"] == 3
+    assert recorded_settings()["hidden"] == 3
     Path("other.toml").write_text("hidden = 4\nsteps = 1\nquiet = true")
     assert cli.main(["train", "names.txt", "--config", "other.toml", "--out", "other"]) == 0
-    assert told("other")["hidden"] == 4
+    assert recorded_settings("other")["hidden"] == 4
     assert cli.main(["train", "--resume", "new", "--stop-after", "1", "--steps", "4"]) == 0  # a run goes on as it was begun
-    assert told()["hidden"] == 3
+    assert recorded_settings()["hidden"] == 3
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_bptt_toml_is_read_by_default(here):
         ("a = " + "[" * 5000, "m.toml: "),
     ],
 )
-def test_an_error_names_the_file_the_key_and_similar_keys(here, capsys, table, words):
+def test_an_error_names_the_file_the_key_and_similar_keys(workdir, capsys, table, words):
     Path("m.toml").write_text(table)
     with pytest.raises(InputError) as error:
         bptt.train(config="m.toml")
@@ -123,7 +123,7 @@ def test_an_error_names_the_file_the_key_and_similar_keys(here, capsys, table, w
     assert not Path("runs").exists()
 
 
-def test_a_missing_or_invalid_file_is_refused(here):
+def test_a_missing_or_invalid_file_is_refused(workdir):
     Path("raw.toml").write_bytes(b"\xff\xfe")
     for name, words in [("nowhere.toml", "No such file"), ("raw.toml", "Invalid statement"), (".", "Is a directory")]:
         with pytest.raises(InputError, match=rf"{name}: .*{words}.*: expected settings in TOML"):
@@ -155,7 +155,7 @@ def test_written_settings_are_read_back(tmp_path_factory, source, rate, steps):
     assert table["from_"] == settings.from_
 
 
-def test_a_configuration_file_applies_to_resume(here, capsys):
+def test_a_configuration_file_applies_to_resume(workdir, capsys):
     assert cli.main(["train", "names.txt", "--hidden=3", "--steps=4", "--stop-after=2", "--quiet", "--out=new"]) == 0
     Path("other.toml").write_text("cell = 'lstm'")
     assert cli.main(["train", "--resume", "new", "--config", "other.toml"]) == 2

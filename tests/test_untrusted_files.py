@@ -22,7 +22,7 @@ from bptt.errors import InputError, KernelWarning
 from bptt.inference import language_model
 from bptt.train_step import stepper
 from bptt.training import setup
-from forging import ALL, RUN, content, forge, restore, tensors, text, train
+from forging import ALL, RUN, content, forge, restore, tensor_file, train, training_text
 from fuzzing import mutate_file
 
 CHUNKS = 10  # for each of two runs; half of them leave the manifest as it was
@@ -77,7 +77,7 @@ def test_damaged_files_are_refused_with_a_message_or_work(original, tmp_path, ch
                 forge(where, name, data)
             else:
                 (where / name).write_bytes(data)
-            reason = refusal(where, text(mode), changed_text=rng.random() < 0.5)
+            reason = refusal(where, training_text(mode), changed_text=rng.random() < 0.5)
             restore(where, {part: whole[part] for part in (name, "manifest.json")})
             refused += bool(reason)
             if reason:
@@ -88,7 +88,7 @@ def test_damaged_files_are_refused_with_a_message_or_work(original, tmp_path, ch
             assert len(reason) < 3000
     assert refused > 0.6 * EACH
     assert not forged or refused < 0.95 * EACH  # many of the forged ones are read to the end, and used
-    assert refusal(where, text(mode), changed_text=False) == ""
+    assert refusal(where, training_text(mode), changed_text=False) == ""
 
 
 @pytest.mark.parametrize("rows", [None, 0, 1, 2, 4])
@@ -100,7 +100,7 @@ def test_states_that_do_not_fit_the_next_batch_are_refused(original, tmp_path, r
     rest = {name: array for name, array in arrays.items() if name not in states}
     forged = {} if rows is None else {name: np.resize(array, (rows, array.shape[1])) for name, array in states.items()}
     forge(tmp_path / "new", "optimizer.safetensors", safetensors.numpy.save(rest | forged))
-    reason = refusal(tmp_path / "new", text(mode), changed_text=False)
+    reason = refusal(tmp_path / "new", training_text(mode), changed_text=False)
     assert ("cannot go on from its states: use another checkpoint" in reason) == (mode == "stream")  # a line begins anew
 
 
@@ -128,7 +128,7 @@ def test_a_forged_record_is_refused(original, tmp_path, part, value, words):
         holder = holder[key]
     holder |= {part[-1]: value} if part else value
     forge(tmp_path / "new", "config.json", files.to_json(found))
-    reason = refusal(tmp_path / "new", text(mode), changed_text=False)
+    reason = refusal(tmp_path / "new", training_text(mode), changed_text=False)
     assert words in reason
     assert len(reason) < 1000
 
@@ -191,7 +191,7 @@ def sparse(name: str, size: int, **changes: Any) -> Any:
 def one_tensor(shape: list[int], end: int = 4) -> Any:
     """A bomb: a tensor with a shape that its bytes do not bear out, in a file as large as it should be."""
     entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}
-    return file("model.safetensors", tensors({"Wya": entry}, bytes(1400)))
+    return file("model.safetensors", tensor_file({"Wya": entry}, bytes(1400)))
 
 
 def link(name: str, target: str) -> Any:
@@ -246,9 +246,9 @@ EMPTY = {f"{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in
     "Wya": {"dtype": "F32", "shape": [350], "data_offsets": [0, 1400]}
 }
 BOMBS: dict[str, tuple[Any, str]] = {
-    "header of 76 MB": (file("model.safetensors", tensors(b" " * 76_000_000)), "has 76,000,008 bytes"),
+    "header of 76 MB": (file("model.safetensors", tensor_file(b" " * 76_000_000)), "has 76,000,008 bytes"),
     "header of 2**63": (file("model.safetensors", (2**63).to_bytes(8, "little").ljust(1804)), "header is larger than"),
-    "header of 16,000 tensors": (file("model.safetensors", tensors(EMPTY, bytes(1400))), "'0' is too many"),
+    "header of 16,000 tensors": (file("model.safetensors", tensor_file(EMPTY, bytes(1400))), "'0' is too many"),
     "shape of 10**18": (one_tensor([10**9, 10**9]), "is not a safetensors file"),
     "shape beyond 2**64": (one_tensor([2**40, 2**40]), "is not a safetensors file"),
     "offsets beyond the end": (one_tensor([10**9], 4 * 10**9), "is not a safetensors file"),

@@ -16,7 +16,7 @@ from bptt.inference import generate
 from bptt.nn import gradient, model, optimizers, tree
 from bptt.nn.optimizers import OPTIMIZERS
 from bptt.training import loop
-from conftest import no_host_looks
+from conftest import forbid_host_reads
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
@@ -96,7 +96,7 @@ def test_the_trainer_does_not_read_arrays_on_the_host(monkeypatch):
         updates = real(*arguments)
         yield next(updates)
         while True:
-            with no_host_looks():
+            with forbid_host_reads():
                 snapshot = next(updates, None)
             if snapshot is None:
                 return
@@ -163,7 +163,7 @@ def test_without_clipping_the_gradient_is_unchanged(steps):
 def test_the_state_is_carried_only_to_the_next_window_of_a_text(steps, mode):
     train(NAMES if mode == "lines" else PROSE, mode=mode, batch=2, length=3, epochs=2, layers=2)
     assert steps[0]["states"] is None
-    carried = [same(step["states"], before["after"]) for before, step in pairwise(steps)]
+    carried = [same_states(step["states"], before["after"]) for before, step in pairwise(steps)]
     fresh = [step["states"] is None for step in steps[1:]]
     assert all(a != b for a, b in zip(carried, fresh))
     assert any(carried)
@@ -173,7 +173,7 @@ def test_the_state_is_carried_only_to_the_next_window_of_a_text(steps, mode):
         assert sum(fresh) > 10
 
 
-def same(states, others):
+def same_states(states, others):
     if states is None:
         return False
     held = getattr(states.base, "size", states.size)  # a view would keep those of all steps

@@ -15,7 +15,7 @@ TEXTS = pytest.mark.parametrize("text", [LINES, PROSE * 20], ids=["lines", "stre
 PARTS = pytest.mark.parametrize("count", [1, 2, 3, 16, 40])
 
 
-def ready(text, **flags):
+def prepare_run(text, **flags):
     flags = {"hidden": 5, "steps": 9, "backend": "numpy", "dtype": "float64", "validation": 0.4, **flags}
     flags["mode"] = "lines" if text is LINES else "stream"
     return setup.from_scratch(text, from_flags(flags))
@@ -38,7 +38,7 @@ def places(windows):
 @TEXTS
 @PARTS
 def test_every_validation_target_is_in_one_micro_batch(text, count):
-    task = ready(text, micro_batches=count).task
+    task = prepare_run(text, micro_batches=count).task
     parts = [list(validation.windows(task, part)) for part in range(validation.parts(task))]
     assert len(parts) == min(count, 16)
     assert all(window.targets == window.lengths.sum() > 0 for part in parts for window in part)
@@ -52,7 +52,7 @@ def test_every_validation_target_is_in_one_micro_batch(text, count):
 @pytest.mark.parametrize("count", [3, 40])
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 def test_the_sum_of_micro_batches_is_the_whole_loss(text, count, cell):
-    task, _, now = ready(text, micro_batches=count, cell=cell, layers=2)
+    task, _, now = prepare_run(text, micro_batches=count, cell=cell, layers=2)
     params = params_of(task, now)
     whole = evaluate(task.config, params, task.backend, map(task.read, validation_windows(task.data)))
     found = validation.evaluate(task, params)
@@ -63,16 +63,16 @@ def test_the_sum_of_micro_batches_is_the_whole_loss(text, count, cell):
 @TEXTS
 @pytest.mark.parametrize("size", [2, 3, 18])
 def test_processes_equal_micro_batches_in_validation_bit_for_bit(text, size):
-    task, _, now = ready(text, micro_batches=size)
+    task, _, now = prepare_run(text, micro_batches=size)
     params = params_of(task, now)
     expected = validation.evaluate(task, params)
-    alone = task._replace(settings=ready(text).task.settings)
+    alone = task._replace(settings=prepare_run(text).task.settings)
     for found in run_processes(size, lambda group: validation.evaluate(alone._replace(group=group), params)):
         assert found == expected
 
 
 def test_micro_batches_need_less_memory_in_validation():
     whole, parts = (
-        memory_estimate.evaluation_numbers(ready(PROSE * 20, micro_batches=count, batch=16).task) for count in (1, 4)
+        memory_estimate.evaluation_numbers(prepare_run(PROSE * 20, micro_batches=count, batch=16).task) for count in (1, 4)
     )
     assert parts < 0.6 * whole

@@ -85,7 +85,7 @@ MUTATIONS = [
         "inference.generate._block_sampler.sample_block",
         "sample_character(sampler, state, u[k, ...])",
         "sample_character(sampler, state, u[k, ...] if bool(u[k, 0] < 2) else u)",
-        "test_no_host_looks.py::test_sampling_reads_arrays_on_the_host_only_between_blocks",
+        "test_no_host_reads.py::test_sampling_reads_arrays_on_the_host_only_between_blocks",
     ),
     Mutation(
         "a pickled model keeps the arrays of its library",

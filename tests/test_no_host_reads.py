@@ -12,14 +12,14 @@ from bptt.inference.sampling import SamplingOptions
 from bptt.nn import cells, model, tree
 from bptt.train_step import stepper
 from bptt.training import setup, validation
-from conftest import no_host_looks
+from conftest import forbid_host_reads
 from runs import NAMES, PROSE
 
 CELLS = pytest.mark.parametrize("cell", list(cells.CELLS))
 TEXTS = pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
 
 
-def ready(text, **flags):
+def prepare_run(text, **flags):
     small = {"hidden": 5, "layers": 2, "steps": 24, "batch": 6, "length": 3, "backend": "strict", "validation": 0}
     return setup.from_scratch(text, from_flags({**small, **flags}))
 
@@ -28,7 +28,7 @@ def recorded(action):
     """What repeats an action, as it is, without a look."""
 
     def repeat():
-        with no_host_looks():
+        with forbid_host_reads():
             action()
 
     return repeat
@@ -39,21 +39,21 @@ def recorded(action):
 @pytest.mark.parametrize("how", [{"graph": False}, {}, {"micro_batches": 2}], ids=["one-by-one", "recorded", "in-parts"])
 def test_updates_do_not_read_arrays_on_the_host(monkeypatch, cell, text, how):
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: recorded)
-    run = ready(text, cell=cell, dropout=0.2, **how)
+    run = prepare_run(text, cell=cell, dropout=0.2, **how)
     those = stepper.run_updates(run.task, run.now.state, lambda _: 5)
     state, _ = next(those)  # the first one may import what it needs
     while state.step < 24:
-        with no_host_looks():
+        with forbid_host_reads():
             state, _ = next(those)
 
 
 @CELLS
 @TEXTS
 def test_evaluations_do_not_read_arrays_on_the_host(cell, text):
-    run = ready(text, cell=cell, validation=0.3)
+    run = prepare_run(text, cell=cell, validation=0.3)
     params = tree.unravel(run.now.state.params_vector, model.shapes(run.task.config))
     before = validation.evaluate(run.task, params)
-    with no_host_looks():
+    with forbid_host_reads():
         assert validation.evaluate(run.task, params) == before
 
 
