@@ -83,7 +83,7 @@ def wrong(text: str) -> list[str]:
         elif re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", span) and not re.fullmatch(FILE, span):
             found += [span] if span.rpartition(".")[2] not in DATA and not is_there(span) else []
         else:
-            named = [word for word in span.split() if re.fullmatch(FILE, word) and "NAME" not in word]
+            named = [word for word in span.split() if re.fullmatch(FILE, word) and Path(word).stem not in ("NAME", "FILE")]
             named += [span] if re.fullmatch(r"(src|tests|examples|docs|bench)(/\w+)*", span) else []
             found += [name for name in named if place(name) is None]
     for name, file in re.findall(rf"`(\w+)` (?:in|of)\s`({FILE})`", prose):
