@@ -162,17 +162,6 @@ def test_every_package_has_a_layer():
     assert {module.split(".")[2] for module in MODULES if module.startswith("bptt.nn.")} == NN_LEVEL.keys()
 
 
-def test_no_package_is_large():
-    """At most 16 modules in a folder, and at most a fifth of all lines in a package."""
-    lines = {module: source_of(module).count("\n") for module in MODULES}
-    for package in {module.split(".")[1] for module in MODULES}:
-        assert sum(count for module, count in lines.items() if module.split(".")[1] == package) <= sum(lines.values()) / 5, (
-            package
-        )
-    for folder in {path.parent for path in SOURCE.rglob("*.py")}:
-        assert len(list(folder.glob("*.py"))) <= 16, folder
-
-
 def test_there_is_no_import_cycle():
     """Not even between modules of one package, imports inside functions included."""
     known = {module.removesuffix(".__init__") for module in MODULES}
