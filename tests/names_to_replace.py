@@ -52,7 +52,4 @@ STILL_VAGUE: dict[str, str] = {
     "system": "found",
     "training.dry_run": "given",
     "training.memory_estimate": "own whole",
-    "training.resume": "told",
-    "training.setup": "told",
-    "training.trainer": "here told",
 }

@@ -123,7 +123,9 @@ def test_a_run_can_be_resumed_with_another_number_of_processes(names, tmp_path):
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     code, _, err = run(3, *MAIN, "--resume", tmp_path / "run", "--steps", "90")
     assert code == 0
-    words = "batches had 2 parts before and have 3 parts for 3 processes: the numbers will be the same but for rounding"
+    words = (
+        "batches had 2 micro-batches before and have 3 micro-batches for 3 processes: the numbers will be equal up to rounding"
+    )
     assert err.count(words) == 1
     code, _, err = run(2, *MAIN, "--resume", tmp_path / "run")
     assert (code, len(err.splitlines())) == (2, 1)

@@ -101,6 +101,10 @@ def test_a_run_stopped_before_its_first_checkpoint_resumes(capsys):
     shutil.rmtree("run/checkpoints")
     Path("run/metrics.jsonl").write_text("")
     assert "name a file with --cell" in refused(capsys, "train", "names.txt", "--resume", "run")
+    Path("other").mkdir()
+    Path("other/mgu.py").write_text(Path("mgu.py").read_text() + "\n")
+    line = refused(capsys, "train", "names.txt", "--resume", "run", "--cell", "other/mgu.py")
+    assert "the cell 'mgu' is not the one of the model" in line
     assert command(capsys, "train", "names.txt", "--resume", "run", "--cell", "mgu.py")[0] == 0
 
 

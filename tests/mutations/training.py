@@ -118,8 +118,8 @@ MUTATIONS = [
     Mutation(
         "twins: those of a run stay",
         "training.trainer.start",
-        "stack.enter_context(dispatch.restored())\n        arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  #",
-        "arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  #",
+        "stack.enter_context(dispatch.restored())\n        arrived_signals = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  #",
+        "arrived_signals = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  #",
         "test_acceleration.py::test_a_run_leaves_kernels_disabled_as_before",
     ),
     Mutation(
@@ -174,7 +174,7 @@ MUTATIONS = [
     Mutation(
         "processes: a signal while the text is prepared is lost",
         "training.trainer.fit",
-        "noted = signals.catch_signals(caught) if early is None else contextlib.nullcontext(early)",
+        "catching = signals.catch_signals(caught) if early is None else contextlib.nullcontext(early)",
         "noted = signals.catch_signals(caught)",
         "test_mpi.py::test_a_signal_during_setup_is_not_lost",
     ),

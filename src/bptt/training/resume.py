@@ -1,4 +1,4 @@
-"""What a run goes on from: the newest checkpoint in its own folder, which is tidied up, or a lone one in a new run."""
+"""Resume a run from the newest checkpoint in its folder, which is tidied up, or a new run from a single checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -6,34 +6,37 @@ from typing import Any
 from bptt import errors
 from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
-from bptt.config import toml
+from bptt.config import toml, user_cells
 from bptt.config.settings import from_flags
 from bptt.distributed.process_group import ProcessGroup
 from bptt.errors import InputError
 from bptt.inference.language_model import model_from_checkpoint
+from bptt.nn.cells import Cell
 from bptt.training import setup
 from bptt.training.setup import Prepared
 
 
-def from_run(place: Path, text: Any, told: dict[str, Any], group: ProcessGroup, *, changed_text: bool) -> Prepared:
-    """What a run needs to go on in its own folder, which process 0 tidies up where nothing is in the way.
+def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGroup, *, changed_text: bool) -> Prepared:
+    """Set up a run to be resumed in its own folder, which process 0 tidies up if nothing is in the way.
 
     Raises what `setup.from_checkpoint` does, and before the first checkpoint what `setup.from_scratch` does.
     """
-    mending, cell = group.rank == 0, told.get("cell")
+    mending, cell = group.rank == 0, changes.get("cell")
     if not run_folder.checkpoints(place):  # ended before its first checkpoint
-        first = {**toml.read(place / run_folder.CONFIG, without=["cell"] if cell else []), "nccl": False, **told}
+        first = {**toml.read(place / run_folder.CONFIG, without=["cell"] if cell else []), "nccl": False, **changes}
         named = first.pop("text", None)
         if text is None and named in (None, "-"):
             raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
-        ready = setup.from_scratch(named if text is None else text, from_flags(first), group)
+        if cell:
+            _match_last_session(place, cell)
+        prepared = setup.from_scratch(named if text is None else text, from_flags(first), group)
         if mending:
             run_folder.repair(place, None, [])
-        return ready
+        return prepared
     where, saved = run_folder.read_checkpoint(place, run=True, cell=cell)
     saved = _with_best(place, saved)
     try:
-        ready = setup.from_checkpoint(where, saved, text, told, group, changed_text=changed_text)
+        prepared = setup.from_checkpoint(where, saved, text, changes, group, changed_text=changed_text)
     except errors.RunFinished:  # it may have been killed after its last checkpoint
         if mending:
             _mend(place, where, saved)
@@ -43,8 +46,16 @@ def from_run(place: Path, text: Any, told: dict[str, Any], group: ProcessGroup, 
     elif saved.progress and saved.progress.best:  # this process has no folder to find it in later
         folder = place / run_folder.CHECKPOINTS / run_folder.checkpoint_name(saved.progress.best[0])
         kept = store.read(folder, cell=cell)
-        ready = ready._replace(now=ready.now._replace(best=model_from_checkpoint(kept, ready.task.backend)))
-    return ready
+        prepared = prepared._replace(now=prepared.now._replace(best=model_from_checkpoint(kept, prepared.task.backend)))
+    return prepared
+
+
+def _match_last_session(place: Path, cell: Cell) -> None:
+    """Raise an InputError if a run without a checkpoint was started with another user-defined cell."""
+    sessions = run_folder.read_environment(place).get("sessions")
+    session = sessions[-1] if isinstance(sessions, list) and sessions else None
+    if isinstance(session, dict) and "cell_file" in session:
+        user_cells.match(place, user_cells.name_of(cell), session, cell)
 
 
 def _mend(place: Path, where: Path, saved: Checkpoint) -> None:
@@ -54,7 +65,7 @@ def _mend(place: Path, where: Path, saved: Checkpoint) -> None:
 
 
 def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
-    """A checkpoint of a run, which forgets a best one that is not there any more."""
+    """A checkpoint of a run without its best one, if that does not exist any more."""
     now = saved.progress or setup.NO_PROGRESS
     if now.best and now.best[0] != now.step:
         try:
@@ -67,16 +78,16 @@ def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
 
 
 def from_single_checkpoint(
-    place: Path, text: Any, told: dict[str, Any], group: ProcessGroup, *, changed_text: bool
+    place: Path, text: Any, changes: dict[str, Any], group: ProcessGroup, *, changed_text: bool
 ) -> Prepared:
-    """What a new run needs to go on from a checkpoint that leaves its own run, and with it the best one.
+    """Set up a new run from a single checkpoint, which leaves its own run and the best one there.
 
     Raises what `setup.from_checkpoint` does.
     """
-    where, saved = run_folder.read_checkpoint(place, run=True, cell=told.get("cell"))
+    where, saved = run_folder.read_checkpoint(place, run=True, cell=changes.get("cell"))
     now = saved.progress or setup.NO_PROGRESS
     if now.best and now.best[0] != now.step:
         saved = saved._replace(progress=now._replace(best=None, waited=0))
-    ready = setup.from_checkpoint(where, saved, text, told, group, changed_text=changed_text)
-    best = model_from_checkpoint(saved, ready.task.backend) if ready.now.progress.best else None
-    return ready._replace(now=ready.now._replace(best=best))
+    prepared = setup.from_checkpoint(where, saved, text, changes, group, changed_text=changed_text)
+    best = model_from_checkpoint(saved, prepared.task.backend) if prepared.now.progress.best else None
+    return prepared._replace(now=prepared.now._replace(best=best))

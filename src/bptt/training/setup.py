@@ -1,4 +1,4 @@
-"""What a run needs before its first update: a text made ready, a plan, a model; from the start, or as a checkpoint has it."""
+"""Set up a run before its first update: dataset, hyperparameters, model and optimizer; new, or as a checkpoint has them."""
 
 import dataclasses
 from pathlib import Path
@@ -27,7 +27,7 @@ NO_PROGRESS = Progress(0, 0, 0, 0, 0.0, None, 0, (), (), ())
 
 
 class Prepared(NamedTuple):
-    """A task, what every checkpoint of the run says of it, and where its training stands."""
+    """A training task, the record that its checkpoints hold, and where its training stands."""
 
     task: TrainTask
     record: dict[str, Any]
@@ -35,7 +35,7 @@ class Prepared(NamedTuple):
 
 
 def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PROCESS) -> Prepared:
-    """A run before its first update, its weights drawn, or taken from the checkpoint that the settings name.
+    """A new run: its weights are drawn, or taken from the checkpoint that the settings name (fine-tuning).
 
     Raises:
         CheckpointError: that checkpoint cannot be used.
@@ -69,15 +69,21 @@ def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PRO
 
 
 def from_checkpoint(
-    where: Path, saved: Checkpoint, text: Any, told: dict[str, Any], group: ProcessGroup = SINGLE_PROCESS, *, changed_text: bool
+    where: Path,
+    saved: Checkpoint,
+    text: Any,
+    changes: dict[str, Any],
+    group: ProcessGroup = SINGLE_PROCESS,
+    *,
+    changed_text: bool,
 ) -> Prepared:
-    """A run as a checkpoint has it; `told` replaces what it was told before.
+    """A run as a checkpoint has it; `changes` are the settings that replace the saved ones.
 
     Raises:
         CheckpointError: a checkpoint that is forged, or damaged in a way that no checksum shows.
         InputError: a text that is not the same any more, unless `changed_text`; a run that has ended.
     """
-    settings, plan, source = _saved_settings(where, saved, told)
+    settings, plan, source = _saved_settings(where, saved, changes)
     if text is None and source in ("", "-"):
         came = "came from standard input" if source else "was given in Python"
         raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
@@ -111,16 +117,15 @@ def from_checkpoint(
 
 
 def _warn_if_micro_batches_changed(before: int, task: TrainTask) -> None:
-    """Warn where the processes of a run that goes on cannot divide the parts that its batches had."""
+    """Warn if a resumed run splits its batches into another number of micro-batches than before."""
     if (count := task.settings.micro_batches) != before:
-        had = f"had {before} parts" if before > 1 else "were whole"
-        changed = f"batches {had} before and have {count} parts for {task.group.size} processes"
-        words = f"{changed}: the numbers will be the same but for rounding, not bit for bit"
-        errors.warn(words, errors.KernelWarning)
+        had = f"had {before} micro-batches" if before > 1 else "were not split"
+        changed = f"batches {had} before and have {count} micro-batches for {task.group.size} processes"
+        errors.warn(f"{changed}: the numbers will be equal up to rounding, not bit for bit", errors.KernelWarning)
 
 
 def _backend(settings: Settings) -> Backend:
-    """The backend that a run was told, and what makes it faster."""
+    """Select the backend of a run and enable its kernels."""
     backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
     acceleration.enable_for(backend)
     return backend
@@ -129,7 +134,7 @@ def _backend(settings: Settings) -> Backend:
 def _task(
     config: model.Config, backend: Backend, data: Dataset, settings: Settings, plan: Hyperparameters, group: ProcessGroup
 ) -> TrainTask:
-    """The task, the ids of its text on the device if they fit; each process has a share of a batch, or several."""
+    """The training task, with the token ids on the device if they fit; each process has one micro-batch or several."""
     if settings.patience is not None and not data.held_out:
         words = f"--patience {settings.patience} waits for nothing: no part of the text is held out"
         errors.warn(words, TrainingWarning)
@@ -139,16 +144,16 @@ def _task(
 
 
 def _record(task: TrainTask) -> dict[str, Any]:
-    """What every checkpoint of a run says of it."""
+    """The record that every checkpoint of a run holds."""
     data = task.data
-    told = vars(task.settings) | {"cell": task.config.cell}
+    settings = vars(task.settings) | {"cell": task.config.cell}
     user_cell = task.config.user_cell
     return {
         "text": data.name,
         "source": data.source,
         "sha256": data.sha256,
         "targets": count_targets(data.training) + count_targets(data.held_out),
-        "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in told.items()},
+        "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in settings.items()},
         "plan": task.plan._asdict(),
         "backend": {"asked": task.backend.requested, "ran": task.backend.name},
         "compiled": acceleration.compiled_by(task.backend),
@@ -174,8 +179,8 @@ def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Se
     return dataclasses.replace(settings, **shape, from_=place)
 
 
-def _saved_settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tuple[Settings, Hyperparameters, str]:
-    """The settings and the plan of a run, and where its text is, from a record that may hold anything."""
+def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> tuple[Settings, Hyperparameters, str]:
+    """The settings, the hyperparameters and the text's source of a run, from a record that may hold anything."""
     config, record = saved.config, saved.record
     try:
         once = {"epochs": None, "out": None, "stop_after": None, "nccl": None}  # of the session before
@@ -183,7 +188,7 @@ def _saved_settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tup
         if before["cell"] != config.cell:
             raise KeyError("cell")
         cell = config.user_cell or config.cell  # a record names no file that is executed
-        settings = from_flags({**before, "mode": saved.mode, **told, "cell": cell})
+        settings = from_flags({**before, "mode": saved.mode, **changes, "cell": cell})
         plan = Hyperparameters(**{name: getattr(settings, name) for name in Hyperparameters._fields})
         source = record["source"]
     except (KeyError, TypeError, InputError) as error:
@@ -195,13 +200,13 @@ def _saved_settings(where: Path, saved: Checkpoint, told: dict[str, Any]) -> tup
 
 
 def _states_fit(task: TrainTask, state: TrainState) -> bool:
-    """Whether the next batch can go on from the states that there are; only those of a forged checkpoint do not fit."""
+    """Whether the next batch can continue from the carried states; only those of a forged checkpoint do not fit."""
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position))
     return window.start or (state.states is not None and state.states.shape[2] == window.columns.shape[1])
 
 
 def _difference(record: dict[str, Any], data: Dataset) -> str:
-    """In what a text differs from the one of a run."""
+    """How a text differs from the one of a run, in words."""
     now, before = count_targets(data.training) + count_targets(data.held_out), record.get("targets") or 0
     if now == before:
         return "its text has changed: it is as long as before, but not the same"

@@ -38,35 +38,35 @@ def train(
 ) -> LanguageModel:
     """Implement `bptt.train` (declared in `training.api`); `flags` holds the settings that the caller passed."""
     with launch.fail_on_all(alone=flags.get("distributed") is False):
-        told = {**({} if config is None else toml.read_beneath(flags, check_path("config", config))), **flags}
-    named = told.pop("text", None)
-    text = named if text is None else text
-    with launch.fail_on_all(alone=told.get("distributed") is False):
-        settings = from_flags(told)
-        if "cell" in told:
-            told["cell"] = settings.cell  # loaded once
-        tell = messages.make_reporter(settings, report)
+        passed = {**({} if config is None else toml.read_beneath(flags, check_path("config", config))), **flags}
+    text_of_file = passed.pop("text", None)
+    text = text_of_file if text is None else text
+    with launch.fail_on_all(alone=passed.get("distributed") is False):
+        settings = from_flags(passed)
+        if "cell" in passed:
+            passed["cell"] = settings.cell  # loaded once
+        reporter = messages.make_reporter(settings, report)
         if resume is not None:
-            return resume_run(check_path("resume", resume), text, told, tell, changed_text=changed_text)
-    return start("dinosaurs" if text is None else text, settings, tell)
+            return resume_run(check_path("resume", resume), text, passed, reporter, changed_text=changed_text)
+    return start("dinosaurs" if text is None else text, settings, reporter)
 
 
 def start(
-    text: Any, settings: Settings, tell: Reporter, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
+    text: Any, settings: Settings, report: Reporter, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
 ) -> LanguageModel:
-    """Train from the first update on; the command line gives `runs`, where a run gets a folder if there is no `out`."""
-    group, told = launch.init_training_group(text, settings, "a new run"), settings
+    """Train a new run; without `out`, the command line makes a folder for it in `runs`."""
+    group, requested = launch.init_training_group(text, settings, "a new run"), settings
     if group.rank:
-        settings, runs, tell = dataclasses.replace(settings, out=None), None, launch.silent_reporter
+        settings, runs, report = dataclasses.replace(settings, out=None), None, launch.silent_reporter
     with group.abort_all_on_error(), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
-        arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  # MPI may swallow some
+        arrived_signals = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  # MPI may swallow some
         group.on_rank_0(partial(store.check_can_save, settings.out))  # before hours are spent
-        ready = launch.setup_all(group, told, lambda: setup.from_scratch(text, settings, group))
-        out = group.on_rank_0(lambda: _new_folder(ready.task, settings.out, runs, stack))
+        prepared = launch.setup_all(group, requested, lambda: setup.from_scratch(text, settings, group))
+        out = group.on_rank_0(lambda: _new_folder(prepared.task, settings.out, runs, stack))
         try:
-            tell(messages.header(ready.task), {"event": "start", "record": ready.record})
-            return fit(ready, out, tell, caught, arrived)
+            report(messages.header(prepared.task), {"event": "start", "record": prepared.record})
+            return fit(prepared, out, report, caught, arrived_signals)
         except BaseException as error:
             if out and not isinstance(error, ForcedInterrupt):
                 run_folder.discard(out)
@@ -74,97 +74,101 @@ def start(
 
 
 def resume_run(
-    place: Path,
+    folder: Path,
     text: Any,
-    told: dict[str, Any],
-    tell: Reporter,
+    changes: dict[str, Any],
+    report: Reporter,
     *,
     changed_text: bool = False,
     runs: Path | None = None,
     caught: tuple[str, ...] = signals.INTERRUPT,
 ) -> LanguageModel:
-    """Resume a run from its newest checkpoint, or a lone checkpoint in a new run; `told` holds what changes."""
-    in_place = run_folder.is_run(place)
-    for name, value in told.items():
+    """Resume a run from its newest checkpoint, or a lone checkpoint in a new run; `changes` holds the settings that change."""
+    in_place = run_folder.is_run(folder)
+    for name, value in changes.items():
         allowed = name in MAY_CHANGE_ON_RESUME or (name == "out" and not in_place)
         if not allowed and not (name == "cell" and is_user_cell(value)):  # a user-defined cell is not saved with the run
-            beginning = f"leave it out, or begin a new run with --from {place}"
+            beginning = f"leave it out, or begin a new run with --from {folder}"
             raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
-    told = {
-        name: value for name, value in told.items() if value is not None or name not in Hyperparameters._fields
+    changes = {
+        name: value for name, value in changes.items() if value is not None or name not in Hyperparameters._fields
     }  # None: as before
-    asked = from_flags({name: value for name, value in told.items() if name in ("backend", "distributed", "out")})
-    group = launch.init_training_group(text, asked, "a run to go on with" if in_place else "a checkpoint to go on with")
+    connection = from_flags({name: value for name, value in changes.items() if name in ("backend", "distributed", "out")})
+    group = launch.init_training_group(text, connection, "a run to go on with" if in_place else "a checkpoint to go on with")
     if group.rank:
-        tell = launch.silent_reporter
+        report = launch.silent_reporter
     with group.abort_all_on_error(), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
-        arrived = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None
-        out: Path | None = None if group.rank else place
+        arrived_signals = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None
+        out: Path | None = None if group.rank else folder
         if in_place:
-            group.on_rank_0(lambda: stack.enter_context(run_folder.locked(place)))
-            prepare = partial(resume.from_run, place, text, told, group, changed_text=changed_text)
-            ready = launch.setup_all(group, asked, prepare)
-            group.on_rank_0(lambda: run_folder.write_config(place, _config_toml(ready.task)))
+            group.on_rank_0(lambda: stack.enter_context(run_folder.locked(folder)))
+            prepare = partial(resume.from_run, folder, text, changes, group, changed_text=changed_text)
+            prepared = launch.setup_all(group, connection, prepare)
+            group.on_rank_0(lambda: run_folder.write_config(folder, _config_toml(prepared.task)))
         else:
-            prepare = partial(resume.from_single_checkpoint, place, text, told, group, changed_text=changed_text)
-            ready = launch.setup_all(group, asked, prepare)
-            named = check_path("out", told["out"]) if "out" in told else None
-            out = group.on_rank_0(lambda: _first_checkpoint(ready, _new_folder(ready.task, named, runs, stack), tell))
-        step = ready.now.progress.step
-        row = {"event": "resume", "step": step, "record": ready.record, "history": list(ready.now.progress.history)}
-        tell(messages.resume_header(ready.task, place, step), row)
-        return fit(ready, out, tell, caught, arrived)
+            prepare = partial(resume.from_single_checkpoint, folder, text, changes, group, changed_text=changed_text)
+            prepared = launch.setup_all(group, connection, prepare)
+            out_setting = check_path("out", changes["out"]) if "out" in changes else None
+            out = group.on_rank_0(
+                lambda: _first_checkpoint(prepared, _new_folder(prepared.task, out_setting, runs, stack), report)
+            )
+        step = prepared.now.progress.step
+        row = {"event": "resume", "step": step, "record": prepared.record, "history": list(prepared.now.progress.history)}
+        report(messages.resume_header(prepared.task, folder, step), row)
+        return fit(prepared, out, report, caught, arrived_signals)
 
 
-def _first_checkpoint(ready: Prepared, out: Path | None, tell: Reporter) -> Path | None:
-    """The folder of a run that goes on from a lone checkpoint, if there is one; that is its first one then."""
+def _first_checkpoint(prepared: Prepared, out: Path | None, report: Reporter) -> Path | None:
+    """Save the checkpoint that a new run starts from as the first one of its folder, if it has one; returns the folder."""
     if out is not None:
-        run_folder.write_history(out, ready.now.progress.history)
-        checkpoints.save(RunContext(ready.task, ready.record, out, tell), ready.now)
+        run_folder.write_history(out, prepared.now.progress.history)
+        checkpoints.save(RunContext(prepared.task, prepared.record, out, report), prepared.now)
     return out
 
 
 def fit(
-    ready: Prepared, out: Path | None, tell: Reporter, caught: tuple[str, ...], early: list[str] | None = None
+    prepared: Prepared, out: Path | None, report: Reporter, caught: tuple[str, ...], early: list[str] | None = None
 ) -> LanguageModel:
-    """Train to the end, whatever it is, save, and say what there is now; `early` gets signals from before on, if given."""
-    acceleration.warm_up(ready.task.config, ready.task.backend, ready.task.group)
-    here = {**system.run_environment(ready.task.backend), "compiled": acceleration.compiled_by(ready.task.backend)}
-    if ready.task.all_reduce is not None:
-        here |= {"processes": ready.task.group.size, "sums by": ready.task.all_reduce.transport}
+    """Train until the run ends, for whatever reason, save, and report; `early` is a list that already collects signals."""
+    acceleration.warm_up(prepared.task.config, prepared.task.backend, prepared.task.group)
+    environment = {**system.run_environment(prepared.task.backend), "compiled": acceleration.compiled_by(prepared.task.backend)}
+    if "cell_file" in prepared.record:
+        environment["cell_file"] = prepared.record["cell_file"]
+    if prepared.task.all_reduce is not None:
+        environment |= {"processes": prepared.task.group.size, "sums by": prepared.task.all_reduce.transport}
     if out:
-        run_folder.record_session(out, here, new=True)
-    run = RunContext(ready.task, ready.record, out, tell)
-    noted = signals.catch_signals(caught) if early is None else contextlib.nullcontext(early)
-    with np.errstate(all="ignore"), noted as arrived:  # a loss that is not finite is told in words, once
-        now = loop.train_loop(run, ready.now, arrived)
-    task = ready.task
+        run_folder.record_session(out, environment, new=True)
+    run = RunContext(prepared.task, prepared.record, out, report)
+    catching = signals.catch_signals(caught) if early is None else contextlib.nullcontext(early)
+    with np.errstate(all="ignore"), catching as arrived_signals:  # a loss that is not finite is changes in words, once
+        now = loop.train_loop(run, prepared.now, arrived_signals)
+    task = prepared.task
     if task.all_reduce is not None and (now.error is None or task.group.all_raise(now.error)):  # which all processes reach
         with contextlib.suppress(RuntimeError):  # of a device that is lost; the run is over
             task.all_reduce.close()
     if now.state.step == 0 and now.error is None:
         raise KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
-    hurried = isinstance(now.error, KeyboardInterrupt)  # the disk may hang
+    forced = isinstance(now.error, KeyboardInterrupt)  # the disk may hang
     failed = now.error is not None and not isinstance(now.error, Diverged | errors.SaveError)
     if isinstance(now.error, MemoryError):
         traceback.clear_frames(now.error.__traceback__)  # the arrays of the update that failed make room for a save
-    if failed and not hurried and now.state.step:
+    if failed and not forced and now.state.step:
         with contextlib.suppress(Exception):  # what comes to light is the first error
             checkpoints.save(run, now)
     elif now.ended == "SIGINT":
         now = _try_save(run, now)
-    if out and not hurried:
+    if out and not forced:
         with contextlib.suppress(InputError, MemoryError):
             ended = {"ended": now.ended or "done", "step": now.state.step, "seconds": now.progress.seconds}
-            run_folder.record_session(out, {**here, **ended}, new=False)
+            run_folder.record_session(out, {**environment, **ended}, new=False)
     if now.error is not None and failed:
         _fail(run, now.error)
     return _finish(run, now, checkpoints.best_model(run, now))
 
 
 def _try_save(run: RunContext, now: LoopState) -> LoopState:
-    """The same standing, saved, or with the reason why it could not be."""
+    """Save the state of the loop; returns it, with the reason if it could not be saved."""
     try:
         checkpoints.save(run, now)
     except (errors.SaveError, Diverged) as error:
@@ -173,7 +177,7 @@ def _try_save(run: RunContext, now: LoopState) -> LoopState:
 
 
 def _fail(run: RunContext, error: BaseException) -> NoReturn:
-    """Raise what a run ends with, after the news of how to go on."""
+    """Raise the error that a run failed with, after a warning that says how to resume."""
     if run.folder and run_folder.has_saved(run.folder) and not isinstance(error, KeyboardInterrupt):
         errors.warn(messages.failure_message(error, run.task, run.folder), TrainingWarning)
     if isinstance(error, MemoryError):
@@ -185,7 +189,7 @@ def _fail(run: RunContext, error: BaseException) -> NoReturn:
 
 
 def _finish(run: RunContext, now: LoopState, trained: LanguageModel | None) -> LanguageModel:
-    """The model that a run ends with, after the last news."""
+    """Report the end of a run and return its model."""
     error = now.error
     if trained is None:
         if isinstance(error, Diverged):
@@ -202,13 +206,13 @@ def _finish(run: RunContext, now: LoopState, trained: LanguageModel | None) -> L
     return trained
 
 
-def _new_folder(task: TrainTask, named: Path | None, runs: Path | None, stack: contextlib.ExitStack) -> Path | None:
-    """Make and lock the folder of a run: the one that was named, or a free name in `runs`, or none."""
-    while (out := named or (runs and store.free_name(runs / task.data.name))) is not None:
+def _new_folder(task: TrainTask, out_setting: Path | None, runs: Path | None, stack: contextlib.ExitStack) -> Path | None:
+    """Make and lock the folder of a run: the one that the settings name, or a free name in `runs`, or none."""
+    while (out := out_setting or (runs and store.free_name(runs / task.data.name))) is not None:
         try:
             run_folder.create(out, _config_toml(task), {"sessions": []})
         except errors.AlreadyExists:
-            if named:
+            if out_setting:
                 raise
             continue  # another run has taken the name in the meantime
         stack.enter_context(run_folder.locked(out))
