@@ -93,14 +93,14 @@ def test_a_run_reports_loops_that_launch_a_kernel_per_step(pretend_kernels, monk
     monkeypatch.setattr(acceleration, "single_launch", lambda cell, hidden, batch, size: (cell, size) != ("gru", 8))
     assert ", compiled by numba 9\n" in train()[1]
     assert (
-        "9, which takes a kernel for each step: weights or batch are too large to stay on the chip\n"
+        "9, one kernel launch per time step: the weights or the batch are too large to stay on the chip\n"
         in train(dtype="float64")[1]
     )
 
 
 def test_a_micro_batch_not_the_whole_batch_must_fit_on_the_chip(pretend_kernels, monkeypatch):
     monkeypatch.setattr(acceleration, "single_launch", lambda cell, hidden, batch, size: batch <= 3)
-    words = "which takes a kernel for each step"
+    words = "one kernel launch per time step"
     assert words in train(batch=6)[1]
     assert words not in train(batch=6, micro_batches=2)[1]
     assert words in train(batch=7, micro_batches=2)[1]
@@ -139,7 +139,7 @@ def test_a_run_without_kernels_does_not_mention_them(tmp_path, pretend_kernels):
 def test_the_first_run_says_that_it_waits_for_the_compiler(pretend_kernels, monkeypatch):
     assert "wait" not in train()[1]
     monkeypatch.setattr(acceleration, "cache_is_empty", lambda: True)
-    assert "\nwait   for the compiler, in the first run on this processor\n" in train()[1]
+    assert "\nwait   kernels are compiled once, in the first run on this processor\n" in train()[1]
     pretend_kernels("")
     monkeypatch.setattr(acceleration, "cache_is_empty", lambda: True)
     assert "wait" not in train()[1]

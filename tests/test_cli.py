@@ -70,9 +70,9 @@ def test_train_then_sample_then_evaluate(run):
     code, out, err = run("train", "names.txt", *SMALL)
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].startswith("text   names: 27 lines to learn from, 3 held out")
+    assert lines[0].startswith("text   names: 27 lines to train on, 3 held out")
     assert [line.split("step")[1].split()[0] for line in lines if " s  step" in line] == ["1", "2", "3"]
-    new = [line.strip() for line in lines[lines.index("10 new ones, none of them in the text:") + 1 :][:10]]
+    new = [line.strip() for line in lines[lines.index("10 new lines, not in the training text:") + 1 :][:10]]
     assert len(set(new) - set(NAMES.split())) == 10
     assert lines[-2:] == ["saved in runs/names", "more: bptt sample runs/names --count 10 --seed 1"]
     code, out, err = run(*lines[-1].removeprefix("more: bptt ").split())

@@ -223,7 +223,7 @@ def test_running_out_of_memory_keeps_the_last_checkpoint(workdir, more):
     code, words, errors = run("train", "names.txt", *flags, "--out", "run", code=limited(MEMORY.format(more=more)))
     assert (code, words) == (4, "")
     assert re.fullmatch(
-        r"bptt: warning: the run failed \(MemoryError\): go on with it: bptt train --resume run\n"
+        r"bptt: warning: the run failed \(MemoryError\): resume it with: bptt train --resume run\n"
         r"bptt: out of memory: --hidden 1024 --layers 1: [\d,]+ parameters need about [\d.]+ GB, "
         r"this machine has [\d.,]+ GB: choose fewer units or layers\n",
         errors,
@@ -247,7 +247,7 @@ def test_the_python_api_raises_out_of_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)
     monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
     flags = {"report": None, "hidden": 4, "steps": 20, "backend": "numpy"}
-    with pytest.warns(bptt.TrainingWarning, match="go on with it"), pytest.raises(bptt.OutOfMemory, match="--hidden 4") as got:
+    with pytest.warns(bptt.TrainingWarning, match="resume it with"), pytest.raises(bptt.OutOfMemory, match="--hidden 4") as got:
         bptt.train(NAMES, out=tmp_path / "run", **flags)
     assert isinstance(got.value.__cause__, MemoryError)
     assert held[0]() is None  # what the update held made room for the save
@@ -267,7 +267,7 @@ def test_a_diverging_run_keeps_the_last_finite_checkpoint(workdir):
     code, _, errors = run("train", "names.txt", *flags, "--out", "run")
     found = re.fullmatch(
         r"bptt: warning: step (\d+): NaN or infinity in (the .*): try --learning-rate 1e\+19; "
-        r"the best model before, of step (\d+), is kept in run\n",
+        r"the best model before that, from step (\d+), is kept in run\n",
         errors,
     )
     assert code == 3
@@ -310,7 +310,9 @@ def test_the_first_gradient_that_is_not_finite_is_named(tmp_path, monkeypatch, n
     monkeypatch.setattr(plots, "available", lambda: False)
     monkeypatch.setattr(model, "loss_and_grad", loss_and_gradient)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
-    with pytest.warns(bptt.TrainingWarning, match=r"^step 6: NaN or infinity in the gradient of Wya: .* of step 4, is kept in"):
+    with pytest.warns(
+        bptt.TrainingWarning, match=r"^step 6: NaN or infinity in the gradient of Wya: .* from step 4, is kept in"
+    ):
         trained = bptt.train(
             NAMES, report=None, hidden=4, steps=100, out=tmp_path / "run", backend="numpy", validation=0, checkpoint_every=2
         )

@@ -127,7 +127,7 @@ def test_a_run_without_improvement_stops_when_patience_runs_out(validation_losse
     trained = train(steps=100, patience=3, out=tmp_path / "m", news=news)
     assert (trained.record["step"], trained.record["ended"]) == (20, "patience")
     assert saved_steps(tmp_path / "m") == [20, 30, 40, 50]
-    assert "stopped at step 50: no new best one in 3 measurements" in news[-1]
+    assert "stopped early at step 50: no lower validation loss in 3 evaluations" in news[-1]
 
 
 def test_patience_without_a_validation_set_warns():
@@ -360,7 +360,9 @@ def test_a_run_that_fails_is_saved_and_can_be_resumed(at_update, monkeypatch, tm
     whole = train(steps=50, out=tmp_path / "whole")
     at_update(28, raises(failure))
     with (
-        pytest.warns(errors.TrainingWarning, match=r"the run failed \(\w+\): go on with it: bptt.train\(TEXT, resume='.*m'\)$"),
+        pytest.warns(
+            errors.TrainingWarning, match=r"the run failed \(\w+\): resume it with: bptt.train\(TEXT, resume='.*m'\)$"
+        ),
         pytest.raises(errors.OutOfMemory if isinstance(failure, MemoryError) else type(failure)),
     ):
         train(steps=50, out=tmp_path / "m")
@@ -416,7 +418,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(monkeypatch, tmp_pa
     spy, calls = spoilt(part)
     monkeypatch.setattr(model, "loss_and_grad", spy)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
-    expected = rf"^step 27: NaN or infinity in {words}: try --learning-rate 0.001; the best model before, of step"
+    expected = rf"^step 27: NaN or infinity in {words}: try --learning-rate 0.001; the best model before that, from step"
     with pytest.warns(errors.TrainingWarning, match=expected):
         trained = train(steps=100, validation=validation, learning_rate=0.01, out=tmp_path / "m")
     assert (trained.record["step"] in (10, 20), trained.record["ended"]) == (True, "diverged")
@@ -428,7 +430,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(monkeypatch, tmp_pa
 def test_weights_that_are_not_finite_are_not_saved(at_update, tmp_path):
     at_update(20, lambda theta, d, memory, rate: (theta * math.inf, memory))
     with pytest.warns(
-        errors.TrainingWarning, match=r"^step 20: NaN or infinity in the weights layers.0.Wax: .* of step 10, is kept in .*m$"
+        errors.TrainingWarning, match=r"^step 20: NaN or infinity in the weights layers.0.Wax: .* from step 10, is kept in .*m$"
     ):
         train(steps=100, validation=0, out=tmp_path / "m")
     assert saved_steps(tmp_path / "m") == [10]
@@ -505,7 +507,7 @@ def test_weights_are_not_saved_if_their_metrics_cannot_be_read(at_update, monkey
         return real(*arguments)
 
     monkeypatch.setattr(loop, "_read_metrics", look)
-    with pytest.warns(errors.TrainingWarning, match="go on with it"), pytest.raises(RuntimeError, match="lost"):
+    with pytest.warns(errors.TrainingWarning, match="resume it with"), pytest.raises(RuntimeError, match="lost"):
         train(steps=1000, evaluate_every=10, out=tmp_path / "m")
     assert saved_steps(tmp_path / "m")[-1] == 20
 

@@ -24,18 +24,22 @@ def news(text, **flags):
         (
             NAMES,
             {"batch": 18},
-            ["text   text: 18 lines to learn from, 2 held out, 10 symbols", "3 steps of 18 x 256 at most, adam"],
+            ["text   text: 18 lines to train on, 2 held out, 10 symbols", "3 steps, batches of up to 18 x 256, adam"],
         ),
-        (NAMES, {"batch": 32}, ["3 steps of 18 x 256 at most (the text is too short for a batch of 32), adam"]),
-        (NAMES, {"validation": 0, "batch": 20}, ["20 lines to learn from, nothing held out (as asked)", "steps of 20 x"]),
-        (["ab", "cd"], {}, ["2 lines to learn from, nothing held out (the text is too short to spare any), 5 symbols"]),
-        (["ab"], {"mode": "lines"}, ["1 line to learn from, nothing held out (the text"]),
+        (NAMES, {"batch": 32}, ["3 steps, batches of up to 18 x 256 (the text is too short for batches of 32), adam"]),
+        (
+            NAMES,
+            {"validation": 0, "batch": 20},
+            ["20 lines to train on, none held out (as requested)", "batches of up to 20 x"],
+        ),
+        (["ab", "cd"], {}, ["2 lines to train on, none held out (the text is too short), 5 symbols"]),
+        (["ab"], {"mode": "lines"}, ["1 line to train on, none held out (the text"]),
         (
             "ab " * 400 + "\n",
             {"batch": 4, "length": 50},
-            ["1,081 characters to learn from, 120 held out", "of 4 x 50 at most, adam"],
+            ["1,081 characters to train on, 120 held out", "of up to 4 x 50, adam"],
         ),
-        ("ab " * 400 + "\n", {"batch": 40, "length": 50}, ["of 21 x 50 at most (the text is too short for a batch of 40)"]),
+        ("ab " * 400 + "\n", {"batch": 40, "length": 50}, ["of up to 21 x 50 (the text is too short for batches of 40)"]),
         (NAMES, {"cell": "lstm", "layers": 2, "seed": 7, "dropout": 0.5}, ["lstm, 2 x 4 units", "dropout 0.5, seed 7"]),
     ],
 )
@@ -62,7 +66,7 @@ def test_the_final_message_has_ten_new_samples():
     trained, lines = news(NAMES, hidden=16, steps=40, learning_rate=0.03, dropout=0)
     assert set(trained.sample(10, temperature=0.8)) & set(NAMES)  # it has learnt some by heart
     head, *names = lines[-1].splitlines()[:11]
-    assert head == "10 new ones, none of them in the text:"
+    assert head == "10 new lines, not in the training text:"
     assert len({name.strip() for name in names} - {*NAMES, ""}) == 10
 
 
@@ -72,12 +76,12 @@ def test_the_sample_preview_is_short_and_has_no_empty_texts(monkeypatch):
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: names)
     _, lines = news(NAMES, steps=1)
     assert lines[1].endswith("  " + f"ba, {'x' * 56}")
-    assert lines[-1].splitlines()[:3] == ["2 new ones, none of them in the text:", "  ba", f"  {'x' * 80}"]
+    assert lines[-1].splitlines()[:3] == ["2 new lines, not in the training text:", "  ba", f"  {'x' * 80}"]
 
 
 def test_the_final_message_says_if_no_sample_is_new(monkeypatch):
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, without=None, **__: [] if without else ["ba"])
-    assert news(NAMES)[1][-1].splitlines()[0] == "nothing new: what it writes is in the text"
+    assert news(NAMES)[1][-1].splitlines()[0] == "no new lines: all that was generated is in the training text"
 
 
 def test_the_final_message_quotes_its_command_for_the_shell(tmp_path):

@@ -89,12 +89,12 @@ def test_a_signal_saves_and_prints_the_resume_command(workdir, name):
     assert (running.returncode, errors) == (ENDS[name], "")
     step = saved_steps(out)[-1]
     command = "  bptt train --resume 'my run'\n"
-    assert f"interrupted ({name}) at step {step}: saved in my run: go on with\n{command}" in words
+    assert f"interrupted ({name}) at step {step}: saved in my run, resume with\n{command}" in words
     assert f'"ended": "{name}"' in (out / "env.json").read_text()
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(["/bin/sh", "-c", SHELL + command], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"going on with my run after step {step}\n" in done.stdout
+    assert f"resuming my run after step {step}\n" in done.stdout
     assert outcome(out) == uninterrupted_outcome(*FLAGS)
 
 
@@ -170,7 +170,7 @@ def test_ctrl_c_returns_the_best_model_to_a_python_program(tmp_path, ctrl_c, val
     assert trained.record["ended"] == "SIGINT"
     assert trained.record["step"] in ((10, 20) if validation else (28,))
     assert saved_steps(tmp_path / "run")[-1] == 28
-    assert f"interrupted (SIGINT) at step 28: saved in {tmp_path / 'run'}: go on with" in news[-1]
+    assert f"interrupted (SIGINT) at step 28: saved in {tmp_path / 'run'}, resume with" in news[-1]
     best = bptt.load(tmp_path / "run", backend="numpy")
     np.testing.assert_array_equal(tree.ravel(best.params), tree.ravel(trained.params))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,4 +1,4 @@
-"""What a training run says on its way: plain lines for people."""
+"""Messages of a training run: its header, evaluations, progress, warnings and end."""
 
 import contextlib
 import json
@@ -20,71 +20,74 @@ from bptt.inference.sampling import SamplingOptions
 from bptt.nn import model, tree
 from bptt.train_step.update import TrainTask
 
-FINAL_TEXTS = 10  # texts at the end that the training text does not contain
-PREVIEW_LINES = 10  # lines at a measurement
+FINAL_TEXTS = 10  # new texts at the end of a run
+PREVIEW_LINES = 10  # lines sampled at an evaluation
 
 
 def header(task: TrainTask) -> str:
-    """What is going to be trained, on what, and how."""
+    """The dataset, the model and the hyperparameters of a run, a line each."""
     data, settings, plan = task.data, task.settings, task.plan
     unit = "line" if data.mode == "lines" else "character"
-    learn, held_out = (len(part) if data.mode == "lines" else count_targets(part) for part in (data.training, data.held_out))
-    nothing = "as asked" if settings.validation == 0 else "the text is too short to spare any"
-    measured = f"{held_out:,} held out" if held_out else f"nothing held out ({nothing})"
+    training, held_out = (len(part) if data.mode == "lines" else count_targets(part) for part in (data.training, data.held_out))
+    reason = "as requested" if settings.validation == 0 else "the text is too short"
+    validation = f"{held_out:,} held out" if held_out else f"none held out ({reason})"
     batch, shrunk = max_columns(data, plan.batch, plan.length), ""
     if batch < plan.batch:
-        shrunk = f" (the text is too short for a batch of {plan.batch})"
+        shrunk = f" (the text is too short for batches of {plan.batch})"
     compiled = f", compiled by {acceleration.compiled_by(task.backend)}" if acceleration.compiled_by(task.backend) else ""
-    share = -(-batch // settings.micro_batches)  # columns at a time
-    if compiled and not acceleration.single_launch(task.config.cell, task.config.hidden, share, int(settings.dtype[-2:]) // 8):
-        compiled += ", which takes a kernel for each step: weights or batch are too large to stay on the chip"
+    columns = -(-batch // settings.micro_batches)  # at a time
+    if compiled and not acceleration.single_launch(
+        task.config.cell, task.config.hidden, columns, int(settings.dtype[-2:]) // 8
+    ):
+        compiled += ", one kernel launch per time step: the weights or the batch are too large to stay on the chip"
     return "\n".join(
         [
-            f"text   {data.name}: {learn:,} {unit}{'s' * (learn != 1)} to learn from, {measured}, "
+            f"text   {data.name}: {training:,} {unit}{'s' * (training != 1)} to train on, {validation}, "
             f"{len(data.vocabulary)} symbols",
             f"model  {model_title(task)}{compiled}",
-            f"run    {plan.steps:,} steps of {batch} x {plan.length} at most{shrunk}, {settings.optimizer} at "
-            f"{plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
-            *["wait   for the compiler, in the first run on this processor"]
+            f"run    {plan.steps:,} steps, batches of up to {batch} x {plan.length}{shrunk}, {settings.optimizer}, "
+            f"learning rate {plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
+            *["wait   kernels are compiled once, in the first run on this processor"]
             * (compiled != "" and acceleration.cache_is_empty()),
         ]
     )
 
 
 def model_title(task: TrainTask) -> str:
-    """A model in a line: cell, size and where it runs."""
+    """The cell, size and backend of a model."""
     c = task.config
     return f"{c.cell}, {c.layers} x {c.hidden} units, {tree.num_elements(model.shapes(c)):,} parameters, {task.backend}"
 
 
 def resume_header(task: TrainTask, place: Path, step: int) -> str:
-    """The heading of a run that goes on."""
-    return f"{header(task)}\ngoing on with {place} after step {step:,}"
+    """The header of a resumed run."""
+    return f"{header(task)}\nresuming {place} after step {step:,}"
 
 
-def sample_preview(now: LanguageModel, group: ProcessGroup = SINGLE_PROCESS) -> list[str]:
-    """What the model writes at the moment: the texts of this process, of those that all of them write."""
-    count, length = (1, 200) if now.mode == "stream" else (PREVIEW_LINES, None)
+def sample_preview(current: LanguageModel, group: ProcessGroup = SINGLE_PROCESS) -> list[str]:
+    """Texts from the current model; of several processes, each writes some of them and returns its own."""
+    count, length = (1, 200) if current.mode == "stream" else (PREVIEW_LINES, None)
     first, end = (-(-count * rank // group.size) for rank in (group.rank, group.rank + 1))
     if first == end:
         return []
-    request = make_request(now.vocabulary, now.mode, SamplingOptions(0.8), seed=now.record["step"], length=length)
-    return generate.generate_texts(now.config, now.params, now.backend, now.vocabulary, request, range(first, end))
+    request = make_request(current.vocabulary, current.mode, SamplingOptions(0.8), seed=current.record["step"], length=length)
+    parts = current.config, current.params, current.backend, current.vocabulary
+    return generate.generate_texts(*parts, request, range(first, end))
 
 
 def evaluation_line(row: dict[str, Any], task: TrainTask) -> str:
-    """One measurement: step, loss, loss on the held-out part, and a taste of what the model writes."""
+    """One evaluation: step, training loss, validation loss, and a preview of what the model writes."""
     held_out = row.get("held_out")
-    measured = "" if held_out is None else f"  held out {held_out:.4f} nats/char ({held_out / math.log(2):.4f} bits)"
+    validation = "" if held_out is None else f"  held out {held_out:.4f} nats/char ({held_out / math.log(2):.4f} bits)"
     texts = [text for text in row["sample"] if text.strip()]
     words = texts[0] if task.data.mode == "stream" and texts else ", ".join(texts[:3])
-    return f"{_place(row, task)}  loss {row['loss']:.4f}{measured}  {printable(words[:60])}"
+    return f"{_place(row, task)}  loss {row['loss']:.4f}{validation}  {printable(words[:60])}"
 
 
-def progress_line(row: dict[str, Any], task: TrainTask, rate: float) -> str:
-    """How far a run is between two measurements; `rate` in characters per second."""
+def progress_line(row: dict[str, Any], task: TrainTask, speed: float) -> str:
+    """Progress between two evaluations; `speed` in characters per second."""
     left = format_duration((task.plan.steps - row["step"]) * row["seconds"] / max(1, row["step"]))
-    return f"{_place(row, task)}  loss {row['loss']:.4f}  {rate:,.0f} characters/s, about {left} to go"
+    return f"{_place(row, task)}  loss {row['loss']:.4f}  {speed:,.0f} characters/s, about {left} to go"
 
 
 def _place(row: dict[str, Any], task: TrainTask) -> str:
@@ -92,29 +95,29 @@ def _place(row: dict[str, Any], task: TrainTask) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in a unit that suits them."""
+    """Seconds, minutes or hours, whichever suits."""
     number, unit = (seconds, "s") if seconds < 120 else (seconds / 60, "min") if seconds < 7200 else (seconds / 3600, "h")
     return f"{number:.0f} {unit}"
 
 
-def nonfinite_message(step: int, what: str, task: TrainTask) -> str:
-    """Something is not a number any more."""
-    return f"step {step}: NaN or infinity in {what}: try --learning-rate {task.plan.learning_rate / 10:g}"
+def nonfinite_message(step: int, tensor: str, task: TrainTask) -> str:
+    """A tensor is not finite any more."""
+    return f"step {step}: NaN or infinity in {tensor}: try --learning-rate {task.plan.learning_rate / 10:g}"
 
 
 def diverged_message(error: Exception, trained: LanguageModel, out: Path | None) -> str:
-    """A run has diverged; what is there of it."""
+    """A run has diverged: which model is left."""
     where = f" in {out}" if out else ""
-    return f"{error}; the best model before, of step {trained.record.get('step')}, is kept{where}"
+    return f"{error}; the best model before that, from step {trained.record.get('step')}, is kept{where}"
 
 
 def failure_message(error: BaseException, task: TrainTask, out: Path) -> str:
-    """A run has failed; how to go on with it."""
-    return f"the run failed ({type(error).__name__}): go on with it: {resume_command(task, out)}"
+    """A run has failed: how to resume it."""
+    return f"the run failed ({type(error).__name__}): resume it with: {resume_command(task, out)}"
 
 
 def resume_command(task: TrainTask, out: Path) -> str:
-    """The command that goes on with a run, in Python where its text was given there."""
+    """The command that resumes a run, in Python if its text was passed in Python."""
     if not task.data.source:
         return f"bptt.train(TEXT, resume={str(out)!r})"
     folder, launcher = shlex.quote(str(out)), f"mpiexec -n {task.group.size} " if task.group.size > 1 else ""
@@ -122,29 +125,31 @@ def resume_command(task: TrainTask, out: Path) -> str:
 
 
 def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended: str, step: int) -> tuple[str, dict[str, Any]]:
-    """How a run ended, new texts, how good the model is, where it is, and how to get more or to go on."""
+    """The end of a run: why it ended, new texts, the validation loss, where the model is and how to sample or resume."""
     held_out = trained.record.get("held_out")
     row = {"event": "end", "ended": ended or "done", "step": step, "best": trained.record.get("step"), "held_out": held_out}
     row["out"] = None if out is None else str(out)
-    if ended in ("diverged", "unsaved"):  # a warning has the words
+    if ended in ("diverged", "unsaved"):  # which a warning reports
         return "", row
-    news: list[str] = []
+    lines: list[str] = []
     if ended == "patience":
-        news.append(f"stopped at step {step:,}: no new best one in {task.settings.patience} measurements")
+        lines.append(f"stopped early at step {step:,}: no lower validation loss in {task.settings.patience} evaluations")
     elif ended:
         why = "paused" if ended == "paused" else f"interrupted ({ended})"
-        news.append(f"{why} at step {step:,}" + (f": saved in {out}: go on with" if out else ": keeping the best model so far"))
+        lines.append(
+            f"{why} at step {step:,}" + (f": saved in {out}, resume with" if out else ": keeping the best model so far")
+        )
         if out:
-            news.append(f"  {resume_command(task, out)}")
+            lines.append(f"  {resume_command(task, out)}")
     else:
-        with contextlib.suppress(KeyboardInterrupt):  # in a hurry: the texts can be missed, the rest cannot
-            news += _new_texts(trained, task)
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C skips the texts only
+            lines += _new_texts(trained, task)
     if held_out is not None:
         bits = held_out / math.log(2)
-        news.append(f"best at step {trained.record.get('step')}: {held_out:.4f} nats per held-out character ({bits:.4f} bits)")
+        lines.append(f"best at step {trained.record.get('step')}: {held_out:.4f} nats per held-out character ({bits:.4f} bits)")
     if out is not None and not ended:
-        news += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))} --count 10 --seed 1"]
-    return "\n".join(news), row
+        lines += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))} --count 10 --seed 1"]
+    return "\n".join(lines), row
 
 
 def _new_texts(trained: LanguageModel, task: TrainTask) -> list[str]:
@@ -156,21 +161,24 @@ def _new_texts(trained: LanguageModel, task: TrainTask) -> list[str]:
 
     new = [text for text in trained.sample(FINAL_TEXTS, temperature=0.8, without=known) if text.strip()]
     if not new:
-        return ["nothing new: what it writes is in the text"]
-    return [f"{len(new)} new ones, none of them in the text:", *(f"  {printable(text)}" for text in new)]
+        return ["no new lines: all that was generated is in the training text"]
+    return [f"{len(new)} new line{'s' * (len(new) != 1)}, not in the training text:", *(f"  {printable(text)}" for text in new)]
 
 
 def make_reporter(
     settings: Settings, report: Callable[[str], object] | None, *, named: bool = True
 ) -> Callable[[str, dict[str, Any]], None]:
-    """News as words, or as JSON if the settings say so, or none but the folder of the run if it was not `named`."""
+    """A function that passes messages on to `report`: as text, or with --json as JSON; with --quiet none.
 
-    def tell(words: str, row: dict[str, Any]) -> None:
-        news = (json.dumps(row) if row else "") if settings.json else words
+    The folder of a run whose name was chosen automatically (not `named`) is reported even with --quiet.
+    """
+
+    def reporter(line: str, row: dict[str, Any]) -> None:
+        message = (json.dumps(row) if row else "") if settings.json else line
         if settings.quiet:
-            ended = row.get("event") == "end" and not named
-            news = "" if not ended else news if settings.json else row["out"]
-        if report and news:
-            report(news)
+            is_new_folder = row.get("event") == "end" and not named
+            message = "" if not is_new_folder else message if settings.json else row["out"]
+        if report and message:
+            report(message)
 
-    return tell
+    return reporter
