@@ -1,4 +1,4 @@
-"""Kernels in a run: enabled for a library, compiled ahead, named; and CUDA graphs of what a run asks of a GPU.
+"""Kernels: enabling them, compiling them in advance, and capturing work of a GPU in CUDA graphs.
 
 Kernels exist for NumPy arrays, where Numba is installed (kernels/cpu), and for CuPy arrays (kernels/cuda). None is needed for
 anything: without them the pure functions run.
@@ -25,7 +25,7 @@ _given_up: dict[str, str] = {}  # why, by the library
 
 
 def enable(library: str = "numpy") -> str:
-    """Enable the kernels for arrays of a library, unless something is in the way.
+    """Enable the kernels for arrays of a library, if they can be used.
 
     Returns what compiled the kernels that are enabled now, in words; empty for none.
     """
@@ -36,27 +36,27 @@ def enable(library: str = "numpy") -> str:
 
 
 def enable_for(backend: Backend) -> None:
-    """Enable what makes a run on this backend faster: kernels, and on NumPy an allocator that keeps freed memory."""
+    """Enable what makes training faster on a backend: kernels, and with NumPy an allocator that keeps freed memory."""
     enable(backend.name)
     if backend.is_host:
         system.keep_freed_memory()
 
 
 def give_up(library: str, why: str) -> None:
-    """Enable no kernels for arrays of a library any more in this process."""
+    """Disable the kernels for arrays of a library in this process for good."""
     dispatch.disable()
     _given_up[library] = why
 
 
 def compiled_by(backend: Backend | None = None) -> str:
-    """What compiled the kernels that are enabled, with its version; empty for none, and for a backend that has none."""
+    """Return the compiler of the enabled kernels with its version; empty if there are none, or not for the backend."""
     if backend is not None and not backend.kernel_compiler:
         return ""
     return "".join(_kernel_module(array_type.__module__.partition(".")[0]).NAME for array_type in dispatch.enabled())
 
 
 def unavailable_reason(library: str = "numpy") -> str:
-    """Why there are no kernels for arrays of a library here, with the remedy; empty where there are."""
+    """Why there are no kernels for arrays of a library, and the remedy; empty if there are."""
     if os.environ.get(SWITCH, "1") in ("0", ""):
         return f"{SWITCH}=0 switches them off"
     if library in _given_up:
@@ -79,7 +79,7 @@ def _unavailable_reason(library: str) -> str:
 
 
 def _kernel_module(library: str) -> Any:
-    """The module that registers all kernels for arrays of a library when it is imported."""
+    """Import the module that registers all kernels for arrays of a library."""
     if BACKENDS[library].is_gpu:
         from bptt.kernels.cuda import registry
 
@@ -100,7 +100,7 @@ def gpu_kernels(backend: Backend) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sampling_kernels(backend: Backend) -> Iterator[None]:
-    """Enable kernels inside the block on a GPU, and none on a CPU: those would pack the weights anew for each character."""
+    """Enable kernels inside the block on a GPU only: on a CPU they would pack the weights anew for each character."""
     with gpu_kernels(backend):
         if backend.is_host:
             dispatch.disable()
@@ -108,7 +108,7 @@ def sampling_kernels(backend: Backend) -> Iterator[None]:
 
 
 def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
-    """Whether the loop over time of a layer is one kernel, in numbers of `size` bytes; False: a kernel for each step."""
+    """Whether one kernel runs all time steps of a layer, with numbers of `size` bytes; else a kernel runs each step."""
     if not compiled_by().startswith("nvrtc"):
         return True
     from bptt.kernels.cuda import recurrence, tiling
@@ -119,7 +119,7 @@ def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
 
 
 def cache_is_empty() -> bool:
-    """Whether the enabled kernels for NumPy are not on disk yet, so that their first calls compile them."""
+    """Whether the enabled Numba kernels are not on disk yet, so that their first calls compile them."""
     if not compiled_by().startswith("numba"):
         return False
     from bptt.kernels.cpu import jit
@@ -128,7 +128,7 @@ def cache_is_empty() -> bool:
 
 
 def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE_PROCESS) -> None:
-    """Compile the kernels that every run calls, or load them from disk; go on without kernels, with a warning, if that fails.
+    """Compile the kernels of a training run, or load them from disk; if that fails, warn and disable them.
 
     If it fails in one of several processes, which all call this, none uses kernels: the others would round differently.
     Gradients in segments call more kernels, whose compilation takes some seconds once.
@@ -154,7 +154,7 @@ def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE
 
 
 def warn_if_changed(record: dict[str, Any], backend: Backend) -> None:
-    """Warn if a run used kernels before, as its record says, and does not now, or the reverse."""
+    """Warn if a resumed run used kernels before and does not now, or the reverse."""
     before, ran = bool(record.get("compiled")), record.get("backend")
     on_host = backend.is_host and isinstance(ran, dict) and ran.get("ran") == backend.name
     if on_host and before != bool(compiled_by(backend)):
@@ -167,7 +167,7 @@ def warn_if_changed(record: dict[str, Any], backend: Backend) -> None:
 
 
 def graph_recorder() -> Callable[[Action], Action] | None:
-    """Make a function that captures an action in a CUDA graph; None where the enabled kernels cannot be captured.
+    """Return a function that captures an action in a CUDA graph; None if the enabled kernels cannot be captured.
 
     The function takes an action that has been called once before, and returns one that repeats it on the same memory.
     """
@@ -180,7 +180,7 @@ def graph_recorder() -> Callable[[Action], Action] | None:
 
 
 class GraphCache:
-    """Actions by key, each captured in a CUDA graph: called first, which warms it up, then captured, and replayed ever after.
+    """Actions by key: each is called once, which warms it up, then captured in a CUDA graph and replayed.
 
     An action reads and writes arrays that stay in place. One that cannot be captured is called each time.
     """
@@ -191,7 +191,7 @@ class GraphCache:
         self._warm: set[Any] = set()  # called once, and not captured yet
 
     def run(self, key: Any, make: Callable[[], Action]) -> None:
-        """Run the action of a key, which `make` makes the first time."""
+        """Run the action of a key, which `make` creates the first time."""
         if key not in self._actions:
             self._actions[key] = make()
             self._warm.add(key)
@@ -203,7 +203,7 @@ class GraphCache:
 
 
 def graphed(function: Callable[..., Any], record: Callable[[Action], Action]) -> Callable[..., Any]:
-    """A function of trees of arrays that gives a tree, captured in a CUDA graph for each combination of shapes.
+    """Wrap a function of trees of arrays so that a CUDA graph replays it for each combination of shapes.
 
     `record` is a `graph_recorder`.
     """
@@ -229,7 +229,7 @@ def _copy(arrays: Any) -> Any:
 
 
 def _fill(targets: Any, sources: Any) -> None:
-    """Write the arrays of one tree into those of another."""
+    """Copy the arrays of one tree into those of another."""
     target: Array
     for target, source in zip(tree.leaves(targets), tree.leaves(sources)):
         target[...] = source

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and files from strangers: nothing is read that is not what it is said to be."""
+"""Atomic writes, and bounded reads of files that may come from strangers."""
 
 import contextlib
 import errno
@@ -19,12 +19,12 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # of JSON
 
 
 def temporary_path(beside: Path) -> Path:
-    """A name in the same folder that nobody else uses."""
+    """Return an unused name in the same folder."""
     return beside.with_name(TEMPORARY + secrets.token_hex(8))
 
 
 def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Make a folder with files, which appears by one rename after all of it is on the disk; the last file is written last.
+    """Create a folder with files atomically: it is renamed into place once all files are on the disk.
 
     Raises:
         FileExistsError: something is there already.
@@ -54,7 +54,7 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file, or write it anew: a reader sees the old content or the new one, whole.
+    """Write a file atomically: a reader sees either the old content or the new one.
 
     Raises:
         OSError: it cannot be written; what was there still is.
@@ -70,7 +70,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file, if nothing is in the way in one write, flushed to the system."""
+    """Append text to a file, flushed to the system, in one write if possible."""
     data = text.encode("utf-8", "surrogatepass")
     with open(path, "ab", buffering=0) as file:
         while data:
@@ -78,7 +78,7 @@ def append(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that are no more have left in a folder."""
+    """Remove temporary files and folders that a killed writer left in a folder."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -87,7 +87,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def read(path: Path, most: int, least: int = 0) -> bytes:
-    """The bytes of a regular file of `least` to `most` bytes; of any other, nothing is read.
+    """Read a regular file of `least` to `most` bytes; any other is refused unread.
 
     Raises:
         InvalidFile: no such file, a link, a pipe, another size, or unreadable.
@@ -107,7 +107,7 @@ def read(path: Path, most: int, least: int = 0) -> bytes:
 
 
 def parse_json(data: bytes, most: int) -> Any:
-    """The value of JSON with at most so many lists and objects: each takes seventy bytes, and deep ones the stack.
+    """Parse JSON with at most `most` lists and objects, which bounds memory (seventy bytes each) and stack depth.
 
     Raises:
         InvalidFile: it is not JSON, or has more of them.
@@ -122,17 +122,17 @@ def parse_json(data: bytes, most: int) -> Any:
 
 
 def to_json(value: Any) -> bytes:
-    """JSON in the one way that it is written here."""
+    """Serialize a value as JSON with sorted keys and an indent of 1."""
     return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def checksum(data: bytes) -> dict[str, Any]:
-    """What a manifest says of a file."""
+    """Return the entry of a file in a manifest: SHA-256 and size."""
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 def describe_os_error(error: BaseException) -> str:
-    """Why something failed, in the words of the system where it has some."""
+    """Return the system's message of an error, or else the exception's own."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -150,7 +150,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Ask for the folder's entries to be on the disk; systems that cannot do that do without."""
+    """Sync the entries of a folder to the disk, if the system can."""
     with contextlib.suppress(OSError):  # Windows cannot open a folder, some network disks cannot sync one
         descriptor = os.open(folder, os.O_RDONLY)
         try:

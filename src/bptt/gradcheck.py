@@ -1,4 +1,4 @@
-"""Whether gradients are right on this machine: of each cell, against finite differences and the pure functions on NumPy."""
+"""Gradient checks on this machine: each cell against finite differences and against pure NumPy functions."""
 
 import functools
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ TOLERANCE = {"central differences": 1e-7, "float64": 1e-9, "float32": 2e-4}
 
 
 class Check(NamedTuple):
-    """What was compared, and how it came out."""
+    """One comparison, and its result."""
 
     backend: str
     cell: str
@@ -32,12 +32,12 @@ class Check(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether the error is as small as it should be; one that is not a number is not."""
+        """Whether the error is within its limit; NaN is not."""
         return self.error <= self.allowed
 
 
 class Case(NamedTuple):
-    """A model and a padded batch for it, on the host, with dropout and with two layers."""
+    """A model of two layers with dropout and a padded batch, on the host."""
 
     config: model.Config
     theta: HostArray  # (P,)
@@ -98,7 +98,7 @@ def _check_cell(cell: str | Cell, backend: Backend, compiled: str) -> Iterator[C
 
 
 def make_case(cell: str | Cell, T: int, B: int, V: int, H: int) -> Case:
-    """A model of two layers with learned initial states, and a batch of which some columns end early."""
+    """Make a model of two layers with learned initial states, and a batch with padded columns."""
     rng = make_rng(0)
     config = model.Config(name_of(cell), V, H, 2, user_cell=cell if is_user_cell(cell) else None)
     theta = tree.ravel(model.init(config, rng))
@@ -109,7 +109,7 @@ def make_case(cell: str | Cell, T: int, B: int, V: int, H: int) -> Case:
 
 
 def loss_value(one: Case, backend: Backend, theta: HostArray) -> float:
-    """The loss at other parameters (P,), by the forward pass."""
+    """Return the loss at parameters theta (P,), by the forward pass."""
     put = backend.put
     params = tree.unravel(put(theta), model.shapes(one.config))
     logits, _, _ = model.forward(one.config, params, put(one.x), None, tuple(map(put, one.keep)))
@@ -117,7 +117,7 @@ def loss_value(one: Case, backend: Backend, theta: HostArray) -> float:
 
 
 def loss_and_grad(one: Case, backend: Backend, every: int | None = None) -> tuple[HostArray, HostArray]:
-    """Loss () and gradient (P,) in float64, as a run on the backend computes them; with `every`, in pieces of so many steps."""
+    """Return loss () and gradient (P,) in float64, computed as in training; with `every`, in segments of that length."""
     put, get = backend.put, backend.get
     arrays = put(one.x), put(one.y), put(one.mask)
     arguments = put(one.theta), one.config, *arrays, None, tuple(map(put, one.keep))
@@ -130,7 +130,7 @@ def loss_and_grad(one: Case, backend: Backend, every: int | None = None) -> tupl
 
 
 def layer_by_layer(one: Case, backend: Backend) -> HostArray:
-    """The gradient (P,) in float64, by the functions that go through one layer at a time."""
+    """Return the gradient (P,) in float64, computed by the functions that process one layer at a time."""
     put = backend.put
     params = tree.unravel(put(one.theta), model.shapes(one.config))
     given = put(one.x), put(one.y), put(one.mask), None, tuple(map(put, one.keep))
@@ -139,7 +139,7 @@ def layer_by_layer(one: Case, backend: Backend) -> HostArray:
 
 
 def central_differences(one: Case, backend: Backend) -> HostArray:
-    """The gradient (P,) from values of the loss alone, one parameter after the other."""
+    """Return the gradient (P,) by central differences of the loss, one parameter at a time."""
     found = np.empty_like(one.theta)
     for i in range(len(found)):
         step = np.zeros_like(one.theta)
@@ -150,5 +150,5 @@ def central_differences(one: Case, backend: Backend) -> HostArray:
 
 
 def relative_error(got: HostArray, expected: HostArray) -> float:
-    """The largest difference, relative to the largest element of what is expected."""
+    """Return the largest difference, relative to the largest expected element."""
     return float(np.max(np.abs(got - expected)) / np.max(np.abs(expected)))

@@ -1,4 +1,4 @@
-"""What happens inside a model while it reads a text: its units, and how gradients flow back through time.
+"""Inspection of a model while it reads a text: activations, gradient flow through time, Jacobian spectrum.
 
 The numbers are those of the model's own equations, forward and backward, computed on the host in float64. The text is read as
 one sequence after the start symbol, a line with its end; a text of several lines is for a model of streams.
@@ -20,7 +20,7 @@ TOGETHER = 64  # losses whose gradients are followed side by side: bounds the me
 
 
 class Activations(NamedTuple):
-    """What a model computed at each of T steps, in L layers of H units."""
+    """The activations of a model at each of T steps, in L layers of H units."""
 
     inputs: list[str]  # what was read at each step, the start symbol first
     targets: list[str]  # what came next
@@ -32,14 +32,14 @@ class Activations(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """How much each loss depends on each state before it."""
+    """The dependence of each loss on each earlier state."""
 
     norms: HostArray  # (L, T, K+1): [l, t, k] is the norm of dL_t / da_(t-k) in layer l; NaN before the first step
     decay: HostArray  # (L, K+1): its mean over all t
 
 
 class Read(NamedTuple):
-    """A text as a model read it, and the model itself on the host in float64."""
+    """A forward pass of a model over a text, on the host in float64."""
 
     config: model.Config
     params: model.Params
@@ -50,7 +50,7 @@ class Read(NamedTuple):
 
 
 def activations(trained: LanguageModel, text: str) -> Activations:
-    """The states, gates and predictions of a model at every step of a text.
+    """Compute the states, gates and predictions of a model at every step of a text.
 
     Raises:
         InputError: a text with characters that the model does not know, or an empty one, or several lines for a model of lines;
@@ -76,7 +76,7 @@ def activations(trained: LanguageModel, text: str) -> Activations:
 
 
 def gradient_flow(trained: LanguageModel, text: str, horizon: int = 50) -> Flow:
-    """How far back each loss reaches: the norms of dL_t / da_(t-k) for k = 0 .. `horizon`.
+    """Compute how far back each loss reaches: the norms of dL_t / da_(t-k) for k = 0 .. `horizon`.
 
     L_t is -log p of the target of step t. Where they shrink with k by a factor, what is further back is not learned from; where
     they grow, training is unstable: the vanishing and exploding gradients of Pascanu et al. (2013, arXiv 1211.5063).
@@ -92,7 +92,7 @@ def gradient_flow(trained: LanguageModel, text: str, horizon: int = 50) -> Flow:
 
 
 def gradients_of_losses(trained: LanguageModel, text: str, horizon: int = 50) -> HostArray:
-    """dL_t / da_(t-k) for each step t and k = 0 .. K, (L, T, K+1, H); zeros where t - k is before the first step.
+    """Compute dL_t / da_(t-k) for t and k = 0 .. K, (L, T, K+1, H); zeros where t - k is before the first step.
 
     A state has an effect on a loss through the layers above and through all states after it. Over all t, with a horizon as long
     as the text, they add up to the gradient of the whole loss with respect to that state.
@@ -113,7 +113,7 @@ def gradients_of_losses(trained: LanguageModel, text: str, horizon: int = 50) ->
 
 
 def jacobian_spectrum(trained: LanguageModel, text: str) -> HostArray:
-    """The eigenvalues of d state_t / d state_(t-1) in each layer at every step, (T, L, S H) complex, the largest first.
+    """Compute the eigenvalues of d state_t / d state_(t-1) by layer and step, (T, L, S H) complex, largest first.
 
     The state of a layer is a, or of an LSTM a and c (S = 2). The layers below are held fast. Moduli below 1 hint at gradients
     that vanish and moduli above 1 at some that grow; products of different steps' matrices can do either all the same. Takes
@@ -137,7 +137,7 @@ def jacobian_spectrum(trained: LanguageModel, text: str) -> HostArray:
 
 
 def _read(trained: LanguageModel, text: str) -> Read:
-    """A text read by a model."""
+    """Run the forward pass of a model over a text."""
     if not isinstance(trained, LanguageModel):
         raise InputError(f"model {trained!r:.80}: expected what bptt.load or bptt.train gives")
     if not isinstance(text, str) or not text:
@@ -154,7 +154,7 @@ def _read(trained: LanguageModel, text: str) -> Read:
 
 
 def _steps(cache: Any, t: HostArray) -> Any:
-    """The Cache of one step of B columns: column j is step t[j] of a sequence, its first one for what would be before it."""
+    """Gather a Cache of one step with B columns: column j is step t[j] of a sequence, or step 0 for a negative t[j]."""
     at = np.maximum(t, 0)
     parts = [  # states have T+1 entries, the state before step 0 first
         np.stack([array[at, 0], array[at + 1, 0]] if len(array) == len(cache.a) else [array[at, 0]]) for array in cache
@@ -163,7 +163,7 @@ def _steps(cache: Any, t: HostArray) -> Any:
 
 
 def _followed(read: Read, da: HostArray, at: HostArray, K: int) -> HostArray:
-    """The gradients of the losses of steps `at` (n,) with respect to the states up to K steps before, (L, n, K+1, H).
+    """Compute the gradients of the losses of steps `at` (n,) with respect to the K states before, (L, n, K+1, H).
 
     `da` (n, H) is the gradient of each with respect to what the read-out saw. Column j is followed from step at[j] backwards.
     """

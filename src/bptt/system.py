@@ -1,4 +1,4 @@
-"""What a run runs on: versions, libraries, machine."""
+"""Versions, processor, memory and allocator of the machine and of this process."""
 
 import contextlib
 import ctypes
@@ -21,12 +21,12 @@ PACKAGES = ("bptt", "numpy", "array-api-compat", "safetensors")
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide the numbers, by name."""
+    """Return the versions of Python and of the packages that affect results, by name."""
     return {"python": platform.python_version(), **installed_versions(*PACKAGES)}
 
 
 def installed_versions(*names: str) -> dict[str, str]:
-    """The versions of those packages that are installed."""
+    """Return the versions of the packages that are installed."""
     found = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -35,12 +35,12 @@ def installed_versions(*names: str) -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor and the system, as far as they tell."""
+    """Return the operating system, the processor and the number of cores."""
     return {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()}
 
 
 def processor() -> str:
-    """The processor's name where Linux tells it, else what Python knows."""
+    """Return the processor's name from Linux, or what Python knows."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.startswith("model name"):
@@ -49,7 +49,7 @@ def processor() -> str:
 
 
 def blas() -> dict[str, str]:
-    """The library of NumPy's matrix products, and how many threads the environment gives it."""
+    """Return the name and version of the BLAS library that NumPy uses, and its number of threads."""
     with contextlib.suppress(Exception):  # the form of this has changed before
         found: Any = np.show_config(mode="dicts")
         library = found["Build Dependencies"]["blas"]
@@ -60,7 +60,7 @@ def blas() -> dict[str, str]:
 
 
 def run_environment(backend: Backend) -> dict[str, Any]:
-    """What env.json says of a session that begins."""
+    """Return the entry of env.json for a session that starts."""
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -75,7 +75,7 @@ def run_environment(backend: Backend) -> dict[str, Any]:
 
 @functools.cache
 def physical_memory() -> float:
-    """Bytes of memory that this machine has, or lends to a container; infinite where it does not say."""
+    """Bytes of memory that the machine or its container has; infinite if unknown."""
     limits = [math.inf]
     with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows has no sysconf
         limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
@@ -86,7 +86,7 @@ def physical_memory() -> float:
 
 
 def resident_memory() -> float:
-    """Bytes of memory that this process holds; 0 where the system does not say."""
+    """Bytes of memory that this process holds; 0 if unknown."""
     try:
         return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a checkpoint may hold, and the checks of what a file says: files may come from strangers, or from a broken disk.
+"""The contents of a checkpoint, and the validation of its files, which may be damaged or come from strangers.
 
 Every check raises `InvalidFile` with the reason, and takes no memory for what has not been borne out.
 """
@@ -41,7 +41,7 @@ COUNTS: dict[str, settings.Rule] = {
 
 
 class Progress(NamedTuple):
-    """Where a run stands, in numbers."""
+    """The numbers that training resumes from, and the history of the run."""
 
     step: int  # updates so far
     epoch: int  # of the next batch
@@ -56,7 +56,7 @@ class Progress(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A model and, of a run, what going on with it needs; weights and memory are host arrays by name."""
+    """A model and, in a run, the state that training resumes from; weights and memory are host arrays by name."""
 
     config: model.Config
     mode: corpus.Mode
@@ -68,7 +68,7 @@ class Checkpoint(NamedTuple):
 
 
 def manifest(value: Any, raw: bytes) -> dict[str, Any]:
-    """The size and checksum of each file."""
+    """Validate a manifest and return the size and checksum of each file."""
     if not isinstance(value, dict) or "format" not in value:
         raise InvalidFile(f"is not as it was written: {DAMAGED}")
     if value["format"] != FORMAT or type(value["format"]) is not int:
@@ -93,7 +93,7 @@ def manifest(value: Any, raw: bytes) -> dict[str, Any]:
 
 
 def configuration(value: Any, cell: Cell | None = None) -> tuple[model.Config, corpus.Mode, dict[str, Any]]:
-    """What fixes the shapes of a model, how it reads text, and the record of its training.
+    """Validate config.json and return the model configuration, the mode and the record of the training.
 
     `cell` is the cell of the model, where it is not a built-in one.
     """
@@ -121,7 +121,7 @@ def configuration(value: Any, cell: Cell | None = None) -> tuple[model.Config, c
 
 
 def vocabulary(value: Any, config: model.Config) -> Vocabulary:
-    """The symbols of a model."""
+    """Validate vocabulary.json and return the symbols of a model."""
     try:
         symbols = Vocabulary.from_json(value)
     except InputError as error:
@@ -132,13 +132,13 @@ def vocabulary(value: Any, config: model.Config) -> Vocabulary:
 
 
 def check_size(size: int, numbers: int, more: int = 0) -> None:
-    """Refuse a file of tensors that cannot hold so many numbers (and up to so many more), by its size alone."""
+    """Refuse a file of tensors whose size does not fit `numbers` elements, and at most `more` others."""
     if not any(8 + width * numbers <= size <= 8 + MAX_HEADER_BYTES + width * (numbers + more) for width in (4, 8)):
         raise InvalidFile(f"has {size:,} bytes, expected those of {numbers:,} numbers")
 
 
 def tensors(data: bytes) -> dict[str, HostArray]:
-    """The arrays of a safetensors file."""
+    """Return the arrays of a safetensors file, by name."""
     if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
         raise InvalidFile(f"its header is larger than {MAX_HEADER_BYTES:,} bytes")
     try:
@@ -148,19 +148,19 @@ def tensors(data: bytes) -> dict[str, HostArray]:
 
 
 def check_weights(arrays: dict[str, HostArray], config: model.Config) -> None:
-    """Refuse arrays that are not the parameters of such a model."""
+    """Refuse arrays that are not the parameters of a model."""
     expected = {name: tuple(shape) for name, shape in tree.named_leaves(model.shapes(config))}
     _check_arrays(arrays, expected, {array.dtype for array in arrays.values()})
 
 
 def state_shapes(config: model.Config, rows: int) -> dict[str, tuple[int, ...]]:
-    """The name and shape of each array of the states of a batch of so many rows."""
+    """Return the name and shape of each recurrent state of a batch."""
     fields = config.definition.State._fields
     return {f"states.{layer}.{field}": (rows, config.hidden) for layer in range(config.layers) for field in fields}
 
 
 def check_optimizer_state(arrays: dict[str, HostArray], parameters: int, config: model.Config, dtype: np.dtype[Any]) -> None:
-    """Refuse arrays that are not t (), m and v (P,) and, where the next batch goes on from the one before, its states."""
+    """Refuse arrays that are not the optimizer's state and, within an epoch, the recurrent states."""
     expected: dict[str, tuple[int, ...]] = {"t": (), "m": (parameters,), "v": (parameters,)}
     if arrays.keys() - expected.keys():
         first = arrays.get(next(iter(state_shapes(config, 0))))
@@ -169,7 +169,7 @@ def check_optimizer_state(arrays: dict[str, HostArray], parameters: int, config:
 
 
 def progress(value: Any) -> Progress:
-    """Where a run stands."""
+    """Validate training.json and return the progress of a run."""
     try:
         found = Progress(**value)
         best = None if found.best is None else (found.best[0], found.best[1])
@@ -187,7 +187,7 @@ def progress(value: Any) -> Progress:
 
 
 def _check_row(row: Any) -> None:
-    """Refuse what is no entry of a history."""
+    """Refuse a malformed row of a history."""
     known = isinstance(row, dict) and row.keys() <= {*ROW_FIELDS, *EVALUATION_FIELDS}
     if not known or not all(is_number(row.get(name)) for name in ROW_FIELDS) or not is_number(row.get("held_out", 0)):
         raise InvalidFile(f"{row!r:.80} is no entry of a history")
@@ -200,12 +200,12 @@ def _check_row(row: Any) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a finite number; true and false are none."""
+    """Whether a value of JSON is a finite number; booleans are not."""
     return type(value) in (int, float) and abs(value) < 1e300
 
 
 def make_manifest(content: dict[str, bytes]) -> bytes:
-    """The manifest of files."""
+    """Return the manifest of files as JSON."""
     return to_json({"format": FORMAT, "files": {name: checksum(data) for name, data in content.items()}})
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was told, its metrics, its samples, and its last few checkpoints and the best one.
+"""The folder of a run: settings, metrics, samples, and the latest and the best checkpoints.
 
 config.toml, env.json, metrics.jsonl, samples.txt, curve.png
 checkpoints/step-00000200/ ..., and the links latest and best to two of them
@@ -28,7 +28,7 @@ STEP = re.compile(r"step-(\d{8,18})")
 
 
 def create(folder: Path, config: str, environment: dict[str, Any]) -> None:
-    """Make the folder of a run that begins.
+    """Create the folder of a new run.
 
     Raises:
         AlreadyExists: something is there already.
@@ -44,26 +44,26 @@ def create(folder: Path, config: str, environment: dict[str, Any]) -> None:
 
 
 def write_config(folder: Path, config: str) -> None:
-    """Let `config.toml` say what the run is told from here on."""
+    """Write the current settings of a run into `config.toml`."""
     with _writing(folder):
         files.replace(folder / CONFIG, config.encode("utf-8", "surrogateescape"))
 
 
 def discard(folder: Path) -> None:
-    """Remove the folder of a run that has saved nothing."""
+    """Remove the folder of a run that has not saved a checkpoint."""
     if not has_saved(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether this is the folder of a run, and not a checkpoint or something else."""
+    """Whether a folder is that of a run, not a checkpoint or something else."""
     found = os.path.isfile(folder / CONFIG) or os.path.isdir(folder / CHECKPOINTS)
     return found and not os.path.lexists(folder / MANIFEST)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out; the system takes the lock of a process that is no more away from it.
+    """Lock the folder against other writers; the system releases the lock of a process that ends.
 
     Raises:
         InputError: another process writes in this folder, or no lock can be had there.
@@ -84,7 +84,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """What `env.json` says of the sessions of a run; nothing where that cannot be read."""
+    """Read `env.json`, the sessions of a run; empty if it cannot be read."""
     with contextlib.suppress(InvalidFile):
         value = files.parse_json(files.read(folder / ENVIRONMENT, 1 << 24), 100_000)
         if isinstance(value, dict) and isinstance(value.get("sessions", []), list) and value.get("sessions"):
@@ -93,7 +93,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, newest first; CheckpointError where they cannot be looked for."""
+    """List the checkpoints of a run, newest first; CheckpointError if the folder cannot be read."""
     try:
         found = [path for path in (folder / CHECKPOINTS).iterdir() if STEP.fullmatch(path.name) and not path.is_symlink()]
     except OSError as error:
@@ -105,7 +105,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def has_saved(folder: Path) -> bool:
-    """Whether a run has checkpoints, or may have some that cannot be looked for."""
+    """Whether a run has checkpoints, or a folder of them that cannot be read."""
     try:
         return bool(checkpoints(folder))
     except CheckpointError:
@@ -113,7 +113,7 @@ def has_saved(folder: Path) -> bool:
 
 
 def read_checkpoint(path: Path, *, run: bool = False, cell: Cell | None = None) -> tuple[Path, Checkpoint]:
-    """A checkpoint and where it lies: `path` itself, or of a run its best one, or with `run`, to go on with, its newest.
+    """Read a checkpoint: `path` itself, or a run's best one, or with `run` the newest one to resume.
 
     One that does not verify is passed over, with a CheckpointWarning, for the newest one that does.
 
@@ -145,7 +145,7 @@ def read_checkpoint(path: Path, *, run: bool = False, cell: Cell | None = None) 
 
 
 def save_checkpoint(folder: Path, saved: Checkpoint, step: int, best: int, most: int) -> Path:
-    """Save the checkpoint after so many updates; then the newest `most` of all stay, and the one of step `best`.
+    """Save a checkpoint, and remove all but the newest `most` ones and the best one, that of step `best`.
 
     Raises:
         SaveError: it cannot be written; those that were there still are.
@@ -167,12 +167,12 @@ def save_checkpoint(folder: Path, saved: Checkpoint, step: int, best: int, most:
 
 
 def checkpoint_name(step: int) -> str:
-    """The name of the checkpoint after so many updates."""
+    """Return the name of the checkpoint of a step."""
     return f"step-{step:08d}"
 
 
 def update_links(folder: Path, latest: str, best: str) -> None:
-    """Let the links latest and best lead to checkpoints of a run; where a system has no links, files hold their names."""
+    """Point the links latest and best to checkpoints; on a system without links, files hold their names."""
     for link, target in [(LATEST, latest), (BEST, best)]:
         path = folder / CHECKPOINTS / link
         if _pointed(path) == path.with_name(target) or not path.with_name(target).is_dir():
@@ -193,7 +193,7 @@ def update_links(folder: Path, latest: str, best: str) -> None:
 
 
 def repair(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) -> None:
-    """Tidy up after a session that was killed, before another one goes on from the checkpoint `start` and its history.
+    """Clean the folder after a killed session, before training resumes from the checkpoint `start` with its history.
 
     What was half written goes; newer checkpoints, which do not verify, are moved aside.
     """
@@ -210,7 +210,7 @@ def repair(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) 
 
 
 def write_history(folder: Path, history: Iterable[dict[str, Any]]) -> None:
-    """Let `metrics.jsonl` and `samples.txt` hold this history and nothing else."""
+    """Write a history into `metrics.jsonl` and `samples.txt`, in place of what they hold."""
     rows = list(history)
     with _writing(folder):
         for file, form in [(METRICS, _metrics), (SAMPLES, _samples)]:
@@ -218,7 +218,7 @@ def write_history(folder: Path, history: Iterable[dict[str, Any]]) -> None:
 
 
 def append_row(folder: Path, row: dict[str, Any]) -> None:
-    """Add a row of the history to `metrics.jsonl` and `samples.txt`."""
+    """Append a row of the history to `metrics.jsonl` and `samples.txt`."""
     with _writing(folder):
         for file, form in [(METRICS, _metrics), (SAMPLES, _samples)]:
             if text := form(row):
@@ -226,7 +226,7 @@ def append_row(folder: Path, row: dict[str, Any]) -> None:
 
 
 def record_session(folder: Path, session: dict[str, Any], *, new: bool) -> None:
-    """Note a session of the run in `env.json`, or how the last one stands."""
+    """Add a session to `env.json`, or update the last one."""
     sessions = read_environment(folder).get("sessions", [])
     with _writing(folder):
         files.replace(folder / ENVIRONMENT, files.to_json({"sessions": [*(sessions if new else sessions[:-1]), session]}))
@@ -252,7 +252,7 @@ def _samples(row: dict[str, Any]) -> str:
 
 
 def _pointed(link: Path) -> Path | None:
-    """The checkpoint that a link leads to, or a file with its name; None unless it lies beside the link."""
+    """Return the checkpoint that a link, or a file with its name, points to; None unless it is in the same folder."""
     try:
         target = os.readlink(link) if link.is_symlink() else files.read(link, 64).decode()
     except (OSError, ValueError, InvalidFile):

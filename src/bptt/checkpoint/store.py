@@ -1,4 +1,4 @@
-"""A checkpoint: a folder with a model and, of a run, all that going on needs, and a manifest that says what belongs to it.
+"""Writing and reading a checkpoint: a folder with a model, in a run the training state, and a manifest with checksums.
 
 The folder appears by one rename after all its files are on the disk, and an existing one is never written over. Reading one
 never executes anything, and takes no memory for what its manifest and its configuration do not bear out.
@@ -27,13 +27,13 @@ MADE = "expected a folder that bptt train or model.save made"
 
 
 def already_exists(folder: Path) -> AlreadyExists:
-    """What to say of a folder that is there already."""
+    """Return the error for a folder that exists already."""
     goes_on = f": go on with bptt train --resume {folder}, or name" if os.path.isdir(folder / "checkpoints") else ": name"
     return AlreadyExists(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
 
 
 def check_can_save(folder: Path | None) -> None:
-    """Raise an InputError where nothing can be saved: something is there already, or no folder can be made there."""
+    """Raise an InputError if a folder exists already or cannot be created."""
     if folder is None:  # nothing is to be saved
         return
     if os.path.lexists(folder):
@@ -78,7 +78,7 @@ def write(folder: Path, saved: Checkpoint) -> None:
 
 
 def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkpoint:
-    """What `write` saved, every file checked against the manifest; with `run`, what going on needs as well.
+    """Read a checkpoint and verify each file against the manifest; with `run`, read the training state, too.
 
     Raises:
         CheckpointError: no such folder, a file that is missing, changed or forged, or a format of the future.
@@ -139,7 +139,7 @@ def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkp
 
 
 def check_is_checkpoint(folder: Path) -> None:
-    """Raise a CheckpointError where there is no folder, or one that is no checkpoint but holds some."""
+    """Raise a CheckpointError if there is no folder, or one that is not a checkpoint but holds some."""
     if os.path.isfile(folder):
         raise CheckpointError(f"{folder}: is a file, {MADE}")
     if not os.path.isdir(folder):
@@ -151,7 +151,7 @@ def check_is_checkpoint(folder: Path) -> None:
 
 
 def list_models(folder: Path) -> list[Path]:
-    """The checkpoints and the runs in a folder."""
+    """List the checkpoints and runs in a folder."""
     try:
         return sorted(p for p in folder.iterdir() if os.path.isfile(p / MANIFEST) or os.path.isdir(p / "checkpoints"))
     except (OSError, ValueError):  # ValueError: a NUL in the path
@@ -172,7 +172,7 @@ def _claims(value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _progress_json(progress: checkpoint_format.Progress) -> bytes:
-    """The progress as JSON; of a history that is too long to be read again, every second row goes."""
+    """Serialize the progress; of a history that is too long to be read again, every second row is dropped."""
     while len(data := files.to_json(progress._asdict())) > checkpoint_format.MAX_HISTORY_BYTES:
         progress = progress._replace(history=progress.history[::2])
     return data
@@ -193,6 +193,6 @@ def _free_space(folder: Path) -> str:
 
 
 def free_name(folder: Path) -> Path:
-    """The folder, or where something is there already the first of folder-2, folder-3 ... where nothing is."""
+    """Return the folder, or if it exists the first of folder-2, folder-3 ... that does not."""
     numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([folder], numbered) if not os.path.lexists(path))

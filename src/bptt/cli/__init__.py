@@ -1,4 +1,4 @@
-"""The command line: a thin shell over the package; bad input is one line on standard error and exit code 2."""
+"""The command line of bptt; bad input is one line on standard error and exit code 2."""
 
 import contextlib
 import io
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def attempt(arguments: list[str] | None) -> int:
-    """The exit code of a command, with one line for whatever goes wrong."""
+    """Run a command and return its exit code; every error is one line."""
     try:
         return int(parse(arguments)() or 0)
     except Diverged as error:

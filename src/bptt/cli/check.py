@@ -1,4 +1,4 @@
-"""`bptt check`."""
+"""The command `bptt check`."""
 
 import json as json_
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models for and from other programs: `bptt export` and `bptt import`."""
+"""The commands `bptt export` and `bptt import`."""
 
 import os
 from pathlib import Path

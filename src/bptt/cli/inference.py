@@ -1,4 +1,4 @@
-"""What a saved model is good for: `bptt sample`, `bptt next`, `bptt score` and `bptt evaluate`."""
+"""The commands that use a saved model: `bptt sample`, `bptt next`, `bptt score` and `bptt evaluate`."""
 
 import json
 import math
@@ -211,7 +211,7 @@ def evaluate(  # noqa: D417
 
 
 def training_text(model: LanguageModel) -> Callable[[list[str]], Collection[str]]:
-    """What tells which of some texts are not new: blank, or in the training text."""
+    """Return a function that finds the texts that are not novel: blank ones, and those in the training text."""
     place = model.record.get("source")
     if place in (None, "", "-"):
         raise InputError("--novel: the training text was no file, and the model does not keep it")
@@ -225,7 +225,7 @@ def training_text(model: LanguageModel) -> Callable[[list[str]], Collection[str]
 
 
 def show(pieces: Iterator[str]) -> None:
-    """Print a text while it is written, and end its line whatever happens."""
+    """Print a text while it is generated, and end its line in any case."""
     try:
         for piece in pieces:
             if not say(fit(piece), end=""):
@@ -235,10 +235,10 @@ def show(pieces: Iterator[str]) -> None:
 
 
 def fit(text: str) -> str:
-    """The text as it is, or for a terminal without what could move the cursor."""
+    """Remove control characters for a terminal; leave the text alone for a file."""
     return printable(text, "\n\t") if sys.stdout and sys.stdout.isatty() else text
 
 
 def quoted(symbol: str) -> str:
-    """A character in quotes, with a name for what cannot be seen."""
+    """Quote a character, with a name for one that cannot be seen."""
     return repr(symbol) if len(symbol) == 1 else f"'{symbol}'"

@@ -1,4 +1,4 @@
-"""`bptt info`."""
+"""The command `bptt info`."""
 
 import json as json_
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def info(*, json: bool = False) -> int:
 
 
 def guarded(part: Callable[[], Any]) -> Any:
-    """What a part says, or why it cannot."""
+    """Return what a part reports, or its error."""
     try:
         return part()
     except Exception as error:
@@ -52,7 +52,7 @@ def guarded(part: Callable[[], Any]) -> Any:
 
 
 def cupy() -> dict[str, str]:
-    """CuPy and its devices, or what is in the way."""
+    """Report CuPy and its device, or why it cannot be used."""
     obstacle = backends.cupy_unavailable_reason()
     if obstacle:
         return {"usable": "no", "why": obstacle}
@@ -60,13 +60,13 @@ def cupy() -> dict[str, str]:
 
 
 def twins() -> dict[str, str]:
-    """The compiled twins of the maths on NumPy, or what is in the way."""
+    """Report the Numba kernels for NumPy, or why they cannot be used."""
     obstacle = acceleration.unavailable_reason()
     return {"usable": "no", "why": obstacle} if obstacle else {"usable": "yes"}
 
 
 def extras() -> dict[str, str]:
-    """Optional packages, their versions, and what they are for."""
+    """List the optional packages with their versions and uses."""
     found = system.installed_versions(*EXTRAS)
     for wheel in ("cupy-cuda12x", "cupy-cuda13x"):  # one of these brings the package cupy
         found["cupy"] = system.installed_versions(wheel).get(wheel, found.get("cupy", "not installed"))
@@ -74,7 +74,7 @@ def extras() -> dict[str, str]:
 
 
 def cache() -> str:
-    """Where the ids of large texts are kept, and how much room they take."""
+    """Report the folder of cached token ids and its size."""
     folder = token_store.cache_folder()
     size = sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
     return f"{folder} ({size / 1e6:,.1f} MB; may be removed at any time)"

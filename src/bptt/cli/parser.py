@@ -1,4 +1,4 @@
-"""The words of the command line: flags and their types, and what is said of words that it does not have."""
+"""Parsing of the command line: the app, types of flags, and messages about mistakes."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from bptt.nn.cells import Cell
 
 
 def converted(kind: Any, tokens: Sequence[Token]) -> Any:
-    """The value of what was typed after a flag; cyclopts alone would round 8.5 to a whole number."""
+    """Convert the value of a flag; cyclopts would round 8.5 to a whole number."""
     if Cell in get_args(kind):  # the name of one, or its file, which `settings.validate` loads
         return tokens[0].value
     if int not in (kind, *get_args(kind)):
@@ -38,11 +38,11 @@ def converted(kind: Any, tokens: Sequence[Token]) -> Any:
 
 
 class MistakenFlag(CycloptsError):
-    """A flag that the command does not have, in the place of a text; `explain` has the words for it."""
+    """An unknown flag in the place of a text; `explain` has the message."""
 
 
 def refuse_flag(kind: Any, text: str | None) -> None:
-    """Raise an error for a misspelt flag in the place of a text: of words that begin with a hyphen, only - is a text."""
+    """Raise an error for a misspelt flag in the place of a text; only - is a text that begins with a hyphen."""
     if text and text.startswith("-") and text != "-":
         raise MistakenFlag(msg=text)
 
@@ -68,7 +68,7 @@ app = App(
 
 
 def parse(words: list[str] | None) -> Callable[[], Any]:
-    """The command that the words, by default those of the process, ask for, with all its arguments.
+    """Return the command for the words (default: those of the process) with all its arguments.
 
     `explicit` of `bptt train` gets the settings that were typed or are in the TOML file, and the name of the text there.
     """
@@ -93,7 +93,7 @@ def _read_file(explicit: dict[str, Any], app: App, command: tuple[str, ...], arg
 
 
 def explain(error: CycloptsError) -> str:
-    """What is wrong with the words that were typed."""
+    """Return the message for a mistake on the command line."""
     if isinstance(error, UnknownOptionError):
         word = error.token.keyword or error.token.value
     elif isinstance(error, MistakenFlag):
@@ -118,5 +118,5 @@ def explain(error: CycloptsError) -> str:
 
 
 def plain(typed: str) -> str:
-    """The name of the setting that a flag stands for."""
+    """Return the name of the setting of a flag."""
     return typed.partition("=")[0].lstrip("-").replace("-", "_")

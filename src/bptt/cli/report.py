@@ -1,4 +1,4 @@
-"""`bptt report`."""
+"""The command `bptt report`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`bptt textbook`."""
+"""The command `bptt textbook`."""
 
 from bptt import backend as backends
 from bptt import textbook

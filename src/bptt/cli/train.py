@@ -1,4 +1,4 @@
-"""`bptt train`."""
+"""The command `bptt train`."""
 
 import contextlib
 import dataclasses
@@ -81,7 +81,7 @@ def _train(
 
 @contextlib.contextmanager
 def telling(settings: Settings, *, named: bool) -> Iterator[Reporter]:
-    """The reporter of a run: a live panel on a terminal, else lines or JSON; `named` is that of `make_reporter`."""
+    """Provide the reporter of a run: a live panel in a terminal, else lines or JSON; `named` is as in `make_reporter`."""
     # a launcher of several processes mixes what they write, and may give each a terminal that nobody sees
     console = None if settings.quiet or settings.json or launched_processes() > 1 else panel.terminal()
     if console is None:
@@ -107,7 +107,7 @@ def telling(settings: Settings, *, named: bool) -> Iterator[Reporter]:
 
 
 def code(trained: LanguageModel) -> int:
-    """The exit code of a run."""
+    """Return the exit code of a run."""
     ended = trained.record["ended"]
     if "unsaved" in trained.record:
         return 5

@@ -1,4 +1,4 @@
-"""Settings in a file: `bptt.toml`, as people write it, and `config.toml`, as a run writes it."""
+"""TOML files: `bptt.toml`, which people write, and `config.toml`, which a run writes."""
 
 import json
 import tomllib
@@ -18,7 +18,7 @@ NOT_REPEATED = ("out", "epochs", "stop_after")  # of one session, or said in oth
 
 
 def find_file(named: str | Path | None, *, new: bool) -> Path | None:
-    """The file that the command line reads: the one that was named, or for a new run the one of the usual name."""
+    """Return the file that the command line reads: the named one, or for a new run bptt.toml if it exists."""
     return Path(named) if named else DEFAULT if new and DEFAULT.exists() else None
 
 
@@ -58,14 +58,14 @@ def read(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
 
 
 def read_beneath(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The table of a file beside what was told; steps or epochs that were told take the place of both."""
+    """Read a TOML file whose values rank below explicit settings; explicit steps or epochs replace both."""
     steps = ("steps", "epochs") if any(told.get(name) is not None for name in ("steps", "epochs")) else ()
     cell = ("cell",) if told.get("cell") is not None else ()
     return read(path, steps + cell)
 
 
 def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, validation: float) -> str:
-    """The TOML from which a run can be repeated: what was set, and what was chosen.
+    """Write the TOML that repeats a run: the settings that were made and those that were chosen.
 
     `source` finds the text again, or is empty; `validation` is the share of the text that is held out.
     """
@@ -82,7 +82,7 @@ def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, v
 
 
 def _value(value: Any) -> str:
-    """A value of TOML: its strings are JSON's, if nothing but control characters is escaped."""
+    """Format a value of TOML; strings are JSON's, with only control characters escaped."""
     if isinstance(value, Path):
         value = str(value.absolute())
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

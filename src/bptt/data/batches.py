@@ -1,4 +1,4 @@
-"""Sequences to batches (x, y, mask), time-major: short lines side by side, or one long text in parallel streams.
+"""Batches (x, y, mask), time-major: short lines side by side, or one long text in parallel streams.
 
 Where a batch is in the text is decided on the host; its arrays are made where the ids are, on the device if they fit.
 """
@@ -20,7 +20,7 @@ GROUPED_AT_A_TIME = 1 << 16  # sequences of which the places are computed at a t
 
 
 class Window(NamedTuple):
-    """T steps of B columns side by side, by their places in the ids."""
+    """T steps of B columns, as positions in the ids."""
 
     columns: HostArray  # (2, B) int64: where the first input of each is, and the last target of its sequence, perhaps passed
     steps: int  # T
@@ -29,7 +29,7 @@ class Window(NamedTuple):
 
     @property
     def full(self) -> bool:
-        """Whether no column has any padding."""
+        """Whether no column has padding."""
         return bool(self.targets == self.steps * self.columns.shape[1])
 
     @property
@@ -41,7 +41,7 @@ class Window(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The arrays of a window on the device; `x` and `y` are views of one array, to be read only."""
+    """The arrays of a window on the device; `x` and `y` are read-only views of one array."""
 
     x: Array  # (T, B) int64 input ids, 0 in the padding
     y: Array  # (T, B) int64 target ids, 0 in the padding
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
 
 def ids_on_device(ids: HostArray, backend: Backend) -> Array | None:
-    """The ids (N,) on the device for the length of a run; None for NumPy, and where they do not fit."""
+    """Copy the ids (N,) to the device for a whole run; None for NumPy, and if they do not fit."""
     small = np.dtype(np.uint8 if ids.itemsize == 1 else np.int32)  # types in which every library can gather
     if backend.is_host or len(ids) * small.itemsize > backend.text_capacity():
         return None
@@ -58,7 +58,7 @@ def ids_on_device(ids: HostArray, backend: Backend) -> Array | None:
 
 
 def batch_reader(ids: HostArray, backend: Backend, on_device: Array | None = None) -> Callable[[Window], Batch]:
-    """What makes the batch of a window of ids (N,) on the device, of those that `held` gave, or gives now."""
+    """Return a function that makes the batch of a window of ids (N,); `on_device` is the result of `ids_on_device`."""
     put, near, xp = backend.put, _near(ids), backend.xp
 
     @functools.lru_cache(32)
@@ -86,7 +86,7 @@ def batch_reader(ids: HostArray, backend: Backend, on_device: Array | None = Non
 
 
 def gather(ids: Array, columns: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
-    """Inputs, targets and mask (T, B) of the columns (2, B) of a window, from ids (N,) on the same device.
+    """Return inputs, targets and mask (T, B) of the columns (2, B) of a window, from ids (N,) on the same device.
 
     `ramp` (T+1, 1) counts from 0; `ones` (T, B) is the mask of a window without padding, a `full` one.
     """
@@ -102,7 +102,7 @@ def gather(ids: Array, columns: Array, ramp: Array, ones: Array, full: bool) -> 
 
 
 def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None, first: int = 0) -> Iterator[Window]:
-    """One epoch of sequences, each once, in batches of at most `batch` that are as equal in size as can be.
+    """Yield one epoch of sequences, each once, in batches of at most `batch` and of nearly equal size.
 
     `rng` draws the order of all sequences, so that lengths mix as they do in the text: a batch of one length is another text.
     Without it the longest come first, with next to no padding. Within a batch the longest is the first column. A batch of
@@ -137,7 +137,7 @@ def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generato
 
 
 def stream(text: Sequences, batch: int, length: int, first: int = 0) -> Iterator[Window]:
-    """One epoch of a single sequence, cut into at most `batch` streams of its targets together.
+    """Yield one epoch of a single sequence, split into at most `batch` parallel streams.
 
     A text too short for `batch` streams of `length` targets is cut into fewer. Each window of at most `length` steps goes on
     where the one before ended, and every target counts exactly once. The epoch begins with its window number `first`.
@@ -153,7 +153,7 @@ def stream(text: Sequences, batch: int, length: int, first: int = 0) -> Iterator
 
 
 def lines_count(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None) -> int:
-    """The number of windows that `lines` gives."""
+    """The number of windows that `lines` yields."""
     _check(batch, length)
     lengths, borders = sequences.lengths, _borders(len(sequences), batch)
     if len(lengths) and lengths.min() > 0 and lengths.max() <= length:
@@ -162,7 +162,7 @@ def lines_count(sequences: Sequences, batch: int, length: int, rng: np.random.Ge
 
 
 def stream_count(text: Sequences, batch: int, length: int) -> int:
-    """The number of windows that `stream` gives."""
+    """The number of windows that `stream` yields."""
     _check(batch, length)
     targets = int(text.lengths[0])
     longest = -(-targets // _streams(targets, batch, length))
@@ -170,7 +170,7 @@ def stream_count(text: Sequences, batch: int, length: int) -> int:
 
 
 def windows(sequences: Sequences, length: int, first: int = 0) -> Iterator[Window]:
-    """Sequences side by side, one column each, in windows of at most `length` steps; `first` of them are left out."""
+    """Yield windows of at most `length` steps over sequences side by side, one column each, from number `first` on."""
     return _windows(_columns(sequences), length, first)
 
 
@@ -186,7 +186,7 @@ def _windows(columns: HostArray, length: int, first: int) -> Iterator[Window]:
 
 
 def _near(ids: HostArray) -> Callable[[Window], tuple[HostArray, HostArray]]:
-    """What gives ids in memory that hold those of a window, and its columns (2, B) in them."""
+    """Return a function that loads the ids of a window into memory, and its columns (2, B) relative to them."""
     if not token_store.is_map(ids):
         return lambda window: (ids, window.columns)
     read = token_store.reader(ids)
@@ -201,19 +201,19 @@ def _near(ids: HostArray) -> Callable[[Window], tuple[HostArray, HostArray]]:
 
 
 def _columns(sequences: Sequences) -> HostArray:
-    """Where the first input of each sequence is, and its last target, (2, S) int64."""
+    """The positions of the first input and the last target of each sequence, (2, S) int64."""
     starts = sequences.starts.astype(np.int64)
     return np.array((starts, starts + sequences.lengths.astype(np.int64)))
 
 
 def _borders(count: int, batch: int) -> HostArray:
-    """Where each group of so many sequences begins, and where the last one ends."""
+    """The borders of equal groups of at most `batch` sequences, the end of the last group included."""
     groups = -(-count // batch)
     return np.arange(groups + 1) * count // max(1, groups)
 
 
 def _order(lengths: HostArray, rng: np.random.Generator | None) -> HostArray:
-    """The places of lengths in an order that `rng` draws, or from the longest to the shortest."""
+    """A permutation of the sequences: random with `rng`, else from the longest to the shortest."""
     if rng is not None:
         return shuffled(len(lengths), rng)
     return np.argsort(~lengths, kind="stable").astype(np.min_scalar_type(len(lengths)))
@@ -224,7 +224,7 @@ def _streams(targets: int, batch: int, length: int) -> int:
 
 
 def _windows_count(lengths: HostArray, borders: HostArray, length: int) -> HostArray:
-    """The number of windows of each group of lengths in their order; a group that has no targets has none."""
+    """The number of windows of each group of lengths; a group without targets has none."""
     if not len(lengths):
         return np.zeros(0, np.int64)
     longest = np.maximum.reduceat(lengths, borders[:-1]).astype(np.int64)

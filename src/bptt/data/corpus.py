@@ -1,4 +1,4 @@
-"""A text as ids of a vocabulary, the mode that suits it, its sequences, and the share of them held out."""
+"""A text as token ids: its vocabulary, its mode, its sequences and the split into training and validation set."""
 
 import codecs
 import hashlib
@@ -27,7 +27,7 @@ SPACES = np.array([chr(code).isspace() for code in range(0x3002)])  # by code po
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Corpus:
-    """A text as ids, and where it is from."""
+    """The token ids of a text, and where it comes from."""
 
     name: str  # a built-in name, the stem of a file, "stdin" or "text"
     source: str  # what finds the text again: a built-in name, an absolute path, "-", or "" for text given in Python
@@ -41,29 +41,29 @@ class Corpus:
 
     @property
     def ids(self) -> HostArray:
-        """The ids (N,) of the start symbol and of every character of the text; a memory map where the text is large."""
+        """The ids (N,) of the start symbol and of the text; a memory map if the text is large."""
         ids: HostArray = self.tokens.ids[:-1]
         return ids
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal digest of the vocabulary and the ids: equal texts and vocabularies have equal ones."""
+        """Hexadecimal digest of the vocabulary and the ids."""
         return self.tokens.sha256
 
     @property
     def text(self) -> str:
-        """The text itself, decoded anew each time: for texts that fit into memory."""
+        """The decoded text; only for texts that fit into memory."""
         return self.vocabulary.decode(self.ids[1:])
 
     def contains(self, texts: Iterable[str], mode: Mode) -> set[str]:
-        """Those of some texts that are lines of this one, or in mode "stream" are anywhere in it."""
+        """Return the texts that are lines of this one, or substrings of it in mode "stream"."""
         return contained(self.ids, self.vocabulary, mode, texts)
 
 
 def read(
     source: str | os.PathLike[str] | Iterable[str], vocabulary: Literal["characters", "bytes"] | Vocabulary = "characters"
 ) -> Corpus:
-    r"""The text of a source, as ids of its own characters, of bytes, or of a vocabulary that is there already.
+    r"""Read a source and encode it with its own characters, with bytes, or with an existing vocabulary.
 
     A str with a newline in it is the text itself, "-" is standard input, a name in `BUILT_IN` that text (write ./dinosaurs
     for a file of that name), and any other str a path. An iterable gives lines. For the byte vocabulary the bytes are taken
@@ -85,7 +85,7 @@ def read(
 
 
 def from_text(text: str | bytes, vocabulary: Vocabulary) -> Corpus:
-    """A text as it is, however short or blank it may be.
+    """Encode a str, which may be short or blank.
 
     Raises:
         InputError: a character that the vocabulary does not have.
@@ -94,7 +94,7 @@ def from_text(text: str | bytes, vocabulary: Vocabulary) -> Corpus:
 
 
 def check_learnable(source: Corpus) -> None:
-    """Raise an InputError for a text in which there is nothing to learn: fewer than two different symbols and the newline."""
+    """Raise an InputError unless a text has at least two different symbols besides the newline."""
     seen = np.zeros(len(source.vocabulary), bool)
     for piece in token_store.chunks(source.ids):  # with a newline at the beginning
         seen[piece] = True
@@ -103,7 +103,7 @@ def check_learnable(source: Corpus) -> None:
 
 
 def choose_mode(source: Corpus) -> Mode:
-    """How to read a text: as lines that have nothing to do with one another, such as names, or as one stream.
+    """Choose between lines, which are independent of each other like names, and one stream.
 
     Lines are two or more, with hardly a blank one between them, and on average at most 40 characters and 4 words long;
     white space before and after the whole text does not count.
@@ -127,14 +127,14 @@ def choose_mode(source: Corpus) -> Mode:
 
 
 class Ink:
-    """Where in a text the characters are that are not white space, seen on their way through."""
+    """Counts the characters of a text that are not white space while it passes through."""
 
     first = -1  # place of the first one
     last = -1
     words = 0
 
     def watch(self, pieces: Iterable[tuple[HostArray, HostArray]]) -> Iterator[tuple[HostArray, HostArray]]:
-        """The pieces of `marks`, unchanged."""
+        """Yield the pieces of `marks` unchanged, and count."""
         position, before = 0, False  # characters so far, and whether the last one was ink
         for newline, ink in pieces:
             yield newline, ink
@@ -147,7 +147,7 @@ class Ink:
 
 
 def sequences(source: Corpus, mode: Mode) -> Sequences:
-    """Sequences s of ids (n + 1,), to be learnt as inputs s[:-1] and targets s[1:]; s[0] is the start symbol.
+    """Split a text into sequences s of ids (n + 1,): inputs s[:-1] and targets s[1:], where s[0] is the start symbol.
 
     In mode "lines" there is one for each line that is not blank, its newline at both ends; in mode "stream" there is one
     for the whole text, every character of which is a target.
@@ -161,7 +161,7 @@ def sequences(source: Corpus, mode: Mode) -> Sequences:
 
 
 def split(sequences: Sequences, fraction: float, rng: np.random.Generator) -> tuple[Sequences, Sequences]:
-    """Sequences for training, and a share of them held out: whole lines that `rng` draws, or the end of one long text.
+    """Split off a validation set: lines that `rng` draws, or the end of one long text.
 
     Every target is in one part or the other. A share that rounds to no line, or to less than two targets of a text, leaves
     everything to training.
@@ -185,7 +185,7 @@ def split(sequences: Sequences, fraction: float, rng: np.random.Generator) -> tu
 
 
 def contained(ids: HostArray, vocabulary: Vocabulary, mode: Mode, texts: Iterable[str]) -> set[str]:
-    """Those of some texts that are lines of another one, or in mode "stream" are anywhere in it; its ids (N,) as in `Corpus`.
+    """Return the texts that are lines of another text, or substrings of it in mode "stream"; its ids are (N,).
 
     Blank lines are no lines.
     """
@@ -206,7 +206,7 @@ def contained(ids: HostArray, vocabulary: Vocabulary, mode: Mode, texts: Iterabl
 
 
 def _kept(found: Source, given: Vocabulary | None) -> Tokens | None:
-    """The ids of a large file that an earlier run wrote."""
+    """Return the ids of a large file from the cache, if an earlier run wrote them."""
     if not found.sha256:
         for _ in found.pieces():
             pass
@@ -239,7 +239,7 @@ def _encoded(found: Source, given: Vocabulary | None) -> Tokens:
 
 
 def _key(found: Source, vocabulary: Vocabulary | None) -> str:
-    """The name under which the ids of a large file are kept; vocabulary None is that of its own characters."""
+    """The cache key of a large file's ids; vocabulary None stands for its own characters."""
     if vocabulary is None:
         return f"{found.sha256}-characters"
     symbols = json.dumps(vocabulary.to_json()).encode()
@@ -247,7 +247,7 @@ def _key(found: Source, vocabulary: Vocabulary | None) -> str:
 
 
 def _marks(source: Corpus) -> Iterator[tuple[HostArray, HostArray]]:
-    """What `marks` gives, of bytes too by character."""
+    """Yield the masks of `sequences.marks`, for bytes as for characters."""
     if source.vocabulary.symbols is not None:
         yield from marks(source.tokens.ids[1:], source.vocabulary)
         return
@@ -257,7 +257,7 @@ def _marks(source: Corpus) -> Iterator[tuple[HostArray, HostArray]]:
 
 
 def _texts(ids: HostArray, vocabulary: Vocabulary) -> Iterator[str]:
-    """Pieces of the text of ids, none of them empty."""
+    """Yield the decoded text in pieces, none of them empty."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")  # for bytes: a character may begin in the piece before
     for piece in itertools.chain(token_store.chunks(ids), [ids[:0]]):
         if vocabulary.symbols is None:

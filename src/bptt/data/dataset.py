@@ -1,4 +1,4 @@
-"""A text made ready for a training run: its vocabulary, its sequences, a share of them held out, batches in an order."""
+"""The dataset of a training run: vocabulary, training and validation sequences, and the order of its batches."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ MAX_VALIDATION = 100_000  # characters, where the share is not given: measuring 
 
 
 class Dataset(NamedTuple):
-    """Sequences of ids (n + 1,), to learn from and to measure on."""
+    """Sequences of ids (n + 1,) for training and validation."""
 
     name: str
     source: str  # what finds the text again, empty where it was given in Python
@@ -29,14 +29,14 @@ class Dataset(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where in an endless row of epochs a batch stands."""
+    """The position of a batch in an endless series of epochs."""
 
     epoch: int
     batch: int
 
 
 def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary: Vocabulary | None = None) -> Dataset:
-    """The text of a source that `corpus.read` understands, split by `rng`; a vocabulary that is given is kept to.
+    """Read a source (see `corpus.read`) and split it by `rng`; an existing vocabulary is kept.
 
     Raises:
         InputError: the text cannot be read, has nothing to learn from, or has symbols that the vocabulary does not have.
@@ -53,32 +53,32 @@ def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary:
 
 
 def validation_share(settings: Settings, targets: int) -> float:
-    """The share of a text of so many targets that is held out."""
+    """The share of the targets of a text that is held out for validation."""
     return min(0.1, MAX_VALIDATION / targets) if settings.validation is None else settings.validation
 
 
 def make_rng(seed: int, *use: int) -> np.random.Generator:
-    """Random numbers for one use: 0 the split, 1 the first weights, 2 and an epoch its order, 3 and a step its dropout."""
+    """Return a random generator for one purpose: 0 split, 1 weights, 2 and epoch: order, 3 and step: dropout."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=use))
 
 
 def count_targets(sequences: Sequences) -> int:
-    """The number of characters to predict: those of a stream, or those and the end of each line."""
+    """The number of characters to predict; in lines the end of each line counts."""
     return int(sequences.lengths.sum(dtype=np.int64))
 
 
 def contained(data: Dataset, texts: Iterable[str]) -> set[str]:
-    """Those of some texts that are lines of the text, held out or not, or in mode "stream" are anywhere in it."""
+    """Return the texts that are lines of the dataset, held out or not, or substrings of it in mode "stream"."""
     return corpus.contained(data.training.ids, data.vocabulary, data.mode, texts)
 
 
 def max_columns(data: Dataset, batch: int, length: int) -> int:
-    """How many sequences a batch can hold: `batch`, or fewer where the text is too short for so many."""
+    """The number of sequences in a batch: `batch`, or fewer if the text is too short."""
     return min(batch, max(1, len(data.training) if data.mode == "lines" else count_targets(data.training) // length))
 
 
 def batches_in_epoch(data: Dataset, batch: int, length: int, seed: int, epoch: int = 0) -> int:
-    """The number of batches of one pass over the training part."""
+    """The number of batches in one epoch of the training set."""
     if data.mode == "lines":
         return batches.lines_count(data.training, batch, length, make_rng(seed, 2, epoch))
     return batches.stream_count(data.training, batch, length)
@@ -87,7 +87,7 @@ def batches_in_epoch(data: Dataset, batch: int, length: int, seed: int, epoch: i
 def epochs(
     data: Dataset, batch: int, length: int, seed: int, position: Position = Position(0, 0)
 ) -> Iterator[tuple[Position, Window]]:
-    """The windows of the batches from a position on, one pass over the training part after the other, for ever.
+    """Yield the windows of all batches from a position on, epoch after epoch, without end.
 
     With each comes the position of the batch after it. The lines of an epoch are in an order that only the seed and the
     number of the epoch decide, so that a position is all it takes to go on.
@@ -106,7 +106,7 @@ def epochs(
 
 
 def validation_windows(data: Dataset) -> Iterator[Window]:
-    """The held-out part; a stream is cut into 16, which costs 15 beginnings and saves most of the time."""
+    """Yield the windows of the validation set; a stream is split into 16, which is faster and costs 15 restarts."""
     if data.mode == "lines":
         return batches.lines(data.held_out, VALIDATION_LINES, WINDOW, None)
     return batches.stream(data.held_out, VALIDATION_STREAMS, WINDOW)

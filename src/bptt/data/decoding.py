@@ -1,4 +1,4 @@
-r"""Bytes to characters, a piece at a time: UTF-8 without byte order mark, NULs and "\r"; what else it may be is told."""
+r"""Bytes to characters, piece by piece: UTF-8 without byte order mark, NULs and "\r"; errors name the likely encoding."""
 
 import codecs
 import io
@@ -15,7 +15,7 @@ _HEAD = 100_000  # bytes from which an encoding is guessed
 
 
 class Look(NamedTuple):
-    """What the bytes of a text say about their encoding."""
+    """What the bytes of a text reveal about their encoding."""
 
     size: int
     head: bytes
@@ -24,7 +24,7 @@ class Look(NamedTuple):
 
 
 def characters(source: Source) -> Iterator[str]:
-    r"""The characters of a text from the first to the last; "\r\n" and "\r" become "\n".
+    r"""Decode the pieces of a text; "\r\n" and "\r" become "\n".
 
     Raises:
         InputError: bytes that are not UTF-8.
@@ -39,7 +39,7 @@ def characters(source: Source) -> Iterator[str]:
 
 
 def refuse_binary(source: Source) -> None:
-    """Raise an InputError for bytes that are UTF-16, UTF-32 or no text at all."""
+    """Raise an InputError for bytes that are UTF-16, UTF-32 or not text."""
     look = _look(source)
     encoding = _wide_encoding(look)
     if encoding and _is_text(look.head, encoding) and not _is_text(look.head, "utf-8"):  # ASCII in pairs can look Chinese
@@ -107,13 +107,13 @@ def _convert(encoding: str) -> str:
 
 
 def _is_text(head: bytes, encoding: str) -> bool:
-    """Whether bytes make sense in an encoding: hardly a character that is not printable."""
+    """Whether bytes decode in an encoding to mostly printable characters."""
     text = head.decode(encoding, "replace")
     return sum(not (c.isprintable() or c.isspace()) or c == "\ufffd" for c in text) <= 0.02 * len(text)
 
 
 def _wide_encoding(look: Look) -> str:
-    """UTF-16 or UTF-32 by its byte order mark or its NULs, as iconv calls it; nothing for a file without them."""
+    """Return UTF-16 or UTF-32, as iconv calls it, by byte order mark or NULs; empty for other files."""
     if look.head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         return "UTF-32"
     if look.head.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -1,4 +1,4 @@
-"""What a recorded update does besides the maths: read its batch, note its numbers, replace the parameters; all on the device.
+"""Operations of a captured update besides the maths, on the device: gather its batch, record metrics, replace parameters.
 
 A recorded update works on arrays that stay in place, so what differs from update to update comes from row `at` of a table.
 """
@@ -10,7 +10,7 @@ from bptt.dispatch import accelerated
 
 @accelerated
 def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
-    """Inputs, targets and mask (T, B) of the columns (K, 2, W) in row `at` (1,), of which the first B count.
+    """Gather inputs, targets and mask (T, B) of row `at` (1,) of the columns (K, 2, W), of which the first B count.
 
     `ids`, `ramp`, `ones` and `full` are those of `batches.gather`.
     """
@@ -20,7 +20,7 @@ def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full:
 
 @accelerated
 def finish(finite: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
-    """Write down the loss and norm of an update in row `at` (1,) of `measured` (K, 2), whether all was finite, and go on."""
+    """Record loss, norm and finiteness of an update in row `at` (1,) of `measured` (K, 2), and advance `at`."""
     xp = namespace(loss)
     rows = xp.reshape(xp.arange(measured.shape[0], dtype=at.dtype, device=device(at)), (-1, 1))
     measured[...] = xp.where(rows == at, xp.stack([loss, norm]), measured)
@@ -30,6 +30,6 @@ def finish(finite: Array, loss: Array, norm: Array, measured: Array, at: Array) 
 
 @accelerated
 def replace(finite: Array, params_vector: Array, new_params_vector: Array, states: Array, new_states: Array) -> None:
-    """Let new parameters and states take the place of the old ones, unless something was not finite."""
+    """Replace parameters and states by the new ones, unless something is not finite."""
     xp = namespace(params_vector)
     params_vector[...], states[...] = xp.where(finite, new_params_vector, params_vector), xp.where(finite, new_states, states)

@@ -1,4 +1,4 @@
-"""Many sequences in one array of ids: where each begins and how long it is, instead of an object for each."""
+"""Many sequences in one array of ids, as start positions and lengths."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from bptt.data.vocabulary import Vocabulary
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sequences(Sequence[HostArray]):
-    """Sequences s of ids (n + 1,), to be learnt as inputs s[:-1] and targets s[1:]; each is a part of `ids`."""
+    """Sequences s of ids (n + 1,), inputs s[:-1] and targets s[1:], each a part of `ids`."""
 
     ids: HostArray  # (N,)
     starts: HostArray  # (S,) unsigned: place of the first id of each
@@ -34,17 +34,17 @@ class Sequences(Sequence[HostArray]):
         return self.ids[start : start + int(self.lengths[index]) + 1]
 
     def take(self, which: HostArray) -> "Sequences":
-        """Some of them: by place, or by a mask of True and False."""
+        """Select sequences by position or by a boolean mask."""
         return Sequences(self.ids, self.starts[which], self.lengths[which])
 
 
 def single(ids: HostArray, start: int, targets: int) -> Sequences:
-    """A single sequence."""
+    """Make a single sequence of all ids."""
     return Sequences(ids, _smallest(np.array([start])), _smallest(np.array([targets])))
 
 
 def lines(text: Tokens) -> Sequences:
-    """One sequence for each line that is not blank, its newline at both ends."""
+    """Make one sequence of each line that is not blank, with a newline at both ends."""
 
     def found() -> Iterator[tuple[HostArray, HostArray]]:
         for starts, lengths, full in split_lines(marks(text.ids[1:], text.vocabulary)):
@@ -68,7 +68,7 @@ def lines(text: Tokens) -> Sequences:
 
 
 def marks(ids: HostArray, vocabulary: Vocabulary) -> Iterator[tuple[HostArray, HostArray]]:
-    """Pieces of two masks of ids: which are newlines, and which are not white space."""
+    """Yield two masks of pieces of ids: newlines, and characters that are not white space."""
     if vocabulary.symbols is None:
         ink = np.array([not bytes([byte]).isspace() for byte in range(256)])
     else:
@@ -78,7 +78,7 @@ def marks(ids: HostArray, vocabulary: Vocabulary) -> Iterator[tuple[HostArray, H
 
 
 def split_lines(pieces: Iterable[tuple[HostArray, HostArray]]) -> Iterator[tuple[HostArray, HostArray, HostArray]]:
-    """Start and length without the newline of every line that a newline ends, and whether it is more than white space.
+    """Yield start and length (without newline) of each line that ends in a newline, and whether it is not blank.
 
     The pieces are those of `marks`; a line may run through many of them.
     """
@@ -99,7 +99,7 @@ def split_lines(pieces: Iterable[tuple[HostArray, HostArray]]) -> Iterator[tuple
 
 
 def shuffled(count: int, rng: np.random.Generator | None) -> HostArray:
-    """The places 0 to count - 1 in the order of `rng.permutation`, but in the smallest type; None: as they are."""
+    """Return a permutation as `rng.permutation` in the smallest integer type; without `rng` in order."""
     places = np.arange(count, dtype=np.min_scalar_type(count))
     if rng is not None:
         rng.shuffle(places)

@@ -1,4 +1,4 @@
-"""Where text comes from: files, standard input, built-in texts, str; what is large stays on the disk."""
+"""Sources of text: files, standard input, built-in texts and str; large files stay on the disk."""
 
 import contextlib
 import difflib
@@ -25,7 +25,7 @@ def dinosaurs() -> str:
 
 
 def python_help() -> str:
-    """The help texts inside every Python, about 465,000 characters of English; they differ a little between versions."""
+    """The help texts of Python's standard library, about 465,000 characters of English; they vary between versions."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))
@@ -36,7 +36,7 @@ BUILT_IN: dict[str, Callable[[], str]] = {"dinosaurs": dinosaurs, "python-help":
 
 @dataclass
 class Source:
-    """A text before it is decoded, to be read as often as it takes."""
+    """A text before it is decoded, which can be read several times."""
 
     name: str  # a built-in name, the stem of a file, "stdin" or "text"
     place: str  # what finds it again: a built-in name, an absolute path, "-", or "" for text given in Python
@@ -46,11 +46,11 @@ class Source:
 
     @property
     def large(self) -> bool:
-        """Whether the text is on the disk and not in memory."""
+        """Whether the text stays on the disk."""
         return not isinstance(self.content, str | bytes)
 
     def pieces(self) -> Iterator[bytes]:
-        """The bytes from the first to the last, `CHUNK` at a time.
+        """Yield the bytes in order, `CHUNK` at a time.
 
         Raises:
             InputError: a file that cannot be read, or that changed since it was read before.
@@ -75,7 +75,7 @@ class Source:
 
 @contextlib.contextmanager
 def fetch(source: str | os.PathLike[str] | Iterable[str]) -> Iterator[Source]:
-    """What `corpus.read` was asked for, open until the end of the context."""
+    """Open the source that `corpus.read` is called with, for the length of the context."""
     with contextlib.ExitStack() as stack:
         if isinstance(source, os.PathLike):
             yield _file(os.fsdecode(source), stack)
@@ -140,7 +140,7 @@ def _file(path: str, stack: contextlib.ExitStack) -> Source:
 
 
 def _content(file: IO[bytes], shown: str, stack: contextlib.ExitStack, again: bool) -> bytes | IO[bytes]:
-    """The bytes of a file if they are few, else the file itself, or a copy of one that cannot be read `again`."""
+    """Return the bytes of a small file, else the file, or a copy of it if it cannot be read `again`."""
     piece = file.read(LARGE + 1)
     if len(piece) <= LARGE:
         return piece

@@ -1,4 +1,4 @@
-"""Token ids: their fingerprint, and those of large texts on the disk, mapped into memory and kept for the next run."""
+"""Token ids: their checksum, and a cache of memory-mapped files for those of large texts."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ _FORMAT = 1  # of the files
 
 
 class Tokens(NamedTuple):
-    """The ids of a text between two start symbols, so that the text is a stream and each of its lines has both its ends."""
+    """The ids of a text between two start symbols, so that streams and all lines have both their ends."""
 
     ids: HostArray  # (N + 1,) in the smallest unsigned type; a read-only memory map of a file where the text is large
     vocabulary: Vocabulary
@@ -32,13 +32,13 @@ class Tokens(NamedTuple):
 
 
 def in_memory(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Tokens:
-    """The ids of a text, which come in pieces, in memory."""
+    """Encode the pieces of a text into an array in memory."""
     whole = np.concatenate(list(_between(ids, vocabulary)))
     return Tokens(whole, vocabulary, _digest(vocabulary, chunks(whole)).hexdigest())
 
 
 def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
-    """The ids kept under a key for a vocabulary, or for any; None where there are none, or what is there is damaged."""
+    """Load the ids cached under a key, if they match a vocabulary (or any); None if they are missing or damaged."""
     path = cache_folder() / key
     try:
         fields = json.loads(path.with_suffix(".json").read_bytes())
@@ -55,7 +55,7 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
 
 
 def save(key: str, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary, shown: str) -> Tokens:
-    """The ids of a text, which come in pieces, `count` in all, written into the cache folder and mapped.
+    """Write the `count` ids of the pieces of a text into the cache, and map the file.
 
     Raises:
         InputError: the folder cannot be written.
@@ -76,7 +76,7 @@ def save(key: str, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary,
 
 @contextlib.contextmanager
 def input_error_if_full(shown: str, size: int) -> Iterator[None]:
-    """Raise an InputError where `size` bytes of a text cannot be written into the cache folder."""
+    """Raise an InputError if `size` bytes cannot be written into the cache folder."""
     try:
         yield
     except OSError as error:
@@ -87,13 +87,13 @@ def input_error_if_full(shown: str, size: int) -> Iterator[None]:
 
 
 def temporary_file() -> IO[bytes]:
-    """A file in the cache folder that goes when it is closed."""
+    """Open a file in the cache folder that is removed when it is closed."""
     cache_folder().mkdir(0o700, parents=True, exist_ok=True)
     return tempfile.TemporaryFile(dir=cache_folder())
 
 
 def cache_folder() -> Path:
-    r"""Where the ids of large texts are kept: $BPTT_CACHE, else ~/.cache/bptt or what the system has in its place."""
+    r"""The folder of cached ids: $BPTT_CACHE, or bptt in the user's cache folder, such as ~/.cache."""
     if chosen := os.environ.get("BPTT_CACHE"):
         return Path(chosen)
     variable, usual = ("LOCALAPPDATA", "AppData/Local") if os.name == "nt" else ("XDG_CACHE_HOME", ".cache")
@@ -105,13 +105,13 @@ def cache_folder() -> Path:
 
 
 class Map(mmap.mmap):
-    """A file in memory, which can be read as well."""
+    """A memory-mapped file that can be read, too."""
 
     file: int  # descriptor
 
 
 def memory_map(file: IO[bytes], dtype: np.dtype[Any]) -> HostArray:
-    """All of a file as an array (n,) that is not writeable."""
+    """Map a file as a read-only array (n,)."""
     made = Map(file.fileno(), 0, access=mmap.ACCESS_READ)
     made.file = os.dup(file.fileno())
     weakref.finalize(made, os.close, made.file)
@@ -119,7 +119,7 @@ def memory_map(file: IO[bytes], dtype: np.dtype[Any]) -> HostArray:
 
 
 def reader(ids: HostArray) -> Callable[[int, int], HostArray]:
-    """What gives ids[start:stop]; those of a map are read from its file.
+    """Return a function that gives ids[start:stop]; those of a map are read from its file.
 
     To look at them would bring up to two megabytes around them into this process.
     """
@@ -131,21 +131,21 @@ def reader(ids: HostArray) -> Callable[[int, int], HostArray]:
 
 
 def chunks(ids: HostArray) -> Iterator[HostArray]:
-    """An array a piece at a time; the pages of a map are let go after each."""
+    """Yield an array in chunks and release the pages of a map after each one."""
     for i in range(0, len(ids), CHUNK):
         yield ids[i : i + CHUNK]
         release_pages(ids)
 
 
 def release_pages(ids: HostArray) -> None:
-    """Take the pages of a map out of this process; they come back from the system's cache when they are looked at."""
+    """Release the memory of a map's pages; the system reads them again when they are needed."""
     base = _map(ids)
     if base is not None and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
 
 
 def is_map(ids: HostArray) -> bool:
-    """Whether an array is a view of a file mapped into memory."""
+    """Whether an array is a view of a memory-mapped file."""
     return _map(ids) is not None
 
 
@@ -183,7 +183,7 @@ def _write(path: Path, ids: Iterable[HostArray], count: int, vocabulary: Vocabul
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name when it is complete, or leaves nothing behind."""
+    """Open a file that is renamed into place when it is complete."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -198,7 +198,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _digest(vocabulary: Vocabulary, ids: Iterable[bytes | HostArray] = ()) -> "hashlib._Hash":
-    """SHA-256 of the symbols, and of ids as little-endian bytes."""
+    """SHA-256 of the symbols, and of the ids as little-endian bytes."""
     digest = hashlib.sha256(json.dumps(vocabulary.to_json()).encode() + b"\n")
     for piece in ids:
         digest.update(piece if isinstance(piece, bytes) else piece.astype(_little(vocabulary), copy=False).tobytes())

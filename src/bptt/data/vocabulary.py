@@ -1,4 +1,4 @@
-"""Text to token ids and back: the characters of a training text, or the 256 bytes of UTF-8."""
+"""The tokenizer: text to token ids and back, with the characters of a text or the 256 bytes of UTF-8."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _SHOWN = 100  # unknown characters that an error message lists
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The symbols that a model knows; the id of a symbol is its place among them.
+    """The symbols that a model knows; the id of a symbol is its index.
 
     A character is one Unicode code point, nothing is normalised: a combining mark is a character of its own.
 
@@ -44,16 +44,16 @@ class Vocabulary:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The smallest unsigned type that holds the ids."""
+        """The smallest unsigned type for the ids."""
         return np.min_scalar_type(len(self) - 1)
 
     @property
     def start(self) -> int:
-        """The id of the newline, which stands before every text and after every line."""
+        """The id of the newline, which is the start symbol of texts and of lines."""
         return ord(START) if self.symbols is None else self.symbols.index(START)
 
     def encode(self, text: str | bytes) -> HostArray:
-        """The ids (n,) of a text, in `dtype`.
+        """Encode a text as ids (n,) in `dtype`.
 
         The byte vocabulary takes anything: a str as its UTF-8, bytes as they are.
 
@@ -74,7 +74,7 @@ class Vocabulary:
         return ids
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text of ids (n,); bytes are read as UTF-8, with U+FFFD for what is not.
+        """Decode ids (n,); bytes that are not UTF-8 become U+FFFD.
 
         Raises:
             InputError: an id outside the vocabulary.
@@ -92,7 +92,7 @@ class Vocabulary:
         return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of a text that the vocabulary does not have, each once, in order of appearance."""
+        """Return the distinct characters of a text that are not in the vocabulary, in order of appearance."""
         if self.symbols is None:
             return []
         known = set(self.symbols)
@@ -100,19 +100,19 @@ class Vocabulary:
 
     @cached_property
     def _table(self) -> HostArray:
-        """The id of each code point, -1 of those that are unknown; the last one stands for all beyond."""
+        """The id of each code point, or -1; the last entry stands for all larger ones."""
         known = code_points("".join(self.symbols or ()))
         table = np.full(int(known[-1]) + 2, -1, np.int32)
         table[known] = np.arange(len(self))
         return table
 
     def to_json(self) -> list[str] | None:
-        """A value for `json.dumps` (whose default ASCII output keeps lone surrogates); `from_json` takes it back."""
+        """Return a value for `json.dumps`, whose ASCII output keeps lone surrogates; see `from_json`."""
         return None if self.symbols is None else list(self.symbols)
 
     @classmethod
     def from_json(cls, value: Any) -> "Vocabulary":
-        """The vocabulary that `to_json` wrote.
+        """Make the vocabulary of a value of `to_json`.
 
         Raises:
             InputError: anything but null or a list of distinct sorted characters with the newline among them.
@@ -124,7 +124,7 @@ class Vocabulary:
         return cls(None if value is None else tuple(value))
 
     def complaint(self, pieces: Iterable[str]) -> str:
-        """What `encode` has to say about a text that comes in pieces and has characters that the vocabulary does not have."""
+        """Return the message of `encode` about unknown characters in the pieces of a text."""
         known, found = frozenset(self.symbols or ()), dict[str, None]()
         line = column = 1  # of the first unknown one, in the end
         for piece in pieces:
@@ -147,10 +147,10 @@ BYTES = Vocabulary(None)
 
 
 def characters(text: Iterable[str]) -> Vocabulary:
-    """The vocabulary of the characters of a text, or of some characters, and of the newline."""
+    """Make the vocabulary of the characters of a text, and of the newline."""
     return Vocabulary(tuple(sorted({START, *text})))
 
 
 def code_points(text: str) -> HostArray:
-    """The numbers (n,) of the characters of a text."""
+    """Return the code points (n,) of the characters of a text."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

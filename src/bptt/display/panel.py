@@ -1,4 +1,4 @@
-"""A live panel: a training run on one screen of a terminal, redrawn in place as it goes on."""
+"""The live panel of a training run in a terminal."""
 
 import contextlib
 import datetime
@@ -22,7 +22,7 @@ LINES = 4  # of samples
 
 
 def terminal(file: IO[str] | None = None) -> "Console | None":
-    """A console for a panel on `file`, else on standard output; None where there is no terminal, or one that is dumb."""
+    """Return a console on `file` or standard output; None if that is not a terminal, or a dumb one."""
     file = file or sys.stdout
     if not _is_terminal(file):  # whatever FORCE_COLOR says
         return None
@@ -37,7 +37,7 @@ def terminal(file: IO[str] | None = None) -> "Console | None":
 
 
 class Panel:
-    """Heading, loss curve, progress and samples of a run of `steps` steps, on a console from `terminal`.
+    """Heading, loss curve, progress and samples of a run of `steps` steps, on a console of `terminal`.
 
     Inside `with` its methods redraw it, eight times a second at most, never from another thread. However the block ends, the
     cursor is there again and the last panel stays on the screen.
@@ -70,12 +70,12 @@ class Panel:
                 self._live.stop()  # draws once more
 
     def heading(self, text: str) -> None:
-        """Say what is trained on what, in one line or more."""
+        """Set the heading: model and text, in one line or more."""
         self._heading = text
         self._draw()
 
     def show(self, row: dict[str, Any]) -> None:
-        """Take the next row of the history: step, loss, rate, norm, seconds, characters; where measured held_out, sample."""
+        """Add a row of the history: step, loss, rate, norm, seconds, characters; after an evaluation held_out, sample."""
         self._history.append(row)
         if time.monotonic() - self._drawn >= OFTEN:
             self._draw()
@@ -90,7 +90,7 @@ class Panel:
         self._drawn = time.monotonic()
 
     def _view(self) -> "Group":
-        """The panel as it fits the terminal now: without room the heading goes first, then samples and curve."""
+        """Lay out the panel for the size of the terminal: the heading is dropped first, then samples and curve."""
         from rich.console import Group
 
         width, height = self._console.width, max(1, self._console.height - 1)  # the cursor wants a line, too
@@ -130,19 +130,19 @@ class Panel:
         return list(self._text(line).wrap(self._console, width, no_wrap=False, overflow="fold")) if line else []
 
     def _text(self, line: str, style: str = "") -> "Text":
-        """A line without markup that is cut off where the terminal ends."""
+        """A line without markup, cut off at the edge of the terminal."""
         from rich.text import Text
 
         return Text(self._safe(line), style, no_wrap=True, overflow="crop")
 
     def _safe(self, text: str, fine: str = "") -> str:
-        """The text with ? for what the terminal cannot show and a space for what could play with it, but for `fine`."""
+        """Replace what the terminal cannot encode by ? and control characters by a space, except those of `fine`."""
         encoding = self._console.encoding
         return printable(text, fine).encode(encoding, "replace").decode(encoding)
 
 
 def _numbers(history: list[dict[str, Any]], steps: int) -> list[str]:
-    """What the last row says, the best measurement, and how fast it goes."""
+    """Format the last row, the best evaluation and the speed."""
     if not history:
         return []
     row = history[-1]
@@ -162,11 +162,11 @@ def _numbers(history: list[dict[str, Any]], steps: int) -> list[str]:
 
 
 def _flow(items: list[str], width: int) -> list[str]:
-    """The items in lines, as many in each as fit: none is cut in two."""
+    """Wrap items into lines without breaking one."""
     whole = "  ".join(item.replace(" ", "\xa0") for item in items)
     return [line.replace("\xa0", " ") for line in textwrap.wrap(whole, width, break_long_words=False)]
 
 
 def _is_terminal(stream: IO[str] | None) -> bool:
-    """Whether a person sees what is written there; there is no standard output where Python has no console."""
+    """Whether a file is a terminal; without a console, standard output is None."""
     return stream is not None and stream.isatty()

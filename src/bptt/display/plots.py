@@ -1,4 +1,4 @@
-"""The curves of a training run over its steps: as a picture, or in characters for a terminal."""
+"""The curves of a training run: loss, learning rate and gradient norm over its steps, as a picture or as text."""
 
 import importlib.util
 import math
@@ -33,7 +33,7 @@ DOTS = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])  # the bit of each dot in
 
 
 def available() -> bool:
-    """Whether matplotlib is installed, which `curve` needs: the extra `plot`."""
+    """Whether matplotlib is installed, which pictures need (the extra `plot`)."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
@@ -74,7 +74,7 @@ def save_curve(
 
 
 def text_chart(history: list[dict[str, Any]], width: int, height: int, plain: bool = False) -> list[str]:
-    """The loss over the steps in `height` lines of `width` characters, from its least to its largest value, o where held out.
+    """Draw the loss in `height` lines of `width` characters, with an o for each validation loss.
 
     All values are in it: where many share a column it spans them all. It is drawn in braille dots, or if `plain` in asterisks.
     No lines where there is nothing to draw or no room.
@@ -137,12 +137,12 @@ def draw_curves(panels: list["Axes"], history: list[dict[str, Any]], clip: float
 
 
 def _heading(title: str) -> list[str]:
-    """At most three lines that fit the picture and hold nothing but what can be seen."""
+    """Return at most three printable lines that fit the picture."""
     return [printable(line)[:80] for line in title.splitlines()[:3]]
 
 
 def _blank() -> "Figure":
-    """A figure of three panels that share the steps; what depends on the run is not in it."""
+    """Make a figure of three panels that share the steps, without anything that depends on the run."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -160,7 +160,7 @@ def _blank() -> "Figure":
 
 
 def _wipe(figure: "Figure") -> None:
-    """Take off what an earlier curve has left, and its limits."""
+    """Remove the lines, texts and limits of an earlier curve."""
     for axes in figure.axes:
         for artist in [*axes.lines, *axes.texts, *filter(None, [axes.get_legend()])]:
             artist.remove()
@@ -169,7 +169,7 @@ def _wipe(figure: "Figure") -> None:
 
 
 def _losses(axes: "Axes", history: list[dict[str, Any]]) -> None:
-    """The loss as it is, its running median where there are many rows, and the held-out loss with its best point."""
+    """Draw the loss, its running median if there are many rows, and the validation loss with its best point."""
     steps, loss = _column(history, "step"), _column(history, "loss")
     many = len(history) > SMOOTHED
     axes.plot(steps, loss, **_line(history, BLUE), alpha=0.4 if many else 1.0, label="training")
@@ -192,7 +192,7 @@ def _rates(axes: "Axes", history: list[dict[str, Any]]) -> None:
 
 
 def _norms(axes: "Axes", history: list[dict[str, Any]], clip: float | None) -> None:
-    """The norms on a log axis, where a norm of zero has no place."""
+    """Draw the norms on a logarithmic axis, which has no place for zero."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     rows = [row for row in history if row["norm"] > 0]
@@ -214,12 +214,12 @@ def _column(rows: list[dict[str, Any]], key: str) -> list[float]:
 
 
 def _line(rows: list[dict[str, Any]], color: str) -> dict[str, Any]:
-    """How a line is drawn; a single point would not be seen without a dot."""
+    """Return the style of a line; a few points are marked with dots."""
     return {"color": color, "linewidth": 1.2, "marker": "." if len(rows) <= MARKED else ""}
 
 
 def _running_median(values: list[float]) -> tuple[list[float], int]:
-    """The median of each value and its neighbours, and of how many: a tenth of all, 51 at most, fewer towards the ends."""
+    """Return the median of each value and its neighbours, and the window: a tenth of all rows, at most 51."""
     most = max(2, min(25, len(values) // 20))
     reach = [min(most, i, len(values) - 1 - i) for i in range(len(values))]  # as far back as ahead
     return [statistics.median(values[i - n : i + n + 1]) for i, n in enumerate(reach)], 2 * most + 1

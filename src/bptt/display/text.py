@@ -1,4 +1,4 @@
-"""Text on its way to a terminal: nothing that could move the cursor, nothing that the terminal cannot encode."""
+"""Text that is safe to print: no control characters, nothing that the terminal cannot encode."""
 
 import sys
 
@@ -10,6 +10,6 @@ def print_safe(text: str) -> None:
 
 
 def printable(text: str, allowed: str = "") -> str:
-    """The text with a space for each character that could move the cursor or worse, except for the allowed ones."""
+    """Replace control characters by spaces, except for the allowed ones."""
     allowed += "\u200c\u200d"  # joiners, which scripts and emoji need
     return "".join(character if character.isprintable() or character in allowed else " " for character in text)

@@ -1,4 +1,4 @@
-"""What all export formats share: a new file written whole, and what the weights do not say about a model."""
+"""Functions that all export formats share: writing a new file, and the metadata of a model."""
 
 import json
 import os
@@ -21,7 +21,7 @@ RECORD = ("text", "step", "held_out")  # of the record of the training, which ha
 
 
 def new_file(path: str | os.PathLike[str]) -> Path:
-    """The path of a file that does not exist yet, or an InputError."""
+    """Return a path as a Path, or raise an InputError if the file exists."""
     target = settings.check_path("path", path)
     if os.path.lexists(target):
         raise InputError(f"{target}: something is there already: name a new file, or move the old one away")
@@ -29,7 +29,7 @@ def new_file(path: str | os.PathLike[str]) -> Path:
 
 
 def write_file(target: Path, data: bytes) -> None:
-    """Write a file whole or not at all, in place of an older one; SaveError where that fails."""
+    """Write a file atomically; SaveError if that fails."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.replace(target, data)
@@ -38,14 +38,14 @@ def write_file(target: Path, data: bytes) -> None:
 
 
 def host_params(saved: Checkpoint) -> model.Params:
-    """The parameters of a checkpoint as a tree of host arrays."""
+    """Return the parameters of a checkpoint as a tree of host arrays."""
     shapes = model.shapes(saved.config)
     params: model.Params = tree.unflatten(shapes, iter([saved.weights[name] for name, _ in tree.named_leaves(shapes)]))
     return params
 
 
 def metadata_json(saved: Checkpoint) -> str:
-    """What the weights do not say about a model, as JSON: its symbols, its mode, the states that texts begin with."""
+    """Return the metadata that the weights do not contain, as JSON: symbols, mode, initial states."""
     config, initial = saved.config, host_params(saved).initial
     fields = config.definition.State._fields
     known = {

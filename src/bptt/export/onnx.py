@@ -1,4 +1,4 @@
-"""Models as ONNX graphs, for whatever runs those: tokens and states in, logits and states out.
+"""Export to ONNX: a graph from tokens and states to logits and states.
 
 In: tokens (steps, batch) int64, and states.0.a (1, batch, H) and so on, of an LSTM states.0.c, too. Out: logits (steps, batch,
 V), and next.0.a and so on. The operators are those of the ONNX standard, opset 17; both sizes are free. Symbols, mode and the
@@ -104,7 +104,7 @@ def _graph(saved: Checkpoint, operator: Operator) -> Any:
 
 
 def _looked_up(W: HostArray) -> tuple[HostArray, HostArray]:
-    """What has a row for each symbol, and what that row is multiplied by, for W (G H, V); one of them is an identity matrix.
+    """Factor W (G H, V) into an embedding table and a matrix, one of which is an identity matrix.
 
     The smaller one: with ten thousand symbols it is not theirs.
     """
@@ -115,7 +115,7 @@ def _looked_up(W: HostArray) -> tuple[HostArray, HostArray]:
 
 
 def _weights(order: tuple[int, ...], params: Any) -> tuple[HostArray, HostArray, HostArray]:
-    """W (1, G H, I), R (1, G H, H) and B (1, 2 G H) of a layer: a bias for each of the two products, as in PyTorch."""
+    """Return W (1, G H, I), R (1, G H, H) and B (1, 2 G H) of a layer, a bias for each product as in PyTorch."""
 
     def ordered(array: HostArray) -> HostArray:
         blocks = np.split(array, len(order))

@@ -1,4 +1,4 @@
-"""Models as files that PyTorch reads, and files of PyTorch as models: safetensors with the names of torch.nn's modules.
+"""Export to and import from PyTorch: safetensors files with the names of torch.nn modules.
 
 They hold a torch.nn.RNN (tanh), GRU or LSTM named `rnn`, which sees symbols one-hot, and a torch.nn.Linear named `decoder`.
 What PyTorch has no names for, such as the symbols, is JSON in the metadata. Files may come from strangers: nothing in them is
@@ -30,7 +30,7 @@ TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a layer
 
 
 def to_torch(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
-    """Write a model into a new file, which a PyTorch network loads with `strict=True`; the same model gives the same bytes.
+    """Write a model into a new file that a PyTorch network loads with `strict=True`; equal models give equal bytes.
 
     The bias of bptt is PyTorch's `bias_ih`; `bias_hh` is zero, but for the `ban` of a GRU.
 
@@ -54,7 +54,7 @@ def to_torch(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
 def from_torch(
     path: str | os.PathLike[str], *, symbols: str | os.PathLike[str] | None = None, mode: Mode | None = None
 ) -> Checkpoint:
-    r"""The model of a file that `to_torch` wrote, or that was saved from such a network of PyTorch.
+    r"""Read the model of a file that `to_torch` wrote, or that was saved from such a PyTorch network.
 
     PyTorch's two biases are added where that changes nothing: everywhere but in the n part of a GRU, whose `bias_hh` is `ban`.
     A file of somebody else needs `mode`, lines or stream, and `symbols`, in the order of their ids: a str with a newline in
@@ -75,7 +75,7 @@ def from_torch(
 
 
 def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None) -> Checkpoint:
-    """The model of a file, every claim of its header checked before the rest is read."""
+    """Read a model and check all claims of the header before the rest of the file."""
     head, kinds, shapes, about = pytorch_header.read_header(place)
     if "layers.0.Waa" in shapes:
         raise InvalidFile("holds weights by the names of bptt, not of PyTorch: load the folder that it is in")
@@ -110,7 +110,7 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
 
 
 def _torch_names(params: model.Params) -> dict[str, Any]:
-    """PyTorch's name of each array of a model or, given the tree of their shapes (lists), of each shape."""
+    """Return each array of a model, or each shape of a tree of shapes, by PyTorch's name."""
     found: dict[str, Any] = {}
     for layer, p in enumerate(params.layers):
         second = p.b if isinstance(p.b, list) else np.zeros_like(p.b)
@@ -121,7 +121,7 @@ def _torch_names(params: model.Params) -> dict[str, Any]:
 
 
 def _params(arrays: dict[str, HostArray], config: model.Config, known: Metadata) -> model.Params:
-    """The arrays of a model, given those of PyTorch's network; symbols come into sorted order."""
+    """Make the parameters of a model from the arrays of a PyTorch network; the symbols are sorted."""
     cell, layers = config.definition, []
     symbols = range(256) if known.symbols is None else known.symbols
     order = np.array(sorted(range(len(symbols)), key=symbols.__getitem__))
@@ -139,7 +139,7 @@ def _params(arrays: dict[str, HostArray], config: model.Config, known: Metadata)
 
 
 def _initial_states(states: Any, config: model.Config, dtype: np.dtype[Any]) -> tuple[Any, ...]:
-    """The initial states, one per layer, given the lists of their numbers."""
+    """Make the initial states of all layers from lists of numbers."""
     State, H = config.definition.State, config.hidden
 
     def fits(row: Any) -> bool:

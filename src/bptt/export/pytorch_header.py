@@ -1,4 +1,4 @@
-"""What a file of PyTorch's network says of itself, and whether a model can be made of it: its header, metadata and shapes.
+"""Validation of a PyTorch file before it is imported: header, metadata and shapes.
 
 Files may come from strangers: nothing in them is executed, and nothing is read that their header does not bear out.
 """
@@ -31,7 +31,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Metadata(NamedTuple):
-    """What the tensors do not say of a model."""
+    """Properties of a model that its tensors do not show."""
 
     symbols: list[str] | None  # in the order of their ids; None: the 256 bytes of UTF-8
     mode: Mode
@@ -41,7 +41,7 @@ class Metadata(NamedTuple):
 
 
 def read_header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
-    """The first bytes of a file, up to its tensors, the types and shapes of these, and what bptt export said about them."""
+    """Read the header of a file: its bytes, the types and shapes of the tensors, and the metadata of bptt export."""
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
             raise InvalidFile(f"is not a regular file: {EXPECTED_FILE}")
@@ -74,7 +74,7 @@ def read_header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]
 
 
 def parse_metadata(about: str) -> Metadata:
-    """What bptt export said about the tensors."""
+    """Validate the metadata of bptt export."""
     try:
         value = files.parse_json(about.encode("utf-8", "surrogatepass"), MAX_NESTING)
         if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
@@ -90,7 +90,7 @@ def parse_metadata(about: str) -> Metadata:
 
 
 def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
-    """Symbols in the order of their ids, None for the 256 bytes: given as they are, or in a JSON file, as in `from_torch`.
+    """Return symbols in the order of their ids, None for bytes; from a str or a JSON file, as in `from_torch`.
 
     Raises:
         ModelFileError: not distinct single characters with the newline among them.
@@ -119,7 +119,7 @@ def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
 
 
 def infer_config(shapes: Shapes, known: Metadata) -> model.Config:
-    """The model that has such tensors."""
+    """Infer the model configuration from the shapes of the tensors."""
     waa, wya = shapes.get("rnn.weight_hh_l0", ()), shapes.get("decoder.weight", ())
     cells = [name for name in MODULES if len(waa) == 2 and waa[0] == len(CELLS[name].GATES) * waa[1] > 0]
     if not cells:
@@ -139,7 +139,7 @@ def infer_config(shapes: Shapes, known: Metadata) -> model.Config:
 
 
 def check_tensors(kinds: dict[str, str], shapes: Shapes, expected: Shapes) -> None:
-    """Refuse tensors that are not those of a model."""
+    """Refuse tensors that are not those of the expected model."""
     for name in sorted(expected.keys() | shapes.keys()):
         if name not in shapes:
             raise InvalidFile(f"has no {name}: {EXPECTED_NETWORK}")

@@ -1,4 +1,4 @@
-"""A model as a page that runs in a browser: one file, the weights inside, without a server and without a network."""
+"""Export to a web page: one HTML file that runs the model in a browser without a server."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ LONGEST = {"lines": 100, "stream": 300}  # characters that are written, if a lin
 
 
 def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
-    """Write a model into a new file, a page that lets one type the beginning of a text and writes on; its weights in float32.
+    """Write a model into a new HTML file that continues what one types; its weights are float32.
 
     Raises:
         InputError: something is there already.

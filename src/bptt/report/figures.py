@@ -1,4 +1,4 @@
-"""The pictures of a report, as SVG without a background and in the colour of the text around them."""
+"""The figures of a report, as SVG with a transparent background in the text colour of the page."""
 
 import io
 import math
@@ -33,7 +33,7 @@ LEAST = 1e-8  # of a norm that is drawn
 
 
 def svg(name: str, size: tuple[float, float], panels: tuple[int, int], draw: Callable[[list["Axes"]], None]) -> str:
-    """A picture of so many inches, drawn on its panels, rows and columns of them; the same input gives the same text."""
+    """Draw a figure of `size` inches with rows and columns of panels; equal input gives equal SVG."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def svg(name: str, size: tuple[float, float], panels: tuple[int, int], draw: Cal
 
 
 def drawn(layers: int) -> list[int]:
-    """The layers that are drawn: all of them, or some from the first one to the last."""
+    """Return the layers that are drawn: all, or at most four from the first to the last."""
     return [int(layer) for layer in np.linspace(0, layers - 1, min(layers, LAYERS))]
 
 
@@ -65,7 +65,7 @@ def curves(history: list[dict[str, Any]], clip: float | None) -> str:
 
 
 def saturation(cell_gates: dict[str, str], seen: Activations) -> str:
-    """How often units, and of GRU and LSTM gates, are near their ends: one histogram or cloud of points a layer."""
+    """Histograms of activations and, for GRU and LSTM, scatter plots of saturated gates, by layer."""
     gates, (_, L, H) = seen.gates, seen.a.shape
     layers = drawn(L)
 
@@ -95,7 +95,7 @@ def saturation(cell_gates: dict[str, str], seen: Activations) -> str:
 
 
 def flow(found: Flow) -> str:
-    """A heat map a layer of how much the loss of each step depends on the states before it; and the means, layer by layer."""
+    """A heat map of gradient norms by step and distance for each layer, and their means."""
     layers = drawn(len(found.norms))
     L = len(layers)
 

@@ -1,4 +1,4 @@
-"""The page itself: the numbers of a model and of its run, put into words, pictures and one file."""
+"""The HTML page of a report: the data of a model and of its run, and the template that shows them."""
 
 import importlib.util
 import itertools
@@ -35,19 +35,19 @@ LEVELS = 5  # of a colour
 
 
 class Looked(NamedTuple):
-    """The text that is looked at."""
+    """The text that a report analyses."""
 
     where: str  # in words
     texts: list[str]  # lines, or one piece of a stream
 
 
 def available() -> str:
-    """What is missing of what a report needs, the extra `plot`; nothing where all is there."""
+    """Return a package that reports need and that is not installed; empty if there is none."""
     return next((name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None), "")
 
 
 def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> None:
-    """Write the report on a model into a file, in place of an older one; `place` is its run, or where it lies.
+    """Write the report on a model into a file; `place` is its run, or the folder of the model.
 
     `text` is a file or a built-in text to look at; by default what the run held out.
 
@@ -92,7 +92,7 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
 
 
 def _looked(trained: LanguageModel, text: str | None) -> Looked:
-    """The text to look at: what was given, or what the run held out, or learned from where it held out nothing."""
+    """Choose the text to analyse: the named one, the validation set of the run, or else its training set."""
     if text is not None:
         source = corpus.read(text, trained.vocabulary)
         return _pieces(f"The text {source.shown}", corpus.sequences(source, trained.mode), trained)
@@ -114,7 +114,7 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
 
 
 def _pieces(where: str, sequences: Sequences, trained: LanguageModel) -> Looked:
-    """Some lines from all over the text, or the beginning of a stream, or of the shortest line where not one is short."""
+    """Select lines from all over a text, or the beginning of a stream or of a long line."""
     sequences = sequences.take(sequences.lengths > 0)
     if not sequences:
         raise InputError("nothing to look at: expected text that is more than white space")
@@ -133,7 +133,7 @@ def _pieces(where: str, sequences: Sequences, trained: LanguageModel) -> Looked:
 
 
 def _joined(parts: list[Activations]) -> Activations:
-    """What was seen in one text after the other."""
+    """Concatenate the activations of several texts."""
     arrays: dict[str, Any] = {}
     for name in Activations._fields:
         values = [getattr(part, name) for part in parts]
@@ -145,7 +145,7 @@ def _joined(parts: list[Activations]) -> Activations:
 
 
 def _history(place: Path, trained: LanguageModel) -> list[dict[str, Any]]:
-    """The rows of a run's history; none for a model alone."""
+    """Return the rows of a run; none for a model without a run."""
     try:
         saved = (
             run_folder.read_checkpoint(place, run=True, cell=trained.config.user_cell)[1] if run_folder.is_run(place) else None
@@ -156,7 +156,7 @@ def _history(place: Path, trained: LanguageModel) -> list[dict[str, Any]]:
 
 
 def _radii(trained: LanguageModel, history: list[dict[str, Any]]) -> tuple[list[int], HostArray]:
-    """The spectral radius of each block of Waa at the steps that were measured, (n, L, G); of a model alone its own."""
+    """The spectral radius of each block of Waa by evaluated step, (n, L, G); without a run that of the model."""
     sizes = [len(trained.config.definition.GATES)] * trained.config.layers
     rows = [row for row in history if [len(layer) for layer in row.get("radii", [])] == sizes]
     if rows:
@@ -197,7 +197,7 @@ def _samples(history: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _runs(names: list[str], values: HostArray) -> list[tuple[int, str]]:
-    """The characters that were read, those next to each other with one colour together; a line begins with its newline."""
+    """Group adjacent characters of the same colour."""
     levels = np.round(LEVELS * np.clip(values, -1, 1)).astype(int).tolist()
     return [
         (level, "".join(name for name, _ in group))
@@ -206,7 +206,7 @@ def _runs(names: list[str], values: HostArray) -> list[tuple[int, str]]:
 
 
 def _expected(trained: LanguageModel, seen: Activations, surprise: float) -> list[dict[str, Any]]:
-    """Of the first characters what they cost, and what was likelier."""
+    """List the first characters with their costs in bits and the most likely alternatives."""
     symbols = [_visible(name) for name in generate.symbol_names(trained.vocabulary)]
     found = []
     for target, nats, p in zip(seen.targets[:STRIP], seen.nats[:STRIP].tolist(), seen.p[:STRIP]):
@@ -217,5 +217,5 @@ def _expected(trained: LanguageModel, seen: Activations, surprise: float) -> lis
 
 
 def _visible(symbol: str) -> str:
-    """A symbol as something that can be seen."""
+    """Return a visible stand-in for white space."""
     return {"\n": "↵", " ": "␣", "\t": "⇥"}.get(symbol, printable(symbol))

@@ -1,4 +1,4 @@
-"""Which units of a model tell most about a text: those that go with a property of it, and those that vary most."""
+"""The units of a model that say most about a text: those that correlate with a property of it, and those that vary most."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ WEAK = 0.3  # a correlation below this one says nothing
 
 
 class Unit(NamedTuple):
-    """A unit, and why it is shown."""
+    """A unit, and the reason why it is shown."""
 
     layer: int
     number: int
@@ -22,25 +22,25 @@ class Unit(NamedTuple):
 
 
 def inside(mark: str) -> Callable[[list[str]], HostArray]:
-    """Whether each of the characters stands between two of these marks."""
+    """Return a function that tells which characters of a list are between two marks."""
     return lambda read: np.cumsum([one == mark for one in read]) % 2
 
 
 def since(marks: str) -> Callable[[list[str]], HostArray]:
-    """How many characters ago the last of these marks was."""
+    """Return a function that counts the characters since the last of the marks."""
 
     def count(read: list[str]) -> HostArray:
-        found, steps = np.empty(len(read)), 0
+        distances, steps = np.empty(len(read)), 0
         for t, one in enumerate(read):
             steps = 0 if one in marks else steps + 1
-            found[t] = steps
-        return found
+            distances[t] = steps
+        return distances
 
     return count
 
 
-def among(characters: str) -> Callable[[list[str]], HostArray]:
-    """Whether each is one of some characters."""
+def one_of(characters: str) -> Callable[[list[str]], HostArray]:
+    """Return a function that tells which characters of a list are in a set."""
     return lambda read: np.array([one in characters for one in read], np.float64)
 
 
@@ -48,14 +48,14 @@ PROPERTIES: dict[str, Callable[[list[str]], HostArray]] = {
     "the place in the line": since("\n"),
     "the place in the word": since(" \n"),
     "being inside quotation marks": inside('"'),
-    "a vowel": among("aeiouyAEIOUY"),
+    "a vowel": one_of("aeiouyAEIOUY"),
     "a capital letter": lambda read: np.array([one.isupper() for one in read], np.float64),
     "a digit": lambda read: np.array([one.isdigit() for one in read], np.float64),
 }
 
 
 def most_informative(seen: Activations) -> list[Unit]:
-    """The most telling units: of each property the one with the largest correlation, if it is any; then those that vary most.
+    """Select units: the one that correlates best with each property, then those that vary most.
 
     The correlation is Pearson's, over all steps, between the activation and the property of what was read.
     """
@@ -77,7 +77,7 @@ def most_informative(seen: Activations) -> list[Unit]:
 
 
 def correlation(columns: HostArray, other: HostArray) -> HostArray:
-    """Pearson's correlation of each column of (T, N) with (T,), (N,); 0 where one of the two never changes."""
+    """Pearson's correlation of each column of (T, N) with (T,), as (N,); 0 if one of them is constant."""
     a, b = columns - np.mean(columns, axis=0), other - np.mean(other)
     norms = np.sqrt(np.sum(a * a, axis=0) * np.sum(b * b))
     found: HostArray = np.where(norms > 0, b @ a / np.where(norms > 0, norms, 1.0), 0.0)
