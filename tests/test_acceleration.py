@@ -1,6 +1,6 @@
 """The compiled kernels in a run: chosen, named, switched off, missing; the same bits whether it was stopped or not.
 
-Where Numba is not installed, a run is shown twins that do nothing.
+Where Numba is not installed, a run gets kernels that do nothing.
 """
 
 import importlib.util
@@ -43,7 +43,7 @@ TEXT = "\n".join(NAMES) + "\n"
 
 @pytest.fixture(autouse=True)
 def _pure(monkeypatch):
-    """Begin without twins, and without the pictures that take longer than all the rest."""
+    """Start without kernels, and without the pictures that take longer than all the rest."""
     dispatch.disable()
     monkeypatch.delenv("BPTT_KERNELS", raising=False)
     monkeypatch.setattr(plots, "available", lambda: False)
@@ -51,7 +51,7 @@ def _pure(monkeypatch):
 
 @pytest.fixture
 def pretend_kernels(monkeypatch):
-    """A function that lets twins be there, or not."""
+    """A function that makes kernels available, or not."""
 
     def pretend(name):
         monkeypatch.setattr(acceleration, "enable", lambda *_: name)
@@ -249,12 +249,12 @@ def test_the_warm_up_compiles_every_kernel_that_a_run_calls(monkeypatch, cell):
     from bptt.kernels.cpu import cells, gemm
 
     def compiled():
-        functions = {id(f): f for room in (cells, cpu, gemm) for f in vars(room).values() if hasattr(f, "signatures")}
+        functions = {id(f): f for module in (cells, cpu, gemm) for f in vars(module).values() if hasattr(f, "signatures")}
         return sum(len(function.signatures) for function in functions.values())
 
     counts = []
-    rehearse = acceleration.warm_up
-    monkeypatch.setattr(acceleration, "warm_up", lambda *given: (rehearse(*given), counts.append(compiled())))
+    warm_up = acceleration.warm_up
+    monkeypatch.setattr(acceleration, "warm_up", lambda *given: (warm_up(*given), counts.append(compiled())))
     train(cell=cell)
     assert counts == [compiled()]
 
@@ -335,7 +335,7 @@ def test_only_training_imports_numba(tmp_path):
 
 def test_sampling_uses_no_cpu_kernels(monkeypatch):
     def never(*_):
-        pytest.fail("a twin that packs its weights for each character")
+        pytest.fail("a kernel that packs its weights for each character")
 
     model, _ = train()
     alone = model.sample(3, seed=1)

@@ -70,7 +70,7 @@ def test_a_run_resumes_on_the_other_device(there, back, tmp_path):
 def test_a_model_samples_the_same_texts_on_the_other_device(there, text, how, tmp_path):
     trained = train(text, there, dtype="float64", out=tmp_path / "run", steps=12)
     here, away = (bptt.load(tmp_path / "run", backend=name) for name in ("numpy", there))
-    given = {"seed": 3, "length": 40, **how}  # a stream is written in several goes, from the second one on as a recording
+    given = {"seed": 3, "length": 40, **how}  # a stream is written in several goes, from the second one on by a CUDA graph
     assert trained.sample(9, **given) == away.sample(9, **given) == here.sample(9, **given)
     texts = ["ban", "ker", "dir"] if text is NAMES else ["the cat", "a mat"]
     got = [[one.score(text) for text in texts] for one in (here, away)]
@@ -92,14 +92,14 @@ def test_a_device_without_free_memory_gives_a_clear_error(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("twins", ["1", "0"], ids=["twins", "pure"])
+@pytest.mark.parametrize("kernels", ["1", "0"], ids=["kernels", "pure"])
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("cell", CELLS)
-def test_updates_without_a_cuda_graph_equal_those_of_numpy(cell, dtype, twins, monkeypatch):
-    monkeypatch.setenv("BPTT_KERNELS", twins)
+def test_updates_without_a_cuda_graph_equal_those_of_numpy(cell, dtype, kernels, monkeypatch):
+    monkeypatch.setenv("BPTT_KERNELS", kernels)
     flags = {"cell": cell, "dtype": dtype, "layers": 2, "dropout": 0.2, "length": 20, "graph": False}
     trained = train(PROSE, "cupy", **flags)
-    assert bool(trained.record["compiled"]) == (twins == "1")
+    assert bool(trained.record["compiled"]) == (kernels == "1")
     np.testing.assert_allclose(theta(trained), theta(train(PROSE, "numpy", **flags)), rtol=0, atol=TOLERANCES[dtype])
 
 

@@ -26,23 +26,25 @@ def generator(seed):
     return None if seed is None else np.random.default_rng(seed)
 
 
-def make(targets):
+def sequences_of(targets):
     """Sequences in which every symbol occurs once in the whole corpus, from 1 upwards (0 is the padding)."""
     ends = np.cumsum([0, *(n + 1 for n in targets)]) + 1
     return make_sequences([np.arange(a, b, dtype=np.uint16) for a, b in pairwise(ends)])
 
 
-def read(sequences, epoch, backend=HERE):
+def read_batches(sequences, epoch, backend=HERE):
     """The batches of the windows of an epoch."""
     return list(map(batches.batch_reader(sequences.ids, backend), epoch))
 
 
-def values(sequences, epoch):
-    return [(b.x.tolist(), b.y.tolist(), b.mask.tolist(), b.window.targets, b.window.start) for b in read(sequences, epoch)]
+def batch_values(sequences, epoch):
+    return [
+        (b.x.tolist(), b.y.tolist(), b.mask.tolist(), b.window.targets, b.window.start) for b in read_batches(sequences, epoch)
+    ]
 
 
 def widths(targets, batch):
-    return [window.columns.shape[1] for window in batches.lines(make(targets), batch, 100, None)]
+    return [window.columns.shape[1] for window in batches.lines(sequences_of(targets), batch, 100, None)]
 
 
 def groups(epoch):
@@ -84,10 +86,10 @@ def check_form(batch, width, length):
 @given(lengths, sizes, sizes, seeds)
 @pytest.mark.parametrize("together", [1, 20, batches.GROUPED_AT_A_TIME])
 def test_batches_of_lines_hold_each_sequence_once_longest_first(together, targets, width, length, seed):
-    sequences = make(targets)
+    sequences = sequences_of(targets)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "GROUPED_AT_A_TIME", together)  # sequences of which the places are computed at a time
-        epoch = read(sequences, batches.lines(sequences, width, length, generator(seed)))
+        epoch = read_batches(sequences, batches.lines(sequences, width, length, generator(seed)))
     for batch in epoch:
         check_form(batch, width, length)
     for group in groups(epoch):
@@ -102,24 +104,24 @@ def test_batches_of_lines_hold_each_sequence_once_longest_first(together, target
 @quick
 @given(lengths, sizes, sizes, seeds)
 def test_an_epoch_of_lines_can_start_at_any_batch(targets, width, length, seed):
-    sequences = make(targets)
-    epoch = values(sequences, batches.lines(sequences, width, length, generator(seed)))
+    sequences = sequences_of(targets)
+    epoch = batch_values(sequences, batches.lines(sequences, width, length, generator(seed)))
     for first in range(len(epoch) + 2):
-        assert values(sequences, batches.lines(sequences, width, length, generator(seed), first)) == epoch[first:]
+        assert batch_values(sequences, batches.lines(sequences, width, length, generator(seed), first)) == epoch[first:]
 
 
 @quick
 @given(st.integers(0, 300), sizes, sizes)
 def test_an_epoch_of_a_stream_can_start_at_any_batch(targets, width, length):
-    text = make([targets])
-    epoch = values(text, batches.stream(text, width, length))
+    text = sequences_of([targets])
+    epoch = batch_values(text, batches.stream(text, width, length))
     for first in range(len(epoch) + 2):
-        assert values(text, batches.stream(text, width, length, first)) == epoch[first:]
+        assert batch_values(text, batches.stream(text, width, length, first)) == epoch[first:]
 
 
 @pytest.mark.parametrize("start", [batches.lines, batches.stream])
 def test_skipped_windows_are_not_built(monkeypatch, start):
-    rows, built = make([9] * 1000 if start is batches.lines else [9999]), []
+    rows, built = sequences_of([9] * 1000 if start is batches.lines else [9999]), []
     monkeypatch.setattr(batches, "Window", lambda *_: built.append(None))
     batch, length = (10, 3) if start is batches.lines else (10, 9)
     arguments = (rows, batch, length, generator(0)) if start is batches.lines else (rows, batch, length)
@@ -137,7 +139,7 @@ def test_every_order_of_lines_is_equally_likely():
 def test_a_batch_mixes_lines_of_all_lengths():
     """As in the text: were lengths sorted, the mean length of a batch would vary as that of a line does."""
     lengths = np.random.default_rng(0).integers(1, 30, 4000)
-    epoch = batches.lines(make(lengths.tolist()), 50, 99, generator(0))
+    epoch = batches.lines(sequences_of(lengths.tolist()), 50, 99, generator(0))
     means = [window.targets / window.columns.shape[1] for window in epoch]
     assert np.std(means) == pytest.approx(np.std(lengths) / np.sqrt(50), rel=0.25)
 
@@ -153,9 +155,9 @@ def test_batches_of_lines_have_nearly_equal_sizes(count, expected):
 @quick
 @given(st.integers(0, 300), sizes, sizes)
 def test_a_stream_gives_each_target_once_after_its_true_input(targets, width, length):
-    text = make([targets])
+    text = sequences_of([targets])
     (sequence,) = text
-    epoch = read(text, batches.stream(text, width, length))
+    epoch = read_batches(text, batches.stream(text, width, length))
     for batch in epoch:
         check_form(batch, width, length)
         counts = batch.mask == 1
@@ -173,7 +175,7 @@ def test_a_stream_gives_each_target_once_after_its_true_input(targets, width, le
 
 def test_long_lines_are_split_into_successive_windows():
     sequences = make_sequences([np.array([1, 2, 3, 4, 5, 6]), np.array([7, 8, 9])])
-    assert values(sequences, batches.windows(sequences, 3)) == [
+    assert batch_values(sequences, batches.windows(sequences, 3)) == [
         ([[1, 7], [2, 8], [3, 9]], [[2, 8], [3, 9], [4, 0]], [[1, 1], [1, 1], [1, 0]], 5, True),
         ([[4, 0], [5, 0]], [[5, 0], [6, 0]], [[1, 0], [1, 0]], 2, False),
     ]
@@ -195,14 +197,16 @@ def column_by_column(sequences, length):
 @quick
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=20), sizes, st.integers(0, 10), st.randoms())
 def test_windows_equal_those_of_a_loop_over_the_columns(targets, length, first, random):
-    sequences = make(targets).take(np.array(random.sample(range(len(targets)), len(targets))))
-    assert values(sequences, batches.windows(sequences, length, first)) == list(column_by_column(sequences, length))[first:]
+    sequences = sequences_of(targets).take(np.array(random.sample(range(len(targets)), len(targets))))
+    assert (
+        batch_values(sequences, batches.windows(sequences, length, first)) == list(column_by_column(sequences, length))[first:]
+    )
 
 
 KINDS = pytest.mark.parametrize("dtype", ["uint8", "<u2", "<u4"])
 
 
-def mixed(dtype):
+def mixed_windows(dtype):
     """Sequences of all lengths, ids up to the largest that the type can hold in a vocabulary, and the windows of an epoch."""
     rng = np.random.default_rng(0)
     largest = min(np.iinfo(dtype).max, 0x10FFFF)
@@ -214,13 +218,13 @@ def mixed(dtype):
 @pytest.mark.parametrize("fits", [True, False])
 @pytest.mark.parametrize("large", [True, False])
 def test_a_batch_does_not_depend_on_where_the_ids_are_stored(lab, tmp_path, monkeypatch, dtype, fits, large):
-    sequences, epoch = mixed(dtype)
+    sequences, epoch = mixed_windows(dtype)
     expected = list(column_by_column(sequences, 7))
     if not fits:
         monkeypatch.setattr(type(lab.backend), "text_capacity", lambda _: 0)
     if large:
-        sequences = stored(tmp_path, sequences)
-    got = read(sequences, epoch, lab.backend)
+        sequences = sequences_in_file(tmp_path, sequences)
+    got = read_batches(sequences, epoch, lab.backend)
     for batch, (x, y, mask, targets, start) in zip(got, expected, strict=True):
         arrays = lab.get((batch.x, batch.y, batch.mask))  # checks type and device, too
         assert [a.tolist() for a in arrays] == [x, y, mask]
@@ -246,7 +250,7 @@ def transfers(monkeypatch):
 @KINDS
 def test_ids_are_transferred_once_and_two_numbers_per_column_per_batch(monkeypatch, transfers, dtype):
     monkeypatch.setattr(token_store, "CHUNK", 20)
-    sequences, epoch = mixed(dtype)
+    sequences, epoch = mixed_windows(dtype)
     small = "uint8" if dtype == "uint8" else "int32"
     make_batch = batches.batch_reader(sequences.ids, backends.select("strict"))
     assert transfers == [((20,), small), ((20,), small), ((16,), small)]
@@ -257,18 +261,18 @@ def test_ids_are_transferred_once_and_two_numbers_per_column_per_batch(monkeypat
     assert transfers == [((2, 6), "int64")] * 5
 
 
-@pytest.mark.parametrize(("room", "fit"), [(56, True), (55, False)])
-def test_ids_that_do_not_fit_stay_on_the_host(monkeypatch, transfers, room, fit):
-    monkeypatch.setattr(Backend, "text_capacity", lambda _: room)
-    sequences, epoch = mixed("uint8")
-    read(sequences, epoch[:1], backends.select("strict"))
+@pytest.mark.parametrize(("capacity", "fit"), [(56, True), (55, False)])
+def test_ids_that_do_not_fit_stay_on_the_host(monkeypatch, transfers, capacity, fit):
+    monkeypatch.setattr(Backend, "text_capacity", lambda _: capacity)
+    sequences, epoch = mixed_windows("uint8")
+    read_batches(sequences, epoch[:1], backends.select("strict"))
     floats = backends.select("strict").dtype
     here = [((7, 6), "int64"), ((7, 6), "int64"), ((7, 6), floats)]
     assert transfers == ([((56,), "uint8"), ((2, 6), "int64")] if fit else here)
 
 
 def test_numpy_needs_no_copy(transfers):
-    sequences, epoch = mixed("uint8")
+    sequences, epoch = mixed_windows("uint8")
     make_batch = batches.batch_reader(sequences.ids, HERE)
     before = make_batch(epoch[0]).x.copy()
     sequences.ids[:] = 1
@@ -279,13 +283,13 @@ def test_numpy_needs_no_copy(transfers):
 @quick
 @given(lengths, sizes, sizes, st.integers(0, 99))
 def test_the_seed_determines_the_epoch(targets, width, length, seed):
-    sequences = make(targets)
-    once, again = (values(sequences, batches.lines(sequences, width, length, generator(seed))) for _ in range(2))
+    sequences = sequences_of(targets)
+    once, again = (batch_values(sequences, batches.lines(sequences, width, length, generator(seed))) for _ in range(2))
     assert once == again
 
 
 def test_epochs_of_one_generator_differ_in_order_and_grouping():
-    sequences = make([5] * 40 + [9] * 40)
+    sequences = sequences_of([5] * 40 + [9] * 40)
     rng = np.random.default_rng(0)
 
     def epoch():
@@ -297,17 +301,17 @@ def test_epochs_of_one_generator_differ_in_order_and_grouping():
 
 
 def test_a_generator_shuffles_long_and_short_batches():
-    steps = [window.steps for window in batches.lines(make(list(range(1, 31))), 1, 99, generator(0))]
+    steps = [window.steps for window in batches.lines(sequences_of(list(range(1, 31))), 1, 99, generator(0))]
     assert sorted(steps) == list(range(1, 31))
     assert steps not in (sorted(steps), sorted(steps, reverse=True))
 
 
 def test_without_a_generator_batches_are_ordered_by_length():
-    epoch = list(batches.lines(make([3, 9, 5, 9]), 2, 100, None))
+    epoch = list(batches.lines(sequences_of([3, 9, 5, 9]), 2, 100, None))
     assert [window.steps for window in epoch] == [9, 5]
 
 
-def stored(folder, sequences):
+def sequences_in_file(folder, sequences):
     """The same sequences in a memory map of a file."""
     (folder / "ids").write_bytes(sequences.ids.tobytes())
     with (folder / "ids").open("rb") as file:
@@ -315,28 +319,28 @@ def stored(folder, sequences):
 
 
 def test_an_epoch_from_a_file_equals_one_from_memory(tmp_path):
-    sequences = make([5, 9, 9, 30, 2, 5])
-    large = stored(tmp_path, sequences)
+    sequences = sequences_of([5, 9, 9, 30, 2, 5])
+    large = sequences_in_file(tmp_path, sequences)
     for some in (lambda s: batches.stream(single(s.ids, 3, 50), 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
-        assert values(large, some(large)) == values(sequences, some(sequences))
+        assert batch_values(large, some(large)) == batch_values(sequences, some(sequences))
 
 
 def test_only_the_tokens_of_a_window_are_read_from_a_file(tmp_path, monkeypatch):
     """A column of a stream goes on to the end of the text, nearly."""
-    large, seen, real = stored(tmp_path, make([5000])), [], token_store.reader
+    large, seen, real = sequences_in_file(tmp_path, sequences_of([5000])), [], token_store.reader
 
     def spy(ids):
         read = real(ids)
         return lambda start, stop: seen.append(stop - start) or read(start, stop)
 
     monkeypatch.setattr(token_store, "reader", spy)
-    read(large, batches.stream(large, 4, 7))
+    read_batches(large, batches.stream(large, 4, 7))
     assert max(seen) == 8
 
 
 @pytest.mark.parametrize(("width", "length"), [(0, 5), (5, 0), (-1, 5)])
 def test_an_empty_batch_size_or_length_is_refused(width, length):
-    sequences = make([3, 4])
+    sequences = sequences_of([3, 4])
     calls = [
         lambda: list(batches.lines(sequences, width, length, None)),
         lambda: list(batches.stream(sequences, width, length)),

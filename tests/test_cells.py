@@ -81,7 +81,7 @@ def test_backward_equals_central_differences(lab, cell, T, B, I, H, tokens):
 @SIZES
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "vectors"])
 def test_backward_with_a_final_state_gradient_equals_differences(lab, cell, T, B, I, H, tokens):
-    """Where the loss depends on the state after the last step as well: that is what pieces of a sequence hand over."""
+    """Where the loss depends on the state after the last step as well: that is how segments of a sequence are connected."""
     params, x, state, weight = random_inputs(cell, T, B, I, H, tokens)
     rng = np.random.default_rng(1)
     dafter = cell.State(*[rng.normal(size=(B, H)) for _ in cell.State._fields])

@@ -59,7 +59,7 @@ def everything():
     return sorted((str(path), path.stat().st_size) for path in Path().rglob("*"))
 
 
-def feed(monkeypatch, raw):
+def set_stdin(monkeypatch, raw):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
 
 
@@ -161,14 +161,14 @@ def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, workdi
 
 
 def test_train_and_evaluate_read_standard_input(run, monkeypatch):
-    feed(monkeypatch, NAMES.encode())
+    set_stdin(monkeypatch, NAMES.encode())
     code, out, _ = run("train", "-", *SMALL, "--out", "new")
     assert (code, out[:12]) == (0, "text   stdin")
-    feed(monkeypatch, NAMES.encode())
+    set_stdin(monkeypatch, NAMES.encode())
     by_stdin = run("evaluate", "m", "-")
     assert by_stdin[0] == 0
     assert by_stdin == run("evaluate", "m", "names.txt")
-    feed(monkeypatch, b"ban\nker\n")
+    set_stdin(monkeypatch, b"ban\nker\n")
     assert run("textbook", "--data", "-", "--iterations", "1")[0] == 0
 
 
@@ -240,7 +240,7 @@ def test_no_command_prints_the_help_and_version_the_version(run):
 # What it cannot do
 
 
-def refused(run, *arguments, code=2, words=()):
+def run_refused(run, *arguments, code=2, words=()):
     before = everything()
     got, out, err = run(*arguments)
     assert got == code
@@ -342,7 +342,7 @@ def test_bad_input_is_a_one_line_error_and_changes_nothing(run, arguments, words
     for name, raw in {**files, "utf16": NAMES.encode("utf-16")}.items():
         Path(name).write_bytes(raw)
     Path("none").mkdir()
-    assert refused(run, *arguments.split(), words=words) == ""
+    assert run_refused(run, *arguments.split(), words=words) == ""
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "config.json", "vocabulary.json", "model.safetensors"])
@@ -351,28 +351,28 @@ def test_a_damaged_model_is_a_one_line_error(run, name):
     whole = path.read_bytes()
     for raw in (b"", whole[: len(whole) // 2], whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]):
         path.write_bytes(raw)
-        refused(run, "sample", "m", words=str(path))
-        refused(run, "evaluate", "m", "names.txt", words=str(path))
+        run_refused(run, "sample", "m", words=str(path))
+        run_refused(run, "evaluate", "m", "names.txt", words=str(path))
     path.unlink()
-    refused(run, "sample", "m", words=f"{path}: no such file")
+    run_refused(run, "sample", "m", words=f"{path}: no such file")
 
 
 def test_empty_standard_input_is_refused(run, monkeypatch):
-    feed(monkeypatch, b"")
-    refused(run, "train", "-", words="standard input holds nothing")
-    feed(monkeypatch, b"")
-    refused(run, "evaluate", "m", "-", words="standard input holds nothing")
+    set_stdin(monkeypatch, b"")
+    run_refused(run, "train", "-", words="standard input holds nothing")
+    set_stdin(monkeypatch, b"")
+    run_refused(run, "evaluate", "m", "-", words="standard input holds nothing")
 
 
 def test_running_out_of_memory_is_a_one_line_error(run, monkeypatch):
     words = ["out of memory: --hidden 1000000 --layers 1: 3,0", "GB, this machine has", ": choose fewer units or layers"]
-    refused(run, "train", "names.txt", "--hidden", "1000000", code=4, words=words)
+    run_refused(run, "train", "names.txt", "--hidden", "1000000", code=4, words=words)
 
     def fails(*_):
         raise MemoryError("Unable to allocate 9.9 GiB")
 
     monkeypatch.setattr(model, "init", fails)
-    refused(
+    run_refused(
         run,
         "train",
         "names.txt",
@@ -381,7 +381,7 @@ def test_running_out_of_memory_is_a_one_line_error(run, monkeypatch):
         words=["out of memory: --hidden 4 --layers 1: 255 parameters", "choose fewer"],
     )
     monkeypatch.setattr(setup, "prepare", fails)
-    refused(run, "train", "names.txt", *SMALL, code=4, words=["out of memory: Unable to allocate 9.9 GiB", "--hidden"])
+    run_refused(run, "train", "names.txt", *SMALL, code=4, words=["out of memory: Unable to allocate 9.9 GiB", "--hidden"])
 
 
 def test_cupy_without_a_device_is_a_one_line_warning_or_error(run, monkeypatch):
@@ -396,11 +396,11 @@ def test_cupy_without_a_device_is_a_one_line_warning_or_error(run, monkeypatch):
     for command in (["sample", "m"], ["evaluate", "m", "names.txt"]):
         code, _, err = run(*command, "--backend", "cupy")
         assert (code, len(err.splitlines())) == (0, 1)
-        refused(run, *command, "--backend", "cupy", "--require-backend", words="'cupy' is required but no device answers")
-    refused(run, "train", "names.txt", "--backend", "cupy", "--require-backend", words="is required but")
-    assert refused(run, "textbook", "--backend", "cupy", "--require-backend", words="is required but") == ""
+        run_refused(run, *command, "--backend", "cupy", "--require-backend", words="'cupy' is required but no device answers")
+    run_refused(run, "train", "names.txt", "--backend", "cupy", "--require-backend", words="is required but")
+    assert run_refused(run, "textbook", "--backend", "cupy", "--require-backend", words="is required but") == ""
     monkeypatch.setenv("BPTT_REQUIRE_BACKEND", "1")
-    refused(run, "train", "names.txt", "--backend", "cupy", words="is required but")
+    run_refused(run, "train", "names.txt", "--backend", "cupy", words="is required but")
 
 
 def test_other_os_errors_are_not_blamed_on_standard_output(run, monkeypatch):
@@ -444,7 +444,7 @@ def test_ctrl_c_before_the_first_step_exits_with_code_130(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(corpus, "read", read)
-    refused(run, "train", "names.txt", code=130, words="interrupted")
+    run_refused(run, "train", "names.txt", code=130, words="interrupted")
 
 
 # The same from outside

@@ -27,7 +27,7 @@ TEXT = "anna\nbo\ncarla\n"
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 
 
-def make(mode="lines", vocabulary=None, scale=2.0):
+def make_model(mode="lines", vocabulary=None, scale=2.0):
     vocabulary = vocabulary or characters(TEXT + " ")
     backend = backends.select("numpy", "float64")
     config = model.Config("gru", len(vocabulary), 6)
@@ -42,17 +42,17 @@ def workdir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
     Path("names.txt").write_text(TEXT)
-    make().save("m")
-    make("stream").save("s")
-    make("stream", BYTES).save("b")
+    make_model().save("m")
+    make_model("stream").save("s")
+    make_model("stream", BYTES).save("b")
     return tmp_path
 
 
-def feed(monkeypatch, raw):
+def set_stdin(monkeypatch, raw):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
 
 
-def table(out):
+def parse_table(out):
     return [line.split("\t") for line in out.splitlines()]
 
 
@@ -104,19 +104,19 @@ def test_control_characters_are_printed_to_files_but_not_to_terminals(run, monke
     assert run("sample", "s", "--count", "2")[1] == "a [2J\u200db\n\n\n c\n"
 
 
-def novel(source, mode="lines", **record):
-    m = make(mode)
+def save_novel_model(source, mode="lines", **record):
+    m = make_model(mode)
     m.record.update(source=str(source), **record)
     m.save("n")
     return m
 
 
 def test_novel_texts_are_not_in_the_training_text(run, workdir):
-    m = make()
+    m = make_model()
     known = [text for text in m.sample(20) if text.strip()][::2]
     file = workdir / "known.txt"
     file.write_text("\n".join(known))
-    novel(file, sha256=corpus.read(str(file), m.vocabulary).sha256)
+    save_novel_model(file, sha256=corpus.read(str(file), m.vocabulary).sha256)
     code, out, err = run("sample", "n", "--count", 20, "--novel")
     assert (code, err) == (0, "")
     new = out.splitlines()
@@ -128,7 +128,7 @@ def test_novel_texts_are_not_in_the_training_text(run, workdir):
 
 
 def test_novel_stops_if_no_new_text_is_left(run, workdir):
-    m = novel("dinosaurs")
+    m = save_novel_model("dinosaurs")
     assert m.sample(temperature=0)[0].strip()
     code, out, err = run("sample", "n", "--novel", "--count", 3, "--temperature", 0)
     assert (code, out) == (2, "")  # the dinosaurs have letters that the model does not know
@@ -152,9 +152,9 @@ def test_next_prints_the_probabilities_of_the_next_characters(run):
         code, out, err = run("next", "m", *words)
         assert (code, err) == (0, "")
         expected = m.next(*words[:1], **keywords)
-        assert [literal_eval(symbol) for symbol, _, _ in table(out)] == [symbol for symbol, _ in expected]
-        np.testing.assert_allclose([float(p) for _, p, _ in table(out)], [p for _, p in expected], atol=1e-6)
-        np.testing.assert_allclose([float(n) for _, _, n in table(out)], [-math.log(p) for _, p in expected], atol=1e-4)
+        assert [literal_eval(symbol) for symbol, _, _ in parse_table(out)] == [symbol for symbol, _ in expected]
+        np.testing.assert_allclose([float(p) for _, p, _ in parse_table(out)], [p for _, p in expected], atol=1e-6)
+        np.testing.assert_allclose([float(n) for _, _, n in parse_table(out)], [-math.log(p) for _, p in expected], atol=1e-4)
     assert "'\\n'\t" in out
     assert "' '\t" in out
     assert run("next", "m", "an", "--top", 3)[1].splitlines() == run("next", "m", "an")[1].splitlines()[:3]
@@ -162,8 +162,8 @@ def test_next_prints_the_probabilities_of_the_next_characters(run):
 
 
 def test_next_prints_probabilities_of_zero_and_one(run):
-    assert table(run("next", "m", "--temperature", 0, "--top", 2)[1])[0][1:] == ["1.000000", "0.0000"]
-    assert table(run("next", "m", "--temperature", 0, "--top", 2)[1])[1][1:] == ["0.000000", "inf"]
+    assert parse_table(run("next", "m", "--temperature", 0, "--top", 2)[1])[0][1:] == ["1.000000", "0.0000"]
+    assert parse_table(run("next", "m", "--temperature", 0, "--top", 2)[1])[1][1:] == ["0.000000", "inf"]
     rows = [json.loads(line) for line in run("next", "m", "--temperature", 0, "--top", 2, "--json")[1].splitlines()]
     assert [(row["probability"], row["nats"]) for row in rows] == [(1.0, 0.0), (0.0, None)]
 
@@ -183,21 +183,21 @@ def test_score_prints_each_line(run, monkeypatch):
     m = bptt.load("m")
     code, out, err = run("score", "m", "names.txt")
     assert code == 0
-    for (nats, mean, text), expected in zip(table(out), ["anna", "bo", "carla"], strict=True):
+    for (nats, mean, text), expected in zip(parse_table(out), ["anna", "bo", "carla"], strict=True):
         assert text == expected
         assert float(nats) == pytest.approx(m.score(text), abs=1e-4)
         assert float(mean) == pytest.approx(m.evaluate(text).nats_per_char, abs=1e-4)
     total = m.evaluate(TEXT)
     assert err == f"bptt: 3 lines, 14 characters, {total.nats:.4f} nats, {total.nats_per_char:.4f} per character\n"
-    feed(monkeypatch, TEXT.encode())
+    set_stdin(monkeypatch, TEXT.encode())
     assert run("score", "m") == (0, out, err)
-    feed(monkeypatch, b"bo")
+    set_stdin(monkeypatch, b"bo")
     assert run("score", "m", "-")[1] == out.splitlines()[1] + "\n"
 
 
 @pytest.mark.parametrize(("run_", "characters_"), [("m", "anna\nbo\ncarla\n"), ("s", "annabocarla")])
 def test_score_prints_each_character(run, run_, characters_):
-    rows = table(run("score", run_, "names.txt", "--per-char")[1])
+    rows = parse_table(run("score", run_, "names.txt", "--per-char")[1])
     assert "".join(literal_eval(symbol) for *_, symbol in rows) == characters_
     for number, text in enumerate(["anna", "bo", "carla"], 1):
         own = [row for row in rows if int(row[1]) == number]
@@ -223,13 +223,13 @@ def test_score_refuses_or_skips_unknown_characters(run):
     assert err.startswith("bptt: line 3: not in the vocabulary: 'x' (U+0078), '-' (U+002D), 'é' (U+00E9): ")
     assert len(err.splitlines()) == 1
     code, out, err = run("score", "m", "some.txt", "--unknown", "skip")
-    assert (code, [text for _, _, text in table(out)]) == (0, ["bo", "anna"])
+    assert (code, [text for _, _, text in parse_table(out)]) == (0, ["bo", "anna"])
     assert err.startswith("bptt: 2 lines, 8 characters, ")
 
 
 def test_score_takes_any_bytes(run):
     Path("any.bin").write_bytes(b"\xff\r\na\x1b\n")
-    assert [text for *_, text in table(run("score", "b", "any.bin")[1].replace("\r", "R"))] == ["\\xffR", "a\x1b"]
+    assert [text for *_, text in parse_table(run("score", "b", "any.bin")[1].replace("\r", "R"))] == ["\\xffR", "a\x1b"]
 
 
 def test_score_prints_no_control_characters_to_a_terminal(run, monkeypatch):
@@ -240,7 +240,7 @@ def test_score_prints_no_control_characters_to_a_terminal(run, monkeypatch):
 
 
 def test_score_refuses_input_without_text(run, monkeypatch):
-    feed(monkeypatch, b"\n \n")
+    set_stdin(monkeypatch, b"\n \n")
     expected = "nothing to score: expected lines that are more than white space, of characters that the model knows"
     assert run("score", "m") == (2, "", f"bptt: {expected}\n")
 
@@ -352,7 +352,7 @@ def test_a_closed_output_pipe_stops_the_command(workdir, command):
 
 
 def test_the_commands_work_on_an_ascii_console(workdir):
-    make(vocabulary=characters("日本é")).save("j")
+    make_model(vocabulary=characters("日本é")).save("j")
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
     for command in (["sample", "j", "--prompt", "日"], ["next", "j"], ["score", "j", "lines.txt"]):
         Path("lines.txt").write_text("日é\n", encoding="utf-8")

@@ -30,17 +30,17 @@ def content(read):
     return read.text if read.vocabulary.symbols else read.ids[1:].tobytes()
 
 
-def plain(text):
+def corpus_of(text):
     """The corpus of a str in its own characters, or of bytes."""
     return corpus.from_text(text, BYTES if isinstance(text, bytes) else characters(text))
 
 
-def feed(monkeypatch, raw):
+def set_stdin(monkeypatch, raw):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
 
 
 def stream_everything(monkeypatch, cache, chunk):
-    """Treat every file of more than a byte as a large one, and work on pieces that are tiny."""
+    """Treat every file of more than a byte as a large one, and work in tiny chunks."""
     monkeypatch.setenv("BPTT_CACHE", str(cache))
     monkeypatch.setattr(source, "LARGE", 1)
     monkeypatch.setattr(source, "CHUNK", chunk)
@@ -76,10 +76,10 @@ def test_the_source_of_a_file_is_an_absolute_path(tmp_path, monkeypatch):
 
 
 def test_a_dash_reads_standard_input(monkeypatch):
-    feed(monkeypatch, b"emma\r\nava")
+    set_stdin(monkeypatch, b"emma\r\nava")
     read = corpus.read("-")
     assert (read.name, read.source, content(read)) == ("stdin", "-", "emma\nava")
-    feed(monkeypatch, b"emma\r\nava")
+    set_stdin(monkeypatch, b"emma\r\nava")
     assert content(corpus.read("-", "bytes")) == b"emma\r\nava"
 
 
@@ -138,7 +138,7 @@ def test_nul_is_an_ordinary_character_in_a_str_and_in_bytes(tmp_path):
 def test_a_text_of_one_character_can_be_read_but_not_trained_on(tmp_path, monkeypatch, raw, vocabulary):
     path = tmp_path / "same.txt"
     path.write_bytes(raw)
-    feed(monkeypatch, raw)
+    set_stdin(monkeypatch, raw)
     for where, shown in [(path, repr(str(path))), ("-", "standard input"), (raw.decode(), "the text")]:
         with pytest.raises(InputError) as error:
             corpus.check_learnable(corpus.read(where, vocabulary))
@@ -215,7 +215,7 @@ def complaint(where, vocabulary="characters"):
 def test_errors_name_the_bad_file_or_standard_input_and_explain(tmp_path, monkeypatch, raw, expected):
     path = tmp_path / "bad.txt"
     path.write_bytes(raw)
-    feed(monkeypatch, raw)
+    set_stdin(monkeypatch, raw)
     messages = {repr(str(path)): complaint(path), "standard input": complaint("-")}
     for shown, message in messages.items():
         assert message.startswith(shown)
@@ -234,7 +234,7 @@ def test_a_streamed_bad_file_gives_the_same_error(tmp_path, monkeypatch, raw, ch
     path.write_bytes(raw)
     expected = complaint(path)
     stream_everything(monkeypatch, tmp_path / "cache", chunk)
-    feed(monkeypatch, raw)
+    set_stdin(monkeypatch, raw)
     assert complaint(path) == expected
     assert complaint("-") == expected.replace(repr(str(path)), "standard input")
     assert not list((tmp_path / "cache").glob("*"))
@@ -357,7 +357,7 @@ def test_an_unknown_vocabulary_is_refused():
     ],
 )
 def test_choose_mode_distinguishes_lines_and_streams(text, mode):
-    assert corpus.choose_mode(plain(text)) == mode
+    assert corpus.choose_mode(corpus_of(text)) == mode
 
 
 def test_choose_mode_of_the_built_in_texts_and_of_source_code():
@@ -396,14 +396,14 @@ WORDS = st.lists(
 @example("   aaaa\naaaa   \n", 4)
 @example(" \n\n aa\na  \n\n", 2)
 @example("aaaa\na", 2)
-def test_choose_mode_does_not_depend_on_the_chunk_size(text, piece):
+def test_choose_mode_does_not_depend_on_the_chunk_size(text, chunk):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_store, "CHUNK", piece)
-        assert corpus.choose_mode(plain(text)) == mode_of(text, 40)
-        assert corpus.choose_mode(plain(text.encode())) == mode_of(text, 40)
+        patch.setattr(token_store, "CHUNK", chunk)
+        assert corpus.choose_mode(corpus_of(text)) == mode_of(text, 40)
+        assert corpus.choose_mode(corpus_of(text.encode())) == mode_of(text, 40)
         long = text.replace("a", "a" * 20)  # near the border of 40
-        assert corpus.choose_mode(plain(long)) == mode_of(long, 40)
-        assert corpus.choose_mode(plain(long.encode() + b"\xff\xc3")) == mode_of(long + "\ufffd\ufffd", 40)
+        assert corpus.choose_mode(corpus_of(long)) == mode_of(long, 40)
+        assert corpus.choose_mode(corpus_of(long.encode() + b"\xff\xc3")) == mode_of(long + "\ufffd\ufffd", 40)
 
 
 TEXT = st.text(st.sampled_from("ab \n\t\r\v\fé"), max_size=40)
@@ -411,14 +411,14 @@ TEXT = st.text(st.sampled_from("ab \n\t\r\v\fé"), max_size=40)
 
 @quick
 @given(TEXT, st.integers(1, 9))
-def test_lines_become_sequences_with_a_newline_at_both_ends(text, piece):
+def test_lines_become_sequences_with_a_newline_at_both_ends(text, chunk):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_store, "CHUNK", piece)
+        patch.setattr(token_store, "CHUNK", chunk)
         for known in (characters(text), BYTES):
             decoded = [known.decode(s) for s in corpus.sequences(corpus.from_text(text, known), "lines")]
             assert decoded == [f"\n{line}\n" for line in full_lines(text)]
         raw = text.encode()
-        lines = [s.tobytes() for s in corpus.sequences(plain(raw), "lines")]
+        lines = [s.tobytes() for s in corpus.sequences(corpus_of(raw), "lines")]
         assert lines == [b"\n" + line + b"\n" for line in full_lines(raw)]
 
 
@@ -432,8 +432,8 @@ def test_a_stream_is_one_sequence_with_every_character_a_target(text):
 
 def test_a_line_keeps_its_spaces():
     for text in ("  a b \n \n\nc", b"  a b \n \n\nc"):
-        lines = corpus.sequences(plain(text), "lines")
-        assert [plain(text).vocabulary.decode(s) for s in lines] == ["\n  a b \n", "\nc\n"]
+        lines = corpus.sequences(corpus_of(text), "lines")
+        assert [corpus_of(text).vocabulary.decode(s) for s in lines] == ["\n  a b \n", "\nc\n"]
 
 
 def test_an_unknown_character_is_located_in_the_text(tmp_path, monkeypatch):
@@ -459,23 +459,23 @@ def test_a_given_vocabulary_is_used():
 
 def test_the_sha256_depends_on_the_text_and_its_vocabulary():
     texts = [
-        plain("ab\n"),
-        plain("ab\n\n"),
-        plain("ab"),
-        plain("ba\n"),
-        plain("ac\n"),
+        corpus_of("ab\n"),
+        corpus_of("ab\n\n"),
+        corpus_of("ab"),
+        corpus_of("ba\n"),
+        corpus_of("ac\n"),
         corpus.from_text("ab\n", characters("abc")),
-        plain(b"ab\n"),
+        corpus_of(b"ab\n"),
     ]
     assert len({text.sha256 for text in texts}) == len(texts)
-    assert plain("ab\n").sha256 == corpus.read("ab\r\n").sha256
+    assert corpus_of("ab\n").sha256 == corpus.read("ab\r\n").sha256
     ids = bytes([0, 1, 2, 0, 0])  # between two newlines
-    assert plain("ab\n").sha256 == hashlib.sha256(b'["\\n", "a", "b"]\n' + ids).hexdigest()
+    assert corpus_of("ab\n").sha256 == hashlib.sha256(b'["\\n", "a", "b"]\n' + ids).hexdigest()
 
 
 def test_an_unknown_mode_is_refused():
     with pytest.raises(InputError, match="'line'"):
-        corpus.sequences(plain("ab\n"), "line")
+        corpus.sequences(corpus_of("ab\n"), "line")
 
 
 # Search
@@ -483,22 +483,22 @@ def test_an_unknown_mode_is_refused():
 
 @quick
 @given(TEXT, st.lists(TEXT | st.text(st.sampled_from("ab"), min_size=1, max_size=4), max_size=5), st.integers(1, 9))
-def test_contains_finds_texts_across_chunk_borders(text, wanted, piece):
+def test_contains_finds_texts_across_chunk_borders(text, wanted, chunk):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_store, "CHUNK", piece)
-        for whole in (plain(text), plain(text.encode())):
+        patch.setattr(token_store, "CHUNK", chunk)
+        for whole in (corpus_of(text), corpus_of(text.encode())):
             assert whole.contains(wanted, "lines") == {one for one in wanted if one in full_lines(text)}
             assert whole.contains(wanted, "stream") == {one for one in wanted if one in text}
 
 
 def test_contains_compares_incomplete_utf8_as_it_is_decoded():
-    whole = plain(b"ab\nab\xc3")
+    whole = corpus_of(b"ab\nab\xc3")
     for mode in ("lines", "stream"):
         assert whole.contains(["ab\ufffd"], mode) == {"ab\ufffd"}
 
 
 def test_contains_compares_whole_long_lines():
-    whole = plain("a" * 1000 + "\nab\n")
+    whole = corpus_of("a" * 1000 + "\nab\n")
     assert whole.contains(["a" * 999, "a" * 1000, "a" * 1001, "ab", "b", ""], "lines") == {"a" * 1000, "ab"}
 
 
@@ -512,7 +512,7 @@ def count_targets(parts):
     return sum(len(s) - 1 for s in parts)
 
 
-def make(targets):
+def sequences_of(targets):
     """Sequences of so many targets; each id is its own place."""
     lengths = np.array(targets, np.int64)
     starts = np.cumsum(lengths + 1) - lengths - 1
@@ -522,51 +522,51 @@ def make(targets):
 @quick
 @given(several, fractions, st.integers(0, 99))
 def test_a_split_of_lines_keeps_each_line_exactly_once(lengths, fraction, seed):
-    whole = make(lengths)
+    whole = sequences_of(lengths)
     if len(whole) == 1:
         return
-    training, held = corpus.split(whole, fraction, generator(seed))
-    names = [[int(s[0]) for s in part] for part in (training, held)]
+    training, validation_ids = corpus.split(whole, fraction, generator(seed))
+    names = [[int(s[0]) for s in part] for part in (training, validation_ids)]
     assert sorted(names[0] + names[1]) == whole.starts.tolist()
     assert names == [sorted(part) for part in names]
-    assert len(held) == min(round(fraction * len(whole)), max(0, len(whole) - 1))
-    assert count_targets(training) + count_targets(held) == count_targets(whole)
+    assert len(validation_ids) == min(round(fraction * len(whole)), max(0, len(whole) - 1))
+    assert count_targets(training) + count_targets(validation_ids) == count_targets(whole)
 
 
 @quick
 @given(st.integers(0, 300), fractions)
 def test_the_end_of_a_stream_is_the_validation_set(targets, fraction):
-    whole = make([targets])
-    training, held = corpus.split(whole, fraction, generator())
+    whole = sequences_of([targets])
+    training, validation_ids = corpus.split(whole, fraction, generator())
     size = min(round(fraction * targets), targets - 1)
     size = size if size >= 2 else 0
     assert [s.tolist() for s in training] == [list(range(targets - size + 1))]
-    assert [s.tolist() for s in held] == ([list(range(targets - size, targets + 1))] if size else [])
-    assert all(s.base is whole.ids for s in [*training, *held])  # nothing is copied
+    assert [s.tolist() for s in validation_ids] == ([list(range(targets - size, targets + 1))] if size else [])
+    assert all(s.base is whole.ids for s in [*training, *validation_ids])  # nothing is copied
 
 
 def test_the_seed_alone_chooses_the_validation_lines():
-    whole = make([1] * 50)
+    whole = sequences_of([1] * 50)
 
-    def held(seed):
+    def validation_ids(seed):
         return [int(s[0]) for s in corpus.split(whole, 0.2, generator(seed))[1]]
 
-    assert held(1) == held(1)
-    assert held(1) != held(2)
-    assert held(1) == sorted(2 * i for i in generator(1).permutation(50)[:10])
+    assert validation_ids(1) == validation_ids(1)
+    assert validation_ids(1) != validation_ids(2)
+    assert validation_ids(1) == sorted(2 * i for i in generator(1).permutation(50)[:10])
 
 
 @pytest.mark.parametrize(
     ("targets", "fraction"), [([3] * 10, 0), ([3] * 4, 0.1), ([100], 0), ([10], 0.1), ([2], 0.9), ([0], 0.5)]
 )
 def test_a_fraction_below_one_sequence_gives_no_validation_set(targets, fraction):
-    whole = make(targets)
-    training, held = corpus.split(whole, fraction, generator())
-    assert len(held) == 0
+    whole = sequences_of(targets)
+    training, validation_ids = corpus.split(whole, fraction, generator())
+    assert len(validation_ids) == 0
     assert [s.tolist() for s in training] == [s.tolist() for s in whole]
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 5, float("nan")])
 def test_an_invalid_validation_fraction_is_refused(fraction):
     with pytest.raises(InputError, match="held-out fraction"):
-        corpus.split(make([9]), fraction, generator())
+        corpus.split(sequences_of([9]), fraction, generator())

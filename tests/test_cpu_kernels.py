@@ -31,12 +31,12 @@ DTYPES = pytest.mark.parametrize(  # a process of its own for each, where there 
     "dtype", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in TOLERANCE]
 )
 FUNCTIONS, KERNELS = accelerated.functions(), accelerated.kernels()
-TWINS = pytest.mark.parametrize("name", list(KERNELS))
+EACH_KERNEL = pytest.mark.parametrize("name", list(KERNELS))
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 quick = settings(deadline=None, derandomize=True, max_examples=60)
 
-GPU = ("recurrence", "gemm", "elementwise")  # modules with twins on a GPU
-PARTS = {"ops.one_hot", "ops.outer_sum", "ops.bias_grad", "linear.embedded", "tree.concatenate"}  # of larger twins on a CPU
+GPU = ("recurrence", "gemm", "elementwise")  # modules with kernels for a GPU
+PARTS = {"ops.one_hot", "ops.outer_sum", "ops.bias_grad", "linear.embedded", "tree.concatenate"}  # of larger kernels on a CPU
 
 
 class Sizes(NamedTuple):
@@ -61,8 +61,8 @@ def sizes() -> st.SearchStrategy[Sizes]:
     return st.builds(lambda rows, rest: Sizes(*rows, *rest), rows, rest)
 
 
-def pure(name: str) -> Callable[..., Any]:
-    """The pure function of a twin."""
+def pure_function(name: str) -> Callable[..., Any]:
+    """The pure function of a kernel."""
     return FUNCTIONS[name].__wrapped__
 
 
@@ -70,34 +70,34 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
     """What the function is called with in training, or random numbers; no network in it is chaotic."""
     T, B, I, H, V, tokens, seed = size
     rng = np.random.default_rng(seed)
-    room, _, function = name.partition(".")
+    module, _, function = name.partition(".")
     few = (T * B) ** -0.75  # a sum over all rows is not large, nor is its rounding
 
     def normal(*shape: int) -> np.ndarray:
         return rng.normal(size=shape)
 
-    if room in cells.CELLS:
-        cell = cells.CELLS[room]
+    if module in cells.CELLS:
+        cell = cells.CELLS[module]
         params = tree.tree_map(
             lambda a: a + 0.1 * rng.normal(size=a.shape) / np.sqrt(a.shape[-1]), cell.init(rng, V if tokens else I, H)
         )
         x = rng.integers(0, V, (T, B)) if tokens else normal(T, B, I) / np.sqrt(I)
         found = [*params, x, *(0.5 * normal(B, H) for _ in cell.State._fields)]
         if function == "run_backward":
-            a = pure(f"{room}.run")(*found)
+            a = pure_function(f"{module}.run")(*found)
             ends = rng.integers(0, T + 1, B)
             da = few * normal(T, B, H) * (np.arange(T)[:, None, None] < ends[:, None])
-            states = (a,) if room == "vanilla" else a
+            states = (a,) if module == "vanilla" else a
             found = [*params, x, *states, da, *(few * normal(B, H) for _ in cell.State._fields)]
-    elif room == "linear":
+    elif module == "linear":
         found = [normal(V, I) / np.sqrt(I), normal(T, B, I), normal(V) if function == "affine" else few * normal(T, B, V)]
-    elif room == "loss":
+    elif module == "loss":
         mask = (np.arange(T)[:, None] < np.maximum(1, rng.integers(0, T + 1, B))).astype(float)
         found = [scale * normal(T, B, V), rng.integers(0, V, (T, B)), mask, np.float64(3 * T * B) if seed % 2 else None]
         if function == "cross_entropy_backward":
-            _, p, weight = pure("loss.cross_entropy")(*found)
+            _, p, weight = pure_function("loss.cross_entropy")(*found)
             found = [p, found[1], weight]
-    elif room == "gradient":
+    elif module == "gradient":
         cell, layers, dropout = ("vanilla", "gru", "lstm")[seed % 3], 1 + seed // 3 % 2, seed // 6 % 2 * 0.5
         config = model.Config(cell, V, H, layers, "zero" if seed % 4 else "learned")
         theta = tree.ravel(model.init(config, rng))
@@ -126,7 +126,7 @@ def leaves(results: Any) -> list[Any]:
     return list(results) if isinstance(results, tuple) else [results]
 
 
-def check(got: Any, expected: Any, dtype: str, tolerance: float = 0.0) -> None:
+def assert_results(got: Any, expected: Any, dtype: str, tolerance: float = 0.0) -> None:
     """Assert that results have the same types and shapes and nearly the same values."""
     assert len(leaves(got)) == len(leaves(expected))
     for a, b in zip(leaves(got), leaves(expected)):
@@ -147,13 +147,13 @@ def _nothing_stays():
 # One by one
 
 
-@TWINS
+@EACH_KERNEL
 @DTYPES
 @quick
 @given(size=sizes())
 def test_a_kernel_equals_its_pure_function(name, dtype, size):
     found = arguments(name, dtype, size)
-    check(KERNELS[name](*found), pure(name)(*found), dtype)
+    assert_results(KERNELS[name](*found), pure_function(name)(*found), dtype)
 
 
 def strided(array: np.ndarray) -> np.ndarray:
@@ -179,7 +179,7 @@ LAYOUTS = {
 }
 
 
-@TWINS
+@EACH_KERNEL
 @DTYPES
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_a_kernel_takes_any_array_layout_and_returns_new_arrays(name, dtype, layout):
@@ -190,14 +190,14 @@ def test_a_kernel_takes_any_array_layout_and_returns_new_arrays(name, dtype, lay
         laid = [LAYOUTS[layout](a) if isinstance(a, np.ndarray) and a.ndim else a for a in found]
         before = [np.array(a) for a in laid]
         got = leaves(KERNELS[name](*laid))
-        check(tuple(got), pure(name)(*laid), dtype)
+        assert_results(tuple(got), pure_function(name)(*laid), dtype)
         for a, b in zip(laid, before):
             np.testing.assert_array_equal(a, b)
         arrays = [a for a in laid if isinstance(a, np.ndarray)]
         assert not any(np.shares_memory(a, b) for a in got if a is not None for b in arrays)
 
 
-@TWINS
+@EACH_KERNEL
 @DTYPES
 @quick
 @given(size=sizes(), bad=st.sampled_from([np.nan, np.inf, -np.inf]), place=st.integers(0, 10**6))
@@ -207,7 +207,7 @@ def test_kernels_propagate_nan_and_infinity(name, dtype, size, bad, place):
     arrays = [a for a in found if isinstance(a, np.ndarray) and a.ndim and a.dtype.kind == "f"]
     spoilt = arrays[place % len(arrays)]
     spoilt.flat[place % spoilt.size] = bad
-    for a, b in zip(leaves(KERNELS[name](*found)), leaves(pure(name)(*found))):
+    for a, b in zip(leaves(KERNELS[name](*found)), leaves(pure_function(name)(*found))):
         assert b is None or np.isfinite(a).all() == np.isfinite(b).all()
 
 
@@ -218,7 +218,7 @@ def test_cross_entropy_of_large_logits_is_finite(dtype, scale):
         found = arguments("loss.cross_entropy", dtype, Sizes(3, 4, 1, 1, 30, True, seed), scale)
         got = KERNELS["loss.cross_entropy"](*found)
         assert all(np.isfinite(a).all() for a in got)
-        check(got, pure("loss.cross_entropy")(*found), dtype)
+        assert_results(got, pure_function("loss.cross_entropy")(*found), dtype)
 
 
 @DTYPES
@@ -226,7 +226,7 @@ def test_cross_entropy_of_large_logits_is_finite(dtype, scale):
 def test_clip_by_norm_propagates_a_norm_that_is_not_finite(dtype):
     for bad in (np.nan, np.inf):
         d, norm = KERNELS["optimizers.clip_by_norm"](np.array([1.0, bad, 2.0], dtype), 5.0)
-        expected = pure("optimizers.clip_by_norm")(np.array([1.0, bad, 2.0], dtype), 5.0)
+        expected = pure_function("optimizers.clip_by_norm")(np.array([1.0, bad, 2.0], dtype), 5.0)
         np.testing.assert_array_equal(d, expected[0])
         np.testing.assert_array_equal(norm, expected[1])
 
@@ -284,7 +284,7 @@ def test_the_gradient_of_a_model_equals_the_pure_one(cell, dtype, layers, fresh)
     given = (config, params, x, y, mask, None if fresh else states, keep)
     expected = tree.leaves(model.loss_and_grad(*given))
     assert acceleration.enable()
-    check(tuple(tree.leaves(model.loss_and_grad(*given))), tuple(expected), dtype)
+    assert_results(tuple(tree.leaves(model.loss_and_grad(*given))), tuple(expected), dtype)
 
 
 @CELLS
@@ -333,7 +333,7 @@ def fenced(array: np.ndarray, end: bool) -> np.ndarray:
 
 
 def between_fences(dtype: str) -> None:
-    """Call every twin, and the product into arrays that are given, with all arrays between fences."""
+    """Call every kernel, and the matrix product into given arrays, with all arrays between fences."""
     for end in (True, False):
         for T, B, I, H, V, tokens in [
             (2, 3, 5, 7, 9, True),
@@ -341,21 +341,22 @@ def between_fences(dtype: str) -> None:
             (3, 9, 17, 33, 19, False),
             (2, 12, 32, 64, 16, False),
         ]:
-            for name, twin in KERNELS.items():
+            for name, kernel in KERNELS.items():
                 found = arguments(name, dtype, Sizes(T, B, I, H, V, tokens, 0))
-                expected = pure(name)(*found)
-                check(twin(*[fenced(a, end) if isinstance(a, np.ndarray) and a.ndim else a for a in found]), expected, dtype)
+                expected = pure_function(name)(*found)
+                inputs = [fenced(a, end) if isinstance(a, np.ndarray) and a.ndim else a for a in found]
+                assert_results(kernel(*inputs), expected, dtype)
             D, X, W = (np.random.default_rng(0).normal(size=shape).astype(dtype) for shape in [(B, H), (B, I), (I, H)])
             C = fenced(np.zeros((B, gemm.padded(H, W)), dtype), end)
             gemm.multiply(fenced(X, end), 0, B, I, fenced(gemm.pack(fenced(W, end)), end), C, False)
-            check(C[:, :H], X @ W, dtype, 10 * TOLERANCE[dtype])
+            assert_results(C[:, :H], X @ W, dtype, 10 * TOLERANCE[dtype])
             gemm.multiply(fenced(X, end), 0, B, I, fenced(gemm.pack_transposed(fenced(W.T.copy(), end)), end), C, True)
-            check(C[:, :H], 2 * X @ W, dtype, 10 * TOLERANCE[dtype])
+            assert_results(C[:, :H], 2 * X @ W, dtype, 10 * TOLERANCE[dtype])
             S = fenced(gemm.space(2 * H, I, X), end)
             for add in (False, True):  # two products below each other, what the first one leaves there included
                 gemm.outer(fenced(D, end), fenced(X, end), 0, B, S, add)
                 gemm.outer(fenced(D, end), fenced(X, end), 0, B, S[H:], add)
-            check(S[: 2 * H, :I], np.tile(2 * D.T @ X, (2, 1)), dtype, 10 * TOLERANCE[dtype])
+            assert_results(S[: 2 * H, :I], np.tile(2 * D.T @ X, (2, 1)), dtype, 10 * TOLERANCE[dtype])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows protects pages in another way")

@@ -1,4 +1,4 @@
-"""The twins on a CUDA device, at the sizes they are for: each equals its pure function, and twice the same bits."""
+"""The kernels on a CUDA device, at the sizes they are for: each equals its pure function, and twice the same bits."""
 
 import numpy as np
 import pytest

@@ -33,7 +33,7 @@ ARRAYS = {(False, True): 9, (True, True): 12, (False, False): 8, (True, False): 
 STEPWISE = 64  # threads of a block where a kernel does one step
 
 
-def layout(cell, backward, hidden, batch, size, limits):
+def tiling_of(cell, backward, hidden, batch, size, limits):
     """The layout with the same number of weights in a thread for both types."""
     return tiling.choose_tiling(cell, backward, hidden, batch, size, limits._replace(words=limits.words * size // 4))
 
@@ -65,7 +65,7 @@ def pointers(arrays):
 
 def call_whole(cell, backward, T, B, limits, Waa, *arrays):
     """Run a kernel on NumPy arrays, None for those that its cell has not."""
-    how = layout(cell, backward, Waa.shape[1], B, Waa.itemsize, limits)
+    how = tiling_of(cell, backward, Waa.shape[1], B, Waa.itemsize, limits)
     assert how is not None
     start = compiled(cell, backward, Waa.shape[1], Waa.itemsize, how, limits.threads)
     assert start(how.groups * how.G, how.memory, pointers((Waa, *arrays)), T, B), "threads wait for ever"
@@ -97,7 +97,7 @@ def draw(rng, dtype, *shapes):
     return [rng.normal(size=shape).astype(dtype) / 2 for shape in shapes]
 
 
-def awaited(dtype, *shape):
+def empty_value(dtype, *shape):
     """An array that blocks wait for each other in: nothing has been written to it yet."""
     return np.full((*shape, np.dtype(dtype).itemsize), 0xFF, np.uint8).view(dtype)[..., 0]
 
@@ -131,11 +131,13 @@ def compare(cell, hidden, batch, limits, dtype, T, rng):
     B, H, N = batch, hidden, tiling.GATES[cell] * hidden
     Waa, z, a0, c0, ban = draw(rng, dtype, (N, H), (T, B, N), (B, H), (B, H), (H,))
     Waa = (2 * Waa / H**0.5).astype(dtype)  # larger weights would let rounding grow from step to step
-    a, c, gates = (awaited(dtype, *shape) for shape in ((T + 1, B, H), (T + 1, B, H), (T, B, 2 * H if cell == 1 else 4 * H)))
-    n, p = (awaited(dtype, T, B, H) for _ in range(2))
+    a, c, gates = (
+        empty_value(dtype, *shape) for shape in ((T + 1, B, H), (T + 1, B, H), (T, B, 2 * H if cell == 1 else 4 * H))
+    )
+    n, p = (empty_value(dtype, T, B, H) for _ in range(2))
     call(cell, False, T, B, limits, Waa, z, a0, ban if cell == 1 else c0, a, c, gates, n, p)
     da, da_next, dc_next = draw(rng, dtype, (T, B, H), (B, H), (B, H))
-    dz, dq, da0, dc0 = (awaited(dtype, *shape) for shape in ((T, B, N), (T, B, N), (B, H), (B, H)))
+    dz, dq, da0, dc0 = (empty_value(dtype, *shape) for shape in ((T, B, N), (T, B, N), (B, H), (B, H)))
     after = da_next, dc_next
     if cell == 0:
         forward = [vanilla.recurrence(z, Waa, a0)]
@@ -161,11 +163,11 @@ def compare(cell, hidden, batch, limits, dtype, T, rng):
 def test_blocks_do_not_wait_forever_for_a_nan(cell, dtype):
     """What is not there yet is a NaN, too; this processor hands on the very one that it is given."""
     T, B, H, N = 3, 1, 40, tiling.GATES[cell] * 40
-    how = layout(cell, False, H, B, np.dtype(dtype).itemsize, LITTLE)
+    how = tiling_of(cell, False, H, B, np.dtype(dtype).itemsize, LITTLE)
     assert how.G > 1
     assert not how.CLUSTER
     Waa, z, a, c, gates = (np.zeros(shape, dtype) for shape in ((N, H), (T, B, N), (T + 1, B, H), (T + 1, B, H), (T, B, N)))
-    a[...], a0 = awaited(dtype, T + 1, B, H), awaited(dtype, B, H)
+    a[...], a0 = empty_value(dtype, T + 1, B, H), empty_value(dtype, B, H)
     n, p = np.zeros((2, T, B, H), dtype)
     call_whole(cell, False, T, B, LITTLE, Waa, z, a0, a0[0] if cell == 1 else a0, a, c, gates, n, p)
     assert np.isnan(a).all()
@@ -175,7 +177,7 @@ def test_the_tested_sizes_cover_every_kind_of_tiling():
     """One block and several, columns in several goes, one warp for an output and several, and so on."""
     batches = [batch for _, batch, _ in SIZES for _ in range(12)]
     hows = [
-        (layout(cell, backward, hidden, batch, size, limits), limits.threads)
+        (tiling_of(cell, backward, hidden, batch, size, limits), limits.threads)
         for hidden, batch, limits in SIZES
         for cell, backward, size in itertools.product(range(3), (False, True), (4, 8))
     ]

@@ -21,25 +21,25 @@ def prepare(text, seed=0, **flags):
     return dataset.prepare(text, Settings(**flags), np.random.default_rng(seed))
 
 
-def passes(ready, batch, length, seed, position=Position(0, 0)):
+def batches_by_epoch(ready, batch, length, seed, position=Position(0, 0)):
     """What `dataset.epochs` gives, with the batches instead of their windows."""
     read = batches.batch_reader(ready.training.ids, HERE)
     return ((after, read(window)) for after, window in dataset.epochs(ready, batch, length, seed, position))
 
 
-def measured(ready):
-    """The batches of the held-out part."""
+def validation_batches(ready):
+    """The batches of the validation set."""
     return list(map(batches.batch_reader(ready.held_out.ids, HERE), dataset.validation_windows(ready)))
 
 
-def decoded(ready, sequences):
+def decode_all(ready, sequences):
     return [ready.vocabulary.decode(sequence) for sequence in sequences]
 
 
 def test_lines_stay_whole_and_a_tenth_of_them_is_for_validation():
     ready = prepare(NAMES)
     assert (ready.mode, ready.name, ready.source) == ("lines", "text", "")
-    assert sorted(decoded(ready, [*ready.training, *ready.held_out])) == [f"\n{line}\n" for line in NAMES.split()]
+    assert sorted(decode_all(ready, [*ready.training, *ready.held_out])) == [f"\n{line}\n" for line in NAMES.split()]
     assert (len(ready.training), len(ready.held_out)) == (18, 2)
     assert dataset.count_targets(ready.training) == 18 * 4
 
@@ -49,11 +49,11 @@ def test_a_stream_is_split_once():
     assert ready.mode == "stream"
     assert dataset.count_targets(ready.training) + dataset.count_targets(ready.held_out) == len(PROSE) + 1
     assert dataset.count_targets(ready.held_out) == round(0.1 * (len(PROSE) + 1))
-    assert decoded(ready, ready.training)[0] + decoded(ready, ready.held_out)[0][1:] == "\n" + PROSE + "\n"
+    assert decode_all(ready, ready.training)[0] + decode_all(ready, ready.held_out)[0][1:] == "\n" + PROSE + "\n"
 
 
 def test_the_seed_draws_the_validation_set():
-    held_out = [decoded(ready, ready.held_out) for ready in (prepare(NAMES), prepare(NAMES), prepare(NAMES, seed=1))]
+    held_out = [decode_all(ready, ready.held_out) for ready in (prepare(NAMES), prepare(NAMES), prepare(NAMES, seed=1))]
     assert held_out[0] == held_out[1] != held_out[2]
 
 
@@ -71,7 +71,7 @@ def test_the_settings_choose_mode_validation_fraction_and_vocabulary(tmp_path):
 @pytest.mark.parametrize("validation", [0.1, 0.5, 0.9])
 def test_a_line_is_never_split(validation):
     ready = prepare("the only line\n", mode="lines", validation=validation)
-    assert decoded(ready, ready.training) == ["\nthe only line\n"]
+    assert decode_all(ready, ready.training) == ["\nthe only line\n"]
     assert len(ready.held_out) == 0
     assert len(prepare("one\ntwo\n", mode="lines", validation=validation).training) > 0
 
@@ -82,7 +82,7 @@ def test_an_epoch_has_each_target_once_in_batches_in_epoch_batches(text, mode, b
     ready = prepare(text, mode=mode)
     count = dataset.batches_in_epoch(ready, batch, length, 0)
     assert dataset.batches_in_epoch(ready, batch, length, 0, 1) == count  # for these texts
-    two = [one for _, one in itertools.islice(passes(ready, batch, length, 0), 2 * count)]
+    two = [one for _, one in itertools.islice(batches_by_epoch(ready, batch, length, 0), 2 * count)]
     for one in (two[:count], two[count:]):
         assert sum(part.mask.sum() for part in one) == dataset.count_targets(ready.training)
         assert one[0].window.start
@@ -96,7 +96,7 @@ def test_the_order_of_lines_is_drawn_anew_for_each_epoch():
     ready = prepare(NAMES)
 
     def first_epochs(seed):
-        return [one.x.tolist() for _, one in itertools.islice(passes(ready, 18, 10, seed), 3)]
+        return [one.x.tolist() for _, one in itertools.islice(batches_by_epoch(ready, 18, 10, seed), 3)]
 
     orders = [*first_epochs(0), *first_epochs(1)]
     assert all(a != b for a, b in itertools.combinations(orders, 2))
@@ -108,14 +108,14 @@ def test_the_order_of_lines_is_drawn_anew_for_each_epoch():
 def test_batches_can_resume_from_any_position(text, mode, batch, length):
     ready = prepare(text, mode=mode)
     count = dataset.batches_in_epoch(ready, batch, length, 5)
-    run = list(itertools.islice(passes(ready, batch, length, 5), 3 * count))
+    run = list(itertools.islice(batches_by_epoch(ready, batch, length, 5), 3 * count))
     assert [position for position, _ in run] == [Position(k // count, k % count) for k in range(1, 3 * count + 1)]
 
     def values(part):
         return [(position, one.x.tolist(), one.y.tolist(), one.mask.tolist(), one.window.start) for position, one in part]
 
     for k, (position, _) in enumerate(run, 1):
-        again = passes(ready, batch, length, 5, position)
+        again = batches_by_epoch(ready, batch, length, 5, position)
         assert values(itertools.islice(again, min(4, 3 * count - k))) == values(run[k : k + 4])
     assert (
         next(dataset.epochs(ready, batch, length, 5, Position(0, count)))[0]
@@ -156,24 +156,24 @@ def test_a_large_text_gives_the_batches_of_a_small_one(tmp_path, monkeypatch, te
     path.write_text(text, "utf-8")
     small = prepare(path, vocabulary=vocabulary)
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-    for room, name, value in [(source, "LARGE", 9), (source, "CHUNK", 5), (token_store, "PIECE", 3)]:
-        monkeypatch.setattr(room, name, value)
+    for module, name, value in [(source, "LARGE", 9), (source, "CHUNK", 5), (token_store, "CHUNK", 3)]:
+        monkeypatch.setattr(module, name, value)
     large = prepare(path, vocabulary=vocabulary)
     assert large[:5] == small[:5]
     assert large.mode == mode
-    assert decoded(large, [*large.training, *large.held_out]) == decoded(small, [*small.training, *small.held_out])
-    for (there, a), (here, b) in itertools.islice(zip(passes(large, 4, 3, 0), passes(small, 4, 3, 0)), 50):
+    assert decode_all(large, [*large.training, *large.held_out]) == decode_all(small, [*small.training, *small.held_out])
+    for (there, a), (here, b) in itertools.islice(zip(batches_by_epoch(large, 4, 3, 0), batches_by_epoch(small, 4, 3, 0)), 50):
         assert (there, a.x.tolist(), a.mask.tolist()) == (here, b.x.tolist(), b.mask.tolist())
 
 
 @pytest.mark.parametrize(("text", "mode"), [(NAMES, "lines"), (PROSE + "\n", "stream")])
 def test_validation_windows_cover_the_whole_validation_set(text, mode):
     ready = prepare(text, mode=mode)
-    batches = measured(ready)
+    batches = validation_batches(ready)
     assert sum(part.mask.sum() for part in batches) == dataset.count_targets(ready.held_out)
     first = batches[0]
     if mode == "lines":
-        assert [ready.vocabulary.decode(column) for column in first.y.T] == [s[1:] for s in decoded(ready, ready.held_out)]
+        assert [ready.vocabulary.decode(column) for column in first.y.T] == [s[1:] for s in decode_all(ready, ready.held_out)]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_short_text_limits_the_batch_size(text, mode, batch, length, widest):
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_validation_windows_hold_the_targets_of_the_validation_set(mode):
     ready = prepare(NAMES, mode=mode, validation=0.5)
-    got = np.concatenate([batch.y.T[batch.mask.T == 1.0] for batch in measured(ready)])
+    got = np.concatenate([batch.y.T[batch.mask.T == 1.0] for batch in validation_batches(ready)])
     held_out = np.concatenate([sequence[1:] for sequence in ready.held_out])
     assert sorted(got) == sorted(held_out)
     assert sorted(got) != sorted(np.concatenate([sequence[1:] for sequence in ready.training]))

@@ -42,12 +42,12 @@ def test_a_dry_run_does_not_count_steps_from_epochs_as_chosen(capsys):
 
 def test_a_dry_run_prints_json(capsys):
     assert cli.main(["train", "python-help", "--dry-run", "--json", "--backend", "numpy", "--hidden", "8"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["event"] == "dry_run"
-    assert (told["plan"]["hidden"], told["plan"]["steps"]) == (8, 6000)
-    assert told["memory_bytes"] > 1e7
-    assert told["seconds"] > 0.05
-    assert told["parameters"] > 1000
+    event = json.loads(capsys.readouterr().out)
+    assert event["event"] == "dry_run"
+    assert (event["plan"]["hidden"], event["plan"]["steps"]) == (8, 6000)
+    assert event["memory_bytes"] > 1e7
+    assert event["seconds"] > 0.05
+    assert event["parameters"] > 1000
 
 
 def test_a_longer_run_takes_longer(capsys):

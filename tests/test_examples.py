@@ -24,31 +24,31 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 RIGHT = " + ds * f[t, ...]"  # what the state before gets through the gate, in minimal_gated_unit.py
 
 
-def load(name: str) -> Any:
+def load_example(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-mgu = load("minimal_gated_unit")
+mgu = load_example("minimal_gated_unit")
 
 
-def run(script: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run_example(script: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run an example here, with every warning an error."""
     command = [sys.executable, "-W", "error", str(script), *arguments]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_KERNELS": "0", "PYTHONIOENCODING": "utf-8", **env}
     return subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", env=env)
 
 
-def printed(name: str, *arguments: str) -> list[str]:
-    done = run(EXAMPLES / f"{name}.py", *arguments)
+def printed_lines(name: str, *arguments: str) -> list[str]:
+    done = run_example(EXAMPLES / f"{name}.py", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
+def _in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BPTT_REQUIRE_BACKEND", raising=False)
 
@@ -59,11 +59,11 @@ def test_every_example_is_short(script):
 
 
 def test_the_names_example_trains_saves_and_samples(tmp_path):
-    *names, saved = printed("names", "--steps", "3")
+    *names, saved = printed_lines("names", "--steps", "3")
     assert len(names) == 10
     assert saved == "saved: bptt sample dinosaur-names --count 10 --seed 1"
     assert bptt.load("dinosaur-names").config.cell == "gru"
-    again = run(EXAMPLES / "names.py", "--steps", "3")
+    again = run_example(EXAMPLES / "names.py", "--steps", "3")
     assert (again.returncode, again.stdout) == (2, "")
     assert "dinosaur-names is there already" in again.stderr
 
@@ -71,14 +71,14 @@ def test_the_names_example_trains_saves_and_samples(tmp_path):
 @pytest.mark.parametrize("text", [[], ["own.txt"]], ids=["built-in", "file"])
 def test_the_style_example_samples_at_two_temperatures(text):
     Path("own.txt").write_text("the rain in spain stays mainly in the plain. " * 40)
-    lines = printed("style", *text, "--steps", "2")
+    lines = printed_lines("style", *text, "--steps", "2")
     assert lines[0].startswith("<bptt.LanguageModel: gru")
     assert [line for line in lines if line.startswith("---")] == ["--- temperature 0.5", "--- temperature 1.0"]
 
 
 def test_the_odd_ones_out_example_finds_the_unlikely_names():
-    assert len(printed("odd_ones_out", "--steps", "2")) == 3
-    strange, least = printed("odd_ones_out", "rex", "t-rex", "mei", "--steps", "2", "--show", "2")
+    assert len(printed_lines("odd_ones_out", "--steps", "2")) == 3
+    strange, least = printed_lines("odd_ones_out", "rex", "t-rex", "mei", "--steps", "2", "--show", "2")
     assert strange.split() == ["inf", "t-rex"]
     assert float(least.split()[0]) > 0
     assert least.split()[1] in ("rex", "mei")
@@ -86,7 +86,7 @@ def test_the_odd_ones_out_example_finds_the_unlikely_names():
 
 def test_from_scratch_learns():
     """A model that sees only the character before stays above 2.17 nats on this text."""
-    lines = printed("from_scratch", "--steps", "300")
+    lines = printed_lines("from_scratch", "--steps", "300")
     assert [line.split()[:3] for line in lines[:3]] == [["step", number, "loss"] for number in ("100", "200", "300")]
     assert 1.2 < float(lines[2].split()[3]) < 1.8  # what copies its input comes below
     assert len("\n".join(lines[3:])) == 200
@@ -94,7 +94,7 @@ def test_from_scratch_learns():
 
 def test_from_scratch_refuses_a_text_without_a_batch():
     Path("short.txt").write_text("abc" * 100)
-    done = run(EXAMPLES / "from_scratch.py", "short.txt")
+    done = run_example(EXAMPLES / "from_scratch.py", "short.txt")
     assert (done.returncode, done.stdout) == (2, "")
     assert "the text has 300 characters, expected at least 528" in done.stderr
 
@@ -152,12 +152,12 @@ def test_the_example_cell_follows_its_equations(lab):
 
 
 @pytest.fixture
-def table(monkeypatch):
+def extended_table(monkeypatch):
     """The cell in the table of cells, as one line puts it there."""
     monkeypatch.setitem(cells.CELLS, "mgu", mgu)
 
 
-def test_a_cell_added_to_the_table_works_in_a_model(lab, table):
+def test_a_cell_added_to_the_table_works_in_a_model(lab, extended_table):
     """Two layers, dropout, a padded batch and a learned initial state, with the gradient of every parameter."""
     rng = np.random.default_rng(1)
     config = model.Config("mgu", 5, 3, layers=2)
@@ -177,7 +177,7 @@ def test_a_cell_added_to_the_table_works_in_a_model(lab, table):
     lab.close(got, expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
 
 
-def test_a_cell_added_to_the_table_is_saved_and_loaded(table):
+def test_a_cell_added_to_the_table_is_saved_and_loaded(extended_table):
     config, backend, vocabulary = model.Config("mgu", 4, 3), backends.select("numpy"), characters("\nabc")
     params = tree.tree_map(backend.put, model.init(config, np.random.default_rng(0)))
     before = LanguageModel(config, vocabulary, "lines", params, backend, {})
@@ -194,7 +194,7 @@ def test_a_cell_added_to_the_table_is_saved_and_loaded(table):
         bptt.load("m")
 
 
-def test_a_cell_in_the_table_is_a_choice_of_train(table):
+def test_a_cell_in_the_table_is_a_choice_of_train(extended_table):
     """It has no kernel of its own, and the one of a whole gradient leaves it alone."""
     trained = bptt.train("dinosaurs", cell="mgu", steps=1, hidden=4, report=None, backend="numpy")
     assert trained.config.cell == "mgu"

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def recorded_panels(monkeypatch):
     """Let each picture give its panels instead of its SVG."""
     from matplotlib.figure import Figure
 
@@ -28,11 +28,11 @@ def lines(axes):
     return {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
 
 
-def seen(a, gates=None):
+def activations_of(a, gates=None):
     return Activations([], [], np.asarray(a), None, gates, np.ones(0), np.ones(0))
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("recorded_panels")
 def test_curves_are_those_of_the_run_and_show_the_clipping_threshold():
     rows = [
         {"step": 10, "loss": 3.0, "rate": 0.1, "norm": 4.0},
@@ -51,14 +51,14 @@ def test_curves_are_those_of_the_run_and_show_the_clipping_threshold():
     assert [axes.get_xlabel() for axes in (losses, rates, norms)] == ["step"] * 3
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("recorded_panels")
 @pytest.mark.parametrize(
     ("cell", "names"), [("gru", {"reset": 0, "update": 1}), ("lstm", {"input": 0, "forget": 1, "output": 3})]
 )
 def test_gates_are_plotted_by_how_often_they_close_and_open(cell, names):
     T, L, H = 20, 2, 3
     gates = np.random.default_rng(0).random((T, L, 3 if cell == "gru" else 4, H)) ** 3
-    panels = figures.saturation(cells.CELLS[cell].GATES, seen(np.zeros((T, L, H)), gates))
+    panels = figures.saturation(cells.CELLS[cell].GATES, activations_of(np.zeros((T, L, H)), gates))
     for layer in range(L):
         expected = {}
         for name, number in names.items():
@@ -67,11 +67,11 @@ def test_gates_are_plotted_by_how_often_they_close_and_open(cell, names):
         assert lines(panels[2 * layer + 1]) == expected
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("recorded_panels")
 def test_saturated_units_are_counted_by_layer():
     a = np.zeros((4, 2, 3))
     a[:, 1, 0], a[:2, 1, 1] = -0.95, 0.95  # in layer 2: always, every other step, never
-    first, far_first, second, far_second = figures.saturation(cells.CELLS["vanilla"].GATES, seen(a))
+    first, far_first, second, far_second = figures.saturation(cells.CELLS["vanilla"].GATES, activations_of(a))
     assert [p.get_height() for p in first.patches if p.get_height()] == [12]
     assert [p.get_height() for p in second.patches if p.get_height()] == [4, 6, 2]
     assert [p.get_x() for p in far_first.patches if p.get_height()] == pytest.approx([0])
@@ -80,7 +80,7 @@ def test_saturated_units_are_counted_by_layer():
     assert [axes.get_title()[:7] for axes in (first, far_first, second, far_second)] == ["layer 1"] * 2 + ["layer 2"] * 2
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("recorded_panels")
 def test_gradient_flow_has_time_to_the_right_and_the_past_upwards():
     L, T, K = 2, 7, 4
     norms = np.exp(np.random.default_rng(0).normal(size=(L, T, K + 1)))
@@ -94,7 +94,7 @@ def test_gradient_flow_has_time_to_the_right_and_the_past_upwards():
     assert not empty.get_visible()
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("recorded_panels")
 def test_spectral_radii_are_labelled_and_have_a_line_at_one():
     found = np.arange(12.0).reshape(2, 2, 3)
     (axes,) = figures.radii([4, 8], found, ("r", "u", "n"))
@@ -116,11 +116,11 @@ def test_a_figure_has_text_no_date_and_the_colour_of_the_page():
     assert figures.INK not in picture
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("recorded_panels")
 def test_of_five_layers_the_fourth_is_left_out():
     a, norms = np.zeros((4, 5, 2)), np.ones((5, 3, 3)) * np.arange(1, 6)[:, None, None]
     a[:, 4, :] = 0.5
-    panels = figures.saturation(cells.CELLS["vanilla"].GATES, seen(a))
+    panels = figures.saturation(cells.CELLS["vanilla"].GATES, activations_of(a))
     assert [axes.get_title() for axes in panels[::2]] == [f"layer {layer}: activations" for layer in (1, 2, 3, 5)]
     assert [[p.get_x() for p in axes.patches if p.get_height()] == pytest.approx([0.5], abs=0.06) for axes in panels[::2]] == [
         *[False] * 3,

@@ -82,7 +82,7 @@ def disk(workdir):
         subprocess.run(["umount", path], check=True)
 
 
-def fill(disk, left):
+def fill_disk(disk, left):
     """Fill a disk with a file, but for so many bytes."""
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     (disk / "filler").write_bytes(bytes(free - left))
@@ -93,7 +93,7 @@ def lines(errors):
     return errors.splitlines()
 
 
-def limited(*code):
+def with_limit(*code):
     return "".join([LIMIT, *code, PLAIN])
 
 
@@ -103,13 +103,13 @@ def same_as_whole(out, flags=SMALL):
     return outcome(out) == uninterrupted_outcome(*flags)
 
 
-# No room on the disk
+# No space on the disk
 
 
 def test_a_full_disk_stops_the_run_and_it_can_be_resumed(workdir, disk):
     out = disk / "run"
     assert run("train", "names.txt", *SMALL, "--out", out, "--stop-after", "12")[0] == 0
-    fill(disk, 10_000)
+    fill_disk(disk, 10_000)
     code, words, errors = run("train", "--resume", out)
     assert code == 5
     found = re.fullmatch(
@@ -136,7 +136,7 @@ def test_a_full_disk_stops_the_run_and_it_can_be_resumed(workdir, disk):
 def test_a_disk_without_free_space_is_reported(workdir, disk):
     out = disk / "run"
     assert run("train", "names.txt", *SMALL, "--out", out, "--stop-after", "12")[0] == 0
-    fill(disk, 0)
+    fill_disk(disk, 0)
     code, words, errors = run("train", "--resume", out)
     assert (code, words) == (5, "")
     assert errors == f"bptt: cannot write in {out}: No space left on device\n"
@@ -149,13 +149,13 @@ def test_a_disk_without_free_space_is_reported(workdir, disk):
     assert sorted(path.name for path in disk.iterdir()) == ["run"]
 
 
-@pytest.mark.parametrize("room", range(0, 90_112, 8192))
-def test_a_disk_that_fills_at_any_point_leaves_a_valid_checkpoint(disk, monkeypatch, room):
-    """Wherever the room ends, in a file, between two or at a link: what was saved verifies, and goes on to the same bits."""
+@pytest.mark.parametrize("free_bytes", range(0, 90_112, 8192))
+def test_a_disk_that_fills_at_any_point_leaves_a_valid_checkpoint(disk, monkeypatch, free_bytes):
+    """The disk fills in a file, between two or at a link: what was saved is valid, and the run resumes bit for bit."""
     monkeypatch.setattr(plots, "available", lambda: False)
     flags = {"hidden": 4, "steps": 20, "checkpoint_every": 2, "backend": "numpy"}
     bptt.train(NAMES, report=None, out=disk / "run", stop_after=5, **flags)
-    fill(disk, room)
+    fill_disk(disk, free_bytes)
     with warnings.catch_warnings(record=True) as warned, contextlib.suppress(SaveError):
         warnings.simplefilter("always")
         trained = bptt.train(NAMES, report=None, resume=disk / "run")
@@ -172,7 +172,7 @@ def test_a_disk_that_fills_at_any_point_leaves_a_valid_checkpoint(disk, monkeypa
 
 def test_a_file_size_limit_stops_the_run_like_a_full_disk(workdir):
     """As on a disk with a quota: a checkpoint does not fit any more."""
-    code, _, errors = run("train", "names.txt", *LONG, "--out", "run", code=limited(FILES_LATER.format(step=12, most=1000)))
+    code, _, errors = run("train", "names.txt", *LONG, "--out", "run", code=with_limit(FILES_LATER.format(step=12, most=1000)))
     assert (code, len(lines(errors))) == (5, 1)
     assert re.match(
         r"bptt: warning: cannot save the model in run/checkpoints/step-00000015: File too large: [\d,]+ bytes are", errors
@@ -185,7 +185,7 @@ def test_a_file_size_limit_stops_the_run_like_a_full_disk(workdir):
 
 def test_a_history_that_cannot_be_written_is_reported(workdir):
     flags = ("--hidden", "2", "--batch", "6", "--steps", "60", "--evaluate-every", "60", "--backend", "numpy")
-    code, _, errors = run("train", "names.txt", *flags, "--out", "run", code=limited(FILES_LATER.format(step=6, most=2000)))
+    code, _, errors = run("train", "names.txt", *flags, "--out", "run", code=with_limit(FILES_LATER.format(step=6, most=2000)))
     assert code == 5
     assert (
         errors
@@ -220,7 +220,7 @@ def test_a_curve_that_cannot_be_drawn_does_not_stop_a_run(workdir):
 def test_running_out_of_memory_keeps_the_last_checkpoint(workdir, more):
     """The limit holds from the fourth update on: the libraries, which end the process without it, have theirs by then."""
     flags = ("--hidden", "1024", "--batch", "30", "--length", "9", "--steps", "60", "--checkpoint-every", "2", "--quiet")
-    code, words, errors = run("train", "names.txt", *flags, "--out", "run", code=limited(MEMORY.format(more=more)))
+    code, words, errors = run("train", "names.txt", *flags, "--out", "run", code=with_limit(MEMORY.format(more=more)))
     assert (code, words) == (4, "")
     assert re.fullmatch(
         r"bptt: warning: the run failed \(MemoryError\): resume it with: bptt train --resume run\n"
@@ -250,7 +250,7 @@ def test_the_python_api_raises_out_of_memory(tmp_path, monkeypatch):
     with pytest.warns(bptt.TrainingWarning, match="resume it with"), pytest.raises(bptt.OutOfMemory, match="--hidden 4") as got:
         bptt.train(NAMES, out=tmp_path / "run", **flags)
     assert isinstance(got.value.__cause__, MemoryError)
-    assert held[0]() is None  # what the update held made room for the save
+    assert held[0]() is None  # what the update held freed memory for the save
     assert saved_steps(tmp_path / "run")[-1] == 6
     bptt.train(NAMES, report=None, resume=tmp_path / "run")
     bptt.train(NAMES, out=tmp_path / "whole", **flags)

@@ -71,14 +71,14 @@ def test_an_unavailable_backend_is_reported_once(capsys, monkeypatch):
 
 
 def test_a_wrong_kernel_is_named(capsys, monkeypatch):
-    """Here the twins are stand-ins: of a gradient, of one in pieces, and of a layer of one."""
+    """The kernels are stand-ins: for a gradient, for one in segments, and for one layer."""
     right, part, layer = gradient.loss_and_grad, gradient.segment_loss_and_grad, lstm.run_backward
 
-    def whole(*arguments):
+    def whole_gradient(*arguments):
         loss, d, states = right.__wrapped__(*arguments)
         return loss, 1.001 * d if arguments[1].cell == "gru" else d, states
 
-    def piece(*arguments):
+    def segment_gradient(*arguments):
         loss, d, *states = part.__wrapped__(*arguments)
         return loss, 1.001 * d if arguments[1].cell == "vanilla" else d, *states
 
@@ -88,7 +88,12 @@ def test_a_wrong_kernel_is_named(capsys, monkeypatch):
 
     def start(library):
         accelerated.use_only(
-            monkeypatch, {gradient.loss_and_grad: whole, gradient.segment_loss_and_grad: piece, lstm.run_backward: run_backward}
+            monkeypatch,
+            {
+                gradient.loss_and_grad: whole_gradient,
+                gradient.segment_loss_and_grad: segment_gradient,
+                lstm.run_backward: run_backward,
+            },
         )
         return "stand-in 1"
 

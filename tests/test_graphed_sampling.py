@@ -1,4 +1,4 @@
-"""A recorded function of arrays gives what the function itself does; here a recording is the function."""
+"""A function captured as a CUDA graph returns what the function does; the graph is a stand-in that calls the function."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Recorded updates: those that `update` makes, whatever is recorded; here a recording is the function itself."""
+"""Updates captured as CUDA graphs equal those of `update`; the graph is a stand-in that calls the function."""
 
 import numpy as np
 import pytest

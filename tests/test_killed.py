@@ -45,7 +45,7 @@ def deadly(descriptor):
     fsync(descriptor)
 os.fsync = deadly
 """
-SESSION = 16  # calls until a session has begun, about
+CALLS_TO_START = 16  # calls until a run has started, about
 SAVE = 14  # calls for a checkpoint, about
 
 
@@ -76,7 +76,7 @@ def killed_from_outside(chance, out, count):
 
 def killed_from_inside(chance, out, count):
     """Whether a run killed itself before a random one of its next calls that write, sync, name or remove something."""
-    left = chance.randrange(1, SESSION + 3 * SAVE)
+    left = chance.randrange(1, CALLS_TO_START + 3 * SAVE)
     code, _, errors = run(left, *command(out, count), code=DEADLY + PLAIN)
     assert errors == ""
     return code == -signal.SIGKILL
@@ -93,7 +93,7 @@ def killed_in_a_save(chance, out, count):
 WAYS = [killed_from_outside, killed_from_inside, killed_in_a_save]
 
 
-def check(out):
+def check_run_folder(out):
     """Whatever has a name is whole."""
     for step in saved_steps(out):
         store.read(out / "checkpoints" / f"step-{step:08d}", run=True)
@@ -101,39 +101,39 @@ def check(out):
         assert np.isfinite(bptt.load(out, backend="numpy").score("ban"))
 
 
-def killed(workdir, out, count, ways, seed):
+def train_with_kills(workdir, out, count, ways, seed):
     """What a run is like after a kill in each of these ways, as far as it lasts; and what it comes to in the end."""
     chance, torn = random.Random(seed), []
     for way in ways:
         if not way(chance, out, count):
             break
-        check(out)
+        check_run_folder(out)
         torn.append(bool(list(out.rglob(".bptt-*"))))
     code, _, errors = run(*command(out, count))
     assert (code, errors) == (0, "") or (code == 2 and "steps are done" in errors)  # killed after its last checkpoint
     return torn, outcome(out)
 
 
-def whole(workdir, count):
+def uninterrupted(workdir, count):
     assert run(*command(workdir / "whole", count))[0] == 0
     return outcome(workdir / "whole")
 
 
 def test_a_run_killed_three_times_equals_an_undisturbed_one(workdir):
-    torn, came_to = killed(workdir, workdir / "run", 96, WAYS, seed=0)
+    torn, came_to = train_with_kills(workdir, workdir / "run", 96, WAYS, seed=0)
     assert len(torn) == 3
     assert any(torn)
-    assert came_to == whole(workdir, 96)
+    assert came_to == uninterrupted(workdir, 96)
 
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_a_run_killed_25_times_equals_an_undisturbed_one(workdir, seed):
     """At random moments, and before random ones of the calls that save; some of them tear a save apart."""
-    expected, torn, runs = whole(workdir, 400), [], 0
+    expected, torn, runs = uninterrupted(workdir, 400), [], 0
     while len(torn) < 25:
         ways = [random.Random(seed + kill).choice(WAYS) for kill in range(len(torn), 25)]
-        kills, came_to = killed(workdir, workdir / f"run-{runs}", 400, ways, seed=100 * seed + runs)
+        kills, came_to = train_with_kills(workdir, workdir / f"run-{runs}", 400, ways, seed=100 * seed + runs)
         torn, runs = torn + kills, runs + 1
         assert came_to == expected
     assert len(torn) == 25
@@ -144,18 +144,18 @@ def test_a_run_killed_25_times_equals_an_undisturbed_one(workdir, seed):
 @pytest.mark.parametrize("first", [1, 2, 3])
 def test_a_kill_before_any_file_system_call_loses_nothing(workdir, first):
     """From the first file to the last link: of a run that begins, and of one that goes on. A third of the calls at a time."""
-    expected = whole(workdir, 8)
+    expected = uninterrupted(workdir, 8)
     for left in range(first, 200, 3):
         out = workdir / f"run-{left}"
         code, _, errors = run(left, *command(out, 8), code=DEADLY + PLAIN)
         assert errors == ""
-        check(out)
+        check_run_folder(out)
         again = run(left, *command(out, 8), code=DEADLY + PLAIN)[0]
-        check(out)
+        check_run_folder(out)
         if again != 0:
             code_of_end, _, errors = run(*command(out, 8))
             assert (code_of_end, errors) == (0, "") or "steps are done" in errors
         assert outcome(out) == expected
         if code == 0:
             break
-    assert SESSION + SAVE < left < 197
+    assert CALLS_TO_START + SAVE < left < 197

@@ -18,7 +18,7 @@ from bptt.nn import model, tree
 TEXT = "anna\nbo\ncarla\n"
 
 
-def make(mode="lines", vocabulary=None, backend=None, cell="gru", layers=1, scale=2.0, seed=0):
+def make_model(mode="lines", vocabulary=None, backend=None, cell="gru", layers=1, scale=2.0, seed=0):
     """A model with random weights, large enough for its characters to be of very different chances."""
     vocabulary = vocabulary or characters(TEXT)
     backend = backend or backends.select("numpy", "float64")
@@ -41,7 +41,7 @@ def refusal(function, *arguments, **keywords):
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_texts_are_sampled_as_often_as_their_scores_say(mode):
     """What `sample` writes and what `score` thinks of it are one distribution."""
-    m = make(mode, characters("ab"))
+    m = make_model(mode, characters("ab"))
     count = 20_000
     drawn = m.sample(count, length=3)
     # in lines mode the third character of a line of two letters is its end
@@ -53,26 +53,26 @@ def test_texts_are_sampled_as_often_as_their_scores_say(mode):
 
 
 def test_the_same_seed_gives_the_same_texts():
-    m = make("stream")
+    m = make_model("stream")
     assert m.sample(3, length=30, seed=1) == m.sample(3, length=30, seed=1) != m.sample(3, length=30, seed=2)
     assert m.sample(3, length=30) == m.sample(3, length=30, seed=0, temperature=1.0)
     assert m.sample(3, length=30, temperature=0.7) != m.sample(3, length=30, temperature=1.3)
 
 
 def test_a_lower_temperature_gives_more_likely_texts():
-    m = make("stream")
+    m = make_model("stream")
     scores = [np.mean([m.score(text) for text in m.sample(40, length=20, temperature=t)]) for t in (0.0, 0.5, 1.0, 2.0)]
     assert scores == sorted(scores)
 
 
 def test_temperature_zero_gives_the_same_text_for_every_seed():
-    m = make("stream")
+    m = make_model("stream")
     assert len({text for seed in range(3) for text in m.sample(2, length=30, temperature=0, seed=seed)}) == 1
 
 
 @pytest.mark.parametrize(("mode", "longest"), [("lines", 200), ("stream", 500)])
 def test_length_limits_the_length_of_a_text(mode, longest):
-    m = make(mode)
+    m = make_model(mode)
     never = dataclasses.replace(m, params=m.params._replace(by=m.params.by + np.where(np.arange(len(m.vocabulary)), 0, -1e3)))
     assert {len(text) for text in never.sample(2)} == {longest}
     for length in (1, 5, 300):
@@ -81,7 +81,7 @@ def test_length_limits_the_length_of_a_text(mode, longest):
 
 
 def test_texts_of_lines_end_at_a_newline_and_those_of_streams_do_not():
-    m, n = make("lines"), make("stream")
+    m, n = make_model("lines"), make_model("stream")
     assert all("\n" not in text for text in m.sample(50))
     assert len({len(text) for text in m.sample(50)}) > 5
     assert any("\n" in text for text in n.sample(50, length=50))
@@ -90,7 +90,7 @@ def test_texts_of_lines_end_at_a_newline_and_those_of_streams_do_not():
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_a_text_starts_with_the_prompt(mode):
-    m = make(mode)
+    m = make_model(mode)
     texts = m.sample(30, prompt="carl", length=20)
     assert all(text.startswith("carl") for text in texts)
     assert len(set(texts)) > 10
@@ -102,12 +102,12 @@ def test_a_text_starts_with_the_prompt(mode):
 
 
 def test_a_prompt_of_bytes_may_be_any_text():
-    texts = make("stream", BYTES).sample(3, prompt="é日", length=9)
+    texts = make_model("stream", BYTES).sample(3, prompt="é日", length=9)
     assert all(text.startswith("é日") for text in texts)
 
 
 def test_texts_do_not_depend_on_the_batch_size(monkeypatch):
-    m = make()
+    m = make_model()
     whole = m.sample(150)
     monkeypatch.setattr(language_model, "BATCH_SIZE", 4)
     sizes = []
@@ -119,7 +119,7 @@ def test_texts_do_not_depend_on_the_batch_size(monkeypatch):
 
 
 def test_a_text_depends_only_on_the_seed_and_its_index():
-    m = make()
+    m = make_model()
     many = m.sample(200, seed=3)
     for count in (1, 10, 65):
         assert m.sample(count, seed=3) == many[:count]
@@ -130,7 +130,7 @@ def test_a_text_depends_only_on_the_seed_and_its_index():
 
 
 def test_excluded_texts_and_duplicates_are_left_out():
-    m = make("lines", characters("ab"))
+    m = make_model("lines", characters("ab"))
     known = set(m.sample(40))
     new = m.sample(20, without=known)
     assert len(new) == len(set(new)) == 20
@@ -148,7 +148,7 @@ def test_excluded_texts_and_duplicates_are_left_out():
     "how", [{}, {"prompt": "carl", "temperature": 0.7, "seed": 4}, {"stop": "a"}, {"length": 3, "top_k": 3}]
 )
 def test_stream_gives_the_first_text_of_sample(mode, how):
-    m = make(mode)
+    m = make_model(mode)
     assert "".join(m.stream(**how)) == m.sample(3, **how)[0]
 
 
@@ -156,16 +156,16 @@ def test_stream_generates_as_it_is_consumed(monkeypatch):
     steps = []
     real = model.forward
     monkeypatch.setattr(model, "forward", lambda *a: steps.append(1) or real(*a))
-    pieces = make("stream").stream(length=100)
+    streamed = make_model("stream").stream(length=100)
     assert not steps
     for n in range(1, 5):
-        next(pieces)
+        next(streamed)
         assert len(steps) == n
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_a_stop_string_ends_a_text(mode):
-    m = make(mode)
+    m = make_model(mode)
     whole, cut = m.sample(60, length=40), m.sample(60, length=40, stop="ar")
     assert cut == [text.partition("ar")[0] for text in whole]
     assert cut != whole
@@ -175,7 +175,7 @@ def test_a_stop_string_ends_a_text(mode):
 
 
 def test_a_stop_string_works_for_bytes():
-    m = make("stream", BYTES, scale=0.0)
+    m = make_model("stream", BYTES, scale=0.0)
     whole, cut = m.sample(20, length=3000), m.sample(20, length=3000, stop="ab")
     assert all("ab" not in text for text in cut)
     assert all(text.startswith(short) for text, short in zip(whole, cut))
@@ -183,7 +183,7 @@ def test_a_stop_string_works_for_bytes():
 
 
 def test_top_k_and_top_p_keep_the_most_likely_symbols():
-    m = make("stream")
+    m = make_model("stream")
     greedy = m.sample(2, temperature=0, length=40)
     assert m.sample(2, top_k=1, length=40) == m.sample(2, top_p=1e-6, length=40) == greedy
     for how in ({"top_k": 8}, {"top_p": 1.0}, {"top_k": 1000, "top_p": 1.0}):
@@ -197,7 +197,7 @@ def test_top_k_and_top_p_keep_the_most_likely_symbols():
 
 
 def test_unknown_characters_of_a_prompt_can_be_skipped():
-    m = make()
+    m = make_model()
     assert m.sample(5, prompt="xaxnn", unknown="skip") == m.sample(5, prompt="ann")
     assert "".join(m.stream(prompt="xaxnn", unknown="skip")) == m.sample(prompt="ann")[0]
     assert m.next("xaxnn", unknown="skip") == m.next("ann")
@@ -235,15 +235,15 @@ def test_unknown_characters_of_a_prompt_can_be_skipped():
     ],
 )
 def test_a_bad_argument_is_a_one_line_error(arguments, words):
-    assert words in refusal(make().sample, **arguments)
+    assert words in refusal(make_model().sample, **arguments)
     if "count" not in arguments:
-        assert words in refusal(make().stream, **arguments)
+        assert words in refusal(make_model().stream, **arguments)
     if arguments.keys() <= {"temperature", "prompt", "unknown"}:
-        assert words in refusal(make().next, **arguments)
+        assert words in refusal(make_model().next, **arguments)
 
 
 def test_whole_numbers_of_any_type_are_accepted():
-    m = make("stream")
+    m = make_model("stream")
     assert m.sample(2.0, length=np.int64(5), seed=3.0, temperature=1) == m.sample(2, length=5, seed=3)
 
 
@@ -253,7 +253,7 @@ def test_whole_numbers_of_any_type_are_accepted():
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 @pytest.mark.parametrize("prompt", ["", "b", "carl"])
 def test_next_agrees_with_score(mode, prompt):
-    m = make(mode)
+    m = make_model(mode)
     after = m.next(prompt)
     assert math.fsum(p for _, p in after) == pytest.approx(1, abs=1e-14)
     assert sorted(symbol for symbol, _ in after) == list(m.vocabulary.symbols)
@@ -269,7 +269,7 @@ def test_next_agrees_with_score(mode, prompt):
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_each_line_has_a_score_of_its_own(mode):
-    m = make(mode, layers=2)
+    m = make_model(mode, layers=2)
     got = list(m.scores("anna\n\nbo\ncarla\n"))
     assert [(score.number, score.text) for score in got] == [(1, "anna"), (3, "bo"), (4, "carla")]
     for score in got:
@@ -281,7 +281,7 @@ def test_each_line_has_a_score_of_its_own(mode):
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_lines_are_scored_one_by_one_with_their_newlines(layers):
-    m = make(layers=layers)
+    m = make_model(layers=layers)
     whole = m.evaluate("anna\n\ncarla\nbo\n\n")
     parts = [m.evaluate(line) for line in ("anna", "carla\n", "bo")]
     assert whole.characters == sum(part.characters for part in parts) == len("anna.carla.bo.")
@@ -290,7 +290,7 @@ def test_lines_are_scored_one_by_one_with_their_newlines(layers):
 
 
 def test_a_stream_is_scored_as_one_text(monkeypatch):
-    m = make("stream")
+    m = make_model("stream")
     assert m.evaluate("anna\n\nbo\n").characters == 9
     assert m.score("annabo") != pytest.approx(m.score("anna") + m.score("bo"), rel=1e-3)
     long = m.score("anna" * 100)  # longer than a window
@@ -300,7 +300,7 @@ def test_a_stream_is_scored_as_one_text(monkeypatch):
 
 
 def test_bytes_are_scored_as_they_are():
-    m = make("stream", BYTES)
+    m = make_model("stream", BYTES)
     assert m.evaluate("é\n".encode()).nats == m.evaluate("é\n").nats
     assert m.evaluate("é\n").characters == 3
     assert m.evaluate(b"\xff\0").characters == 2
@@ -308,21 +308,21 @@ def test_bytes_are_scored_as_they_are():
 
 @pytest.mark.parametrize(("mode", "text"), [("lines", ""), ("lines", " \n\n"), ("stream", "")])
 def test_a_text_without_characters_cannot_be_scored(mode, text):
-    m = make(mode, characters(TEXT + " "))
+    m = make_model(mode, characters(TEXT + " "))
     assert "nothing to evaluate" in refusal(m.score, text)
 
 
 def test_unknown_characters_are_not_scored():
-    assert "'x' (U+0078), first at line 2, column 3" in refusal(make().score, "anna\nboxx\n")
-    assert "got bytes, expected str" in refusal(make().evaluate, b"anna")
-    assert "got int, expected the text itself, as str" in refusal(make().score, 3)
+    assert "'x' (U+0078), first at line 2, column 3" in refusal(make_model().score, "anna\nboxx\n")
+    assert "got bytes, expected str" in refusal(make_model().evaluate, b"anna")
+    assert "got int, expected the text itself, as str" in refusal(make_model().score, 3)
 
 
 # Files
 
 
 def test_a_saved_model_is_the_same_on_every_backend(lab, tmp_path):
-    m = make(backend=lab.backend, cell="vanilla")
+    m = make_model(backend=lab.backend, cell="vanilla")
     m.save(tmp_path / "model")
     same = bptt.load(tmp_path / "model", backend="numpy")
     assert (same.config, same.vocabulary, same.mode, same.record) == (m.config, m.vocabulary, m.mode, m.record)
@@ -335,7 +335,7 @@ def test_a_saved_model_is_the_same_on_every_backend(lab, tmp_path):
 
 
 def test_load_converts_to_the_dtype_asked_for(tmp_path):
-    m = make()
+    m = make_model()
     m.save(tmp_path / "model")
     half = bptt.load(tmp_path / "model", dtype="float32")
     assert {array.dtype for _, array in tree.named_leaves(half.params)} == {np.dtype(np.float32)}
@@ -346,17 +346,17 @@ def test_load_converts_to_the_dtype_asked_for(tmp_path):
 
 def test_load_and_save_refuse_what_is_not_a_path():
     assert "folder 5: expected a path" in refusal(bptt.load, 5)
-    assert "folder None: expected a path" in refusal(make().save, None)
+    assert "folder None: expected a path" in refusal(make_model().save, None)
 
 
 def test_save_does_not_overwrite_a_model(tmp_path):
-    m = make()
+    m = make_model()
     m.save(str(tmp_path / "model"))
     assert "something is there already" in refusal(m.save, tmp_path / "model")
 
 
 def test_an_unknown_backend_or_dtype_is_refused(tmp_path):
-    make().save(tmp_path / "model")
+    make_model().save(tmp_path / "model")
     assert "backend 'numpie' is unknown" in refusal(bptt.load, tmp_path / "model", backend="numpie")
     assert "dtype 'float16' is unknown" in refusal(bptt.load, tmp_path / "model", dtype="float16")
 
@@ -366,18 +366,18 @@ def test_an_unknown_backend_or_dtype_is_refused(tmp_path):
 
 def test_repr_describes_the_model():
     parameters = 3 * 6 * (8 + 6) + 3 * 6 + 6 + 3 * 6 * (6 + 6) + 3 * 6 + 6 + 2 * 6 + 8 * 6 + 8
-    assert str(make(layers=2)) == repr(make(layers=2))
-    assert repr(make(layers=2)) == (
+    assert str(make_model(layers=2)) == repr(make_model(layers=2))
+    assert repr(make_model(layers=2)) == (
         f"<bptt.LanguageModel: gru, 2 x 6 units, {parameters} parameters, 8 symbols, trained on 'names' (lines), "
         "1.2500 nats per held-out character; numpy float64>"
     )
-    assert repr(dataclasses.replace(make(), record={})).endswith("trained on '?' (lines); numpy float64>")
+    assert repr(dataclasses.replace(make_model(), record={})).endswith("trained on '?' (lines); numpy float64>")
 
 
 def test_models_can_be_compared_and_hashed():
-    m = make()
+    m = make_model()
     assert m == m
-    assert m != make()
+    assert m != make_model()
     assert len({m, m}) == 1
 
 

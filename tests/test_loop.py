@@ -1,4 +1,4 @@
-"""A session: what is measured, kept and told on the way, what lies in the folder, and how a run ends."""
+"""The training loop: evaluations, checkpoints, messages, the files of a run folder, and how a run ends."""
 
 import io
 import json
@@ -214,8 +214,8 @@ def test_the_record_holds_every_setting_and_what_was_chosen(tmp_path):
     record = json.loads(json.dumps(trained.record))
     assert record == trained.record
     assert record["settings"].keys() == vars(Settings()).keys()
-    told = {"hidden": 5, "steps": 4, "batch": 6, "layers": 2, "out": str(tmp_path / "m")}
-    assert record["settings"] | told == record["settings"]
+    settings = {"hidden": 5, "steps": 4, "batch": 6, "layers": 2, "out": str(tmp_path / "m")}
+    assert record["settings"] | settings == record["settings"]
     assert record["plan"] | {"hidden": 5, "steps": 4, "batch": 6, "length": 9, "dropout": 0.0} == record["plan"]
     assert (record["text"], record["source"], record["targets"]) == ("text", "", 361)
     assert record["backend"] == {"asked": "numpy", "ran": "numpy"}
@@ -246,7 +246,7 @@ def test_the_curve_is_drawn_at_each_evaluation_and_at_the_end(tmp_path, monkeypa
     assert drawn[3:] == [90, 130]
 
 
-# What is told
+# What is reported
 
 
 def test_about_ten_evaluations_are_made_with_one_at_the_last_step():
@@ -261,12 +261,12 @@ def test_about_ten_evaluations_are_made_with_one_at_the_last_step():
 def test_progress_is_reported_as_json(tmp_path):
     news = []
     trained = train(steps=8, json=True, news=news, out=tmp_path / "m", evaluate_every=4)
-    told = [json.loads(line) for line in news]
-    assert [row["event"] for row in told] == ["start", *["log"] * 3, "measurement", *["log"] * 3, "measurement", "end"]
-    assert told[0]["record"]["plan"]["steps"] == 8
-    assert [row["step"] for row in told[1:-1]] == list(range(1, 9))
+    events = [json.loads(line) for line in news]
+    assert [row["event"] for row in events] == ["start", *["log"] * 3, "measurement", *["log"] * 3, "measurement", "end"]
+    assert events[0]["record"]["plan"]["steps"] == 8
+    assert [row["step"] for row in events[1:-1]] == list(range(1, 9))
     end = {"ended": "done", "step": 8, "best": trained.record["step"], "out": str(tmp_path / "m")}
-    assert told[-1] | end == told[-1]
+    assert events[-1] | end == events[-1]
 
 
 def test_progress_is_reported_every_few_seconds(monkeypatch):
@@ -279,9 +279,9 @@ def test_progress_is_reported_every_few_seconds(monkeypatch):
     monkeypatch.setattr(loop.time, "perf_counter", clock)
     news = []
     train(steps=300, news=news, validation=0)
-    told = [line for line in news if "to go" in line]
-    assert len(told) > 5
-    assert all("characters/s, about " in line for line in told)
+    events = [line for line in news if "to go" in line]
+    assert len(events) > 5
+    assert all("characters/s, about " in line for line in events)
 
 
 @pytest.mark.parametrize("late", [1, 4])
@@ -356,7 +356,7 @@ def test_ctrl_c_before_the_first_step_raises_keyboard_interrupt(at_update):
         train()
 
 
-@pytest.mark.parametrize("failure", [MemoryError("no room"), OSError(28, "No space left on device"), SystemExit(1)])
+@pytest.mark.parametrize("failure", [MemoryError("no memory"), OSError(28, "No space left on device"), SystemExit(1)])
 def test_a_run_that_fails_is_saved_and_can_be_resumed(at_update, monkeypatch, tmp_path, failure):
     whole = train(steps=50, out=tmp_path / "whole")
     at_update(28, raises(failure))

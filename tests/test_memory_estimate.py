@@ -26,7 +26,7 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pea
 
 @pytest.fixture
 def _pure(monkeypatch):
-    """Compiled twins take less, and tracemalloc does not count it."""
+    """Compiled kernels take less, and tracemalloc does not count it."""
     monkeypatch.setenv("BPTT_KERNELS", "0")
     dispatch.disable()
 
@@ -106,7 +106,7 @@ def test_the_estimate_of_an_evaluation_fits_its_allocations(cell, layers):
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 @pytest.mark.parametrize("sizes", [(128, 64), (20, 200), (64, 8), (64, 3000)])
 def test_the_estimate_of_the_largest_update_of_lines_fits(cell, sizes):
-    """In pieces, and in one where no piece is worth it."""
+    """In segments, and in a single one where segments do not pay."""
     hidden, batch = sizes
     run = prepare_run("dinosaurs", cell=cell, hidden=hidden, batch=batch, length=64, steps=12, dropout=0.3)
     following = run_updates(run.task, run.now.state)
@@ -149,8 +149,8 @@ def test_the_estimate_is_within_a_fifth_of_the_peak(tmp_path, flags):
         command = [sys.executable, "-c", main, *(["--dry-run"] if "peak" not in code else [])]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
 
-    told = run("from bptt.cli import main; main()")
-    estimate = float(told.split('"memory_bytes": ')[1].split(",")[0])
+    output = run("from bptt.cli import main; main()")
+    estimate = float(output.split('"memory_bytes": ')[1].split(",")[0])
     peak = run("from bptt.cli import main; main(); print('peak', open('/proc/self/status').read().split('VmHWM:')[1])")
     measured = 1024 * float(peak.split("peak ")[-1].split()[0])  # ru_maxrss would begin with the memory of pytest
     assert estimate == pytest.approx(measured, rel=0.2)

@@ -12,7 +12,7 @@ from bptt.inference import generate
 NAMES = [a + b for a in "bdklm" for b in "aeio"]
 
 
-def news(text, **flags):
+def reported_lines(text, **flags):
     lines = []
     trained = bptt.train(text, report=lines.append, **{"hidden": 4, "steps": 3, "backend": "numpy", **flags})
     return trained, lines
@@ -44,26 +44,26 @@ def news(text, **flags):
     ],
 )
 def test_the_header_describes_the_text_the_model_and_the_run(text, flags, words):
-    _, lines = news(text, **flags)
+    _, lines = reported_lines(text, **flags)
     assert len(lines[0].splitlines()) == 3
     for word in words:
         assert word in lines[0]
 
 
 def test_the_evaluation_line_has_nats_bits_and_samples():
-    trained, lines = news(NAMES, steps=1)
+    trained, lines = reported_lines(NAMES, steps=1)
     held_out = trained.record["held_out"]
     expected = (
         f"step 1  loss {trained.record['loss']:.4f}  held out {held_out:.4f} nats/char ({held_out / 0.6931472:.4f} bits)  "
     )
     assert expected in lines[1]
     assert lines[1].endswith("  " + ", ".join(trained.sample(3, temperature=0.8, seed=1))[:60])
-    _, lines = news(NAMES, steps=1, validation=0)
+    _, lines = reported_lines(NAMES, steps=1, validation=0)
     assert "held out" not in lines[1]
 
 
 def test_the_final_message_has_ten_new_samples():
-    trained, lines = news(NAMES, hidden=16, steps=40, learning_rate=0.03, dropout=0)
+    trained, lines = reported_lines(NAMES, hidden=16, steps=40, learning_rate=0.03, dropout=0)
     assert set(trained.sample(10, temperature=0.8)) & set(NAMES)  # it has learnt some by heart
     head, *names = lines[-1].splitlines()[:11]
     assert head == "10 new lines, not in the training text:"
@@ -74,18 +74,18 @@ def test_the_sample_preview_is_short_and_has_no_empty_texts(monkeypatch):
     names = ["ba", "", " ", "x" * 80]
     monkeypatch.setattr(generate, "generate_texts", lambda *_: names)
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: names)
-    _, lines = news(NAMES, steps=1)
+    _, lines = reported_lines(NAMES, steps=1)
     assert lines[1].endswith("  " + f"ba, {'x' * 56}")
     assert lines[-1].splitlines()[:3] == ["2 new lines, not in the training text:", "  ba", f"  {'x' * 80}"]
 
 
 def test_the_final_message_says_if_no_sample_is_new(monkeypatch):
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, without=None, **__: [] if without else ["ba"])
-    assert news(NAMES)[1][-1].splitlines()[0] == "no new lines: all that was generated is in the training text"
+    assert reported_lines(NAMES)[1][-1].splitlines()[0] == "no new lines: all that was generated is in the training text"
 
 
 def test_the_final_message_quotes_its_command_for_the_shell(tmp_path):
-    _, lines = news(NAMES, out=tmp_path / "my names")
+    _, lines = reported_lines(NAMES, out=tmp_path / "my names")
     assert lines[-1].splitlines()[-2:] == [
         f"saved in {tmp_path / 'my names'}",
         f"more: bptt sample '{tmp_path / 'my names'}' --count 10 --seed 1",
@@ -94,7 +94,7 @@ def test_the_final_message_quotes_its_command_for_the_shell(tmp_path):
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_control_characters_of_a_text_do_not_reach_the_terminal(mode):
-    _, lines = news("\x1b[2J\rab\x07\n\x9b1mcd\x08\n" * 30, mode=mode)
+    _, lines = reported_lines("\x1b[2J\rab\x07\n\x9b1mcd\x08\n" * 30, mode=mode)
     assert all(character.isprintable() or character in "\n\t" for line in lines for character in line)
     assert len(lines[1].splitlines()) == 1
 
@@ -114,7 +114,7 @@ def test_ctrl_c_shortens_the_final_message(monkeypatch, tmp_path):
         return ["ba"]
 
     monkeypatch.setattr(bptt.LanguageModel, "sample", sample)
-    trained, lines = news(NAMES, out=tmp_path / "m")
+    trained, lines = reported_lines(NAMES, out=tmp_path / "m")
     assert trained.record["ended"] == ""
     assert f"saved in {tmp_path / 'm'}" in lines[-1]
 

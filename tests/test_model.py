@@ -1,4 +1,4 @@
-"""The stack of cells with its read-out: every gradient by central differences, dropout, initial states, carried states."""
+"""The stack of cells with its output layer: every gradient by central differences, dropout, initial states, carried states."""
 
 from typing import Any
 
@@ -79,7 +79,7 @@ def test_the_gradient_of_a_deep_model_equals_directional_differences(lab, cell):
     direction = rng.normal(size=theta.shape)
     direction /= np.linalg.norm(direction)
     with dispatch.restored():
-        dispatch.disable()  # the differences are those of the pure functions, also where the gradient is a twin's
+        dispatch.disable()  # the differences are those of the pure functions, also where a kernel computes the gradient
         expected = along(lambda t: loss_value(config, tree.unravel(t, shapes), x, y, mask, None, ()), theta, direction)
     tolerance = 1e-7 if lab.backend.dtype == "float64" else 1e-3
     assert tree.ravel(gradient) @ direction == pytest.approx(expected, rel=tolerance)
@@ -123,7 +123,7 @@ def test_a_padded_batch_equals_its_lines_one_at_a_time(lab, cell):
 
 @CELLS
 def test_dropout_scales_the_outputs_of_a_layer(lab, cell):
-    """All units of the last layer dropped: the logits are the read-out's bias; masks of ones change nothing."""
+    """All units of the last layer dropped: the logits are the bias of the output layer; masks of ones change nothing."""
     config, params, x, _, _, _ = random_batch(cell, 2)
     one, zero = np.ones((B, H)), np.zeros((B, H))
     run = lambda params, x, keep: model.forward(config, params, x, None, keep)[0]  # noqa: E731

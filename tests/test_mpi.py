@@ -55,7 +55,7 @@ def mpiexec():
     return str(beside) if beside.exists() else shutil.which("mpiexec")
 
 
-def start(count, *command, **environment):
+def start_processes(count, *command, **environment):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "BPTT_KERNELS": "0", **environment}
     root = Path(__file__).parents[1]
     return subprocess.Popen(
@@ -69,8 +69,8 @@ def start(count, *command, **environment):
     )
 
 
-def run(count, *command, **environment):
-    out, err = (process := start(count, *command, **environment)).communicate(timeout=100)
+def run_processes(count, *command, **environment):
+    out, err = (process := start_processes(count, *command, **environment)).communicate(timeout=100)
     return process.returncode, out, err
 
 
@@ -88,7 +88,7 @@ def names(tmp_path):
 def test_processes_equal_micro_batches_bit_for_bit(count, numbers, tmp_path, monkeypatch):
     monkeypatch.setenv("BPTT_KERNELS", "0")
     runs = [RUNS[number] for number in numbers]
-    assert run(count, "-c", TRAIN, tmp_path, json.dumps(runs))[0] == 0
+    assert run_processes(count, "-c", TRAIN, tmp_path, json.dumps(runs))[0] == 0
     processes = [np.load(tmp_path / f"{rank}.npz") for rank in range(count)]
     for i, (text, flags) in enumerate(runs):
         expected = tree.ravel(bptt.train(text, report=None, micro_batches=count, **flags).params)
@@ -101,8 +101,8 @@ def timeless(words):
 
 
 def test_only_one_process_prints_and_writes(names, tmp_path):
-    code, out, err = run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "two")
-    alone = run(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "2", "--out", tmp_path / "one")
+    code, out, err = run_processes(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "two")
+    alone = run_processes(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "2", "--out", tmp_path / "one")
     assert (code, err) == (alone[0], alone[2]) == (0, "")
     assert timeless(out.replace("two", "one")) == timeless(alone[1])
     two, one = (outcome(tmp_path / name) for name in ("two", "one"))
@@ -110,33 +110,33 @@ def test_only_one_process_prints_and_writes(names, tmp_path):
 
 
 def test_a_dry_run_is_printed_once_and_counts_all_processes(names):
-    code, out, err = run(2, *MAIN, names, *TINY, "--dry-run")
+    code, out, err = run_processes(2, *MAIN, names, *TINY, "--dry-run")
     assert (code, err) == (0, "")
     assert out.count("MB for each of 2 processes, this machine has") == 1
     assert len(out.splitlines()) == 6
 
 
 def test_a_run_can_be_resumed_with_another_number_of_processes(names, tmp_path):
-    run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "whole")
-    run(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "33")
-    assert run(2, *MAIN, "--resume", tmp_path / "run")[::2] == (0, "")
+    run_processes(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "whole")
+    run_processes(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "33")
+    assert run_processes(2, *MAIN, "--resume", tmp_path / "run")[::2] == (0, "")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
-    code, _, err = run(3, *MAIN, "--resume", tmp_path / "run", "--steps", "90")
+    code, _, err = run_processes(3, *MAIN, "--resume", tmp_path / "run", "--steps", "90")
     assert code == 0
     words = (
         "batches had 2 micro-batches before and have 3 micro-batches for 3 processes: the numbers will be equal up to rounding"
     )
     assert err.count(words) == 1
-    code, _, err = run(2, *MAIN, "--resume", tmp_path / "run")
+    code, _, err = run_processes(2, *MAIN, "--resume", tmp_path / "run")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "its 90 steps are done" in err
 
 
 def test_micro_batches_can_resume_on_any_divisor_of_processes(names, tmp_path):
-    run(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "4", "--out", tmp_path / "whole")
-    run(4, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "20")
+    run_processes(1, *MAIN, names, *TINY, "--steps", "80", "--micro-batches", "4", "--out", tmp_path / "whole")
+    run_processes(4, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "20")
     for count in (2, 1, 4):
-        assert run(count, *MAIN, "--resume", tmp_path / "run", "--stop-after", "20")[::2] == (0, "")
+        assert run_processes(count, *MAIN, "--resume", tmp_path / "run", "--stop-after", "20")[::2] == (0, "")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
@@ -149,13 +149,13 @@ first = bptt.train(NAMES, out=sys.argv[1], stop_after=30, report=None, backend="
 then = bptt.train(NAMES, resume=sys.argv[1], report=None)
 print(MPI.COMM_WORLD.allgather((then.record["step"], then.score("ban"))) == [(then.record["step"], then.score("ban"))] * 2)
 """
-    code, out, err = run(2, "-c", f"NAMES = {NAMES}\n{best}", tmp_path / "run")
+    code, out, err = run_processes(2, "-c", f"NAMES = {NAMES}\n{best}", tmp_path / "run")
     assert (code, out.count("True"), out.count("False")) == (0, 2, 0), err
 
 
 def test_weights_that_are_not_finite_on_saving_stop_all_processes(names, tmp_path):
     wild = ("--optimizer", "sgd", "--learning-rate", "1e39", "--checkpoint-every", "1", "--evaluate-every", "9")
-    code, _, err = run(
+    code, _, err = run_processes(
         2, *MAIN, names, "--hidden", "5", "--backend", "numpy", "--steps", "30", *wild, "--out", tmp_path / "run"
     )
     assert code == 3
@@ -164,7 +164,7 @@ def test_weights_that_are_not_finite_on_saving_stop_all_processes(names, tmp_pat
 
 
 def test_processes_train_separately_if_asked_to(names, tmp_path):
-    code, out, _ = run(2, *MAIN, names, *TINY, "--steps", "5", "--distributed=false")
+    code, out, _ = run_processes(2, *MAIN, names, *TINY, "--steps", "5", "--distributed=false")
     assert code == 0
     assert out.count("saved in") == 2
 
@@ -172,7 +172,7 @@ def test_processes_train_separately_if_asked_to(names, tmp_path):
 @pytest.mark.parametrize(("flag", "values"), [("--seed", (1, 2)), ("--hidden", (5, 6)), ("--dtype", ("float32", "float64"))])
 def test_processes_with_different_settings_are_refused(names, flag, values):
     rest = (sys.executable, *MAIN, names, "--steps", "5", "--backend", "numpy", flag)
-    code, out, err = run(
+    code, out, err = run_processes(
         1, *MAIN, names, "--steps", "5", "--backend", "numpy", flag, values[0], ":", "-n", "1", *rest, values[1]
     )
     assert (code, out) == (2, "")
@@ -181,47 +181,47 @@ def test_processes_with_different_settings_are_refused(names, flag, values):
 
 
 def test_bad_input_is_printed_by_one_process(names):
-    assert run(2, *MAIN, "nothing.txt")[::2] == (2, run(1, *MAIN, "nothing.txt")[2])
-    code, _, err = run(2, *MAIN, names, "--micro-batches", "3")
+    assert run_processes(2, *MAIN, "nothing.txt")[::2] == (2, run_processes(1, *MAIN, "nothing.txt")[2])
+    code, _, err = run_processes(2, *MAIN, names, "--micro-batches", "3")
     words = "--micro-batches 3 for 2 processes: give 2, 4, 8 and so on, or 1 for one part each"
     assert (code, err) == (2, f"bptt: {words}\n")
-    code, _, err = run(1, *MAIN, names, ":", "-n", "1", sys.executable, *MAIN, names, "--micro-batches", "3")
+    code, _, err = run_processes(1, *MAIN, names, ":", "-n", "1", sys.executable, *MAIN, names, "--micro-batches", "3")
     assert (code, err) == (2, f"bptt: process 1 of 2: {words}\n")
 
 
 def test_an_error_of_one_process_at_the_start_stops_all(names, tmp_path):
-    assert run(3, *MAIN, names, "--nope") == (2, "", "bptt: Unknown option: --nope. Ask --help for all.\n")
+    assert run_processes(3, *MAIN, names, "--nope") == (2, "", "bptt: Unknown option: --nope. Ask --help for all.\n")
     rest = (":", "-n", "1", sys.executable, *MAIN, names, *TINY, "--steps", "5")
-    assert run(1, *MAIN, names, *TINY, *rest, "--nope")[2].startswith("bptt: process 1 of 2: Unknown option: --nope")
-    code, _, err = run(1, *MAIN, names, *TINY, "--steps", "5", *rest, "--dry-run")
+    assert run_processes(1, *MAIN, names, *TINY, *rest, "--nope")[2].startswith("bptt: process 1 of 2: Unknown option: --nope")
+    code, _, err = run_processes(1, *MAIN, names, *TINY, "--steps", "5", *rest, "--dry-run")
     assert code == 2
     assert err.startswith("bptt: process 1 of 2 has to do: a dry run, process 0 has a new run: start all")
     for one, other in (("", "--out"), ("--out", "")):
         named = [[flag, tmp_path / "out"] if flag else [] for flag in (one, other)]
-        code, _, err = run(1, *MAIN, names, *TINY, "--steps", "5", *named[0], *rest, *named[1])
+        code, _, err = run_processes(1, *MAIN, names, *TINY, "--steps", "5", *named[0], *rest, *named[1])
         assert code == 2
         assert err.startswith("bptt: process 1 of 2 has --out ")
     assert not (tmp_path / "out").exists()
-    assert run(1, *MAIN, names, *TINY, "--steps", "5", "--out", tmp_path / "whole")[0] == 0
+    assert run_processes(1, *MAIN, names, *TINY, "--steps", "5", "--out", tmp_path / "whole")[0] == 0
     shutil.copytree(tmp_path / "whole" / "checkpoints" / "step-00000005", tmp_path / "lone")
     rest = (":", "-n", "1", sys.executable, *MAIN, "--resume", tmp_path / "lone")
-    code, _, err = run(1, *MAIN, "--resume", tmp_path / "whole", *rest)
+    code, _, err = run_processes(1, *MAIN, "--resume", tmp_path / "whole", *rest)
     assert code == 2
     assert err.startswith("bptt: process 1 of 2 has to do: a checkpoint to go on with, process 0 has a run to go on with: ")
-    code, _, err = run(1, *MAIN, names, *TINY, "--steps", "5", *rest)
+    code, _, err = run_processes(1, *MAIN, names, *TINY, "--steps", "5", *rest)
     assert (code, "has to do: a checkpoint to go on with, process 0 has a new run: start all" in err) == (2, True)
-    code, _, err = run(2, *MAIN, "--resume", tmp_path / "nothing", "--seed", "3", "--cell", "gru")
+    code, _, err = run_processes(2, *MAIN, "--resume", tmp_path / "nothing", "--seed", "3", "--cell", "gru")
     assert (code, err.count("\n"), err[:16]) == (2, 1, "bptt: --cell gru")  # always the first one of the flags
 
 
 def test_an_output_error_of_process_0_is_printed_once_and_stops_all(names, tmp_path):
     (tmp_path / "taken").mkdir()
     for more in ((), ("--dry-run",)):
-        code, out, err = run(2, *MAIN, names, *TINY, "--out", tmp_path / "taken", *more)
+        code, out, err = run_processes(2, *MAIN, names, *TINY, "--out", tmp_path / "taken", *more)
         words = f"bptt: {tmp_path / 'taken'}: something is there already: name a new folder, or move the old one away\n"
         assert (code, out, err) == (2, "", words)
     caught = "import bptt, sys\ntry: bptt.train('dinosaurs', out=sys.argv[1])\nexcept bptt.InputError as error: print('caught')"
-    code, out, _ = run(2, "-c", caught, tmp_path / "taken")
+    code, out, _ = run_processes(2, "-c", caught, tmp_path / "taken")
     assert (code, out.count("caught")) == (0, 2)
 
 
@@ -245,7 +245,7 @@ sys.exit(main())
 @pytest.mark.parametrize("module", ["bptt.system", "mpi4py", "mpi4py.MPI"])
 def test_ctrl_c_in_one_process_before_they_connect_stops_all(module, names):
     before = time.monotonic()
-    code, _, err = run(2, "-c", INTERRUPTED, module, "train", names, *TINY, "--steps", "100000000")
+    code, _, err = run_processes(2, "-c", INTERRUPTED, module, "train", names, *TINY, "--steps", "100000000")
     assert code != 0
     assert "bptt: interrupted\n" in err
     assert "Traceback" not in err
@@ -269,14 +269,14 @@ sys.exit(main())
 
 
 def test_a_signal_during_setup_is_not_lost(names, tmp_path):
-    code, out, err = run(2, "-c", EARLY, "train", names, *TINY, "--steps", "100000000", "--out", tmp_path / "run")
+    code, out, err = run_processes(2, "-c", EARLY, "train", names, *TINY, "--steps", "100000000", "--out", tmp_path / "run")
     assert code == 138, err
     assert "interrupted (SIGUSR1) at step 1: saved in" in out
     assert saved_steps(tmp_path / "run") == [1]
 
 
 def test_nccl_is_refused_without_gpus(names):
-    code, out, err = run(2, *MAIN, names, *TINY, "--nccl")
+    code, out, err = run_processes(2, *MAIN, names, *TINY, "--nccl")
     assert (code, out) == (2, "")
     assert err == "bptt: --nccl: the backend is numpy, and NCCL needs a GPU for each process: give --nccl=false\n"
 
@@ -286,7 +286,7 @@ def test_nccl_is_refused_without_gpus(names):
 def test_two_processes_on_a_gpu_equal_micro_batches_bit_for_bit(cell, names, tmp_path):
     flags = (names, "--hidden", "5", "--batch", "4", "--cell", cell, "--steps", "60", "--backend", "cupy", "--require-backend")
     for count, more in ((1, ("--micro-batches", "2")), (2, ())):
-        code, _, err = run(count, *MAIN, *flags, *more, "--out", tmp_path / f"{count}", BPTT_KERNELS="1")
+        code, _, err = run_processes(count, *MAIN, *flags, *more, "--out", tmp_path / f"{count}", BPTT_KERNELS="1")
         assert code == 0, err
     one, two = (outcome(tmp_path / f"{count}") for count in (1, 2))
     assert [two[name] for name in ("model", "optimizer")] == [one[name] for name in ("model", "optimizer")]
@@ -334,7 +334,7 @@ bptt.train(NAMES, report=None, steps=10**6, hidden=4, backend="numpy", distribut
     ],
 )
 def test_a_failure_of_one_process_stops_all(what, code, words):
-    process = start(2, "-c", FAILING.format(what=what))
+    process = start_processes(2, "-c", FAILING.format(what=what))
     began = time.perf_counter()
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
@@ -367,7 +367,9 @@ def reached_by(launcher, out, step):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_a_signal_to_the_launcher_saves_once_and_stops_all(name, names, tmp_path):
-    process = start(2, *MAIN, names, *TINY, "--steps", "1000000", "--out", tmp_path / "run", "--checkpoint-every", "50")
+    process = start_processes(
+        2, *MAIN, names, *TINY, "--steps", "1000000", "--out", tmp_path / "run", "--checkpoint-every", "50"
+    )
     wait_for(tmp_path / "run" / "checkpoints", process)
     process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=30)
@@ -406,11 +408,11 @@ def test_the_slurm_script_saves_and_resumes(names, tmp_path):
 def test_killing_any_process_loses_nothing(names, tmp_path):
     """Ten kills: while a process starts, and at any moment up to three checkpoints later."""
     out, rest = tmp_path / "run", (*TINY, "--steps", "1000", "--checkpoint-every", "40")
-    assert run(2, *MAIN, names, *rest, "--out", tmp_path / "whole", "--quiet")[0] == 0
+    assert run_processes(2, *MAIN, names, *rest, "--out", tmp_path / "whole", "--quiet")[0] == 0
     rng, reached = random.Random(5), []
     command = [names, *rest, "--out", out]
     for _ in range(10):
-        process = start(2, *MAIN, *command, "--quiet")
+        process = start_processes(2, *MAIN, *command, "--quiet")
         target = (reached or [0])[-1] + 40 * rng.randrange(0 if reached else 1, 4)
         assert wait_until(process, functools.partial(reached_by, process, out, target))
         time.sleep(0.05 * rng.random())
@@ -420,5 +422,5 @@ def test_killing_any_process_loses_nothing(names, tmp_path):
         reached.append(saved_steps(out)[-1])
         command = ["--resume", out]
     assert reached[-1] > 400  # each resumed what the one before had saved
-    assert run(2, *MAIN, *command, "--quiet")[0] == 0
+    assert run_processes(2, *MAIN, *command, "--quiet")[0] == 0
     assert outcome(out) == outcome(tmp_path / "whole")

@@ -36,7 +36,7 @@ def recorded(action):
 
 @CELLS
 @TEXTS
-@pytest.mark.parametrize("how", [{"graph": False}, {}, {"micro_batches": 2}], ids=["one-by-one", "recorded", "in-parts"])
+@pytest.mark.parametrize("how", [{"graph": False}, {}, {"micro_batches": 2}], ids=["one-by-one", "captured", "micro-batches"])
 def test_updates_do_not_read_arrays_on_the_host(monkeypatch, cell, text, how):
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: recorded)
     run = prepare_run(text, cell=cell, dropout=0.2, **how)

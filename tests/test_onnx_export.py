@@ -44,7 +44,7 @@ def trained(cell="gru", layers=1, hidden=9, initial="learned", dtype="float32"):
     return LanguageModel(config, Vocabulary(tuple(SYMBOLS)), "lines", tree.tree_map(here.put, params), here, record)
 
 
-def saved(one, folder):
+def exported(one, folder):
     one.export("onnx", folder / "model.onnx")
     return str(folder / "model.onnx")
 
@@ -55,7 +55,7 @@ def runtime(path):
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-def given(one, x, states):
+def graph_inputs(one, x, states):
     """The inputs of a graph: tokens (T, B), and the State of each layer."""
     found = {"tokens": x}
     for layer, state in enumerate(states):
@@ -78,7 +78,7 @@ def test_an_onnx_graph_gives_the_logits_and_states_of_the_model(tmp_path, cell, 
     import onnx.reference
 
     one = trained(cell, layers, hidden)
-    path = saved(one, tmp_path)
+    path = exported(one, tmp_path)
     session = runtime(path) if run == "onnxruntime" else onnx.reference.ReferenceEvaluator(path)
     names = ["logits", *(f"next.{n}.{name}" for n in range(layers) for name in cells.CELLS[cell].State._fields)]
     rng = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def test_an_onnx_graph_gives_the_logits_and_states_of_the_model(tmp_path, cell, 
         start = model.initial_states(one.config, one.params, B)
         for _ in range(2):  # the second time it goes on from what came out
             logits, after, _ = model.forward(one.config, one.params, x, start)
-            got = session.run(names, given(one, x, start))
+            got = session.run(names, graph_inputs(one, x, start))
             np.testing.assert_allclose(got[0], logits, rtol=0, atol=1e-6)
             for here, there in zip(states_of(one, got, names), after):
                 for a, b in zip(here, there):
@@ -101,7 +101,7 @@ def test_an_onnx_graph_predicts_the_same_10000_characters(tmp_path, cell):
     x = np.random.default_rng(0).integers(0, len(SYMBOLS), (10_000, 1))
     start = model.initial_states(one.config, one.params, 1)
     logits, _, _ = model.forward(one.config, one.params, x, start)
-    (got,) = runtime(saved(one, tmp_path)).run(["logits"], given(one, x, start))
+    (got,) = runtime(exported(one, tmp_path)).run(["logits"], graph_inputs(one, x, start))
     assert np.array_equal(got.argmax(axis=2), logits.argmax(axis=2))
 
 
@@ -109,7 +109,7 @@ def test_an_onnx_graph_predicts_the_same_10000_characters(tmp_path, cell):
 @pytest.mark.parametrize("initial", ["learned", "zero"])
 def test_the_metadata_describes_the_model(tmp_path, cell, initial):
     one = trained(cell, 2, initial=initial)
-    found = json.loads(runtime(saved(one, tmp_path)).get_modelmeta().custom_metadata_map["bptt"])
+    found = json.loads(runtime(exported(one, tmp_path)).get_modelmeta().custom_metadata_map["bptt"])
     assert (found["cell"], found["mode"], found["symbols"]) == (cell, "lines", list(SYMBOLS))
     assert found["record"] == {"text": "a text", "step": 7}  # no path of anybody
     fields = cells.CELLS[cell].State._fields
@@ -128,7 +128,7 @@ def test_the_export_is_deterministic_and_rounds_to_float32(tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes()
     trained("lstm", 2, dtype="float32").export("onnx", tmp_path / "c")
     one = trained("lstm", 2)
-    inputs = given(one, np.zeros((3, 1), np.int64), model.initial_states(one.config, one.params, 1))
+    inputs = graph_inputs(one, np.zeros((3, 1), np.int64), model.initial_states(one.config, one.params, 1))
     (single,), (double,) = (runtime(str(tmp_path / name)).run(["logits"], inputs) for name in "ca")
     np.testing.assert_allclose(double, single, rtol=0, atol=1e-6)
 

@@ -63,7 +63,7 @@ def screen(output):
     return lines
 
 
-def run(rows, steps=2000, where=None, heading=HEADING):
+def show_rows(rows, steps=2000, where=None, heading=HEADING):
     """What is on the screen after a run."""
     where = where or console()
     with Panel(where, steps) as live:
@@ -77,7 +77,7 @@ def test_the_panel_shows_header_curve_progress_and_samples():
     rows = [row(n) for n in range(1, 61)]
     rows[29] |= {"held_out": 1.5, "sample": ["old"]}
     rows[39] |= {"held_out": 1.625, "sample": ["aba", " ", "cde fg"]}
-    lines = run(rows)
+    lines = show_rows(rows)
     assert lines[:3] == HEADING.splitlines()
     assert lines[3] == "4.00│⡇"
     assert lines[14].startswith("1.05│")
@@ -141,14 +141,14 @@ def test_the_panel_is_drawn_at_most_eight_times_a_second(monkeypatch):
 def test_the_speed_is_measured_over_the_last_rows():
     rows = [row(n) for n in range(1, 12)]
     rows.append(row(12, seconds=22.5, characters=33100))
-    text = "".join(run(rows))
+    text = "".join(show_rows(rows))
     assert f"{(33100 - 6000) / (22.5 - 4):,.0f} characters/s" in text
-    assert "characters/s" not in "".join(run([row(1, seconds=0.0)]))
+    assert "characters/s" not in "".join(show_rows([row(1, seconds=0.0)]))
 
 
 @pytest.mark.parametrize(("steps", "words"), [(10, "step 10/10  100 %"), (5, "step 10/5  100 %"), (0, "step 10/0  100 %")])
 def test_a_finished_run_shows_no_remaining_time(steps, words):
-    text = "".join(run([row(1)], steps))
+    text = "".join(show_rows([row(1)], steps))
     assert words in text
     assert "left" not in text
     assert "held out" not in text.replace("o: held out", "")
@@ -157,7 +157,7 @@ def test_a_finished_run_shows_no_remaining_time(steps, words):
 def test_markup_and_control_characters_in_samples_are_not_interpreted():
     evil = ["\x1b[2J\x1b]0;title\x07", "[red]x[/red] [/] [link=http://a.b]", "\x9b1m\u202e\x00\r\n.", ":smile:", "\ud800"]
     where = console()
-    lines = run([row(1, held_out=1.0, sample=evil)], where=where, heading="\x1b[3J[b]\x07")
+    lines = show_rows([row(1, held_out=1.0, sample=evil)], where=where, heading="\x1b[3J[b]\x07")
     assert lines[0] == " [3J[b] "
     assert lines[-2].split() == ["[2J", "]0;title", "[red]x[/red]", "[/]", "[link=http://a.b]", "1m", ".", ":smile:"]
     rest = re.sub(r"\x1b\[(\?25[lh]|[\d;]*m|1A|2K)|[\r\n]", "", where.file.getvalue())
@@ -184,7 +184,7 @@ def test_the_panel_is_plain_on_an_ascii_terminal():
 def test_the_panel_fits_every_terminal_size(width, height):
     texts = ["日本語" * 30, "abc " * 50]
     rows = [row(1), row(2, held_out=1.0, sample=texts), row(3, loss=1e30)]
-    lines = run(rows, where=console(width, height), heading="日" * 90)
+    lines = show_rows(rows, where=console(width, height), heading="日" * 90)
     assert lines.pop() == ""
     assert len(lines) <= max(1, height - 1)
     assert max(map(cell_len, lines)) <= width
@@ -202,7 +202,7 @@ def test_the_panel_fits_every_terminal_size(width, height):
     ],
 )
 def test_on_a_low_terminal_the_progress_is_kept_longest(height, shown):
-    text = "\n".join(run([row(1), row(2, held_out=2.0, sample=["zzz"])], where=console(100, height), heading="text"))
+    text = "\n".join(show_rows([row(1), row(2, held_out=2.0, sample=["zzz"])], where=console(100, height), heading="text"))
     parts = {"heading": "text", "curve": "4.00│", "step": "step 20/", "sample": "zzz"}
     assert [name for name, part in parts.items() if part in text] == shown.split()
 
@@ -211,14 +211,14 @@ def test_on_a_low_terminal_the_progress_is_kept_longest(height, shown):
     ("height", "headings", "samples"), [(40, 2, 4), (13, 2, 4), (12, 0, 4), (11, 0, 4), (10, 0, 1), (8, 0, 1), (7, 0, 4)]
 )
 def test_long_texts_are_wrapped_and_samples_take_at_most_four_lines(height, headings, samples):
-    lines = run([row(1, sample=["z " * 300])], where=console(100, height), heading="q" * 150)
+    lines = show_rows([row(1, sample=["z " * 300])], where=console(100, height), heading="q" * 150)
     assert [line for line in lines if "q" in line] == ["q" * 100, "q" * 50][:headings]
     assert sum(line.startswith("z z") for line in lines) == samples
 
 
 def test_a_narrow_terminal_splits_no_number():
     rows = [row(n, held_out=1.5) for n in range(1, 5)]
-    lines = run(rows, where=console(20, 40))
+    lines = show_rows(rows, where=console(20, 40))
     assert {"loss 1.7500", "held out 1.5000", "rate 0.00125", "gradient norm 0.75", "1,500 characters/s"} <= {*lines}
 
 
@@ -304,20 +304,20 @@ def test_output_of_others_goes_above_the_panel_or_to_their_file(monkeypatch):
 def test_the_environment_can_switch_colours_off():
     colored = r"\x1b\[[\d;]*3\d"
     where = console()
-    run([row(1), row(2, held_out=2.0)], where=where)
+    show_rows([row(1), row(2, held_out=2.0)], where=where)
     assert re.search(colored, where.file.getvalue())
     assert "\x1b[1;33mo" in where.file.getvalue()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_COLOR", "1")
         where = console()
-        run([row(1), row(2, held_out=2.0)], where=where)
+        show_rows([row(1), row(2, held_out=2.0)], where=where)
     assert not re.search(colored, where.file.getvalue())
 
 
 def test_a_dumb_terminal_gets_only_the_last_panel(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     where = console()
-    run([row(1), row(2)], where=where)
+    show_rows([row(1), row(2)], where=where)
     output = where.file.getvalue()
     assert "\x1b" not in output
     assert re.findall(r"step (\d+)/", output) == ["20"]

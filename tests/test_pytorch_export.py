@@ -46,7 +46,9 @@ def workdir(tmp_path, monkeypatch):
     return tmp_path
 
 
-def make(cell="gru", layers=1, dtype="float64", *, initial="learned", mode="lines", vocabulary=LETTERS, hidden=H, **record):
+def make_model(
+    cell="gru", layers=1, dtype="float64", *, initial="learned", mode="lines", vocabulary=LETTERS, hidden=H, **record
+):
     """A model with no zero in it, unless it is a negative one."""
     backend = backends.select("numpy", dtype)
     config, rng = model.Config(cell, len(vocabulary), hidden, layers, initial), np.random.default_rng(1)
@@ -105,7 +107,7 @@ def exported(trained, path="exported.safetensors"):
         return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["bptt"])  # noqa: SIM118  # it has keys() alone
 
 
-def write(path, arrays, about=None):
+def write_tensors(path, arrays, about=None):
     """A file as somebody saves one: with any metadata, or with none."""
     Path(path).write_bytes(safetensors.numpy.save(arrays, None if about is None else {"bptt": json.dumps(about)}))
     return path
@@ -133,7 +135,7 @@ def refusal(path="file", **how):
 @CELLS
 @LAYERS
 def test_names_and_shapes_of_the_tensors(workdir, cell, layers):
-    trained, rows = make(cell, layers, "float32"), GATES[cell] * H
+    trained, rows = make_model(cell, layers, "float32"), GATES[cell] * H
     arrays, about = exported(trained)
     expected = {"decoder.weight": (V, H), "decoder.bias": (V,)}
     for k in range(layers):
@@ -163,7 +165,7 @@ def test_names_and_shapes_of_the_tensors(workdir, cell, layers):
 @DTYPES
 @pytest.mark.parametrize("initial", ["learned", "zero"])
 def test_an_exported_model_is_imported_bit_for_bit(workdir, cell, layers, dtype, initial):
-    trained = make(cell, layers, dtype, initial=initial)
+    trained = make_model(cell, layers, dtype, initial=initial)
     trained.export("torch", "file")
     back = bptt.from_torch("file")
     assert same_model(trained, back)
@@ -175,7 +177,7 @@ def test_an_exported_model_is_imported_bit_for_bit(workdir, cell, layers, dtype,
 
 @pytest.mark.parametrize("vocabulary", [BYTES, characters("é日\u0301 \t\ud800'\"\\\U0001f600\0")], ids=["bytes", "odd"])
 def test_any_symbols_and_a_stream_are_imported(workdir, vocabulary):
-    trained = make(mode="stream", vocabulary=vocabulary, text="a name", held_out=1.5, source="/home/me/secret.txt")
+    trained = make_model(mode="stream", vocabulary=vocabulary, text="a name", held_out=1.5, source="/home/me/secret.txt")
     trained.export("torch", "file")
     back = bptt.from_torch("file")
     assert same_model(trained, back)
@@ -186,7 +188,7 @@ def test_any_symbols_and_a_stream_are_imported(workdir, vocabulary):
 def test_an_imported_model_can_be_saved_and_trained_from(workdir, monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)  # a second, the first time
     for initial in ("learned", "zero"):
-        trained = make("lstm", 2, "float32", initial=initial)
+        trained = make_model("lstm", 2, "float32", initial=initial)
         trained.export("torch", f"{initial}.safetensors")
         bptt.from_torch(f"{initial}.safetensors").save(initial)
         assert same_model(trained, bptt.load(initial, backend="numpy"))
@@ -195,7 +197,7 @@ def test_an_imported_model_can_be_saved_and_trained_from(workdir, monkeypatch):
 
 
 def test_arrays_in_another_order_are_not_scrambled(workdir):
-    trained = make()
+    trained = make_model()
     turned = tree.tree_map(lambda a: np.asarray(a, order="F"), trained.params)
     LanguageModel(trained.config, LETTERS, "lines", turned, trained.backend, {}).export("torch", "file")
     assert same_model(trained, bptt.from_torch("file"))
@@ -232,7 +234,7 @@ def test_a_handwritten_file_of_format_1_is_read(workdir):
 @LAYERS
 def test_a_model_with_two_biases_follows_the_torch_equations(workdir, cell, layers):
     arrays, symbols = network(cell, layers), "dac\nfeb"
-    found = bptt.from_torch(write("file", arrays), symbols=symbols, mode="stream")
+    found = bptt.from_torch(write_tensors("file", arrays), symbols=symbols, mode="stream")
     assert (found.config, found.mode) == (model.Config(cell, V, H, layers, "zero"), "stream")
     assert found.vocabulary == LETTERS
     text = "abacadabeef\nfad"
@@ -244,7 +246,7 @@ def test_a_model_with_two_biases_follows_the_torch_equations(workdir, cell, laye
 
 @CELLS
 def test_an_exported_model_follows_the_torch_equations(workdir, cell):
-    trained, ids = make(cell, 2), [0, 3, 1, 6, 6, 2]
+    trained, ids = make_model(cell, 2), [0, 3, 1, 6, 6, 2]
     arrays, about = exported(trained)
     a, c = about["states"]["a"], about["states"].get("c", about["states"]["a"])
     np.testing.assert_allclose(by_the_book(cell, arrays, ids, (a, c)), logits(trained, ids), rtol=0, atol=1e-13)
@@ -254,7 +256,7 @@ def test_an_exported_model_follows_the_torch_equations(workdir, cell):
 def test_two_biases_are_merged_where_that_changes_nothing(workdir, cell):
     arrays = network(cell, 2)
     arrays["rnn.bias_ih_l1"][0], arrays["rnn.bias_hh_l1"][0] = -0.0, 0.0
-    found = bptt.from_torch(write("file", arrays), symbols="\nabcdef", mode="lines")
+    found = bptt.from_torch(write_tensors("file", arrays), symbols="\nabcdef", mode="lines")
     for k, p in enumerate(found.params.layers):
         first, second = arrays[f"rnn.bias_ih_l{k}"], arrays[f"rnn.bias_hh_l{k}"]
         added = first + second
@@ -267,23 +269,23 @@ def test_two_biases_are_merged_where_that_changes_nothing(workdir, cell):
 
 def test_a_model_retrained_elsewhere_keeps_its_symbols_and_states(workdir):
     """The metadata is handed on, both biases have been learnt."""
-    trained, arrays = make("lstm"), network("lstm")
+    trained, arrays = make_model("lstm"), network("lstm")
     _, about = exported(trained, "ours")
-    found = bptt.from_torch(write("file", arrays, about))
+    found = bptt.from_torch(write_tensors("file", arrays, about))
     assert found.vocabulary == LETTERS
     states, ids = about["states"], [0, 3, 1, 6, 6, 2]
     np.testing.assert_allclose(logits(found, ids), by_the_book("lstm", arrays, ids, states.values()), rtol=0, atol=1e-13)
 
 
 def test_symbols_are_given_as_text_as_a_file_or_as_bytes(workdir):
-    write("file", network())
+    write_tensors("file", network())
     Path("symbols.json").write_text(json.dumps(list("dac\nfeb")))
-    make().save("m")
+    make_model().save("m")
     found = bptt.from_torch("file", symbols="dac\nfeb", mode="lines")
     assert same_model(found, bptt.from_torch("file", symbols="symbols.json", mode="lines"))
     assert same_model(found, bptt.from_torch("file", symbols=Path("symbols.json"), mode="lines"))
     assert not same_model(found, bptt.from_torch("file", symbols="m/vocabulary.json", mode="lines"))
-    write("bytes", network(inputs=256))
+    write_tensors("bytes", network(inputs=256))
     for symbols in ("bytes", "null.json"):
         Path("null.json").write_text("null")
         assert bptt.from_torch("bytes", symbols=symbols, mode="stream").vocabulary == BYTES
@@ -308,7 +310,7 @@ def test_symbols_are_given_as_text_as_a_file_or_as_bytes(workdir):
     ],
 )
 def test_invalid_symbols_are_refused(workdir, symbols, words):
-    write("file", network())
+    write_tensors("file", network())
     if not isinstance(symbols, str):
         Path("x.json").write_bytes(symbols if isinstance(symbols, bytes) else json.dumps(symbols).encode())
         symbols = "x.json"
@@ -316,12 +318,12 @@ def test_invalid_symbols_are_refused(workdir, symbols, words):
 
 
 def test_symbols_come_from_the_file_or_the_caller_but_not_both(workdir):
-    write("file", network())
+    write_tensors("file", network())
     missing = "file: does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
     for how in ({}, {"symbols": "\nabcdef"}, {"mode": "lines"}):
         assert refusal(**how) == missing
     assert "mode 'prose' is unknown" in refusal(symbols="\nabcdef", mode="prose")
-    make().export("torch", "ours")
+    make_model().export("torch", "ours")
     for how in ({"symbols": "\nabcdef"}, {"mode": "lines"}):
         assert refusal("ours", **how) == "ours: says its symbols and mode itself: leave out --symbols and --mode"
 
@@ -360,7 +362,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arrays", "words"), REFUSED, ids=[words[:40] for _, words in REFUSED])
 def test_tensors_of_another_network_are_refused(workdir, arrays, words):
-    write("file", arrays)
+    write_tensors("file", arrays)
     assert words in refusal(symbols="\nabcdef", mode="lines")
 
 
@@ -391,15 +393,15 @@ def test_tensors_of_another_network_are_refused(workdir, arrays, words):
     ],
 )
 def test_metadata_must_agree_with_the_tensors(workdir, part, value, words):
-    arrays, about = exported(make(dtype="float32"), "ours")
-    assert words in refusal(write("file", arrays, {**about, part: value}))
+    arrays, about = exported(make_model(dtype="float32"), "ours")
+    assert words in refusal(write_tensors("file", arrays, {**about, part: value}))
     del about[part]
-    assert "its metadata" in refusal(write("file", arrays, about))
+    assert "its metadata" in refusal(write_tensors("file", arrays, about))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", "[" * 10**5, '{"format": 1}', '"\\ud800"', "\ud800"])
 def test_invalid_metadata_is_refused(workdir, text):
-    make().export("torch", "ours")
+    make_model().export("torch", "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8:end])
@@ -459,15 +461,15 @@ def test_what_is_not_a_file_is_refused(workdir):
 
 @posix
 def test_a_link_is_followed_and_a_pipe_is_refused(workdir):
-    make().export("torch", "ours")
+    make_model().export("torch", "ours")
     Path("link").symlink_to("ours")
-    assert same_model(make(), bptt.from_torch("link"))
+    assert same_model(make_model(), bptt.from_torch("link"))
     os.mkfifo("pipe")
     assert "is not a regular file" in refusal("pipe")
 
 
 def test_a_truncated_or_extended_file_is_refused(workdir):
-    make(hidden=2, vocabulary=characters("a")).export("torch", "ours")
+    make_model(hidden=2, vocabulary=characters("a")).export("torch", "ours")
     whole = Path("ours").read_bytes()
     Path("file").write_bytes(whole)
     for size in reversed(range(len(whole))):
@@ -479,7 +481,7 @@ def test_a_truncated_or_extended_file_is_refused(workdir):
 
 @pytest.mark.parametrize("kind", ["bytes", "header", "metadata"])
 def test_a_damaged_file_is_refused_with_a_message_or_works(workdir, kind):
-    make("lstm", 2, "float32", hidden=2, text="t", held_out=1.0).export("torch", "ours")
+    make_model("lstm", 2, "float32", hidden=2, text="t", held_out=1.0).export("torch", "ours")
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     rng, taken = random.Random(kind), 0
@@ -516,7 +518,7 @@ def test_export_does_not_overwrite(workdir):
         with pytest.raises(
             InputError, match=f"^{path}: something is there already: name a new file, or move the old one away$"
         ):
-            make().export("torch", path)
+            make_model().export("torch", path)
     assert Path("file").read_bytes() == b"mine"
     assert sorted(path.name for path in workdir.iterdir()) == ["file", "folder"]
 
@@ -525,21 +527,21 @@ def test_an_export_that_cannot_be_written_is_an_error(workdir):
     Path("file").write_bytes(b"mine")
     for path in ("file/new", "new\0"):
         with pytest.raises(SaveError, match="bytes cannot be written: "):
-            make().export("torch", path)
-    make().export("torch", "new/folder/file")
-    assert same_model(make(), bptt.from_torch("new/folder/file"))
+            make_model().export("torch", path)
+    make_model().export("torch", "new/folder/file")
+    assert same_model(make_model(), bptt.from_torch("new/folder/file"))
     assert sorted(path.name for path in workdir.iterdir()) == ["file", "new"]
 
 
 def test_a_file_that_could_not_be_read_again_is_not_written(workdir, monkeypatch):
-    make().export("torch", "file")
+    make_model().export("torch", "file")
     header = int.from_bytes(Path("file").read_bytes()[:8], "little")
     monkeypatch.setattr(checkpoint_format, "MAX_HEADER_BYTES", header)
-    make().export("torch", "just")
-    assert same_model(make(), bptt.from_torch("just"))
+    make_model().export("torch", "just")
+    assert same_model(make_model(), bptt.from_torch("just"))
     monkeypatch.setattr(checkpoint_format, "MAX_HEADER_BYTES", header - 1)
     with pytest.raises(InputError, match=r"symbols and initial states take .* can be read again: export a smaller model"):
-        make().export("torch", "more")
+        make_model().export("torch", "more")
     assert not Path("more").exists()
     refusal("just")
 
@@ -549,7 +551,7 @@ def test_a_file_that_could_not_be_read_again_is_not_written(workdir, monkeypatch
 
 def test_the_commands_export_and_import_a_model(run, monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)  # a second, the first time
-    trained = make()
+    trained = make_model()
     trained.save("runs/m")
     assert run("export", "runs/m", "--to", "torch") == (0, "saved in m.safetensors\n", "")
     assert run("import", "m.safetensors", "--out", "back") == (0, "saved in back\nmore: bptt sample back --count 10\n", "")
@@ -566,7 +568,7 @@ def test_the_commands_export_and_import_a_model(run, monkeypatch):
 
 
 def test_the_command_imports_a_file_of_another_origin(run):
-    write("theirs.safetensors", network("lstm", 2, "float32"))
+    write_tensors("theirs.safetensors", network("lstm", 2, "float32"))
     code, out, _ = run("import", "theirs.safetensors", "--symbols", "dac\nfeb", "--mode", "stream", "--out", "mine")
     first = "saved in mine", "texts begin from states of zero, since the file says no others"
     assert (code, *out.splitlines()[:2]) == (0, *first)
@@ -592,8 +594,8 @@ def test_the_command_imports_a_file_of_another_origin(run):
     ],
 )
 def test_mistakes_are_one_line_errors(run, command, words):
-    make().save("m")
-    make().export("torch", "m.safetensors")
+    make_model().save("m")
+    make_model().export("torch", "m.safetensors")
     Path("names.txt").write_text("abba\ncafe\n")
     before = sorted(Path().rglob("*"))
     code, out, err = run(*command)
@@ -626,7 +628,7 @@ def torch_logits(torch, parts, ids, start):
 def test_torch_loads_what_is_exported_and_gives_our_logits(workdir, torch, cell, layers, dtype, initial):
     from safetensors.torch import load_file
 
-    trained, ids = make(cell, layers, dtype, initial=initial), np.random.default_rng(0).integers(0, V, (20, 3))
+    trained, ids = make_model(cell, layers, dtype, initial=initial), np.random.default_rng(0).integers(0, V, (20, 3))
     about = exported(trained, "file")[1]
     parts, start = modules(torch, cell, layers, dtype), None
     parts.load_state_dict(load_file("file"), strict=True)
@@ -666,7 +668,7 @@ def test_torch_in_half_precision_is_refused_in_words(workdir, torch):
 def test_torch_runs_the_lines_in_the_readme(workdir, torch):
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")  # in the checkout and in the source distribution
     code = next(block for block in readme.split("```python\n") if "strict=True" in block).partition("```")[0]
-    trained = make(dtype="float32", vocabulary=characters("abcdefghijklmnopqrstuvwxyz"), hidden=128)
+    trained = make_model(dtype="float32", vocabulary=characters("abcdefghijklmnopqrstuvwxyz"), hidden=128)
     trained.export("torch", "dinosaurs.safetensors")
     found = {}
     exec(code, found)

@@ -68,7 +68,7 @@ def trained(folder, text=NAMES, **flags):
     return folder / "run"
 
 
-def report(run, capsys, *arguments):
+def write_report(run, capsys, *arguments):
     assert cli.main(["report", str(run), *map(str, arguments)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -79,7 +79,7 @@ def report(run, capsys, *arguments):
 @pytest.mark.parametrize(("text", "layers"), [(NAMES, 1), (PROSE * 3, 2)], ids=["lines", "stream"])
 def test_a_report_is_self_contained(tmp_path, capsys, cell, layers, text):
     run = trained(tmp_path, text, cell=cell, layers=layers)
-    place = report(run, capsys)
+    place = write_report(run, capsys)
     assert place == str(run / "report.html")
     source = (run / "report.html").read_text("utf-8")
     assert len(source) < 2_000_000
@@ -125,20 +125,21 @@ def test_spectral_radii_are_those_of_the_weights_at_each_evaluation(tmp_path, mo
 def test_a_report_can_be_about_another_text(tmp_path, capsys):
     run = trained(tmp_path, PROSE, hidden=16, steps=200, evaluate_every=200)
     (tmp_path / "other").write_text("the dog sat on the mat " * 3)
-    report(run, capsys, tmp_path / "other", "--out", tmp_path / "page.html")
+    write_report(run, capsys, tmp_path / "other", "--out", tmp_path / "page.html")
     source = (tmp_path / "page.html").read_text("utf-8")
-    seen = inspect.activations(bptt.load(run), "the dog sat on the mat " * 3)
-    assert f"{len(seen.nats)} characters, {seen.nats.mean() / math.log(2):.4f} bits each" in source
+    activations = inspect.activations(bptt.load(run), "the dog sat on the mat " * 3)
+    assert f"{len(activations.nats)} characters, {activations.nats.mean() / math.log(2):.4f} bits each" in source
     strip = re.search(r'<div class="strip">(.*)\n</div>', source, re.DOTALL)[1]
     cells = re.findall(r"<div( class=\"surprise\")?><b>(.*?)</b> (.*?)<span>", strip)
-    bits = seen.nats / math.log(2)
+    bits = activations.nats / math.log(2)
     assert [(mark != "", html.unescape(name), cost) for mark, name, cost in cells] == [
-        (bool(cost > 2 * bits.mean()), {" ": "␣"}.get(name, name), f"{cost:.1f}") for name, cost in zip(seen.targets, bits)
+        (bool(cost > 2 * bits.mean()), {" ": "␣"}.get(name, name), f"{cost:.1f}")
+        for name, cost in zip(activations.targets, bits)
     ]
     assert any(mark for mark, _, _ in cells)
     shown = [html.unescape(one) for one in re.findall(r"</b> [^<]*<span>(.*?) \d+ %</span>", strip)]
     names = ["↵" if name == "\n" else "␣" if name == " " else name for name in bptt.load(run).vocabulary.symbols]
-    assert shown == [names[i] for i in seen.p.argmax(axis=1)]
+    assert shown == [names[i] for i in activations.p.argmax(axis=1)]
 
 
 @pytest.mark.usefixtures("sketched")
@@ -146,7 +147,7 @@ def test_text_is_escaped_in_the_page(tmp_path, capsys):
     """Of a page, a text could make anything."""
     lines = ["<script>alert(1)</script>", "a & b", '"quoted"', "</div>", "\x1b[31m red", "é ü 字", "{{ 7 * 7 }}"] * 4
     run = trained(tmp_path, lines, validation=0.4)
-    report(run, capsys)
+    write_report(run, capsys)
     source = (run / "report.html").read_text("utf-8")
     assert "script" not in Page(source).tags
     assert "\x1b" not in source
@@ -158,7 +159,7 @@ def test_the_same_run_gives_the_same_page(tmp_path, capsys):
     run = trained(tmp_path)
     pages = []
     for _ in range(2):
-        report(run, capsys)
+        write_report(run, capsys)
         pages.append((run / "report.html").read_bytes())
     assert pages[0] == pages[1]
 
@@ -171,7 +172,7 @@ def test_a_report_of_a_model_alone_needs_a_text(tmp_path, capsys, monkeypatch):
     assert cli.main(["report", "model"]) == 2
     assert capsys.readouterr().err == "bptt: the text of this model was no file: give one to look at\n"
     (tmp_path / "names").write_text("bann\nker\n")
-    assert report("model", capsys, "names") == "report.html"
+    assert write_report("model", capsys, "names") == "report.html"
     assert Page((tmp_path / "report.html").read_text("utf-8")).tags.count("svg") == 3  # there are no curves
 
 
@@ -194,7 +195,7 @@ def test_a_missing_text_or_library_is_reported(tmp_path, capsys, monkeypatch):
     assert "pip install 'bptt[plot]'" in capsys.readouterr().err
 
 
-def seen(inputs, a):
+def activations_of(inputs, a):
     T, V = len(inputs), 3
     return inspect.Activations(list(inputs), list(inputs), np.array(a)[:, None, :], None, None, np.ones((T, V)) / V, np.ones(T))
 
@@ -222,8 +223,8 @@ def test_a_report_shows_whole_lines(tmp_path, capsys):
 
 def test_a_report_shows_the_validation_set(tmp_path):
     run = trained(tmp_path, seed=3, validation=0.2, steps=1)
-    model, told = bptt.load(run), from_flags({"seed": 3, "validation": 0.2})
-    data = prepare(str(tmp_path / "text.txt"), told, make_rng(3, 0))
+    model, settings = bptt.load(run), from_flags({"seed": 3, "validation": 0.2})
+    data = prepare(str(tmp_path / "text.txt"), settings, make_rng(3, 0))
     looked = page._looked(model, None)
     assert looked == ("Text that was held out", [model.vocabulary.decode(ids[1:-1]) for ids in data.held_out])
     (tmp_path / "all").mkdir()
@@ -254,17 +255,17 @@ def test_units_are_coloured_by_their_activations(tmp_path, monkeypatch):
     assert ("curves", 0.7) == (shown[0][0], shown[0][1][1])
     (flow,) = [one for one in shown if isinstance(one, inspect.Flow)]
     np.testing.assert_array_equal(flow.norms, inspect.gradient_flow(model, "dir" * 30, 50).norms)
-    seen = page._joined([inspect.activations(model, text) for text in texts])
+    activations = page._joined([inspect.activations(model, text) for text in texts])
     blocks = re.findall(r'<div class="text lines">(.*?)</div>', source, re.DOTALL)
-    assert len(blocks) == len(units.most_informative(seen)) == model.config.hidden
-    for block, unit in zip(blocks, units.most_informative(seen)):
+    assert len(blocks) == len(units.most_informative(activations)) == model.config.hidden
+    for block, unit in zip(blocks, units.most_informative(activations)):
         found = []
         for sign, level, coloured, plain in re.findall(r'<span class="([pn])(\d)">(.*?)</span>|([^<]+)', block, re.DOTALL):
             found += [(one, int(level or 0) * (-1 if sign == "n" else 1)) for one in coloured or plain]
-        assert found == [(name, round(5 * value)) for name, value in zip(seen.inputs[1:], unit.values[1:].tolist())]
+        assert found == [(name, round(5 * value)) for name, value in zip(activations.inputs[1:], unit.values[1:].tolist())]
     cells = re.findall(r"<div(?: class=\"surprise\")?><b>.*?</div>", source)
     assert len(cells) == 80
-    for cell, p in zip(cells, seen.p):
+    for cell, p in zip(cells, activations.p):
         shares = re.findall(r"<span>(?:.*?) (\d+) %</span>", cell)
         assert shares == [f"{100 * share:.0f}" for share in sorted(p, reverse=True)[:4]]
     assert f"gru, 1 x 5 units, {tree.ravel(model.params).size} parameters, {len(model.vocabulary)} symbols" in source
@@ -296,10 +297,10 @@ def test_the_eight_most_informative_units_come_first():
     vowels, digits = (measure(list(text)) for measure in (units.PROPERTIES["a vowel"], units.PROPERTIES["a digit"]))
     a[:, 0] = vowels - 3 * digits  # goes with both
     a[:, 1] = 0.4 * (vowels - vowels.mean()) / vowels.std() + 0.9 * rng.normal(size=len(text))  # r = 0.4, or nearly
-    found = units.most_informative(seen(text, a[:, [0, *range(2, 12)]]))
+    found = units.most_informative(activations_of(text, a[:, [0, *range(2, 12)]]))
     assert [unit.number for unit in found] == [0, *range(10, 3, -1)]  # then those that vary most
     assert re.search(r"goes with .*; goes with a digit \(r = -0\.9", found[0].reason)
-    weak = units.most_informative(seen(text, a[:, [1]]))
+    weak = units.most_informative(activations_of(text, a[:, [1]]))
     assert "goes with a vowel (r = 0." in weak[0].reason
 
 
@@ -326,7 +327,7 @@ def test_a_report_says_which_layers_are_plotted(tmp_path, capsys):
     for layers, said in ((4, False), (5, True)):
         (tmp_path / str(layers)).mkdir()
         run = trained(tmp_path / str(layers), layers=layers, steps=1)
-        report(run, capsys)
+        write_report(run, capsys)
         assert ("<th>layers drawn</th><td>1, 2, 3, 5</td>" in (run / "report.html").read_text("utf-8")) == said
 
 
@@ -355,7 +356,7 @@ def test_units_are_chosen_by_their_correlations():
     a = np.stack(
         [0.3 * noise[0], 0.2 * quoted + noise[1], -0.1 * vowels + noise[2], np.sign(rng.normal(size=len(text)))], axis=1
     )
-    found = units.most_informative(seen(text, a))
+    found = units.most_informative(activations_of(text, a))
     reasons = {unit.number: unit.reason for unit in found}
     assert reasons[1].startswith("goes with being inside quotation marks (r = 0.9")
     assert "goes with a vowel (r = -" in reasons[2]
@@ -366,7 +367,7 @@ def test_units_are_chosen_by_their_correlations():
 def test_constant_units_have_no_correlation():
     assert units.correlation(np.zeros((5, 2)), np.arange(5.0)).tolist() == [0, 0]
     assert units.correlation(np.arange(10.0).reshape(5, 2), np.zeros(5)).tolist() == [0, 0]
-    assert [unit.number for unit in units.most_informative(seen("abc", np.zeros((3, 2))))] == [0, 1]
+    assert [unit.number for unit in units.most_informative(activations_of("abc", np.zeros((3, 2))))] == [0, 1]
 
 
 def test_characters_of_equal_colour_are_grouped():

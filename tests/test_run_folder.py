@@ -40,19 +40,19 @@ def saved(original):
     return run_folder.read_checkpoint(original, run=True)[1]
 
 
-def stored(run, step):
+def checkpoint_path(run, step):
     return run / "checkpoints" / run_folder.checkpoint_name(step)
 
 
-def listed(run):
+def listed_steps(run):
     return [int(path.name.removeprefix("step-")) for path in run_folder.checkpoints(run)]
 
 
-def led(run, link):
+def linked_step(run, link):
     return os.path.realpath(run / "checkpoints" / link).rpartition("step-")[2].lstrip("0")
 
 
-def damage(path):
+def damage_model(path):
     (path / "config.json").write_bytes(b"{}")
 
 
@@ -83,13 +83,13 @@ def test_create_on_a_failing_disk_leaves_nothing(tmp_path, error):
         with Failing(place, error), contextlib.suppress(SaveError, KeyboardInterrupt):
             run_folder.create(run, "", {})
         assert [path.name for path in tmp_path.iterdir()] in ([], ["run"])
-        assert not run.exists() or (run_folder.is_run(run) and listed(run) == [])
+        assert not run.exists() or (run_folder.is_run(run) and listed_steps(run) == [])
 
 
 def test_is_run_recognizes_a_run_folder(run):
     assert run_folder.is_run(run)
     assert not run_folder.is_run(run / "checkpoints")
-    assert not run_folder.is_run(stored(run, 6))
+    assert not run_folder.is_run(checkpoint_path(run, 6))
     assert not run_folder.is_run(run / "nowhere")
 
 
@@ -105,7 +105,7 @@ with run_folder.locked(pathlib.Path(sys.argv[1])):
 """
 
 
-def owner(run):
+def locking_process(run):
     """Another process that has locked a run, until its standard input is closed."""
     other = subprocess.Popen([sys.executable, "-c", OWNER, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "locked\n"
@@ -113,7 +113,7 @@ def owner(run):
 
 
 def test_a_second_writer_is_kept_out(run):
-    with owner(run) as other:
+    with locking_process(run) as other:
         last = run_folder.read_environment(run)["sessions"][-1]
         with pytest.raises(InputError, match=rf"run: process {last['pid']} on {last['host']} is writing there: wait for it"):
             run_folder.locked(run).__enter__()
@@ -129,12 +129,12 @@ def test_a_second_writer_is_kept_out(run):
 
 @posix
 def test_the_lock_of_a_killed_process_is_released_at_once(run):
-    with owner(run) as other:
+    with locking_process(run) as other:
         other.send_signal(signal.SIGKILL)
         assert other.wait(30) == -signal.SIGKILL
         assert (run / ".lock").exists()
         with run_folder.locked(run):
-            assert listed(run) == [6, 5, 4]
+            assert listed_steps(run) == [6, 5, 4]
 
 
 @pytest.mark.parametrize("environment", [b"", b"[]", b'{"sessions": [5]}', b'{"sessions": {}}', b"[" * 10**6])
@@ -158,11 +158,11 @@ def test_a_disk_without_locks_is_refused(run, monkeypatch):
 
 def test_the_best_checkpoint_is_loaded_and_the_newest_is_resumed(run):
     run_folder.update_links(run, run_folder.checkpoint_name(6), run_folder.checkpoint_name(4))
-    assert run_folder.read_checkpoint(run)[0] == stored(run, 4)
-    assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, 6)
-    assert run_folder.read_checkpoint(run / "checkpoints" / "best", run=True)[0] == stored(run, 4)
-    assert run_folder.read_checkpoint(run / "checkpoints" / "latest")[0] == stored(run, 6)
-    assert run_folder.read_checkpoint(stored(run, 5), run=True)[0] == stored(run, 5)
+    assert run_folder.read_checkpoint(run)[0] == checkpoint_path(run, 4)
+    assert run_folder.read_checkpoint(run, run=True)[0] == checkpoint_path(run, 6)
+    assert run_folder.read_checkpoint(run / "checkpoints" / "best", run=True)[0] == checkpoint_path(run, 4)
+    assert run_folder.read_checkpoint(run / "checkpoints" / "latest")[0] == checkpoint_path(run, 6)
+    assert run_folder.read_checkpoint(checkpoint_path(run, 5), run=True)[0] == checkpoint_path(run, 5)
 
 
 @pytest.mark.parametrize("alone", ["best", "latest", "step-00000005"])
@@ -179,23 +179,23 @@ def test_a_copied_checkpoint_folder_works_alone(run, tmp_path, alone):
 def test_a_link_that_was_copied_as_a_folder_is_read(run):
     best = run / "checkpoints" / "best"
     best.unlink()
-    shutil.copytree(stored(run, 5), best)
+    shutil.copytree(checkpoint_path(run, 5), best)
     assert run_folder.read_checkpoint(best)[0] == best
-    assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
+    assert run_folder.read_checkpoint(run)[0] == checkpoint_path(run, 6)
 
 
 def test_a_damaged_checkpoint_is_skipped_with_a_warning(run):
-    damage(stored(run, 6))
+    damage_model(checkpoint_path(run, 6))
     for go_on in (False, True):
         with pytest.warns(CheckpointWarning, match=r"step-00000006.config.json: .*; step-00000005 is used instead") as said:
-            assert run_folder.read_checkpoint(run, run=go_on)[0] == stored(run, 5)
+            assert run_folder.read_checkpoint(run, run=go_on)[0] == checkpoint_path(run, 5)
         assert len(said) == 1
-    damage(stored(run, 5))
+    damage_model(checkpoint_path(run, 5))
     with pytest.warns(CheckpointWarning, match=r"step-0000000[56].*; step-00000004 is used instead") as said:
-        assert run_folder.read_checkpoint(run)[0] == stored(run, 4)
+        assert run_folder.read_checkpoint(run)[0] == checkpoint_path(run, 4)
     assert len(said) == 2
-    shutil.rmtree(stored(run, 4))
-    stored(run, 4).write_text("a file")
+    shutil.rmtree(checkpoint_path(run, 4))
+    checkpoint_path(run, 4).write_text("a file")
     with pytest.raises(CheckpointError, match=r"step-00000006.config\.json: has 2 bytes"):
         run_folder.read_checkpoint(run)
     with pytest.raises(CheckpointError, match=r"step-00000006.config\.json: has 2 bytes"):
@@ -203,25 +203,25 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(run):
 
 
 def test_a_damaged_optimizer_file_matters_only_for_resuming(run):
-    (stored(run, 6) / "optimizer.safetensors").write_bytes(b"")
-    assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
+    (checkpoint_path(run, 6) / "optimizer.safetensors").write_bytes(b"")
+    assert run_folder.read_checkpoint(run)[0] == checkpoint_path(run, 6)
     with pytest.warns(CheckpointWarning, match=r"step-00000006.optimizer.safetensors: has 0 bytes"):
-        assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, 5)
+        assert run_folder.read_checkpoint(run, run=True)[0] == checkpoint_path(run, 5)
 
 
 @posix
 @pytest.mark.parametrize("kind", ["upwards", "absolute", "through a link", "to the other link", "to itself", "to nothing"])
 def test_links_that_point_elsewhere_are_not_followed(run, kind, tmp_path):
     link, elsewhere = run / "checkpoints" / "best", tmp_path / "step-00000099"
-    shutil.copytree(stored(run, 4), elsewhere)
-    stored(run, 98).symlink_to(elsewhere)
-    stored(run, 5).rename(stored(run, 5).with_name("step-5"))
+    shutil.copytree(checkpoint_path(run, 4), elsewhere)
+    checkpoint_path(run, 98).symlink_to(elsewhere)
+    checkpoint_path(run, 5).rename(checkpoint_path(run, 5).with_name("step-5"))
     target = {"upwards": "../../step-00000099", "absolute": elsewhere, "through a link": "step-00000098"}
     target |= {"to the other link": "latest", "to itself": "best", "to nothing": "step-00000003"}
     link.unlink()
     link.symlink_to(target[kind])
-    assert listed(run) == [6, 4]
-    assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
+    assert listed_steps(run) == [6, 4]
+    assert run_folder.read_checkpoint(run)[0] == checkpoint_path(run, 6)
     with pytest.raises(CheckpointError, match=rf"best: names no checkpoint: name another one, or the run {run}"):
         run_folder.read_checkpoint(link)
 
@@ -231,11 +231,11 @@ def test_files_in_place_of_links_cannot_point_elsewhere(run, words):
     link = run / "checkpoints" / "best"
     link.unlink()
     link.write_text(words)
-    assert run_folder.read_checkpoint(run)[0] == stored(run, 6)
+    assert run_folder.read_checkpoint(run)[0] == checkpoint_path(run, 6)
     with pytest.raises(CheckpointError, match="names no checkpoint"):
         run_folder.read_checkpoint(link)
     link.write_text("step-00000004")
-    assert run_folder.read_checkpoint(run)[0] == run_folder.read_checkpoint(link)[0] == stored(run, 4)
+    assert run_folder.read_checkpoint(run)[0] == run_folder.read_checkpoint(link)[0] == checkpoint_path(run, 4)
 
 
 # Saving
@@ -243,12 +243,12 @@ def test_files_in_place_of_links_cannot_point_elsewhere(run, words):
 
 def test_the_newest_and_the_best_checkpoints_are_kept(run, saved):
     for step in range(7, 12):
-        assert run_folder.save_checkpoint(run, saved, step, best=5, most=2) == stored(run, step)
-        assert listed(run) == sorted({step, step - 1, 5}, reverse=True)
-        assert (led(run, "latest"), led(run, "best")) == (str(step), "5")
+        assert run_folder.save_checkpoint(run, saved, step, best=5, most=2) == checkpoint_path(run, step)
+        assert listed_steps(run) == sorted({step, step - 1, 5}, reverse=True)
+        assert (linked_step(run, "latest"), linked_step(run, "best")) == (str(step), "5")
     run_folder.save_checkpoint(run, saved, 12, best=12, most=1)
-    assert listed(run) == [12]
-    assert (led(run, "latest"), led(run, "best")) == ("12", "12")
+    assert listed_steps(run) == [12]
+    assert (linked_step(run, "latest"), linked_step(run, "best")) == ("12", "12")
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best", "latest", "step-00000012"]
     assert equal_checkpoints(run_folder.read_checkpoint(run, run=True)[1], saved)
 
@@ -256,23 +256,23 @@ def test_the_newest_and_the_best_checkpoints_are_kept(run, saved):
 def test_checkpoints_are_ordered_by_number(run, saved):
     run_folder.save_checkpoint(run, saved, 10**9, best=6, most=2)
     run_folder.save_checkpoint(run, saved, 10**8 - 1, best=6, most=2)
-    assert listed(run) == [10**9, 10**8 - 1, 6]
+    assert listed_steps(run) == [10**9, 10**8 - 1, 6]
 
 
 def test_other_files_are_not_removed(run, saved):
     for name in ("step-1", "step-00000001.damaged", "step-0000000x", "mine"):
         (run / "checkpoints" / name).mkdir()
     run_folder.save_checkpoint(run, saved, 7, best=7, most=1)
-    assert listed(run) == [7]
+    assert listed_steps(run) == [7]
     assert len(list((run / "checkpoints").iterdir())) == 7
 
 
 def test_save_checkpoint_does_not_overwrite(run, saved):
-    before = content(stored(run, 6))
+    before = content(checkpoint_path(run, 6))
     with pytest.raises(errors.AlreadyExists):
         run_folder.save_checkpoint(run, saved, 6, best=6, most=3)
-    assert content(stored(run, 6)) == before
-    assert listed(run) == [6, 5, 4]
+    assert content(checkpoint_path(run, 6)) == before
+    assert listed_steps(run) == [6, 5, 4]
 
 
 @posix
@@ -291,14 +291,14 @@ def test_a_failure_at_any_call_leaves_a_checkpoint_to_resume(original, saved, tm
         run = fresh(f"{place}")
         with Failing(place, error), contextlib.suppress(SaveError, KeyboardInterrupt):
             run_folder.save_checkpoint(run, saved, 7, best=best, most=2)
-        steps = listed(run)
+        steps = listed_steps(run)
         assert steps in ([6, 5, 4], [7, 6, 5, 4], [7, 6, 5], [7, 6, 4], [7, 6]), (place, name)
         for step in steps:  # no partial one
-            store.read(stored(run, step), run=True)
+            store.read(checkpoint_path(run, step), run=True)
         with warnings.catch_warnings(action="error"):
-            assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, steps[0])
-            assert run_folder.read_checkpoint(run)[0] in (stored(run, 4), stored(run, 7))
-        run_folder.repair(run, stored(run, steps[0]), ())
+            assert run_folder.read_checkpoint(run, run=True)[0] == checkpoint_path(run, steps[0])
+            assert run_folder.read_checkpoint(run)[0] in (checkpoint_path(run, 4), checkpoint_path(run, 7))
+        run_folder.repair(run, checkpoint_path(run, steps[0]), ())
         assert not list(run.rglob(f"{files.TEMPORARY}*"))
         shutil.rmtree(run)
 
@@ -310,7 +310,7 @@ def test_old_checkpoints_are_removed_only_after_the_new_one_exists(run, saved, m
     def rmtree(path, *arguments, **keywords):
         if Path(path).exists():
             assert equal_checkpoints(run_folder.read_checkpoint(run, run=True)[1], saved)
-            assert run_folder.read_checkpoint(run, run=True)[0] == stored(run, 7)
+            assert run_folder.read_checkpoint(run, run=True)[0] == checkpoint_path(run, 7)
             gone.append(path)
         real(path, *arguments, **keywords)
 
@@ -329,18 +329,18 @@ def test_systems_without_links_use_files(run, saved, monkeypatch):
     assert not (checkpoints / "latest").is_symlink()
     assert ((checkpoints / "latest").read_text(), (checkpoints / "best").read_text()) == ("step-00000007", "step-00000005")
     assert (run_folder.read_checkpoint(run)[0], run_folder.read_checkpoint(run, run=True)[0]) == (
-        stored(run, 5),
-        stored(run, 7),
+        checkpoint_path(run, 5),
+        checkpoint_path(run, 7),
     )
-    assert run_folder.read_checkpoint(checkpoints / "best")[0] == stored(run, 5)
+    assert run_folder.read_checkpoint(checkpoints / "best")[0] == checkpoint_path(run, 5)
     monkeypatch.undo()
     run_folder.save_checkpoint(run, saved, 8, best=8, most=1)
-    assert (led(run, "latest"), led(run, "best")) == ("8", "8")
+    assert (linked_step(run, "latest"), linked_step(run, "best")) == ("8", "8")
 
 
 def test_links_to_missing_checkpoints_are_not_updated(run):
     run_folder.update_links(run, run_folder.checkpoint_name(5), run_folder.checkpoint_name(99))
-    assert (led(run, "latest"), led(run, "best")) == ("5", "6")
+    assert (linked_step(run, "latest"), linked_step(run, "best")) == ("5", "6")
 
 
 # After a run that was killed
@@ -349,21 +349,21 @@ def test_links_to_missing_checkpoints_are_not_updated(run):
 def test_leftovers_are_removed_and_damaged_checkpoints_moved_aside(run, saved):
     files.temporary_path(run / "x").write_text("half")
     files.temporary_path(run / "checkpoints" / "x").mkdir()
-    damage(stored(run, 6))
+    damage_model(checkpoint_path(run, 6))
     for expected in (["step-00000006.damaged"], ["step-00000006.damaged", "step-00000006.damaged1"]):
-        run_folder.repair(run, stored(run, 5), [ROW])
+        run_folder.repair(run, checkpoint_path(run, 5), [ROW])
         assert json.loads((run / "metrics.jsonl").read_text()) == ROW
-        assert listed(run) == [5, 4]
+        assert listed_steps(run) == [5, 4]
         assert not list(run.rglob(f"{files.TEMPORARY}*"))
         assert sorted(path.name for path in run.glob("checkpoints/*.damaged*")) == expected
         run_folder.save_checkpoint(run, saved, 6, best=6, most=3)  # its place is free again
     run_folder.repair(run, None, ())
-    assert listed(run) == []
+    assert listed_steps(run) == []
 
 
 def test_repair_restores_a_missing_checkpoint_folder(run):
     shutil.rmtree(run / "checkpoints")
-    assert listed(run) == []
+    assert listed_steps(run) == []
     run_folder.repair(run, None, ())
     assert (run / "checkpoints").is_dir()
 

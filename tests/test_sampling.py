@@ -37,7 +37,7 @@ def random_model(cell="gru", vocabulary=7, layers=1, seed=3):
     return config, tree.tree_map(lambda a: 2 * a + 0.5 * rng.normal(size=a.shape), model.init(config, rng))
 
 
-def written(config, params, backend, prompt, choice, ending, seed=0, first=0, count=1):
+def generated_ids(config, params, backend, prompt, choice, ending, seed=0, first=0, count=1):
     """The ids of texts, one list each, those after the end left out."""
     request = GenerationRequest(np.array(prompt), choice, ending, seed)
     numbers = generate.uniform_numbers(seed, first, count)
@@ -178,7 +178,7 @@ def test_column_major_weights_have_the_same_values(lab, cell):
 def test_each_character_is_fed_back_and_the_state_is_carried(lab, cell, choice):
     """Greedy generation equals the whole text so far through `forward`, its most likely next character appended."""
     config, params = random_model(cell, layers=2, seed=2)
-    drawn = written(config, lab.put(params), lab.backend, [2, 6, 1], choice, StopCriteria(6), count=3)
+    drawn = generated_ids(config, lab.put(params), lab.backend, [2, 6, 1], choice, StopCriteria(6), count=3)
     text = [2, 6, 1]
     for _ in range(6):
         logits, _, _ = model.forward(config, params, np.array(text)[:, None])
@@ -191,8 +191,8 @@ def test_each_character_is_fed_back_and_the_state_is_carried(lab, cell, choice):
 def test_equal_seeds_give_equal_text_on_every_backend(lab, cell):
     config, params = random_model(cell)
     how = Choice(0.9, 6, 0.95), StopCriteria(20, stop=np.array([2, 3])), 5
-    expected = written(config, params, HERE, [0, 4], *how, count=70)
-    got = written(config, lab.put(params), lab.backend, [0, 4], *how, count=70)
+    expected = generated_ids(config, params, HERE, [0, 4], *how, count=70)
+    got = generated_ids(config, lab.put(params), lab.backend, [0, 4], *how, count=70)
     if lab.backend.dtype == "float64":
         assert got == expected
     else:  # a number may fall between two rounded sums
@@ -204,7 +204,7 @@ def test_texts_of_a_batch_differ_and_a_seed_repeats_them():
     config, params = random_model()
 
     def texts(seed):
-        return written(config, params, HERE, [0], Choice(), StopCriteria(12), seed, count=4)
+        return generated_ids(config, params, HERE, [0], Choice(), StopCriteria(12), seed, count=4)
 
     assert texts(0) == texts(0) != texts(1)
     assert len(set(map(tuple, texts(0)))) == 4
@@ -215,17 +215,17 @@ def test_a_text_depends_only_on_the_seed_and_its_number(cell):
     """Neither on how many are written beside it, nor on which of these have ended."""
     config, params = random_model(cell)
     how = Choice(), StopCriteria(40, newline=0), 2
-    whole = written(config, params, HERE, [0], *how, count=150)
+    whole = generated_ids(config, params, HERE, [0], *how, count=150)
     assert len({len(text) for text in whole}) > 10  # they end one by one
     for first, count in [(0, 1), (5, 1), (60, 10), (64, 64), (149, 1)]:
-        assert written(config, params, HERE, [0], *how, first=first, count=count) == whole[first : first + count]
+        assert generated_ids(config, params, HERE, [0], *how, first=first, count=count) == whole[first : first + count]
 
 
 def test_finished_texts_are_not_computed(monkeypatch):
     config, params = random_model()
     real, sizes = model.forward, []
     monkeypatch.setattr(model, "forward", lambda c, p, x, s=None: sizes.append(x.shape[1]) or real(c, p, x, s))
-    texts = written(config, params, HERE, [0, 3], Choice(), StopCriteria(1000, newline=0), count=100)
+    texts = generated_ids(config, params, HERE, [0, 3], Choice(), StopCriteria(1000, newline=0), count=100)
     assert all(text[-1] == 0 and 0 not in text[:-1] for text in texts)
     longest = max(map(len, texts))
     assert len(sizes) == longest  # the prompt, for all of them at once, and a step for each but the last character
@@ -238,9 +238,9 @@ def test_finished_texts_are_not_computed(monkeypatch):
 def test_a_long_prompt_is_read_in_windows(monkeypatch):
     config, params = random_model("lstm")
     prompt = generator().integers(0, 7, 50)
-    whole = written(config, params, HERE, prompt, Choice(), StopCriteria(9), count=2)
+    whole = generated_ids(config, params, HERE, prompt, Choice(), StopCriteria(9), count=2)
     monkeypatch.setattr(generate, "WINDOW", 7)
-    assert written(config, params, HERE, prompt, Choice(), StopCriteria(9), count=2) == whole
+    assert generated_ids(config, params, HERE, prompt, Choice(), StopCriteria(9), count=2) == whole
 
 
 @pytest.mark.parametrize("stop", [[3], [1, 1], [1, 2, 1], [2, 1, 2, 1], [0, 1]])
@@ -248,8 +248,8 @@ def test_a_long_prompt_is_read_in_windows(monkeypatch):
 def test_a_text_ends_with_the_first_stop_string(stop, seed):
     config, params = random_model(vocabulary=4)
     prompt = [0, *stop[:-1]]
-    free = written(config, params, HERE, prompt, Choice(3.0), StopCriteria(200), seed, count=300)
-    cut = written(config, params, HERE, prompt, Choice(3.0), StopCriteria(200, stop=np.array(stop)), seed, count=300)
+    free = generated_ids(config, params, HERE, prompt, Choice(3.0), StopCriteria(200), seed, count=300)
+    cut = generated_ids(config, params, HERE, prompt, Choice(3.0), StopCriteria(200, stop=np.array(stop)), seed, count=300)
     n = len(stop)
     for whole, text in zip(free, cut):
         ends = [t + n for t in range(len(whole) - n + 1) if whole[t : t + n] == stop]  # not with a part in the prompt

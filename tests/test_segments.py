@@ -1,4 +1,4 @@
-"""Pieces: the gradient of the whole batch, in less time and in less memory, in the maths, in its twins and in training."""
+"""Segments: the gradient of the whole batch in less time and memory, in the pure functions, in kernels and in training."""
 
 import tracemalloc
 from typing import Any
@@ -30,7 +30,7 @@ def random_batch(cell: str, layers: int, initial: str = "learned", *, carried: b
 
 
 def in_segments(config: model.Config, lengths: Any = None, every: segments.RecomputeEvery | None = None) -> Any:
-    """What gives in pieces what `model.loss_and_grad` gives, of the same arguments."""
+    """A function of the arguments of `model.loss_and_grad` that computes its results in segments."""
 
     def run(params: Any, x: Any, y: Any, mask: Any, states: Any = None, keep: Any = ()) -> Any:
         start = gradient.stack_states(states) if states else None
@@ -57,7 +57,7 @@ def test_recomputing_gives_the_same_loss_gradient_and_states(lab, cell, every, k
 
 @CELLS
 def test_recomputing_works_with_two_layers_and_dropout(lab, cell):
-    """The learned states at the beginning get a gradient from the first piece alone."""
+    """The learned states at the beginning get a gradient from the first segment alone."""
     config, arguments = random_batch(cell, 2, rate=0.4)
     expected = model.loss_and_grad(config, *arguments)
     assert tree.ravel(expected[1].initial).all()
@@ -86,12 +86,12 @@ def test_the_final_states_are_equal_bit_for_bit(cell):
     for every in (2, 3, "sqrt"):
         for a, b in zip(tree.leaves(after), tree.leaves(recomputed(config, every)(*arguments)[2])):
             np.testing.assert_array_equal(a, b)
-            assert b.base.size == sum(c.size for c in tree.leaves(after))  # no view of the states of a whole piece
+            assert b.base.size == sum(c.size for c in tree.leaves(after))  # no view of the states of a whole segment
 
 
 @CELLS
 def test_the_gradient_is_not_truncated_between_segments(cell):
-    """The only target is the last one, and the gradient reaches the first token, as many pieces before."""
+    """The only target is the last one, and the gradient reaches the first token, many segments before."""
     config, (params, x, y, mask, *_) = random_batch(cell, 1)
     x, mask = np.minimum(x, V - 2), np.zeros_like(mask)
     x[0], mask[-1, 0] = V - 1, 1.0
@@ -112,7 +112,7 @@ def test_sqrt_is_the_square_root_rounded_up():
 
 @CELLS
 def test_kernels_recompute_with_the_same_results(cell):
-    pytest.importorskip("numba", reason="numba is not installed: there are no twins")
+    pytest.importorskip("numba", reason="numba is not installed: there are no kernels")
     config, arguments = random_batch(cell, 2, carried=True, rate=0.4)
     expected = model.loss_and_grad(config, *arguments)
     assert acceleration.enable()
@@ -127,7 +127,7 @@ def test_kernels_recompute_with_the_same_results(cell):
 # Past columns that are over
 
 
-def ragged(cell: str, layers: int, lengths: list[int], *, carried: bool) -> Any:
+def ragged_batch(cell: str, layers: int, lengths: list[int], *, carried: bool) -> Any:
     """A config, and a batch whose columns have so many steps."""
     rng = np.random.default_rng(sum(lengths))
     config = model.Config(cell, V, H, layers)
@@ -140,8 +140,8 @@ def ragged(cell: str, layers: int, lengths: list[int], *, carried: bool) -> Any:
 
 
 @pytest.fixture
-def fine(monkeypatch):
-    """Let a piece end at the end of each column, however little that saves."""
+def short_segments(monkeypatch):
+    """Let a segment end at the end of each column, however little that saves."""
     monkeypatch.setattr(segments, "MIN_SAVING", 0.0)
     monkeypatch.setattr(segments, "MAX_FINISHED", 0.0)
 
@@ -149,14 +149,14 @@ def fine(monkeypatch):
 @CELLS
 @pytest.mark.parametrize("lengths", [[5, 4, 2, 2, 1], [3, 1, 0], [1, 4, 4, 2]])
 @pytest.mark.parametrize("every", [None, 2])
-def test_finished_columns_cost_nothing_and_change_nothing(lab, monkeypatch, fine, cell, lengths, every):
-    config, given = ragged(cell, 2, lengths, carried=len(lengths) != 5)
+def test_finished_columns_cost_nothing_and_change_nothing(lab, monkeypatch, short_segments, cell, lengths, every):
+    config, given = ragged_batch(cell, 2, lengths, carried=len(lengths) != 5)
     expected = model.loss_and_grad(config, *given)
     computed, outer = [], []
 
     def spy(real, place):
         def counting(*arguments):
-            if not outer:  # of a function that calls the other, or whose twin does not
+            if not outer:  # of a function that calls the other, or whose kernel does not
                 computed.append(arguments[place].shape[0] * arguments[place].shape[1])
             outer.append(real)
             try:
@@ -193,7 +193,7 @@ def test_finished_columns_cost_nothing_and_change_nothing(lab, monkeypatch, fine
         ([0, 0], 9, []),
     ],
 )
-def test_a_segment_ends_where_a_column_ends(fine, lengths, most, expected):
+def test_a_segment_ends_where_a_column_ends(short_segments, lengths, most, expected):
     assert segments.split(model.Config("gru", V, H), lengths, most) == expected
 
 
@@ -223,7 +223,7 @@ def test_all_steps_except_the_last_segment_are_computed_twice(monkeypatch, cell,
 
     monkeypatch.setattr(model, "run_layers", counting)
     with dispatch.restored():
-        dispatch.disable()  # a twin would run the steps of a piece by itself
+        dispatch.disable()  # a kernel would run the steps of a segment by itself
         recomputed(config, every)(*arguments)
     assert sum(computed) == 2 * T - (T % every or every)
 
@@ -248,7 +248,7 @@ def test_memory_grows_with_the_square_root_of_the_steps(cell):
             tracemalloc.stop()
 
     with dispatch.restored():
-        dispatch.disable()  # Python does not see what the twins take
+        dispatch.disable()  # Python does not see what the kernels take
         function = lambda config, *given: in_segments(config, every="sqrt")(*given)  # noqa: E731
         peak(16, function)  # what a first call keeps for ever
         short, long = (peak(steps, function) for steps in (256, 1024))
@@ -267,31 +267,31 @@ def train(text: Any, **flags: Any) -> bptt.LanguageModel:
 @CELLS
 @pytest.mark.parametrize("mode", ["lines", "stream"])
 def test_a_run_that_recomputes_gives_the_same_weights(monkeypatch, cell, mode):
-    text, told = (NAMES if mode == "lines" else PROSE), []
+    text, settings_seen = (NAMES if mode == "lines" else PROSE), []
     real = segments.loss_and_grad
 
     def spy(*arguments, every, **rest):
-        told.append(every)
+        settings_seen.append(every)
         return real(*arguments, every=every, **rest)
 
     plain = train(text, cell=cell, mode=mode)
     monkeypatch.setattr(segments, "loss_and_grad", spy)
     train(text, cell=cell, mode=mode)
-    assert told == [None] * 6
-    told.clear()
+    assert settings_seen == [None] * 6
+    settings_seen.clear()
     for every in (2, "sqrt"):
         trained = train(text, cell=cell, mode=mode, recompute_every=every)
-        assert told == [every] * 6
+        assert settings_seen == [every] * 6
         assert trained.record["settings"]["recompute_every"] == every
         np.testing.assert_allclose(tree.ravel(trained.params), tree.ravel(plain.params), rtol=0, atol=1e-9)
         assert trained.record["loss"] == pytest.approx(plain.record["loss"], rel=1e-9)
-        told.clear()
+        settings_seen.clear()
     many = train(text, cell=cell, mode=mode, recompute_every=9)  # as many steps as there are
     np.testing.assert_array_equal(tree.ravel(many.params), tree.ravel(plain.params))
 
 
 def test_values_that_are_not_finite_are_found_segment_by_segment(monkeypatch):
-    """As where all are stored; and no more steps than a piece has are in memory."""
+    """As where all are stored; and no more steps than those of a segment are in memory."""
     real, seen = model.run_layers, []
 
     def spy(config, params, x, *rest):

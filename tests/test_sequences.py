@@ -9,7 +9,7 @@ from bptt.data.vocabulary import BYTES
 
 
 @pytest.fixture(params=["memory", "map"])
-def whole(request, tmp_path):
+def all_sequences(request, tmp_path):
     """Five sequences of which the third begins beyond what a byte can hold, and only the sum with its length would not fit."""
     ids = np.arange(600, dtype="<u2")
     if request.param == "map":
@@ -22,27 +22,27 @@ def whole(request, tmp_path):
 EXPECTED = [range(5), range(5, 8), range(9, 265), range(250, 251), range(251, 452)]
 
 
-def plain(some):
+def as_lists(some):
     return [s.tolist() for s in some]
 
 
-def test_each_sequence_is_a_slice_of_the_ids(whole):
+def test_each_sequence_is_a_slice_of_the_ids(all_sequences):
     expected = [list(one) for one in EXPECTED]
-    assert len(whole) == 5
-    assert plain(whole) == expected
-    assert whole[-1].tolist() == expected[-1]
-    assert (whole.lengths.tolist(), whole[0].dtype) == ([4, 2, 255, 0, 200], "uint16")
+    assert len(all_sequences) == 5
+    assert as_lists(all_sequences) == expected
+    assert all_sequences[-1].tolist() == expected[-1]
+    assert (all_sequences.lengths.tolist(), all_sequences[0].dtype) == ([4, 2, 255, 0, 200], "uint16")
     with pytest.raises(IndexError):
-        whole[5]
+        all_sequences[5]
 
 
-def test_slices_and_take_select_sequences(whole):
+def test_slices_and_take_select_sequences(all_sequences):
     expected = [list(one) for one in EXPECTED]
-    assert plain(whole[1:4:2]) == expected[1:4:2]
-    assert plain(whole.take(np.array([4, 0, 0]))) == [expected[4], expected[0], expected[0]]
-    assert plain(whole.take(np.array([True, False, False, True, False]))) == [expected[0], expected[3]]
-    assert len(whole[:0]) == 0
-    assert whole[1:].ids is whole.ids
+    assert as_lists(all_sequences[1:4:2]) == expected[1:4:2]
+    assert as_lists(all_sequences.take(np.array([4, 0, 0]))) == [expected[4], expected[0], expected[0]]
+    assert as_lists(all_sequences.take(np.array([True, False, False, True, False]))) == [expected[0], expected[3]]
+    assert len(all_sequences[:0]) == 0
+    assert all_sequences[1:].ids is all_sequences.ids
 
 
 @pytest.mark.parametrize(("longest", "dtype"), [(254, "uint8"), (255, "uint16"), (70_000, "uint32")])

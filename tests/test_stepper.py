@@ -21,13 +21,13 @@ PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream o
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 
 
-@pytest.fixture(params=["pure", "twins"], autouse=True)
+@pytest.fixture(params=["pure", "kernels"], autouse=True)
 def _both(request, monkeypatch):
     """Each test without compiled kernels, and with them where they can be."""
     with dispatch.restored():
         dispatch.disable()
         monkeypatch.setenv("BPTT_KERNELS", "0")
-        if request.param == "twins":
+        if request.param == "kernels":
             pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
             monkeypatch.setenv("BPTT_KERNELS", "1")
             assert acceleration.enable()
@@ -78,17 +78,17 @@ def test_grouping_does_not_depend_on_where_a_run_is_interrupted(tmp_path, cell):
     np.testing.assert_array_equal(tree.ravel(parts.params), tree.ravel(whole.params))
 
 
-def refused(run: setup.Prepared) -> bool:
+def never_grouped(run: setup.Prepared) -> bool:
     return set(run_grouped(run, 4)[2]) == {1}
 
 
 def test_unsupported_settings_are_updated_one_at_a_time(monkeypatch):
-    assert not refused(prepare_run())
-    assert not refused(prepare_run(clip_norm=0, optimizer="rmsprop"))
-    assert refused(prepare_run(recompute_every=2))
-    assert refused(prepare_run(backend="strict"))  # a look at its numbers would wait for a device
+    assert not never_grouped(prepare_run())
+    assert not never_grouped(prepare_run(clip_norm=0, optimizer="rmsprop"))
+    assert never_grouped(prepare_run(recompute_every=2))
+    assert never_grouped(prepare_run(backend="strict"))  # a look at its numbers would wait for a device
     monkeypatch.setattr(segments, "MIN_SAVING", 4 * 5 * 5.0)  # less than one batch
-    assert refused(prepare_run())
+    assert never_grouped(prepare_run())
 
 
 def test_a_window_with_a_finished_column_is_not_grouped():

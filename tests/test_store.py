@@ -62,7 +62,7 @@ def example(array=None, dtype="float64", **changes):
     return saved._replace(**changes)
 
 
-def write(folder, saved=None):
+def write_checkpoint(folder, saved=None):
     store.write(folder, example() if saved is None else saved)
     return folder
 
@@ -74,14 +74,14 @@ def write(folder, saved=None):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_saved_checkpoint_is_read_back(tmp_path, dtype, run):
     saved = example(dtype=dtype)
-    back = store.read(write(tmp_path / "new", saved), run=run)
+    back = store.read(write_checkpoint(tmp_path / "new", saved), run=run)
     assert equal_checkpoints(back, saved if run else saved._replace(progress=None, memory=None))
     assert {str(array.dtype) for array in back.weights.values()} == {dtype}
 
 
 @pytest.mark.parametrize(("name", "array"), list(layouts()), ids=[name for name, _ in layouts()])
 def test_arrays_of_every_layout_are_read_back_exactly(tmp_path, name, array):
-    back = store.read(write(tmp_path / "new", example(array))).weights["layers.0.Waa"]
+    back = store.read(write_checkpoint(tmp_path / "new", example(array))).weights["layers.0.Waa"]
     np.testing.assert_array_equal(back, array)
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, (4, 4), array.tobytes())
 
@@ -91,22 +91,22 @@ def test_every_kind_of_model_is_read_back(tmp_path, cell):
     for config in [model.Config(cell, 256, 3, layers=2), model.Config(cell, 256, 1, initial="zero")]:
         params = model.init(config, np.random.default_rng(0))
         saved = Checkpoint(config, "stream", BYTES, {}, dict(tree.named_leaves(params)))
-        assert equal_checkpoints(store.read(write(tmp_path / config.initial, saved)), saved)
+        assert equal_checkpoints(store.read(write_checkpoint(tmp_path / config.initial, saved)), saved)
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
     saved = example()
     backwards = {name: dict(reversed(getattr(saved, name).items())) for name in ("record", "weights", "memory")}
-    first = content(write(tmp_path / "first", saved))
+    first = content(write_checkpoint(tmp_path / "first", saved))
     assert sorted(first) == sorted(ALL)
-    assert content(write(tmp_path / "second", saved._replace(**backwards))) == first
+    assert content(write_checkpoint(tmp_path / "second", saved._replace(**backwards))) == first
 
 
 def test_a_model_alone_cannot_be_read_as_a_run(tmp_path):
-    alone = write(tmp_path / "alone", example(progress=None, memory=None))
+    alone = write_checkpoint(tmp_path / "alone", example(progress=None, memory=None))
     assert sorted(content(alone)) == sorted([*MODEL, "manifest.json"])
     assert "lists a model alone and no run to go on with: begin a new run with --from" in refusal(alone)
-    whole = write(tmp_path / "whole")
+    whole = write_checkpoint(tmp_path / "whole")
     for name in RUN[3:]:
         (whole / name).unlink()
     assert store.read(whole).config == example().config  # what it does not need it does not look at
@@ -120,7 +120,7 @@ def test_a_model_alone_cannot_be_read_as_a_run(tmp_path):
 def test_file_modes_follow_the_umask(tmp_path, umask, folder_mode, file_mode):
     before = os.umask(umask)
     try:
-        folder = write(tmp_path / "above" / "new")
+        folder = write_checkpoint(tmp_path / "above" / "new")
         assert os.umask(umask) == umask
     finally:
         os.umask(before)
@@ -136,7 +136,7 @@ def test_file_modes_follow_the_umask(tmp_path, umask, folder_mode, file_mode):
 def test_a_failure_at_any_call_leaves_nothing_or_everything(tmp_path, error):
     folder = tmp_path / "new"
     with Failing() as calls:
-        write(folder)
+        write_checkpoint(folder)
     assert [calls.made.count(name) for name in ("mkdir", "open", "write", "rename")] == [2, 8, 6, 1]
     assert calls.made.count("fsync") == 8
     renamed = calls.made.index("rename")
@@ -146,7 +146,7 @@ def test_a_failure_at_any_call_leaves_nothing_or_everything(tmp_path, error):
         failure = ""
         try:
             with Failing(place, error):
-                write(folder)
+                write_checkpoint(folder)
         except (errors.SaveError, KeyboardInterrupt) as raised:
             failure = str(raised) or "Ctrl-C"
         left = [path.name for path in tmp_path.iterdir()]
@@ -172,7 +172,7 @@ def test_files_are_synced_before_the_folder_appears(tmp_path, monkeypatch):
             return real(*arguments)
 
         monkeypatch.setattr(os, name, call)
-    write(tmp_path / "new")
+    write_checkpoint(tmp_path / "new")
     renamed = next(i for i, event in enumerate(events) if event[0] == "rename")
     temporary, final = events[renamed][1:]
     assert final == str(tmp_path / "new")
@@ -193,7 +193,7 @@ def test_an_existing_path_is_refused_and_not_changed(tmp_path, kind):
     if kind == "full folder":
         (path / "mine").write_text("mine")
     before = sorted(map(str, tmp_path.rglob("*")))
-    for refuse in (store.check_can_save, write):
+    for refuse in (store.check_can_save, write_checkpoint):
         with pytest.raises(errors.AlreadyExists, match="something is there already: name a new folder"):
             refuse(path)
     assert sorted(map(str, tmp_path.rglob("*"))) == before
@@ -214,16 +214,16 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
         with pytest.raises(InputError, match=rf"no folder can be made there \(.*{reason}\): name another one"):
             store.check_can_save(tmp_path / bad)
         with pytest.raises(errors.SaveError, match="cannot save the model"):
-            write(tmp_path / bad)
+            write_checkpoint(tmp_path / bad)
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
     store.check_can_save(tmp_path / "a" / "b" / "c")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_full_disk_error_says_how_many_bytes_are_needed(tmp_path):
-    size = sum(map(len, content(write(tmp_path / "first")).values()))
+    size = sum(map(len, content(write_checkpoint(tmp_path / "first")).values()))
     with Failing(2, OSError(28, "No space left on device")), pytest.raises(errors.SaveError) as error:
-        write(tmp_path / "second")
+        write_checkpoint(tmp_path / "second")
     assert f"No space left on device: {size:,} bytes are needed, " in str(error.value)
     assert str(error.value).endswith(" are free")
 
@@ -238,7 +238,7 @@ def test_a_name_taken_just_before_the_rename_is_not_overwritten(tmp_path, monkey
 
     monkeypatch.setattr(os, "rename", rename)
     with pytest.raises(errors.AlreadyExists):
-        write(tmp_path / "new")
+        write_checkpoint(tmp_path / "new")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "theirs"]
 
 
@@ -252,7 +252,7 @@ def test_free_name_gives_the_first_free_name(tmp_path):
 
 
 def test_parent_folders_are_created(tmp_path):
-    assert equal_checkpoints(store.read(write(tmp_path / "a" / "b" / "new"), run=True), example())
+    assert equal_checkpoints(store.read(write_checkpoint(tmp_path / "a" / "b" / "new"), run=True), example())
 
 
 # Damage
@@ -260,7 +260,7 @@ def test_parent_folders_are_created(tmp_path):
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_flipped_bit_is_detected(tmp_path, name):
-    path = write(tmp_path / "new") / name
+    path = write_checkpoint(tmp_path / "new") / name
     whole = path.read_bytes()
     for place in range(len(whole)):
         bit = 1 << place % 8
@@ -276,7 +276,7 @@ def test_every_flipped_bit_is_detected(tmp_path, name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_truncation_and_every_addition_is_detected(tmp_path, name):
-    path = write(tmp_path / "new") / name
+    path = write_checkpoint(tmp_path / "new") / name
     whole = path.read_bytes()
     for damaged in (*(whole[:n] for n in range(0, len(whole), 7)), whole[:-1], whole + b"\n", whole + b"\0"):
         path.write_bytes(damaged)
@@ -285,7 +285,7 @@ def test_every_truncation_and_every_addition_is_detected(tmp_path, name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_missing_or_special_file_is_named(tmp_path, name):
-    path = write(tmp_path / "new") / name
+    path = write_checkpoint(tmp_path / "new") / name
     path.rename(tmp_path / name)
     assert f"{path}: no such file" in refusal(path.parent)
     path.mkdir()
@@ -303,7 +303,7 @@ def test_a_missing_or_special_file_is_named(tmp_path, name):
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root reads everything")
 @pytest.mark.parametrize("name", ALL)
 def test_a_file_without_read_permission_is_named(tmp_path, name):
-    path = write(tmp_path / "new") / name
+    path = write_checkpoint(tmp_path / "new") / name
     path.chmod(0)
     assert f"{path}: cannot be read: Permission denied" in refusal(path.parent)
 
@@ -320,7 +320,7 @@ def test_a_file_without_read_permission_is_named(tmp_path, name):
 )
 def test_what_is_not_a_checkpoint_folder_is_refused(tmp_path, path, words):
     (tmp_path / "file").write_text("mine")
-    write(tmp_path / "model")
+    write_checkpoint(tmp_path / "model")
     assert words in refusal(tmp_path / path)
     with pytest.raises(CheckpointError, match="no such folder: expected"):
         store.read(tmp_path / "a\0b")
@@ -347,14 +347,14 @@ def test_what_is_not_a_checkpoint_folder_is_refused(tmp_path, path, words):
 )
 def test_a_forged_manifest_is_refused(tmp_path, manifest, words):
     raw = files.to_json(manifest) if isinstance(manifest, dict) else manifest
-    (write(tmp_path / "new") / "manifest.json").write_bytes(raw)
+    (write_checkpoint(tmp_path / "new") / "manifest.json").write_bytes(raw)
     assert f"manifest.json: {words}" in refusal(tmp_path / "new")
 
 
 @pytest.mark.parametrize("field", ["sha256", "bytes"])
 @pytest.mark.parametrize("value", ["", None, [], 0.5, float("inf"), -1, 10**400, "x", "g" * 64])
 def test_a_forged_manifest_entry_is_refused(tmp_path, field, value):
-    path = write(tmp_path / "new") / "manifest.json"
+    path = write_checkpoint(tmp_path / "new") / "manifest.json"
     manifest = json.loads(path.read_bytes())
     manifest["files"]["vocabulary.json"][field] = value
     path.write_bytes(files.to_json(manifest))
@@ -362,7 +362,7 @@ def test_a_forged_manifest_entry_is_refused(tmp_path, field, value):
 
 
 def test_a_forged_size_is_refused_before_anything_is_read(tmp_path, monkeypatch):
-    folder = write(tmp_path / "new")
+    folder = write_checkpoint(tmp_path / "new")
     for name, size, words in [
         ("config.json", 2 << 20, "config.json: has 2,097,152 bytes, expected at most 1,048,576"),
         ("vocabulary.json", 10**6, "vocabulary.json: has 1,000,000 bytes, expected at most 184"),
@@ -385,14 +385,14 @@ def test_running_out_of_memory_is_a_checkpoint_error(tmp_path, monkeypatch):
     def none(*_):
         raise MemoryError
 
-    folder = write(tmp_path / "new")
+    folder = write_checkpoint(tmp_path / "new")
     monkeypatch.setattr(safetensors.numpy, "load", none)
     monkeypatch.setattr(checkpoint_format, "Exception", ValueError, raising=False)
     assert "model.safetensors: there is no memory for it" in refusal(folder)
 
 
 def test_forged_tensors_are_refused(tmp_path):
-    folder = write(tmp_path / "new")
+    folder = write_checkpoint(tmp_path / "new")
     for name in ("model.safetensors", "optimizer.safetensors"):
         whole = (folder / name).read_bytes()
         size = len(whole)
@@ -437,11 +437,11 @@ def test_tensors_of_another_model_are_refused(tmp_path, part, name, array, words
     saved = example()
     arrays = without(getattr(saved, part), name) | ({} if array is None else {name: array})
     file = "model" if part == "weights" else "optimizer"
-    assert f"{file}.safetensors: {words}" in refusal(write(tmp_path / "new", saved._replace(**{part: arrays})))
+    assert f"{file}.safetensors: {words}" in refusal(write_checkpoint(tmp_path / "new", saved._replace(**{part: arrays})))
 
 
 def test_forged_json_is_refused(tmp_path):
-    folder = write(tmp_path / "new")
+    folder = write_checkpoint(tmp_path / "new")
     for name in ("config.json", "vocabulary.json", "training.json"):
         whole = (folder / name).read_bytes()
         for data in (b"", b"{", b"\xff", b"9" * 150, b"1e999", b"NaN", whole[:-3], whole.decode().encode("utf-16")[:150]):
@@ -477,7 +477,7 @@ def test_forged_json_is_refused(tmp_path):
     ],
 )
 def test_a_forged_configuration_is_refused(tmp_path, changes, words):
-    folder = write(tmp_path / "new")
+    folder = write_checkpoint(tmp_path / "new")
     value = json.loads((folder / "config.json").read_bytes())
     whole = {name: changes.pop(name) for name in ("model", "mode", "record") if name in changes}
     value["model"] |= changes
@@ -500,7 +500,7 @@ def test_a_forged_configuration_is_refused(tmp_path, changes, words):
     ],
 )
 def test_a_forged_vocabulary_is_refused(tmp_path, symbols, words):
-    folder = write(tmp_path / "new")
+    folder = write_checkpoint(tmp_path / "new")
     forge(folder, "vocabulary.json", files.to_json(symbols))
     assert f"vocabulary.json: {words}" in refusal(folder)
 
@@ -533,7 +533,7 @@ def test_a_forged_vocabulary_is_refused(tmp_path, symbols, words):
     ],
 )
 def test_a_forged_progress_is_refused(tmp_path, changes, words):
-    folder = write(tmp_path / "new")
+    folder = write_checkpoint(tmp_path / "new")
     forge(folder, "training.json", files.to_json(json.loads((folder / "training.json").read_bytes()) | changes))
     message = refusal(folder)
     assert "training.json: " in message
@@ -543,10 +543,10 @@ def test_a_forged_progress_is_refused(tmp_path, changes, words):
 def test_brackets_in_texts_do_not_count_as_lists(tmp_path):
     row = {**ROW, "sample": ['[{"\\' * 100] * 9}
     saved = example(progress=PROGRESS._replace(history=(row,)), record={"text": "[{" * 500 + '"', "source": "\\"})
-    assert equal_checkpoints(store.read(write(tmp_path / "new", saved), run=True), saved)
+    assert equal_checkpoints(store.read(write_checkpoint(tmp_path / "new", saved), run=True), saved)
 
 
-# Formats: each version that was ever released can be read, and those to come are told apart
+# Formats: each version that was ever released can be read, and later ones are recognized
 
 
 def make_golden(folder: Path) -> None:
@@ -577,7 +577,7 @@ def test_the_golden_checkpoint_of_format_1_can_be_resumed(tmp_path):
 
 @pytest.mark.parametrize("found", [2, 0, "1", None, 1.5, [1], 10**400])
 def test_another_format_is_reported_before_anything_else(tmp_path, found):
-    path = write(tmp_path / "new") / "manifest.json"
+    path = write_checkpoint(tmp_path / "new") / "manifest.json"
     path.write_text(json.dumps({"format": found, "pieces": [[]]}))
     assert refusal(path.parent).startswith(f"{path}: format {found!r:.40}, expected 1: use the bptt version that wrote it")
 

@@ -157,7 +157,7 @@ def test_a_training_run_is_the_same_on_one_core_and_on_two(small, monkeypatch, m
 
 
 def test_overflow_in_a_thread_gives_no_warning(small, monkeypatch):
-    """A thread does not inherit what NumPy was told in another; a warning would be an error here."""
+    """A thread does not inherit the error settings of NumPy in another; a warning would be an error here."""
     monkeypatch.setattr(threads, "workers", lambda: 2)
     flags = {
         "hidden": 8,

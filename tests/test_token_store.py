@@ -1,4 +1,4 @@
-"""Tokens: a large text is encoded a piece at a time as it would be at once, kept on the disk, verified and found again."""
+"""Tokens: a large text is encoded in chunks as it would be at once, and its ids are kept on disk, verified and reused."""
 
 import gc
 import io

@@ -26,7 +26,7 @@ def inputs(cell, layers, dtype, seed=0):
 
 
 def torch_layers(cell, params, dtype):
-    """torch.nn's stack and read-out with our weights; our one bias goes to its input bias, `ban` to its hidden one."""
+    """torch.nn's layers and output layer with our weights; our one bias goes to its input bias, `ban` to its hidden one."""
     rnn = LAYERS[cell](V, H, len(params.layers)).to(getattr(torch, dtype))
     decoder = torch.nn.Linear(H, V).to(getattr(torch, dtype))
     with torch.no_grad():

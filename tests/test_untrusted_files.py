@@ -39,7 +39,7 @@ def original(request, tmp_path_factory):
     return request.param, content(run / "checkpoints" / "latest")
 
 
-def use(where: Path, saved: Checkpoint, source: Any, *, changed_text: bool) -> None:
+def use_checkpoint(where: Path, saved: Checkpoint, source: Any, *, changed_text: bool) -> None:
     """All that somebody may do with a checkpoint: look at it, let it write, go on with it, save it."""
     model = language_model.model_from_checkpoint(saved, backends.select("numpy", "float32"))
     assert repr(model)
@@ -53,7 +53,7 @@ def refusal(where: Path, source: Any, *, changed_text: bool) -> str:
     """Why a checkpoint is refused, or nothing; any other error is one."""
     try:
         _, saved = run_folder.read_checkpoint(where, run=True)
-        use(where, saved, source, changed_text=changed_text)
+        use_checkpoint(where, saved, source, changed_text=changed_text)
     except InputError as error:
         return str(error)
     return ""
@@ -178,7 +178,7 @@ def file(name: str, data: bytes) -> Any:
 
 
 def sparse(name: str, size: int, **changes: Any) -> Any:
-    """A bomb: a file of zeros that takes no room on the disk."""
+    """A file of zeros that takes no space on the disk."""
 
     def plant(where: Path) -> None:
         config(**changes)(where)

@@ -36,14 +36,14 @@ def theta(trained: bptt.LanguageModel) -> Any:
 
 
 @pytest.fixture
-def steps(monkeypatch):
+def recorded_steps(monkeypatch):
     """What `gradient.loss_and_grad` is given and gives back, step by step."""
     seen = []
     real = gradient.loss_and_grad
 
     def spy(theta, config, x, y, mask, states, keep, *rest):
         result = real(theta, config, x, y, mask, states, keep, *rest)
-        if config.vocabulary > 1:  # what compiled kernels are rehearsed with has one symbol
+        if config.vocabulary > 1:  # the warm-up of the kernels uses one symbol
             seen.append({"theta": theta, "x": x, "states": states, "keep": keep, "after": result[2]})
         return result
 
@@ -139,32 +139,32 @@ def test_a_text_is_transferred_once_and_batches_as_positions(monkeypatch, mode):
     np.testing.assert_array_equal(there, here)
 
 
-def test_step_lengths_follow_the_schedule_and_the_clipping(steps):
+def test_step_lengths_follow_the_schedule_and_the_clipping(recorded_steps):
     train(optimizer="sgd", learning_rate=0.5, clip_norm=1e-3, steps=30, dtype="float64")
-    lengths = [np.linalg.norm(b["theta"] - a["theta"]) for a, b in pairwise(steps)]
+    lengths = [np.linalg.norm(b["theta"] - a["theta"]) for a, b in pairwise(recorded_steps)]
     expected = [1e-3 * optimizers.warmup_cosine(step, 0.5, warmup=3, total=30) for step in range(29)]
     np.testing.assert_allclose(lengths, expected, rtol=1e-9)
 
 
-def test_the_warm_up_of_a_long_run_takes_200_steps(steps):
+def test_the_warm_up_of_a_long_run_takes_200_steps(recorded_steps):
     train(optimizer="sgd", learning_rate=0.5, clip_norm=1e-3, steps=2100, dtype="float64", hidden=1, batch=30, validation=0)
-    lengths = [1e3 * np.linalg.norm(b["theta"] - a["theta"]) for a, b in pairwise(steps)]
+    lengths = [1e3 * np.linalg.norm(b["theta"] - a["theta"]) for a, b in pairwise(recorded_steps)]
     assert int(np.argmax(lengths)) in (199, 200)
     assert max(lengths) == pytest.approx(0.5, rel=1e-6)
 
 
-def test_without_clipping_the_gradient_is_unchanged(steps):
+def test_without_clipping_the_gradient_is_unchanged(recorded_steps):
     for clip_norm in (0, 1e6):
         train(optimizer="sgd", clip_norm=clip_norm, steps=3)
-    np.testing.assert_array_equal(steps[2]["theta"], steps[5]["theta"])
+    np.testing.assert_array_equal(recorded_steps[2]["theta"], recorded_steps[5]["theta"])
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])
-def test_the_state_is_carried_only_to_the_next_window_of_a_text(steps, mode):
+def test_the_state_is_carried_only_to_the_next_window_of_a_text(recorded_steps, mode):
     train(NAMES if mode == "lines" else PROSE, mode=mode, batch=2, length=3, epochs=2, layers=2)
-    assert steps[0]["states"] is None
-    carried = [same_states(step["states"], before["after"]) for before, step in pairwise(steps)]
-    fresh = [step["states"] is None for step in steps[1:]]
+    assert recorded_steps[0]["states"] is None
+    carried = [same_states(step["states"], before["after"]) for before, step in pairwise(recorded_steps)]
+    fresh = [step["states"] is None for step in recorded_steps[1:]]
     assert all(a != b for a, b in zip(carried, fresh))
     assert any(carried)
     if mode == "stream":
@@ -181,25 +181,25 @@ def same_states(states, others):
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_dropout_masks_are_drawn_anew_for_each_layer_and_step(steps, layers):
+def test_dropout_masks_are_drawn_anew_for_each_layer_and_step(recorded_steps, layers):
     train(dropout=0.5, layers=layers, hidden=8)
-    for step in steps:
+    for step in recorded_steps:
         assert [mask.shape for mask in step["keep"]] == [(step["x"].shape[1], 8)] * layers
         assert set(np.unique(step["keep"])) == {0.0, 2.0}
-    same_width = [step["keep"][0] for step in steps if step["keep"][0].shape == steps[0]["keep"][0].shape]
+    same_width = [step["keep"][0] for step in recorded_steps if step["keep"][0].shape == recorded_steps[0]["keep"][0].shape]
     assert len(same_width) == 1 or (same_width[0] != same_width[1]).any()
-    steps.clear()
+    recorded_steps.clear()
     train(dropout=0.0, layers=layers)
-    assert {step["keep"] for step in steps} == {()}
+    assert {step["keep"] for step in recorded_steps} == {()}
 
 
-def test_epochs_are_passes_over_the_text(steps):
+def test_epochs_are_passes_over_the_text(recorded_steps):
     train(batch=6, length=3, validation=0, epochs=2)
-    whole = len(steps)
-    steps.clear()
+    whole = len(recorded_steps)
+    recorded_steps.clear()
     train(batch=6, length=3, validation=0, epochs=1)
-    assert whole == 2 * len(steps)
-    assert sum(step["x"].shape[1] for step in steps if step["states"] is None) == len(NAMES)
+    assert whole == 2 * len(recorded_steps)
+    assert sum(step["x"].shape[1] for step in recorded_steps if step["states"] is None) == len(NAMES)
 
 
 # The same seed, the same bits
@@ -217,13 +217,13 @@ def test_the_same_seed_gives_the_same_bits(cell, mode, dtype):
     assert (first != other).mean() > 0.5
 
 
-def test_each_use_of_randomness_has_its_own_generator(steps):
+def test_each_use_of_randomness_has_its_own_generator(recorded_steps):
     runs = []
     for flags in ({}, {"dropout": 0.5}, {"init": "orthogonal"}):
         news = []
         train(news=news, **{"dropout": 0.0, **flags})
-        runs.append([step["x"].tolist() for step in steps])
-        steps.clear()
+        runs.append([step["x"].tolist() for step in recorded_steps])
+        recorded_steps.clear()
     assert runs[0] == runs[1] == runs[2]
 
 

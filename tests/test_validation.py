@@ -25,7 +25,7 @@ def params_of(task, now):
     return tree.unravel(now.state.params_vector, model.shapes(task.config))
 
 
-def places(windows):
+def target_places(windows):
     """Every target, by its place in the ids."""
     return [
         place
@@ -43,9 +43,9 @@ def test_every_validation_target_is_in_one_micro_batch(text, count):
     assert len(parts) == min(count, 16)
     assert all(window.targets == window.lengths.sum() > 0 for part in parts for window in part)
     assert all(part[0].start for part in parts if part)
-    found = places(window for part in parts for window in part)
+    found = target_places(window for part in parts for window in part)
     assert len(set(found)) == len(found)
-    assert sorted(found) == sorted(places(validation_windows(task.data)))
+    assert sorted(found) == sorted(target_places(validation_windows(task.data)))
 
 
 @TEXTS

@@ -59,26 +59,26 @@ def browser(request):
     running.quit()
 
 
-def opened(browser, one, folder):
+def open_page(browser, one, folder):
     one.export("page", folder / "page.html")
     browser.get((folder / "page.html").as_uri())
     return browser
 
 
-def by(browser, name):
+def element(browser, name):
     return browser.find_element("css selector", name)
 
 
-def settle(browser, beginning, temperature):
+def set_inputs(browser, beginning, temperature):
     """Type a beginning, and move the temperature."""
-    field = by(browser, "#beginning")
+    field = element(browser, "#beginning")
     field.clear()
     field.send_keys(beginning)
     script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
-    browser.execute_script(script, by(browser, "#temperature"), temperature)
+    browser.execute_script(script, element(browser, "#temperature"), temperature)
 
 
-def written(browser):
+def shown_text(browser):
     return [item.get_property("textContent") for item in browser.find_elements("css selector", "#texts li")]
 
 
@@ -94,23 +94,23 @@ def written(browser):
 )
 def test_the_page_gives_the_greedy_continuations_of_python(browser, tmp_path, cell, layers, initial, mode):
     one = trained(cell, layers, mode, initial)
-    opened(browser, one, tmp_path)
+    open_page(browser, one, tmp_path)
     rng = np.random.default_rng(0)
     beginnings = ["", *("".join(rng.choice(list(SYMBOLS[1:]), size=1 + n % 5)) for n in range(19))]
     for beginning in beginnings:
-        settle(browser, beginning, 0)
-        by(browser, "button").click()
+        set_inputs(browser, beginning, 0)
+        element(browser, "button").click()
         (expected,) = one.sample(1, temperature=0, prompt=beginning, length=web_page.LONGEST[mode])
-        assert written(browser) == [expected] * (10 if mode == "lines" else 3)
+        assert shown_text(browser) == [expected] * (10 if mode == "lines" else 3)
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 @BROWSER
 def test_the_bars_are_the_probabilities_of_the_next_character(browser, tmp_path):
     one = trained("lstm")
-    opened(browser, one, tmp_path)
+    open_page(browser, one, tmp_path)
     for beginning in ("", "a", "ab", "abé"):
-        settle(browser, beginning, 0.8)
+        set_inputs(browser, beginning, 0.8)
         cells = [cell.text for cell in browser.find_elements("css selector", "#next > span")]
         expected = one.next(beginning)[:8]
         names = {"\n": "↵", " ": "␣"}
@@ -124,34 +124,34 @@ def test_the_bars_are_the_probabilities_of_the_next_character(browser, tmp_path)
 def test_the_page_works_by_keyboard_and_reports_unknown_characters(browser, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
-    opened(browser, trained(), tmp_path)
-    assert browser.title == by(browser, "h1").text == "</script><b>a text</b>: lines that a network invents"
+    open_page(browser, trained(), tmp_path)
+    assert browser.title == element(browser, "h1").text == "</script><b>a text</b>: lines that a network invents"
     focused = browser.switch_to.active_element
     assert focused.get_attribute("id") == "beginning"
     focused.send_keys("ab", Keys.ENTER)
-    texts = written(browser)
+    texts = shown_text(browser)
     assert len(texts) == 10
     assert all(text.startswith("ab") and set(text) <= set(SYMBOLS) for text in texts)
     focused.send_keys("z", Keys.ENTER)
-    assert by(browser, "#problem").text == 'The model does not know "z".'
+    assert element(browser, "#problem").text == 'The model does not know "z".'
     focused.send_keys(Keys.BACKSPACE, Keys.TAB, Keys.HOME)
     assert browser.switch_to.active_element.get_attribute("id") == "temperature"
-    assert by(browser, "output").text == "0.00"
-    assert by(browser, "#problem").text == ""
+    assert element(browser, "output").text == "0.00"
+    assert element(browser, "#problem").text == ""
     browser.switch_to.active_element.send_keys(Keys.TAB, Keys.NULL)
     browser.switch_to.active_element.send_keys(Keys.SPACE)
-    assert len(set(written(browser))) == 1  # the likeliest, ten times
+    assert len(set(shown_text(browser))) == 1  # the likeliest, ten times
 
 
 @BROWSER
 def test_the_page_works_for_bytes_on_a_narrow_screen(browser, tmp_path):
     one = trained("gru", vocabulary=BYTES)
-    opened(browser, one, tmp_path)
+    open_page(browser, one, tmp_path)
     browser.set_window_size(360, 640)
-    settle(browser, "é", 0)
-    by(browser, "button").click()
+    set_inputs(browser, "é", 0)
+    element(browser, "button").click()
     (expected,) = one.sample(1, temperature=0, prompt="é", length=web_page.LONGEST["lines"])
-    assert written(browser)[0] == expected
+    assert shown_text(browser)[0] == expected
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     browser.set_window_size(1000, 800)
 
@@ -169,7 +169,7 @@ def telephone(browser):
 
 def tap(browser, name, along=0.5):
     """Touch an element, at some part of its width."""
-    place = by(browser, name).rect
+    place = element(browser, name).rect
     point = {"x": place["x"] + along * place["width"], "y": place["y"] + place["height"] / 2}
     browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
     browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
@@ -178,19 +178,19 @@ def tap(browser, name, along=0.5):
 @BROWSER
 def test_the_page_works_on_a_telephone_by_touch(telephone, tmp_path):
     one = trained()
-    opened(telephone, one, tmp_path)
+    open_page(telephone, one, tmp_path)
     assert telephone.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [360, 360]
     for name in ("#beginning", "#temperature", "button"):
-        assert by(telephone, name).rect["height"] >= 44, f"{name} is too low for a finger"
+        assert element(telephone, name).rect["height"] >= 44, f"{name} is too low for a finger"
     # a telephone would zoom into a smaller one
     assert telephone.execute_script("return parseFloat(getComputedStyle(beginning).fontSize)") >= 16
     tap(telephone, "#beginning")
     telephone.switch_to.active_element.send_keys("ab")
     tap(telephone, "#temperature", along=0.001)
-    assert by(telephone, "output").text == "0.00"
+    assert element(telephone, "output").text == "0.00"
     tap(telephone, "button")
     (expected,) = one.sample(1, temperature=0, prompt="ab", length=web_page.LONGEST["lines"])
-    assert written(telephone) == [expected] * 10
+    assert shown_text(telephone) == [expected] * 10
     assert telephone.execute_script("return document.documentElement.scrollWidth") == 360
 
 
@@ -218,7 +218,7 @@ def test_a_report_fits_a_sheet_of_paper_and_a_telephone(telephone, tmp_path, tex
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_the_page_samples_with_the_probabilities_of_the_model(browser, tmp_path, temperature):
     one = trained("vanilla", mode="stream")
-    opened(browser, one, tmp_path)
+    open_page(browser, one, tmp_path)
     script = "return Array.from({length: 4000}, () => draw(after('ab').logits, arguments[0]))"
     counts = np.bincount(browser.execute_script(script, temperature), minlength=len(SYMBOLS)) / 4000
     p = dict(one.next("ab", temperature=temperature))
