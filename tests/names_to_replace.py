@@ -50,6 +50,4 @@ STILL_VAGUE: dict[str, str] = {
     "report.page": "found own told",
     "report.units": "found",
     "system": "found",
-    "training.dry_run": "given",
-    "training.memory_estimate": "own whole",
 }

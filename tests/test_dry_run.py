@@ -22,7 +22,7 @@ def test_a_dry_run_explains_the_choices_and_their_cost(capsys, tmp_path):
     chosen = (
         "chosen hidden 128, batch 8, length 256, steps 2000, learning rate 0.008, evaluate every 200, checkpoint every 200; "
     )
-    assert lines[3].startswith(chosen + "for a text of up to 20,000 characters to learn from (here 16,")
+    assert lines[3].startswith(chosen + "for a text of up to 20,000 characters to train on (this one has 16,")
     assert "MB, this machine has" in lines[4]
     assert os.listdir(tmp_path) == []
 
@@ -30,7 +30,7 @@ def test_a_dry_run_explains_the_choices_and_their_cost(capsys, tmp_path):
 def test_a_dry_run_says_that_nothing_was_chosen(capsys):
     flags = "--hidden 3 --dropout 0 --batch 2 --length 5 --steps 7 --learning-rate 0.1 --evaluate-every 2 --checkpoint-every 3"
     assert cli.main(f"train --dry-run {flags}".split()) == 0
-    assert "\nchosen nothing, all is given; " in capsys.readouterr().out
+    assert "\nchosen nothing: every setting is given; " in capsys.readouterr().out
 
 
 def test_a_dry_run_does_not_count_steps_from_epochs_as_chosen(capsys):

@@ -302,9 +302,9 @@ def test_the_first_weights_that_are_not_finite_are_named(tmp_path, monkeypatch, 
 def test_the_first_gradient_that_is_not_finite_is_named(tmp_path, monkeypatch, number):
     real, calls = model.loss_and_grad, []
 
-    def loss_and_gradient(*arguments):
+    def loss_and_gradient(*arguments, **options):
         calls.append(None)
-        loss, gradient, states = real(*arguments)
+        loss, gradient, states = real(*arguments, **options)
         return loss, gradient._replace(Wya=gradient.Wya * (number if len(calls) > 5 else 1.0)), states
 
     monkeypatch.setattr(plots, "available", lambda: False)

@@ -175,8 +175,8 @@ def test_a_row_is_the_mean_of_its_steps(tmp_path, monkeypatch):
     seen = []
     real = model.loss_and_grad
 
-    def spy(*arguments):
-        result = real(*arguments)
+    def spy(*arguments, **options):
+        result = real(*arguments, **options)
         seen.append((float(result[0]), float(np.linalg.norm(tree.ravel(result[1]))), arguments[4].sum()))
         return result
 
@@ -400,8 +400,8 @@ def spoilt(part):
     calls = []
     real = model.loss_and_grad
 
-    def spy(config, params, *rest):
-        loss, gradient, states = real(config, params, *rest)
+    def spy(config, params, *rest, **options):
+        loss, gradient, states = real(config, params, *rest, **options)
         calls.append(tree.ravel(params))
         if len(calls) < 27:
             return loss, gradient, states

@@ -20,8 +20,8 @@ MUTATIONS = [
     Mutation(
         "padding counted as if it were computed",
         "training.memory_estimate._in_update",
-        "steps[own].tolist()",
-        "[window.steps] * len(steps[own])",
+        "steps[part].tolist()",
+        "[window.steps] * len(steps[part])",
         "test_memory_estimate.py::test_the_estimate_of_the_largest_update_of_lines_fits",
     ),
     Mutation(

@@ -37,7 +37,7 @@ def loss_and_grad(
     """`model.loss_and_grad` with parameters and gradient as vectors (P,) and states (L, S, B, H)."""
     params = tree.unravel(params_vector, model.shapes(config))
     start = None if states is None else unstack_states(config, states)
-    mean, grad, after = model.loss_and_grad(config, params, x, y, mask, start, keep, count)
+    mean, grad, after = model.loss_and_grad(config, params, x, y, mask, start, keep, count=count)
     return mean, tree.ravel(grad), stack_states(after)
 
 

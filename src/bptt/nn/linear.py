@@ -20,7 +20,7 @@ def backward(W: Array, x: Array, dz: Array) -> tuple[Array | None, Array, Array]
 
 @accelerated
 def embedded(W: Array, x: Array, b: Array) -> Array:
-    """W x + b for tokens x: W times a one-hot vector is a column of W."""
+    """W x + b for tokens x, an embedding lookup: W times a one-hot vector is a column of W."""
     xp = namespace(W)
     return xp.reshape(xp.take(W.T, xp.reshape(x, (-1,)), axis=0) + b, (x.shape[0], x.shape[1], W.shape[0]))
 

@@ -182,6 +182,7 @@ def loss_and_grad(
     mask: Array,
     states: tuple[Any, ...] | None = None,
     keep: tuple[Array, ...] = (),
+    *,
     count: Array | None = None,
 ) -> tuple[Array, Params, tuple[Any, ...]]:
     """The mean of -log p(y) in nats, its gradient with respect to every parameter, and the next states.

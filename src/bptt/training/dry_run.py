@@ -49,16 +49,18 @@ def _tell(ready: Prepared, tell: Reporter) -> None:
 
 
 def _chosen(ready: Prepared) -> str:
-    """Which settings were chosen, and why."""
+    """The hyperparameters that were chosen by the size of the text."""
     task = ready.task
     count, size = count_targets(task.data.training), preset_for(count_targets(task.data.training))
-    given = {name for name, value in vars(task.settings).items() if value is not None}
-    if "epochs" in given:
-        given.add("steps")
-    chosen = {name: value for name, value in task.plan._asdict().items() if name not in given}
-    values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items()) or "nothing, all is given"
+    requested = {name for name, value in vars(task.settings).items() if value is not None}
+    if "epochs" in requested:
+        requested.add("steps")
+    chosen = {name: value for name, value in task.plan._asdict().items() if name not in requested}
+    values = (
+        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items()) or "nothing: every setting is given"
+    )
     bound = f"up to {size.targets:,.0f}" if size.targets < float("inf") else "many"
-    return f"{values}; for a text of {bound} characters to learn from (here {count:,}), read as {task.data.mode}"
+    return f"{values}; for a text of {bound} characters to train on (this one has {count:,}), read as {task.data.mode}"
 
 
 @np.errstate(all="ignore")

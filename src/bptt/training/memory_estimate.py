@@ -45,23 +45,23 @@ def _linked(task: TrainTask) -> int:
 
 
 def _in_update(task: TrainTask, window: Window, parameters: int, workers: int) -> float:
-    whole: int = 3 * window.steps * window.columns.shape[1]  # tokens and mask
+    batch_arrays: int = 3 * window.steps * window.columns.shape[1]  # tokens and mask
     count = task.settings.micro_batches
     if count > 1:
         alone = task._replace(settings=dataclasses.replace(task.settings, micro_batches=1), group=SINGLE_PROCESS)
-        each: list[float] = [_in_update(alone, own, parameters, workers) for own, _, _ in microbatches.split(window, count)]
+        each: list[float] = [_in_update(alone, part, parameters, workers) for part, _, _ in microbatches.split(window, count)]
         halves = len(each).bit_length() * parameters  # their sums wait for others
         exchanged = 2 * parameters * (task.group.size > 1)  # what a process adds up, and the sum
         width: int = window.columns.shape[1]
         gathered = 3 * width * _states(task.config) * (task.group.size > 1)  # when no update is computed
-        return max(gathered, *each) + halves + exchanged + whole
+        return max(gathered, *each) + halves + exchanged + batch_arrays
     steps = window.lengths
     if task.backend.is_gpu:  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)
     columns = threads.split_columns(task.config, steps) if task.backend.is_host else [slice(None)]
-    parts = sorted((_in_part(task, steps[own].tolist(), window.steps, parameters) for own in columns), reverse=True)
+    parts = sorted((_in_part(task, steps[part].tolist(), window.steps, parameters) for part in columns), reverse=True)
     gradients = (2 if len(parts) == 1 else 4) * parameters  # what is added, and the sum
-    return 5 * parameters + gradients + sum(parts[:workers]) + whole
+    return 5 * parameters + gradients + sum(parts[:workers]) + batch_arrays
 
 
 def _in_part(task: TrainTask, steps: list[int], T: int, parameters: int) -> float:
