@@ -80,7 +80,7 @@ inline void go_on(Fiber& fiber) {
     setcontext(&fiber.start);
 }
 
-inline void idle() { give_way(); }
+inline void backoff() { give_way(); }
 
 inline bool wait(Barrier& barrier) {
     const int round = barrier.round;
@@ -89,7 +89,7 @@ inline bool wait(Barrier& barrier) {
         ++barrier.round;
         return true;  // the last one
     }
-    while (barrier.round == round) idle();
+    while (barrier.round == round) backoff();
     return false;
 }
 
@@ -101,8 +101,8 @@ inline void __syncthreads() {
     }
 }
 
-template <typename Piece> Piece look(const Piece* place) { return *place; }
-inline void show(real* place, real value) { *place = value; }
+template <typename Piece> Piece load_relaxed(const Piece* place) { return *place; }
+inline void store_relaxed(real* place, real value) { *place = value; }
 
 inline void init(Arrivals* place) { *place = Arrivals{}; }
 
@@ -131,7 +131,7 @@ inline void expect(Arrivals* place, int bytes) {
 }
 
 inline void await(Arrivals* place, int odd) {
-    while (place->odd == bool(odd)) idle();
+    while (place->odd == bool(odd)) backoff();
 }
 
 template <typename Thing> Thing* in_block(Thing* place, Block* block) {
@@ -140,7 +140,7 @@ template <typename Thing> Thing* in_block(Thing* place, Block* block) {
 
 inline void send(real* place, real value, Arrivals* arrivals, int block) {
     Block* own = now->block;
-    Block* other = own - own->number % G + block;
+    Block* other = own - own->number % BLOCKS_PER_GROUP + block;
     if (other->sent == PARCELS) abort();
     Arrivals* there = in_block(arrivals, other);
     other->parcels[other->sent++] = Parcel{in_block(place, other), value, there};
@@ -148,8 +148,8 @@ inline void send(real* place, real value, Arrivals* arrivals, int block) {
     check(*other, there);
 }
 
-inline void meet_in_cluster() {
-    Block* first = now->block - now->block->number % G;
+inline void cluster_barrier() {
+    Block* first = now->block - now->block->number % BLOCKS_PER_GROUP;
     if (wait(first->cluster)) {
         now->block->asleep[draw() % (THREADS / 32)] = turn + draw() % 4 * 500;
         give_way();
@@ -182,7 +182,7 @@ inline bool launch(int blocks, int bytes, void (*body)()) {
     for (int b = 0; b < blocks; ++b) {
         all[b].number = b;
         all[b].barrier.size = THREADS;
-        all[b].cluster.size = THREADS * G;
+        all[b].cluster.size = THREADS * BLOCKS_PER_GROUP;
         for (Barrier& warp : all[b].warps) warp.size = 32;
         all[b].memory = static_cast<char*>(aligned_alloc(16, (bytes + 15) / 16 * 16));
         all[b].parcels = static_cast<Parcel*>(malloc(sizeof(Parcel) * PARCELS));

@@ -73,7 +73,7 @@ def test_recurrence_kernels_propagate_nan_to_the_last_step(cuda, name, dtype, mo
     monkeypatch.setattr(cuda, "_limits", lambda number: limits)
     monkeypatch.setattr(cuda, "_kernel", cuda.recurrence._kernel.__wrapped__)  # which knows kernels with clusters
     _, how = cuda.recurrence._kernel(device, list(CELLS).index(name), False, H, 2, np.dtype(dtype).itemsize)
-    assert (how.G > 1, how.CLUSTER) == (True, 0)
+    assert (how.blocks_per_group > 1, how.cluster) == (True, 0)
     z, Waa = (cuda.cupy.zeros((*shape, H), dtype) for shape in ((3, 2, gates), (gates * H,)))
     z, a0 = (
         z.reshape(3, 2, gates * H),

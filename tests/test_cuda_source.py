@@ -46,7 +46,7 @@ def compiled(cell, backward, hidden, size, how, threads):
         pytest.skip("there is no g++ to compile the kernels for this CPU")  # a machine without one: the device tests stand in
     defines, _, body = tiling.source(cell, backward, hidden, size, how, threads).partition("\n//")
     if how is None:
-        defines += "\n#define G 1"
+        defines += "\n#define BLOCKS_PER_GROUP 1"
     arrays = ", ".join(f"at({i})" for i in range(ARRAYS[backward, how is not None]))
     launch = LAUNCH % f"{'backward' if backward else 'forward'}({arrays}, T, B)"
     folder = Path(tempfile.mkdtemp())
@@ -68,7 +68,7 @@ def call_whole(cell, backward, T, B, limits, Waa, *arrays):
     how = tiling_of(cell, backward, Waa.shape[1], B, Waa.itemsize, limits)
     assert how is not None
     start = compiled(cell, backward, Waa.shape[1], Waa.itemsize, how, limits.threads)
-    assert start(how.groups * how.G, how.memory, pointers((Waa, *arrays)), T, B), "threads wait for ever"
+    assert start(how.groups * how.blocks_per_group, how.memory, pointers((Waa, *arrays)), T, B), "threads wait for ever"
 
 
 def call_stepwise(cell, backward, T, B, limits, Waa, *arrays):
@@ -164,8 +164,8 @@ def test_blocks_do_not_wait_forever_for_a_nan(cell, dtype):
     """What is not there yet is a NaN, too; this processor hands on the very one that it is given."""
     T, B, H, N = 3, 1, 40, tiling.GATES[cell] * 40
     how = tiling_of(cell, False, H, B, np.dtype(dtype).itemsize, LITTLE)
-    assert how.G > 1
-    assert not how.CLUSTER
+    assert how.blocks_per_group > 1
+    assert not how.cluster
     Waa, z, a, c, gates = (np.zeros(shape, dtype) for shape in ((N, H), (T, B, N), (T + 1, B, H), (T + 1, B, H), (T, B, N)))
     a[...], a0 = empty_value(dtype, T + 1, B, H), empty_value(dtype, B, H)
     n, p = np.zeros((2, T, B, H), dtype)
@@ -182,15 +182,17 @@ def test_the_tested_sizes_cover_every_kind_of_tiling():
         for cell, backward, size in itertools.product(range(3), (False, True), (4, 8))
     ]
     ways = (
-        {how.G == 1 for how, _ in hows},
-        {how.CLUSTER == 1 for how, _ in hows},
-        {how.ROWS < how.R for how, _ in hows},
-        {n < how.R * how.U for how, n in hows},
+        {how.blocks_per_group == 1 for how, _ in hows},
+        {how.cluster == 1 for how, _ in hows},
+        {how.rows_in_shared < how.columns_per_group for how, _ in hows},
+        {n < how.columns_per_group * how.units_per_block for how, n in hows},
     )
     assert ways == ({True, False},) * 4
-    assert {how.L for how, _ in hows} == set(tiling.LANES)
-    assert {how.Q for how, _ in hows} == set(tiling.WARPS)
-    assert any(how.G > 1 and how.groups > 1 and batch % how.R for (how, _), batch in zip(hows, batches))
+    assert {how.lanes for how, _ in hows} == set(tiling.LANES)
+    assert {how.warps for how, _ in hows} == set(tiling.WARPS)
+    assert any(
+        how.blocks_per_group > 1 and how.groups > 1 and batch % how.columns_per_group for (how, _), batch in zip(hows, batches)
+    )
 
 
 @settings(deadline=None)
@@ -210,11 +212,11 @@ def test_a_tiling_stays_within_its_limits(cell, backward, hidden, batch, size, p
     if how is None:
         assert hidden * hidden * tiling.GATES[cell] * size > processors * 50_000 or batch * hidden > 400 * processors
         return
-    assert how.groups * how.G <= processors  # all run at the same time, or they would wait for ever
-    assert how.CLUSTER == 0 or how.groups <= clusters[how.G - 2]
-    assert how.U * (how.G - 1) < hidden <= how.U * how.G
-    assert how.R * (how.groups - 1) < batch <= how.R * how.groups
-    assert 1 <= how.ROWS <= how.R
-    assert (how.G > 1 and not how.CLUSTER) or how.ROWS == how.R
+    assert how.groups * how.blocks_per_group <= processors  # all run at the same time, or they would wait for ever
+    assert how.cluster == 0 or how.groups <= clusters[how.blocks_per_group - 2]
+    assert how.units_per_block * (how.blocks_per_group - 1) < hidden <= how.units_per_block * how.blocks_per_group
+    assert how.columns_per_group * (how.groups - 1) < batch <= how.columns_per_group * how.groups
+    assert 1 <= how.rows_in_shared <= how.columns_per_group
+    assert (how.blocks_per_group > 1 and not how.cluster) or how.rows_in_shared == how.columns_per_group
     assert how.memory <= limits.shared
-    assert how.R * how.U <= tiling.UNITS * limits.threads
+    assert how.columns_per_group * how.units_per_block <= tiling.UNITS * limits.threads

@@ -160,14 +160,14 @@ MUTATIONS = [
     Mutation(
         "kernels: blocks do not wait for each other",
         "kernels/cuda/recurrence.cu",
-        "while (awaited && missing(piece[k]))",
+        "while (awaited && not_ready(piece[k]))",
         "while (false)",
         "test_cuda_source.py::test_the_cuda_kernels_equal_the_pure_functions and gru-33-20",
     ),
     Mutation(
         "kernels: a block's own threads do not wait",
         "kernels/cuda/recurrence.cu",
-        "if (NEAR) __syncthreads();",
+        "if (ON_CHIP) __syncthreads();",
         "",
         "test_cuda_source.py::test_the_cuda_kernels_equal_the_pure_functions and vanilla-40-1-",
     ),
@@ -202,14 +202,14 @@ MUTATIONS = [
     Mutation(
         "kernels: blocks that have ended are sent to",
         "kernels/cuda/recurrence.cu",
-        "more && block < G",
-        "block < G",
+        "more && block < BLOCKS_PER_GROUP",
+        "block < BLOCKS_PER_GROUP",
         "test_cuda_source.py::test_the_cuda_kernels_equal_the_pure_functions and gru-50-20",
     ),
     Mutation(
         "kernels: sums of only one warp",
         "kernels/cuda/recurrence.cu",
-        "total += q[(i * R + row) * M + output];",
+        "total += q[(i * COLUMNS_PER_GROUP + row) * M + output];",
         ";",
         "test_cuda_source.py::test_the_cuda_kernels_equal_the_pure_functions and lstm-33-20",
     ),
@@ -223,8 +223,8 @@ MUTATIONS = [
     Mutation(
         "kernels: last group counts columns that are not there",
         "kernels/cuda/recurrence.cu",
-        "B - column < R ? B - column : R",
-        "R",
+        "B - column < COLUMNS_PER_GROUP ? B - column : COLUMNS_PER_GROUP",
+        "COLUMNS_PER_GROUP",
         "test_cuda_source.py::test_the_cuda_kernels_equal_the_pure_functions and vanilla-33-20",
     ),
     Mutation(
@@ -245,7 +245,7 @@ MUTATIONS = [
         "kernels: a block gives to itself alone",
         "kernels/cuda/recurrence.cu",
         "(round + 1) % 2, block);",
-        "(round + 1) % 2, blockIdx.x % G);",
+        "(round + 1) % 2, blockIdx.x % BLOCKS_PER_GROUP);",
         "test_cuda_source.py::test_the_cuda_kernels_equal_the_pure_functions and gru-50-20",
     ),
     Mutation(

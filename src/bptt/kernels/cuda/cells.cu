@@ -11,7 +11,7 @@ __device__ __forceinline__ real tanh_(real x) { return sizeof(real) == 4 ? tanhf
 __device__ __forceinline__ real sigmoid(real x) { return real(0.5) * tanh_(real(0.5) * x) + real(0.5); }
 
 // What forward leaves behind for backward. Where arrays are (T, B, ...), `at` is the row of the step and column.
-struct Left {
+struct CellCache {
     real r, update, n, p, i, f, g, o, before, after;  // before and after: of the state, or of the LSTM's cell
 
     // The state after the step, from z and q = Waa a_{t-1}; `carry` goes from step to step: GRU: the state, LSTM: the cell.

@@ -33,9 +33,9 @@ def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, siz
         return None
     code = source(cell, backward, hidden, size, how, _limits(number).threads)
     name = "backward" if backward else "forward"
-    kernel = cupy.RawKernel(code, name, ("-std=c++17",), enable_cooperative_groups=not how.CLUSTER)
+    kernel = cupy.RawKernel(code, name, ("-std=c++17",), enable_cooperative_groups=not how.cluster)
     kernel.max_dynamic_shared_size_bytes = how.memory
-    if how.CLUSTER:
+    if how.cluster:
         occupancy.allow_large_clusters(kernel)
     return kernel, how
 
@@ -53,13 +53,13 @@ def _launch(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequen
         stepwise.run(cell, backward, Waa, T, B, given, found)
         return
     kernel, how = known
-    if how.G > 1 and not how.CLUSTER:  # what blocks look for in global memory: not there yet
+    if how.blocks_per_group > 1 and not how.cluster:  # what blocks look for in global memory: not there yet
         awaited = found[1 if backward else 0]
         awaited.data.memset_async(0xFF, awaited.nbytes)
     arrays = [0 if one is None else cupy.ascontiguousarray(one) for one in (Waa, *given)]
     arrays += [0 if one is None else one for one in found]
     arguments = (*arrays, cupy.int32(T), cupy.int32(B))
-    kernel((how.groups * how.G,), (_limits(Waa.device.id).threads,), arguments, shared_mem=how.memory)
+    kernel((how.groups * how.blocks_per_group,), (_limits(Waa.device.id).threads,), arguments, shared_mem=how.memory)
 
 
 def _aligned(x: Array) -> Array:

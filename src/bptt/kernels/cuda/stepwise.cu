@@ -13,10 +13,10 @@ extern "C" __global__ void forward(
         own_z[k] = z[at * N + k * H + unit];
         own_q[k] = q[size_t(row) * N + k * H + unit];
     }
-    Left left;
+    CellCache cache;
     real carry = CELL == 2 ? c[at * H + unit] : a[at * H + unit];
-    a[(at + B) * H + unit] = left.forward(own_z, own_q, CELL == 1 ? ban[unit] : real(0), carry);
-    left.keep(carry, c, gates, n, p, at, B, unit);
+    a[(at + B) * H + unit] = cache.forward(own_z, own_q, CELL == 1 ? ban[unit] : real(0), carry);
+    cache.keep(carry, c, gates, n, p, at, B, unit);
 }
 
 // The gradient from the step after is the sum of `direct` and `through` (B, H), what came through the weights. Given back in
@@ -27,12 +27,12 @@ extern "C" __global__ void backward(
     const int i = blockIdx.x * THREADS + threadIdx.x, row = i / H, unit = i % H;
     if (row >= B) return;
     const size_t at = size_t(t) * B + row;
-    Left left;
-    left.fetch(a, gates, n, p, at, B, unit);
+    CellCache cache;
+    cache.fetch(a, gates, n, p, at, B, unit);
     real to[GATES], dz_n, past = 0, carry = CELL == 2 ? cell[i] : real(0);
-    left.backward(da[at * H + unit] + (direct[i] + through[i]), carry, to, dz_n, past);
+    cache.backward(da[at * H + unit] + (direct[i] + through[i]), carry, to, dz_n, past);
     for (int k = 0; k < GATES; ++k) dq[at * N + k * H + unit] = to[k];
-    if (CELL == 1) Left::keep_dz(dz, to, dz_n, at, unit);
+    if (CELL == 1) CellCache::keep_dz(dz, to, dz_n, at, unit);
     direct[i] = past;
     if (CELL == 2) cell[i] = carry;
 }

@@ -1,4 +1,4 @@
-"""How a recurrence on a CUDA device is dealt out to blocks, and the program for it (recurrence.cu)."""
+"""How a recurrence on a CUDA device is divided among thread blocks, and the source of its program (recurrence.cu)."""
 
 import itertools
 from importlib import resources
@@ -13,21 +13,24 @@ ARRIVALS = 16  # bytes of shared memory for what counts them
 
 
 class Tiling(NamedTuple):
-    """How a batch and the weights are dealt out to blocks."""
+    """How a batch and the recurrent weights are divided among thread blocks; the program has most fields as macros."""
 
-    U: int  # units of a block
-    G: int  # blocks of a group
-    R: int  # columns of a group
-    ROWS: int  # columns in shared memory at a time
-    L: int  # lanes of a warp that share outputs
-    Q: int  # warps that share them
-    CLUSTER: int  # 1: each group is a cluster
+    units_per_block: int
+    blocks_per_group: int
+    columns_per_group: int
+    rows_in_shared: int  # columns in shared memory at a time
+    lanes: int  # of a warp that share outputs
+    warps: int  # that share outputs
+    cluster: int  # 1: each group is a cluster
     groups: int
     memory: int  # bytes of shared memory
 
 
+MACROS = ("units_per_block", "blocks_per_group", "columns_per_group", "rows_in_shared", "lanes", "warps", "cluster")
+
+
 class Limits(NamedTuple):
-    """What a layout has to keep to."""
+    """What a device and the program allow."""
 
     processors: int
     shared: int  # bytes of shared memory of a block
@@ -37,7 +40,7 @@ class Limits(NamedTuple):
 
 
 def choose_tiling(cell: int, backward: bool, hidden: int, batch: int, size: int, limits: Limits) -> Tiling | None:
-    """As few blocks as hold the weights, of numbers of so many bytes; as many groups as there is room for. None: no room."""
+    """The fewest blocks that hold the weights, in numbers of `size` bytes, and as many groups as run at once; or None."""
     for blocks in range(1, min(limits.processors, hidden) + 1):
         U = -(-hidden // blocks)
         M, K = (U, GATES[cell] * hidden) if backward else (GATES[cell] * U, hidden)
@@ -52,18 +55,25 @@ def choose_tiling(cell: int, backward: bool, hidden: int, batch: int, size: int,
 
 
 def _tilings(M: int, K: int, how: Tiling, size: int, limits: Limits) -> list[tuple[float, Tiling]]:
-    """The layout with all that M outputs of K inputs can be shared by lanes and warps, and about what a column takes then."""
+    """The tilings of M outputs of K inputs over lanes and warps that fit, with the estimated cycles for a column."""
     found = []
     for L, Q in itertools.product(LANES, WARPS):
         sets = limits.threads // (L * Q)
         outputs, fours = -(-M // max(1, sets)), -(-K // (4 * L * Q))  # S and I of the program
-        too_much = outputs > OUTPUTS or outputs * fours * size > limits.words or how.R * how.U > UNITS * limits.threads
-        results, width, copies = Q * how.R * M, 4 * L * Q * fours, 1 + how.CLUSTER
-        rows = min(how.R, ((limits.shared - ARRIVALS) // size - results) // (width * copies))
-        if sets and not too_much and rows >= (how.R if how.G == 1 or how.CLUSTER else 1):
+        too_much = (
+            outputs > OUTPUTS
+            or outputs * fours * size > limits.words
+            or how.columns_per_group * how.units_per_block > UNITS * limits.threads
+        )
+        results, width, copies = Q * how.columns_per_group * M, 4 * L * Q * fours, 1 + how.cluster
+        rows = min(how.columns_per_group, ((limits.shared - ARRIVALS) // size - results) // (width * copies))
+        if sets and not too_much and rows >= (how.columns_per_group if how.blocks_per_group == 1 or how.cluster else 1):
             memory = ARRIVALS + (copies * rows * width + results) * size
             found.append(
-                (_estimate_cycles(L, Q, M, outputs, fours, size, limits), how._replace(ROWS=rows, L=L, Q=Q, memory=memory))
+                (
+                    _estimate_cycles(L, Q, M, outputs, fours, size, limits),
+                    how._replace(rows_in_shared=rows, lanes=L, warps=Q, memory=memory),
+                )
             )
     return found
 
@@ -83,7 +93,7 @@ def source(cell: int, backward: bool, hidden: int, size: int, how: Tiling | None
     macros["THREADS"] = threads
     files = ["cells", "stepwise"]
     if how is not None:
-        macros |= {name: value for name, value in how._asdict().items() if name.isupper()} | {"ARRIVALS": ARRIVALS}
+        macros |= {name.upper(): getattr(how, name) for name in MACROS} | {"ARRIVALS": ARRIVALS}
         files[1:] = "sync", "recurrence", "backward" if backward else "forward"
     defined = "".join(f"#define {name} {value}\n" for name, value in macros.items())
     folder = resources.files("bptt.kernels.cuda")
