@@ -113,8 +113,8 @@ def parse_json(data: bytes, most: int) -> Any:
         InvalidFile: it is not JSON, or has more of them.
     """
     bare = _STRING.sub(b"", data)
-    if (found := bare.count(b"[") + bare.count(b"{")) > most:
-        raise InvalidFile(f"holds {found:,} lists and objects, expected at most {most:,}")
+    if (count := bare.count(b"[") + bare.count(b"{")) > most:
+        raise InvalidFile(f"holds {count:,} lists and objects, expected at most {most:,}")
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):

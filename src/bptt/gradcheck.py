@@ -57,12 +57,12 @@ def run_checks(name: str, *, require: bool = False, cell: str | Cell | None = No
     Raises:
         InputError: as `backend.select`.
     """
-    here = backends.select(name, require=require or None).name  # what it falls back to is told once
+    selected = backends.select(name, require=require or None).name  # what it falls back to is told once
     checked: list[str | Cell] = list(CELLS) if cell is None else [cell]
     with dispatch.restored():
         for compiled in (False, True):
             for dtype in ("float64", "float32"):
-                backend = backends.select(here, dtype)
+                backend = backends.select(selected, dtype)
                 dispatch.disable()
                 by = acceleration.enable(backend.name) if compiled else ""
                 for config in (make_case(cell, T=1, B=1, V=1, H=1).config for cell in checked):
@@ -77,10 +77,10 @@ def _check_cell(cell: str | Cell, backend: Backend, compiled: str) -> Iterator[C
     check = functools.partial(Check, backend.name, name_of(cell), dtype=backend.dtype, compiled=compiled)
     if backend.dtype == "float64":
         small = make_case(cell, T=4, B=3, V=5, H=3)
-        found = loss_and_grad(small, backend)[1]
+        grad = loss_and_grad(small, backend)[1]
         differences, limit = "central differences", TOLERANCE["central differences"]
         yield check(
-            "gradient", against=differences, error=relative_error(found, central_differences(small, backend)), allowed=limit
+            "gradient", against=differences, error=relative_error(grad, central_differences(small, backend)), allowed=limit
         )
     if backend.is_host and backend.dtype == "float64" and not compiled:
         return  # it would be compared with itself
@@ -133,20 +133,20 @@ def layer_by_layer(one: Case, backend: Backend) -> HostArray:
     """Return the gradient (P,) in float64, computed by the functions that process one layer at a time."""
     put = backend.put
     params = tree.unravel(put(one.theta), model.shapes(one.config))
-    given = put(one.x), put(one.y), put(one.mask), None, tuple(map(put, one.keep))
-    _, d, _ = model.loss_and_grad(one.config, params, *given)
+    batch = put(one.x), put(one.y), put(one.mask), None, tuple(map(put, one.keep))
+    _, d, _ = model.loss_and_grad(one.config, params, *batch)
     return np.asarray(backend.get(tree.ravel(d)), np.float64)
 
 
 def central_differences(one: Case, backend: Backend) -> HostArray:
     """Return the gradient (P,) by central differences of the loss, one parameter at a time."""
-    found = np.empty_like(one.theta)
-    for i in range(len(found)):
+    result = np.empty_like(one.theta)
+    for i in range(len(result)):
         step = np.zeros_like(one.theta)
         step[i] = STEP
         more, less = (loss_value(one, backend, one.theta + sign * step) for sign in (1.0, -1.0))
-        found[i] = (more - less) / (2 * STEP)
-    return found
+        result[i] = (more - less) / (2 * STEP)
+    return result
 
 
 def relative_error(got: HostArray, expected: HostArray) -> float:

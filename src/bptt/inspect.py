@@ -58,20 +58,20 @@ def activations(trained: LanguageModel, text: str) -> Activations:
     """
     read = _read(trained, text)
     names, layers, H = generate.symbol_names(trained.vocabulary), read.cache.layers, read.config.hidden
-    found: dict[str, HostArray | None] = {"cells": None, "gates": None}
+    optional: dict[str, HostArray | None] = {"cells": None, "gates": None}
     cell = read.config.definition
     if gate_activations := getattr(cell, "gate_activations", None):
         gates = [np.reshape(gate_activations(layer)[:, 0, :], (-1, len(cell.GATES), H)) for layer in layers]
-        found["gates"] = np.stack(gates, axis=1)
+        optional["gates"] = np.stack(gates, axis=1)
     if "c" in cell.State._fields and "c" in cell.Cache._fields:
-        found["cells"] = np.stack([layer.c[1:, 0, :] for layer in layers], axis=1)
+        optional["cells"] = np.stack([layer.c[1:, 0, :] for layer in layers], axis=1)
     return Activations(
         inputs=[names[i] for i in read.x[:, 0]],
         targets=[names[i] for i in read.y[:, 0]],
         a=np.stack([layer.a[1:, 0, :] for layer in layers], axis=1),
         p=loss.forward(read.logits, read.y, np.ones(read.y.shape))[1].p[:, 0, :],
         nats=loss.nats(read.logits, read.y)[:, 0],
-        **found,
+        **optional,
     )
 
 
@@ -105,11 +105,11 @@ def gradients_of_losses(trained: LanguageModel, text: str, horizon: int = 50) ->
     T, K = len(read.x), min(horizon, len(read.x) - 1)
     _, loss_cache = loss.forward(read.logits, read.y, np.ones((T, 1)), np.ones(()))  # the sum, not the mean
     da: Any = linear.backward(read.params.Wya, read.cache.a, loss.backward(loss_cache))[0]  # (T, 1, H)
-    found = np.zeros((read.config.layers, T, K + 1, read.config.hidden))
+    result = np.zeros((read.config.layers, T, K + 1, read.config.hidden))
     for first in range(0, T, TOGETHER):
         at = np.arange(first, min(T, first + TOGETHER))
-        found[:, at, :, :] = _followed(read, da[at, 0, :], at, K)
-    return found
+        result[:, at, :, :] = _followed(read, da[at, 0, :], at, K)
+    return result
 
 
 def jacobian_spectrum(trained: LanguageModel, text: str) -> HostArray:
@@ -125,15 +125,15 @@ def jacobian_spectrum(trained: LanguageModel, text: str) -> HostArray:
     read = _read(trained, text)
     cell, H = read.config.definition, read.config.hidden
     size = len(cell.State._fields) * H
-    found = np.empty((len(read.x), read.config.layers, size), np.complex128)
+    result = np.empty((len(read.x), read.config.layers, size), np.complex128)
     dafter = cell.State(*np.split(np.eye(size), len(cell.State._fields), axis=1))  # one row for each element of the state after
     nothing = np.zeros((1, size, H))
     for layer, (params, cache) in enumerate(zip(read.params.layers, read.cache.layers)):
         for t in range(len(read.x)):
             _, before, _ = cell.backward(params, _steps(cache, np.full(size, t)), nothing, dafter)
             values = np.linalg.eigvals(np.concatenate(before, axis=1))
-            found[t, layer, :] = values[np.argsort(-np.abs(values), kind="stable")]
-    return found
+            result[t, layer, :] = values[np.argsort(-np.abs(values), kind="stable")]
+    return result
 
 
 def _read(trained: LanguageModel, text: str) -> Read:
@@ -170,13 +170,13 @@ def _followed(read: Read, da: HostArray, at: HostArray, K: int) -> HostArray:
     cell, L = read.config.definition, read.config.layers
     zero = np.zeros_like(da)
     after = [cell.State(*[zero] * len(cell.State._fields)) for _ in range(L)]
-    found = np.zeros((L, len(at), K + 1, da.shape[1]))
+    result = np.zeros((L, len(at), K + 1, da.shape[1]))
     for k in range(K + 1):
         above = zero if k else da  # the loss is that of one step
         there = (at >= k)[:, None]
         for layer in reversed(range(L)):
-            found[layer, :, k, :] = (above + after[layer].a) * there
+            result[layer, :, k, :] = (above + after[layer].a) * there
             cache = _steps(read.cache.layers[layer], at - k)
             dx, after[layer], _ = cell.backward(read.params.layers[layer], cache, above[None, :, :], after[layer])
             above = zero if dx is None else dx[0, ...]
-    return found
+    return result

@@ -27,11 +27,11 @@ def versions() -> dict[str, str]:
 
 def installed_versions(*names: str) -> dict[str, str]:
     """Return the versions of the packages that are installed."""
-    found = {}
+    installed = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def machine() -> dict[str, Any]:
@@ -51,8 +51,8 @@ def processor() -> str:
 def blas() -> dict[str, str]:
     """Return the name and version of the BLAS library that NumPy uses, and its number of threads."""
     with contextlib.suppress(Exception):  # the form of this has changed before
-        found: Any = np.show_config(mode="dicts")
-        library = found["Build Dependencies"]["blas"]
+        build: Any = np.show_config(mode="dicts")
+        library = build["Build Dependencies"]["blas"]
         names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
         threads = next((f"{os.environ[name]} by {name}" for name in names if os.environ.get(name)), f"up to {os.cpu_count()}")
         return {"name": str(library["name"]), "version": str(library["version"]), "threads": threads}

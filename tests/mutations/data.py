@@ -41,7 +41,7 @@ MUTATIONS = [
     Mutation(
         "a sequence read beyond its end",
         "data.batches.gather",
-        "xp.where(inside, xp.astype(found, xp.int64), 0)",
+        "xp.where(inside, xp.astype(tokens, xp.int64), 0)",
         "xp.astype(ids[places % ids.shape[0]], xp.int64)",
         "test_batches.py::test_windows_equal_those_of_a_loop_over_the_columns",
     ),
@@ -76,15 +76,15 @@ MUTATIONS = [
     Mutation(
         "a window without padding one step late",
         "data.batches.gather",
-        "return found[:-1, :], found[1:, :], ones",
-        "return found[1:, :], found[1:, :], ones",
+        "return tokens[:-1, :], tokens[1:, :], ones",
+        "return tokens[1:, :], tokens[1:, :], ones",
         "test_batches.py",
     ),
     Mutation(
         "batches: the last of many lines",
         "data.batches.lines",
-        "some + many + 1",
-        "some + many",
+        "block + per_block + 1",
+        "block + per_block",
         "test_batches.py::test_batches_of_lines_hold_each_sequence_once_longest_first",
     ),
     Mutation(

@@ -62,7 +62,7 @@ MUTATIONS = [
     Mutation(
         "exchange: what a header claims is asked of the memory",
         "export.pytorch._read",
-        "whole > system.physical_memory()",
+        "size > system.physical_memory()",
         "False",
         "test_pytorch_export.py::test_claims_of_a_header_take_no_memory",
     ),

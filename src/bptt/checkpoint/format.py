@@ -101,13 +101,13 @@ def configuration(value: Any, cell: Cell | None = None) -> tuple[model.Config, c
         config, mode, record = model.Config(**value["model"], user_cell=cell), value["mode"], value["record"]
     except (KeyError, TypeError) as error:
         raise InvalidFile(f"is not the configuration of a model ({error})") from None
-    for name, given, known in [
+    for name, choice, known in [
         ("cell", config.cell, tuple(CELLS) if cell is None else (user_cells.name_of(cell),)),
         ("mode", mode, ("lines", "stream")),
         ("initial state", config.initial, ("learned", "zero")),
     ]:
-        if given not in known:
-            raise InvalidFile(f"{name} {given!r:.40} is unknown")
+        if choice not in known:
+            raise InvalidFile(f"{name} {choice!r:.40} is unknown")
     for name, (wanted, kind, fine) in COUNTS.items():
         number = getattr(config, name)
         if type(number) is not kind or not fine(number):
@@ -171,19 +171,19 @@ def check_optimizer_state(arrays: dict[str, HostArray], parameters: int, config:
 def progress(value: Any) -> Progress:
     """Validate training.json and return the progress of a run."""
     try:
-        found = Progress(**value)
-        best = None if found.best is None else (found.best[0], found.best[1])
-        lists = tuple(found.losses), tuple(found.norms), tuple(found.history)
-        found = found._replace(best=best, losses=lists[0], norms=lists[1], history=lists[2])
+        result = Progress(**value)
+        best = None if result.best is None else (result.best[0], result.best[1])
+        lists = tuple(result.losses), tuple(result.norms), tuple(result.history)
+        result = result._replace(best=best, losses=lists[0], norms=lists[1], history=lists[2])
     except (TypeError, IndexError, KeyError) as error:
         raise InvalidFile(f"is not the progress of a run ({error})") from None
-    counts = (found.step, found.epoch, found.batch, found.characters, found.waited, *(best[:1] if best else ()))
-    numbers = (found.seconds, *found.losses, *found.norms, *(best[1:] if best else ()))
+    counts = (result.step, result.epoch, result.batch, result.characters, result.waited, *(best[:1] if best else ()))
+    numbers = (result.seconds, *result.losses, *result.norms, *(best[1:] if best else ()))
     if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts) or not all(map(is_number, numbers)):
         raise InvalidFile("holds a count or a number that is none")
-    for row in found.history:
+    for row in result.history:
         _check_row(row)
-    return found
+    return result
 
 
 def _check_row(row: Any) -> None:

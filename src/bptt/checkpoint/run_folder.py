@@ -57,8 +57,8 @@ def discard(folder: Path) -> None:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run, not a checkpoint or something else."""
-    found = os.path.isfile(folder / CONFIG) or os.path.isdir(folder / CHECKPOINTS)
-    return found and not os.path.lexists(folder / MANIFEST)
+    has_files = os.path.isfile(folder / CONFIG) or os.path.isdir(folder / CHECKPOINTS)
+    return has_files and not os.path.lexists(folder / MANIFEST)
 
 
 @contextlib.contextmanager
@@ -95,13 +95,13 @@ def read_environment(folder: Path) -> dict[str, Any]:
 def checkpoints(folder: Path) -> list[Path]:
     """List the checkpoints of a run, newest first; CheckpointError if the folder cannot be read."""
     try:
-        found = [path for path in (folder / CHECKPOINTS).iterdir() if STEP.fullmatch(path.name) and not path.is_symlink()]
+        paths = [path for path in (folder / CHECKPOINTS).iterdir() if STEP.fullmatch(path.name) and not path.is_symlink()]
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError) and not os.path.islink(folder / CHECKPOINTS):
             return []
         # as if there were none, a run would begin anew and write over its metrics
         raise CheckpointError(f"{folder / CHECKPOINTS}: cannot be read: {files.describe_os_error(error)}") from None
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def has_saved(folder: Path) -> bool:
@@ -132,13 +132,13 @@ def read_checkpoint(path: Path, *, run: bool = False, cell: Cell | None = None) 
     problems: list[CheckpointError] = []
     for candidate in candidates:
         try:
-            found = store.read(candidate, run=run, cell=cell)
+            checkpoint = store.read(candidate, run=run, cell=cell)
         except CheckpointError as error:
             problems.append(error)
             continue
         for problem in problems:
             errors.warn(f"{problem}; {candidate.name} is used instead", CheckpointWarning)
-        return candidate, found
+        return candidate, checkpoint
     if problems:
         raise problems[0]
     raise CheckpointError(f"{path}: the run has saved nothing yet: go on with bptt train --resume {path}")

@@ -32,21 +32,21 @@ def check(  # noqa: D417  # BackendFlag and the like bring their help
     json
         One line of JSON for each check.
     """
-    found: list[Check] = []
+    results: list[Check] = []
     for one in gradcheck.run_checks(backend, require=require_backend, cell=None if cell is None else resolve("--cell", cell)):
         if json:
             say(json_.dumps({**one._asdict(), "passed": one.passed}))
         else:
-            if not found:
+            if not results:
                 heads = "backend", "cell", "of the", "type", "compared with", "functions", "largest error", "allowed"
                 say(COLUMNS.format(*heads, "").rstrip())
             verdict = "" if one.passed else "WRONG"
             numbers = f"{one.error:.1e}", f"{one.allowed:.0e}", verdict
             row = one.backend, one.cell, one.what, one.dtype, one.against, one.compiled or "pure", *numbers
             say(COLUMNS.format(*row).rstrip())
-        found.append(one)
-    wrong = [one for one in found if not one.passed]
+        results.append(one)
+    wrong = [one for one in results if not one.passed]
     if wrong:
         cells = ", ".join(sorted({one.cell for one in wrong}))
-        return complain(f"{len(wrong)} of {len(found)} checks failed ({cells}): do not trust what is trained here", 1)
+        return complain(f"{len(wrong)} of {len(results)} checks failed ({cells}): do not trust what is trained here", 1)
     return 0

@@ -32,11 +32,11 @@ def info(*, json: bool = False) -> int:
     json
         One line of JSON, for programs and bug reports.
     """
-    found = {name: guarded(part) for name, part in PARTS.items()}
+    report = {name: guarded(part) for name, part in PARTS.items()}
     if json:
-        say(json_.dumps(found))
+        say(json_.dumps(report))
         return 0
-    for name, value in found.items():
+    for name, value in report.items():
         values = value.items() if isinstance(value, dict) else [("", value)]
         for number, (key, each) in enumerate(values):
             say(f"{name if number == 0 else '':<10} {key + ' ' if key else ''}{each}")
@@ -67,10 +67,10 @@ def twins() -> dict[str, str]:
 
 def extras() -> dict[str, str]:
     """List the optional packages with their versions and uses."""
-    found = system.installed_versions(*EXTRAS)
+    versions = system.installed_versions(*EXTRAS)
     for wheel in ("cupy-cuda12x", "cupy-cuda13x"):  # one of these brings the package cupy
-        found["cupy"] = system.installed_versions(wheel).get(wheel, found.get("cupy", "not installed"))
-    return {name: f"{found.get(name, 'not installed')} ({use})" for name, use in EXTRAS.items()}
+        versions["cupy"] = system.installed_versions(wheel).get(wheel, versions.get("cupy", "not installed"))
+    return {name: f"{versions.get(name, 'not installed')} ({use})" for name, use in EXTRAS.items()}
 
 
 def cache() -> str:

@@ -75,8 +75,8 @@ def _train(
     with telling(settings, named=named) as tell:
         if resume is None:
             return code(trainer.start(text, settings, tell, runs=RUNS, caught=TERMINATION))
-        told = {name: value for name, value in vars(settings).items() if name in explicit}
-        return code(trainer.resume_run(resume, text, told, tell, changed_text=changed_text, runs=RUNS, caught=TERMINATION))
+        changes = {name: value for name, value in vars(settings).items() if name in explicit}
+        return code(trainer.resume_run(resume, text, changes, tell, changed_text=changed_text, runs=RUNS, caught=TERMINATION))
 
 
 @contextlib.contextmanager

@@ -51,16 +51,16 @@ def read(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
     if text is not None and (not isinstance(text, str) or not text):
         raise InputError(f"{path}: text = {text!r}: expected a path, - or the name of a built-in text")
     if settings.get("cell", "gru") not in CELLS:  # no file executes another one
-        given = f"{path}: cell = {settings['cell']!r:.80}"
-        raise InputError(f"{given}: expected one of {', '.join(CELLS)}: name a file with --cell FILE.py on the command line")
+        setting = f"{path}: cell = {settings['cell']!r:.80}"
+        raise InputError(f"{setting}: expected one of {', '.join(CELLS)}: name a file with --cell FILE.py on the command line")
     plain = validate(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
     return {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
 
 
-def read_beneath(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def read_beneath(explicit: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Read a TOML file whose values rank below explicit settings; explicit steps or epochs replace both."""
-    steps = ("steps", "epochs") if any(told.get(name) is not None for name in ("steps", "epochs")) else ()
-    cell = ("cell",) if told.get("cell") is not None else ()
+    steps = ("steps", "epochs") if any(explicit.get(name) is not None for name in ("steps", "epochs")) else ()
+    cell = ("cell",) if explicit.get("cell") is not None else ()
     return read(path, steps + cell)
 
 

@@ -36,8 +36,8 @@ class Window(NamedTuple):
     def lengths(self) -> HostArray:
         """The steps (B,) of each column before its padding."""
         left = self.columns[1] - self.columns[0]
-        found: HostArray = np.minimum(np.maximum(left, 0), self.steps)  # np.clip takes 10 µs
-        return found
+        steps: HostArray = np.minimum(np.maximum(left, 0), self.steps)  # np.clip takes 10 µs
+        return steps
 
 
 class Batch(NamedTuple):
@@ -93,12 +93,12 @@ def gather(ids: Array, columns: Array, ramp: Array, ones: Array, full: bool) -> 
     xp = namespace(ids)
     places = columns[0, :] + ramp  # (T+1, B)
     if full:
-        found = xp.astype(ids[places], xp.int64)
-        return found[:-1, :], found[1:, :], ones
+        tokens = xp.astype(ids[places], xp.int64)
+        return tokens[:-1, :], tokens[1:, :], ones
     inside, last = places <= columns[1, :], xp.minimum(places, columns[1, :])
-    found = ids[last]  # `take` would want them in one row: a small batch would take a fifth longer
-    found = xp.where(inside, xp.astype(found, xp.int64), 0)
-    return found[:-1, :], found[1:, :], xp.where(inside[1:, :], ones, 0.0)
+    tokens = ids[last]  # `take` would want them in one row: a small batch would take a fifth longer
+    tokens = xp.where(inside, xp.astype(tokens, xp.int64), 0)
+    return tokens[:-1, :], tokens[1:, :], xp.where(inside[1:, :], ones, 0.0)
 
 
 def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None, first: int = 0) -> Iterator[Window]:
@@ -119,16 +119,16 @@ def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generato
         ends = np.cumsum(_windows_count(sequences.lengths[order], borders, length))
         group = int(np.searchsorted(ends, first, side="right"))  # groups to leave out
         first -= int(ends[group - 1]) if group else 0
-    many = max(1, GROUPED_AT_A_TIME // batch)
-    for some in range(group, len(borders) - 1, many):
-        own = borders[some : some + many + 1]
-        places, own = order[own[0] : own[-1]], own - own[0]
-        groups = np.repeat(np.arange(len(own) - 1), np.diff(own))
+    per_block = max(1, GROUPED_AT_A_TIME // batch)
+    for block in range(group, len(borders) - 1, per_block):
+        edges = borders[block : block + per_block + 1]
+        places, edges = order[edges[0] : edges[-1]], edges - edges[0]
+        groups = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
         descending = np.lexsort((~sequences.lengths[places], groups))  # ~ turns the order of unsigned numbers around
         columns = _columns(sequences.take(places[descending]))
         targets = columns[1] - columns[0]
-        longests, totals = targets[own[:-1]].tolist(), np.add.reduceat(targets, own[:-1]).tolist()
-        for longest, total, (begin, end) in zip(longests, totals, pairwise(own.tolist())):
+        longests, totals = targets[edges[:-1]].tolist(), np.add.reduceat(targets, edges[:-1]).tolist()
+        for longest, total, (begin, end) in zip(longests, totals, pairwise(edges.tolist())):
             if 0 < longest <= length:  # nearly all of them
                 yield Window(columns[:, begin:end], longest, total, True)
             else:

@@ -76,12 +76,12 @@ def read(
     """
     if not isinstance(vocabulary, Vocabulary) and vocabulary not in ("characters", "bytes"):
         raise InputError(f"vocabulary {vocabulary!r} is unknown: use characters or bytes")
-    given = BYTES if vocabulary == "bytes" else vocabulary if isinstance(vocabulary, Vocabulary) else None
-    with fetch(source) as found:
-        if given != BYTES and not isinstance(found.content, str):  # a NUL in a str is a character like others
-            decoding.refuse_binary(found)
-        kept = _kept(found, given) if found.large else None
-        return Corpus(found.name, found.place, found.shown, kept or _encoded(found, given))
+    known = BYTES if vocabulary == "bytes" else vocabulary if isinstance(vocabulary, Vocabulary) else None
+    with fetch(source) as opened:
+        if known != BYTES and not isinstance(opened.content, str):  # a NUL in a str is a character like others
+            decoding.refuse_binary(opened)
+        kept = _kept(opened, known) if opened.large else None
+        return Corpus(opened.name, opened.place, opened.shown, kept or _encoded(opened, known))
 
 
 def from_text(text: str | bytes, vocabulary: Vocabulary) -> Corpus:
@@ -191,34 +191,34 @@ def contained(ids: HostArray, vocabulary: Vocabulary, mode: Mode, texts: Iterabl
     """
     wanted = {text for text in texts if mode == "stream" or text.strip()}
     longest = max(map(len, wanted), default=0)
-    found: set[str] = set()
+    matches: set[str] = set()
     tail = ""  # of the pieces before: what can still be the beginning of one that is wanted
     for piece in _texts(ids[1:], vocabulary):
         text = tail + piece
         if mode == "lines":
-            *whole, tail = text.split("\n")
+            *complete, tail = text.split("\n")
             tail = tail[: longest + 1]  # too long to be wanted stays too long
-            found |= wanted.intersection(whole)
+            matches |= wanted.intersection(complete)
         else:
-            found |= {one for one in wanted - found if one in text}
+            matches |= {one for one in wanted - matches if one in text}
             tail = text[max(0, len(text) - longest + 1) :]
-    return found | (wanted & {tail})
+    return matches | (wanted & {tail})
 
 
-def _kept(found: Source, given: Vocabulary | None) -> Tokens | None:
+def _kept(opened: Source, known: Vocabulary | None) -> Tokens | None:
     """Return the ids of a large file from the cache, if an earlier run wrote them."""
-    if not found.sha256:
-        for _ in found.pieces():
+    if not opened.sha256:
+        for _ in opened.pieces():
             pass
-    for key in (_key(found, None), _key(found, given)):
-        if kept := token_store.load(key, given):
+    for key in (_key(opened, None), _key(opened, known)):
+        if kept := token_store.load(key, known):
             return kept
     return None
 
 
-def _encoded(found: Source, given: Vocabulary | None) -> Tokens:
+def _encoded(opened: Source, vocabulary: Vocabulary | None) -> Tokens:
     def pieces() -> Iterator[str] | Iterator[bytes]:
-        return found.pieces() if given == BYTES else decoding.characters(found)
+        return opened.pieces() if vocabulary == BYTES else decoding.characters(opened)
 
     seen, size = np.zeros(0x110000, bool), 0
     for piece in pieces():
@@ -226,24 +226,24 @@ def _encoded(found: Source, given: Vocabulary | None) -> Tokens:
         size += len(piece)
     codes = np.flatnonzero(seen).tolist()
     distinct = "".join(map(chr, codes))
-    if not (bytes(codes) if given == BYTES else distinct).strip():
-        raise InputError(f"{found.shown} holds {'nothing but white space' if size else 'nothing'}: {EXPECTED}")
-    own = characters(distinct)
-    known = given or own
-    if known.unknown(distinct):
-        raise InputError(f"{found.shown}: {known.complaint(decoding.characters(found))}")
-    ids = map(known.encode, pieces())
-    if not found.large:
-        return token_store.in_memory(ids, known)
-    return token_store.save(_key(found, None if known == own else known), ids, size, known, found.shown)
+    if not (bytes(codes) if vocabulary == BYTES else distinct).strip():
+        raise InputError(f"{opened.shown} holds {'nothing but white space' if size else 'nothing'}: {EXPECTED}")
+    characters_used = characters(distinct)
+    encoder = vocabulary or characters_used
+    if encoder.unknown(distinct):
+        raise InputError(f"{opened.shown}: {encoder.complaint(decoding.characters(opened))}")
+    ids = map(encoder.encode, pieces())
+    if not opened.large:
+        return token_store.in_memory(ids, encoder)
+    return token_store.save(_key(opened, None if encoder == characters_used else encoder), ids, size, encoder, opened.shown)
 
 
-def _key(found: Source, vocabulary: Vocabulary | None) -> str:
+def _key(opened: Source, vocabulary: Vocabulary | None) -> str:
     """The cache key of a large file's ids; vocabulary None stands for its own characters."""
     if vocabulary is None:
-        return f"{found.sha256}-characters"
+        return f"{opened.sha256}-characters"
     symbols = json.dumps(vocabulary.to_json()).encode()
-    return f"{found.sha256}-bytes" if vocabulary == BYTES else f"{found.sha256}-{hashlib.sha256(symbols).hexdigest()}"
+    return f"{opened.sha256}-bytes" if vocabulary == BYTES else f"{opened.sha256}-{hashlib.sha256(symbols).hexdigest()}"
 
 
 def _marks(source: Corpus) -> Iterator[tuple[HostArray, HostArray]]:

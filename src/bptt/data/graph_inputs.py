@@ -14,8 +14,8 @@ def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full:
 
     `ids`, `ramp`, `ones` and `full` are those of `batches.gather`.
     """
-    own = namespace(ids).take(columns, at, axis=0)
-    return gather(ids, own[0, :, : ones.shape[1]], ramp, ones, full)
+    row = namespace(ids).take(columns, at, axis=0)
+    return gather(ids, row[0, :, : ones.shape[1]], ramp, ones, full)
 
 
 @accelerated

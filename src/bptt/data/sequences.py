@@ -46,25 +46,25 @@ def single(ids: HostArray, start: int, targets: int) -> Sequences:
 def lines(text: Tokens) -> Sequences:
     """Make one sequence of each line that is not blank, with a newline at both ends."""
 
-    def found() -> Iterator[tuple[HostArray, HostArray]]:
+    def nonblank() -> Iterator[tuple[HostArray, HostArray]]:
         for starts, lengths, full in split_lines(marks(text.ids[1:], text.vocabulary)):
             yield starts[full], lengths[full] + 1
 
     count = longest = 0
-    for _, lengths in found():
+    for _, lengths in nonblank():
         count, longest = count + len(lengths), max(longest, int(lengths.max(initial=0)))
     # the ids are gone through twice, for a list of parts would need their memory twice
-    whole = Sequences(
+    result = Sequences(
         text.ids,
         np.empty(count, np.min_scalar_type(len(text.ids))),
         np.empty(count, np.min_scalar_type(longest)),
     )
     i = 0
-    for starts, lengths in found():
-        whole.starts[i : i + len(starts)] = starts
-        whole.lengths[i : i + len(starts)] = lengths
+    for starts, lengths in nonblank():
+        result.starts[i : i + len(starts)] = starts
+        result.lengths[i : i + len(starts)] = lengths
         i += len(starts)
-    return whole
+    return result
 
 
 def marks(ids: HostArray, vocabulary: Vocabulary) -> Iterator[tuple[HostArray, HostArray]]:

@@ -33,8 +33,8 @@ class Tokens(NamedTuple):
 
 def in_memory(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Tokens:
     """Encode the pieces of a text into an array in memory."""
-    whole = np.concatenate(list(_between(ids, vocabulary)))
-    return Tokens(whole, vocabulary, _digest(vocabulary, chunks(whole)).hexdigest())
+    tokens = np.concatenate(list(_between(ids, vocabulary)))
+    return Tokens(tokens, vocabulary, _digest(vocabulary, chunks(tokens)).hexdigest())
 
 
 def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
@@ -42,14 +42,14 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
     path = cache_folder() / key
     try:
         fields = json.loads(path.with_suffix(".json").read_bytes())
-        found, count, sha256 = Vocabulary.from_json(fields["symbols"]), fields["count"], fields["sha256"]
-        if fields["format"] != _FORMAT or fields["dtype"] != found.dtype.name or vocabulary not in (None, found):
+        stored, count, sha256 = Vocabulary.from_json(fields["symbols"]), fields["count"], fields["sha256"]
+        if fields["format"] != _FORMAT or fields["dtype"] != stored.dtype.name or vocabulary not in (None, stored):
             return None
         with path.with_suffix(".ids").open("rb") as file:  # what is verified is what is mapped, whoever replaces the file
-            if _digest(found, iter(lambda: file.read(CHUNK), b"")).hexdigest() != sha256:
+            if _digest(stored, iter(lambda: file.read(CHUNK), b"")).hexdigest() != sha256:
                 return None
-            ids = memory_map(file, _little(found))
-        return Tokens(ids, found, sha256) if len(ids) == count else None
+            ids = memory_map(file, _little(stored))
+        return Tokens(ids, stored, sha256) if len(ids) == count else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -64,14 +64,14 @@ def save(key: str, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary,
         try:
             _write(cache_folder() / key, _between(ids, vocabulary), count + 2, vocabulary)
         except PermissionError:  # also where another process was faster: Windows replaces no file that is mapped
-            found = load(key, vocabulary)
-            if found is None:
+            tokens = load(key, vocabulary)
+            if tokens is None:
                 raise
-            return found
-        found = load(key, vocabulary)
-        if found is None:
+            return tokens
+        tokens = load(key, vocabulary)
+        if tokens is None:
             raise OSError("what is written there does not come back")
-        return found
+        return tokens
 
 
 @contextlib.contextmanager

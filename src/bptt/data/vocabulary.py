@@ -125,16 +125,16 @@ class Vocabulary:
 
     def complaint(self, pieces: Iterable[str]) -> str:
         """Return the message of `encode` about unknown characters in the pieces of a text."""
-        known, found = frozenset(self.symbols or ()), dict[str, None]()
+        known, foreign = frozenset(self.symbols or ()), dict[str, None]()
         line = column = 1  # of the first unknown one, in the end
         for piece in pieces:
-            new = sorted(set(piece) - known - found.keys(), key=piece.index)
-            if not found:
+            new = sorted(set(piece) - known - foreign.keys(), key=piece.index)
+            if not foreign:
                 before = piece[: piece.index(new[0])] if new else piece
                 line += before.count("\n")
                 column = len(before) - before.rfind("\n") if "\n" in before else column + len(before)
-            found.update(dict.fromkeys(new))
-        unknown = list(found)
+            foreign.update(dict.fromkeys(new))
+        unknown = list(foreign)
         shown = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:_SHOWN])
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         return (

@@ -163,8 +163,8 @@ def _numbers(history: list[dict[str, Any]], steps: int) -> list[str]:
 
 def _flow(items: list[str], width: int) -> list[str]:
     """Wrap items into lines without breaking one."""
-    whole = "  ".join(item.replace(" ", "\xa0") for item in items)
-    return [line.replace("\xa0", " ") for line in textwrap.wrap(whole, width, break_long_words=False)]
+    text = "  ".join(item.replace(" ", "\xa0") for item in items)
+    return [line.replace("\xa0", " ") for line in textwrap.wrap(text, width, break_long_words=False)]
 
 
 def _is_terminal(stream: IO[str] | None) -> bool:

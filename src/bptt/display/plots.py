@@ -171,9 +171,9 @@ def _wipe(figure: "Figure") -> None:
 def _losses(axes: "Axes", history: list[dict[str, Any]]) -> None:
     """Draw the loss, its running median if there are many rows, and the validation loss with its best point."""
     steps, loss = _column(history, "step"), _column(history, "loss")
-    many = len(history) > SMOOTHED
-    axes.plot(steps, loss, **_line(history, BLUE), alpha=0.4 if many else 1.0, label="training")
-    if many:
+    smoothed = len(history) > SMOOTHED
+    axes.plot(steps, loss, **_line(history, BLUE), alpha=0.4 if smoothed else 1.0, label="training")
+    if smoothed:
         median, window = _running_median(loss)
         axes.plot(steps, median, color=BLUE, label=f"training, running median of {window} rows")
     measured = [row for row in history if row.get("held_out") is not None]

@@ -92,10 +92,10 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
     config = pytorch_header.infer_config(shapes, known)
     expected: Shapes = {name: tuple(shape) for name, shape in _torch_names(model.shapes(config)).items()}
     pytorch_header.check_tensors(kinds, shapes, expected)
-    whole = len(head) + BYTES_PER_NUMBER[kinds["decoder.bias"]] * sum(map(math.prod, expected.values()))
-    if whole > system.physical_memory():
-        raise InvalidFile(f"has {whole:,} bytes, more than this machine has memory")
-    data = files.read(Path(os.path.realpath(place)), whole, whole)
+    size = len(head) + BYTES_PER_NUMBER[kinds["decoder.bias"]] * sum(map(math.prod, expected.values()))
+    if size > system.physical_memory():
+        raise InvalidFile(f"has {size:,} bytes, more than this machine has memory")
+    data = files.read(Path(os.path.realpath(place)), size, size)
     if not data.startswith(head):
         raise InvalidFile("changed while it was read: try again")
     arrays = checkpoint_format.tensors(data)
@@ -111,13 +111,13 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
 
 def _torch_names(params: model.Params) -> dict[str, Any]:
     """Return each array of a model, or each shape of a tree of shapes, by PyTorch's name."""
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for layer, p in enumerate(params.layers):
         second = p.b if isinstance(p.b, list) else np.zeros_like(p.b)
         if hasattr(p, "ban") and second is not p.b:
             second[-len(p.ban) :] = p.ban
-        found |= {f"rnn.{part}_l{layer}": array for part, array in zip(TORCH_NAMES, (p.Wax, p.Waa, p.b, second))}
-    return {**found, "decoder.weight": params.Wya, "decoder.bias": params.by}
+        named |= {f"rnn.{part}_l{layer}": array for part, array in zip(TORCH_NAMES, (p.Wax, p.Waa, p.b, second))}
+    return {**named, "decoder.weight": params.Wya, "decoder.bias": params.by}
 
 
 def _params(arrays: dict[str, HostArray], config: model.Config, known: Metadata) -> model.Params:

@@ -56,15 +56,15 @@ def read_header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise InvalidFile(f"cannot be read: {files.describe_os_error(error)}") from None
     try:
-        found = files.parse_json(head[8:], MAX_NESTING)
-        if not isinstance(found, dict):
+        header = files.parse_json(head[8:], MAX_NESTING)
+        if not isinstance(header, dict):
             raise InvalidFile("is no object")
     except InvalidFile as problem:
         raise InvalidFile(f"its header {problem}: {EXPECTED_FILE}") from None
-    metadata = found.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
     about = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     kinds, shapes = dict[str, str](), Shapes()
-    for name, entry in found.items():
+    for name, entry in header.items():
         match entry:
             case {"dtype": str(kind), "shape": list(shape)} if all(type(n) is int and n >= 0 for n in shape):
                 kinds[name], shapes[name] = kind, tuple(shape)
@@ -97,25 +97,25 @@ def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
     """
     if symbols == "bytes":
         return None
-    shown, found = "--symbols", list[Any](symbols) if isinstance(symbols, str) else []
-    if START not in found:
+    shown, order = "--symbols", list[Any](symbols) if isinstance(symbols, str) else []
+    if START not in order:
         place = settings.check_path("--symbols", symbols)
         shown = f"--symbols {place}"
         try:
-            found = files.parse_json(files.read(Path(os.path.realpath(place)), checkpoint_format.MAX_JSON_BYTES), 1)
+            order = files.parse_json(files.read(Path(os.path.realpath(place)), checkpoint_format.MAX_JSON_BYTES), 1)
         except (InvalidFile, ValueError) as problem:  # ValueError: a NUL in the path
-            given = "expected a JSON file with a list of them, bytes, or the symbols themselves, the newline among them"
-            raise ModelFileError(f"{shown}: {problem}: {given}") from None
-    if found is None:
+            expected = "expected a JSON file with a list of them, bytes, or the symbols themselves, the newline among them"
+            raise ModelFileError(f"{shown}: {problem}: {expected}") from None
+    if order is None:
         return None
-    if not isinstance(found, list) or not all(isinstance(symbol, str) and len(symbol) == 1 for symbol in found):
+    if not isinstance(order, list) or not all(isinstance(symbol, str) and len(symbol) == 1 for symbol in order):
         raise ModelFileError(f"{shown}: expected a list of single characters, in the order of their ids")
-    for symbol, times in Counter(found).items():
+    for symbol, times in Counter(order).items():
         if times > 1:
             raise ModelFileError(f"{shown}: {symbol!r} is there {times} times, expected each once, in the order of their ids")
-    if START not in found:
+    if START not in order:
         raise ModelFileError(f"{shown}: expected the newline, too, in the place of what texts or lines begin and end with")
-    return found
+    return order
 
 
 def infer_config(shapes: Shapes, known: Metadata) -> model.Config:
@@ -134,8 +134,8 @@ def infer_config(shapes: Shapes, known: Metadata) -> model.Config:
     shape = {"cell": cells[0], "hidden": waa[1], "layers": layers}
     if known.shape not in (None, tuple(shape.values())):
         raise InvalidFile(f"its metadata is of another model than its tensors: {checkpoint_format.DAMAGED}")
-    whole = {**shape, "vocabulary": symbols, "initial": "zero" if known.states is None else "learned"}
-    return checkpoint_format.configuration({"model": whole, "mode": known.mode, "record": known.record})[0]
+    fields = {**shape, "vocabulary": symbols, "initial": "zero" if known.states is None else "learned"}
+    return checkpoint_format.configuration({"model": fields, "mode": known.mode, "record": known.record})[0]
 
 
 def check_tensors(kinds: dict[str, str], shapes: Shapes, expected: Shapes) -> None:

@@ -94,21 +94,21 @@ def saturation(cell_gates: dict[str, str], seen: Activations) -> str:
     return svg("saturation", (9.5, 2.8 * len(layers)), (len(layers), 2), draw)
 
 
-def flow(found: Flow) -> str:
+def flow(result: Flow) -> str:
     """A heat map of gradient norms by step and distance for each layer, and their means."""
-    layers = drawn(len(found.norms))
+    layers = drawn(len(result.norms))
     L = len(layers)
 
     def draw(panels: list["Axes"]) -> None:
         for layer, axes in zip(layers, panels):
-            levels = np.log10(np.maximum(found.norms[layer].T, LEAST))  # (K+1, T); NaN stays
+            levels = np.log10(np.maximum(result.norms[layer].T, LEAST))  # (K+1, T); NaN stays
             image = axes.imshow(levels, aspect="auto", origin="lower", cmap="viridis", interpolation="nearest")
             axes.set_title(f"layer {layer + 1}", fontsize=9)
             axes.set_xlabel("step t")
             axes.set_ylabel("steps back, k")
             axes.figure.colorbar(image, ax=axes, label="log10 of the norm")
         for layer, colour in zip(layers, COLOURS):
-            panels[L].semilogy(np.maximum(found.decay[layer], LEAST), color=colour, label=f"layer {layer + 1}")
+            panels[L].semilogy(np.maximum(result.decay[layer], LEAST), color=colour, label=f"layer {layer + 1}")
         panels[L].set_xlabel("steps back, k")
         panels[L].set_title("mean over t", fontsize=9)
         panels[L].legend(frameon=False)
@@ -119,15 +119,15 @@ def flow(found: Flow) -> str:
     return svg("flow", (9.5, 2.8 * rows), (rows, 2), draw)
 
 
-def radii(steps: list[int], found: HostArray, names: tuple[str, ...]) -> str:
+def radii(steps: list[int], values: HostArray, names: tuple[str, ...]) -> str:
     """The spectral radius of each block of Waa, (steps, L, G), over the steps of a run."""
 
     def draw(panels: list["Axes"]) -> None:
         (axes,) = panels
-        for layer, style in zip(drawn(found.shape[1]), ("-", "--", ":", "-.")):
+        for layer, style in zip(drawn(values.shape[1]), ("-", "--", ":", "-.")):
             for number, name in enumerate(names):
                 label = f"layer {layer + 1} {name}".strip()
-                (line,) = axes.plot(steps, found[:, layer, number], label=label, marker="o", markersize=3)
+                (line,) = axes.plot(steps, values[:, layer, number], label=label, marker="o", markersize=3)
                 line.set(color=COLOURS[number % 4], linestyle=style)
         axes.axhline(1.0, color=INK, linewidth=0.5)
         axes.set_xlabel("step")

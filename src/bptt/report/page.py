@@ -68,7 +68,7 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
     seen = _joined([inspect.activations(trained, one) for one in looked.texts])
     longest = max(looked.texts, key=len)
     history = _history(place, trained)
-    steps, found = _radii(trained, history)
+    steps, radii = _radii(trained, history)
     names = [printable(name, "\n") for name in seen.inputs]
     mean = float(np.mean(seen.nats)) / math.log(2)
     template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
@@ -79,7 +79,7 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
         curves=figures.curves(history, _clip(trained)) if len(history) > 1 else "",
         saturation=figures.saturation(trained.config.definition.GATES, seen),
         flow=figures.flow(inspect.gradient_flow(trained, longest, HORIZON)),
-        radii=figures.radii(steps, found, tuple(trained.config.definition.GATES)),
+        radii=figures.radii(steps, radii, tuple(trained.config.definition.GATES)),
         samples=_samples(history),
         where=looked.where,
         units=[{**unit._asdict(), "runs": _runs(names[1:], unit.values[1:])} for unit in most_informative(seen)],
@@ -97,11 +97,11 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
         source = corpus.read(text, trained.vocabulary)
         return _pieces(f"The text {source.shown}", corpus.sequences(source, trained.mode), trained)
     record = trained.record
-    told, place = record.get("settings"), record.get("source")
-    if place in (None, "", "-") or not isinstance(told, dict):
+    settings_then, place = record.get("settings"), record.get("source")
+    if place in (None, "", "-") or not isinstance(settings_then, dict):
         raise InputError("the text of this model was no file: give one to look at")
     try:
-        as_it_was = {name: told[name] for name in ("seed", "validation") if told.get(name) is not None}
+        as_it_was = {name: settings_then[name] for name in ("seed", "validation") if settings_then.get(name) is not None}
         settings = from_flags({**as_it_was, "mode": trained.mode})
         data = prepare(place, settings, make_rng(settings.seed, 0), trained.vocabulary)
     except InputError as error:
@@ -161,14 +161,14 @@ def _radii(trained: LanguageModel, history: list[dict[str, Any]]) -> tuple[list[
     rows = [row for row in history if [len(layer) for layer in row.get("radii", [])] == sizes]
     if rows:
         return [row["step"] for row in rows], np.array([row["radii"] for row in rows])
-    own = trained.backend.get(model.spectral_radii(trained.config, trained.params))
-    return [int(trained.record.get("step") or 0)], own[None]
+    final = trained.backend.get(model.spectral_radii(trained.config, trained.params))
+    return [int(trained.record.get("step") or 0)], final[None]
 
 
 def _clip(trained: LanguageModel) -> float | None:
-    told = trained.record.get("settings")
-    found = told.get("clip_norm") if isinstance(told, dict) else None
-    return float(found) if isinstance(found, int | float) and found > 0 else None
+    settings = trained.record.get("settings")
+    clip = settings.get("clip_norm") if isinstance(settings, dict) else None
+    return float(clip) if isinstance(clip, int | float) and clip > 0 else None
 
 
 def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str, str]]:
@@ -208,12 +208,12 @@ def _runs(names: list[str], values: HostArray) -> list[tuple[int, str]]:
 def _expected(trained: LanguageModel, seen: Activations, surprise: float) -> list[dict[str, Any]]:
     """List the first characters with their costs in bits and the most likely alternatives."""
     symbols = [_visible(name) for name in generate.symbol_names(trained.vocabulary)]
-    found = []
+    rows = []
     for target, nats, p in zip(seen.targets[:STRIP], seen.nats[:STRIP].tolist(), seen.p[:STRIP]):
         bits = nats / math.log(2)
         likely = [(symbols[i], f"{100 * p[i]:.0f} %") for i in np.argsort(-p, kind="stable")[:RANKS].tolist()]
-        found.append({"target": _visible(target), "bits": f"{bits:.1f}", "surprising": bits > surprise, "likely": likely})
-    return found
+        rows.append({"target": _visible(target), "bits": f"{bits:.1f}", "surprising": bits > surprise, "likely": likely})
+    return rows
 
 
 def _visible(symbol: str) -> str:

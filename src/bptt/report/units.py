@@ -80,5 +80,5 @@ def correlation(columns: HostArray, other: HostArray) -> HostArray:
     """Pearson's correlation of each column of (T, N) with (T,), as (N,); 0 if one of them is constant."""
     a, b = columns - np.mean(columns, axis=0), other - np.mean(other)
     norms = np.sqrt(np.sum(a * a, axis=0) * np.sum(b * b))
-    found: HostArray = np.where(norms > 0, b @ a / np.where(norms > 0, norms, 1.0), 0.0)
-    return found
+    result: HostArray = np.where(norms > 0, b @ a / np.where(norms > 0, norms, 1.0), 0.0)
+    return result
