@@ -72,7 +72,9 @@ def test_every_command_works_with_the_cell(capsys):
     cell = "--cell", "mgu.py"
     small = "--hidden", 5, "--batch", 4, "--backend", "numpy"
     assert command(capsys, "train", "names.txt", *cell, *small, "--steps", 8, "--stop-after", 4, "--out", "run")[0] == 0
-    assert command(capsys, "train", "--resume", "run", *cell)[0] == 0
+    code, out, _ = command(capsys, "train", "--resume", "run", *cell)
+    assert code == 0
+    assert "more: bptt sample run --cell mgu.py --count 10" in out
     assert command(capsys, "train", "names.txt", "--from", "run", *cell, *small[2:], "--steps", 2, "--out", "next")[0] == 0
     assert command(capsys, "sample", "run", *cell, "--count", 2)[1].count("\n") == 2
     assert command(capsys, "next", "run", *cell, "--top", 3)[1].count("\n") == 3

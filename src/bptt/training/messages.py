@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -119,9 +120,16 @@ def failure_message(error: BaseException, task: TrainTask, out: Path) -> str:
 def resume_command(task: TrainTask, out: Path) -> str:
     """The command that resumes a run, in Python if its text was passed in Python."""
     if not task.data.source:
-        return f"bptt.train(TEXT, resume={str(out)!r})"
-    folder, launcher = shlex.quote(str(out)), f"mpiexec -n {task.group.size} " if task.group.size > 1 else ""
+        cell = f", cell={task.config.cell}" if task.config.user_cell else ""
+        return f"bptt.train(TEXT, resume={str(out)!r}{cell})"
+    folder, launcher = shlex.quote(str(out)) + _cell_flag(task), f"mpiexec -n {task.group.size} " if task.group.size > 1 else ""
     return f"bptt train - --resume {folder} < TEXT" if task.data.source == "-" else f"{launcher}bptt train --resume {folder}"
+
+
+def _cell_flag(task: TrainTask) -> str:
+    """The flag that supplies a user-defined cell again, or nothing."""
+    file = getattr(task.config.user_cell, "__file__", "")
+    return f" --cell {shlex.quote(os.path.relpath(file))}" if file else ""
 
 
 def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended: str, step: int) -> tuple[str, dict[str, Any]]:
@@ -148,7 +156,7 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
         bits = held_out / math.log(2)
         lines.append(f"best at step {trained.record.get('step')}: {held_out:.4f} nats per held-out character ({bits:.4f} bits)")
     if out is not None and not ended:
-        lines += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))} --count 10 --seed 1"]
+        lines += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))}{_cell_flag(task)} --count 10 --seed 1"]
     return "\n".join(lines), row
 
 
