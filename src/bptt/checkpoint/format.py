@@ -4,14 +4,13 @@ Every check raises `InvalidFile` with the reason, and takes no memory for what h
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import safetensors.numpy
 
 from bptt.backend import HostArray
 from bptt.config import settings, user_cells
-from bptt.data import corpus
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile
 from bptt.files import checksum, describe_os_error, to_json
@@ -59,7 +58,7 @@ class Checkpoint(NamedTuple):
     """A model and, in a run, the state that training resumes from; weights and memory are host arrays by name."""
 
     config: model.Config
-    mode: corpus.Mode
+    mode: settings.Mode
     vocabulary: Vocabulary
     record: dict[str, Any]  # what the run was told, chose and measured; JSON values
     weights: dict[str, HostArray]
@@ -92,7 +91,7 @@ def manifest(value: Any, raw: bytes) -> dict[str, Any]:
     return dict(listed or {})
 
 
-def configuration(value: Any, cell: Cell | None = None) -> tuple[model.Config, corpus.Mode, dict[str, Any]]:
+def configuration(value: Any, cell: Cell | None = None) -> tuple[model.Config, settings.Mode, dict[str, Any]]:
     """Validate config.json and return the model configuration, the mode and the record of the training.
 
     `cell` is the cell of the model, where it is not a built-in one.
@@ -103,8 +102,8 @@ def configuration(value: Any, cell: Cell | None = None) -> tuple[model.Config, c
         raise InvalidFile(f"is not the configuration of a model ({error})") from None
     for name, choice, known in [
         ("cell", config.cell, tuple(CELLS) if cell is None else (user_cells.name_of(cell),)),
-        ("mode", mode, ("lines", "stream")),
-        ("initial state", config.initial, ("learned", "zero")),
+        ("mode", mode, get_args(settings.Mode)),
+        ("initial state", config.initial, get_args(model.InitialState)),
     ]:
         if choice not in known:
             raise InvalidFile(f"{name} {choice!r:.40} is unknown")

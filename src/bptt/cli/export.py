@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bptt.cli.console import say
 from bptt.cli.parser import CellFile, app
-from bptt.data.corpus import Mode
+from bptt.config.settings import Mode
 from bptt.export import EXPORTERS, ExportFormat
 from bptt.inference.language_model import from_torch, load
 

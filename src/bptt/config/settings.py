@@ -18,6 +18,9 @@ from bptt.nn.cells import Cell, CellName
 from bptt.nn.optimizers import OptimizerName
 from bptt.nn.segments import RecomputeEvery
 
+Mode = Literal["lines", "stream"]
+VocabularyName = Literal["characters", "bytes"]
+
 Value = TypeVar("Value")
 
 
@@ -66,9 +69,9 @@ class Settings:
     """With several processes, each on a GPU of its own, add up their gradients from device to device."""
     graph: bool = may_change(True)
     """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch. --graph=false makes them one by one."""
-    mode: Literal["lines", "stream"] | None = None
+    mode: Mode | None = None
     """Each line a text of its own (names), or one long text; by default told from the text."""
-    vocabulary: Literal["characters", "bytes"] = "characters"
+    vocabulary: VocabularyName = "characters"
     """What a token is: a character of the text, or a byte of its UTF-8 form."""
     steps: int | None = may_change(None)
     """Updates of the weights; by default a number that suits the size of the text."""

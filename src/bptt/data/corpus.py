@@ -7,19 +7,18 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
 from bptt.backend import HostArray
+from bptt.config.settings import Mode, VocabularyName
 from bptt.data import decoding, token_store
 from bptt.data.sequences import Sequences, lines, marks, shuffled, single, split_lines
 from bptt.data.source import BUILT_IN, Source, fetch
 from bptt.data.token_store import Tokens
 from bptt.data.vocabulary import BYTES, Vocabulary, characters, code_points
 from bptt.errors import InputError
-
-Mode = Literal["lines", "stream"]
 
 EXPECTED = f"expected text of at least two different characters, or a built-in text ({', '.join(BUILT_IN)})"
 SPACES = np.array([chr(code).isspace() for code in range(0x3002)])  # by code point; beyond the last one: none
@@ -60,9 +59,7 @@ class Corpus:
         return contained(self.ids, self.vocabulary, mode, texts)
 
 
-def read(
-    source: str | os.PathLike[str] | Iterable[str], vocabulary: Literal["characters", "bytes"] | Vocabulary = "characters"
-) -> Corpus:
+def read(source: str | os.PathLike[str] | Iterable[str], vocabulary: VocabularyName | Vocabulary = "characters") -> Corpus:
     r"""Read a source and encode it with its own characters, with bytes, or with an existing vocabulary.
 
     A str with a newline in it is the text itself, "-" is standard input, a name in `BUILT_IN` that text (write ./dinosaurs
@@ -74,7 +71,7 @@ def read(
         InputError: a source that cannot be read, is not UTF-8, holds nothing but white space, or has a character that the
             given vocabulary does not have; a cache folder that cannot be written.
     """
-    if not isinstance(vocabulary, Vocabulary) and vocabulary not in ("characters", "bytes"):
+    if not isinstance(vocabulary, Vocabulary) and vocabulary not in get_args(VocabularyName):
         raise InputError(f"vocabulary {vocabulary!r} is unknown: use characters or bytes")
     known = BYTES if vocabulary == "bytes" else vocabulary if isinstance(vocabulary, Vocabulary) else None
     with fetch(source) as opened:
@@ -155,7 +152,7 @@ def sequences(source: Corpus, mode: Mode) -> Sequences:
     Raises:
         InputError: an unknown mode.
     """
-    if mode not in ("lines", "stream"):
+    if mode not in get_args(Mode):
         raise InputError(f"mode {mode!r} is unknown: use lines or stream")
     return lines(source.tokens) if mode == "lines" else single(source.ids, 0, len(source.ids) - 1)
 

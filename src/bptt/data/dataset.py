@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt.config.settings import Settings
+from bptt.config.settings import Mode, Settings
 from bptt.data import batches, corpus
 from bptt.data.batches import WINDOW, Window
 from bptt.data.sequences import Sequences
@@ -23,7 +23,7 @@ class Dataset(NamedTuple):
     source: str  # what finds the text again, empty where it was given in Python
     sha256: str  # of the whole text and its vocabulary
     vocabulary: Vocabulary
-    mode: corpus.Mode
+    mode: Mode
     training: Sequences
     held_out: Sequences
 

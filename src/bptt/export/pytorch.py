@@ -18,7 +18,7 @@ from bptt.backend import HostArray
 from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import settings
-from bptt.data.corpus import Mode
+from bptt.config.settings import Mode
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export import pytorch_header

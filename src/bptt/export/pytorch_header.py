@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bptt import files
 from bptt.checkpoint import format as checkpoint_format
 from bptt.config import settings
-from bptt.data.corpus import Mode
+from bptt.config.settings import Mode
 from bptt.data.vocabulary import START, Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export.common import FORMAT, METADATA_KEY, RECORD, SHAPE

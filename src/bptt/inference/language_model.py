@@ -10,6 +10,7 @@ from bptt.backend import Backend, BackendName, DtypeName
 from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import settings, user_cells
+from bptt.config.settings import Mode
 from bptt.data import batches, corpus
 from bptt.data.batches import WINDOW
 from bptt.data.corpus import Corpus
@@ -34,7 +35,7 @@ class LanguageModel:
 
     config: model.Config
     vocabulary: Vocabulary
-    mode: corpus.Mode
+    mode: Mode
     params: model.Params
     backend: Backend
     record: dict[str, Any]  # what the training run was told, chose and measured; JSON values
@@ -258,7 +259,7 @@ def model_from_checkpoint(saved: Checkpoint, backend: Backend) -> LanguageModel:
 
 
 def from_torch(
-    path: str | os.PathLike[str], *, symbols: str | os.PathLike[str] | None = None, mode: corpus.Mode | None = None
+    path: str | os.PathLike[str], *, symbols: str | os.PathLike[str] | None = None, mode: Mode | None = None
 ) -> LanguageModel:
     r"""The model of a file that `export("torch", path)` wrote, or that was saved from such a network of PyTorch; on NumPy.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.config import settings
-from bptt.data.corpus import Mode
+from bptt.config.settings import Mode
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
 from bptt.inference.sampling import SamplingOptions

@@ -9,9 +9,9 @@ import numpy as np
 
 from bptt import acceleration
 from bptt.backend import Backend, HostArray
+from bptt.config.settings import Mode
 from bptt.data import batches, decoding
 from bptt.data.batches import WINDOW
-from bptt.data.corpus import Mode
 from bptt.data.sequences import Sequences
 from bptt.data.source import fetch
 from bptt.data.vocabulary import Vocabulary

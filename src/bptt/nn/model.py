@@ -11,6 +11,8 @@ from bptt.nn import initializers, linear, loss, tree
 from bptt.nn.cells import CELLS, Cell
 from bptt.nn.ops import spectral_radius
 
+InitialState = Literal["learned", "zero"]
+
 
 @dataclass(frozen=True)
 class Config:
@@ -20,7 +22,7 @@ class Config:
     vocabulary: int  # V
     hidden: int  # H
     layers: int = 1
-    initial: Literal["learned", "zero"] = "learned"  # the state that every text begins with
+    initial: InitialState = "learned"  # the state that every text begins with
     user_cell: Cell | None = None  # the cell itself, where it is not a built-in one
 
     @property

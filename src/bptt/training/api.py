@@ -3,10 +3,10 @@
 import functools
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from bptt.backend import BackendName, DtypeName
-from bptt.data.corpus import Mode
+from bptt.config.settings import Mode, VocabularyName
 from bptt.display import text as display
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import initializers
@@ -62,7 +62,7 @@ def train(
     nccl: bool = False,
     graph: bool = True,
     mode: Mode | None = None,
-    vocabulary: Literal["characters", "bytes"] = "characters",
+    vocabulary: VocabularyName = "characters",
     steps: int | None = None,
     epochs: float | None = None,
     optimizer: OptimizerName = "adam",
