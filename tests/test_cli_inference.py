@@ -312,8 +312,8 @@ def test_every_command_passes_on_backend_and_dtype(run, monkeypatch, command):
     assert run(*command, "--backend", "strict", "--dtype", "float32", "--require-backend")[0] == 0
     assert run(*command)[0] == 0
     assert asked == [
-        {"backend": "strict", "dtype": "float32", "require_backend": True},
-        {"backend": "auto", "dtype": None, "require_backend": None},
+        {"backend": "strict", "dtype": "float32", "require_backend": True, "cell": None},
+        {"backend": "auto", "dtype": None, "require_backend": None, "cell": None},
     ]
 
 

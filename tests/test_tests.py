@@ -9,6 +9,8 @@ import pytest
 TEST_MODULES = sorted(Path(__file__).parent.glob("test_*.py"))
 OWN_WORDS = {"twin", "twins", "piece", "pieces", "rehearsal", "session", "told", "plan"}  # kernel, segment, warm-up, run ...
 
+VAGUE_HELPERS = {"go", "ready", "case", "value", "same", "told", "said", "here", "whole", "piece", "given", "found", "together"}
+
 
 def imported_test_modules(source: str) -> list[str]:
     """The names of the test modules that a source imports."""
@@ -36,3 +38,9 @@ def test_an_import_of_a_test_module_is_recognized(source):
 def test_names_of_tests_are_short_and_in_the_terms_of_the_field(path):
     names = re.findall(r"^def test_(\w+)", path.read_text("utf-8"), re.MULTILINE)
     assert [name for name in names if len(name) > 70 or OWN_WORDS & set(name.split("_"))] == []
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_names_of_helpers_say_what_they_do(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    assert not {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)} & VAGUE_HELPERS
