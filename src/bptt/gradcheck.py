@@ -23,7 +23,7 @@ class Check(NamedTuple):
 
     backend: str
     cell: str
-    what: str  # "loss", "gradient", "pieces": the gradient in pieces of time, or "layers": by way of the twins of single layers
+    what: str  # "loss", "gradient", "pieces": the gradient in pieces of time, or "layers": by the kernels of single layers
     dtype: str
     compiled: str  # what compiled the functions; nothing: the pure ones
     against: str

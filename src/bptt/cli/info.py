@@ -12,7 +12,7 @@ from bptt.data import token_store
 
 EXTRAS = {
     "cupy": "backend cupy: a GPU",
-    "numba": "compiled twins: faster training with NumPy",
+    "numba": "CPU kernels: faster training with NumPy",
     "matplotlib": "curve.png and bptt report",
     "jinja2": "bptt report",
     "mpi4py": "several processes",
@@ -59,7 +59,7 @@ def cupy() -> dict[str, str]:
     return {"usable": "yes", **backends.cuda_device_info()}
 
 
-def twins() -> dict[str, str]:
+def kernels() -> dict[str, str]:
     """Report the Numba kernels for NumPy, or why they cannot be used."""
     obstacle = acceleration.unavailable_reason()
     return {"usable": "no", "why": obstacle} if obstacle else {"usable": "yes"}
@@ -85,7 +85,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "machine": lambda: {**system.machine(), "memory": f"{system.physical_memory() / 1e9:.1f} GB"},
     "blas": system.blas,
     "cupy": cupy,
-    "twins": twins,
+    "twins": kernels,  # a name that programs read
     "extras": extras,
     "cache": cache,
 }

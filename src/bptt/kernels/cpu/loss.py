@@ -1,4 +1,4 @@
-"""The twins of the read-out and of the loss: logits of the next token, softmax cross-entropy, and back."""
+"""The kernels of the output layer and of the loss: logits of the next token, softmax cross-entropy, and back."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""The twins of clipping and of the update rules, on vectors."""
+"""The kernels of clipping and of the update rules, on vectors."""
 
 import functools
 import math
