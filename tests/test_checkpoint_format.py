@@ -73,7 +73,7 @@ def test_weights_must_have_the_names_and_shapes_of_the_model():
         for wrong in (arrays[name].astype(np.float64), arrays[name][None], arrays[name] * np.float32("nan")):
             with pytest.raises(InvalidFile):
                 checkpoint_format.check_weights({**arrays, name: wrong}, CONFIG)
-        with pytest.raises(InvalidFile, match=rf"^{name} is nothing, expected floats \["):
+        with pytest.raises(InvalidFile, match=rf"^{name} is missing, expected floats \["):
             checkpoint_format.check_weights({other: arrays[other] for other in arrays if other != name}, CONFIG)
 
 
@@ -85,12 +85,12 @@ def test_optimizer_arrays_may_include_carried_states(rows):
     assert list(states) == ["states.0.a", "states.0.c", "states.1.a", "states.1.c"]
     checkpoint_format.check_optimizer_state(memory, P, CONFIG, np.dtype(np.float64))
     checkpoint_format.check_optimizer_state(memory | states, P, CONFIG, np.dtype(np.float64))
-    with pytest.raises(InvalidFile, match=r"^'states.2.a' is too many"):
+    with pytest.raises(InvalidFile, match=r"^'states.2.a' is not expected"):
         checkpoint_format.check_optimizer_state(
             memory | states | {"states.2.a": np.zeros((1, 4))}, P, CONFIG, np.dtype(np.float64)
         )
     del states["states.1.c"]
-    with pytest.raises(InvalidFile, match=r"^states.1.c is nothing"):
+    with pytest.raises(InvalidFile, match=r"^states.1.c is missing"):
         checkpoint_format.check_optimizer_state(memory | states, P, CONFIG, np.dtype(np.float64))
     with pytest.raises(InvalidFile, match=r"all of one type"):
         checkpoint_format.check_optimizer_state(memory, P, CONFIG, np.dtype(np.float32))

@@ -30,7 +30,7 @@ def test_gradcheck_runs_on_another_array_library(capsys):
     assert cli.main(["check", "--backend", "strict", "--json"]) == 0
     rows = list(map(json.loads, capsys.readouterr().out.splitlines()))
     assert {(row["backend"], row["passed"]) for row in rows} == {("strict", True)}
-    assert {row["what"] for row in rows} == {"loss", "gradient", "pieces"}
+    assert {row["what"] for row in rows} == {"loss", "gradient", "segments"}
     assert len(rows) == 21
 
 
@@ -52,7 +52,7 @@ def test_a_wrong_backward_pass_is_named(capsys, monkeypatch):
     assert cli.main(["check", "--backend", "numpy"]) == 1
     out, err = capsys.readouterr()
     wrong = [line.split()[1:5] for line in out.splitlines() if "WRONG" in line]
-    assert wrong == [["gru", "gradient", "float64", "central"], ["gru", "pieces", "float32", "pure"]]
+    assert wrong == [["gru", "gradient", "float64", "central"], ["gru", "segments", "float32", "pure"]]
     assert err == "bptt: 2 of 12 checks failed (gru): do not trust what is trained here\n"
 
 
@@ -103,7 +103,7 @@ def test_a_wrong_kernel_is_named(capsys, monkeypatch):
     out, err = capsys.readouterr()
     wrong = {tuple(line.split()[1:4]) for line in out.splitlines() if "WRONG" in line and "stand-in 1" in line}
     both = {(cell, what) for cell, what, dtype in wrong if (cell, what, "float32") in wrong and dtype == "float64"}
-    assert both >= {("gru", "gradient"), ("vanilla", "pieces"), ("lstm", "layers")}
+    assert both >= {("gru", "gradient"), ("vanilla", "segments"), ("lstm", "layers")}
     assert not both & {("gru", "layers"), ("vanilla", "gradient"), ("vanilla", "layers")}
     assert "pure" not in {line.split()[6] for line in out.splitlines() if "WRONG" in line}
     assert "(gru, lstm, vanilla)" in err

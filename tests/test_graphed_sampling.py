@@ -53,6 +53,6 @@ def test_texts_sampled_with_a_cuda_graph_are_the_same(monkeypatch, ending):
 
     expected, recorded = written(here), []
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: lambda action: recorded.append(action) or action)
-    monkeypatch.setattr(generate, "SYNC_EVERY", 4)
+    monkeypatch.setattr(generate, "CHARACTERS_PER_READ", 4)
     np.testing.assert_array_equal(written(where), expected)
     assert recorded or ending.newline == 0  # where so many end early that no two batches are of one size

@@ -29,11 +29,11 @@ def test_info_prints_versions_and_hardware(capsys):
 def test_info_prints_json(capsys):
     assert cli.main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["versions", "machine", "blas", "cupy", "twins", "extras", "cache"]
+    assert list(found) == ["versions", "machine", "blas", "cupy", "kernels", "extras", "cache"]
     assert found["versions"]["numpy"] == np.__version__
     assert found["extras"].keys() == info.EXTRAS.keys()
     assert found["cupy"]["usable"] in ("yes", "no")
-    assert found["twins"]["usable"] in ("yes", "no")
+    assert found["kernels"]["usable"] in ("yes", "no")
 
 
 @pytest.mark.parametrize("error", [OSError("no"), RuntimeError("no"), KeyError("no"), ImportError("no"), AttributeError("no")])

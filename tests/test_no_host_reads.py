@@ -64,7 +64,7 @@ def test_sampling_reads_arrays_on_the_host_only_between_blocks(monkeypatch, cell
     """The characters that are written at a time; between those what was written is read."""
     made = []
     monkeypatch.setattr(acceleration, "graph_recorder", lambda: lambda action: made.append(action) or recorded(action))
-    monkeypatch.setattr(generate, "SYNC_EVERY", 4)
+    monkeypatch.setattr(generate, "CHARACTERS_PER_READ", 4)
     where, config = backends.select("strict", "float64"), model.Config(cell, 7, 5, 2)
     params = tree.tree_map(lambda a: where.put(3 * a), model.init(config, np.random.default_rng(1)))
     request = GenerationRequest(np.array([0, 4]), choice, ending, 5)

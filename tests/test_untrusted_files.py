@@ -248,7 +248,7 @@ EMPTY = {f"{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in
 BOMBS: dict[str, tuple[Any, str]] = {
     "header of 76 MB": (file("model.safetensors", tensor_file(b" " * 76_000_000)), "has 76,000,008 bytes"),
     "header of 2**63": (file("model.safetensors", (2**63).to_bytes(8, "little").ljust(1804)), "header is larger than"),
-    "header of 16,000 tensors": (file("model.safetensors", tensor_file(EMPTY, bytes(1400))), "'0' is too many"),
+    "header of 16,000 tensors": (file("model.safetensors", tensor_file(EMPTY, bytes(1400))), "'0' is not expected"),
     "shape of 10**18": (one_tensor([10**9, 10**9]), "is not a safetensors file"),
     "shape beyond 2**64": (one_tensor([2**40, 2**40]), "is not a safetensors file"),
     "offsets beyond the end": (one_tensor([10**9], 4 * 10**9), "is not a safetensors file"),

@@ -23,7 +23,7 @@ class Check(NamedTuple):
 
     backend: str
     cell: str
-    what: str  # "loss", "gradient", "pieces": the gradient in pieces of time, or "layers": by the kernels of single layers
+    what: str  # "loss", "gradient", "segments": the gradient in segments of time, or "layers": by the kernels of single layers
     dtype: str
     compiled: str  # what compiled the functions; nothing: the pure ones
     against: str
@@ -51,7 +51,7 @@ def run_checks(name: str, *, require: bool = False, cell: str | Cell | None = No
     """Each check of a backend, as soon as it is made: of one cell, or of all built-in ones; kernels are compiled first.
 
     In float64 the gradient with respect to each parameter of a small model against central differences. Then, in both types,
-    loss and gradient of a larger one, whole and in pieces of time, against those of the pure functions on NumPy in float64.
+    loss and gradient of a larger one, whole and in segments of time, against those of the pure functions on NumPy in float64.
     Where kernels can be used, all of it once more with them, and layer by layer: a whole gradient has a kernel of its own.
 
     Raises:
@@ -86,7 +86,7 @@ def _check_cell(cell: str | Cell, backend: Backend, compiled: str) -> Iterator[C
         return  # it would be compared with itself
     large = make_case(cell, T=20, B=9, V=30, H=33)
     got = dict(zip(("loss", "gradient"), loss_and_grad(large, backend)))
-    got["pieces"] = loss_and_grad(large, backend, every=7)[1]
+    got["segments"] = loss_and_grad(large, backend, every=7)[1]
     if compiled:
         got["layers"] = layer_by_layer(large, backend)
     with dispatch.restored():

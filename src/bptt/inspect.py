@@ -165,7 +165,8 @@ def _steps(cache: Any, t: HostArray) -> Any:
 def _followed(read: Read, da: HostArray, at: HostArray, K: int) -> HostArray:
     """Compute the gradients of the losses of steps `at` (n,) with respect to the K states before, (L, n, K+1, H).
 
-    `da` (n, H) is the gradient of each with respect to what the read-out saw. Column j is followed from step at[j] backwards.
+    `da` (n, H) is the gradient of each with respect to the input of the output layer. Column j is followed from
+    step at[j] backwards.
     """
     cell, L = read.config.definition, read.config.layers
     zero = np.zeros_like(da)

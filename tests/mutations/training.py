@@ -116,14 +116,14 @@ MUTATIONS = [
         "test_stepper.py::test_no_evaluation_or_checkpoint_is_skipped",
     ),
     Mutation(
-        "twins: those of a run stay",
+        "kernels: those of a run stay",
         "training.trainer.start",
         "stack.enter_context(dispatch.restored())\n        arrived_signals = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  #",
         "arrived_signals = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  #",
         "test_acceleration.py::test_a_run_leaves_kernels_disabled_as_before",
     ),
     Mutation(
-        "twins: going on without them is not told",
+        "kernels: going on without them is not told",
         "training.setup.from_checkpoint",
         "    acceleration.warn_if_changed(saved.record, backend)\n",
         "",

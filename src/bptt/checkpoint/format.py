@@ -1,6 +1,6 @@
 """The contents of a checkpoint, and the validation of its files, which may be damaged or come from strangers.
 
-Every check raises `InvalidFile` with the reason, and takes no memory for what has not been borne out.
+Every check raises `InvalidFile` with the reason, and allocates nothing by a size that the file merely claims.
 """
 
 import math
@@ -26,7 +26,7 @@ MAX_JSON_BYTES = 1 << 20  # bytes
 MAX_HISTORY_BYTES = 1 << 24  # bytes
 MAX_NESTING = 500  # lists and objects, but for those of a history
 MAX_HEADER_BYTES = 1 << 20  # bytes, of safetensors; a forged one of 76 MB would cost seconds and a gigabyte
-MAX_BATCH = 1 << 20  # of a batch
+MAX_BATCH = 1 << 20  # columns of saved hidden states
 MAX_UNITS = 1_000_000  # of a layer: Waa alone would take 4 TB
 MAX_SYMBOLS = 0x110000  # there are no more code points
 HEX = set("0123456789abcdef")
@@ -63,7 +63,7 @@ class Checkpoint(NamedTuple):
     record: dict[str, Any]  # what the run was told, chose and measured; JSON values
     weights: dict[str, HostArray]
     progress: Progress | None = None  # None: a model alone
-    memory: dict[str, HostArray] | None = None  # of the optimizer, and the states that the next batch goes on from
+    memory: dict[str, HostArray] | None = None  # the optimizer's state, and the hidden states that the next batch starts from
 
 
 def manifest(value: Any, raw: bytes) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def manifest(value: Any, raw: bytes) -> dict[str, Any]:
         raise InvalidFile(f"is not as it was written: {DAMAGED}")
     if value["format"] != FORMAT or type(value["format"]) is not int:
         raise InvalidFile(f"format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
-    if to_json(value) != raw:  # it has no checksum, but one way only to be written
+    if to_json(value) != raw:  # it has no checksum of its own: its JSON is canonical, so other bytes mean damage
         raise InvalidFile(f"is not as it was written: {DAMAGED}")
     listed = value.get("files")
     for name in MODEL:
@@ -112,7 +112,7 @@ def configuration(value: Any, cell: Cell | None = None) -> tuple[model.Config, s
         if type(number) is not kind or not fine(number):
             raise InvalidFile(f"{name} {number!r:.40}: expected {wanted}")
     if not isinstance(record, dict) or not isinstance(record.get("text", ""), str):
-        raise InvalidFile("the record of its training is none")
+        raise InvalidFile("the record of its training is malformed")
     for name in ("loss", "held_out", "targets", "step"):
         if not (record.get(name) is None or is_number(record[name])):
             raise InvalidFile(f"{name} {record[name]!r:.40}: expected a number")
@@ -179,7 +179,7 @@ def progress(value: Any) -> Progress:
     counts = (result.step, result.epoch, result.batch, result.characters, result.waited, *(best[:1] if best else ()))
     numbers = (result.seconds, *result.losses, *result.norms, *(best[1:] if best else ()))
     if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts) or not all(map(is_number, numbers)):
-        raise InvalidFile("holds a count or a number that is none")
+        raise InvalidFile("holds an invalid count or number")
     for row in result.history:
         _check_row(row)
     return result
@@ -211,7 +211,7 @@ def make_manifest(content: dict[str, bytes]) -> bytes:
 def _check_arrays(arrays: dict[str, HostArray], expected: dict[str, tuple[int, ...]], types: set[np.dtype[Any]]) -> None:
     if arrays.keys() != expected.keys():
         odd = min(arrays.keys() ^ expected.keys())
-        wrong = "is too many" if odd in arrays else f"is nothing, expected floats {list(expected[odd])}"
+        wrong = "is not expected" if odd in arrays else f"is missing, expected floats {list(expected[odd])}"
         raise InvalidFile(f"{odd if odd in expected else repr(odd):.40} {wrong}")
     for name, shape in expected.items():
         array = arrays[name]

@@ -12,7 +12,7 @@ from bptt.data import token_store
 
 EXTRAS = {
     "cupy": "backend cupy: a GPU",
-    "numba": "CPU kernels: faster training with NumPy",
+    "numba": "kernels: faster training with NumPy",
     "matplotlib": "curve.png and bptt report",
     "jinja2": "bptt report",
     "mpi4py": "several processes",
@@ -85,7 +85,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "machine": lambda: {**system.machine(), "memory": f"{system.physical_memory() / 1e9:.1f} GB"},
     "blas": system.blas,
     "cupy": cupy,
-    "twins": kernels,  # a name that programs read
+    "kernels": kernels,
     "extras": extras,
     "cache": cache,
 }

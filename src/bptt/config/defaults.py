@@ -70,5 +70,5 @@ def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int,
 
 
 def preset_for(targets: int) -> Preset:
-    """The row of SIZES for a text of so many targets."""
+    """The row of PRESETS for a text of so many targets."""
     return next(size for size in PRESETS if targets <= size.targets)

@@ -22,7 +22,7 @@ from bptt.nn.cells import CELLS
 
 MODULES = {"vanilla": "RNN", "gru": "GRU", "lstm": "LSTM"}  # of torch.nn
 BYTES_PER_NUMBER = {"F32": 4, "F64": 8}  # bytes of a number
-MAX_NESTING = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a layer, a thousand layers and the read-out
+MAX_NESTING = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a layer, a thousand layers and the output layer
 EXPECTED_FILE = "expected a file of bptt export, or of safetensors.torch.save_file(network.state_dict(), FILE)"
 EXPECTED_NETWORK = (
     "expected rnn, a torch.nn.RNN, GRU or LSTM with biases and in one direction, and decoder, a torch.nn.Linear, alone"

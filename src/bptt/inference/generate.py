@@ -16,7 +16,7 @@ from bptt.nn import model, tree
 from bptt.nn.ops import column_major
 
 RNG_BLOCK = 64  # texts that share a random number generator
-SYNC_EVERY = 16  # characters sampled on a GPU before the host reads them
+CHARACTERS_PER_READ = 16  # characters sampled on a GPU before the host reads them
 
 
 def generate_texts(
@@ -27,7 +27,7 @@ def generate_texts(
     request: GenerationRequest,
     places: range,
 ) -> list[str]:
-    """The texts in some places of the sequence of texts that a request stands for, in one batch."""
+    """Texts number `places.start` to `places.stop - 1` of a request, generated in one batch."""
     numbers = uniform_numbers(request.seed, places.start, len(places))
     with acceleration.sampling_kernels(backend):
         steps = list(generate(config, params, backend, request, numbers))
@@ -93,7 +93,7 @@ def generate(
     """
     xp, criteria = backend.xp, request.criteria
     stops_early = criteria.newline is not None or len(criteria.stop) > 0
-    per_read = 1 if backend.is_host else SYNC_EVERY
+    per_read = 1 if backend.is_host else CHARACTERS_PER_READ
     sampler = Sampler(
         config, tree.tree_map(column_major, params), request.sampling, criteria._replace(stop=backend.put(criteria.stop))
     )

@@ -3,8 +3,8 @@
 A cell is a module: vanilla.py, gru.py, lstm.py, or a file of the user. Besides what the protocol asks for it may have:
 
 DROPOUT           the default dropout rate; without it the default depends on the size of the text
-MEMORY            numbers that are alive for each step of a sequence: in an update (by unit of the first layer, and by unit of
-                  each layer), and the same for the forward pass; without it an estimate by the number of gates
+MEMORY            ((first, each), (first, each)): numbers held per time step and hidden unit, `first + each * layers`, by an
+                  update and by a forward pass alone; without it an upper bound by the number of gates
 gate_activations  (cache) -> (T, B, G*H): the gates in the order of GATES, for `bptt.inspect` and the report
 """
 

@@ -66,7 +66,7 @@ class Cache(NamedTuple):
 
     layers: tuple[Any, ...]  # one Cache of the cell per layer
     keep: tuple[Array, ...]  # the dropout masks (B, H), none or one per layer
-    a: Array  # (T, B, H): what the read-out saw
+    a: Array  # (T, B, H): what the output layer saw
     fresh: bool  # whether the texts began here, from the initial states
 
 
@@ -139,7 +139,7 @@ def forward(
 def run_layers(
     config: Config, params: Params, x: Array, states: tuple[Any, ...] | None, keep: tuple[Array, ...]
 ) -> tuple[Array, tuple[Any, ...], Cache]:
-    """The layers without the read-out: what it sees (T, B, H), the next states, and the Cache."""
+    """The layers without the output layer: what it sees (T, B, H), the next states, and the Cache."""
     cell = config.definition
     fresh = states is None
     states = initial_states(config, params, x.shape[1]) if states is None else states

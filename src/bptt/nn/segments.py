@@ -23,9 +23,7 @@ from bptt.nn import gradient, loss, model, tree
 RecomputeEvery = int | Literal["sqrt"]
 
 MAX_FINISHED = 0.5  # fraction of its columns that may have ended before a segment ends
-MIN_SAVING = (
-    3e6  # multiplications by a recurrent weight that the end of a segment must save: it costs a quarter of a millisecond
-)
+MIN_SAVING = 3e6  # multiplications that starting a new segment must save, for each start costs about 0.25 ms
 
 
 class Segment(NamedTuple):

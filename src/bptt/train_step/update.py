@@ -25,7 +25,7 @@ from bptt.train_step import microbatches, threads
 from bptt.train_step.microbatches import MicroBatch
 
 SYNC_CHECK_EVERY = 256  # updates from one comparison of the parameters of all processes to the next
-WARMUP_STEPS = 200  # steps of learning-rate warm-up; a tenth of a shorter run
+WARMUP_STEPS = 200  # steps of learning-rate warm-up; a tenth of a run of fewer than 2,000 steps
 
 
 class TrainTask(NamedTuple):

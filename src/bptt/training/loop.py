@@ -170,7 +170,7 @@ def _evaluate(run: RunContext, loop_state: LoopState, row: dict[str, Any]) -> tu
     """Measure the validation loss and sample a preview; the model with the lowest validation loss so far is the best."""
     task, progress, state, xp = run.task, loop_state.progress, loop_state.state, run.task.backend.xp
     if not bool(xp.all(xp.isfinite(state.params_vector))):
-        checkpoints.host_weights(run, loop_state)  # raises Diverged with the name of the first one
+        checkpoints.host_weights(run, loop_state)  # raises Diverged, with the name of the first tensor that is not finite
     current = checkpoints.current_model(run, loop_state)
     if not task.data.held_out:
         return loop_state._replace(best=current), {**row, **_sample_and_radii(task, current)}

@@ -24,10 +24,10 @@ def owned(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, its arrays copied where they are not contiguous and writable: Numba would compile for each kind of them."""
 
     @functools.wraps(function)
-    def twin(*arguments: Any) -> Any:
+    def copying(*arguments: Any) -> Any:
         return function(*[a.copy() if isinstance(a, np.ndarray) and not a.flags.carray else a for a in arguments])
 
-    return twin
+    return copying
 
 
 def kernel(function: Accelerated[..., Any]) -> Callable[[Kernel], Kernel]:

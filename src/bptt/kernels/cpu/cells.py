@@ -1,4 +1,4 @@
-"""The kernels of the cells: a whole layer forward and backward, without an array of pre-activations or of their gradients.
+"""Kernels of the cells: a whole layer forward and backward, without an array of pre-activations or of their gradients.
 
 A layer reads tokens, `ids` (T, B), or vectors (T, B, I), which are empty where it reads tokens. A row of pre-activations is a
 row of Waa a_{t-1}, plus one of Wax x_t for vectors, plus one of a table (V, G*H): the columns of Wax for tokens, with the bias

@@ -1,4 +1,4 @@
-"""The twin of a whole gradient: from the vector of the parameters to the one of their gradient in a single call.
+"""The kernel of a whole gradient: from the vector of the parameters to the one of their gradient in a single call.
 
 In a vector there are, layer after layer, Wax, Waa, b and a GRU's ban; then the initial states, if they are learned; Wya; by.
 `sizes` is L layers, S states and G gates of each, V symbols, H units, M = H where there is a ban, else 0. `gates` is a tuple of
@@ -92,7 +92,7 @@ def apply_dropout(a: Any, keep: Any, layer: int) -> Any:
 
 @compiled
 def output_loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -> Any:
-    """The loss, and da (T, B, H); the gradients of the read-out are entered."""
+    """The loss, and da (T, B, H); the gradients of the output layer are entered."""
     V, H = sizes[3], sizes[4]
     Wya, by = theta.size - V * (H + 1), theta.size - V
     W, b = theta[Wya:by].reshape(V, H), theta[by:]

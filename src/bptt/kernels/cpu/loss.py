@@ -1,4 +1,4 @@
-"""The kernels of the output layer and of the loss: logits of the next token, softmax cross-entropy, and back."""
+"""Kernels of the output layer and of the loss: logits of the next token, softmax cross-entropy, and back."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""The kernels of clipping and of the update rules, on vectors."""
+"""Kernels of gradient clipping and of the optimizers, on flat vectors."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""Twins on a CUDA device: each recurrence as one kernel for all its steps (recurrence.cu).
+"""The recurrences on a CUDA device, each as one kernel for all its steps (recurrence.cu).
 
 Where the weights fit on no number of blocks that run at the same time, or a thread would have to look after too much, it goes
 step by step (stepwise.py).
