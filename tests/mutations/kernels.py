@@ -83,8 +83,8 @@ MUTATIONS = [
     Mutation(
         "kernels: biases in each other's places",
         "kernels.cpu.gradient.loss_and_grad",
-        "write_flat(d, end + own.size, db), dban)",
-        "write_flat(d, end + own.size, dban), db)",
+        "write_flat(d, end + dWaa_out.size, db), dban)",
+        "write_flat(d, end + dWaa_out.size, dban), db)",
         "test_cpu_kernels.py::test_a_kernel_equals_its_pure_function and float64-gradient.loss_and_grad]",
     ),
     Mutation(

@@ -85,14 +85,14 @@ class LanguageModel:
             if not known:
                 return texts(0)
             without = known.intersection
-        found: dict[str, None] = {}  # in order, each once
+        distinct: dict[str, None] = {}  # in order, each once
         for first in range(0, MAX_ROUNDS * count, count):
             drawn = texts(first)
             leave = set(without(drawn))
-            found.update(dict.fromkeys(text for text in drawn if text not in leave))
-            if len(found) >= count or temperature == 0:
+            distinct.update(dict.fromkeys(text for text in drawn if text not in leave))
+            if len(distinct) >= count or temperature == 0:
                 break
-        return list(found)[:count]
+        return list(distinct)[:count]
 
     def stream(
         self,

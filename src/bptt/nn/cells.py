@@ -54,5 +54,5 @@ REQUIRED = ("GATES", "Params", "State", "Cache", "shapes", "init", "forward", "b
 def memory(cell: Cell) -> tuple[tuple[float, float], tuple[float, float]]:
     """The MEMORY of a cell, or an upper bound by its number of gates."""
     G = len(cell.GATES)
-    found: tuple[tuple[float, float], tuple[float, float]] = getattr(cell, "MEMORY", ((6.0 * G, 2.0 * G), (3.0 * G, 2.0 * G)))
-    return found
+    numbers: tuple[tuple[float, float], tuple[float, float]] = getattr(cell, "MEMORY", ((6.0 * G, 2.0 * G), (3.0 * G, 2.0 * G)))
+    return numbers

@@ -111,8 +111,8 @@ def nothing(dtype: Any, *shape: int) -> Any:
 def gradient_loss_and_grad(
     params_vector: Any, config: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, count: Any
 ) -> Any:
-    found = gradient_segment_loss_and_grad(params_vector, config, x, y, mask, states, keep, count, None)
-    return found if found is NotImplemented else found[:3]
+    result = gradient_segment_loss_and_grad(params_vector, config, x, y, mask, states, keep, count, None)
+    return result if result is NotImplemented else result[:3]
 
 
 @kernel(gradient.segment_loss_and_grad)
@@ -122,7 +122,7 @@ def gradient_segment_loss_and_grad(
     if config.definition not in CELLS:
         return NotImplemented
     L, S, G, _, H, _ = sizes = gradient_kernels.model_sizes(config)
-    states, dafter = (nothing(params_vector.dtype, L, S, 0, H) if given is None else given for given in (states, dafter))
+    states, dafter = (nothing(params_vector.dtype, L, S, 0, H) if array is None else array for array in (states, dafter))
     masks = np.stack(keep) if keep else nothing(params_vector.dtype, 0, 0, H)
     of = 0.0 if count is None else float(count)
     return gradient_kernels.loss_and_grad(params_vector, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)

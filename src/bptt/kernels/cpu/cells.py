@@ -60,7 +60,7 @@ def gru(Wax: Any, Waa: Any, b: Any, ban: Any, ids: Any, vectors: Any, a0: Any) -
         if I:
             multiply(vectors, t * B * I, B, I, inputs, z, False)
         for k in range(B):
-            here, row, start, gates = (t * B + k) * H, k * q.shape[1], ids[t, k] * 3 * H, (t * B + k) * 2 * H
+            offset, row, start, gates = (t * B + k) * H, k * q.shape[1], ids[t, k] * 3 * H, (t * B + k) * 2 * H
             for h in range(0, H, width(a)):
                 m = H - h
                 x = load(z, row + h, m) + load(added, start + h, m)
@@ -72,9 +72,9 @@ def gru(Wax: Any, Waa: Any, b: Any, ban: Any, ids: Any, vectors: Any, a0: Any) -
                 new = tanh(x + r * reset)
                 store(r, ru, gates + h, m)
                 store(u, ru, gates + H + h, m)
-                store(new, n, here + h, m)
-                store(reset, p, here + h, m)
-                store(new + u * (load(a, here + h, m) - new), a, here + B * H + h, m)
+                store(new, n, offset + h, m)
+                store(reset, p, offset + h, m)
+                store(new + u * (load(a, offset + h, m) - new), a, offset + B * H + h, m)
     return a, ru, n, p
 
 
@@ -92,20 +92,20 @@ def lstm(Wax: Any, Waa: Any, b: Any, ids: Any, vectors: Any, a0: Any, c0: Any) -
         if I:
             multiply(vectors, t * B * I, B, I, inputs, z, True)
         for k in range(B):
-            here, row, start, gate = (t * B + k) * H, k * z.shape[1], ids[t, k] * 4 * H, (t * B + k) * 4 * H
+            offset, row, start, gate = (t * B + k) * H, k * z.shape[1], ids[t, k] * 4 * H, (t * B + k) * 4 * H
             for h in range(0, H, width(a)):
                 m = H - h
                 i = sigmoid(load(z, row + h, m) + load(added, start + h, m))
                 f = sigmoid(load(z, row + H + h, m) + load(added, start + H + h, m))
                 g = tanh(load(z, row + 2 * H + h, m) + load(added, start + 2 * H + h, m))
                 o = sigmoid(load(z, row + 3 * H + h, m) + load(added, start + 3 * H + h, m))
-                new = f * load(c, here + h, m) + i * g
+                new = f * load(c, offset + h, m) + i * g
                 store(i, gates, gate + h, m)
                 store(f, gates, gate + H + h, m)
                 store(g, gates, gate + 2 * H + h, m)
                 store(o, gates, gate + 3 * H + h, m)
-                store(new, c, here + B * H + h, m)
-                store(o * tanh(new), a, here + B * H + h, m)
+                store(new, c, offset + B * H + h, m)
+                store(o * tanh(new), a, offset + B * H + h, m)
     return a, c, gates
 
 
@@ -165,12 +165,12 @@ def vanilla_backward(Wax: Any, Waa: Any, ids: Any, vectors: Any, a: Any, da: Any
         begin = max(0, end - S)
         for t in range(end - 1, begin - 1, -1):
             for k in range(B):
-                here, row = (t * B + k) * H, k * da_next.shape[1]
+                offset, row = (t * B + k) * H, k * da_next.shape[1]
                 for h in range(0, H, width(a)):
                     m = H - h
-                    new = load(a, here + B * H + h, m)
-                    whole = load(da, here + h, m) + load(da_next, row + h, m)
-                    store(whole * (one - new * new), da, here + h, m)
+                    new = load(a, offset + B * H + h, m)
+                    da_t = load(da, offset + h, m) + load(da_next, row + h, m)
+                    store(da_t * (one - new * new), da, offset + h, m)
             multiply(da, t * B * H, B, H, panels, da_next, False)
         gather(da, da, 0, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)
         end = begin
@@ -197,18 +197,18 @@ def gru_backward(
         begin = max(0, end - S)
         for t in range(end - 1, begin - 1, -1):
             for k in range(B):
-                here, row = (t * B + k) * H, k * through.shape[1]
+                offset, row = (t * B + k) * H, k * through.shape[1]
                 for h in range(0, H, width(a)):
                     m = H - h
-                    r, u, new = load(ru, 2 * here + h, m), load(ru, 2 * here + H + h, m), load(n, here + h, m)
-                    whole = load(direct, k * H + h, m) + load(da, here + h, m) + load(through, row + h, m)
-                    dn = whole * (one - u) * (one - new * new)
-                    store(dn * load(p, here + h, m) * r * (one - r), ru, 2 * here + h, m)
-                    store(whole * (load(a, here + h, m) - new) * u * (one - u), ru, 2 * here + H + h, m)
-                    store(dn, n, here + h, m)
-                    store(dn * r, p, here + h, m)
+                    r, u, new = load(ru, 2 * offset + h, m), load(ru, 2 * offset + H + h, m), load(n, offset + h, m)
+                    da_t = load(direct, k * H + h, m) + load(da, offset + h, m) + load(through, row + h, m)
+                    dn = da_t * (one - u) * (one - new * new)
+                    store(dn * load(p, offset + h, m) * r * (one - r), ru, 2 * offset + h, m)
+                    store(da_t * (load(a, offset + h, m) - new) * u * (one - u), ru, 2 * offset + H + h, m)
+                    store(dn, n, offset + h, m)
+                    store(dn * r, p, offset + h, m)
                     store(load(dban, h, m) + dn * r, dban, h, m)
-                    store(whole * u, direct, k * H + h, m)
+                    store(da_t * u, direct, k * H + h, m)
             multiply(ru, t * B * 2 * H, B, 2 * H, panels, through, False)
             multiply(p, t * B * H, B, H, panels_n, through, True)
         gather(ru, ru, 0, begin, end - begin, ids, vectors, a, inputs, dx, sums)
@@ -233,18 +233,18 @@ def lstm_backward(
         begin = max(0, end - S)
         for t in range(end - 1, begin - 1, -1):
             for k in range(B):
-                here, gate, row = (t * B + k) * H, (t * B + k) * 4 * H, k * da_next.shape[1]
+                offset, gate, row = (t * B + k) * H, (t * B + k) * 4 * H, k * da_next.shape[1]
                 for h in range(0, H, width(a)):
                     m = H - h
                     i, f = load(gates, gate + h, m), load(gates, gate + H + h, m)
                     g, o = load(gates, gate + 2 * H + h, m), load(gates, gate + 3 * H + h, m)
-                    tanh_c = tanh(load(c, here + B * H + h, m))
-                    whole = load(da, here + h, m) + load(da_next, row + h, m)
-                    inside = load(dc, k * H + h, m) + whole * o * (one - tanh_c * tanh_c)
+                    tanh_c = tanh(load(c, offset + B * H + h, m))
+                    da_t = load(da, offset + h, m) + load(da_next, row + h, m)
+                    inside = load(dc, k * H + h, m) + da_t * o * (one - tanh_c * tanh_c)
                     store(inside * g * i * (one - i), gates, gate + h, m)
-                    store(inside * load(c, here + h, m) * f * (one - f), gates, gate + H + h, m)
+                    store(inside * load(c, offset + h, m) * f * (one - f), gates, gate + H + h, m)
                     store(inside * i * (one - g * g), gates, gate + 2 * H + h, m)
-                    store(whole * tanh_c * o * (one - o), gates, gate + 3 * H + h, m)
+                    store(da_t * tanh_c * o * (one - o), gates, gate + 3 * H + h, m)
                     store(inside * f, dc, k * H + h, m)
             multiply(gates, t * B * 4 * H, B, 4 * H, panels, da_next, False)
         gather(gates, gates, 0, begin, end - begin, ids, vectors, a, Wax_panels, dx, sums)

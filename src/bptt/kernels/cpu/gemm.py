@@ -85,13 +85,13 @@ def multiply(A: Any, first: int, rows: int, K: int, panels: Any, C: Any, add: bo
     is still in a near cache. For weights of twice its size and one row that is one and a half times as fast.
     """
     P, n, ldc = panels.shape[0], panels.shape[2], C.shape[1]
-    whole, back = rows // ROWS * ROWS, first // (rows * K) % 2 == 1
+    full_rows, back = rows // ROWS * ROWS, first // (rows * K) % 2 == 1
     for j in range(P):
         p = turned(j, P, back)
-        for i in range(0, whole, ROWS):
+        for i in range(0, full_rows, ROWS):
             _full(K, at(A, first + i * K), K, 1, at(panels, p * K * n), at(C, i * ldc + p * n), ldc, add)
-    a, c = first + whole * K, whole * ldc
-    if rows - whole >= 4:
+    a, c = first + full_rows * K, full_rows * ldc
+    if rows - full_rows >= 4:
         for j in range(P):
             p = turned(j, P, back)
             _four(K, at(A, a), K, 1, at(panels, p * K * n), at(C, c + p * n), ldc, add)
@@ -120,7 +120,7 @@ def outer(D: Any, X: Any, first: int, rows: int, C: Any, add: bool) -> None:
     """
     M, ldc = D.shape[1], C.shape[1]
     lanes, block = VECTOR // X.itemsize, min(rows, BLOCK)
-    some = np.zeros((block, lanes), X.dtype)  # columns of D
+    columns = np.zeros((block, lanes), X.dtype)  # columns of D
     for start in range(0, rows, block):
         depth = min(block, rows - start)
         begin = first + start
@@ -129,14 +129,14 @@ def outer(D: Any, X: Any, first: int, rows: int, C: Any, add: bool) -> None:
         for m in range(0, M, lanes):
             for k in range(depth):
                 if m + lanes <= M:
-                    copy(at(D, (begin + k) * M + m), at(some, k * lanes))
+                    copy(at(D, (begin + k) * M + m), at(columns, k * lanes))
                 else:
                     for i in range(lanes):
-                        some[k, i] = D[begin + k, m + i] if m + i < M else 0
+                        columns[k, i] = D[begin + k, m + i] if m + i < M else 0
             for p in range(panels.shape[0]):
                 for i in range(0, min(lanes, M - m), ROWS):
                     c = (m + i) * ldc + p * n
-                    _full(depth, at(some, i), 1, lanes, at(panels, p * depth * n), at(C, c), ldc, add or start > 0)
+                    _full(depth, at(columns, i), 1, lanes, at(panels, p * depth * n), at(C, c), ldc, add or start > 0)
 
 
 @compiled

@@ -49,15 +49,15 @@ def write_flat(d: Any, begin: int, flat: Any) -> Any:
 def initial_states(theta: Any, states: Any, B: int, sizes: Any) -> Any:
     """The states (L, S, B, H) to begin with: those that are given, else the learned ones, or zeros."""
     L, S, _, V, H, _ = sizes
-    begin, found = layer_offset(L, sizes), np.zeros((L, S, B, H), theta.dtype)
+    begin, before = layer_offset(L, sizes), np.zeros((L, S, B, H), theta.dtype)
     if states.size == 0 and begin < theta.size - V * (H + 1):
         for layer in range(L):
             for field in range(S):
                 for k in range(B):
                     for h in range(H):
-                        found[layer, field, k, h] = theta[begin + h]
+                        before[layer, field, k, h] = theta[begin + h]
                 begin += H
-    return states if states.size else found
+    return states if states.size else before
 
 
 @compiled
@@ -133,23 +133,23 @@ def loss_and_grad(
         Wax, Waa, b, dban = layer_weights(theta, layer, sizes)
         ids, vectors, cache = tokens if layer else x, inputs[layer], caches[layer]
         da, dfield = apply_dropout(da, keep, layer), following[layer]
-        own = layer_weights(d, layer, sizes)[1]
-        into = room(own)
+        dWaa_out = layer_weights(d, layer, sizes)[1]
+        into = room(dWaa_out)
         if len(gates) == 4:
-            da0, dc0, found = cells.lstm_backward(
+            da0, dc0, grads = cells.lstm_backward(
                 Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], da, dfield[0], dfield[1], into
             )
             fill(dbefore[layer, 1], dc0)
         elif len(gates) == 3:
             a, ru, n, p = cache
-            da0, dban, found = cells.gru_backward(Wax, Waa, ids, vectors, a, ru, n, p, da, dfield[0], into)
+            da0, dban, grads = cells.gru_backward(Wax, Waa, ids, vectors, a, ru, n, p, da, dfield[0], into)
         else:
-            da0, found = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, dfield[0], into)
+            da0, grads = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, dfield[0], into)
         fill(dbefore[layer, 0], da0)
-        da, dWax, dWaa, db = found
-        if len(into) > len(own):
-            fill(own, dWaa)
+        da, dWax, dWaa, db = grads
+        if len(into) > len(dWaa_out):
+            fill(dWaa_out, dWaa)
         end = write_flat(d, layer_offset(layer, sizes), dWax.reshape(-1))
-        write_flat(d, write_flat(d, end + own.size, db), dban)
+        write_flat(d, write_flat(d, end + dWaa_out.size, db), dban)
     write_initial_states(d, dbefore, states.size == 0, sizes)
     return mean, d, after, dbefore

@@ -15,13 +15,13 @@ from bptt.kernels.cpu.simd import exp, load, store, width
 def matmul_add(A: Any, panels: Any, added: Any) -> Any:
     """A W + added (T, B, N) for A (T, B, K) and the panels of W (K, N), by as many rows as a near cache holds."""
     (T, B, K), N = A.shape, added.size
-    out, some = np.empty((T * B, N), A.dtype), np.empty((64, padded(N, A)), A.dtype)
+    out, block = np.empty((T * B, N), A.dtype), np.empty((64, padded(N, A)), A.dtype)
     for first in range(0, T * B, 64):
         count = min(64, T * B - first)
-        multiply(A, first * K, count, K, panels, some, False)
+        multiply(A, first * K, count, K, panels, block, False)
         for i in range(count):
             for j in range(N):
-                out[first + i, j] = some[i, j] + added[j]
+                out[first + i, j] = block[i, j] + added[j]
     return out.reshape(T, B, N)
 
 
@@ -45,10 +45,10 @@ def affine_backward(W: Any, x: Any, dz: Any) -> Any:
 @functools.partial(compiled, fastmath=frozenset({"contract", "reassoc"}))
 def row_sum(row: Any) -> Any:
     """The sum of some numbers (V,)."""
-    found = row.dtype.type(0)
+    total = row.dtype.type(0)
     for v in range(row.size):
-        found += row[v]
-    return found
+        total += row[v]
+    return total
 
 
 @compiled
@@ -74,10 +74,10 @@ def cross_entropy(logits: Any, y: Any, mask: Any, of: float) -> Any:
     for t in range(T):
         for b in range(B):
             row = p[t, b]
-            whole = row_sum(row)
+            normalizer = row_sum(row)
             for v in range(V):
-                row[v] /= whole
-            loss += (math.log(whole) - weight[t, b]) * mask[t, b]
+                row[v] /= normalizer
+            loss += (math.log(normalizer) - weight[t, b]) * mask[t, b]
             weight[t, b] = mask[t, b] / count
     mean[()] = loss / count
     return mean, p, weight

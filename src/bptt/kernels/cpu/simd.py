@@ -103,11 +103,11 @@ def load(context: Any, array: Any, index: Any, left: Any) -> Any:
             with full:
                 all_of_them, after_full = b.load(place, align=4), b.block
             with part:
-                some = _masked(b, "load", vector, arguments[2], vector, place, _constant(vector, 0.0))
+                masked = _masked(b, "load", vector, arguments[2], vector, place, _constant(vector, 0.0))
                 after_part = b.block
         value = b.phi(vector)
         value.add_incoming(all_of_them, after_full)
-        value.add_incoming(some, after_part)
+        value.add_incoming(masked, after_part)
         return value
 
     return Lanes(array.dtype)(array, types.intp, types.intp), generate
@@ -137,7 +137,7 @@ def _exp(b: Any, x: Any) -> Any:
     """
     double = isinstance(x.type.element, ir.DoubleType)
     bits, mantissa, bias, terms, least = (64, 52, 1023, 13, -708.0) if double else (32, 23, 127, 7, -87.0)
-    whole = ir.VectorType(ir.IntType(bits), x.type.count)
+    integers = ir.VectorType(ir.IntType(bits), x.type.count)
 
     def number(value: float) -> Any:
         return _constant(x.type, value)
@@ -152,7 +152,7 @@ def _exp(b: Any, x: Any) -> Any:
     total = number(1 / math.factorial(terms))
     for k in reversed(range(terms)):
         total = _call(b, "fmuladd", total, r, number(1 / math.factorial(k)))
-    power = b.add(b.shl(b.bitcast(shifted, whole), _constant(whole, mantissa)), _constant(whole, bias << mantissa))
+    power = b.add(b.shl(b.bitcast(shifted, integers), _constant(integers, mantissa)), _constant(integers, bias << mantissa))
     return b.fmul(total, b.bitcast(power, x.type))
 
 

@@ -101,8 +101,8 @@ def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> 
     logits, p = cupy.ascontiguousarray(logits), cupy.empty(logits.shape, logits.dtype)
     total = mask.sum() if count is None else count
     share, weight = (cupy.empty(y.shape, p.dtype) for _ in range(2))
-    given = (cupy.ascontiguousarray(array) for array in (y, mask, total))
-    SOFTMAX(logits, *given, logits.shape[2], share, weight, p, size=32 * y.size)
+    arguments = (cupy.ascontiguousarray(array) for array in (y, mask, total))
+    SOFTMAX(logits, *arguments, logits.shape[2], share, weight, p, size=32 * y.size)
     return share.sum(), p, weight
 
 
@@ -152,10 +152,10 @@ def moments(
 ) -> tuple[Array, Array, Array]:
     """`optimizers.adam_update`."""
     logs = math.log(beta1), math.log(beta2)
-    found: tuple[Array, Array, Array] = ADAM(
+    result: tuple[Array, Array, Array] = ADAM(
         params_vector, grad, m, v, t, learning_rate, beta1, beta2, *logs, eps, weight_decay
     )
-    return found
+    return result
 
 
 @functools.cache
@@ -170,25 +170,25 @@ def _strung(count: int) -> Any:
 @kernel_for(tree.concatenate, cupy.ndarray)
 def strung(*arrays: Array) -> Array:
     """`tree.concatenate`: CuPy would bring their places to the device first, which a recorded graph would not repeat."""
-    vector, given, end = cupy.empty(sum(array.size for array in arrays), arrays[0].dtype), [], 0
+    vector, arguments, end = cupy.empty(sum(array.size for array in arrays), arrays[0].dtype), [], 0
     if len(arrays) > MOST:
         parts = [strung(*arrays[i : i + MOST]) for i in range(0, len(arrays), MOST)]
         return strung(*parts)
     for array in arrays:
         end += array.size
-        given += [array, end]
-    found: Array = _strung(len(arrays))(*given, vector)
-    return found
+        arguments += [array, end]
+    result: Array = _strung(len(arrays))(*arguments, vector)
+    return result
 
 
 @kernel_for(graph_inputs.batch, cupy.ndarray)
 def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
     """`replays.batch`."""
     x, y = (cupy.empty(ones.shape, columns.dtype) for _ in range(2))
-    found: tuple[Array, Array, Array] = BATCH(
+    result: tuple[Array, Array, Array] = BATCH(
         ids, columns, at, ones.shape[1], columns.shape[2], x, y, cupy.empty(ones.shape, ones.dtype)
     )
-    return found
+    return result
 
 
 @kernel_for(graph_inputs.finish, cupy.ndarray)

@@ -54,15 +54,15 @@ def product(a: Array, b: Array) -> Array:
     # cuBLAS works by columns, so that what it sees is the transpose of everything: (a b)^T = b^T a^T
     (a, a_turned, a_step), (b, b_turned, b_step) = map(_laid_out, (a, b))
     (M, K), N = a.shape, b.shape[1]
-    found = cupy.empty((M, N), a.dtype)
+    result = cupy.empty((M, N), a.dtype)
     gemm, kind = GEMM[a.dtype.char]
     handle, memory = _handle(a.device.id)
     _checked("cublasSetStream_v2", handle, ctypes.c_void_p(cupy.cuda.get_current_stream().ptr))  # takes the memory away
     _checked("cublasSetWorkspace_v2", handle, ctypes.c_void_p(memory.ptr), ctypes.c_size_t(WORKSPACE))
     left, right = (ctypes.c_void_p(b.data.ptr), b_step), (ctypes.c_void_p(a.data.ptr), a_step)
     one, zero = ctypes.byref(kind(1)), ctypes.byref(kind(0))
-    _checked(gemm, handle, b_turned, a_turned, N, M, K, one, *left, *right, zero, ctypes.c_void_p(found.data.ptr), N)
-    return found
+    _checked(gemm, handle, b_turned, a_turned, N, M, K, one, *left, *right, zero, ctypes.c_void_p(result.data.ptr), N)
+    return result
 
 
 def _laid_out(x: Array) -> tuple[Array, bool, int]:

@@ -28,16 +28,16 @@ def _limits(number: int) -> Limits:
 @functools.lru_cache(256)
 def _kernel(number: int, cell: int, backward: bool, hidden: int, batch: int, size: int) -> tuple[Any, Tiling] | None:
     """The kernel of a device for a batch of so many columns, compiled or from CuPy's cache, and its layout."""
-    how = choose_tiling(cell, backward, hidden, batch, size, _limits(number))
-    if how is None:
+    tiling = choose_tiling(cell, backward, hidden, batch, size, _limits(number))
+    if tiling is None:
         return None
-    code = source(cell, backward, hidden, size, how, _limits(number).threads)
+    code = source(cell, backward, hidden, size, tiling, _limits(number).threads)
     name = "backward" if backward else "forward"
-    kernel = cupy.RawKernel(code, name, ("-std=c++17",), enable_cooperative_groups=not how.cluster)
-    kernel.max_dynamic_shared_size_bytes = how.memory
-    if how.cluster:
+    kernel = cupy.RawKernel(code, name, ("-std=c++17",), enable_cooperative_groups=not tiling.cluster)
+    kernel.max_dynamic_shared_size_bytes = tiling.memory
+    if tiling.cluster:
         occupancy.allow_large_clusters(kernel)
-    return kernel, how
+    return kernel, tiling
 
 
 def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
@@ -46,20 +46,20 @@ def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
     return all(choose_tiling(CELLS.index(cell), backward, hidden, batch, size, limits) for backward in (False, True))
 
 
-def _launch(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[Any], found: Sequence[Any]) -> None:
+def _launch(cell: int, backward: bool, Waa: Array, T: int, B: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
     """Fill arrays from others that are given, None among them for those that the cell has not."""
-    known = _kernel(Waa.device.id, cell, backward, Waa.shape[1], B, Waa.itemsize)
-    if known is None:
-        stepwise.run(cell, backward, Waa, T, B, given, found)
+    compiled = _kernel(Waa.device.id, cell, backward, Waa.shape[1], B, Waa.itemsize)
+    if compiled is None:
+        stepwise.run(cell, backward, Waa, T, B, inputs, outputs)
         return
-    kernel, how = known
-    if how.blocks_per_group > 1 and not how.cluster:  # what blocks look for in global memory: not there yet
-        awaited = found[1 if backward else 0]
+    kernel, tiling = compiled
+    if tiling.blocks_per_group > 1 and not tiling.cluster:  # what blocks look for in global memory: not there yet
+        awaited = outputs[1 if backward else 0]
         awaited.data.memset_async(0xFF, awaited.nbytes)
-    arrays = [0 if one is None else cupy.ascontiguousarray(one) for one in (Waa, *given)]
-    arrays += [0 if one is None else one for one in found]
+    arrays = [0 if one is None else cupy.ascontiguousarray(one) for one in (Waa, *inputs)]
+    arrays += [0 if one is None else one for one in outputs]
     arguments = (*arrays, cupy.int32(T), cupy.int32(B))
-    kernel((how.groups * how.blocks_per_group,), (_limits(Waa.device.id).threads,), arguments, shared_mem=how.memory)
+    kernel((tiling.groups * tiling.blocks_per_group,), (_limits(Waa.device.id).threads,), arguments, shared_mem=tiling.memory)
 
 
 def _aligned(x: Array) -> Array:
@@ -81,8 +81,8 @@ def vanilla_recurrence(z: Array, Waa: Array, a0: Array) -> Array:
 def vanilla_recurrence_backward(da: Array, a: Array, da_next: Array, Waa: Array) -> Any:
     """`vanilla.recurrence_backward`."""
     (T, B, _), dz, da0 = da.shape, cupy.empty_like(da, order="C"), cupy.empty_like(da_next, order="C")
-    given = da, a, None, None, None, da_next, None
-    _launch(0, True, Waa, T, B, given, (None, dz, da0, None))
+    inputs = da, a, None, None, None, da_next, None
+    _launch(0, True, Waa, T, B, inputs, (None, dz, da0, None))
     return dz, da0
 
 
@@ -101,8 +101,8 @@ def gru_recurrence_backward(da: Array, a: Array, ru: Array, n: Array, p: Array, 
     """`gru.recurrence_backward`."""
     (T, B, H), da0 = da.shape, cupy.empty_like(da_next, order="C")
     dz, dq = (cupy.empty((T, B, 3 * H), da.dtype) for _ in range(2))
-    given = da, a, ru, n, p, da_next, None
-    _launch(1, True, Waa, T, B, given, (dz, dq, da0, None))
+    inputs = da, a, ru, n, p, da_next, None
+    _launch(1, True, Waa, T, B, inputs, (dz, dq, da0, None))
     return dz, dq, da0
 
 
@@ -121,6 +121,6 @@ def lstm_recurrence_backward(da: Array, c: Array, gates: Array, da_next: Array, 
     """`lstm.recurrence_backward`."""
     (T, B, H), da0, dc0 = da.shape, *(cupy.empty_like(one, order="C") for one in (da_next, dc_next))
     dz = cupy.empty((T, B, 4 * H), da.dtype)
-    given = da, c, gates, None, None, da_next, dc_next
-    _launch(2, True, Waa, T, B, given, (None, dz, da0, dc0))
+    inputs = da, c, gates, None, None, da_next, dc_next
+    _launch(2, True, Waa, T, B, inputs, (None, dz, da0, dc0))
     return dz, da0, dc0

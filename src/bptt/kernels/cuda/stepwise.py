@@ -20,11 +20,11 @@ def _kernel(number: int, cell: int, backward: bool, hidden: int, size: int) -> A
     return cupy.RawKernel(code, "backward" if backward else "forward", ("-std=c++17",))
 
 
-def run(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[Any], found: Sequence[Any]) -> None:
+def run(cell: int, backward: bool, Waa: Array, T: int, B: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
     """Fill arrays from others that are given, those of backward.cu or forward.cu; None for those that the cell has not."""
     kernel = _kernel(Waa.device.id, cell, backward, Waa.shape[1], Waa.itemsize)
     blocks = -(-B * Waa.shape[1] // THREADS)
-    arrays = [None if one is None else cupy.ascontiguousarray(one) for one in given]
+    arrays = [None if one is None else cupy.ascontiguousarray(one) for one in inputs]
 
     def step(t: int, *arrays: Array | None) -> None:
         pointers = (0 if one is None else one for one in arrays)
@@ -32,7 +32,7 @@ def run(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[A
 
     if backward:
         *before, da_next, dc_next = arrays
-        dz, dq, da0, dc0 = found
+        dz, dq, da0, dc0 = outputs
         through = cupy.zeros_like(da_next)
         da0[...] = da_next
         if dc0 is not None:
@@ -43,7 +43,7 @@ def run(cell: int, backward: bool, Waa: Array, T: int, B: int, given: Sequence[A
         da0 += through
     else:
         z, a0, extra = arrays
-        a, c, *rest = found
+        a, c, *rest = outputs
         a[0] = a0
         if c is not None:
             c[0] = extra

@@ -49,14 +49,14 @@ def choose_tiling(cell: int, backward: bool, hidden: int, batch: int, size: int,
         for cluster in (1, 0) if side_by_side else (0,):
             room = side_by_side if cluster else limits.processors // G
             R = -(-batch // min(batch, room))
-            if found := _tilings(M, K, Tiling(U, G, R, 0, 0, 0, cluster, -(-batch // R), 0), size, limits):
-                return min(found)[1]
+            if tilings := _tilings(M, K, Tiling(U, G, R, 0, 0, 0, cluster, -(-batch // R), 0), size, limits):
+                return min(tilings)[1]
     return None
 
 
 def _tilings(M: int, K: int, how: Tiling, size: int, limits: Limits) -> list[tuple[float, Tiling]]:
     """The tilings of M outputs of K inputs over lanes and warps that fit, with the estimated cycles for a column."""
-    found = []
+    tilings = []
     for L, Q in itertools.product(LANES, WARPS):
         sets = limits.threads // (L * Q)
         outputs, fours = -(-M // max(1, sets)), -(-K // (4 * L * Q))  # S and I of the program
@@ -69,13 +69,13 @@ def _tilings(M: int, K: int, how: Tiling, size: int, limits: Limits) -> list[tup
         rows = min(how.columns_per_group, ((limits.shared - ARRIVALS) // size - results) // (width * copies))
         if sets and not too_much and rows >= (how.columns_per_group if how.blocks_per_group == 1 or how.cluster else 1):
             memory = ARRIVALS + (copies * rows * width + results) * size
-            found.append(
+            tilings.append(
                 (
                     _estimate_cycles(L, Q, M, outputs, fours, size, limits),
                     how._replace(rows_in_shared=rows, lanes=L, warps=Q, memory=memory),
                 )
             )
-    return found
+    return tilings
 
 
 def _estimate_cycles(L: int, Q: int, M: int, outputs: int, fours: int, size: int, limits: Limits) -> float:
