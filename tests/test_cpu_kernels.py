@@ -376,7 +376,7 @@ def test_kernels_use_the_vector_width_that_numba_compiles_for():
     if not microkernel.WIDE:
         pytest.skip("the tests above ran with narrow vectors: this processor has no others")  # nothing is left out
     narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma", "PYTHONPATH": str(HERE)}
-    options = ["-q", "-p", "no:cacheprovider", "-k", "equals and (vanilla_run_backward or linear_affine) or narrow_vectors"]
+    options = ["-q", "-p", "no:cacheprovider", "-k", "equals and (vanilla.run_backward or linear.affine) or vectors_are_narrow"]
     command = [sys.executable, "-m", "pytest", *options, str(HERE / "test_cpu_kernels.py")]
     done = subprocess.run(command, env={**os.environ, **narrow}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
