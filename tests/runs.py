@@ -15,11 +15,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bptt import acceleration
+from bptt.nn.optimizers import OPTIMIZERS
+
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
 MAIN = "import sys; from bptt.__main__ import main; sys.exit(main())"
 NO_PICTURES = "from bptt.display import plots; plots.available = lambda: False\n"  # drawing takes longer than all the rest
 PLAIN = NO_PICTURES + MAIN
+
+
+def replace_adam(monkeypatch: pytest.MonkeyPatch, update: Callable[..., Any]) -> None:
+    """Let training runs in this process call another update for Adam, but no warm-up, which would call it, too."""
+    monkeypatch.setattr(acceleration, "warm_up", lambda *_: None)
+    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
 
 
 def saved_steps(run: Path) -> list[int]:

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import acceleration, cli, textbook
 from bptt import backend as backends
+from bptt import cli, textbook
 from bptt.config.settings import Settings, flag
 from bptt.data import corpus
 from bptt.display import plots
 from bptt.nn import model, optimizers
-from bptt.nn.optimizers import OPTIMIZERS
 from bptt.training import setup
+from runs import replace_adam
 
 NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
 SMALL = ["--hidden", "4", "--steps", "3", "--backend", "numpy"]
@@ -426,12 +426,7 @@ def test_a_run_that_diverges_at_once_exits_with_code_3(run):
 
 def test_a_run_that_diverges_later_keeps_the_model_before_that(run, monkeypatch):
     rates = iter([0.01] * 25 + [math.nan] * 75)
-    monkeypatch.setattr(acceleration, "warm_up", lambda *_: None)  # which updates, too, where there are kernels
-    monkeypatch.setitem(
-        OPTIMIZERS,
-        "adam",
-        OPTIMIZERS["adam"]._replace(update=lambda theta, d, memory, rate: optimizers.sgd(theta, d, memory, next(rates))),
-    )
+    replace_adam(monkeypatch, lambda theta, d, memory, rate: optimizers.sgd(theta, d, memory, next(rates)))
     code, _, err = run("train", "names.txt", "--hidden", "4", "--steps", "100", "--quiet")
     assert (code, len(err.splitlines())) == (3, 1)
     assert "warning: step 27: NaN or infinity in the weights layers.0.Wax" in err

@@ -19,8 +19,7 @@ from bptt.checkpoint import store
 from bptt.display import plots
 from bptt.errors import SaveError
 from bptt.nn import model, optimizers, tree
-from bptt.nn.optimizers import OPTIMIZERS
-from runs import MAIN, NAMES, PLAIN, newest_checkpoint, outcome, saved_steps, uninterrupted_outcome
+from runs import MAIN, NAMES, PLAIN, newest_checkpoint, outcome, replace_adam, saved_steps, uninterrupted_outcome
 from runs import run_bptt_forked as run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of a Linux process")
@@ -245,7 +244,7 @@ def test_the_python_api_raises_out_of_memory(tmp_path, monkeypatch):
         return optimizers.adam(*arguments)
 
     monkeypatch.setattr(plots, "available", lambda: False)
-    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
+    replace_adam(monkeypatch, update)
     flags = {"report": None, "hidden": 4, "steps": 20, "backend": "numpy"}
     with pytest.warns(bptt.TrainingWarning, match="resume it with"), pytest.raises(bptt.OutOfMemory, match="--hidden 4") as got:
         bptt.train(NAMES, out=tmp_path / "run", **flags)
@@ -290,7 +289,7 @@ def test_the_first_weights_that_are_not_finite_are_named(tmp_path, monkeypatch, 
         return (np.where(there, np.nan, theta) if len(calls) == 6 else theta), memory
 
     monkeypatch.setattr(plots, "available", lambda: False)
-    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
+    replace_adam(monkeypatch, update)
     with pytest.warns(bptt.TrainingWarning, match=f"^step {seen}: NaN or infinity in the weights {name}: try --learning-rate"):
         bptt.train(
             NAMES, report=None, hidden=4, layers=2, steps=100, out=tmp_path / "run", backend="numpy", checkpoint_every=every

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import acceleration, errors
+from bptt import errors
 from bptt.backend import CuPy
 from bptt.checkpoint import run_folder
 from bptt.config.settings import Settings, from_flags
@@ -22,9 +22,9 @@ from bptt.display import plots
 from bptt.errors import InputError
 from bptt.inference.evaluation import Evaluation
 from bptt.nn import model, optimizers, tree
-from bptt.nn.optimizers import OPTIMIZERS
 from bptt.train_step import stepper
 from bptt.training import checkpoints, intervals, loop, setup
+from runs import replace_adam
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
@@ -56,7 +56,6 @@ def saved_steps(out: Path) -> list[int]:
 @pytest.fixture
 def at_update(monkeypatch):
     """Let something happen in place of update number n; adam otherwise."""
-    monkeypatch.setattr(acceleration, "warm_up", lambda *_: None)  # which updates, too, where there are kernels
 
     def do(n, what):
         calls = []
@@ -65,7 +64,7 @@ def at_update(monkeypatch):
             calls.append(None)
             return what(*arguments) if len(calls) == n else optimizers.adam(*arguments)
 
-        monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
+        replace_adam(monkeypatch, update)
 
     return do
 

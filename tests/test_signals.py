@@ -13,8 +13,7 @@ import pytest
 import bptt
 from bptt.display import plots
 from bptt.nn import optimizers, tree
-from bptt.nn.optimizers import OPTIMIZERS
-from runs import MAIN, NAMES, PLAIN, bptt_process, outcome, saved_steps, uninterrupted_outcome, wait_until
+from runs import MAIN, NAMES, PLAIN, bptt_process, outcome, replace_adam, saved_steps, uninterrupted_outcome, wait_until
 from runs import run_bptt as run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
@@ -65,7 +64,7 @@ def ctrl_c(monkeypatch):
                 signal.raise_signal(signal.SIGINT)
             return optimizers.adam(*arguments)
 
-        monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
+        replace_adam(monkeypatch, update)
         return calls
 
     yield at

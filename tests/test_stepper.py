@@ -12,9 +12,9 @@ import bptt
 from bptt import acceleration, dispatch
 from bptt.config.settings import from_flags
 from bptt.nn import optimizers, segments, tree
-from bptt.nn.optimizers import OPTIMIZERS
 from bptt.train_step import stepper
 from bptt.training import intervals, setup
+from runs import replace_adam
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
@@ -125,7 +125,7 @@ def test_an_exception_keeps_the_updates_before_it(monkeypatch, error):
         return optimizers.adam(*arguments)
 
     expected = [state.params_vector for state, _ in stepper.run_updates(run.task, run.now.state)]
-    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=adam))
+    replace_adam(monkeypatch, adam)
     following = stepper.run_updates(run.task, run.now.state, lambda _: 4)
     found = [next(following), next(following)]
     with pytest.raises(type(error)):
