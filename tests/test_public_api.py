@@ -96,6 +96,42 @@ def test_docstring_of_train_has_one_line_for_each_keyword(name):
     assert lines[0].endswith(".")
 
 
+def descriptions():
+    """What `bptt train --help` says of each setting, and what help(bptt.train) says."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(Settings))).body[0].body
+    fields = [i for i, node in enumerate(body) if isinstance(node, ast.AnnAssign)]
+    flags = {body[i].target.id: " ".join(ast.literal_eval(body[i + 1].value).split()) for i in fields}
+    keywords = dict(re.findall(r"(?m)^    (\w+): (.*)$", inspect.getdoc(bptt.train)))
+    return flags, keywords
+
+
+def first_sentence(text):
+    return re.split(r"(?<=\.) (?=[A-Z-])", text)[0]
+
+
+def agree(one, other):
+    """Whether the texts are equal, or one begins with the first sentence of the other."""
+    return one.startswith(first_sentence(other)) or other.startswith(first_sentence(one))
+
+
+@pytest.mark.parametrize("name", SETTING_NAMES)
+def test_flag_and_keyword_of_a_setting_are_described_alike(name):
+    flags, keywords = descriptions()
+    assert agree(flags[name], keywords[name]), (flags[name], keywords[name])
+
+
+def test_descriptions_that_differ_are_found():
+    assert agree("Update rule.", "Update rule. One of five.")
+    assert not agree("Units in a layer.", "Hidden size (units per layer).")
+    assert not agree("Update rule. One of five.", "Rule of updates. One of five.")
+
+
+def test_help_of_the_command_has_the_terms_of_the_field():
+    text = " ".join(descriptions()[0].values())
+    terms = ("Hidden size", "early stopping", "accumulate gradients", "gradient checkpointing", "data-parallel", "Batch size")
+    assert [term for term in terms if term not in text] == []
+
+
 def test_keyword_beside_a_config_file_wins_also_with_its_default(tmp_path):
     file = tmp_path / "bptt.toml"
     file.write_text("layers = 2\nclip_norm = 0.5\n")

@@ -47,7 +47,7 @@ def refuse_flag(kind: Any, text: str | None) -> None:
         raise MistakenFlag(msg=text)
 
 
-BackendFlag = Annotated[BackendName, Parameter(help="Array library; auto is CuPy where a CUDA device answers, else NumPy.")]
+BackendFlag = Annotated[BackendName, Parameter(help="Array library; auto is CuPy if a CUDA device responds, else NumPy.")]
 RequireFlag = Annotated[bool, Parameter(help="Fail, rather than fall back to NumPy, where the backend cannot run.")]
 DtypeFlag = Annotated[
     DtypeName | None, Parameter(help="Floating-point type of the arithmetic; by default as the model was trained.")

@@ -34,73 +34,73 @@ class Settings:
     """One field per flag; None means: chosen from the text."""
 
     out: Path | None = None
-    """Folder of the run, which must not exist yet; the command line's default is runs/NAME, then NAME-2 and so on."""
+    """New folder for the run, with checkpoints to resume from. By default runs/NAME, then NAME-2 and so on."""
     from_: Path | None = None
-    """A run or checkpoint whose weights and symbols to begin from, in a new run."""
+    """Run or checkpoint whose weights and vocabulary to start from in a new run (fine-tuning)."""
     backend: BackendName = may_change("auto")
-    """Array library; auto is CuPy if it finds a CUDA device, else NumPy; strict is array-api-strict, for tests."""
+    """Array library; auto is CuPy if a CUDA device responds, else NumPy; strict is array-api-strict, for tests."""
     require_backend: bool = may_change(False)
-    """Fail, rather than fall back to NumPy, where the backend cannot run."""
+    """Raise an error, instead of falling back to NumPy, if the backend cannot be used."""
     dtype: DtypeName = "float32"
     """Floating-point type of weights and arithmetic."""
     cell: CellName | Cell = "gru"
-    """Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or the file of your own, FILE.py."""
+    """Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or your own. Name its file, FILE.py."""
     hidden: int | None = None
-    """Units in a layer; by default 64 to 256, more for longer texts."""
+    """Hidden size (units per layer); by default 64 to 256, more for longer texts."""
     layers: int = 1
-    """Recurrent layers, one on top of the other."""
+    """Number of recurrent layers, one on top of the other."""
     dropout: float | None = None
-    """Share of the units of a layer switched off in all steps of a batch in training; by default 0 to 0.5, by cell and text."""
+    """Fraction of units dropped in training, the same at every step; by default 0 to 0.5, by cell and text."""
     init: initializers.Kind = "uniform"
-    """How the recurrent weights begin."""
+    """Initialization of the recurrent weights."""
     batch: int | None = None
-    """Lines, or pieces of a stream side by side, in a batch; by default 8 to 128, more for longer texts."""
+    """Batch size, in lines or parallel pieces of a stream; by default 8 to 128, more for longer texts."""
     length: int | None = None
-    """Steps that a gradient goes back at most; by default 256 in lines, 64 in a stream."""
+    """Maximum number of steps to backpropagate through; by default 256 in lines, 64 in a stream."""
     distributed: bool | None = may_change(None)
-    """Train together with the processes that mpiexec or srun has started; by default where they have.
-    --distributed=false lets each train by itself."""
+    """Train data-parallel with the processes that mpiexec or srun started; by default if there are any.
+    --distributed=false trains each process by itself."""
     micro_batches: int = 1
-    """Parts of a batch whose gradients are computed one after the other: large batches in less memory, the same updates.
+    """Parts of a batch to accumulate gradients over: large batches in less memory, the same updates.
     Several processes share them; one part each by default."""
     recompute_every: RecomputeEvery | None = None
-    """Keep the states of one step in so many and recompute the rest: long gradients in less memory; sqrt suits any length."""
+    """Keep the states of one step in so many, recompute the rest (gradient checkpointing), or sqrt."""
     nccl: bool = may_change(False)
-    """With several processes, each on a GPU of its own, add up their gradients from device to device."""
+    """With several processes, each on its own GPU, all-reduce gradients from device to device."""
     graph: bool = may_change(True)
-    """On a GPU, replay updates as CUDA graphs, recorded once for each shape of batch. --graph=false makes them one by one."""
+    """On a GPU, replay updates as CUDA graphs, captured once for each shape of batch. --graph=false launches each kernel."""
     mode: Mode | None = None
-    """Each line a text of its own (names), or one long text; by default told from the text."""
+    """Whether each line is a text of its own (names), or all is one long text; by default detected in the text."""
     vocabulary: VocabularyName = "characters"
     """What a token is: a character of the text, or a byte of its UTF-8 form."""
     steps: int | None = may_change(None)
-    """Updates of the weights; by default a number that suits the size of the text."""
+    """Number of updates; by default one that suits the size of the text."""
     epochs: float | None = None
     """Passes over the training text, instead of a number of steps."""
     optimizer: OptimizerName = "adam"
     """Update rule."""
     learning_rate: float | None = None
-    """Highest rate, reached after a warm-up, then lowered along a cosine; by default 0.008 or 0.004 with adam."""
+    """Peak rate, after a warm-up and before a cosine decay; by default 0.008 or 0.004 with adam."""
     clip_norm: float = 1.0
-    """A gradient with a larger Euclidean norm is scaled down to this one; 0 switches that off."""
+    """Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off."""
     seed: int = 0
-    """Seed of everything random: the split, the first weights, the order, dropout."""
+    """Seed of everything random: validation split, initial weights, order of batches, dropout."""
     validation: float | None = None
-    """Share of the text held out to measure the model on, 0 for nothing; by default a tenth, or less of a long text."""
+    """Fraction of the text held out for validation, 0 for none; by default a tenth, less of a long text."""
     evaluate_every: int | None = may_change(None)
-    """Steps from one measurement of the held-out part to the next; by default a tenth of the run."""
+    """Steps from one evaluation on the validation set to the next; by default a tenth of the run."""
     patience: int | None = may_change(None)
-    """Measurements in a row without a new best after which the run ends; by default it never ends early."""
+    """Evaluations without a new best after which to stop (early stopping); by default training never stops early."""
     checkpoint_every: int | None = may_change(None)
-    """Steps from one checkpoint to the next; by default from one measurement to the next. A new best is always saved."""
+    """Steps from one checkpoint to the next; by default after each evaluation. A new best is always saved."""
     keep: int = may_change(3)
-    """Newest checkpoints that stay; the best one stays, too."""
+    """Number of newest checkpoints to keep; the best one is kept too."""
     stop_after: int | None = may_change(None)
-    """Pause after so many steps of this session; the run, of which all steps make up the schedule, can be resumed."""
+    """Pause after so many steps of this call. The run, whose schedule covers all steps, can be resumed."""
     quiet: bool = may_change(False)
-    """Print only warnings, errors and, if it was not given, the folder of the run."""
+    """Report only the folder of the run, if it was not given. Warnings and errors are printed all the same."""
     json: bool = may_change(False)
-    """Print a line of JSON for each piece of news, for programs."""
+    """Report each event as a line of JSON."""
 
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))

@@ -94,12 +94,12 @@ def train(
         config: TOML file with settings and a text; what is passed beside it takes precedence.
         resume: Run folder to continue exactly as if it had never stopped, or one checkpoint to continue in a new run.
         changed_text: Resume even if the text is no longer the same.
-        out: New folder for the run, with checkpoints to resume from; by default everything stays in memory.
+        out: New folder for the run, with checkpoints to resume from. By default everything stays in memory.
         from_: Run or checkpoint whose weights and vocabulary to start from in a new run (fine-tuning).
         backend: Array library; auto is CuPy if a CUDA device responds, else NumPy; strict is array-api-strict, for tests.
         require_backend: Raise an error, instead of falling back to NumPy, if the backend cannot be used.
         dtype: Floating-point type of weights and arithmetic.
-        cell: Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or the module of your own.
+        cell: Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or your own. Pass a module or file.
         hidden: Hidden size (units per layer); by default 64 to 256, more for longer texts.
         layers: Number of recurrent layers, one on top of the other.
         dropout: Fraction of units dropped in training, the same at every step; by default 0 to 0.5, by cell and text.
@@ -122,10 +122,10 @@ def train(
         validation: Fraction of the text held out for validation, 0 for none; by default a tenth, less of a long text.
         evaluate_every: Steps from one evaluation on the validation set to the next; by default a tenth of the run.
         patience: Evaluations without a new best after which to stop (early stopping); by default training never stops early.
-        checkpoint_every: Steps from one checkpoint to the next; by default as `evaluate_every`. A new best is always saved.
+        checkpoint_every: Steps from one checkpoint to the next; by default after each evaluation. A new best is always saved.
         keep: Number of newest checkpoints to keep; the best one is kept too.
-        stop_after: Pause after so many steps of this session; the run can be resumed.
-        quiet: Report only the folder of the run, if `out` did not name it.
+        stop_after: Pause after so many steps of this call. The run can be resumed.
+        quiet: Report only the folder of the run, if it was not given.
         json: Report each event as a line of JSON.
 
     Raises:
