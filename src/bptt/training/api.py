@@ -88,6 +88,8 @@ def train(
     saved in the folder of the run before the exception is raised again. If the model cannot be saved, it is still returned,
     with a TrainingWarning and the reason in its record.
 
+    On Linux with glibc, the process keeps the memory that it frees from then on (`bptt.system.keep_freed_memory`).
+
     Args:
         text: What to learn from; see above.
         report: Function that gets each message as a str; None for silence.
