@@ -102,21 +102,21 @@ MUTATIONS = [
         "test_signals.py::test_ctrl_c_during_an_import_that_ignores_exceptions_exits",
     ),
     Mutation(
-        "texts written by twins that pack the weights for each character",
+        "sampling with kernels that pack the weights for each character",
         "acceleration.sampling_kernels",
         "if backend.is_host:\n            dispatch.disable()\n",
         "",
         "test_acceleration.py::test_sampling_uses_no_cpu_kernels",
     ),
     Mutation(
-        "twins: what a twin cannot do is not done",
+        "kernels: what a kernel does not implement is left undone",
         "dispatch.accelerated.call",
         "if result is not NotImplemented:",
         "if True:",
         "test_acceleration.py::test_the_pure_function_runs_where_a_kernel_is_not_implemented",
     ),
     Mutation(
-        "twins: those of one process fail, and the others go on with theirs",
+        "kernels: those of one process fail, and the others keep theirs",
         "acceleration.warm_up",
         'next(filter(None, group.all_gather(problem)), "")',
         "problem",
@@ -144,7 +144,7 @@ MUTATIONS = [
         "test_gradcheck.py::test_nan_does_not_pass",
     ),
     Mutation(
-        "check: the twins of single layers left out",
+        "check: the kernels of single layers left out",
         "gradcheck._check_cell",
         "    if compiled:\n        got",
         "    if not compiled:\n        got",
