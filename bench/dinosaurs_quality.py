@@ -56,7 +56,7 @@ def main() -> None:
     print(f"{'seed':>4}  {'course':>14}  {'bptt train':>14}   nats per held-out character, seconds")
     for seed in arguments.seeds:
         data = prepare("dinosaurs", Settings(seed=seed), make_rng(seed, 0))
-        training, held_out = ([data.vocabulary.decode(s[1:-1]) for s in part] for part in (data.training, data.held_out))
+        training, held_out = ([data.vocabulary.decode(s[1:-1]) for s in part] for part in (data.training, data.validation))
         theirs = course(training, held_out, arguments.iterations)
         began = time.perf_counter()
         model = bptt.train("dinosaurs", seed=seed, backend="numpy", quiet=True)

@@ -44,7 +44,7 @@ def peer(text: str, steps: int) -> float:
         ids = np.asarray(part.ids[first : first + count * length]).reshape(count, length)
         return torch.from_numpy(ids.T.astype(np.int64).copy())
 
-    training, held_out = streams(data.training, SIDE), streams(data.held_out, VALIDATION_STREAMS)
+    training, held_out = streams(data.training, SIDE), streams(data.validation, VALIDATION_STREAMS)
     rnn, dropout, output_layer = torch.nn.GRU(V, 384), torch.nn.Dropout(0.3), torch.nn.Linear(384, V)
     network = torch.nn.ModuleList([rnn, dropout, output_layer])
     adam = torch.optim.AdamW(network.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)

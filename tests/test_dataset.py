@@ -29,7 +29,7 @@ def batches_by_epoch(ready, batch, length, seed, position=Position(0, 0)):
 
 def validation_batches(ready):
     """The batches of the validation set."""
-    return list(map(batches.batch_reader(ready.held_out.ids, HERE), dataset.validation_windows(ready)))
+    return list(map(batches.batch_reader(ready.validation.ids, HERE), dataset.validation_windows(ready)))
 
 
 def decode_all(ready, sequences):
@@ -39,40 +39,40 @@ def decode_all(ready, sequences):
 def test_lines_stay_whole_and_a_tenth_of_them_is_for_validation():
     ready = prepare(NAMES)
     assert (ready.mode, ready.name, ready.source) == ("lines", "text", "")
-    assert sorted(decode_all(ready, [*ready.training, *ready.held_out])) == [f"\n{line}\n" for line in NAMES.split()]
-    assert (len(ready.training), len(ready.held_out)) == (18, 2)
+    assert sorted(decode_all(ready, [*ready.training, *ready.validation])) == [f"\n{line}\n" for line in NAMES.split()]
+    assert (len(ready.training), len(ready.validation)) == (18, 2)
     assert dataset.count_targets(ready.training) == 18 * 4
 
 
 def test_a_stream_is_split_once():
     ready = prepare(PROSE + "\n")
     assert ready.mode == "stream"
-    assert dataset.count_targets(ready.training) + dataset.count_targets(ready.held_out) == len(PROSE) + 1
-    assert dataset.count_targets(ready.held_out) == round(0.1 * (len(PROSE) + 1))
-    assert decode_all(ready, ready.training)[0] + decode_all(ready, ready.held_out)[0][1:] == "\n" + PROSE + "\n"
+    assert dataset.count_targets(ready.training) + dataset.count_targets(ready.validation) == len(PROSE) + 1
+    assert dataset.count_targets(ready.validation) == round(0.1 * (len(PROSE) + 1))
+    assert decode_all(ready, ready.training)[0] + decode_all(ready, ready.validation)[0][1:] == "\n" + PROSE + "\n"
 
 
 def test_the_seed_draws_the_validation_set():
-    held_out = [decode_all(ready, ready.held_out) for ready in (prepare(NAMES), prepare(NAMES), prepare(NAMES, seed=1))]
+    held_out = [decode_all(ready, ready.validation) for ready in (prepare(NAMES), prepare(NAMES), prepare(NAMES, seed=1))]
     assert held_out[0] == held_out[1] != held_out[2]
 
 
 def test_the_settings_choose_mode_validation_fraction_and_vocabulary(tmp_path):
     assert prepare(NAMES, mode="stream").mode == "stream"
-    assert len(prepare(NAMES, validation=0.0).held_out) == 0
-    assert len(prepare(NAMES, validation=0.5).held_out) == 10
+    assert len(prepare(NAMES, validation=0.0).validation) == 0
+    assert len(prepare(NAMES, validation=0.5).validation) == 10
     path = tmp_path / "any.bin"
     path.write_bytes(bytes(range(256)) * 4)
     ready = prepare(path, vocabulary="bytes")
     assert (ready.name, ready.mode, len(ready.vocabulary)) == ("any", "stream", 256)
-    assert dataset.count_targets(ready.training) + dataset.count_targets(ready.held_out) == 1024
+    assert dataset.count_targets(ready.training) + dataset.count_targets(ready.validation) == 1024
 
 
 @pytest.mark.parametrize("validation", [0.1, 0.5, 0.9])
 def test_a_line_is_never_split(validation):
     ready = prepare("the only line\n", mode="lines", validation=validation)
     assert decode_all(ready, ready.training) == ["\nthe only line\n"]
-    assert len(ready.held_out) == 0
+    assert len(ready.validation) == 0
     assert len(prepare("one\ntwo\n", mode="lines", validation=validation).training) > 0
 
 
@@ -161,7 +161,7 @@ def test_a_large_text_gives_the_batches_of_a_small_one(tmp_path, monkeypatch, te
     large = prepare(path, vocabulary=vocabulary)
     assert large[:5] == small[:5]
     assert large.mode == mode
-    assert decode_all(large, [*large.training, *large.held_out]) == decode_all(small, [*small.training, *small.held_out])
+    assert decode_all(large, [*large.training, *large.validation]) == decode_all(small, [*small.training, *small.validation])
     for (there, a), (here, b) in itertools.islice(zip(batches_by_epoch(large, 4, 3, 0), batches_by_epoch(small, 4, 3, 0)), 50):
         assert (there, a.x.tolist(), a.mask.tolist()) == (here, b.x.tolist(), b.mask.tolist())
 
@@ -170,10 +170,10 @@ def test_a_large_text_gives_the_batches_of_a_small_one(tmp_path, monkeypatch, te
 def test_validation_windows_cover_the_whole_validation_set(text, mode):
     ready = prepare(text, mode=mode)
     batches = validation_batches(ready)
-    assert sum(part.mask.sum() for part in batches) == dataset.count_targets(ready.held_out)
+    assert sum(part.mask.sum() for part in batches) == dataset.count_targets(ready.validation)
     first = batches[0]
     if mode == "lines":
-        assert [ready.vocabulary.decode(column) for column in first.y.T] == [s[1:] for s in decode_all(ready, ready.held_out)]
+        assert [ready.vocabulary.decode(column) for column in first.y.T] == [s[1:] for s in decode_all(ready, ready.validation)]
 
 
 @pytest.mark.parametrize(
@@ -193,13 +193,13 @@ def test_a_short_text_limits_the_batch_size(text, mode, batch, length, widest):
 def test_validation_windows_hold_the_targets_of_the_validation_set(mode):
     ready = prepare(NAMES, mode=mode, validation=0.5)
     got = np.concatenate([batch.y.T[batch.mask.T == 1.0] for batch in validation_batches(ready)])
-    held_out = np.concatenate([sequence[1:] for sequence in ready.held_out])
+    held_out = np.concatenate([sequence[1:] for sequence in ready.validation])
     assert sorted(got) == sorted(held_out)
     assert sorted(got) != sorted(np.concatenate([sequence[1:] for sequence in ready.training]))
 
 
 def test_the_validation_set_is_a_tenth_up_to_a_maximum(monkeypatch):
-    assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 100
+    assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream").validation) == 100
     monkeypatch.setattr(dataset, "MAX_VALIDATION", 60)
-    assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream").held_out) == 60
-    assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream", validation=0.2).held_out) == 200
+    assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream").validation) == 60
+    assert dataset.count_targets(prepare("ab" * 500 + "\n", mode="stream", validation=0.2).validation) == 200

@@ -46,7 +46,7 @@ for _, window in itertools.islice(dataset.epochs(ready, batch, length, 0), 1000)
 for position in (dataset.Position(0, count // 2), dataset.Position(1, count - 1)):
     for _, window in itertools.islice(dataset.epochs(ready, batch, length, 0, position), 30):
         read(window)
-held_out = sum(float(read(window).mask.sum()) for window in dataset.validation_windows(ready)) if len(ready.held_out) else 0
+held_out = sum(float(read(window).mask.sum()) for window in dataset.validation_windows(ready)) if len(ready.validation) else 0
 dataset.contained(ready, ["bailana", "the cat sat on the dog"])
 try:  # on Linux ru_maxrss begins with the peak of the process that started this one
     peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -54,10 +54,10 @@ except OSError:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps({
     "peak": peak / 1e6,
-    "targets": dataset.count_targets(ready.training) + dataset.count_targets(ready.held_out),
-    "held_out": held_out == dataset.count_targets(ready.held_out),
+    "targets": dataset.count_targets(ready.training) + dataset.count_targets(ready.validation),
+    "held_out": held_out == dataset.count_targets(ready.validation),
     "type": str(ready.training.ids.dtype),
-    "sequences": len(ready.training) + len(ready.held_out),
+    "sequences": len(ready.training) + len(ready.validation),
 }))
 """
 
@@ -111,5 +111,5 @@ def test_a_long_run_of_combining_marks_is_read(tmp_path, monkeypatch):
         assert read.vocabulary.symbols == ("\n", "a", "b", "\u0301")
         for mode in ("lines", "stream"):
             ready = dataset.prepare(path, Settings(mode=mode), np.random.default_rng(0))
-            assert dataset.count_targets(ready.training) + dataset.count_targets(ready.held_out) == 400_004
+            assert dataset.count_targets(ready.training) + dataset.count_targets(ready.validation) == 400_004
     assert list(Path(tmp_path / "cache").glob("*.ids"))

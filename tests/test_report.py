@@ -226,7 +226,7 @@ def test_a_report_shows_the_validation_set(tmp_path):
     model, settings = bptt.load(run), from_flags({"seed": 3, "validation": 0.2})
     data = prepare(str(tmp_path / "text.txt"), settings, make_rng(3, 0))
     looked = page._looked(model, None)
-    assert looked == ("Text that was held out", [model.vocabulary.decode(ids[1:-1]) for ids in data.held_out])
+    assert looked == ("Text that was held out", [model.vocabulary.decode(ids[1:-1]) for ids in data.validation])
     (tmp_path / "all").mkdir()
     looked = page._looked(bptt.load(trained(tmp_path / "all", validation=0, steps=1)), None)
     assert looked == ("Text that it learned from, for none was held out", NAMES)

@@ -6,7 +6,7 @@ MUTATIONS = [
     Mutation(
         "held-out part measured on what was trained on",
         "data.dataset.validation_windows",
-        "batches.stream(data.held_out, VALIDATION_STREAMS",
+        "batches.stream(data.validation, VALIDATION_STREAMS",
         "batches.stream(data.training, VALIDATION_STREAMS",
         "test_dataset.py::test_validation_windows_hold_the_targets_of_the_validation_set",
     ),

@@ -6,7 +6,7 @@ MUTATIONS = [
     Mutation(
         "the last model kept instead of the best",
         "training.loop._evaluate",
-        "if progress.best is not None and progress.best[1] <= held_out:",
+        "if progress.best is not None and progress.best[1] <= validation_loss:",
         "if False:",
         "test_loop.py::test_the_best_model_is_kept",
     ),

@@ -25,7 +25,7 @@ class Dataset(NamedTuple):
     vocabulary: Vocabulary
     mode: Mode
     training: Sequences
-    held_out: Sequences
+    validation: Sequences
 
 
 class Position(NamedTuple):
@@ -108,5 +108,5 @@ def epochs(
 def validation_windows(data: Dataset) -> Iterator[Window]:
     """Yield the windows of the validation set; a stream is split into 16, which is faster and costs 15 restarts."""
     if data.mode == "lines":
-        return batches.lines(data.held_out, VALIDATION_LINES, WINDOW, None)
-    return batches.stream(data.held_out, VALIDATION_STREAMS, WINDOW)
+        return batches.lines(data.validation, VALIDATION_LINES, WINDOW, None)
+    return batches.stream(data.validation, VALIDATION_STREAMS, WINDOW)

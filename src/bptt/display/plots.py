@@ -83,8 +83,8 @@ def text_chart(history: list[dict[str, Any]], width: int, height: int, plain: bo
         return []
     measured = [row for row in history if row.get("held_out") is not None]
     steps, loss = (np.array([row[key] for row in history], np.float64) for key in ("step", "loss"))
-    at, held_out = (np.array([row[key] for row in measured], np.float64) for key in ("step", "held_out"))
-    bottom, top = min([*loss, *held_out]), max([*loss, *held_out])
+    at, validation_loss = (np.array([row[key] for row in measured], np.float64) for key in ("step", "held_out"))
+    bottom, top = min([*loss, *validation_loss]), max([*loss, *validation_loss])
     labels = [f"{top:.2f}", *[""] * (height - 2), f"{bottom:.2f}"]
     margin = max(map(len, labels))
     columns, rows = 2 * (width - margin - 1), 4 * height
@@ -109,7 +109,7 @@ def text_chart(history: list[dict[str, Any]], width: int, height: int, plain: bo
 
     codes = np.sum(dots.reshape(height, 4, -1, 2) * DOTS[:, None, :], axis=(1, 3))
     cells = [[" " if code == 0 else "*" if plain else chr(0x2800 + code) for code in line] for line in codes.tolist()]
-    for i, j in zip(np.rint(down(held_out)).astype(int) // 4, np.minimum(across(at), columns - 1).astype(int) // 2):
+    for i, j in zip(np.rint(down(validation_loss)).astype(int) // 4, np.minimum(across(at), columns - 1).astype(int) // 2):
         cells[i][j] = "o"
     return [f"{label:>{margin}}{'|' if plain else '│'}{''.join(line)}" for label, line in zip(labels, cells)]
 

@@ -215,8 +215,8 @@ class LanguageModel:
     def __repr__(self) -> str:
         """What it is, in one line."""
         c = self.config
-        text, held_out = self.record.get("text", "?"), self.record.get("held_out")
-        measured = "" if held_out is None else f", {held_out:.4f} nats per held-out character"
+        text, validation_loss = self.record.get("text", "?"), self.record.get("held_out")
+        measured = "" if validation_loss is None else f", {validation_loss:.4f} nats per held-out character"
         return (
             f"<bptt.LanguageModel: {c.cell}, {c.layers} x {c.hidden} units, {tree.num_elements(model.shapes(c)):,} parameters, "
             f"{len(self.vocabulary)} symbols, trained on {text!r} ({self.mode}){measured}; {self.backend}>"

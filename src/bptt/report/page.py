@@ -108,8 +108,8 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
         raise InputError(f"the text of this model cannot be read again: {error}: give one to look at") from None
     if data.sha256 != record.get("sha256"):  # another text is split in another way
         raise InputError(f"{place}: the text of this model has changed since: give one to look at")
-    if data.held_out:
-        return _pieces("Text that was held out", data.held_out, trained)
+    if data.validation:
+        return _pieces("Text that was held out", data.validation, trained)
     return _pieces("Text that it learned from, for none was held out", data.training, trained)
 
 
@@ -174,11 +174,11 @@ def _clip(trained: LanguageModel) -> float | None:
 def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str, str]]:
     config, record = trained.config, trained.record
     size = tree.num_elements(model.shapes(config))
-    held_out = record.get("held_out")
+    validation_loss = record.get("held_out")
     facts = [
         ("model", f"{config.cell}, {config.layers} x {config.hidden} units, {size:,} parameters, {config.vocabulary} symbols"),
         ("of step", f"{record.get('step') or 0:,}"),
-        ("held out", f"{held_out / math.log(2):.4f} bits per character" if held_out else "not measured"),
+        ("held out", f"{validation_loss / math.log(2):.4f} bits per character" if validation_loss else "not measured"),
         ("looked at", f"{targets:,} characters, {mean:.4f} bits each"),
     ]
     if len(shown := figures.drawn(config.layers)) < config.layers:

@@ -81,7 +81,7 @@ def current_model(run: RunContext, loop_state: LoopState) -> LanguageModel:
 def best_model(run: RunContext, loop_state: LoopState) -> LanguageModel | None:
     """The model with the lowest validation loss, or without a validation set the last one; None if there is no good one."""
     diverged = loop_state.ended == "diverged"
-    best = loop_state.best if run.task.data.held_out or diverged else current_model(run, loop_state)
+    best = loop_state.best if run.task.data.validation or diverged else current_model(run, loop_state)
     if best is None and run.folder:  # from before the run was resumed
         with contextlib.suppress(CheckpointError):
             _, saved = run_folder.read_checkpoint(run.folder, cell=run.task.config.user_cell)

@@ -78,7 +78,7 @@ def _seconds(ready: Prepared) -> float:
             break
     each = (time.perf_counter() - began) / max(1, done)
     began = time.perf_counter()
-    if task.data.held_out:
+    if task.data.validation:
         params = tree.unravel(ready.now.state.params_vector, model.shapes(task.config))
         validation.evaluate(task, params)
     measuring = time.perf_counter() - began

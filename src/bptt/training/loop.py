@@ -172,16 +172,16 @@ def _evaluate(run: RunContext, loop_state: LoopState, row: dict[str, Any]) -> tu
     if not bool(xp.all(xp.isfinite(state.params_vector))):
         checkpoints.host_weights(run, loop_state)  # raises Diverged, with the name of the first tensor that is not finite
     current = checkpoints.current_model(run, loop_state)
-    if not task.data.held_out:
+    if not task.data.validation:
         return loop_state._replace(best=current), {**row, **_sample_and_radii(task, current)}
-    held_out = validation.evaluate(task, current.params).nats_per_char
-    if not math.isfinite(held_out):
+    validation_loss = validation.evaluate(task, current.params).nats_per_char
+    if not math.isfinite(validation_loss):
         raise Diverged(messages.nonfinite_message(state.step, "the loss of the held-out part", task))
-    row = {**row, "held_out": held_out, **_sample_and_radii(task, current)}
-    if progress.best is not None and progress.best[1] <= held_out:
+    row = {**row, "held_out": validation_loss, **_sample_and_radii(task, current)}
+    if progress.best is not None and progress.best[1] <= validation_loss:
         return loop_state._replace(progress=progress._replace(waited=progress.waited + 1)), row
-    current = dataclasses.replace(current, record={**current.record, "loss": row["loss"], "held_out": held_out})
-    return loop_state._replace(best=current, progress=progress._replace(best=(state.step, held_out), waited=0)), row
+    current = dataclasses.replace(current, record={**current.record, "loss": row["loss"], "held_out": validation_loss})
+    return loop_state._replace(best=current, progress=progress._replace(best=(state.step, validation_loss), waited=0)), row
 
 
 def _sample_and_radii(task: TrainTask, current: LanguageModel) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def update_numbers(task: TrainTask) -> float:
 
 def evaluation_numbers(task: TrainTask) -> float:
     """The floating-point numbers that are alive at the worst moment of a measurement: its first batch is the largest one."""
-    first = next(validation.windows(task, 0), None) if task.data.held_out else None
+    first = next(validation.windows(task, 0), None) if task.data.validation else None
     area = first.steps * first.columns.shape[1] if first else 0
     return _linked(task) + 4 * tree.num_elements(model.shapes(task.config)) + area * _per_step(task.config, backward=False)
 

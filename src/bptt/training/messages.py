@@ -29,9 +29,11 @@ def header(task: TrainTask) -> str:
     """The dataset, the model and the hyperparameters of a run, a line each."""
     data, settings, plan = task.data, task.settings, task.plan
     unit = "line" if data.mode == "lines" else "character"
-    training, held_out = (len(part) if data.mode == "lines" else count_targets(part) for part in (data.training, data.held_out))
+    training, num_validation = (
+        len(part) if data.mode == "lines" else count_targets(part) for part in (data.training, data.validation)
+    )
     reason = "as requested" if settings.validation == 0 else "the text is too short"
-    validation = f"{held_out:,} held out" if held_out else f"none held out ({reason})"
+    validation = f"{num_validation:,} held out" if num_validation else f"none held out ({reason})"
     batch, shrunk = max_columns(data, plan.batch, plan.length), ""
     if batch < plan.batch:
         shrunk = f" (the text is too short for batches of {plan.batch})"
@@ -78,8 +80,10 @@ def sample_preview(current: LanguageModel, group: ProcessGroup = SINGLE_PROCESS)
 
 def evaluation_line(row: dict[str, Any], task: TrainTask) -> str:
     """One evaluation: step, training loss, validation loss, and a preview of what the model writes."""
-    held_out = row.get("held_out")
-    validation = "" if held_out is None else f"  held out {held_out:.4f} nats/char ({held_out / math.log(2):.4f} bits)"
+    validation_loss = row.get("held_out")
+    validation = ""
+    if validation_loss is not None:
+        validation = f"  held out {validation_loss:.4f} nats/char ({validation_loss / math.log(2):.4f} bits)"
     texts = [text for text in row["sample"] if text.strip()]
     words = texts[0] if task.data.mode == "stream" and texts else ", ".join(texts[:3])
     return f"{_place(row, task)}  loss {row['loss']:.4f}{validation}  {printable(words[:60])}"
@@ -134,8 +138,14 @@ def _cell_flag(task: TrainTask) -> str:
 
 def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended: str, step: int) -> tuple[str, dict[str, Any]]:
     """The end of a run: why it ended, new texts, the validation loss, where the model is and how to sample or resume."""
-    held_out = trained.record.get("held_out")
-    row = {"event": "end", "ended": ended or "done", "step": step, "best": trained.record.get("step"), "held_out": held_out}
+    validation_loss = trained.record.get("held_out")
+    row = {
+        "event": "end",
+        "ended": ended or "done",
+        "step": step,
+        "best": trained.record.get("step"),
+        "held_out": validation_loss,
+    }
     row["out"] = None if out is None else str(out)
     if ended in ("diverged", "unsaved"):  # which a warning reports
         return "", row
@@ -152,9 +162,11 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
     else:
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C skips the texts only
             lines += _new_texts(trained, task)
-    if held_out is not None:
-        bits = held_out / math.log(2)
-        lines.append(f"best at step {trained.record.get('step')}: {held_out:.4f} nats per held-out character ({bits:.4f} bits)")
+    if validation_loss is not None:
+        bits = validation_loss / math.log(2)
+        lines.append(
+            f"best at step {trained.record.get('step')}: {validation_loss:.4f} nats per held-out character ({bits:.4f} bits)"
+        )
     if out is not None and not ended:
         lines += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))}{_cell_flag(task)} --count 10 --seed 1"]
     return "\n".join(lines), row

@@ -135,7 +135,7 @@ def _task(
     config: model.Config, backend: Backend, data: Dataset, settings: Settings, plan: Hyperparameters, group: ProcessGroup
 ) -> TrainTask:
     """The training task, with the token ids on the device if they fit; each process has one micro-batch or several."""
-    if settings.patience is not None and not data.held_out:
+    if settings.patience is not None and not data.validation:
         words = f"--patience {settings.patience} waits for nothing: no part of the text is held out"
         errors.warn(words, TrainingWarning)
     settings = dataclasses.replace(settings, micro_batches=reduction.round_up(settings.micro_batches, group.size))
@@ -152,7 +152,7 @@ def _record(task: TrainTask) -> dict[str, Any]:
         "text": data.name,
         "source": data.source,
         "sha256": data.sha256,
-        "targets": count_targets(data.training) + count_targets(data.held_out),
+        "targets": count_targets(data.training) + count_targets(data.validation),
         "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in settings.items()},
         "plan": task.plan._asdict(),
         "backend": {"asked": task.backend.requested, "ran": task.backend.name},
@@ -207,7 +207,7 @@ def _states_fit(task: TrainTask, state: TrainState) -> bool:
 
 def _difference(record: dict[str, Any], data: Dataset) -> str:
     """How a text differs from the one of a run, in words."""
-    now, before = count_targets(data.training) + count_targets(data.held_out), record.get("targets") or 0
+    now, before = count_targets(data.training) + count_targets(data.validation), record.get("targets") or 0
     if now == before:
         return "its text has changed: it is as long as before, but not the same"
     return f"its text has changed: {now:,} characters to learn and to measure now, {before:,} before"

@@ -223,5 +223,5 @@ def _new_folder(task: TrainTask, out_setting: Path | None, runs: Path | None, st
 def _config_toml(task: TrainTask) -> str:
     """What config.toml of a run holds."""
     data = task.data
-    share = validation_share(task.settings, count_targets(data.training) + count_targets(data.held_out))
+    share = validation_share(task.settings, count_targets(data.training) + count_targets(data.validation))
     return toml.to_toml(task.settings, task.plan, data.mode, data.source, share)
