@@ -15,7 +15,7 @@ if arguments.out.exists():
 
 model = bptt.train("dinosaurs", steps=arguments.steps, report=None)
 known = corpus.read("dinosaurs").text.split("\n")
-for name in model.sample(10, temperature=0.8, without=known):
+for name in model.sample(10, temperature=0.8, exclude=known):
     print(name.capitalize())
 model.save(arguments.out)
 print(f"saved: bptt sample {arguments.out} --count 10 --seed 1")

@@ -124,23 +124,23 @@ def test_a_text_depends_only_on_the_seed_and_its_index():
     for count in (1, 10, 65):
         assert m.sample(count, seed=3) == many[:count]
     known = set(many[::2])
-    new = m.sample(40, seed=3, without=known)
-    assert m.sample(7, seed=3, without=known) == new[:7]
+    new = m.sample(40, seed=3, exclude=known)
+    assert m.sample(7, seed=3, exclude=known) == new[:7]
     assert new == list(dict.fromkeys(text for text in many if text not in known))[:40]
 
 
 def test_excluded_texts_and_duplicates_are_left_out():
     m = make_model("lines", characters("ab"))
     known = set(m.sample(40))
-    new = m.sample(20, without=known)
+    new = m.sample(20, exclude=known)
     assert len(new) == len(set(new)) == 20
     assert not known & set(new)
-    assert m.sample(20, without=list(known)) == new
-    assert m.sample(20, without=lambda texts: [text for text in texts if text in known]) == new
-    assert len(m.sample(200, without={"no such"}, length=2)) <= 2 + 4 + 8  # all there are, and then no more
+    assert m.sample(20, exclude=list(known)) == new
+    assert m.sample(20, exclude=lambda texts: [text for text in texts if text in known]) == new
+    assert len(m.sample(200, exclude={"no such"}, length=2)) <= 2 + 4 + 8  # all there are, and then no more
     greedy = m.sample(1, temperature=0)[0]
-    assert m.sample(5, temperature=0, without={greedy}) == []
-    assert m.sample(3, without=lambda texts: texts) == []
+    assert m.sample(5, temperature=0, exclude={greedy}) == []
+    assert m.sample(3, exclude=lambda texts: texts) == []
 
 
 @pytest.mark.parametrize("mode", ["lines", "stream"])

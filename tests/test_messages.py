@@ -80,7 +80,7 @@ def test_the_sample_preview_is_short_and_has_no_empty_texts(monkeypatch):
 
 
 def test_the_final_message_says_if_no_sample_is_new(monkeypatch):
-    monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, without=None, **__: [] if without else ["ba"])
+    monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, exclude=None, **__: [] if exclude else ["ba"])
     assert reported_lines(NAMES)[1][-1].splitlines()[0] == "no new lines: all that was generated is in the training text"
 
 
@@ -108,8 +108,8 @@ def test_print_safe_replaces_what_the_console_cannot_encode(monkeypatch, encodin
 
 
 def test_ctrl_c_shortens_the_final_message(monkeypatch, tmp_path):
-    def sample(*_, without=None, **__):
-        if without:
+    def sample(*_, exclude=None, **__):
+        if exclude:
             raise KeyboardInterrupt
         return ["ba"]
 

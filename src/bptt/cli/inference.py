@@ -75,7 +75,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     if count == 1 and not novel:
         show(model.stream(**how))
         return 0
-    texts = model.sample(count, **how, without=training_text(model) if novel else ())
+    texts = model.sample(count, **how, exclude=training_text(model) if novel else ())
     if texts:
         say(fit(("\n" if model.mode == "lines" else "\n\n").join(texts)))
     if len(texts) < count:

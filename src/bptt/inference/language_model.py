@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bptt import backend as backends
+from bptt import export
 from bptt.backend import Backend, BackendName, DtypeName
 from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
@@ -16,7 +17,7 @@ from bptt.data.batches import WINDOW
 from bptt.data.corpus import Corpus
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
-from bptt.export import EXPORTERS, ExportFormat, pytorch
+from bptt.export import ExportFormat, pytorch
 from bptt.inference import generate, scoring
 from bptt.inference.evaluation import Evaluation, evaluate
 from bptt.inference.request import Unknown, check_unknown, make_request, prompt_ids
@@ -52,7 +53,7 @@ class LanguageModel:
         length: int | None = None,
         stop: str | None = None,
         unknown: Unknown = "error",
-        without: Collection[str] | Callable[[list[str]], Collection[str]] = (),
+        exclude: Collection[str] | Callable[[list[str]], Collection[str]] = (),
     ) -> list[str]:
         """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
 
@@ -62,7 +63,7 @@ class LanguageModel:
         and `top_k` leave. `unknown` "skip" leaves out of the prompt what the model does not know.
 
         The texts of a seed come in one order: a text depends on the seed and its place, not on how many are written.
-        Texts in `without`, or those among a list of texts that it returns as known, are left out, and so are repeated ones
+        Texts in `exclude`, or those among a list of texts that it returns as known, are left out, and so are repeated ones
         where it is not empty; the next ones take their place, but there may be fewer than `count` in the end.
 
         Raises:
@@ -80,15 +81,15 @@ class LanguageModel:
             batches = [places[start : start + BATCH_SIZE] for start in range(0, count, BATCH_SIZE)]
             return [text for batch in batches for text in generate.generate_texts(*parts, batch)]
 
-        if not callable(without):
-            known = frozenset(without)
+        if not callable(exclude):
+            known = frozenset(exclude)
             if not known:
                 return texts(0)
-            without = known.intersection
+            exclude = known.intersection
         distinct: dict[str, None] = {}  # in order, each once
         for first in range(0, MAX_ROUNDS * count, count):
             drawn = texts(first)
-            leave = set(without(drawn))
+            leave = set(exclude(drawn))
             distinct.update(dict.fromkeys(text for text in drawn if text not in leave))
             if len(distinct) >= count or temperature == 0:
                 break
@@ -144,22 +145,22 @@ class LanguageModel:
         lines: str | bytes | Iterable[str | bytes],
         *,
         unknown: Unknown = "error",
-        together: int = LINES_AT_A_TIME,
+        batch_size: int = LINES_AT_A_TIME,
     ) -> Iterator[Score]:
         """The score of each line of a text, or of an iterable, by itself: as `score` of that line, and of each character.
 
         A line is a text of its own, in stream mode, too, where it has no end to be predicted. Lines of nothing but white
-        space are left out. Lines are taken, and their scores given, up to `together` at a time.
+        space are left out. Lines are taken, and their scores given, up to `batch_size` at a time.
 
         Raises:
             InputError: a line with characters the model does not know, unless `unknown` is "skip", which leaves it out.
         """
         check_unknown(unknown)
-        together = settings.check_number("together", settings.COUNT, together)
+        batch_size = settings.check_number("batch_size", settings.COUNT, batch_size)
         if isinstance(lines, str | bytes):
             lines = lines.split("\n") if isinstance(lines, str) else lines.split(b"\n")
         parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)
-        return scoring.score_lines(*parts, lines, unknown=unknown, batch_size=together)
+        return scoring.score_lines(*parts, lines, unknown=unknown, batch_size=batch_size)
 
     def evaluate(self, text: str | bytes | Corpus) -> Evaluation:
         """The cross-entropy of a text, read as the model was trained: each line by itself, or as one stream.
@@ -199,9 +200,7 @@ class LanguageModel:
                 that exists already, or a model that is too large for the format.
             SaveError: the file cannot be written.
         """
-        if format not in EXPORTERS:
-            raise InputError(f"format {format!r} is unknown: use one of {', '.join(EXPORTERS)}")
-        EXPORTERS[format].write(self.to_checkpoint(), path)
+        export.export(self.to_checkpoint(), format, path)
 
     def to_checkpoint(self) -> Checkpoint:
         """The model with its weights on the host."""

@@ -179,7 +179,7 @@ def _new_texts(trained: LanguageModel, task: TrainTask) -> list[str]:
     def known(texts: list[str]) -> set[str]:
         return contained(task.data, texts) | {""}
 
-    new = [text for text in trained.sample(FINAL_TEXTS, temperature=0.8, without=known) if text.strip()]
+    new = [text for text in trained.sample(FINAL_TEXTS, temperature=0.8, exclude=known) if text.strip()]
     if not new:
         return ["no new lines: all that was generated is in the training text"]
     return [f"{len(new)} new line{'s' * (len(new) != 1)}, not in the training text:", *(f"  {printable(text)}" for text in new)]
