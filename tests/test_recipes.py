@@ -101,10 +101,10 @@ def test_recipe_for_an_export_format(scratch):
         ("import onnx, pytorch", "import listing, onnx, pytorch"),
         (
             '    "page": Exporter(',
-            '    "listing": Exporter(".txt", listing.to_listing, "Names and shapes."),\n    "page": Exporter(',
+            '    "listing": Exporter(".txt", listing.to_listing, "names and shapes"),\n    "page": Exporter(',
         ),
     )
-    assert "listing" in scratch.bptt("export", "--help")
+    assert "listing (.txt): names and shapes" in " ".join(scratch.bptt("export", "--help").replace("│", " ").split())
     scratch.bptt("train", "names.txt", *SMALL, "--cell", "vanilla", "--out", "run")
     scratch.bptt("export", "run", "--to", "listing")
     assert "layers.0.Waa [4, 4]\n" in (scratch.folder / "run.txt").read_text()

@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from bptt.cli.console import say
 from bptt.cli.parser import CellFile, app
@@ -9,23 +12,23 @@ from bptt.config.settings import Mode
 from bptt.export import EXPORTERS, ExportFormat
 from bptt.inference.language_model import from_torch, load
 
+FORMATS = "; ".join(f"{name} ({exporter.suffix}): {exporter.description}" for name, exporter in EXPORTERS.items())
+Format = Annotated[ExportFormat, Parameter(help=f"The file format. {FORMATS}.")]
+
 
 @app.command
-def export(run: Path, /, *, to: ExportFormat, out: Path | None = None, cell: CellFile = None) -> int:  # noqa: D417
+def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile = None) -> int:  # noqa: D417
     """Write a saved model into a file for another program.
 
-    torch: safetensors that a PyTorch network loads with strict=True, a torch.nn.RNN, GRU or LSTM named rnn and a
-    torch.nn.Linear named decoder. onnx: a graph, tokens and states in, logits and states out. Symbols, mode and the states that
-    texts begin with are JSON in the metadata of these. page: a file that runs the model in a browser, without a network.
+    The PyTorch network has a torch.nn.RNN, GRU or LSTM named rnn and a torch.nn.Linear named decoder. Symbols, mode and the
+    states that texts begin with are JSON in the metadata of safetensors and ONNX files.
 
     Parameters
     ----------
     run
         A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
-    to
-        The program.
     out
-        The file, which must not exist yet; by default the name of the model, .safetensors, .onnx or .html, here.
+        The file, which must not exist yet; by default the name of the model with the suffix of the format, here.
     """
     out = Path(os.path.basename(os.path.abspath(run)) + EXPORTERS[to].suffix) if out is None else out
     load(run, backend="numpy", cell=cell).export(to, out)

@@ -2,17 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from bptt import files
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import settings
 from bptt.errors import InputError, SaveError
 from bptt.nn import model, tree
-
-Layout = TypeVar("Layout")
 
 FORMAT = 1  # of the metadata
 METADATA_KEY = "bptt"  # the only key of the metadata: of several, safetensors changes the order from file to file
@@ -57,10 +53,3 @@ def metadata_json(saved: Checkpoint) -> str:
         "record": {name: saved.record[name] for name in RECORD if name in saved.record},
     }
     return json.dumps(known, sort_keys=True)
-
-
-def layout_of(saved: Checkpoint, layouts: Mapping[str, Layout], name: str) -> Layout:
-    """What an export format says of the cell of a model, or an InputError where it has no layout for it."""
-    if saved.config.user_cell is not None or saved.config.cell not in layouts:
-        raise InputError(f"the {name} format has no layout for the cell {saved.config.cell}: it knows {', '.join(layouts)}")
-    return layouts[saved.config.cell]

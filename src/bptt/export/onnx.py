@@ -5,7 +5,6 @@ V), and next.0.a and so on. The operators are those of the ONNX standard, opset 
 states that texts begin with are JSON in the metadata, under "bptt".
 """
 
-import importlib.util
 import os
 from typing import Any, NamedTuple
 
@@ -40,14 +39,11 @@ def to_onnx(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
     """Write a model into a new file as an ONNX graph in float32; the same model gives the same bytes with one version of onnx.
 
     Raises:
-        InputError: onnx is not installed, something is there already, or the model is too large.
+        InputError: something is there already, or the model is too large.
         SaveError: the file cannot be written; nothing of it is left.
     """
-    operator = common.layout_of(saved, OPERATORS, "onnx")
-    if importlib.util.find_spec("onnx") is None:
-        raise InputError("an ONNX graph needs onnx, which is not installed: pip install 'bptt[onnx]'")
     target = common.new_file(path)
-    common.write_file(target, _graph(saved, operator).SerializeToString(deterministic=True))
+    common.write_file(target, _graph(saved, OPERATORS[saved.config.cell]).SerializeToString(deterministic=True))
 
 
 def _graph(saved: Checkpoint, operator: Operator) -> Any:

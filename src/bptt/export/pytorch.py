@@ -22,7 +22,7 @@ from bptt.config.settings import Mode
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export import pytorch_header
-from bptt.export.common import METADATA_KEY, host_params, layout_of, metadata_json, new_file, write_file
+from bptt.export.common import METADATA_KEY, host_params, metadata_json, new_file, write_file
 from bptt.export.pytorch_header import BYTES_PER_NUMBER, Metadata, Shapes
 from bptt.nn import model, tree
 
@@ -38,7 +38,6 @@ def to_torch(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         InputError: something is there already, or symbols and initial states are more than a header can hold.
         SaveError: the file cannot be written; nothing of it is left.
     """
-    layout_of(saved, pytorch_header.MODULES, "torch")
     target = new_file(path)
     named = _torch_names(host_params(saved)).items()
     arrays = {name: np.asarray(array, order="C") for name, array in named}  # safetensors scrambles others

@@ -11,6 +11,7 @@ from bptt.checkpoint.format import Checkpoint
 from bptt.export import common
 from bptt.nn import model, tree
 
+CELLS = ("vanilla", "gru", "lstm")  # those that player.html computes
 WRITTEN = {"lines": "lines", "stream": "text"}
 LONGEST = {"lines": 100, "stream": 300}  # characters that are written, if a line does not end before
 
@@ -22,7 +23,6 @@ def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         InputError: something is there already.
         SaveError: the file cannot be written; nothing of it is left.
     """
-    common.layout_of(saved, dict.fromkeys(("vanilla", "gru", "lstm")), "page")  # what player.html knows
     target = common.new_file(path)
     config = saved.config
     leaves = [(name, np.asarray(saved.weights[name], "<f4")) for name, _ in tree.named_leaves(model.shapes(config))]
