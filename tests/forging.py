@@ -80,8 +80,8 @@ def equal_checkpoints(first: Checkpoint, second: Checkpoint) -> bool:
     """Whether two checkpoints hold the same, array by array and bit by bit."""
 
     def plain(saved: Checkpoint) -> list[Any]:
-        arrays = [*saved.weights.items(), *(saved.memory or {}).items()]
+        arrays = [*saved.weights.items(), *(saved.training_arrays or {}).items()]
         numbers = [(name, array.dtype, array.shape, array.tobytes()) for name, array in arrays]
-        return [saved._replace(weights={}, memory=None), sorted(numbers)]
+        return [saved._replace(weights={}, training_arrays=None), sorted(numbers)]
 
     return plain(first) == plain(second)

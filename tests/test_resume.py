@@ -161,7 +161,7 @@ def test_the_optimizer_state_is_resumed(tmp_path, text, optimizer):
 def test_a_file_has_t_m_and_v_of_every_optimizer(tmp_path, text, optimizer, fields):
     """The format has them; what an optimizer does not remember is zero."""
     train(text, out=tmp_path / "run", optimizer=optimizer)
-    arrays = run_folder.read_checkpoint(tmp_path / "run", run=True)[1].memory
+    arrays = run_folder.read_checkpoint(tmp_path / "run", run=True)[1].training_arrays
     assert {name for name in "tmv" if arrays[name].any()} == set(fields)
     assert arrays["t"].shape == ()
     assert arrays["m"].shape == arrays["v"].shape

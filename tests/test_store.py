@@ -56,9 +56,9 @@ def example(array=None, dtype="float64", **changes):
         "Wya": np.ones((6, 4)),
         "by": np.arange(6.0),
     }
-    memory = {"t": np.asarray(2.0), "m": np.arange(78.0)[::-1], "v": np.zeros(78), "states.0.a": np.ones((4, 3)).T}
-    weights, memory = ({name: a.astype(dtype) if dtype != a.dtype else a for name, a in d.items()} for d in (weights, memory))
-    saved = Checkpoint(config, "lines", SYMBOLS, RECORD, weights, PROGRESS, memory)
+    arrays = {"t": np.asarray(2.0), "m": np.arange(78.0)[::-1], "v": np.zeros(78), "states.0.a": np.ones((4, 3)).T}
+    weights, arrays = ({name: a.astype(dtype) if dtype != a.dtype else a for name, a in d.items()} for d in (weights, arrays))
+    saved = Checkpoint(config, "lines", SYMBOLS, RECORD, weights, PROGRESS, arrays)
     return saved._replace(**changes)
 
 
@@ -75,7 +75,7 @@ def write_checkpoint(folder, saved=None):
 def test_a_saved_checkpoint_is_read_back(tmp_path, dtype, run):
     saved = example(dtype=dtype)
     back = store.read(write_checkpoint(tmp_path / "new", saved), run=run)
-    assert equal_checkpoints(back, saved if run else saved._replace(progress=None, memory=None))
+    assert equal_checkpoints(back, saved if run else saved._replace(progress=None, training_arrays=None))
     assert {str(array.dtype) for array in back.weights.values()} == {dtype}
 
 
@@ -96,14 +96,14 @@ def test_every_kind_of_model_is_read_back(tmp_path, cell):
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
     saved = example()
-    backwards = {name: dict(reversed(getattr(saved, name).items())) for name in ("record", "weights", "memory")}
+    backwards = {name: dict(reversed(getattr(saved, name).items())) for name in ("record", "weights", "training_arrays")}
     first = content(write_checkpoint(tmp_path / "first", saved))
     assert sorted(first) == sorted(ALL)
     assert content(write_checkpoint(tmp_path / "second", saved._replace(**backwards))) == first
 
 
 def test_a_model_alone_cannot_be_read_as_a_run(tmp_path):
-    alone = write_checkpoint(tmp_path / "alone", example(progress=None, memory=None))
+    alone = write_checkpoint(tmp_path / "alone", example(progress=None, training_arrays=None))
     assert sorted(content(alone)) == sorted([*MODEL, "manifest.json"])
     assert "lists a model alone and no run to go on with: begin a new run with --from" in refusal(alone)
     whole = write_checkpoint(tmp_path / "whole")
@@ -424,13 +424,13 @@ def without(arrays, name):
         ("weights", "by", np.zeros(6, np.int64), "layers.0.Wax is float64 [4, 6], expected floats [4, 6], all of one type"),
         ("weights", "by", np.full(6, np.nan), "by holds numbers that are not finite"),
         ("weights", "Wya", np.full((6, 4), -np.inf), "Wya holds numbers that are not finite"),
-        ("memory", "t", None, "t is missing, expected floats []"),
-        ("memory", "m", np.zeros(77), "m is float64 [77], expected floats [78]"),
-        ("memory", "v", np.zeros(78, np.float32), "v is float32 [78], expected floats [78], all of one type"),
-        ("memory", "v", np.full(78, np.inf), "v holds numbers that are not finite"),
-        ("memory", "states.0.a", np.zeros((3, 5)), "states.0.a is float64 [3, 5], expected floats [3, 4]"),
-        ("memory", "states.0.a", np.zeros(()), "states.0.a is float64 [], expected floats [0, 4]"),
-        ("memory", "states.0.c", np.zeros((3, 4)), "'states.0.c' is not expected"),
+        ("training_arrays", "t", None, "t is missing, expected floats []"),
+        ("training_arrays", "m", np.zeros(77), "m is float64 [77], expected floats [78]"),
+        ("training_arrays", "v", np.zeros(78, np.float32), "v is float32 [78], expected floats [78], all of one type"),
+        ("training_arrays", "v", np.full(78, np.inf), "v holds numbers that are not finite"),
+        ("training_arrays", "states.0.a", np.zeros((3, 5)), "states.0.a is float64 [3, 5], expected floats [3, 4]"),
+        ("training_arrays", "states.0.a", np.zeros(()), "states.0.a is float64 [], expected floats [0, 4]"),
+        ("training_arrays", "states.0.c", np.zeros((3, 4)), "'states.0.c' is not expected"),
     ],
 )
 def test_tensors_of_another_model_are_refused(tmp_path, part, name, array, words):
@@ -562,7 +562,7 @@ def test_the_golden_checkpoint_of_format_1_is_read():
     saved = store.read(folder, run=True)
     assert saved.config == model.Config("vanilla", vocabulary=11, hidden=3)
     assert saved.vocabulary.symbols == tuple("\nabcdelnorv")
-    assert (saved.progress.step, len(saved.progress.history), saved.memory["t"]) == (4, 4, 4.0)
+    assert (saved.progress.step, len(saved.progress.history), saved.training_arrays["t"]) == (4, 4, 4.0)
     m = bptt.load(folder, backend="numpy")
     assert m.score("anna") == pytest.approx(12.124338243409913, rel=0, abs=1e-12)  # as NumPy gives them without bptt
     assert m.score("bob\neve") == pytest.approx(19.387897405441173, rel=0, abs=1e-12)

@@ -41,8 +41,8 @@ MUTATIONS = [
     Mutation(
         "the schedule begun again",
         "training.setup.from_checkpoint",
-        "saved.memory or {}, now.step, Position",
-        "saved.memory or {}, 0, Position",
+        "saved.training_arrays or {}, now.step, Position",
+        "saved.training_arrays or {}, 0, Position",
         "test_resume.py::test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit",
     ),
     Mutation(

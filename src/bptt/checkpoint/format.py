@@ -55,7 +55,7 @@ class Progress(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A model and, in a run, the state that training resumes from; weights and memory are host arrays by name."""
+    """A model and, in a run, the state that training resumes from; weights and training arrays are host arrays by name."""
 
     config: model.Config
     mode: settings.Mode
@@ -63,7 +63,7 @@ class Checkpoint(NamedTuple):
     record: dict[str, Any]  # what the run was told, chose and measured; JSON values
     weights: dict[str, HostArray]
     progress: Progress | None = None  # None: a model alone
-    memory: dict[str, HostArray] | None = None  # the optimizer's state, and the hidden states that the next batch starts from
+    training_arrays: dict[str, HostArray] | None = None  # the optimizer's state, and the hidden states of the next batch
 
 
 def manifest(value: Any, raw: bytes) -> dict[str, Any]:

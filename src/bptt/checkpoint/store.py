@@ -64,8 +64,8 @@ def write(folder: Path, saved: Checkpoint) -> None:
         VOCABULARY: files.to_json(saved.vocabulary.to_json()),
         WEIGHTS: _tensors(saved.weights),
     }
-    if saved.progress is not None and saved.memory is not None:
-        content |= {TRAINING: _progress_json(saved.progress), OPTIMIZER: _tensors(saved.memory)}
+    if saved.progress is not None and saved.training_arrays is not None:
+        content |= {TRAINING: _progress_json(saved.progress), OPTIMIZER: _tensors(saved.training_arrays)}
     content[MANIFEST] = checkpoint_format.make_manifest(content)
     try:
         files.write_folder(folder, content)

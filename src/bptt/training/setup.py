@@ -107,7 +107,7 @@ def from_checkpoint(
     elif now.batch >= batches_in_epoch(data, plan.batch, plan.length, settings.seed, now.epoch):
         raise CheckpointError(f"{where}: batch {now.batch} is beyond the end of an epoch: use another checkpoint")
     params = model_from_checkpoint(saved, backend).params
-    state = from_host(task, tree.ravel(params), saved.memory or {}, now.step, Position(now.epoch, now.batch))
+    state = from_host(task, tree.ravel(params), saved.training_arrays or {}, now.step, Position(now.epoch, now.batch))
     if now.batch == 0:
         state = state._replace(states=None)
     elif not _states_fit(task, state):
