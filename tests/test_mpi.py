@@ -180,6 +180,24 @@ def test_processes_with_different_settings_are_refused(names, flag, values):
     assert len(err.splitlines()) == 1
 
 
+def test_processes_with_different_cell_files_are_refused(names):
+    """Each reads the file of its own folder."""
+    cell = (Path(__file__).parents[1] / "examples" / "minimal_gated_unit.py").read_text()
+    for rank in range(2):
+        (names.parent / str(rank)).mkdir()
+        (names.parent / str(rank) / "mgu.py").write_text(cell + "\n" * rank)
+    program = f"""
+import os, bptt
+from mpi4py import MPI
+os.chdir({str(names.parent)!r} + f"/{{MPI.COMM_WORLD.rank}}")
+bptt.train({NAMES!r}, cell="mgu.py", hidden=5, steps=3, batch=4, report=None, backend="numpy", distributed=True)
+"""
+    code, _, err = run_processes(2, "-c", program)
+    assert code != 0
+    assert "has --cell" in err
+    assert "start all of them with the same command, packages and files" in err
+
+
 def test_bad_input_is_printed_by_one_process(names):
     assert run_processes(2, *MAIN, "nothing.txt")[::2] == (2, run_processes(1, *MAIN, "nothing.txt")[2])
     code, _, err = run_processes(2, *MAIN, names, "--micro-batches", "3")

@@ -4,10 +4,8 @@ import copy
 import hashlib
 import importlib.util
 import json
-import os
 import pickle
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -297,28 +295,6 @@ def test_a_model_with_a_cell_from_a_file_says_why_it_cannot_be_pickled():
     with pytest.raises(pickle.PicklingError, match="the cell mgu was read from a file and cannot be pickled: import"):
         pickle.dumps(trained)
     assert copy.deepcopy(trained).sample(3) == trained.sample(3)
-
-
-# Several processes
-
-
-@pytest.mark.mpi
-def test_processes_with_other_files_are_refused():
-    """Each reads the file of its own folder."""
-    for rank in "01":
-        Path(rank).mkdir()
-        (Path(rank) / "mgu.py").write_text(FILE.read_text() + "\n" * int(rank))
-    program = f"""
-import os
-os.chdir(os.environ["PMI_RANK"])
-import bptt
-bptt.train({TEXT!r}, cell="mgu.py", hidden=5, steps=3, batch=4, report=None, backend="numpy", distributed=True)
-"""
-    launch = ["mpiexec", "-n", "2", sys.executable, "-c", program]
-    done = subprocess.run(launch, capture_output=True, text=True, check=False, env={**os.environ, "BPTT_KERNELS": "0"})
-    assert done.returncode != 0
-    assert "has --cell" in done.stderr
-    assert "start all of them with the same command, packages and files" in done.stderr
 
 
 def test_the_checksum_is_of_what_was_executed():
