@@ -355,8 +355,8 @@ def between_fences(dtype: str) -> None:
             assert_results(C[:, :H], 2 * X @ W, dtype, 10 * TOLERANCE[dtype])
             S = fenced(gemm.space(2 * H, I, X), end)
             for add in (False, True):  # two products below each other, what the first one leaves there included
-                gemm.outer(fenced(D, end), fenced(X, end), 0, B, S, add)
-                gemm.outer(fenced(D, end), fenced(X, end), 0, B, S[H:], add)
+                gemm.outer_sum(fenced(D, end), fenced(X, end), 0, B, S, add)
+                gemm.outer_sum(fenced(D, end), fenced(X, end), 0, B, S[H:], add)
             assert_results(S[: 2 * H, :I], np.tile(2 * D.T @ X, (2, 1)), dtype, 10 * TOLERANCE[dtype])
 
 

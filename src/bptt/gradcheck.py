@@ -40,7 +40,7 @@ class Case(NamedTuple):
     """A model of two layers with dropout and a padded batch, on the host."""
 
     config: model.Config
-    theta: HostArray  # (P,)
+    params_vector: HostArray  # (P,)
     x: HostArray  # (T, B)
     y: HostArray  # (T, B)
     mask: HostArray  # (T, B)
@@ -101,17 +101,17 @@ def make_case(cell: str | Cell, T: int, B: int, V: int, H: int) -> Case:
     """Make a model of two layers with learned initial states, and a batch with padded columns."""
     rng = make_rng(0)
     config = model.Config(name_of(cell), V, H, 2, user_cell=cell if is_user_cell(cell) else None)
-    theta = tree.ravel(model.init(config, rng))
-    theta = theta + 0.1 * rng.normal(size=theta.shape)  # initial states and biases would be zero
+    params_vector = tree.ravel(model.init(config, rng))
+    params_vector = params_vector + 0.1 * rng.normal(size=params_vector.shape)  # initial states and biases would be zero
     x, y = rng.integers(0, V, (2, T, B))
     mask = (np.arange(T)[:, None] < rng.integers(1, T + 1, B)).astype(np.float64)
-    return Case(config, theta, x, y, mask, model.dropout_masks(config, rng, 0.3, B))
+    return Case(config, params_vector, x, y, mask, model.dropout_masks(config, rng, 0.3, B))
 
 
-def loss_value(one: Case, backend: Backend, theta: HostArray) -> float:
-    """Return the loss at parameters theta (P,), by the forward pass."""
+def loss_value(one: Case, backend: Backend, params_vector: HostArray) -> float:
+    """Return the loss at parameters params_vector (P,), by the forward pass."""
     put = backend.put
-    params = tree.unravel(put(theta), model.shapes(one.config))
+    params = tree.unravel(put(params_vector), model.shapes(one.config))
     logits, _, _ = model.forward(one.config, params, put(one.x), None, tuple(map(put, one.keep)))
     return float(backend.get(loss.forward(logits, put(one.y), put(one.mask))[0]))
 
@@ -120,7 +120,7 @@ def loss_and_grad(one: Case, backend: Backend, every: int | None = None) -> tupl
     """Return loss () and gradient (P,) in float64, computed as in training; with `every`, in segments of that length."""
     put, get = backend.put, backend.get
     arrays = put(one.x), put(one.y), put(one.mask)
-    arguments = put(one.theta), one.config, *arrays, None, tuple(map(put, one.keep))
+    arguments = put(one.params_vector), one.config, *arrays, None, tuple(map(put, one.keep))
     if every:
         lengths = [int(steps) for steps in one.mask.sum(axis=0)]
         mean, grad, _ = segments.loss_and_grad(*arguments, lengths=lengths, every=every)
@@ -132,7 +132,7 @@ def loss_and_grad(one: Case, backend: Backend, every: int | None = None) -> tupl
 def layer_by_layer(one: Case, backend: Backend) -> HostArray:
     """Return the gradient (P,) in float64, computed by the functions that process one layer at a time."""
     put = backend.put
-    params = tree.unravel(put(one.theta), model.shapes(one.config))
+    params = tree.unravel(put(one.params_vector), model.shapes(one.config))
     batch = put(one.x), put(one.y), put(one.mask), None, tuple(map(put, one.keep))
     _, d, _ = model.loss_and_grad(one.config, params, *batch)
     return np.asarray(backend.get(tree.ravel(d)), np.float64)
@@ -140,11 +140,11 @@ def layer_by_layer(one: Case, backend: Backend) -> HostArray:
 
 def central_differences(one: Case, backend: Backend) -> HostArray:
     """Return the gradient (P,) by central differences of the loss, one parameter at a time."""
-    result = np.empty_like(one.theta)
+    result = np.empty_like(one.params_vector)
     for i in range(len(result)):
-        step = np.zeros_like(one.theta)
+        step = np.zeros_like(one.params_vector)
         step[i] = STEP
-        more, less = (loss_value(one, backend, one.theta + sign * step) for sign in (1.0, -1.0))
+        more, less = (loss_value(one, backend, one.params_vector + sign * step) for sign in (1.0, -1.0))
         result[i] = (more - less) / (2 * STEP)
     return result
 

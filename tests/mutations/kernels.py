@@ -19,7 +19,7 @@ MUTATIONS = [
     ),
     Mutation(
         "kernels: the last block of rows alone",
-        "kernels.cpu.gemm.outer",
+        "kernels.cpu.gemm.outer_sum",
         "add or start > 0",
         "add",
         "test_cpu_kernels.py::test_a_kernel_equals_its_pure_function and float64-linear.affine_backward]",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt.kernels.cpu.gemm import BLOCK, fill, multiply, outer, pack, pack_transposed, padded, space, trimmed
+from bptt.kernels.cpu.gemm import BLOCK, fill, multiply, outer_sum, pack, pack_transposed, padded, space, trimmed
 from bptt.kernels.cpu.jit import compiled, inlined
 from bptt.kernels.cpu.simd import load, sigmoid, store, tanh, width
 
@@ -118,9 +118,9 @@ def gather(
     I, H, M, K = vectors.shape[2], a.shape[2], dz.shape[2], steps * B
     dWaa, dWax, by_token = sums
     add = t + steps < T
-    outer(dq.reshape(-1, M), a.reshape(-1, H), t * B, K, dWaa[row:], add)
+    outer_sum(dq.reshape(-1, M), a.reshape(-1, H), t * B, K, dWaa[row:], add)
     if I:
-        outer(dz.reshape(-1, M), vectors.reshape(-1, I), t * B, K, dWax[row:], add)
+        outer_sum(dz.reshape(-1, M), vectors.reshape(-1, I), t * B, K, dWax[row:], add)
         multiply(dz, t * B * M, K, M, Wax_panels, dx[t * B : (t + steps) * B], row > 0)
     for s in range(t, t + steps):
         for k in range(B):

@@ -11,7 +11,7 @@ import numpy as np
 from bptt.kernels.cpu.jit import compiled
 from bptt.kernels.cpu.microkernel import VECTOR, WIDE, at, copy, kernel, transpose
 
-BLOCK = 256  # rows that `outer` multiplies at a time: their panels stay in the second cache
+BLOCK = 256  # rows that `outer_sum` multiplies at a time: their panels stay in the second cache
 ROWS = 8 if WIDE else 4  # of a block: 8 x 2 sums; 12 x 2 ran at half the speed on Zen 4
 
 _full, _four, _two, _two_by_two, _one, _one_by_four = (
@@ -112,7 +112,7 @@ def multiply(A: Any, first: int, rows: int, K: int, panels: Any, C: Any, add: bo
 
 
 @compiled
-def outer(D: Any, X: Any, first: int, rows: int, C: Any, add: bool) -> None:
+def outer_sum(D: Any, X: Any, first: int, rows: int, C: Any, add: bool) -> None:
     """C = D.T X, or C += D.T X: the sum of the outer products of as many rows of D (K, M) and of X (K, N), from `first` on.
 
     C (M, N) is padded to whole vectors below and whole panels to the right. Zeros are entered or added there below, and what
@@ -141,18 +141,18 @@ def outer(D: Any, X: Any, first: int, rows: int, C: Any, add: bool) -> None:
 
 @compiled
 def space(M: int, N: int, like: Any) -> Any:
-    """Room for what `outer` makes of M and N columns, all at once or some of M after others."""
+    """Room for what `outer_sum` makes of M and N columns, all at once or some of M after others."""
     return np.empty((M + VECTOR // like.itemsize, padded(N, like)), like.dtype)
 
 
 @compiled
 def room(C: Any) -> Any:
-    """C (M, N) itself where `outer` can make it without touching what is beside it, else `space` for it."""
+    """C (M, N) itself where `outer_sum` can make it without touching what is beside it, else `space` for it."""
     M, N = C.shape
     return C if M % ROWS == 0 and N == padded(N, C) else space(M, N, C)
 
 
 @compiled
 def trimmed(C: Any, M: int, N: int) -> Any:
-    """What `outer` made, (M, N)."""
+    """What `outer_sum` made, (M, N)."""
     return C[:M] if C.shape[1] == N else C[:M, :N].copy()

@@ -29,12 +29,17 @@ def layer_offset(layer: int, sizes: Any) -> Any:
 
 
 @compiled
-def layer_weights(theta: Any, layer: int, sizes: Any) -> Any:
+def layer_weights(params_vector: Any, layer: int, sizes: Any) -> Any:
     """Wax, Waa, b and ban of a layer."""
     _, _, G, V, H, M = sizes
     Wax, N, I = layer_offset(layer, sizes), G * H, H if layer else V
     Waa, b, ban = Wax + N * I, Wax + N * (I + H), Wax + N * (I + H + 1)
-    return theta[Wax:Waa].reshape(N, I), theta[Waa:b].reshape(N, H), theta[b:ban], theta[ban : ban + M]
+    return (
+        params_vector[Wax:Waa].reshape(N, I),
+        params_vector[Waa:b].reshape(N, H),
+        params_vector[b:ban],
+        params_vector[ban : ban + M],
+    )
 
 
 @compiled
@@ -46,16 +51,16 @@ def write_flat(d: Any, begin: int, flat: Any) -> Any:
 
 
 @compiled
-def initial_states(theta: Any, states: Any, B: int, sizes: Any) -> Any:
+def initial_states(params_vector: Any, states: Any, B: int, sizes: Any) -> Any:
     """The states (L, S, B, H) to begin with: those that are given, else the learned ones, or zeros."""
     L, S, _, V, H, _ = sizes
-    begin, before = layer_offset(L, sizes), np.zeros((L, S, B, H), theta.dtype)
-    if states.size == 0 and begin < theta.size - V * (H + 1):
+    begin, before = layer_offset(L, sizes), np.zeros((L, S, B, H), params_vector.dtype)
+    if states.size == 0 and begin < params_vector.size - V * (H + 1):
         for layer in range(L):
             for field in range(S):
                 for k in range(B):
                     for h in range(H):
-                        before[layer, field, k, h] = theta[begin + h]
+                        before[layer, field, k, h] = params_vector[begin + h]
                 begin += H
     return states if states.size else before
 
@@ -91,11 +96,11 @@ def apply_dropout(a: Any, keep: Any, layer: int) -> Any:
 
 
 @compiled
-def output_loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -> Any:
+def output_loss(params_vector: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -> Any:
     """The loss, and da (T, B, H); the gradients of the output layer are entered."""
     V, H = sizes[3], sizes[4]
-    Wya, by = theta.size - V * (H + 1), theta.size - V
-    W, b = theta[Wya:by].reshape(V, H), theta[by:]
+    Wya, by = params_vector.size - V * (H + 1), params_vector.size - V
+    W, b = params_vector[Wya:by].reshape(V, H), params_vector[by:]
     mean, p, weight = loss.cross_entropy(loss.affine(W, a, b), y, mask, of)
     da, dW, db = loss.affine_backward(W, a, loss.cross_entropy_backward(p, y, weight))
     write_flat(d, write_flat(d, Wya, dW.reshape(-1)), db)
@@ -104,19 +109,19 @@ def output_loss(theta: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes:
 
 @compiled
 def loss_and_grad(
-    theta: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: float, dafter: Any, sizes: Any, gates: Any
+    params_vector: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: float, dafter: Any, sizes: Any, gates: Any
 ) -> Any:
     """The loss, its gradient (P,), and the states after (L, S, B, H); then the gradient with respect to those before.
 
     `dafter` (L, S, B, H) is the gradient with respect to the states after; or it is empty.
     """
     (T, B), L, S = x.shape, sizes[0], sizes[1]
-    before = initial_states(theta, states, B, sizes)
-    after, dbefore, d = np.empty_like(before), np.empty_like(before), np.empty_like(theta)
+    before = initial_states(params_vector, states, B, sizes)
+    after, dbefore, d = np.empty_like(before), np.empty_like(before), np.empty_like(params_vector)
     following = dafter if dafter.size else np.zeros_like(before)
-    tokens, inputs, caches = np.zeros_like(x), [np.empty((T, B, 0), theta.dtype)], []
+    tokens, inputs, caches = np.zeros_like(x), [np.empty((T, B, 0), params_vector.dtype)], []
     for layer in range(L):
-        Wax, Waa, b, ban = layer_weights(theta, layer, sizes)
+        Wax, Waa, b, ban = layer_weights(params_vector, layer, sizes)
         ids, vectors, start = tokens if layer else x, inputs[layer], before[layer]
         if len(gates) == 4:
             cache = cells.lstm(Wax, Waa, b, ids, vectors, start[0], start[1])
@@ -128,9 +133,9 @@ def loss_and_grad(
             fill(after[layer, field], cache[field][T])
         caches.append(cache)
         inputs.append(apply_dropout(cache[0][1:], keep, layer))
-    mean, da = output_loss(theta, d, inputs[L], y, mask, of, sizes)
+    mean, da = output_loss(params_vector, d, inputs[L], y, mask, of, sizes)
     for layer in range(L - 1, -1, -1):
-        Wax, Waa, b, dban = layer_weights(theta, layer, sizes)
+        Wax, Waa, b, dban = layer_weights(params_vector, layer, sizes)
         ids, vectors, cache = tokens if layer else x, inputs[layer], caches[layer]
         da, dfield = apply_dropout(da, keep, layer), following[layer]
         dWaa_out = layer_weights(d, layer, sizes)[1]

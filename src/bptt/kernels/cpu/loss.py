@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt.kernels.cpu.gemm import multiply, outer, pack, pack_transposed, padded, space, trimmed
+from bptt.kernels.cpu.gemm import multiply, outer_sum, pack, pack_transposed, padded, space, trimmed
 from bptt.kernels.cpu.jit import compiled
 from bptt.kernels.cpu.simd import exp, load, store, width
 
@@ -38,7 +38,7 @@ def affine_backward(W: Any, x: Any, dz: Any) -> Any:
     d, db, dW = dz.reshape(T * B, N), np.zeros(N, W.dtype), space(N, I, W)
     for row in d:
         db += row
-    outer(d, x.reshape(T * B, I), 0, T * B, dW, False)
+    outer_sum(d, x.reshape(T * B, I), 0, T * B, dW, False)
     return matmul_add(dz, pack(W), np.zeros(I, W.dtype)), trimmed(dW, N, I), db
 
 

@@ -59,13 +59,13 @@ SCALED = cupy.ElementwiseKernel(  # by a norm that is no number: to no numbers
     "T d, raw T norm, T limit", "T c", "c = d * (norm[0] <= limit ? T(1) : limit / norm[0])", "bptt_scaled"
 )
 ADAM = cupy.ElementwiseKernel(
-    "T theta, T d, T m, T v, raw T t, T rate, T beta1, T beta2, T log1, T log2, T eps, T decay",
-    "T theta_new, T m_new, T v_new",
+    "T params, T grad, T m, T v, raw T t, T learning_rate, T beta1, T beta2, T log1, T log2, T eps, T decay",
+    "T params_new, T m_new, T v_new",
     """
-    m_new = beta1 * m + (1 - beta1) * d;
-    v_new = beta2 * v + (1 - beta2) * (d * d);
+    m_new = beta1 * m + (1 - beta1) * grad;
+    v_new = beta2 * v + (1 - beta2) * (grad * grad);
     const T m_hat = m_new / -expm1(t[0] * log1), v_hat = v_new / -expm1(t[0] * log2);
-    theta_new = theta * (1 - rate * decay) - rate * m_hat / (sqrt(v_hat) + eps);
+    params_new = params * (1 - learning_rate * decay) - learning_rate * m_hat / (sqrt(v_hat) + eps);
     """,
     "bptt_adam",
 )
@@ -83,16 +83,16 @@ BATCH = cupy.ElementwiseKernel(
 )
 FINISH = cupy.ElementwiseKernel(
     "T loss, T norm",
-    "raw bool alive, raw T measured, raw P at",
+    "raw bool finite, raw T measured, raw P at",
     """
     measured[2 * at[0]] = loss;
     measured[2 * at[0] + 1] = norm;
-    alive[0] = alive[0] && isfinite(loss) && isfinite(norm);
+    finite[0] = finite[0] && isfinite(loss) && isfinite(norm);
     at[0] += 1;
     """,
     "bptt_finish",
 )
-REPLACE = cupy.ElementwiseKernel("raw bool alive, T now", "T before", "before = alive[0] ? now : before", "bptt_replace")
+REPLACE = cupy.ElementwiseKernel("raw bool finite, T now", "T before", "before = finite[0] ? now : before", "bptt_replace")
 
 
 @kernel_for(loss.cross_entropy, cupy.ndarray)
@@ -138,7 +138,7 @@ def clip_by_norm(grad: Array, limit: float) -> tuple[Array, Array]:
 
 
 @kernel_for(optimizers.adam_update, cupy.ndarray)
-def moments(
+def adam_update(
     params_vector: Array,
     grad: Array,
     m: Array,
@@ -159,31 +159,31 @@ def moments(
 
 
 @functools.cache
-def _strung(count: int) -> Any:
+def _concatenate(count: int) -> Any:
     """The kernel that puts so many arrays in a row, given each with the place of its end."""
     parameters = ", ".join(f"raw T a{k}, int64 end{k}" for k in range(count))
     choices = "".join(f"i < end{k} ? a{k}[i - {f'end{k - 1}' if k else 0}] : " for k in range(count - 1))
     last = f"a{count - 1}[i - end{count - 2}]" if count > 1 else "a0[i]"
-    return cupy.ElementwiseKernel(parameters, "T y", f"y = {choices}{last}", f"bptt_strung_{count}")
+    return cupy.ElementwiseKernel(parameters, "T y", f"y = {choices}{last}", f"bptt_concatenate_{count}")
 
 
 @kernel_for(tree.concatenate, cupy.ndarray)
-def strung(*arrays: Array) -> Array:
+def concatenate(*arrays: Array) -> Array:
     """`tree.concatenate`: CuPy would bring their places to the device first, which a recorded graph would not repeat."""
     vector, arguments, end = cupy.empty(sum(array.size for array in arrays), arrays[0].dtype), [], 0
     if len(arrays) > MOST:
-        parts = [strung(*arrays[i : i + MOST]) for i in range(0, len(arrays), MOST)]
-        return strung(*parts)
+        vectors = [concatenate(*arrays[i : i + MOST]) for i in range(0, len(arrays), MOST)]
+        return concatenate(*vectors)
     for array in arrays:
         end += array.size
         arguments += [array, end]
-    result: Array = _strung(len(arrays))(*arguments, vector)
+    result: Array = _concatenate(len(arrays))(*arguments, vector)
     return result
 
 
 @kernel_for(graph_inputs.batch, cupy.ndarray)
 def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full: bool) -> tuple[Array, Array, Array]:
-    """`replays.batch`."""
+    """`graph_inputs.batch`."""
     x, y = (cupy.empty(ones.shape, columns.dtype) for _ in range(2))
     result: tuple[Array, Array, Array] = BATCH(
         ids, columns, at, ones.shape[1], columns.shape[2], x, y, cupy.empty(ones.shape, ones.dtype)
@@ -193,12 +193,12 @@ def batch(ids: Array, columns: Array, at: Array, ramp: Array, ones: Array, full:
 
 @kernel_for(graph_inputs.finish, cupy.ndarray)
 def finish(finite: Array, loss: Array, norm: Array, measured: Array, at: Array) -> None:
-    """`replays.finish`."""
+    """`graph_inputs.finish`."""
     FINISH(loss, norm, finite, measured, at)
 
 
 @kernel_for(graph_inputs.replace, cupy.ndarray)
 def replace(finite: Array, params_vector: Array, new_params_vector: Array, states: Array, new_states: Array) -> None:
-    """`replays.replace`."""
+    """`graph_inputs.replace`."""
     REPLACE(finite, new_params_vector, params_vector)
     REPLACE(finite, new_states, states)

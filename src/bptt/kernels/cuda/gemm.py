@@ -82,7 +82,7 @@ def _rows(x: Array) -> Array:
 
 
 @kernel_for(ops.outer_sum, cupy.ndarray)
-def outer(d: Array, x: Array) -> Array:
+def outer_sum(d: Array, x: Array) -> Array:
     """`ops.outer_sum`."""
     return product(_rows(d).T, _rows(x))
 
@@ -98,11 +98,11 @@ def affine(W: Array, x: Array, b: Array) -> Array:
 @kernel_for(linear.affine_backward, cupy.ndarray)
 def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]:
     """`linear.affine_backward`."""
-    return product(_rows(dz), W).reshape(x.shape), outer(dz, x), total(dz)
+    return product(_rows(dz), W).reshape(x.shape), outer_sum(dz, x), bias_grad(dz)
 
 
 @kernel_for(ops.bias_grad, cupy.ndarray)
-def total(x: Array) -> Array:
+def bias_grad(x: Array) -> Array:
     """`ops.bias_grad`: a product is several times as fast as a sum over rows."""
     x = _rows(x)
     return product(cupy.ones((1, x.shape[0]), x.dtype), x)[0]
