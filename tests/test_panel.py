@@ -67,7 +67,7 @@ def show_rows(rows, steps=2000, where=None, heading=HEADING):
     """What is on the screen after a run."""
     where = where or console()
     with Panel(where, steps) as live:
-        live.heading(heading)
+        live.set_header(heading)
         for one in rows:
             live.show(one)
     return screen(where.file.getvalue())
@@ -96,12 +96,12 @@ def test_the_panel_shows_header_curve_progress_and_samples():
 def test_the_panel_is_redrawn_in_place_below_messages():
     where = console()
     with Panel(where, 2000) as live:
-        live.say("[b]first[/b] :smile:")
-        live.heading(HEADING)
+        live.print_above("[b]first[/b] :smile:")
+        live.set_header(HEADING)
         for n in range(1, 20):
             live.show(row(n))
             if n == 10:
-                live.say("x" * 200 + "\n\tand \x1b[2J more")
+                live.print_above("x" * 200 + "\n\tand \x1b[2J more")
     lines = screen(where.file.getvalue())
     assert lines[:4] == ["[b]first[/b] :smile:", "x" * 200, "        and  [2J more", "text   names"]
     assert sum("text   names" in line for line in lines) == sum("step 190/" in line for line in lines) == 1
@@ -110,7 +110,7 @@ def test_the_panel_is_redrawn_in_place_below_messages():
 def test_the_header_is_shown_before_the_first_row():
     where = console()
     with Panel(where, 2000) as live:
-        live.heading(HEADING)
+        live.set_header(HEADING)
         lines = screen(where.file.getvalue())
     assert lines[:3] == HEADING.splitlines()
     assert lines[3].startswith("step 0/2,000  0 %  ░")
@@ -167,8 +167,8 @@ def test_markup_and_control_characters_in_samples_are_not_interpreted():
 def test_the_panel_is_plain_on_an_ascii_terminal():
     file = io.TextIOWrapper(io.BytesIO(), "ascii", newline="")
     with Panel(console(file=file), 2000) as live:
-        live.heading("text   日本")
-        live.say("日")
+        live.set_header("text   日本")
+        live.print_above("日")
         live.show(row(1))
         live.show(row(2, held_out=2.0, sample=["aé\u200db"]))
     lines = screen(file.buffer.getvalue().decode("ascii"))
@@ -258,7 +258,7 @@ def test_a_lost_terminal_raises_an_oserror_once(error, capfd):
     with Panel(panel.terminal(file), 2000) as live:
         live.show(row(1))
         file.write = write
-        for method, argument in ((live.show, row(2)), (live.say, "x"), (live.heading, "y")):
+        for method, argument in ((live.show, row(2)), (live.print_above, "x"), (live.set_header, "y")):
             try:
                 method(argument)
             except OSError as problem:
@@ -291,7 +291,7 @@ def test_output_of_others_goes_above_the_panel_or_to_their_file(monkeypatch):
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
     with Panel(panel.terminal(), 2000) as live:
-        live.heading(HEADING)
+        live.set_header(HEADING)
         live.show(row(1))
         print("printed")
         print("logged", file=sys.stderr)
@@ -346,5 +346,5 @@ def test_there_is_no_panel_with_several_processes(monkeypatch):
     monkeypatch.setattr(panel, "terminal", lambda: Console(file=Tty(), force_terminal=True))
     monkeypatch.setattr(panel, "Panel", lambda *_: pytest.fail("a panel"))
     monkeypatch.setenv("PMI_SIZE", "2")
-    with train.telling(Settings(), named=True) as tell:
+    with train.live_reporter(Settings(), named=True) as tell:
         tell("words", {"event": "start", "record": {"plan": {"steps": 9}}})

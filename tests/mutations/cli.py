@@ -12,7 +12,7 @@ MUTATIONS = [
     ),
     Mutation(
         "panel: among several processes",
-        "cli.train.telling",
+        "cli.train.live_reporter",
         " or launched_processes() > 1",
         "",
         "test_panel.py::test_there_is_no_panel_with_several_processes",

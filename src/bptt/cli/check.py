@@ -4,7 +4,7 @@ import json as json_
 from pathlib import Path
 
 from bptt import gradcheck
-from bptt.cli.console import complain, say
+from bptt.cli.console import complain, print_line
 from bptt.cli.parser import BackendFlag, RequireFlag, app
 from bptt.config.user_cells import resolve
 from bptt.gradcheck import Check
@@ -35,15 +35,15 @@ def check(  # noqa: D417  # BackendFlag and the like bring their help
     results: list[Check] = []
     for one in gradcheck.run_checks(backend, require=require_backend, cell=None if cell is None else resolve("--cell", cell)):
         if json:
-            say(json_.dumps({**one._asdict(), "passed": one.passed}))
+            print_line(json_.dumps({**one._asdict(), "passed": one.passed}))
         else:
             if not results:
                 heads = "backend", "cell", "of the", "type", "compared with", "functions", "largest error", "allowed"
-                say(COLUMNS.format(*heads, "").rstrip())
+                print_line(COLUMNS.format(*heads, "").rstrip())
             verdict = "" if one.passed else "WRONG"
             numbers = f"{one.error:.1e}", f"{one.allowed:.0e}", verdict
             row = one.backend, one.cell, one.what, one.dtype, one.against, one.compiled or "pure", *numbers
-            say(COLUMNS.format(*row).rstrip())
+            print_line(COLUMNS.format(*row).rstrip())
         results.append(one)
     wrong = [one for one in results if not one.passed]
     if wrong:

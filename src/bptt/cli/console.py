@@ -43,7 +43,7 @@ class Output:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
-def say(text: str, end: str = "\n") -> bool:
+def print_line(text: str, end: str = "\n") -> bool:
     """Print at once; False if nobody reads it, because standard output cannot be written any more."""
     print(text, end=end, flush=True)
     return getattr(sys.stdout, "error", None) is None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bptt.cli.console import say
+from bptt.cli.console import print_line
 from bptt.cli.parser import CellFile, app
 from bptt.config.settings import Mode
 from bptt.export import EXPORTERS, ExportFormat
@@ -32,7 +32,7 @@ def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile 
     """
     out = Path(os.path.basename(os.path.abspath(run)) + EXPORTERS[to].suffix) if out is None else out
     load(run, backend="numpy", cell=cell).export(to, out)
-    say(f"saved in {out}")
+    print_line(f"saved in {out}")
     return 0
 
 
@@ -58,5 +58,5 @@ def import_(file: Path, /, *, out: Path, symbols: str | None = None, mode: Mode 
     trained = from_torch(file, symbols=symbols, mode=mode)
     trained.save(out)
     zero = "" if trained.params.initial else "texts begin from states of zero, since the file says no others\n"
-    say(f"saved in {out}\n{zero}more: bptt sample {out} --count 10")
+    print_line(f"saved in {out}\n{zero}more: bptt sample {out} --count 10")
     return 0

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from bptt.cli.console import complain, say
+from bptt.cli.console import complain, print_line
 from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, RequireFlag, Text, app
 from bptt.config import settings
 from bptt.data import corpus
@@ -77,7 +77,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
         return 0
     texts = model.sample(count, **how, exclude=training_text(model) if novel else ())
     if texts:
-        say(fit(("\n" if model.mode == "lines" else "\n\n").join(texts)))
+        print_line(fit(("\n" if model.mode == "lines" else "\n\n").join(texts)))
     if len(texts) < count:
         complain(f"{len(texts)} of {count} texts are new: try a higher --temperature")
     return 0
@@ -120,9 +120,9 @@ def following(  # noqa: D417
     for symbol, p in model.next(prompt, temperature=temperature, unknown=unknown)[:top]:
         nats = -math.log(p) + 0.0 if p else None
         if as_json:
-            say(json.dumps({"character": symbol, "probability": p, "nats": nats}))
+            print_line(json.dumps({"character": symbol, "probability": p, "nats": nats}))
         else:
-            say(f"{quoted(symbol)}\t{p:.6f}\t{math.inf if nats is None else nats:.4f}")
+            print_line(f"{quoted(symbol)}\t{p:.6f}\t{math.inf if nats is None else nats:.4f}")
     return 0
 
 
@@ -169,7 +169,7 @@ def score(  # noqa: D417
             row = "\n".join(f"{n:.4f}\t{line.number}\t{i}\t{quoted(symbol)}" for i, (symbol, n) in enumerate(each, 1))
         else:
             row = f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{fit(line.text)}"
-        if not say(row):
+        if not print_line(row):
             return 0
     if not characters:
         raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
@@ -204,9 +204,9 @@ def evaluate(  # noqa: D417
         result = model.evaluate(source)
     except InputError as error:
         raise InputError(f"{source.shown}: {error}") from None
-    say(str(result))
+    print_line(str(result))
     numbers = {name: getattr(result, name) for name in ("nats_per_char", "bits_per_char", "perplexity", "characters")}
-    say(json.dumps(numbers))
+    print_line(json.dumps(numbers))
     return 0
 
 
@@ -228,10 +228,10 @@ def show(pieces: Iterator[str]) -> None:
     """Print a text while it is generated, and end its line in any case."""
     try:
         for piece in pieces:
-            if not say(fit(piece), end=""):
+            if not print_line(fit(piece), end=""):
                 break
     finally:
-        say("")
+        print_line("")
 
 
 def fit(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from bptt import acceleration, system
 from bptt import backend as backends
-from bptt.cli.console import say
+from bptt.cli.console import print_line
 from bptt.cli.parser import app
 from bptt.data import token_store
 
@@ -34,12 +34,12 @@ def info(*, json: bool = False) -> int:
     """
     report = {name: guarded(part) for name, part in PARTS.items()}
     if json:
-        say(json_.dumps(report))
+        print_line(json_.dumps(report))
         return 0
     for name, value in report.items():
         values = value.items() if isinstance(value, dict) else [("", value)]
         for number, (key, each) in enumerate(values):
-            say(f"{name if number == 0 else '':<10} {key + ' ' if key else ''}{each}")
+            print_line(f"{name if number == 0 else '':<10} {key + ' ' if key else ''}{each}")
     return 0
 
 

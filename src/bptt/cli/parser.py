@@ -106,17 +106,17 @@ def explain(error: CycloptsError) -> str:
     if word.startswith("-") and word != "-":
         arguments = app[command].assemble_argument_collection() if command else []
         flags = ["--help", "--version", *(name for argument in arguments for name in argument.names)]
-        names = [plain(name) for name in flags if name.startswith("--")]
-        positive, off = [name for name in names if not name.startswith("no_")], plain(word).removeprefix("no_")
-        if f"no_{off}" in names and plain(word) != off:  # cyclopts knows such a name for what is on or off
+        names = [setting_name(name) for name in flags if name.startswith("--")]
+        positive, off = [name for name in names if not name.startswith("no_")], setting_name(word).removeprefix("no_")
+        if f"no_{off}" in names and setting_name(word) != off:  # cyclopts knows such a name for what is on or off
             return f"Unknown option: {word}. Did you mean {flag(off)}=false?"
-        near = closest_match(plain(word), positive)
+        near = closest_match(setting_name(word), positive)
         return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
     if command and word:
         return f"unexpected {word!r}" + ": one text at a time (cat a b | bptt train -)" * (command == "train")
     return str(error)
 
 
-def plain(typed: str) -> str:
+def setting_name(typed: str) -> str:
     """Return the name of the setting of a flag."""
     return typed.partition("=")[0].lstrip("-").replace("-", "_")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bptt.checkpoint import run_folder
-from bptt.cli.console import say
+from bptt.cli.console import print_line
 from bptt.cli.parser import CellFile, Text, app
 from bptt.inference.language_model import load
 from bptt.report import page
@@ -27,5 +27,5 @@ def report(run: Path, text: Text | None = None, /, *, out: Path | None = None, c
     model = load(run, backend="numpy", cell=cell)
     target = out or (run if run_folder.is_run(run) else Path()) / "report.html"
     page.write(model, run, text, target)
-    say(f"written: {target}")
+    print_line(f"written: {target}")
     return 0

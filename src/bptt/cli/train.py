@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bptt.checkpoint import run_folder
-from bptt.cli.console import say
+from bptt.cli.console import print_line
 from bptt.cli.parser import Text, app
 from bptt.config.settings import Settings, validate
 from bptt.display import panel
@@ -69,41 +69,41 @@ def _train(
     if text is None and resume is None:
         text = "dinosaurs"
     if dry_run:
-        report_plan(text, settings, messages.make_reporter(dataclasses.replace(settings, quiet=False), say))
+        report_plan(text, settings, messages.make_reporter(dataclasses.replace(settings, quiet=False), print_line))
         return 0
     named = settings.out is not None or (resume is not None and run_folder.is_run(resume))
-    with telling(settings, named=named) as tell:
+    with live_reporter(settings, named=named) as report:
         if resume is None:
-            return code(trainer.start(text, settings, tell, runs=RUNS, caught=TERMINATION))
+            return code(trainer.start(text, settings, report, runs=RUNS, caught=TERMINATION))
         changes = {name: value for name, value in vars(settings).items() if name in explicit}
-        return code(trainer.resume_run(resume, text, changes, tell, changed_text=changed_text, runs=RUNS, caught=TERMINATION))
+        return code(trainer.resume_run(resume, text, changes, report, changed_text=changed_text, runs=RUNS, caught=TERMINATION))
 
 
 @contextlib.contextmanager
-def telling(settings: Settings, *, named: bool) -> Iterator[Reporter]:
+def live_reporter(settings: Settings, *, named: bool) -> Iterator[Reporter]:
     """Provide the reporter of a run: a live panel in a terminal, else lines or JSON; `named` is as in `make_reporter`."""
     # a launcher of several processes mixes what they write, and may give each a terminal that nobody sees
     console = None if settings.quiet or settings.json or launched_processes() > 1 else panel.terminal()
     if console is None:
-        yield messages.make_reporter(settings, say, named=named)
+        yield messages.make_reporter(settings, print_line, named=named)
         return
     with contextlib.ExitStack() as stack:
         live: list[panel.Panel] = []
 
-        def tell(words: str, row: dict[str, Any]) -> None:
+        def report(words: str, row: dict[str, Any]) -> None:
             event = row.get("event")
             if event in ("start", "resume"):
                 live.append(stack.enter_context(panel.Panel(console, row["record"]["plan"]["steps"])))
-                live[0].heading(words)
+                live[0].set_header(words)
                 for earlier in row.get("history", ()):
                     live[0].show(earlier)
             elif event in ("log", "measurement"):
                 live[0].show(row)
             elif event == "end":
                 stack.close()
-                say(words)
+                print_line(words)
 
-        yield tell
+        yield report
 
 
 def code(trained: LanguageModel) -> int:

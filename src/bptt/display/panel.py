@@ -49,7 +49,7 @@ class Panel:
     def __init__(self, console: "Console", steps: int) -> None:
         from rich.live import Live
 
-        self._console, self._steps, self._heading = console, steps, ""
+        self._console, self._steps, self._header = console, steps, ""
         self._history: list[dict[str, Any]] = []
         self._drawn = -math.inf
         self._live = Live(
@@ -69,9 +69,9 @@ class Panel:
             finally:
                 self._live.stop()  # draws once more
 
-    def heading(self, text: str) -> None:
-        """Set the heading: model and text, in one line or more."""
-        self._heading = text
+    def set_header(self, text: str) -> None:
+        """Set the header: model and text, in one line or more."""
+        self._header = text
         self._draw()
 
     def show(self, row: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ class Panel:
         if time.monotonic() - self._drawn >= OFTEN:
             self._draw()
 
-    def say(self, text: str) -> None:
+    def print_above(self, text: str) -> None:
         """Print lines above the panel, where they stay."""
         self._console.print(self._safe(text, "\n\t"), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
@@ -90,15 +90,15 @@ class Panel:
         self._drawn = time.monotonic()
 
     def _view(self) -> "Group":
-        """Lay out the panel for the size of the terminal: the heading is dropped first, then samples and curve."""
+        """Lay out the panel for the size of the terminal: the header is dropped first, then samples and curve."""
         from rich.console import Group
 
         width, height = self._console.width, max(1, self._console.height - 1)  # the cursor wants a line, too
-        heading = [part for line in self._heading.splitlines() for part in self._wrapped(line, width)]
+        header = [part for line in self._header.splitlines() for part in self._wrapped(line, width)]
         texts: list[str] = next((row["sample"] for row in reversed(self._history) if row.get("sample")), [])
         samples = self._wrapped("  ".join(filter(str.strip, texts)), width)[:LINES]
         state = [self._bar(width), *map(self._text, _flow(_numbers(self._history, self._steps), width))]
-        for above, below in (heading, samples), ([], samples), ([], samples[:1]):
+        for above, below in (header, samples), ([], samples), ([], samples[:1]):
             room = height - len(above) - len(state) - len(below) - 1  # the last for the legend
             if room >= SHORTEST:
                 break
