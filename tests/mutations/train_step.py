@@ -139,7 +139,7 @@ MUTATIONS = [
     Mutation(
         "micro-batches: states of other columns",
         "train_step.microbatches.merge_states",
-        "order = np.argsort(np.concatenate([*(columns for columns, _ in parts), others]))",
+        "order = np.argsort(np.concatenate([*(columns for columns, _ in column_states), others]))",
         "order = np.arange(width)",
         "test_microbatches.py::test_updates_with_micro_batches_equal_those_of_whole_batches",
     ),
@@ -153,15 +153,15 @@ MUTATIONS = [
     Mutation(
         "processes: states gathered one process after the other",
         "train_step.microbatches.gather_states",
-        "states_of_all[:, :, number :: group.size, :] = part",
-        "states_of_all[:, :, number * part.shape[2] : (number + 1) * part.shape[2], :] = part",
+        "states_of_all[:, :, rank :: group.size, :] = states_of_rank",
+        "states_of_all[:, :, rank * states_of_rank.shape[2] : (rank + 1) * states_of_rank.shape[2], :] = states_of_rank",
         "test_process_group.py::test_each_process_has_its_columns_and_all_have_equal_weights",
     ),
     Mutation(
         "processes: those whose columns are over, too",
         "train_step.update._all_reduce",
-        "sorted({number % task.group.size for number in parts})",
-        "list(range(min(task.group.size, len(parts))))",
+        "sorted({number % task.group.size for number in micro_batches})",
+        "list(range(min(task.group.size, len(micro_batches))))",
         "test_process_group.py::test_each_process_has_its_columns_and_all_have_equal_weights",
     ),
     Mutation(

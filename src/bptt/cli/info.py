@@ -53,16 +53,16 @@ def guarded(part: Callable[[], Any]) -> Any:
 
 def cupy() -> dict[str, str]:
     """Report CuPy and its device, or why it cannot be used."""
-    obstacle = backends.cupy_unavailable_reason()
-    if obstacle:
-        return {"usable": "no", "why": obstacle}
+    reason = backends.cupy_unavailable_reason()
+    if reason:
+        return {"usable": "no", "why": reason}
     return {"usable": "yes", **backends.cuda_device_info()}
 
 
 def kernels() -> dict[str, str]:
     """Report the Numba kernels for NumPy, or why they cannot be used."""
-    obstacle = acceleration.unavailable_reason()
-    return {"usable": "no", "why": obstacle} if obstacle else {"usable": "yes"}
+    reason = acceleration.unavailable_reason()
+    return {"usable": "no", "why": reason} if reason else {"usable": "yes"}
 
 
 def extras() -> dict[str, str]:

@@ -49,14 +49,14 @@ def concatenate(*arrays: Array) -> Array:
 
 
 def unravel(vector: Array, shapes: Any) -> Any:
-    """The tree whose arrays are the pieces of the vector (P,), given the tree of their shapes (lists)."""
-    xp, start, pieces = namespace(vector), 0, []
+    """The tree whose arrays are slices of the vector (P,), given the tree of their shapes (lists)."""
+    xp, start, arrays = namespace(vector), 0, []
     for shape in leaves(shapes):
         stop = start + math.prod(shape)
-        piece = vector[start:stop]
-        pieces.append(xp.reshape(piece, tuple(shape)) if len(shape) > 1 else piece)
+        elements = vector[start:stop]
+        arrays.append(xp.reshape(elements, tuple(shape)) if len(shape) > 1 else elements)
         start = stop
-    return unflatten(shapes, iter(pieces))
+    return unflatten(shapes, iter(arrays))
 
 
 def num_elements(shapes: Any) -> int:

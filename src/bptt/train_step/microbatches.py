@@ -49,12 +49,12 @@ def take_columns(states: Array, columns: HostArray, backend: Backend) -> Array:
     return backend.xp.take(states, backend.put(columns), axis=2)
 
 
-def merge_states(parts: list[tuple[HostArray, Array]], shape: tuple[int, ...], backend: Backend) -> Array:
+def merge_states(column_states: list[tuple[HostArray, Array]], shape: tuple[int, ...], backend: Backend) -> Array:
     """States of a shape (L, S, B, H), given places (n,) and states (L, S, n, H) of some columns; zeros for the others."""
     xp, (layers, fields, width, units) = backend.xp, shape
-    others = np.setdiff1d(np.arange(width), [place for columns, _ in parts for place in columns])
-    arrays = [*(states for _, states in parts), backend.put(np.zeros((layers, fields, len(others), units)))]
-    order = np.argsort(np.concatenate([*(columns for columns, _ in parts), others]))
+    others = np.setdiff1d(np.arange(width), [place for columns, _ in column_states for place in columns])
+    arrays = [*(states for _, states in column_states), backend.put(np.zeros((layers, fields, len(others), units)))]
+    order = np.argsort(np.concatenate([*(columns for columns, _ in column_states), others]))
     return xp.take(xp.concat(arrays, axis=2), backend.put(order), axis=2)
 
 
@@ -67,11 +67,13 @@ def gather_states(states: Array | None, group: ProcessGroup, backend: Backend) -
     """Return the states (L, S, B, H) of all columns in process 0, None in the others; all processes call this."""
     if group.size == 1 or states is None:  # without a copy from the device to the host and back
         return states
-    parts = group.gather(backend.get(states))
-    if parts is None:
+    states_by_rank = group.gather(backend.get(states))
+    if states_by_rank is None:
         return None
-    layers, fields, _, units = parts[0].shape
-    states_of_all = np.empty((layers, fields, sum(part.shape[2] for part in parts), units), parts[0].dtype)
-    for number, part in enumerate(parts):
-        states_of_all[:, :, number :: group.size, :] = part
+    layers, fields, _, units = states_by_rank[0].shape
+    states_of_all = np.empty(
+        (layers, fields, sum(states_of_rank.shape[2] for states_of_rank in states_by_rank), units), states_by_rank[0].dtype
+    )
+    for rank, states_of_rank in enumerate(states_by_rank):
+        states_of_all[:, :, rank :: group.size, :] = states_of_rank
     return backend.put(states_of_all)

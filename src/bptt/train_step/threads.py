@@ -28,8 +28,8 @@ def split_columns(config: model.Config, lengths: HostArray) -> list[slice]:
         return [slice(0, batch)]
     steps = np.cumsum(lengths)
     work = int(steps[-1]) * config.recurrent_weights
-    parts = max(1, min(max(2, batch // WIDTH), int(work / LARGE)))
-    ends = np.searchsorted(steps, steps[-1] * np.arange(1, parts) / parts) + 1
+    count = max(1, min(max(2, batch // WIDTH), int(work / LARGE)))
+    ends = np.searchsorted(steps, steps[-1] * np.arange(1, count) / count) + 1
     borders = [0, *ends[steps[ends - 1] < steps[-1]].tolist(), batch]  # there is something to do behind each
     return [slice(first, end) for first, end in pairwise(borders) if end > first]
 
@@ -71,8 +71,8 @@ def loss_and_grad(
     executor: Executor | None,
 ) -> tuple[Array, Array, Array]:
     """`segments.loss_and_grad`, up to rounding, by the threads of an executor, if there is one."""
-    parts = split_columns(config, lengths)
-    if len(parts) == 1:
+    column_slices = split_columns(config, lengths)
+    if len(column_slices) == 1:
         arguments = params_vector, config, x, y, mask, states, keep
         return segments.loss_and_grad(*arguments, count=count, lengths=lengths.tolist(), every=every)
     xp = namespace(mask)
@@ -84,7 +84,7 @@ def loss_and_grad(
         part_lengths = lengths[columns].tolist()
         return segments.loss_and_grad(params_vector, config, *arrays, count=count, lengths=part_lengths, every=every)
 
-    results = (executor.map if executor else map)(part_loss_and_grad, parts)
+    results = (executor.map if executor else map)(part_loss_and_grad, column_slices)
     mean, total, after = next(results)
     afters = [after]
     for part_mean, grad, after in results:

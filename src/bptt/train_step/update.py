@@ -125,9 +125,9 @@ def loss_and_grad(
         return _batch_loss_and_grad(task, params_vector, task.read(window), start, keep, None, executor)
     if step % SYNC_CHECK_EVERY == 0:
         task.group.assert_in_sync(params_vector, task.backend)
-    parts = {part.number: part for part in microbatches.split(window, task.settings.micro_batches)}
-    total, after = _accumulate(task, params_vector, window, parts, start, step, executor)
-    grad, loss = total if task.all_reduce is None else _all_reduce(task, task.all_reduce, total, parts)
+    micro_batches = {part.number: part for part in microbatches.split(window, task.settings.micro_batches)}
+    total, after = _accumulate(task, params_vector, window, micro_batches, start, step, executor)
+    grad, loss = total if task.all_reduce is None else _all_reduce(task, task.all_reduce, total, micro_batches)
     return loss, grad, after
 
 
@@ -135,7 +135,7 @@ def _accumulate(
     task: TrainTask,
     params_vector: Array,
     window: Window,
-    parts: dict[int, MicroBatch],
+    micro_batches: dict[int, MicroBatch],
     start: Array | None,
     step: int,
     executor: Executor | None,
@@ -150,9 +150,9 @@ def _accumulate(
     ends: list[tuple[HostArray, Array]] = []
 
     def grad_and_loss(number: int) -> tuple[Array, Array] | None:
-        if number not in parts:
+        if number not in micro_batches:
             return None
-        part = parts[number]
+        part = micro_batches[number]
         local_columns = part.columns // group.size  # their places among the columns of this process
         part_start = None if start is None else microbatches.take_columns(start, local_columns, task.backend)
         keep = tuple(put(mask[part.columns]) for mask in masks)
@@ -168,10 +168,10 @@ def _accumulate(
 
 
 def _all_reduce(
-    task: TrainTask, all_reduce: AllReduce, total: tuple[Array, ...], parts: dict[int, MicroBatch]
+    task: TrainTask, all_reduce: AllReduce, total: tuple[Array, ...], micro_batches: dict[int, MicroBatch]
 ) -> tuple[Array, Array]:
     """Data parallel: (gradient, loss) added up over all processes, to the same bits in each."""
-    contributing = sorted({number % task.group.size for number in parts})  # processes whose columns have not all ended
+    contributing = sorted({number % task.group.size for number in micro_batches})  # processes whose columns have not all ended
     vector = all_reduce(total, contributing)
     return vector[:-1], namespace(vector).asarray(vector[-1, ...], copy=True)  # the loss is kept longer than the gradient
 

@@ -59,19 +59,21 @@ def _in_update(task: TrainTask, window: Window, parameters: int, workers: int) -
     if task.backend.is_gpu:  # all columns are computed to the end
         steps = np.full_like(steps, window.steps)
     columns = threads.split_columns(task.config, steps) if task.backend.is_host else [slice(None)]
-    parts = sorted((_in_part(task, steps[part].tolist(), window.steps, parameters) for part in columns), reverse=True)
-    gradients = (2 if len(parts) == 1 else 4) * parameters  # what is added, and the sum
-    return 5 * parameters + gradients + sum(parts[:workers]) + batch_arrays
+    blocks = sorted((_in_columns(task, steps[part].tolist(), window.steps, parameters) for part in columns), reverse=True)
+    gradients = (2 if len(blocks) == 1 else 4) * parameters  # what is added, and the sum
+    return 5 * parameters + gradients + sum(blocks[:workers]) + batch_arrays
 
 
-def _in_part(task: TrainTask, steps: list[int], T: int, parameters: int) -> float:
+def _in_columns(task: TrainTask, steps: list[int], T: int, parameters: int) -> float:
     """Of columns that have so many steps each, until they are over."""
-    config, every = task.config, task.settings.recompute_every
-    cuts = segments.split(config, steps, T if every is None else segments.segment_length(every, T))
-    areas = [(piece.end - piece.first) * piece.width for piece in cuts]
-    states = _states(config) * sum(piece.width for piece in cuts)
-    gradients = parameters * (len(cuts) > 1)  # the sum
-    return gradients + states + (sum(areas) if every is None else max(areas)) * _per_step(config, backward=True)
+    config, recompute_every = task.config, task.settings.recompute_every
+    split_segments = segments.split(
+        config, steps, T if recompute_every is None else segments.segment_length(recompute_every, T)
+    )
+    areas = [(segment.end - segment.first) * segment.width for segment in split_segments]
+    states = _states(config) * sum(segment.width for segment in split_segments)
+    gradients = parameters * (len(split_segments) > 1)  # the sum
+    return gradients + states + (sum(areas) if recompute_every is None else max(areas)) * _per_step(config, backward=True)
 
 
 def _states(config: model.Config) -> int:
