@@ -199,9 +199,9 @@ def read_prompt(
 
 
 def uniform_numbers(seed: int, first: int, count: int) -> Iterator[HostArray]:
-    """For ever: one number from [0, 1) for each of `count` texts, the first of which is text number `first` of the seed.
+    """Yield arrays of `count` random numbers in [0, 1) without end, one for each text from text number `first` on.
 
-    The numbers of a text depend on the seed and on its own number alone, not on how many are written beside it.
+    The numbers of a text depend only on the seed and on the number of the text, not on the texts generated beside it.
     """
     blocks = range(first // RNG_BLOCK, (first + count - 1) // RNG_BLOCK + 1)
     generators = [np.random.default_rng([seed, block]) for block in blocks]

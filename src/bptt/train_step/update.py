@@ -202,7 +202,7 @@ def dropout_masks(task: TrainTask, columns: int, step: int) -> tuple[Array, ...]
 
 
 def host_dropout_masks(task: TrainTask, columns: int, step: int) -> tuple[HostArray, ...]:
-    """The same on the host."""
+    """The dropout masks of an update as host arrays."""
     if not task.plan.dropout:
         return ()
     return model.dropout_masks(task.config, make_rng(task.settings.seed, 3, step), task.plan.dropout, columns)

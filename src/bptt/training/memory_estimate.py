@@ -65,7 +65,7 @@ def _in_update(task: TrainTask, window: Window, parameters: int, workers: int) -
 
 
 def _in_columns(task: TrainTask, steps: list[int], T: int, parameters: int) -> float:
-    """Of columns that have so many steps each, until they are over."""
+    """Return how many numbers the gradient of some columns takes at its peak; `steps` has the length of each column."""
     config, recompute_every = task.config, task.settings.recompute_every
     split_segments = segments.split(
         config, steps, T if recompute_every is None else segments.segment_length(recompute_every, T)

@@ -73,7 +73,7 @@ def pack_transposed(W: Any) -> Any:
 
 @compiled
 def turned(i: int, count: int, back: bool) -> Any:
-    """The i-th of so many from the first on, or back from the last."""
+    """Return index i of `count` indices, counted from the end if `back`."""
     return count - 1 - i if back else i
 
 

@@ -44,7 +44,7 @@ def layer_weights(params_vector: Any, layer: int, sizes: Any) -> Any:
 
 @compiled
 def write_flat(d: Any, begin: int, flat: Any) -> Any:
-    """Enter the elements of an array into a vector; where they end."""
+    """Copy the elements of an array into vector d from index `begin` on; return the index after them."""
     for i in range(flat.size):
         d[begin + i] = flat[i]
     return begin + flat.size

@@ -73,7 +73,7 @@ def kept() -> bool:
 
 
 class Cache(FunctionCache):
-    """Numba's cache of a function, but for its files."""
+    """Numba's cache of a compiled function, with files of our own format."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)

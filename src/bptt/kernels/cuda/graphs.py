@@ -1,6 +1,6 @@
-"""What a function asks of a CUDA device, recorded once as a CUDA graph and asked for again with a single call.
+"""Capture the CUDA work of a function in a CUDA graph, and replay it with a single call.
 
-A graph works on the same memory each time: the function is to read and to write arrays that stay where they are.
+A graph uses the same memory at each replay, so the function must read and write arrays that stay at their addresses.
 """
 
 import contextlib
@@ -16,11 +16,12 @@ Action = Callable[[], None]
 
 
 def graph_recorder() -> Callable[[Action], Action]:
-    """What makes of a function, called once before, one that repeats it. All of them work in the same memory, one by one.
+    """Return a function that captures an action in a CUDA graph and returns its replay.
 
-    What the function holds is held on to: its arrays must not make room for others.
+    Call an action once before its capture. All graphs of a recorder share a memory pool, so replay them one at a time. A replay
+    keeps its action alive, lest the memory of its arrays is reused.
 
-    It raises CaptureError for what cannot be repeated: a transfer from the host, say, or a matrix product of CuPy's own.
+    The recorder raises CaptureError for what cannot be captured, such as a transfer from the host or a matrix product of CuPy.
     """
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
 

@@ -1,4 +1,4 @@
-"""How many clusters of blocks a CUDA device runs at the same time: it is asked, through the driver, for CuPy does not."""
+"""Ask the CUDA driver how many clusters of blocks a device runs at the same time; CuPy has no function for it."""
 
 import ctypes
 import functools

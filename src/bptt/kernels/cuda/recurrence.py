@@ -47,7 +47,7 @@ def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
 
 
 def _launch(cell: int, backward: bool, Waa: Array, T: int, B: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Fill arrays from others that are given, None among them for those that the cell has not."""
+    """Launch the kernel of a cell, which fills the output arrays; an array that the cell does not have is None."""
     compiled = _kernel(Waa.device.id, cell, backward, Waa.shape[1], B, Waa.itemsize)
     if compiled is None:
         stepwise.run(cell, backward, Waa, T, B, inputs, outputs)

@@ -21,7 +21,7 @@ def _kernel(number: int, cell: int, backward: bool, hidden: int, size: int) -> A
 
 
 def run(cell: int, backward: bool, Waa: Array, T: int, B: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Fill arrays from others that are given, those of backward.cu or forward.cu; None for those that the cell has not."""
+    """Fill the output arrays of forward.cu or backward.cu step by step; an array that the cell does not have is None."""
     kernel = _kernel(Waa.device.id, cell, backward, Waa.shape[1], Waa.itemsize)
     blocks = -(-B * Waa.shape[1] // THREADS)
     arrays = [None if one is None else cupy.ascontiguousarray(one) for one in inputs]
