@@ -11,7 +11,7 @@ parser.add_argument("--steps", type=int, default=2000, help="updates of the weig
 parser.add_argument("--out", type=Path, default=Path("dinosaur-names"), help="a new folder for the model")
 arguments = parser.parse_args()
 if arguments.out.exists():
-    parser.error(f"{arguments.out} is there already: name another folder with --out")
+    parser.error(f"{arguments.out} already exists: name another folder with --out")
 
 model = bptt.train("dinosaurs", steps=arguments.steps, report=None)
 known = corpus.read("dinosaurs").text.split("\n")

@@ -173,8 +173,8 @@ def test_other_backends_have_no_kernels(monkeypatch, pretend_kernels):
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("numba 9", "", "with compiled kernels before and goes on without"),
-        ("", "numba 9", "without compiled kernels before and goes on with"),
+        ("numba 9", "", "with compiled kernels before and is resumed without"),
+        ("", "numba 9", "without compiled kernels before and is resumed with"),
     ],
 )
 def test_resuming_with_other_kernels_warns(tmp_path, pretend_kernels, before, after, words):

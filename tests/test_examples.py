@@ -65,7 +65,7 @@ def test_the_names_example_trains_saves_and_samples(tmp_path):
     assert bptt.load("dinosaur-names").config.cell == "gru"
     again = run_example(EXAMPLES / "names.py", "--steps", "3")
     assert (again.returncode, again.stdout) == (2, "")
-    assert "dinosaur-names is there already" in again.stderr
+    assert "dinosaur-names already exists" in again.stderr
 
 
 @pytest.mark.parametrize("text", [[], ["own.txt"]], ids=["built-in", "file"])

@@ -352,7 +352,7 @@ def test_load_and_save_refuse_what_is_not_a_path():
 def test_save_does_not_overwrite_a_model(tmp_path):
     m = make_model()
     m.save(str(tmp_path / "model"))
-    assert "something is there already" in refusal(m.save, tmp_path / "model")
+    assert "already exists" in refusal(m.save, tmp_path / "model")
 
 
 def test_an_unknown_backend_or_dtype_is_refused(tmp_path):

@@ -448,7 +448,7 @@ def test_a_run_that_was_never_finite_saves_nothing(tmp_path):
 def test_an_existing_out_path_is_refused_before_training(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "file").write_text("mine")
-    for out, words in [("m", "something is there already"), ("file/m", "no folder can be made there")]:
+    for out, words in [("m", "already exists"), ("file/m", "no folder can be made there")]:
         news = []
         with pytest.raises(InputError, match=words):
             train(out=str(tmp_path / out), news=news)
@@ -457,7 +457,7 @@ def test_an_existing_out_path_is_refused_before_training(tmp_path):
 
 def test_an_existing_run_is_refused_with_the_resume_command(tmp_path):
     train(out=tmp_path / "m")
-    with pytest.raises(InputError, match=r"something is there already: go on with bptt train --resume .*m, or name a new"):
+    with pytest.raises(InputError, match=r"already exists: resume it with bptt train --resume .*m, or name a new"):
         train(out=tmp_path / "m")
 
 

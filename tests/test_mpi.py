@@ -225,9 +225,9 @@ def test_an_error_of_one_process_at_the_start_stops_all(names, tmp_path):
     rest = (":", "-n", "1", sys.executable, *MAIN, "--resume", tmp_path / "lone")
     code, _, err = run_processes(1, *MAIN, "--resume", tmp_path / "whole", *rest)
     assert code == 2
-    assert err.startswith("bptt: process 1 of 2 has to do: a checkpoint to go on with, process 0 has a run to go on with: ")
+    assert err.startswith("bptt: process 1 of 2 has to do: a checkpoint to resume, process 0 has a run to resume: ")
     code, _, err = run_processes(1, *MAIN, names, *TINY, "--steps", "5", *rest)
-    assert (code, "has to do: a checkpoint to go on with, process 0 has a new run: start all" in err) == (2, True)
+    assert (code, "has to do: a checkpoint to resume, process 0 has a new run: start all" in err) == (2, True)
     code, _, err = run_processes(2, *MAIN, "--resume", tmp_path / "nothing", "--seed", "3", "--cell", "gru")
     assert (code, err.count("\n"), err[:16]) == (2, 1, "bptt: --cell gru")  # always the first one of the flags
 
@@ -236,7 +236,7 @@ def test_an_output_error_of_process_0_is_printed_once_and_stops_all(names, tmp_p
     (tmp_path / "taken").mkdir()
     for more in ((), ("--dry-run",)):
         code, out, err = run_processes(2, *MAIN, names, *TINY, "--out", tmp_path / "taken", *more)
-        words = f"bptt: {tmp_path / 'taken'}: something is there already: name a new folder, or move the old one away\n"
+        words = f"bptt: {tmp_path / 'taken'}: already exists: name a new folder, or move the old one away\n"
         assert (code, out, err) == (2, "", words)
     caught = "import bptt, sys\ntry: bptt.train('dinosaurs', out=sys.argv[1])\nexcept bptt.InputError as error: print('caught')"
     code, out, _ = run_processes(2, "-c", caught, tmp_path / "taken")

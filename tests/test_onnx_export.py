@@ -139,7 +139,7 @@ def test_the_command_exports_an_onnx_file(tmp_path, capsys, monkeypatch):
     assert cli.main(["export", "names", "--to", "onnx"]) == 0
     assert capsys.readouterr().out == "saved in names.onnx\n"
     assert cli.main(["export", "names", "--to", "onnx"]) == 2
-    assert "names.onnx: something is there already" in capsys.readouterr().err
+    assert "names.onnx: already exists" in capsys.readouterr().err
 
 
 def test_the_readme_example_runs(tmp_path, capsys, monkeypatch):

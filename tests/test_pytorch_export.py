@@ -515,9 +515,7 @@ def test_export_does_not_overwrite(workdir):
     Path("file").write_bytes(b"mine")
     Path("folder").mkdir()
     for path in ("file", "folder"):
-        with pytest.raises(
-            InputError, match=f"^{path}: something is there already: name a new file, or move the old one away$"
-        ):
+        with pytest.raises(InputError, match=f"^{path}: already exists: name a new file, or move the old one away$"):
             make_model().export("torch", path)
     assert Path("file").read_bytes() == b"mine"
     assert sorted(path.name for path in workdir.iterdir()) == ["file", "folder"]
@@ -564,7 +562,7 @@ def test_the_commands_export_and_import_a_model(run, monkeypatch):
     assert run("train", "names.txt", "--from", "back", "--steps", 2, "--quiet", "--out", "new", "--backend", "numpy")[0] == 0
     code, out, err = run("train", "--resume", "back")
     assert (code, out) == (2, "")
-    assert "begin a new run with --from" in err
+    assert "start a new run with --from" in err
 
 
 def test_the_command_imports_a_file_of_another_origin(run):
@@ -582,13 +580,13 @@ def test_the_command_imports_a_file_of_another_origin(run):
         (["export", "m"], "--to"),
         (["export", "m", "--to", "onnx"], "onnx"),
         (["export", "missing", "--to", "torch"], "missing: no such folder"),
-        (["export", "m", "--to", "torch", "--out", "names.txt"], "names.txt: something is there already: name a new file"),
-        (["export", "m", "--to", "torch"], "m.safetensors: something is there already: name a new file"),
+        (["export", "m", "--to", "torch", "--out", "names.txt"], "names.txt: already exists: name a new file"),
+        (["export", "m", "--to", "torch"], "m.safetensors: already exists: name a new file"),
         (["import", "m.safetensors"], "--out"),
         (["import", "missing", "--out", "x"], "missing: no such file"),
         (["import", "m", "--out", "x"], "m: is not a regular file: expected a file of bptt export"),
         (["import", "names.txt", "--out", "x"], "names.txt: does not begin like a safetensors file"),
-        (["import", "m.safetensors", "--out", "m"], "m: something is there already: name a new folder"),
+        (["import", "m.safetensors", "--out", "m"], "m: already exists: name a new folder"),
         (["import", "m.safetensors", "--out", "x", "--mode", "lines"], "leave out --symbols and --mode"),
         (["import", "m.safetensors", "--out", "x", "--mode", "prose"], "prose"),
     ],

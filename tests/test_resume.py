@@ -260,7 +260,7 @@ def test_a_finished_run_resumes_only_with_more_steps(tmp_path, text):
     done = outcome(tmp_path / "run")
     for flags in ({}, {"steps": STEPS}, {"steps": 3}):
         with pytest.raises(
-            InputError, match=r"its [\d,]+ steps are done: give more with --steps, or begin a new run with --from"
+            InputError, match=r"its [\d,]+ steps are done: give more with --steps, or start a new run with --from"
         ):
             resume(tmp_path / "run", **flags)
     assert outcome(tmp_path / "run") == done
@@ -285,7 +285,7 @@ def test_settings_of_the_model_cannot_change_on_resume(tmp_path, text):
     for name, value in OTHERS.items():
         flag = "--" + name.rstrip("_").replace("_", "-")
         with pytest.raises(
-            InputError, match=f"^{flag} {value}: a run goes on as it was begun: leave it out, or begin a new run"
+            InputError, match=f"^{flag} {value}: a resumed run keeps this setting: leave it out, or start a new run"
         ):
             resume(tmp_path / "run", **{name: value})
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
@@ -345,7 +345,7 @@ def test_a_changed_text_is_refused_without_changed_text(tmp_path, text, mode):
     with pytest.raises(
         InputError,
         match=rf"its text has changed: {len(now):,} characters to learn and to measure now, {learnt:,} before: "
-        "give the text as it was, or --changed-text to go on all the same$",
+        "give the text as it was, or --changed-text to resume all the same$",
     ):
         resume(tmp_path / "run")
     text.write_text(TEXTS[mode].replace("a", "~").replace("e", "a").replace("~", "e"))
@@ -373,7 +373,7 @@ def test_a_text_with_new_characters_is_refused_with_their_list(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=5)
     text.write_text(TEXTS["lines"] + "büß\n")
     for flags in ({}, {"changed_text": True}):
-        with pytest.raises(InputError, match=r"step-00000005: the run cannot go on with its text: .*'ü'.*'ß'"):
+        with pytest.raises(InputError, match=r"step-00000005: the run cannot be resumed with its text: .*'ü'.*'ß'"):
             resume(tmp_path / "run", **flags)
 
 
@@ -491,7 +491,7 @@ def test_resuming_an_older_checkpoint_leaves_the_old_run_unchanged(tmp_path, tex
 
 def test_a_model_alone_cannot_be_resumed(tmp_path, text):
     train(text).save(tmp_path / "model")
-    with pytest.raises(CheckpointError, match=r"lists a model alone and no run to go on with: begin a new run with --from$"):
+    with pytest.raises(CheckpointError, match=r"lists a model alone and no run to resume: start a new run with --from$"):
         resume(tmp_path / "model")
     with pytest.raises(CheckpointError, match="no such folder"):
         resume(tmp_path / "nothing")

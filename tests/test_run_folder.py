@@ -64,11 +64,11 @@ def test_create_makes_a_run_folder(tmp_path):
     run_folder.create(run, "hidden = 5\n", {"sessions": []})
     assert run_folder.is_run(run)
     assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.toml", "env.json"]
-    with pytest.raises(errors.AlreadyExists, match="go on with bptt train --resume"):
+    with pytest.raises(errors.AlreadyExists, match="resume it with bptt train --resume"):
         run_folder.create(run, "", {})
     with pytest.raises(SaveError, match="cannot be made: Not a directory"):
         run_folder.create(run / "env.json" / "run", "", {})
-    with pytest.raises(CheckpointError, match="the run has saved nothing yet: go on with bptt train --resume"):
+    with pytest.raises(CheckpointError, match="the run has saved nothing yet: resume it with bptt train --resume"):
         run_folder.read_checkpoint(run)
 
 

@@ -105,7 +105,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
 def test_a_model_alone_cannot_be_read_as_a_run(tmp_path):
     alone = write_checkpoint(tmp_path / "alone", example(progress=None, training_arrays=None))
     assert sorted(content(alone)) == sorted([*MODEL, "manifest.json"])
-    assert "lists a model alone and no run to go on with: begin a new run with --from" in refusal(alone)
+    assert "lists a model alone and no run to resume: start a new run with --from" in refusal(alone)
     whole = write_checkpoint(tmp_path / "whole")
     for name in RUN[3:]:
         (whole / name).unlink()
@@ -194,16 +194,14 @@ def test_an_existing_path_is_refused_and_not_changed(tmp_path, kind):
         (path / "mine").write_text("mine")
     before = sorted(map(str, tmp_path.rglob("*")))
     for refuse in (store.check_can_save, write_checkpoint):
-        with pytest.raises(errors.AlreadyExists, match="something is there already: name a new folder"):
+        with pytest.raises(errors.AlreadyExists, match="already exists: name a new folder"):
             refuse(path)
     assert sorted(map(str, tmp_path.rglob("*"))) == before
 
 
 def test_an_existing_run_is_refused_with_the_command_to_resume_it(tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(
-        errors.AlreadyExists, match=r"run: something is there already: go on with bptt train --resume .*run, or name"
-    ):
+    with pytest.raises(errors.AlreadyExists, match=r"run: already exists: resume it with bptt train --resume .*run, or name"):
         store.check_can_save(tmp_path / "run")
 
 

@@ -81,7 +81,7 @@ def test_bptt_toml_is_read_by_default(workdir):
     Path("other.toml").write_text("hidden = 4\nsteps = 1\nquiet = true")
     assert cli.main(["train", "names.txt", "--config", "other.toml", "--out", "other"]) == 0
     assert recorded_settings("other")["hidden"] == 4
-    assert cli.main(["train", "--resume", "new", "--stop-after", "1", "--steps", "4"]) == 0  # a run goes on as it was begun
+    assert cli.main(["train", "--resume", "new", "--stop-after", "1", "--steps", "4"]) == 0  # a resumed run keeps this setting
     assert recorded_settings()["hidden"] == 3
 
 
@@ -91,7 +91,7 @@ def test_bptt_toml_is_read_by_default(workdir):
         ("hiden = 3", "m.toml: 'hiden' is unknown: did you mean 'hidden'?"),
         (
             "batch = 3\nlearning_rate = 0.1\nlearning-rate = 0.2",
-            "m.toml: 'learning-rate' is there already, written in another way: leave",
+            "m.toml: 'learning-rate' is set twice, in two spellings: leave",
         ),
         ("learningrate = 3", "did you mean 'learning_rate'?"),
         ("zzz = 3", "m.toml: 'zzz' is unknown: the keys are text, out, from_, backend"),
@@ -159,7 +159,7 @@ def test_a_configuration_file_applies_to_resume(workdir, capsys):
     assert cli.main(["train", "names.txt", "--hidden=3", "--steps=4", "--stop-after=2", "--quiet", "--out=new"]) == 0
     Path("other.toml").write_text("cell = 'lstm'")
     assert cli.main(["train", "--resume", "new", "--config", "other.toml"]) == 2
-    assert "--cell lstm: a run goes on as it was begun" in capsys.readouterr().err
+    assert "--cell lstm: a resumed run keeps this setting" in capsys.readouterr().err
     Path("more.toml").write_text("steps = 6")
     assert cli.main(["train", "--resume", "new", "--config", "more.toml", "--quiet"]) == 0
     assert bptt.load("new/checkpoints/latest").record["step"] == 6

@@ -101,7 +101,7 @@ def test_states_that_do_not_fit_the_next_batch_are_refused(original, tmp_path, r
     forged = {} if rows is None else {name: np.resize(array, (rows, array.shape[1])) for name, array in states.items()}
     forge(tmp_path / "new", "optimizer.safetensors", safetensors.numpy.save(rest | forged))
     reason = refusal(tmp_path / "new", training_text(mode), changed_text=False)
-    assert ("cannot go on from its states: use another checkpoint" in reason) == (mode == "stream")  # a line begins anew
+    assert ("cannot be resumed from its states: use another checkpoint" in reason) == (mode == "stream")  # a line begins anew
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_the_page_is_one_self_contained_file(tmp_path, capsys, monkeypatch):
     source = (tmp_path / "names.html").read_text("utf-8")
     assert not re.search(r"https?:|src=|href=|@import|url\(|fetch|XMLHttp|WebSocket|import\(", source)
     assert cli.main(["export", "names", "--to", "page"]) == 2
-    assert "names.html: something is there already" in capsys.readouterr().err
+    assert "names.html: already exists" in capsys.readouterr().err
 
 
 def test_nothing_in_a_model_closes_the_script_element(tmp_path):

@@ -159,7 +159,7 @@ def warn_if_changed(record: dict[str, Any], backend: Backend) -> None:
     on_host = backend.is_host and isinstance(ran, dict) and ran.get("ran") == backend.name
     if on_host and before != bool(compiled_by(backend)):
         was, now = ("with", "without") if before else ("without", "with")
-        changed = f"the run was {was} compiled kernels before and goes on {now} them"
+        changed = f"the run was {was} compiled kernels before and is resumed {now} them"
         errors.warn(f"{changed}: its numbers will be equal up to rounding, not bit for bit", KernelWarning)
 
 

@@ -27,7 +27,7 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
     """Create a folder with files atomically: it is renamed into place once all files are on the disk.
 
     Raises:
-        FileExistsError: something is there already.
+        FileExistsError: the path already exists.
         OSError, ValueError: it cannot be written; nothing is left behind.
     """
     if os.path.lexists(folder):

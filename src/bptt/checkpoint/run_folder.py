@@ -31,7 +31,7 @@ def create(folder: Path, config: str, environment: dict[str, Any]) -> None:
     """Create the folder of a new run.
 
     Raises:
-        AlreadyExists: something is there already.
+        AlreadyExists: the folder already exists.
         SaveError: the folder cannot be made.
     """
     try:
@@ -141,7 +141,7 @@ def read_checkpoint(path: Path, *, run: bool = False, cell: Cell | None = None) 
         return candidate, checkpoint
     if problems:
         raise problems[0]
-    raise CheckpointError(f"{path}: the run has saved nothing yet: go on with bptt train --resume {path}")
+    raise CheckpointError(f"{path}: the run has saved nothing yet: resume it with bptt train --resume {path}")
 
 
 def save_checkpoint(folder: Path, saved: Checkpoint, step: int, best: int, most: int) -> Path:

@@ -28,8 +28,8 @@ MADE = "expected a folder that bptt train or model.save made"
 
 def already_exists(folder: Path) -> AlreadyExists:
     """Return the error for a folder that exists already."""
-    goes_on = f": go on with bptt train --resume {folder}, or name" if os.path.isdir(folder / "checkpoints") else ": name"
-    return AlreadyExists(f"{folder}: something is there already{goes_on} a new folder, or move the old one away")
+    resume = f": resume it with bptt train --resume {folder}, or name" if os.path.isdir(folder / "checkpoints") else ": name"
+    return AlreadyExists(f"{folder}: already exists{resume} a new folder, or move the old one away")
 
 
 def check_can_save(folder: Path | None) -> None:
@@ -56,7 +56,7 @@ def write(folder: Path, saved: Checkpoint) -> None:
     """Save a checkpoint in a new folder.
 
     Raises:
-        AlreadyExists: something is there already.
+        AlreadyExists: the folder already exists.
         SaveError: the folder cannot be written; nothing of it is left.
     """
     content = {
@@ -106,7 +106,7 @@ def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkp
         raw = files.read(folder / name, checkpoint_format.MAX_JSON_BYTES)
         listed = checkpoint_format.manifest(files.parse_json(raw, checkpoint_format.MAX_NESTING), raw)
         if run and not listed.keys() >= set(checkpoint_format.RUN):
-            raise InvalidFile("lists a model alone and no run to go on with: begin a new run with --from")
+            raise InvalidFile("lists a model alone and no run to resume: start a new run with --from")
         name = CONFIG
         value = json(checkpoint_format.MAX_JSON_BYTES)
         user_cells.match(folder, *_claims(value), cell)

@@ -36,16 +36,16 @@ def train(  # noqa: D417  # explicit is not for people
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
     explicit: Annotated[dict[str, Any], Parameter(parse=False)],  # from `parser.parse`
 ) -> int:
-    """Train a model on a text, in a folder of its own; or go on with a run.
+    """Train a model on a text, in a folder of its own; or resume a run.
 
     Parameters
     ----------
     text
         A file, - for standard input, or a built-in text: dinosaurs (the default) or python-help.
     resume
-        A run to go on with, as if it had never stopped; or one checkpoint alone, to go on with in a new run.
+        Run folder to resume exactly as if it had never stopped, or one checkpoint to continue in a new run.
     changed_text
-        Go on even though the text is not the same any more.
+        Resume even if the text is no longer the same.
     config
         A TOML file with settings; flags come first. By default bptt.toml, where the current folder has one.
     dry_run

@@ -44,7 +44,7 @@ def read(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
             hint = f"did you mean {near!r}?" if near else f"the keys are text, {', '.join(SETTING_NAMES)}"
             raise InputError(f"{path}: {key!r} is unknown: {hint}")
         if names[key] in settings:
-            raise InputError(f"{path}: {key!r} is there already, written in another way: leave out one of the two")
+            raise InputError(f"{path}: {key!r} is set twice, in two spellings: leave out one of the two")
         settings[names[key]] = value
     settings = {name: value for name, value in settings.items() if name not in without}
     text = settings.pop("text", None)

@@ -20,7 +20,7 @@ def new_file(path: str | os.PathLike[str]) -> Path:
     """Return a path as a Path, or raise an InputError if the file exists."""
     target = settings.check_path("path", path)
     if os.path.lexists(target):
-        raise InputError(f"{target}: something is there already: name a new file, or move the old one away")
+        raise InputError(f"{target}: already exists: name a new file, or move the old one away")
     return target
 
 

@@ -39,7 +39,7 @@ def to_onnx(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
     """Write a model into a new file as an ONNX graph in float32; the same model gives the same bytes with one version of onnx.
 
     Raises:
-        InputError: something is there already, or the model is too large.
+        InputError: the file already exists, or the model is too large.
         SaveError: the file cannot be written; nothing of it is left.
     """
     target = common.new_file(path)

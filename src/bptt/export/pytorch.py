@@ -35,7 +35,7 @@ def to_torch(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
     The bias of bptt is PyTorch's `bias_ih`; `bias_hh` is zero, but for the `ban` of a GRU.
 
     Raises:
-        InputError: something is there already, or symbols and initial states are more than a header can hold.
+        InputError: the file already exists, or symbols and initial states are more than a header can hold.
         SaveError: the file cannot be written; nothing of it is left.
     """
     target = new_file(path)

@@ -20,7 +20,7 @@ def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
     """Write a model into a new HTML file that continues what one types; its weights are float32.
 
     Raises:
-        InputError: something is there already.
+        InputError: the file already exists.
         SaveError: the file cannot be written; nothing of it is left.
     """
     target = common.new_file(path)

@@ -93,16 +93,16 @@ def from_checkpoint(
         data = prepare(source if text is None else text, settings, make_rng(settings.seed, 0), saved.vocabulary)
     except InputError as error:
         elsewhere = "give the path of the text beside --resume if it is elsewhere now"
-        raise InputError(f"{where}: the run cannot go on with its text: {error}; {elsewhere}") from None
+        raise InputError(f"{where}: the run cannot be resumed with its text: {error}; {elsewhere}") from None
     task = _task(saved.config, backend, data, settings, plan, group)
     memory_estimate.refuse_too_large(task)
     now = saved.progress or NO_PROGRESS
     if now.step >= plan.steps:
-        raise RunFinished(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or begin a new run with --from")
+        raise RunFinished(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or start a new run with --from")
     if data.sha256 != saved.record.get("sha256"):
         if not changed_text:
             difference = _difference(saved.record, data)
-            raise InputError(f"{where}: {difference}: give the text as it was, or --changed-text to go on all the same")
+            raise InputError(f"{where}: {difference}: give the text as it was, or --changed-text to resume all the same")
         now = now._replace(epoch=now.epoch + 1, batch=0, best=None, waited=0)  # what was best on the text before is not now
     elif now.batch >= batches_in_epoch(data, plan.batch, plan.length, settings.seed, now.epoch):
         raise CheckpointError(f"{where}: batch {now.batch} is beyond the end of an epoch: use another checkpoint")
@@ -111,7 +111,9 @@ def from_checkpoint(
     if now.batch == 0:
         state = state._replace(states=None)
     elif not _states_fit(task, state):
-        raise CheckpointError(f"{where / OPTIMIZER}: batch {now.batch} cannot go on from its states: use another checkpoint")
+        raise CheckpointError(
+            f"{where / OPTIMIZER}: batch {now.batch} cannot be resumed from its states: use another checkpoint"
+        )
     _warn_if_micro_batches_changed(settings.micro_batches, task)
     return Prepared(task, {**saved.record, **_record(task)}, LoopState(state, now))
 

@@ -88,13 +88,13 @@ def resume_run(
     for name, value in changes.items():
         allowed = name in MAY_CHANGE_ON_RESUME or (name == "out" and not in_place)
         if not allowed and not (name == "cell" and is_user_cell(value)):  # a user-defined cell is not saved with the run
-            beginning = f"leave it out, or begin a new run with --from {folder}"
-            raise InputError(f"{flag(name)} {value}: a run goes on as it was begun: {beginning}")
+            advice = f"leave it out, or start a new run with --from {folder}"
+            raise InputError(f"{flag(name)} {value}: a resumed run keeps this setting: {advice}")
     changes = {
         name: value for name, value in changes.items() if value is not None or name not in Hyperparameters._fields
     }  # None: as before
     connection = from_flags({name: value for name, value in changes.items() if name in ("backend", "distributed", "out")})
-    group = launch.init_training_group(text, connection, "a run to go on with" if in_place else "a checkpoint to go on with")
+    group = launch.init_training_group(text, connection, "a run to resume" if in_place else "a checkpoint to resume")
     if group.rank:
         report = launch.silent_reporter
     with group.abort_all_on_error(), contextlib.ExitStack() as stack:
