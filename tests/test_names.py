@@ -69,6 +69,7 @@ REPLACED = [
     ("nn.*", "along moments rate rule rules", "sgd_update, adam_update, learning_rate_at, optimizer"),
     ("kernels.*", "layouts clusters compiling lanes readout rules vectors whole", "tiling, occupancy, jit, simd, gemm, loss"),
     ("kernels.*", "fits new recorder wires", "single_launch, cache_is_empty, graph_recorder"),
+    ("kernels.*", "moments strung outer total", "adam_update, concatenate, outer_sum, bias_grad"),
     ("*", "obstacle", "unavailable_reason"),
     ("*", "exchange", "import, export, synchronisation or staging buffer"),
     ("*", "player", "web_page"),
