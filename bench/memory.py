@@ -52,7 +52,7 @@ def measure(cell: str, T: int, every: int | str | None, arguments: argparse.Name
 
     def gradient(theta: HostArray, T: int, every: Any) -> model.Params:
         inputs = theta, config, x[:T], y[:T], mask[:T].astype(theta.dtype, copy=False)
-        params: model.Params = tree.unravel(segments.loss_and_grad(*inputs, every=every)[1], model.shapes(config))
+        params: model.Params = tree.unravel(segments.loss_and_grad(*inputs, recompute_every=every)[1], model.shapes(config))
         return params
 
     def seconds_a_step(T: int, every: Any, calls: int = 1) -> float:

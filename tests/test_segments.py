@@ -34,7 +34,9 @@ def in_segments(config: model.Config, lengths: Any = None, every: segments.Recom
 
     def run(params: Any, x: Any, y: Any, mask: Any, states: Any = None, keep: Any = ()) -> Any:
         start = gradient.stack_states(states) if states else None
-        found = segments.loss_and_grad(tree.ravel(params), config, x, y, mask, start, keep, lengths=lengths, every=every)
+        found = segments.loss_and_grad(
+            tree.ravel(params), config, x, y, mask, start, keep, lengths=lengths, recompute_every=every
+        )
         return found[0], tree.unravel(found[1], model.shapes(config)), gradient.unstack_states(config, found[2])
 
     return run
@@ -270,9 +272,9 @@ def test_a_run_that_recomputes_gives_the_same_weights(monkeypatch, cell, mode):
     text, settings_seen = (NAMES if mode == "lines" else PROSE), []
     real = segments.loss_and_grad
 
-    def spy(*arguments, every, **rest):
-        settings_seen.append(every)
-        return real(*arguments, every=every, **rest)
+    def spy(*arguments, recompute_every, **rest):
+        settings_seen.append(recompute_every)
+        return real(*arguments, recompute_every=recompute_every, **rest)
 
     plain = train(text, cell=cell, mode=mode)
     monkeypatch.setattr(segments, "loss_and_grad", spy)

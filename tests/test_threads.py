@@ -43,7 +43,17 @@ def in_parts(executor: Any, given: Any, lengths: Any, every: Any = None) -> Any:
     config, params, x, y, mask, states, keep = given
     start = gradient.stack_states(states) if states else None
     found = threads.loss_and_grad(
-        tree.ravel(params), config, x, y, mask, start, keep, count=None, lengths=lengths, every=every, executor=executor
+        tree.ravel(params),
+        config,
+        x,
+        y,
+        mask,
+        start,
+        keep,
+        count=None,
+        lengths=lengths,
+        recompute_every=every,
+        executor=executor,
     )
     return found[0], tree.unravel(found[1], model.shapes(config)), gradient.unstack_states(config, found[2])
 

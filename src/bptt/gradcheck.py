@@ -86,7 +86,7 @@ def _check_cell(cell: str | Cell, backend: Backend, compiled: str) -> Iterator[C
         return  # it would be compared with itself
     large = make_case(cell, T=20, B=9, V=30, H=33)
     got = dict(zip(("loss", "gradient"), loss_and_grad(large, backend)))
-    got["segments"] = loss_and_grad(large, backend, every=7)[1]
+    got["segments"] = loss_and_grad(large, backend, recompute_every=7)[1]
     if compiled:
         got["layers"] = layer_by_layer(large, backend)
     with dispatch.restored():
@@ -116,14 +116,14 @@ def loss_value(one: Case, backend: Backend, params_vector: HostArray) -> float:
     return float(backend.get(loss.forward(logits, put(one.y), put(one.mask))[0]))
 
 
-def loss_and_grad(one: Case, backend: Backend, every: int | None = None) -> tuple[HostArray, HostArray]:
-    """Return loss () and gradient (P,) in float64, computed as in training; with `every`, in segments of that length."""
+def loss_and_grad(one: Case, backend: Backend, recompute_every: int | None = None) -> tuple[HostArray, HostArray]:
+    """Return loss () and gradient (P,) in float64, as in training; with `recompute_every`, in segments of that length."""
     put, get = backend.put, backend.get
     arrays = put(one.x), put(one.y), put(one.mask)
     arguments = put(one.params_vector), one.config, *arrays, None, tuple(map(put, one.keep))
-    if every:
+    if recompute_every:
         lengths = [int(steps) for steps in one.mask.sum(axis=0)]
-        mean, grad, _ = segments.loss_and_grad(*arguments, lengths=lengths, every=every)
+        mean, grad, _ = segments.loss_and_grad(*arguments, lengths=lengths, recompute_every=recompute_every)
     else:
         mean, grad, _ = gradient.loss_and_grad(*arguments, None)
     return np.asarray(get(mean), np.float64), np.asarray(get(grad), np.float64)

@@ -5,10 +5,10 @@ goes back, and the gradients of the parameters add up. Truncated BPTT cuts the g
 
 Skipping: once half of the columns have ended (padding), the next segment computes only the others.
 
-Gradient checkpointing: with `every` = k the forward pass keeps the states of every k-th step, and the backward pass recomputes
-those between (Gruslys et al. 2016, arXiv 1606.03401; segments of one length as in Chen et al. 2016, arXiv 1604.06174). At any
-time T/k states are in memory and what the backward pass needs of k steps, which is about the least for k = sqrt(T). The price
-is a second forward pass.
+Gradient checkpointing: with `recompute_every` = k the forward pass keeps the states of every k-th step, and the backward pass
+recomputes those between (Gruslys et al. 2016, arXiv 1606.03401; segments of one length as in Chen et al. 2016, arXiv
+1604.06174). At any time T/k states are in memory and what the backward pass needs of k steps, which is about the least for
+k = sqrt(T). The price is a second forward pass.
 """
 
 import math
@@ -52,9 +52,9 @@ class SegmentInputs(NamedTuple):
     keep: tuple[Array, ...]  # the dropout masks (B, H) of each layer
 
 
-def segment_length(every: RecomputeEvery, T: int) -> int:
-    """The steps k of a segment out of T: `every`, or the square root of T, rounded up."""
-    return math.isqrt(T - 1) + 1 if every == "sqrt" else min(every, T)
+def segment_length(recompute_every: RecomputeEvery, T: int) -> int:
+    """The steps k of a segment out of T: `recompute_every`, or the square root of T, rounded up."""
+    return math.isqrt(T - 1) + 1 if recompute_every == "sqrt" else min(recompute_every, T)
 
 
 def split(config: model.Config, lengths: Sequence[int], max_steps: int) -> list[Segment]:
@@ -87,16 +87,16 @@ def loss_and_grad(
     *,
     count: Array | None = None,
     lengths: Sequence[int] | None = None,
-    every: RecomputeEvery | None = None,
+    recompute_every: RecomputeEvery | None = None,
 ) -> tuple[Array, Array, Array]:
     """`gradient.loss_and_grad` up to rounding: segment by segment, with the exact gradient across their borders.
 
     `lengths` holds the steps of each column before its padding, by default all T; the state after a finished column is one in
-    its padding. With `every`, states are recomputed in the backward pass (gradient checkpointing).
+    its padding. With `recompute_every`, states are recomputed in the backward pass (gradient checkpointing).
     """
     # 1. Split the batch; a single segment needs nothing of what follows
     T, B = x.shape
-    max_steps = T if every is None else segment_length(every, T)
+    max_steps = T if recompute_every is None else segment_length(recompute_every, T)
     segments = split(config, [T] * B if lengths is None else lengths, max_steps)
     if segments == [Segment(0, T, B)]:
         return gradient.loss_and_grad(params_vector, config, x, y, mask, states, keep, count)
@@ -114,7 +114,7 @@ def loss_and_grad(
             finished.append(state[:, :, segment.width :, :])
             state = state[:, :, : segment.width, :]
         starts.append(None if states is None and segment.first == 0 else state)
-        if every is None:
+        if recompute_every is None:
             forwards.append(_forward(config, params, arrays, starts[-1], count))
             state = forwards[-1].after
         elif segment is not segments[-1]:
@@ -123,7 +123,7 @@ def loss_and_grad(
     # 3. Backward: from the last segment to the first, each hands the gradient with respect to its first states on
     def backward(arrays: SegmentInputs, dafter: Array | None) -> tuple[Array, ...]:
         start = starts.pop()
-        if every is None:
+        if recompute_every is None:
             return _grad(config, params, forwards.pop(), dafter)
         x, y, mask, keep = arrays
         return gradient.segment_loss_and_grad(params_vector, config, x, y, mask, start, keep, count, dafter)

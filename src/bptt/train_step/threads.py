@@ -67,14 +67,14 @@ def loss_and_grad(
     *,
     count: Array | None,
     lengths: HostArray,
-    every: segments.RecomputeEvery | None,
+    recompute_every: segments.RecomputeEvery | None,
     executor: Executor | None,
 ) -> tuple[Array, Array, Array]:
     """`segments.loss_and_grad`, up to rounding, by the threads of an executor, if there is one."""
     column_slices = split_columns(config, lengths)
     if len(column_slices) == 1:
         arguments = params_vector, config, x, y, mask, states, keep
-        return segments.loss_and_grad(*arguments, count=count, lengths=lengths.tolist(), every=every)
+        return segments.loss_and_grad(*arguments, count=count, lengths=lengths.tolist(), recompute_every=recompute_every)
     xp = namespace(mask)
     count = xp.sum(mask) if count is None else count
 
@@ -82,7 +82,9 @@ def loss_and_grad(
         start = None if states is None else states[:, :, columns, :]
         arrays = x[:, columns], y[:, columns], mask[:, columns], start, tuple(layer[columns, :] for layer in keep)
         part_lengths = lengths[columns].tolist()
-        return segments.loss_and_grad(params_vector, config, *arrays, count=count, lengths=part_lengths, every=every)
+        return segments.loss_and_grad(
+            params_vector, config, *arrays, count=count, lengths=part_lengths, recompute_every=recompute_every
+        )
 
     results = (executor.map if executor else map)(part_loss_and_grad, column_slices)
     mean, total, after = next(results)

@@ -127,7 +127,10 @@ def loss_and_grad(
         task.group.assert_in_sync(params_vector, task.backend)
     micro_batches = {part.number: part for part in microbatches.split(window, task.settings.micro_batches)}
     total, after = _accumulate(task, params_vector, window, micro_batches, start, step, executor)
-    grad, loss = total if task.all_reduce is None else _all_reduce(task, task.all_reduce, total, micro_batches)
+    if task.all_reduce is None:
+        grad, loss = total
+    else:
+        loss, grad = _all_reduce(task, task.all_reduce, total, micro_batches)
     return loss, grad, after
 
 
@@ -139,7 +142,7 @@ def _accumulate(
     start: Array | None,
     step: int,
     executor: Executor | None,
-) -> tuple[Any, Array]:
+) -> tuple[tuple[Array, ...], Array]:
     """Gradient accumulation: (gradient, loss) added up over the micro-batches of this process, and its next states.
 
     Instead of (gradient, loss) it is () in a process whose columns have all ended.
@@ -170,10 +173,11 @@ def _accumulate(
 def _all_reduce(
     task: TrainTask, all_reduce: AllReduce, total: tuple[Array, ...], micro_batches: dict[int, MicroBatch]
 ) -> tuple[Array, Array]:
-    """Data parallel: (gradient, loss) added up over all processes, to the same bits in each."""
+    """Data parallel: loss and gradient added up over all processes, to the same bits in each."""
     contributing = sorted({number % task.group.size for number in micro_batches})  # processes whose columns have not all ended
     vector = all_reduce(total, contributing)
-    return vector[:-1], namespace(vector).asarray(vector[-1, ...], copy=True)  # the loss is kept longer than the gradient
+    loss = namespace(vector).asarray(vector[-1, ...], copy=True)  # it is kept longer than the gradient
+    return loss, vector[:-1]
 
 
 def _batch_loss_and_grad(
@@ -190,10 +194,10 @@ def _batch_loss_and_grad(
     recompute = task.settings.recompute_every
     if task.backend.is_host:
         lengths = batch.window.lengths
-        return threads.loss_and_grad(*arguments, count=count, lengths=lengths, every=recompute, executor=executor)
+        return threads.loss_and_grad(*arguments, count=count, lengths=lengths, recompute_every=recompute, executor=executor)
     # on a GPU one column takes as long as many do: none is skipped
     column_lengths = None if task.backend.is_gpu else batch.window.lengths.tolist()
-    return segments.loss_and_grad(*arguments, count=count, lengths=column_lengths, every=recompute)
+    return segments.loss_and_grad(*arguments, count=count, lengths=column_lengths, recompute_every=recompute)
 
 
 def dropout_masks(task: TrainTask, columns: int, step: int) -> tuple[Array, ...]:
