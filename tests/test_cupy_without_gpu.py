@@ -173,9 +173,9 @@ def test_single_launch_knows_which_sizes_are_too_large(monkeypatch):
     cuda = importlib.import_module("bptt.kernels.cuda.recurrence")
     monkeypatch.setattr(cuda, "_limits", lambda number: tiling.Limits(108, 163_000))
     monkeypatch.setattr(cuda.cupy.cuda, "Device", lambda: types.SimpleNamespace(id=0))
-    assert cuda.fits("vanilla", 2000, 16, 4)
-    assert not cuda.fits("vanilla", 2000, 16, 8)
-    assert not cuda.fits("lstm", 2000, 16, 4)
+    assert cuda.single_launch("vanilla", 2000, 16, 4)
+    assert not cuda.single_launch("vanilla", 2000, 16, 8)
+    assert not cuda.single_launch("lstm", 2000, 16, 4)
 
 
 def test_the_driver_structs_have_the_layout_of_the_cuda_header():
