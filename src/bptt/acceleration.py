@@ -60,7 +60,7 @@ def unavailable_reason(library: str = "numpy") -> str:
     if os.environ.get(SWITCH, "1") in ("0", ""):
         return f"{SWITCH}=0 switches them off"
     if library in _given_up:
-        return f"they fail here: {_given_up[library]}"
+        return f"the kernels failed on this machine: {_given_up[library]}"
     return _unavailable_reason(library) if BACKENDS[library].kernel_compiler else f"there are none for {library}"
 
 
@@ -150,7 +150,7 @@ def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE
         problem = f"{type(error).__name__}: {error!s:.200}"
     if problem := next(filter(None, group.all_gather(problem)), ""):
         give_up(backend.name, problem)
-        errors.warn(f"the compiled kernels fail here: {problem}: going on without them", KernelWarning)
+        errors.warn(f"the compiled kernels failed on this machine: {problem}: continuing without them", KernelWarning)
 
 
 def warn_if_changed(record: dict[str, Any], backend: Backend) -> None:
@@ -197,7 +197,7 @@ class GraphCache:
             self._warm.add(key)
         elif key in self._warm:
             self._warm.remove(key)
-            with contextlib.suppress(CaptureError):  # matrix products of CuPy's own, in the pure functions
+            with contextlib.suppress(CaptureError):  # a pure function called a matrix product of CuPy
                 self._actions[key] = self._record(self._actions[key])
         self._actions[key]()
 

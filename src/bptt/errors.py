@@ -1,6 +1,6 @@
 """All exceptions and warnings of bptt, in groups: bad input, files, training, and warnings.
 
-What a wrong input can cause is an `InputError`; its message is one line: what was given, what was expected, what to do.
+Wrong input raises an `InputError`. Its message is one line: what was given, what was expected, what to do.
 """
 
 import os

@@ -60,7 +60,7 @@ class Checkpoint(NamedTuple):
     config: model.Config
     mode: settings.Mode
     vocabulary: Vocabulary
-    record: dict[str, Any]  # what the run was told, chose and measured; JSON values
+    record: dict[str, Any]  # settings, resolved defaults and results of the run; JSON values
     weights: dict[str, HostArray]
     progress: Progress | None = None  # None: a model alone
     training_arrays: dict[str, HostArray] | None = None  # the optimizer's state, and the hidden states of the next batch
@@ -72,7 +72,7 @@ def manifest(value: Any, raw: bytes) -> dict[str, Any]:
         raise InvalidFile(f"is not as it was written: {DAMAGED}")
     if value["format"] != FORMAT or type(value["format"]) is not int:
         raise InvalidFile(f"format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
-    if to_json(value) != raw:  # it has no checksum of its own: its JSON is canonical, so other bytes mean damage
+    if to_json(value) != raw:  # the manifest has no checksum; its JSON is canonical, so other bytes mean damage
         raise InvalidFile(f"is not as it was written: {DAMAGED}")
     listed = value.get("files")
     for name in MODEL:

@@ -28,7 +28,7 @@ def check(  # noqa: D417  # BackendFlag and the like bring their help
     Parameters
     ----------
     cell
-        A built-in cell, or the Python file of a cell of your own, which is executed; by default all built-in cells.
+        A built-in cell, or the Python file of a user-defined cell, which is executed. Default: all built-in cells.
     json
         One line of JSON for each check.
     """

@@ -13,7 +13,7 @@ from bptt.data.vocabulary import Vocabulary
 
 VALIDATION_LINES = 64  # measured side by side
 VALIDATION_STREAMS = 16  # that a stream is cut into to be measured
-MAX_VALIDATION = 100_000  # characters, where the share is not given: measuring them ten times takes some seconds
+MAX_VALIDATION = 100_000  # characters by default: ten evaluations of them take some seconds
 
 
 class Dataset(NamedTuple):
