@@ -211,8 +211,7 @@ def test_an_error_of_one_process_aborts_all(error, code, capsys):
 
 
 def test_an_error_that_all_processes_raise_does_not_abort():
-    shared = InputError("all raise it")
-    shared.on_all_ranks = True
+    shared = InputError("all raise it", on_all_ranks=True)
     for error in (shared, Diverged("the same numbers")):
         with pytest.raises(type(error), match=str(error)) as caught:
             end(error)

@@ -11,10 +11,14 @@ PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 class SharedError(Exception):
-    """An error that all processes of a group may raise, so that none of them waits for another; process 0 prints it."""
+    """An error that all processes of a group may raise, so that none of them waits for another.
 
-    on_all_ranks: bool = False  # whether all processes raise it
-    rank: int = 0  # of the process that raises this copy
+    Each of them raises its own copy, with `on_all_ranks` and its `rank`; process 0 prints it.
+    """
+
+    def __init__(self, *args: object, on_all_ranks: bool = False, rank: int = 0) -> None:
+        super().__init__(*args)
+        self.on_all_ranks, self.rank = on_all_ranks, rank
 
 
 class InputError(SharedError, ValueError):
@@ -61,9 +65,13 @@ class RunFinished(InputError):
 
 
 class Diverged(SharedError, ArithmeticError):
-    """A loss, a gradient or a weight that is not finite; the last good checkpoint is kept."""
+    """A loss, a gradient or a weight that is not finite; the last good checkpoint is kept.
 
-    on_all_ranks = True  # all processes have the same numbers
+    All processes raise it, because all of them have the same numbers.
+    """
+
+    def __init__(self, *args: object, on_all_ranks: bool = True, rank: int = 0) -> None:
+        super().__init__(*args, on_all_ranks=on_all_ranks, rank=rank)
 
 
 class OutOfMemory(MemoryError):

@@ -75,16 +75,16 @@ MUTATIONS = [
     ),
     Mutation(
         "processes: all of them print an error that they share",
-        "distributed.process_group.MPIGroup.raise_on_all",
-        "error.on_all_ranks, error.rank = True, self.rank",
-        "error.on_all_ranks = True",
+        "distributed.process_group.MPIGroup.copy_for_rank",
+        "on_all_ranks=True, rank=self.rank",
+        "on_all_ranks=True",
         "test_process_group.py::test_rank_0_then_others_raises_the_first_error_everywhere",
     ),
     Mutation(
         "processes: all of them print that the loss diverged",
         "distributed.process_group.MPIGroup.abort_all_on_error",
-        "                error.rank = self.rank\n",
-        "",
+        "raise self.copy_for_rank(error, str(error)) from error",
+        "raise",
         "test_process_group.py::test_an_error_that_all_processes_raise_does_not_abort",
     ),
     Mutation(

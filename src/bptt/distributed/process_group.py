@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from bptt.backend import Array, Backend, HostArray
 from bptt.distributed.launcher import launched_processes
@@ -158,12 +158,11 @@ class MPIGroup(ProcessGroup):
         """Raise the first error of a list by rank, if there is one; all processes call this with the same list."""
         for rank, error in enumerate(errors):
             if error is not None:
-                self.raise_on_all(error if rank == 0 else type(error)(f"process {rank} of {self.size}: {error}"))
+                raise self.copy_for_rank(error, str(error) if rank == 0 else f"process {rank} of {self.size}: {error}")
 
-    def raise_on_all(self, error: SharedError) -> NoReturn:
-        """Raise an error, as all other processes do."""
-        error.on_all_ranks, error.rank = True, self.rank
-        raise error
+    def copy_for_rank(self, error: SharedError, message: str) -> SharedError:
+        """Return an error that all processes raise, as this process raises it."""
+        return type(error)(message, on_all_ranks=True, rank=self.rank)
 
     def assert_same(self, facts: Callable[[], dict[str, str]]) -> None:
         """Raise an InputError in all processes if their facts, by name, differ."""
@@ -173,7 +172,7 @@ class MPIGroup(ProcessGroup):
                 if other[name] != value:
                     difference = f"process {rank} of {self.size} has {name} {other[name]}, process 0 has {value}"
                     remedy = "start all of them with the same command, packages and files"
-                    self.raise_on_all(InputError(f"{difference}: {remedy}"))
+                    raise InputError(f"{difference}: {remedy}", on_all_ranks=True, rank=self.rank)
 
     def assert_in_sync(self, params_vector: Array, backend: Backend) -> None:
         """Raise OutOfSync if the parameters (P,) of the processes differ in any bit."""
@@ -195,8 +194,7 @@ class MPIGroup(ProcessGroup):
                 yield
         except BaseException as error:
             if isinstance(error, SharedError) and error.on_all_ranks:
-                error.rank = self.rank
-                raise
+                raise self.copy_for_rank(error, str(error)) from error
             codes = {InputError: 2, MemoryError: 4, KeyboardInterrupt: 130}
             code = next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
             words = "".join(traceback.format_exception(error)) if code == 1 else str(error) or type(error).__name__
