@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 import bptt
-from bptt.data import corpus
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=2000, help="updates of the weights")
@@ -14,8 +13,7 @@ if arguments.out.exists():
     parser.error(f"{arguments.out} already exists: name another folder with --out")
 
 model = bptt.train("dinosaurs", steps=arguments.steps, report=None)
-known = corpus.read("dinosaurs").text.split("\n")
-for name in model.sample(10, temperature=0.8, exclude=known):
+for name in model.sample(10, temperature=0.8, novel=True):
     print(name.capitalize())
 model.save(arguments.out)
 print(f"saved: bptt sample {arguments.out} --count 10 --seed 1")

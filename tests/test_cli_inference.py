@@ -125,6 +125,8 @@ def test_novel_texts_are_not_in_the_training_text(run, workdir):
     assert all(text.strip() for text in new)
     assert set(new) <= set(m.sample(1000))
     assert run("sample", "n", "--novel")[1].splitlines() == new[:1]
+    assert bptt.load("n").sample(20, novel=True) == new
+    assert bptt.load("n").sample(15, novel=True, exclude=new[:5]) == new[5:]
 
 
 def test_novel_stops_if_no_new_text_is_left(run, workdir):

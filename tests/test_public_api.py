@@ -207,7 +207,18 @@ def private(page):
     return imported | named | methods
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/clusters.md", "docs/scaling.md", "docs/speed.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/clusters.md",
+        "docs/scaling.md",
+        "docs/speed.md",
+        "examples/names.py",
+        "examples/odd_ones_out.py",
+        "examples/style.py",
+    ],
+)
 def test_pages_for_users_name_public_names_only(page):
     assert private((ROOT / page).read_text("utf-8")) == set()
 

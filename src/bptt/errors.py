@@ -102,7 +102,7 @@ class KernelWarning(UserWarning):
 
 
 class CheckpointWarning(UserWarning):
-    """A damaged checkpoint that was skipped."""
+    """A damaged checkpoint that was skipped, or a training text that has changed since."""
 
 
 class TrainingWarning(UserWarning):

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from bptt.data import corpus
 from bptt.display.text import printable
 from bptt.errors import InputError
 from bptt.inference import scoring
-from bptt.inference.language_model import LanguageModel, load
+from bptt.inference.language_model import load
 from bptt.inference.request import Unknown
 
 Json = Annotated[bool, Parameter(name="--json", help="Print a JSON object a line, for other programs.")]
@@ -75,7 +75,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     if count == 1 and not novel:
         show(model.stream(**how))
         return 0
-    texts = model.sample(count, **how, exclude=training_text(model) if novel else ())
+    texts = model.sample(count, **how, novel=novel)
     if texts:
         print_line(fit(("\n" if model.mode == "lines" else "\n\n").join(texts)))
     if len(texts) < count:
@@ -208,20 +208,6 @@ def evaluate(  # noqa: D417
     numbers = {name: getattr(result, name) for name in ("nats_per_char", "bits_per_char", "perplexity", "characters")}
     print_line(json.dumps(numbers))
     return 0
-
-
-def training_text(model: LanguageModel) -> Callable[[list[str]], Collection[str]]:
-    """Return a function that finds the texts that are not novel: blank ones, and those in the training text."""
-    place = model.record.get("source")
-    if place in (None, "", "-"):
-        raise InputError("--novel: the training text was no file, and the model does not keep it")
-    try:
-        text = corpus.read(place, model.vocabulary)
-    except InputError as error:
-        raise InputError(f"--novel needs the training text: {error}") from None
-    if text.sha256 != model.record.get("sha256", text.sha256):
-        complain(f"warning: {text.shown} is not what it was when the model was trained")
-    return lambda texts: text.contains(texts, model.mode) | {blank for blank in texts if not blank.strip()}
 
 
 def show(pieces: Iterator[str]) -> None:

@@ -18,7 +18,7 @@ from bptt.data.corpus import Corpus
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
 from bptt.export import ExportFormat, pytorch
-from bptt.inference import generate, scoring
+from bptt.inference import generate, novelty, scoring
 from bptt.inference.evaluation import Evaluation, evaluate
 from bptt.inference.request import Unknown, check_unknown, make_request, prompt_ids
 from bptt.inference.sampling import SamplingOptions
@@ -54,6 +54,7 @@ class LanguageModel:
         stop: str | None = None,
         unknown: Unknown = "error",
         exclude: Collection[str] | Callable[[list[str]], Collection[str]] = (),
+        novel: bool = False,
     ) -> list[str]:
         """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
 
@@ -64,10 +65,12 @@ class LanguageModel:
 
         The texts of a seed come in one order: a text depends on the seed and its place, not on how many are written.
         Texts in `exclude`, or those among a list of texts that it returns as known, are left out, and so are repeated ones
-        where it is not empty; the next ones take their place, but there may be fewer than `count` in the end.
+        where it is not empty; the next ones take their place, but there may be fewer than `count` in the end. `novel` leaves
+        out, in the same way, texts that the training text contains and blank ones; it reads that text again.
 
         Raises:
-            InputError: an argument out of its range, or a prompt with characters the model does not know.
+            InputError: an argument out of its range, a prompt with characters the model does not know, or with `novel`
+                a training text that cannot be read.
         """
         count = settings.check_number("count", settings.COUNT, count)
         options = SamplingOptions(temperature, top_k, top_p)
@@ -81,15 +84,16 @@ class LanguageModel:
             batches = [places[start : start + BATCH_SIZE] for start in range(0, count, BATCH_SIZE)]
             return [text for batch in batches for text in generate.generate_texts(*parts, batch)]
 
-        if not callable(exclude):
-            known = frozenset(exclude)
-            if not known:
-                return texts(0)
-            exclude = known.intersection
+        excluded = exclude if callable(exclude) else frozenset(exclude)
+        filters = [excluded if callable(excluded) else excluded.intersection] if excluded else []
+        if novel:
+            filters.append(novelty.training_text(self.record, self.vocabulary, self.mode))
+        if not filters:
+            return texts(0)
         distinct: dict[str, None] = {}  # in order, each once
         for first in range(0, MAX_ROUNDS * count, count):
             drawn = texts(first)
-            leave = set(exclude(drawn))
+            leave = {text for known in filters for text in known(drawn)}
             distinct.update(dict.fromkeys(text for text in drawn if text not in leave))
             if len(distinct) >= count or temperature == 0:
                 break
@@ -204,8 +208,8 @@ class LanguageModel:
 
     def to_checkpoint(self) -> Checkpoint:
         """The model with its weights on the host."""
-        weights = {name: self.backend.get(array) for name, array in tree.named_leaves(self.params)}
-        return Checkpoint(self.config, self.mode, self.vocabulary, self.record, weights)
+        host_weights = {name: self.backend.get(array) for name, array in tree.named_leaves(self.params)}
+        return Checkpoint(self.config, self.mode, self.vocabulary, self.record, host_weights)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the weights as arrays of the host, so that a model of a GPU can be unpickled without one."""

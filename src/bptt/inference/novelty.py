@@ -1,0 +1,27 @@
+"""Texts that a model writes and that its training text does not contain."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from bptt.config.settings import Mode
+from bptt.data import corpus
+from bptt.data.vocabulary import Vocabulary
+from bptt.errors import CheckpointWarning, InputError, warn
+
+
+def training_text(record: dict[str, Any], vocabulary: Vocabulary, mode: Mode) -> Callable[[list[str]], Collection[str]]:
+    """Return a function that finds the texts that are not novel: blank ones, and those in the training text of a record.
+
+    Raises:
+        InputError: the record names no training text, or one that cannot be read.
+    """
+    place = record.get("source")
+    if place in (None, "", "-"):
+        raise InputError("--novel: the training text was no file, and the model does not keep it")
+    try:
+        text = corpus.read(place, vocabulary)
+    except InputError as error:
+        raise InputError(f"--novel needs the training text: {error}") from None
+    if text.sha256 != record.get("sha256", text.sha256):
+        warn(f"{text.shown} is not what it was when the model was trained", CheckpointWarning)
+    return lambda texts: text.contains(texts, mode) | {blank for blank in texts if not blank.strip()}
