@@ -11,7 +11,7 @@ from bptt.checkpoint.format import Checkpoint
 from bptt.export import common
 from bptt.nn import model, tree
 
-CELLS = ("vanilla", "gru", "lstm")  # those that player.html computes
+CELLS = ("vanilla", "gru", "lstm")  # those that web_page.html computes
 WRITTEN = {"lines": "lines", "stream": "text"}
 LONGEST = {"lines": 100, "stream": 300}  # characters that are written, if a line does not end before
 
@@ -40,5 +40,5 @@ def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         "weights": base64.b64encode(b"".join(array.tobytes() for _, array in leaves)).decode(),
     }
     text = json.dumps(known, sort_keys=True).replace("<", "\\u003c")  # nothing in it ends the script that it stands in
-    page = resources.files(__package__).joinpath("player.html").read_text("utf-8").replace(">MODEL<", f">{text}<")
+    page = resources.files(__package__).joinpath("web_page.html").read_text("utf-8").replace(">MODEL<", f">{text}<")
     common.write_file(target, page.encode())
