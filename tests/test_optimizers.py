@@ -119,16 +119,16 @@ def test_bias_correction_is_exact_in_float32(lab):
 
 
 def test_warmup_cosine_rises_linearly_and_decays_to_the_floor():
-    rate = [optimizers.warmup_cosine(step, 2.0, warmup=10, total=110, floor=0.1) for step in range(111)]
+    rate = [optimizers.warmup_cosine(step, 2.0, warmup=10, total_steps=110, floor=0.1) for step in range(111)]
     assert rate[0] == pytest.approx(0.2)
     assert rate[9] == rate[10] == pytest.approx(2.0)
     assert rate[60] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
     assert rate[110] == pytest.approx(0.2)
-    assert optimizers.warmup_cosine(200, 2.0, warmup=10, total=110, floor=0.1) == pytest.approx(0.2)  # and stays there
-    assert optimizers.warmup_cosine(50, 1.0, warmup=0, total=50) == pytest.approx(0.02)
+    assert optimizers.warmup_cosine(200, 2.0, warmup=10, total_steps=110, floor=0.1) == pytest.approx(0.2)  # and stays there
+    assert optimizers.warmup_cosine(50, 1.0, warmup=0, total_steps=50) == pytest.approx(0.02)
     assert all(a > b for a, b in itertools.pairwise(rate[10:]))
 
 
 def test_constant_and_step_decay_schedules():
     assert [optimizers.constant(step, 0.3) for step in (0, 7)] == [0.3, 0.3]
-    assert [optimizers.step_decay(step, 1.0, every=10) for step in (0, 9, 10, 25)] == [1.0, 1.0, 0.5, 0.25]
+    assert [optimizers.step_decay(step, 1.0, period=10) for step in (0, 9, 10, 25)] == [1.0, 1.0, 0.5, 0.25]

@@ -13,8 +13,8 @@ MUTATIONS = [
     Mutation(
         "micro-batches: the even half of them twice",
         "distributed.reduction._strided_sum",
-        "first + step, 2 * step",
-        "first, 2 * step",
+        "start + step, 2 * step",
+        "start, 2 * step",
         "test_microbatches.py::test_updates_with_micro_batches_equal_those_of_whole_batches",
     ),
     Mutation(
@@ -34,8 +34,8 @@ MUTATIONS = [
     Mutation(
         "all-reduce: the next sum overwrites the last one",
         "distributed.allreduce.AllReduce.__call__",
-        "self.backend.xp.asarray(total, copy=True) if self.on_device",
-        "total if self.on_device",
+        "self.backend.xp.asarray(reduced, copy=True) if self.on_device",
+        "reduced if self.on_device",
         "test_allreduce.py::test_all_transports_between_gpus_give_the_same_bits",
     ),
     Mutation(
@@ -55,8 +55,8 @@ MUTATIONS = [
     Mutation(
         "NCCL: two processes on one GPU",
         "distributed.allreduce.connect_nccl.check",
-        "(first := devices.index(device)) < rank",
-        "False and (first := 0)",
+        "(other := devices.index(device)) < rank",
+        "False and (other := 0)",
         "test_allreduce.py::test_every_process_refuses_two_processes_on_one_gpu",
     ),
     Mutation(

@@ -342,8 +342,8 @@ MUTATIONS = [
     Mutation(
         "no gradient handed to the piece of steps before",
         "nn.segments.loss_and_grad",
-        "backward(arrays, _widened(dstart, segment.width))",
-        "backward(arrays, None)",
+        "backward(segment_input, _widened(dstart, segment.width))",
+        "backward(segment_input, None)",
         "test_segments.py::test_recomputing_gives_the_same_loss_gradient_and_states",
     ),
     Mutation(

@@ -31,7 +31,7 @@ class AllReduce(NamedTuple):
         not contribute. As in a reduce-scatter, each process sums one part of all vectors in the order of `reduction`; then
         it gathers the sums of the others.
         """
-        sent, received, sums = self.buffers
+        sent, received, result = self.buffers
         vector, end = sent.reshape(-1), 0
         for array in arrays:
             begin, end = end, end + math.prod(array.shape)
@@ -43,9 +43,9 @@ class AllReduce(NamedTuple):
         self.communicator.Alltoall(sent, received)
         part = reduction.pairwise_sum(lambda rank: (received[rank],) if rank in contributing else None, self.group.size)
         self._wait_for_device()
-        self.communicator.Allgather(received[0] if part is None else part[0], sums)
-        total = sums.reshape(-1)[: self.length]
-        return self.backend.xp.asarray(total, copy=True) if self.on_device else self.backend.copy_to_device(total)
+        self.communicator.Allgather(received[0] if part is None else part[0], result)
+        reduced = result.reshape(-1)[: self.length]
+        return self.backend.xp.asarray(reduced, copy=True) if self.on_device else self.backend.copy_to_device(reduced)
 
     def _wait_for_device(self) -> None:
         """Let the device finish what MPI, which knows nothing of its queue, is about to read."""
@@ -85,8 +85,8 @@ def connect_nccl(group: ProcessGroup, backend: Backend, length: int) -> AllReduc
 
     def check() -> None:
         for rank, device in enumerate(devices):
-            if (first := devices.index(device)) < rank:
-                problem = f"processes {first} and {rank} have the same GPU"
+            if (other := devices.index(device)) < rank:
+                problem = f"processes {other} and {rank} have the same GPU"
                 raise InputError(f"--nccl: {problem}: start one process for each GPU, or with --nccl=false")
 
     group.on_rank_0(check)

@@ -25,26 +25,26 @@ def round_up(count: int, processes: int) -> int:
 
 
 def pairwise_sum(
-    term: Callable[[int], Arrays | None], count: int, first: int = 0, step: int = 1, end: int | None = None
+    term: Callable[[int], Arrays | None], count: int, start: int = 0, step: int = 1, end: int | None = None
 ) -> Arrays | None:
-    """Sum term(first), term(first + step), ... element by element, out of `count` terms in all; None if each term is None.
+    """Sum term(start), term(start + step), ... element by element, out of `count` terms in all; None if each term is None.
 
     A `step` other than 1 is a number of processes that can divide `count`. Terms from `end` on are None, and not asked for.
     """
     end = count if end is None else end
     if step > 1:
-        return _strided_sum(term, count, first, step, end)
+        return _strided_sum(term, count, start, step, end)
     odd = count // (count & -count)  # without the factors of 2
-    return reduce(_add, (_strided_sum(term, count, start, odd, end) for start in range(min(odd, end))))
+    return reduce(_add, (_strided_sum(term, count, offset, odd, end) for offset in range(min(odd, end))))
 
 
-def _strided_sum(term: Callable[[int], Arrays | None], count: int, first: int, step: int, end: int) -> Arrays | None:
-    """Sum term(first), term(first + step), ... where `count` is `step` times a power of two."""
-    if first >= end:
+def _strided_sum(term: Callable[[int], Arrays | None], count: int, start: int, step: int, end: int) -> Arrays | None:
+    """Sum term(start), term(start + step), ... where `count` is `step` times a power of two."""
+    if start >= end:
         return None
     if step == count:
-        return term(first)
-    return _add(_strided_sum(term, count, first, 2 * step, end), _strided_sum(term, count, first + step, 2 * step, end))
+        return term(start)
+    return _add(_strided_sum(term, count, start, 2 * step, end), _strided_sum(term, count, start + step, 2 * step, end))
 
 
 def _add(a: Arrays | None, b: Arrays | None) -> Arrays | None:

@@ -105,14 +105,14 @@ def spectral_radii(config: Config, params: Params) -> Array:
     return xp.reshape(xp.stack([spectral_radius(block) for block in blocks]), (config.layers, -1))
 
 
-def dropout_masks(config: Config, rng: Any, rate: float, batch: int) -> tuple[Array, ...]:
-    """One host mask (B, H) a layer, 0 with probability `rate`, else 1 / (1 - rate); empty for rate 0.
+def dropout_masks(config: Config, rng: Any, probability: float, batch: int) -> tuple[Array, ...]:
+    """One host mask (B, H) a layer, 0 with the given probability p, else 1 / (1 - p); empty for p = 0.
 
     A mask is that of all steps of a window (locked dropout: Gal and Ghahramani 2016, arXiv 1512.05287).
     """
-    if not rate:
+    if not probability:
         return ()
-    return tuple((rng.random((batch, config.hidden)) >= rate) / (1.0 - rate) for _ in range(config.layers))
+    return tuple((rng.random((batch, config.hidden)) >= probability) / (1.0 - probability) for _ in range(config.layers))
 
 
 def initial_states(config: Config, params: Params, batch: int) -> tuple[Any, ...]:

@@ -180,14 +180,14 @@ def constant(step: int, peak: float) -> float:
     return peak
 
 
-def warmup_cosine(step: int, peak: float, *, warmup: int, total: int, floor: float = 0.02) -> float:
+def warmup_cosine(step: int, peak: float, *, warmup: int, total_steps: int, floor: float = 0.02) -> float:
     """Up to the peak in `warmup` equal steps, then half a cosine down to `floor` of it (Loshchilov and Hutter 2017)."""
     if step < warmup:
         return peak * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
     return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def step_decay(step: int, peak: float, *, every: int, factor: float = 0.5) -> float:
-    """The peak times `factor` to the number of whole periods of `every` steps."""
-    return peak * factor ** (step // every)
+def step_decay(step: int, peak: float, *, period: int, factor: float = 0.5) -> float:
+    """The peak times `factor` to the number of whole periods of `period` steps."""
+    return peak * factor ** (step // period)

@@ -109,32 +109,32 @@ def loss_and_grad(
     starts: list[Array | None] = []
     finished: list[Array] = []  # the states of columns that have ended, in the order in which they end
     forwards: list[SegmentForward] = []  # the only reference to each
-    for segment, arrays in zip(segments, inputs):
+    for segment, segment_input in zip(segments, inputs):
         if segment.width < state.shape[2]:
             finished.append(state[:, :, segment.width :, :])
             state = state[:, :, : segment.width, :]
         starts.append(None if states is None and segment.first == 0 else state)
         if recompute_every is None:
-            forwards.append(_forward(config, params, arrays, starts[-1], count))
+            forwards.append(_forward(config, params, segment_input, starts[-1], count))
             state = forwards[-1].after
         elif segment is not segments[-1]:
-            state = _advance(config, params, arrays, starts[-1])
+            state = _advance(config, params, segment_input, starts[-1])
 
     # 3. Backward: from the last segment to the first, each hands the gradient with respect to its first states on
-    def backward(arrays: SegmentInputs, dafter: Array | None) -> tuple[Array, ...]:
+    def backward(segment_input: SegmentInputs, dafter: Array | None) -> tuple[Array, ...]:
         start = starts.pop()
         if recompute_every is None:
             return _grad(config, params, forwards.pop(), dafter)
-        x, y, mask, keep = arrays
+        x, y, mask, keep = segment_input
         return gradient.segment_loss_and_grad(params_vector, config, x, y, mask, start, keep, count, dafter)
 
-    mean, total, after, dstart = backward(inputs[-1], None)
-    for segment, arrays in zip(segments[-2::-1], inputs[-2::-1]):
-        segment_mean, grad, _, dstart = backward(arrays, _widened(dstart, segment.width))
-        mean, total = mean + segment_mean, total + grad
+    mean, grad, after, dstart = backward(inputs[-1], None)
+    for segment, segment_input in zip(segments[-2::-1], inputs[-2::-1]):
+        segment_mean, segment_grad, _, dstart = backward(segment_input, _widened(dstart, segment.width))
+        mean, grad = mean + segment_mean, grad + segment_grad
 
     # 4. The states after the batch: first the columns of the last segment, then those that ended before it
-    return mean, total, namespace(after).concat([after, *reversed(finished)], axis=2)
+    return mean, grad, namespace(after).concat([after, *reversed(finished)], axis=2)
 
 
 def _inputs(segment: Segment, x: Array, y: Array, mask: Array, keep: tuple[Array, ...]) -> SegmentInputs:

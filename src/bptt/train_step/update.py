@@ -104,7 +104,7 @@ def clip(settings: Settings, grad: Array) -> tuple[Array, Array]:
 def learning_rate_at(task: TrainTask, step: int) -> float:
     """The learning-rate schedule: linear warm-up, then a half cosine; `step` counts updates from 0."""
     steps = task.plan.steps
-    return optimizers.warmup_cosine(step, task.plan.learning_rate, warmup=min(WARMUP_STEPS, steps // 10), total=steps)
+    return optimizers.warmup_cosine(step, task.plan.learning_rate, warmup=min(WARMUP_STEPS, steps // 10), total_steps=steps)
 
 
 def loss_and_grad(

@@ -66,16 +66,16 @@ def train_loop(run: RunContext, loop_state: LoopState, signals: list[str]) -> Lo
                 save_time = time.perf_counter()
 
             # 6. Report: a line for people, the row for programs
-            line = ""
+            message = ""
             if due.evaluate:
-                line = messages.evaluation_line(row, task)
+                message = messages.evaluation_line(row, task)
             elif silent:
                 speed = (loop_state.progress.characters - start.characters) / (time.perf_counter() - start_time)
-                line = messages.progress_line(row or _history_row(loop_state.progress, learning_rate), task, speed)
-            if line:
+                message = messages.progress_line(row or _history_row(loop_state.progress, learning_rate), task, speed)
+            if message:
                 report_time = time.perf_counter()
-            if line or row:
-                run.report(line, {"event": "measurement" if due.evaluate else "log", **row} if row else {})
+            if message or row:
+                run.report(message, {"event": "measurement" if due.evaluate else "log", **row} if row else {})
 
             # 7. Draw the loss curve
             last = loop_state.ended or state.step == task.plan.steps

@@ -193,8 +193,8 @@ def make_reporter(
     The folder of a run whose name was chosen automatically (not `named`) is reported even with --quiet.
     """
 
-    def reporter(line: str, row: dict[str, Any]) -> None:
-        message = (json.dumps(row) if row else "") if settings.json else line
+    def reporter(text: str, row: dict[str, Any]) -> None:
+        message = (json.dumps(row) if row else "") if settings.json else text
         if settings.quiet:
             is_new_folder = row.get("event") == "end" and not named
             message = "" if not is_new_folder else message if settings.json else row["out"]

@@ -122,13 +122,13 @@ def loss_and_grad(
     tokens, inputs, caches = np.zeros_like(x), [np.empty((T, B, 0), params_vector.dtype)], []
     for layer in range(L):
         Wax, Waa, b, ban = layer_weights(params_vector, layer, sizes)
-        ids, vectors, start = tokens if layer else x, inputs[layer], before[layer]
+        ids, layer_input, start = tokens if layer else x, inputs[layer], before[layer]
         if len(gates) == 4:
-            cache = cells.lstm(Wax, Waa, b, ids, vectors, start[0], start[1])
+            cache = cells.lstm(Wax, Waa, b, ids, layer_input, start[0], start[1])
         elif len(gates) == 3:
-            cache = cells.gru(Wax, Waa, b, ban, ids, vectors, start[0])
+            cache = cells.gru(Wax, Waa, b, ban, ids, layer_input, start[0])
         else:
-            cache = (cells.vanilla(Wax, Waa, b, ids, vectors, start[0]),)
+            cache = (cells.vanilla(Wax, Waa, b, ids, layer_input, start[0]),)
         for field in range(S):
             fill(after[layer, field], cache[field][T])
         caches.append(cache)
@@ -136,20 +136,20 @@ def loss_and_grad(
     mean, da = output_loss(params_vector, d, inputs[L], y, mask, of, sizes)
     for layer in range(L - 1, -1, -1):
         Wax, Waa, b, dban = layer_weights(params_vector, layer, sizes)
-        ids, vectors, cache = tokens if layer else x, inputs[layer], caches[layer]
+        ids, layer_input, cache = tokens if layer else x, inputs[layer], caches[layer]
         da, dfield = apply_dropout(da, keep, layer), following[layer]
         dWaa_out = layer_weights(d, layer, sizes)[1]
         into = room(dWaa_out)
         if len(gates) == 4:
             da0, dc0, grads = cells.lstm_backward(
-                Wax, Waa, ids, vectors, cache[0], cache[1], cache[2], da, dfield[0], dfield[1], into
+                Wax, Waa, ids, layer_input, cache[0], cache[1], cache[2], da, dfield[0], dfield[1], into
             )
             fill(dbefore[layer, 1], dc0)
         elif len(gates) == 3:
             a, ru, n, p = cache
-            da0, dban, grads = cells.gru_backward(Wax, Waa, ids, vectors, a, ru, n, p, da, dfield[0], into)
+            da0, dban, grads = cells.gru_backward(Wax, Waa, ids, layer_input, a, ru, n, p, da, dfield[0], into)
         else:
-            da0, grads = cells.vanilla_backward(Wax, Waa, ids, vectors, cache[0], da, dfield[0], into)
+            da0, grads = cells.vanilla_backward(Wax, Waa, ids, layer_input, cache[0], da, dfield[0], into)
         fill(dbefore[layer, 0], da0)
         da, dWax, dWaa, db = grads
         if len(into) > len(dWaa_out):

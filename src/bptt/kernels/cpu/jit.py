@@ -56,12 +56,12 @@ class Files:
 
     def save(self, key: Any, code: Any) -> None:
         """Keep the code, and none of what other versions of the source left here."""
-        data, new = dumps(code), self._folder / f"{uuid.uuid4().hex}.tmp"
+        data, temporary = dumps(code), self._folder / f"{uuid.uuid4().hex}.tmp"
         try:
-            new.write_bytes(hashlib.sha256(data).digest() + data)
-            os.replace(new, self.path(key))
+            temporary.write_bytes(hashlib.sha256(data).digest() + data)
+            os.replace(temporary, self.path(key))
         finally:
-            new.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         for path in self._folder.glob(f"{self._name}-*.nbc"):
             if not path.name.startswith(f"{self._name}-{SOURCE}-"):
                 path.unlink(missing_ok=True)

@@ -131,15 +131,15 @@ def kernel(rows: int, panels: int) -> Any:
                 number = b.load(b.gep(first, [b.mul(k, column)]))
                 one = b.insert_element(undefined, number, ir.IntType(32)(0))
                 states.append(b.shuffle_vector(one, undefined, everywhere))
-            new = [b.call(fma, [states[i], weights[p, v], total]) for (i, p, v), total in zip(block, sums)]
+            updated = [b.call(fma, [states[i], weights[p, v], total]) for (i, p, v), total in zip(block, sums)]
             following = b.add(k, size(1))
-            for phi, first, last in zip([k, *sums], [size(0), *begin], [following, *new]):
+            for phi, first, last in zip([k, *sums], [size(0), *begin], [following, *updated]):
                 phi.add_incoming(first, entry)
                 phi.add_incoming(last, loop)
             b.cbranch(b.icmp_signed("<", following, K), loop, done)
 
             b.position_at_end(done)
-            for out, total in zip(outs, new):
+            for out, total in zip(outs, updated):
                 _store(b, total, C, out)
             return context.get_dummy_value()
 

@@ -33,19 +33,19 @@ def clip_by_norm(grad: Any, limit: float) -> Any:
 @compiled
 def sgd_update(params_vector: Any, grad: Any, learning_rate: Any) -> Any:
     """params_vector - learning_rate * grad."""
-    new = np.empty_like(params_vector)
+    updated = np.empty_like(params_vector)
     for i in range(params_vector.size):
-        new[i] = params_vector[i] - learning_rate * grad[i]
-    return new
+        updated[i] = params_vector[i] - learning_rate * grad[i]
+    return updated
 
 
 @compiled
 def adam(params_vector: Any, grad: Any, m: Any, v: Any, numbers: Any) -> Any:
     """Parameters, m and v after an update; all numbers have the type of the parameters."""
     learning_rate, beta1, rest1, beta2, rest2, fix, eps, keep = numbers
-    new, m_new, v_new = np.empty_like(params_vector), np.empty_like(params_vector), np.empty_like(params_vector)
+    updated, m_new, v_new = np.empty_like(params_vector), np.empty_like(params_vector), np.empty_like(params_vector)
     for i in range(params_vector.size):
         m_new[i] = beta1 * m[i] + rest1 * grad[i]
         v_new[i] = beta2 * v[i] + rest2 * (grad[i] * grad[i])
-        new[i] = keep * params_vector[i] - learning_rate * m_new[i] / (np.sqrt(v_new[i] * fix) + eps)
-    return new, m_new, v_new
+        updated[i] = keep * params_vector[i] - learning_rate * m_new[i] / (np.sqrt(v_new[i] * fix) + eps)
+    return updated, m_new, v_new

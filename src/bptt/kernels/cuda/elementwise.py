@@ -172,8 +172,8 @@ def concatenate(*arrays: Array) -> Array:
     """`tree.concatenate`: CuPy would bring their places to the device first, which a recorded graph would not repeat."""
     vector, arguments, end = cupy.empty(sum(array.size for array in arrays), arrays[0].dtype), [], 0
     if len(arrays) > MOST:
-        vectors = [concatenate(*arrays[i : i + MOST]) for i in range(0, len(arrays), MOST)]
-        return concatenate(*vectors)
+        parts = [concatenate(*arrays[i : i + MOST]) for i in range(0, len(arrays), MOST)]
+        return concatenate(*parts)
     for array in arrays:
         end += array.size
         arguments += [array, end]
