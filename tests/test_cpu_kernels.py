@@ -114,12 +114,15 @@ def arguments(name: str, dtype: str, size: Sizes, scale: float = 1.0) -> list[An
         found = [normal(H * V), normal(H * V), float(rng.choice([1e-3, 1.0]))]
     elif function == "clip_by_norm":
         found = [normal(H * V), float(rng.choice([1e-3, 1.0, 1e3]))]
+    elif function == "average_update":
+        found = [normal(H * V), normal(H * V), float(rng.choice([0.5, 0.999]))]
     else:
         assert function == "adam_update", f"{name}: say here what it is called with"
         theta, d, m, v = normal(4, H * V)
         beta1, beta2, eps, decay = rng.choice([0.9, 0.5]), rng.choice([0.999, 0.9]), 1e-8, rng.choice([0.0, 0.1])
         t, rate = np.float64(rng.integers(1, 1000)), 1e-3
-        found = [theta, d, m, v * v, np.asarray(t), rate, float(beta1), float(beta2), eps, float(decay)]
+        groups = (optimizers.ParamGroup(H, 10.0, 0.0), optimizers.ParamGroup(H * V, 0.5, 2.0)) if V > 1 and seed % 3 else ()
+        found = [theta, d, m, v * v, np.asarray(t), rate, float(beta1), float(beta2), eps, float(decay), groups]
     return [np.asarray(a, dtype) if isinstance(a, np.ndarray | np.generic) and a.dtype.kind == "f" else a for a in found]
 
 

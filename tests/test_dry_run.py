@@ -20,7 +20,8 @@ def test_a_dry_run_explains_the_choices_and_their_cost(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["text", "model", "run", "chosen", "memory", "time"]
     chosen = (
-        "chosen hidden 128, batch 8, length 256, steps 2000, learning rate 0.008, evaluate every 200, checkpoint every 200; "
+        "chosen hidden 128, batch 8, length 256, steps 2000, learning rate 0.008, weight decay 0.0, "
+        "parametrization standard, average 0.0, evaluate every 200, checkpoint every 200; "
     )
     assert lines[3].startswith(chosen + "for a text of up to 20,000 characters to train on (this one has 16,")
     assert "MB, this machine has" in lines[4]
@@ -29,6 +30,7 @@ def test_a_dry_run_explains_the_choices_and_their_cost(capsys, tmp_path):
 
 def test_a_dry_run_says_that_nothing_was_chosen(capsys):
     flags = "--hidden 3 --dropout 0 --batch 2 --length 5 --steps 7 --learning-rate 0.1 --evaluate-every 2 --checkpoint-every 3"
+    flags += " --weight-decay 0 --average 0 --parametrization mup"
     assert cli.main(f"train --dry-run {flags}".split()) == 0
     assert "\nchosen nothing: every setting is given; " in capsys.readouterr().out
 

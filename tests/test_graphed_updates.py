@@ -59,6 +59,7 @@ def run_captured(monkeypatch, run, recorder, many=5):
         (NAMES, {"layers": 2, "dropout": 0.3, "length": 3}),  # states from one window to the next
         (NAMES, {"optimizer": "sgd", "clip_norm": 0}),
         (PROSE, {"layers": 2, "dropout": 0.3}),
+        (PROSE, {"average": 0.8, "parametrization": "mup", "weight_decay": 0.1, "schedule": "wsd", "beta2": 0.9}),
         (PROSE, {"mode": "stream", "length": 7, "optimizer": "rmsprop"}),
     ],
 )
@@ -75,6 +76,7 @@ def test_captured_updates_equal_those_of_update(monkeypatch, cell, text, flags):
         "opt_state",
         "finite",
         *(["states"] if text is PROSE else []),
+        *(["average"] if "average" in flags else []),
     ):  # those after padding are nobody's
         for pair in zip(*(tree.leaves(getattr(one, field)) for one in (got, expected)), strict=True):
             a, b = map(run.task.backend.get, pair)

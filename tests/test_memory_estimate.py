@@ -58,6 +58,7 @@ class Echo:
         {"hidden": 64, "batch": 64, "length": 64, "layers": 1},
         {"hidden": 160, "batch": 32, "length": 128, "layers": 3},
         {"hidden": 400, "batch": 2, "length": 4, "layers": 2},  # where the weights are what counts
+        {"hidden": 400, "batch": 2, "length": 4, "layers": 2, "average": 0.9},
         {"hidden": 64, "batch": 8, "length": 1024, "layers": 1, "recompute_every": "sqrt"},
         {"hidden": 160, "batch": 32, "length": 128, "layers": 3, "recompute_every": 64},
     ],
@@ -73,7 +74,8 @@ def test_the_estimate_of_an_update_fits_its_allocations(cell, sizes, processes):
     run = run._replace(task=run.task._replace(all_reduce=all_reduce))
     following = run_updates(run.task, run.now.state)
     next(following)
-    held = 4 * 3 * np.size(run.now.state.params_vector)  # the state before, which was there before the trace began
+    arrays = 4 if run.task.plan.average else 3
+    held = 4 * arrays * np.size(run.now.state.params_vector)  # the state before, which was there before the trace began
     tracemalloc.start()
     try:
         next(following)
@@ -82,7 +84,7 @@ def test_the_estimate_of_an_update_fits_its_allocations(cell, sizes, processes):
     finally:
         tracemalloc.stop()
     ratio = 4 * memory_estimate.update_numbers(run.task) / (peak + held + rows)
-    assert 0.85 < ratio < (1.15 if processes == 1 else 1.25)  # parts are counted as if each were an update
+    assert 0.85 < ratio < (1.15 if processes == 1 else 1.3)  # parts are counted as if each were an update
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])

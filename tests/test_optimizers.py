@@ -1,14 +1,14 @@
 """Update rules against their papers' equations written out for one number at a time, clipping, schedules."""
 
-import itertools
 import math
 from typing import get_args
 
 import numpy as np
 import pytest
 
+from bptt.backend import namespace
 from bptt.nn import optimizers
-from bptt.nn.optimizers import OPTIMIZERS
+from bptt.nn.optimizers import OPTIMIZERS, ParamGroup
 
 
 def scalar_sgd(theta, d, memory, t, rate):
@@ -118,17 +118,31 @@ def test_bias_correction_is_exact_in_float32(lab):
     lab.close(lab.call(first_update, theta, d), -np.sign(d), 2e-6)
 
 
-def test_warmup_cosine_rises_linearly_and_decays_to_the_floor():
-    rate = [optimizers.warmup_cosine(step, 2.0, warmup=10, total_steps=110, floor=0.1) for step in range(111)]
-    assert rate[0] == pytest.approx(0.2)
-    assert rate[9] == rate[10] == pytest.approx(2.0)
-    assert rate[60] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
-    assert rate[110] == pytest.approx(0.2)
-    assert optimizers.warmup_cosine(200, 2.0, warmup=10, total_steps=110, floor=0.1) == pytest.approx(0.2)  # and stays there
-    assert optimizers.warmup_cosine(50, 1.0, warmup=0, total_steps=50) == pytest.approx(0.02)
-    assert all(a > b for a, b in itertools.pairwise(rate[10:]))
+def test_parameter_groups_have_rates_and_decays_of_their_own(lab, rng):
+    theta, gradients = rng.normal(size=5), rng.normal(size=(3, 5))
+    groups = (ParamGroup(2, 10.0, 0.0), ParamGroup(3, 1.0, 1.0), ParamGroup(5, 0.5, 1.0))
+
+    def updated(theta, gradients, begin, end, rate, decay, groups):
+        part = theta[begin:end]
+        state = optimizers.init_adam(part)
+        for t in range(3):
+            d = gradients[t, begin:end]
+            part, state = optimizers.adam(part, d, state, rate, weight_decay=decay, groups=groups)
+        return part
+
+    together = lab.call(lambda *arrays: updated(*arrays, 0, 5, 0.01, 0.2, groups), theta, gradients)
+    alone = [(0, 2, 0.1, 0.0), (2, 3, 0.01, 0.2), (3, 5, 0.005, 0.2)]
+    expected = [lab.call(lambda *arrays, case=case: updated(*arrays, *case, ()), theta, gradients) for case in alone]
+    lab.close(together, np.concatenate([np.asarray(part) for part in expected]), 1e-6)
 
 
-def test_constant_and_step_decay_schedules():
-    assert [optimizers.constant(step, 0.3) for step in (0, 7)] == [0.3, 0.3]
-    assert [optimizers.step_decay(step, 1.0, period=10) for step in (0, 9, 10, 25)] == [1.0, 1.0, 0.5, 0.25]
+def test_the_average_is_the_weighted_mean_of_the_parameters(lab, rng):
+    steps = rng.normal(size=(4, 3))
+
+    def average(steps):
+        mean = namespace(steps).zeros_like(steps[0, :])
+        for t in range(4):
+            mean = optimizers.average_update(mean, steps[t, :], 0.9)
+        return optimizers.debiased(mean, 0.9, 4)
+
+    lab.close(lab.call(average, steps), np.average(steps, axis=0, weights=0.9 ** np.arange(3, -1, -1)), 1e-6)

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import bptt
-from bptt.checkpoint import run_folder
+from bptt.checkpoint import run_folder, store
 from bptt.config.settings import SETTING_NAMES as SETTINGS
 from bptt.display import plots
 from bptt.errors import CheckpointError, CheckpointWarning, InputError
 from bptt.inference.evaluation import Evaluation
 from bptt.nn import tree
 from bptt.nn.optimizers import OPTIMIZERS
+from bptt.nn.schedules import SCHEDULES
 from bptt.training import loop
 from runs import NAMES, PROSE, flip_last_bit, newest_checkpoint, outcome, saved_steps
 
@@ -49,6 +51,14 @@ OTHERS = {
     "epochs": 3,
     "optimizer": "sgd",
     "learning_rate": 0.5,
+    "parametrization": "mup",
+    "schedule": "linear",
+    "warmup": 3,
+    "final_rate": 0.5,
+    "beta1": 0.8,
+    "beta2": 0.8,
+    "weight_decay": 0.3,
+    "average": 0.7,
     "clip_norm": 2.0,
     "seed": 4,
     "validation": 0.3,
@@ -122,6 +132,48 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, cell, m
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     assert theta(whole).dtype == dtype
     np.testing.assert_array_equal(theta(parts), theta(whole))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_averaged_runs_of_every_schedule_are_resumed_bit_for_bit(tmp_path, text, schedule, micro_batches):
+    flags = {"schedule": schedule, "average": 0.8, "parametrization": "mup", "weight_decay": 0.1, "beta1": 0.8, "beta2": 0.9}
+    flags |= {"warmup": 4, "final_rate": 0.1, "micro_batches": micro_batches}
+    whole = train(text, out=tmp_path / "whole", **flags)
+    parts = train_with_interruptions(text, tmp_path / "parts", 5, 4, **flags)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    np.testing.assert_array_equal(theta(parts), theta(whole))
+
+
+def test_the_averaged_weights_are_measured_and_saved_and_the_raw_ones_resumed(tmp_path, text):
+    """The reference is a run without an average, whose parameters after each step are known."""
+    flags = {"average": 0.5, "evaluate_every": 1, "keep": 20, "validation": 0}
+    train(text, out=tmp_path / "raw", **{**flags, "average": 0})
+    train(text, out=tmp_path / "run", **flags)
+    path = "checkpoints/step-{:08d}/"
+    raw = [load_file(tmp_path / "raw" / path.format(step) / "model.safetensors")["Wya"] for step in range(1, STEPS + 1)]
+    for step in (1, 2, 7):
+        folder = tmp_path / "run" / path.format(step)
+        weights = 0.5 ** np.arange(step - 1, -1, -1)
+        mean = np.average(raw[:step], axis=0, weights=weights)
+        np.testing.assert_allclose(load_file(folder / "model.safetensors")["Wya"], mean, rtol=0, atol=1e-6)
+        arrays = load_file(folder / "optimizer.safetensors")
+        np.testing.assert_array_equal(arrays["params"][-raw[0].size - len(raw[0]) : -len(raw[0])], raw[step - 1].ravel())
+    tuned = train(
+        text, from_=tmp_path / "run" / path.format(7), steps=1, learning_rate=1e-30, hidden=None, layers=1, dropout=0.0
+    )
+    saved = load_file(tmp_path / "run" / path.format(7) / "model.safetensors")["Wya"]
+    np.testing.assert_allclose(tuned.params.Wya, saved, rtol=0, atol=1e-6)  # --from starts from the average
+
+
+def test_an_average_missing_in_a_checkpoint_is_refused_in_one_line(tmp_path, text):
+    train(text, out=tmp_path / "run", average=0.5, stop_after=5)
+    place = newest_checkpoint(tmp_path / "run")
+    _, saved = run_folder.read_checkpoint(place, run=True)
+    arrays = {name: array for name, array in saved.training_arrays.items() if name not in ("average", "params")}
+    store.write(tmp_path / "forged", saved._replace(training_arrays=arrays))
+    with pytest.raises(CheckpointError, match=r"has no average of the weights: use another checkpoint$"):
+        resume(tmp_path / "forged")
 
 
 @MODES

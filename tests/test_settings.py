@@ -27,9 +27,11 @@ WHOLE = [
     "patience",
     "checkpoint_every",
     "keep",
+    "warmup",
     "stop_after",
 ]
 REAL = ["dropout", "validation", "epochs", "learning_rate", "clip_norm"]
+REAL += ["final_rate", "beta1", "beta2", "weight_decay", "average"]
 
 
 def refusal(**flags):
@@ -142,6 +144,7 @@ def test_an_error_says_what_was_given_and_what_is_expected(flags, words):
 @pytest.mark.parametrize("targets", [1, 10_000, 10**9])
 def test_resolved_hyperparameters_are_what_the_user_chose(mode, targets):
     chosen = {"hidden": 5, "dropout": 0.0, "batch": 3, "length": 2, "steps": 11, "learning_rate": 0.125}
+    chosen |= {"weight_decay": 0.25, "average": 0.5, "parametrization": "mup"}
     chosen |= {"evaluate_every": 4, "checkpoint_every": 6}
     assert resolve(from_flags(chosen), mode, targets, lambda batch, length: 1)._asdict() == chosen
 

@@ -15,6 +15,7 @@ from bptt import errors, files
 from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint import store
 from bptt.checkpoint.format import Checkpoint, Progress
+from bptt.config import toml
 from bptt.data.vocabulary import BYTES, Vocabulary
 from bptt.errors import CheckpointError, InputError
 from bptt.nn import model, tree
@@ -547,10 +548,13 @@ def test_brackets_in_texts_do_not_count_as_lists(tmp_path):
 # Formats: each version that was ever released can be read, and later ones are recognized
 
 
+AVERAGED = {"average": 0.9, "parametrization": "mup", "weight_decay": 0.1}  # what format 2 has and format 1 has not
+
+
 def make_golden(folder: Path) -> None:
     """How the golden checkpoint of a format is made, once, before it is released: python tests/test_store.py."""
     with tempfile.TemporaryDirectory() as place:
-        run = train(Path(place, "run"), cell="vanilla", hidden=3, dtype="float64", steps=6, stop_after=4, seed=1)
+        run = train(Path(place, "run"), cell="vanilla", hidden=3, dtype="float64", steps=6, stop_after=4, seed=1, **AVERAGED)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(run / "checkpoints" / "step-00000004", folder)
 
@@ -573,11 +577,54 @@ def test_the_golden_checkpoint_of_format_1_can_be_resumed(tmp_path):
     assert [row["step"] for row in progress.history] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
-@pytest.mark.parametrize("found", [2, 0, "1", None, 1.5, [1], 10**400])
+@pytest.mark.filterwarnings("ignore::bptt.errors.KernelWarning")
+def test_the_golden_checkpoint_of_format_1_keeps_its_old_rule(tmp_path):
+    """One rate for all tensors, no weight decay and no average, whatever the defaults of new runs are."""
+    trained = bptt.train(NAMES, resume=GOLDEN / "format-1", steps=9, out=tmp_path / "on", backend="numpy", report=None)
+    assert {name: trained.record["plan"][name] for name in ("parametrization", "weight_decay", "average")} == {
+        "parametrization": "standard",
+        "weight_decay": 0.0,
+        "average": 0.0,
+    }
+    saved = store.read(tmp_path / "on" / "checkpoints" / "step-00000009", run=True)
+    assert saved.training_arrays.keys().isdisjoint({"average", "params"})
+
+
+def test_a_config_of_format_1_keeps_its_old_rule(tmp_path):
+    """It begins with the line that every run wrote, and names no parametrization; what a user wrote has the new defaults."""
+    old = tmp_path / "config.toml"
+    old.write_text(f"{toml.HEADER}\nhidden = 3\nlearning_rate = 0.01\n")
+    assert toml.read(old) == {
+        "hidden": 3,
+        "learning_rate": 0.01,
+        "parametrization": "standard",
+        "weight_decay": 0.0,
+        "average": 0.0,
+    }
+    old.write_text("hidden = 3\n")
+    assert toml.read(old) == {"hidden": 3}
+    new = train(tmp_path / "run", parametrization="mup", average=0.5) / "config.toml"
+    assert (toml.read(new)["parametrization"], toml.read(new)["average"]) == ("mup", 0.5)
+
+
+def test_the_golden_checkpoint_of_format_2_is_read_and_resumed(tmp_path):
+    folder = GOLDEN / "format-2"
+    saved = store.read(folder, run=True)
+    assert saved.record["plan"]["average"] == 0.9
+    assert saved.training_arrays.keys() >= {"t", "m", "v", "average", "params"}
+    m = bptt.load(folder, backend="numpy")
+    assert m.score("anna") == pytest.approx(14.932005247424945, rel=0, abs=1e-12)
+    assert m.score("bob\neve") == pytest.approx(24.16450194335526, rel=0, abs=1e-12)
+    bptt.train(NAMES, resume=folder, steps=9, out=tmp_path / "on", backend="numpy", report=None)
+    progress = store.read(tmp_path / "on" / "checkpoints" / "step-00000009", run=True).progress
+    assert [row["step"] for row in progress.history] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("found", [3, 0, "1", None, 1.5, [1], 10**400])
 def test_another_format_is_reported_before_anything_else(tmp_path, found):
     path = write_checkpoint(tmp_path / "new") / "manifest.json"
     path.write_text(json.dumps({"format": found, "pieces": [[]]}))
-    assert refusal(path.parent).startswith(f"{path}: format {found!r:.40}, expected 1: use the bptt version that wrote it")
+    assert refusal(path.parent).startswith(f"{path}: format {found!r:.40}, expected 1 or 2: use the bptt version that wrote it")
 
 
 if __name__ == "__main__":

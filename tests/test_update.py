@@ -13,7 +13,7 @@ from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.errors import BackendWarning, InputError
 from bptt.inference import generate
-from bptt.nn import gradient, model, optimizers, tree
+from bptt.nn import gradient, model, optimizers, schedules, tree
 from bptt.nn.optimizers import OPTIMIZERS
 from bptt.training import loop
 from conftest import forbid_host_reads
@@ -142,7 +142,7 @@ def test_a_text_is_transferred_once_and_batches_as_positions(monkeypatch, mode):
 def test_step_lengths_follow_the_schedule_and_the_clipping(recorded_steps):
     train(optimizer="sgd", learning_rate=0.5, clip_norm=1e-3, steps=30, dtype="float64")
     lengths = [np.linalg.norm(b["theta"] - a["theta"]) for a, b in pairwise(recorded_steps)]
-    expected = [1e-3 * optimizers.warmup_cosine(step, 0.5, warmup=3, total_steps=30) for step in range(29)]
+    expected = [1e-3 * schedules.learning_rate(step, 0.5, warmup=3, total_steps=30) for step in range(29)]
     np.testing.assert_allclose(lengths, expected, rtol=1e-9)
 
 

@@ -146,6 +146,7 @@ def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE
         grad, _ = optimizers.clip_by_norm(grad, 1.0)
         for optimizer in optimizers.OPTIMIZERS.values():
             optimizer.update(params_vector, grad, optimizer.init(params_vector), 0.1)
+        optimizers.average_update(params_vector, params_vector, 0.5)
     except Exception as error:  # a compiler that this was not written for, say
         problem = f"{type(error).__name__}: {error!s:.200}"
     if problem := next(filter(None, group.all_gather(problem)), ""):

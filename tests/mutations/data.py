@@ -104,8 +104,8 @@ MUTATIONS = [
     Mutation(
         "replays: states of a bad update gone",
         "data.graph_inputs.replace",
-        "xp.where(finite, new_states, states)",
-        "new_states",
+        "namespace(array).where(finite, updated, array)",
+        "updated",
         "test_graphed_updates.py::test_a_bad_update_leaves_the_state_unchanged",
     ),
 ]

@@ -48,8 +48,8 @@ MUTATIONS = [
     Mutation(
         "kernels: second moment of what is not squared",
         "kernels.cpu.optimizers.adam",
-        "(grad[i] * grad[i])\n        updated",
-        "grad[i]\n        updated",
+        "(grad[i] * grad[i])\n            updated",
+        "grad[i]\n            updated",
         "test_cpu_kernels.py::test_a_kernel_equals_its_pure_function and float64-optimizers.adam_update]",
     ),
     Mutation(

@@ -300,8 +300,8 @@ MUTATIONS = [
     Mutation(
         "weight decay coupled to the gradient's scale",
         "nn.optimizers.adam_update",
-        "(1.0 - learning_rate * weight_decay)",
-        "(1.0 - weight_decay)",
+        "(1.0 - group_rate * (weight_decay * decay_factor))",
+        "(1.0 - weight_decay * decay_factor)",
         "test_optimizers.py::test_five_updates",
     ),
     Mutation(
@@ -320,10 +320,38 @@ MUTATIONS = [
     ),
     Mutation(
         "rate left too high at the end",
-        "nn.optimizers.warmup_cosine",
-        "floor: float = 0.02",
-        "floor: float = 0.2",
-        "test_optimizers.py::test_warmup_cosine_rises_linearly_and_decays_to_the_floor",
+        "nn.schedules.learning_rate",
+        "final_rate: float = 0.02",
+        "final_rate: float = 0.2",
+        "test_schedules.py::test_no_warm_up_starts_at_the_peak",
+    ),
+    Mutation(
+        "a group of parameters with the rate of another",
+        "nn.optimizers.adam_update",
+        "group_rate = learning_rate * rate_factor",
+        "group_rate = learning_rate",
+        "test_optimizers.py::test_parameter_groups_have_rates_and_decays_of_their_own",
+    ),
+    Mutation(
+        "the average of the parameters not corrected early",
+        "nn.optimizers.debiased",
+        "average / -math.expm1(steps * math.log(decay))",
+        "average",
+        "test_optimizers.py::test_the_average_is_the_weighted_mean_of_the_parameters",
+    ),
+    Mutation(
+        "biases decay with the weights",
+        "nn.parametrization.param_groups",
+        "float(len(shape) > 1)",
+        "1.0",
+        "test_parametrization.py::test_the_standard_parametrization_has_one_rate_and_decays_matrices",
+    ),
+    Mutation(
+        "output weights with a rate that does not depend on the width",
+        "nn.parametrization.rate_factor",
+        "OUTPUT_FACTOR * width if",
+        "OUTPUT_FACTOR if",
+        "test_parametrization.py::test_rates_depend_on_the_role_and_the_width",
     ),
     Mutation(
         "columns that are over computed",

@@ -17,10 +17,12 @@ from bptt.files import checksum, describe_os_error, to_json
 from bptt.nn import model, tree
 from bptt.nn.cells import CELLS, Cell
 
-FORMAT = 1
+FORMAT = 2  # of what is written; 1 has no average of the weights
+READABLE = (1, 2)
 CONFIG, VOCABULARY, WEIGHTS = MODEL = ("config.json", "vocabulary.json", "model.safetensors")
 TRAINING, OPTIMIZER = RUN = ("training.json", "optimizer.safetensors")  # of a run, besides
 MANIFEST = "manifest.json"
+AVERAGING = ("average", "params")  # arrays of a run that averages its weights
 DAMAGED = "the file is damaged, use another copy"
 MAX_JSON_BYTES = 1 << 20  # bytes
 MAX_HISTORY_BYTES = 1 << 24  # bytes
@@ -70,8 +72,9 @@ def manifest(value: Any, raw: bytes) -> dict[str, Any]:
     """Validate a manifest and return the size and checksum of each file."""
     if not isinstance(value, dict) or "format" not in value:
         raise InvalidFile(f"is not as it was written: {DAMAGED}")
-    if value["format"] != FORMAT or type(value["format"]) is not int:
-        raise InvalidFile(f"format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
+    if value["format"] not in READABLE or type(value["format"]) is not int:
+        expected = " or ".join(map(str, READABLE))
+        raise InvalidFile(f"format {value['format']!r:.40}, expected {expected}: use the bptt version that wrote it")
     if to_json(value) != raw:  # the manifest has no checksum; its JSON is canonical, so other bytes mean damage
         raise InvalidFile(f"is not as it was written: {DAMAGED}")
     listed = value.get("files")
@@ -159,8 +162,13 @@ def state_shapes(config: model.Config, rows: int) -> dict[str, tuple[int, ...]]:
 
 
 def check_optimizer_state(arrays: dict[str, HostArray], parameters: int, config: model.Config, dtype: np.dtype[Any]) -> None:
-    """Refuse arrays that are not the optimizer's state and, within an epoch, the recurrent states."""
+    """Refuse arrays that are not the optimizer's state and, within an epoch, the recurrent states.
+
+    A run that averages its weights has the average and the parameters of the last update, too.
+    """
     expected: dict[str, tuple[int, ...]] = {"t": (), "m": (parameters,), "v": (parameters,)}
+    if not arrays.keys().isdisjoint(AVERAGING):
+        expected |= dict.fromkeys(AVERAGING, (parameters,))
     if arrays.keys() - expected.keys():
         first = arrays.get(next(iter(state_shapes(config, 0))))
         expected |= state_shapes(config, len(first) if first is not None and first.ndim else 0)

@@ -125,7 +125,12 @@ def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkp
         entries = listed[name]["bytes"] // 20  # what takes the least is the list of the radius of a layer, 22
         progress = checkpoint_format.progress(json(checkpoint_format.MAX_HISTORY_BYTES, 16 + entries))
         name = OPTIMIZER
-        more = 1 + checkpoint_format.MAX_BATCH * sum(shape[1] for shape in checkpoint_format.state_shapes(config, 1).values())
+        averaging = len(checkpoint_format.AVERAGING) * parameters
+        more = (
+            1
+            + averaging
+            + checkpoint_format.MAX_BATCH * sum(shape[1] for shape in checkpoint_format.state_shapes(config, 1).values())
+        )
         checkpoint_format.check_size(listed[name]["bytes"], 2 * parameters, more)
         remembered = checkpoint_format.tensors(content())
         checkpoint_format.check_optimizer_state(remembered, parameters, config, next(iter(weights.values())).dtype)

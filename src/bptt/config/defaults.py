@@ -7,7 +7,10 @@ from typing import NamedTuple
 from bptt.config.settings import COUNT, Settings, check_number
 from bptt.nn.cells import CELLS
 from bptt.nn.optimizers import OPTIMIZERS
+from bptt.nn.parametrization import Parametrization
 
+WEIGHT_DECAY = 0.0
+AVERAGE = 0.0
 EVALUATIONS = 10  # of the held-out part, in a run
 
 
@@ -20,6 +23,9 @@ class Hyperparameters(NamedTuple):
     length: int
     steps: int
     learning_rate: float
+    weight_decay: float
+    parametrization: Parametrization
+    average: float  # decay of the moving average of the parameters; 0: none
     evaluate_every: int  # steps
     checkpoint_every: int
 
@@ -56,6 +62,8 @@ def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int,
         )
     cell = CELLS[settings.cell] if isinstance(settings.cell, str) else settings.cell
     default_dropout: float = getattr(cell, "DROPOUT", size.dropout)
+    optimizer = OPTIMIZERS[settings.optimizer]
+    default_decay = WEIGHT_DECAY if "weight_decay" in optimizer.options else 0.0
     evaluate_every = settings.evaluate_every or max(1, steps // EVALUATIONS)
     return Hyperparameters(
         hidden=settings.hidden or size.hidden,
@@ -63,7 +71,10 @@ def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int,
         batch=batch,
         length=length,
         steps=steps,
-        learning_rate=settings.learning_rate or OPTIMIZERS[settings.optimizer].learning_rate or size.rate,
+        learning_rate=settings.learning_rate or optimizer.learning_rate or size.rate,
+        weight_decay=default_decay if settings.weight_decay is None else settings.weight_decay,
+        parametrization=settings.parametrization or "standard",
+        average=AVERAGE if settings.average is None else settings.average,
         evaluate_every=evaluate_every,
         checkpoint_every=settings.checkpoint_every or evaluate_every,
     )

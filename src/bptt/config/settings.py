@@ -15,7 +15,9 @@ from bptt.config import user_cells
 from bptt.errors import InputError
 from bptt.nn import initializers
 from bptt.nn.cells import Cell, CellName
-from bptt.nn.optimizers import OptimizerName
+from bptt.nn.optimizers import OPTIMIZERS, OptimizerName
+from bptt.nn.parametrization import Parametrization
+from bptt.nn.schedules import ScheduleName
 from bptt.nn.segments import RecomputeEvery
 
 Mode = Literal["lines", "stream"]
@@ -80,7 +82,23 @@ class Settings:
     optimizer: OptimizerName = "adam"
     """Update rule."""
     learning_rate: float | None = None
-    """Peak rate, after a warm-up and before a cosine decay; by default 0.008 or 0.004 with adam."""
+    """Peak learning rate of the recurrent weights; by default one that suits the text and the optimizer."""
+    parametrization: Parametrization | None = None
+    """Learning rates and first weights by the role of a tensor (mup), or alike for all (standard)."""
+    schedule: ScheduleName = "cosine"
+    """How the learning rate falls after the warm-up; wsd keeps the peak for four fifths of the run, then falls."""
+    warmup: int | None = None
+    """Number of updates in which the learning rate rises to its peak; by default 200, or a tenth of a short run."""
+    final_rate: float = 0.02
+    """Learning rate of the last update, as a fraction of the peak."""
+    beta1: float | None = None
+    """Decay of the running mean of the gradient in adam; by default 0.9."""
+    beta2: float | None = None
+    """Decay of the running mean of the squared gradient in adam; by default 0.999."""
+    weight_decay: float | None = None
+    """Decoupled weight decay of the weight matrices in adam (AdamW); by default one that suits the text."""
+    average: float | None = None
+    """Decay of the moving average (EMA) of the weights, which is what is measured, saved and sampled; 0 for none."""
     clip_norm: float = 1.0
     """Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off."""
     seed: int = 0
@@ -106,6 +124,7 @@ class Settings:
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 MAY_CHANGE_ON_RESUME = tuple(field.name for field in dataclasses.fields(Settings) if "may_change" in field.metadata)
 
+OPTIMIZER_OPTIONS = {"beta1": "beta1", "beta2": "beta2", "weight_decay": "weight_decay", "parametrization": "groups"}
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
 COUNT: Rule = ("a whole number from 1 to 1,000,000,000", int, lambda value: 1 <= value <= 1_000_000_000)
 LAYERS: Rule = ("a whole number from 1 to 1000", int, lambda value: 1 <= value <= 1000)
@@ -115,6 +134,9 @@ EVERY: Rule = (
     lambda value: value == "sqrt" or 1 <= value <= 1_000_000_000,
 )
 SEED: Rule = ("a whole number, at least 0", int, lambda value: value >= 0)
+WHOLE: Rule = ("a whole number from 0 to 1,000,000,000", int, lambda value: 0 <= value <= 1_000_000_000)
+BETA: Rule = ("a number above 0 and below 1", float, lambda value: 0 < value < 1)
+FRACTION: Rule = ("a fraction from 0 to 1", float, lambda value: 0 <= value <= 1)
 SHARE: Rule = ("a share, at least 0 and below 1", float, lambda value: 0 <= value < 1)
 PASSES: Rule = ("a number above 0, at most 1e9", float, lambda value: 0 < value <= 1e9)
 ABOVE_ZERO: Rule = ("a finite number above 0", float, lambda value: 0 < value < math.inf)
@@ -138,6 +160,12 @@ RULES = {
     "epochs": PASSES,
     "learning_rate": ABOVE_ZERO,
     "clip_norm": NOT_BELOW_ZERO,
+    "warmup": WHOLE,
+    "final_rate": FRACTION,
+    "beta1": BETA,
+    "beta2": BETA,
+    "weight_decay": NOT_BELOW_ZERO,
+    "average": SHARE,
 }
 
 
@@ -178,7 +206,14 @@ def validate(settings: Settings, called: Callable[[str], str] = flag) -> Setting
             )
     if settings.steps is not None and settings.epochs is not None:
         raise InputError(f"{called('steps')} {settings.steps} and {called('epochs')} {settings.epochs}: give one of the two")
-    return dataclasses.replace(settings, **plain)
+    settings = dataclasses.replace(settings, **plain)
+    for name, option in OPTIMIZER_OPTIONS.items():
+        value = getattr(settings, name)
+        if value and value != "standard" and option not in OPTIMIZERS[settings.optimizer].options:
+            users = " or ".join(optimizer for optimizer, entry in OPTIMIZERS.items() if option in entry.options)
+            problem = f"{called(name)} {value}: {called('optimizer')} {settings.optimizer} does not have it"
+            raise InputError(f"{problem}: leave it out, or give {called('optimizer')} {users}")
+    return settings
 
 
 def check_number(name: str, rule: Rule, value: Any) -> Any:

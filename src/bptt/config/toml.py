@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bptt import files
+from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters
 from bptt.config.settings import SETTING_NAMES, Settings, closest_match, flag, validate
 from bptt.config.user_cells import name_of
@@ -14,6 +15,7 @@ from bptt.errors import InputError
 from bptt.nn.cells import CELLS
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
+HEADER = "# the settings of this run; bptt train --config with the path of this file repeats it"  # of every config.toml
 NOT_REPEATED = ("out", "epochs", "stop_after")  # of one session, or said in other words
 
 
@@ -29,7 +31,8 @@ def read(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
         InputError: no such file, not TOML, a key that is unknown or a value out of its range; names the file and the key.
     """
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8", "surrogateescape"))  # in a path, as written below
+        source = path.read_bytes().decode("utf-8", "surrogateescape")  # in a path, as written below
+        table = tomllib.loads(source)
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
         raise InputError(f"{path}: {files.describe_os_error(error)}: expected settings in TOML, as in: hidden = 128") from None
     names = {
@@ -46,6 +49,8 @@ def read(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
         if names[key] in settings:
             raise InputError(f"{path}: {key!r} is set twice, in two spellings: leave out one of the two")
         settings[names[key]] = value
+    if source.startswith(HEADER):  # a run wrote it
+        settings = complete_format_1(settings)
     settings = {name: value for name, value in settings.items() if name not in without}
     text = settings.pop("text", None)
     if text is not None and (not isinstance(text, str) or not text):
@@ -69,7 +74,7 @@ def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, v
 
     `source` finds the text again, or is empty; `validation` is the share of the text that is held out.
     """
-    lines = ["# the settings of this run; bptt train --config with the path of this file repeats it"]
+    lines = [HEADER]
     if source:
         lines.append(f"text = {_value(source)}")
     else:

@@ -29,7 +29,6 @@ def finish(finite: Array, loss: Array, norm: Array, measured: Array, at: Array) 
 
 
 @accelerated
-def replace(finite: Array, params_vector: Array, new_params_vector: Array, states: Array, new_states: Array) -> None:
-    """Replace parameters and states by the new ones, unless something is not finite."""
-    xp = namespace(params_vector)
-    params_vector[...], states[...] = xp.where(finite, new_params_vector, params_vector), xp.where(finite, new_states, states)
+def replace(finite: Array, array: Array, updated: Array) -> None:
+    """Replace the elements of an array by those of an updated one, unless something is not finite."""
+    array[...] = namespace(array).where(finite, updated, array)

@@ -1,4 +1,4 @@
-"""Optimizers on one flat vector, gradient clipping, and learning-rate schedules.
+"""Optimizers on one flat vector, gradient clipping, and the running mean of the parameters.
 
 Every optimizer is (params_vector, grad, state, learning_rate) -> (params_vector, state): parameters and gradient are (P,), the
 learning rate is a float or a 0-d array. Each optimizer has its own state; its fields are some of t, m and v.
@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from bptt.backend import Array, namespace
 from bptt.dispatch import accelerated
+from bptt.nn.tree import concatenate
 
 
 class NoState(NamedTuple):
@@ -40,9 +41,17 @@ class Optimizer(NamedTuple):
     """An optimizer with its own state: `init` makes it, `update` takes it and returns the next one."""
 
     init: Callable[[Array], Any]  # params_vector (P,) -> state
-    # (params_vector, grad, state, learning_rate) -> (params_vector, state)
-    update: Callable[[Array, Array, Any, Array | float], tuple[Array, Any]]
+    update: Callable[..., tuple[Array, Any]]  # (params_vector, grad, state, learning_rate, **options) -> (params_vector, state)
     learning_rate: float | None  # the default peak; None: it depends on the size of the text
+    options: tuple[str, ...] = ()  # keyword arguments of `update` that a training run gives
+
+
+class ParamGroup(NamedTuple):
+    """A part of the parameter vector, from the end of the group before it to its own, with factors of its own."""
+
+    end: int  # the index after its last parameter
+    learning_rate: float  # factor of the learning rate
+    weight_decay: float  # factor of the weight decay, which the learning rate of the group multiplies, too
 
 
 def clip_by_value(grad: Array, limit: float) -> Array:
@@ -127,13 +136,16 @@ def adam(
     beta2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    groups: tuple[ParamGroup, ...] = (),
 ) -> tuple[Array, AdamState]:
     """Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
 
-    Both betas are above 0 and below 1.
+    Both betas are above 0 and below 1. The groups cover all parameters, in their order; without any, all have the same factors.
     """
     t = state.t + 1.0
-    params_vector, m, v = adam_update(params_vector, grad, state.m, state.v, t, learning_rate, beta1, beta2, eps, weight_decay)
+    params_vector, m, v = adam_update(
+        params_vector, grad, state.m, state.v, t, learning_rate, beta1, beta2, eps, weight_decay, groups
+    )
     return params_vector, AdamState(t, m, v)
 
 
@@ -155,6 +167,7 @@ def adam_update(
     beta2: float,
     eps: float,
     weight_decay: float,
+    groups: tuple[ParamGroup, ...],
 ) -> tuple[Array, Array, Array]:
     """The parameters and both running means after update t of Adam."""
     xp = namespace(grad)
@@ -162,32 +175,35 @@ def adam_update(
     v = beta2 * v + (1.0 - beta2) * (grad * grad)
     m_hat = m / -xp.expm1(t * math.log(beta1))  # 1 - beta**t without cancellation in float32
     v_hat = v / -xp.expm1(t * math.log(beta2))
-    return params_vector * (1.0 - learning_rate * weight_decay) - learning_rate * m_hat / (xp.sqrt(v_hat) + eps), m, v
+    root, start, updated = xp.sqrt(v_hat) + eps, 0, []
+    for end, rate_factor, decay_factor in groups or (ParamGroup(grad.shape[0], 1.0, 1.0),):
+        group_rate = learning_rate * rate_factor
+        kept = params_vector[start:end] * (1.0 - group_rate * (weight_decay * decay_factor))
+        updated.append(kept - group_rate * m_hat[start:end] / root[start:end])
+        start = end
+    return concatenate(*updated), m, v
+
+
+@accelerated
+def average_update(average: Array, params_vector: Array, decay: float) -> Array:
+    """The exponential moving average (P,) after an update, not yet divided by what `debiased` divides it by."""
+    return decay * average + (1.0 - decay) * params_vector
+
+
+def debiased(average: Array, decay: float, steps: int) -> Array:
+    """The mean of the parameters after so many updates, at least 1, of an average that began at zero.
+
+    Recent parameters have more weight. The correction is that of Adam (Kingma and Ba 2015, section 3); on averages of weights
+    see Morales-Brotons et al. (2024, arXiv 2411.18704).
+    """
+    return average / -math.expm1(steps * math.log(decay))
 
 
 OptimizerName = Literal["adam", "rmsprop", "adagrad", "momentum", "sgd"]
 OPTIMIZERS: dict[OptimizerName, Optimizer] = {
-    "adam": Optimizer(init_adam, adam, None),
+    "adam": Optimizer(init_adam, adam, None, ("beta1", "beta2", "weight_decay", "groups")),
     "rmsprop": Optimizer(init_square, rmsprop, 2e-3),
     "adagrad": Optimizer(init_square, adagrad, 3e-2),
     "momentum": Optimizer(init_momentum, momentum, 1e-1),
     "sgd": Optimizer(init_sgd, sgd, 1.0),
 }
-
-
-def constant(step: int, peak: float) -> float:
-    """The same learning rate at every step."""
-    return peak
-
-
-def warmup_cosine(step: int, peak: float, *, warmup: int, total_steps: int, floor: float = 0.02) -> float:
-    """Up to the peak in `warmup` equal steps, then half a cosine down to `floor` of it (Loshchilov and Hutter 2017)."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-
-def step_decay(step: int, peak: float, *, period: int, factor: float = 0.5) -> float:
-    """The peak times `factor` to the number of whole periods of `period` steps."""
-    return peak * factor ** (step // period)

@@ -18,7 +18,9 @@ from bptt.data.batches import Window
 from bptt.data.dataset import Position, max_columns
 from bptt.dispatch import Action
 from bptt.nn import gradient
-from bptt.train_step.update import StepMetrics, TrainState, TrainTask, apply_optimizer, host_dropout_masks, learning_rate_at
+from bptt.train_step.optimizer_step import apply_optimizer, learning_rate_at
+from bptt.train_step.state import StepMetrics, TrainState, TrainTask
+from bptt.train_step.update import host_dropout_masks
 
 ROUND_STEPS_TO = 8  # steps: a batch whose columns all end is padded to a multiple of this, so that fewer graphs are captured
 
@@ -60,8 +62,9 @@ class GraphRunner:
     task: TrainTask
     graphs: GraphCache
     inputs: StepInputs
-    params_vector: Array  # (P,); this and the next two as in TrainState
+    params_vector: Array  # (P,); this and the next three as in TrainState
     opt_state: Any
+    average: Array | None
     finite: Array
     synced: TrainState  # what these arrays hold: the last state that was copied to or from them
     states: dict[int, Array] = field(
@@ -81,11 +84,13 @@ def make_runner(task: TrainTask, state: TrainState, max_updates: int, record: Ca
         keep=put(np.zeros((K, layers, width, config.hidden))),
         metrics=put(np.zeros((K, 2))),
     )
-    params_vector, finite, *opt_state = (
+    params_vector, finite, *arrays = (
         xp.asarray(array, copy=True) for array in (state.params_vector, state.finite, *state.opt_state)
     )
+    opt_state = type(state.opt_state)(*arrays)
+    average = None if state.average is None else xp.asarray(state.average, copy=True)
     synced = state._replace(states=None)
-    return GraphRunner(task, GraphCache(record), inputs, params_vector, type(state.opt_state)(*opt_state), finite, synced)
+    return GraphRunner(task, GraphCache(record), inputs, params_vector, opt_state, average, finite, synced)
 
 
 def run(
@@ -126,6 +131,7 @@ def run(
         position=positions[-1],
         params_vector=copy(runner.params_vector),
         opt_state=type(runner.opt_state)(*map(copy, runner.opt_state)),
+        average=None if runner.average is None else copy(runner.average),
         states=states[done[-1][1].columns.shape[1]],
         finite=copy(runner.finite),
     )
@@ -166,6 +172,8 @@ def _write_inputs(runner: GraphRunner, state: TrainState, group: list[BatchStep]
         targets = runner.params_vector, runner.finite, *runner.opt_state
         for target, source in zip(targets, (state.params_vector, state.finite, *state.opt_state)):
             target[...] = source
+        if runner.average is not None:
+            runner.average[...] = state.average
     for width in {window.columns.shape[1] for _, window in group} - runner.states.keys():
         fields = len(task.config.definition.State._fields)
         runner.states[width] = put(np.zeros((task.config.layers, fields, width, task.config.hidden)))
@@ -196,13 +204,16 @@ def _make_update(runner: GraphRunner, key: GraphKey) -> Action:
 
         # 2. Gradient and optimizer
         loss, grad, after = gradient.loss_and_grad(runner.params_vector, task.config, x, y, mask, start, masks, None)
-        params_vector, opt_state, norm = apply_optimizer(
-            task.settings, runner.params_vector, runner.opt_state, grad, learning_rate
+        params_vector, opt_state, average, norm = apply_optimizer(
+            task, runner.params_vector, runner.opt_state, runner.average, grad, learning_rate
         )
 
-        # 3. Write the metrics and the new state; after a bad update, parameters and states stay those before it
+        # 3. Write the metrics and the new state; after a bad update, parameters, states and average stay those before it
         graph_inputs.finish(runner.finite, loss, norm, inputs.metrics, inputs.row)
-        graph_inputs.replace(runner.finite, runner.params_vector, params_vector, states, after)
+        graph_inputs.replace(runner.finite, runner.params_vector, params_vector)
+        graph_inputs.replace(runner.finite, states, after)
+        if runner.average is not None:
+            graph_inputs.replace(runner.finite, runner.average, average)
         for target, source in zip(runner.opt_state, opt_state):
             target[...] = source
 

@@ -15,10 +15,11 @@ from bptt import acceleration
 from bptt.data.batches import Window
 from bptt.data.dataset import epochs
 from bptt.nn import gradient, segments
-from bptt.nn.optimizers import OPTIMIZERS
 from bptt.train_step import graphed, microbatches, threads
 from bptt.train_step.graphed import BatchStep
-from bptt.train_step.update import StepMetrics, TrainState, TrainTask, clip, dropout_masks, learning_rate_at, update
+from bptt.train_step.optimizer_step import clip, learning_rate_at, optimizer_step
+from bptt.train_step.state import StepMetrics, TrainState, TrainTask
+from bptt.train_step.update import dropout_masks, update
 
 SYNC_EVERY = 16  # most updates between two reads of their metrics, and most updates made at a time
 MAX_GROUPED_TARGETS = 4096  # targets of a batch that can be in a group: several such batches take little memory
@@ -111,7 +112,8 @@ def run_group(
     """A group of updates as `update` makes them, up to the first loss or gradient that is not finite, or an exception."""
     if len(group) == 1 or not state.finite:
         return state, [], None
-    params_vector, opt_state, states, position = state.params_vector, state.opt_state, state.states, state.position
+    params_vector, opt_state, average = state.params_vector, state.opt_state, state.average
+    states, position = state.states, state.position
     metrics: list[StepMetrics] = []
     error = None
     try:
@@ -126,9 +128,10 @@ def run_group(
             grad, norm = clip(task.settings, grad)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 break
-            params_vector, opt_state = OPTIMIZERS[task.settings.optimizer].update(params_vector, grad, opt_state, learning_rate)
+            params_vector, opt_state, average = optimizer_step(task, params_vector, opt_state, average, grad, learning_rate)
             metrics.append(StepMetrics(position, states, loss, norm, learning_rate, window.targets))
             states, position = after, following
     except BaseException as problem:  # the updates before it are kept
         error = problem
-    return TrainState(state.step + len(metrics), position, params_vector, opt_state, states, state.finite), metrics, error
+    done = state.step + len(metrics)
+    return TrainState(done, position, params_vector, opt_state, average, states, state.finite), metrics, error

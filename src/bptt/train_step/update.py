@@ -5,72 +5,23 @@ processes, each with its own columns of every batch (data parallel training).
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt.backend import Array, Backend, HostArray, namespace
-from bptt.config.defaults import Hyperparameters
-from bptt.config.settings import Settings
+from bptt.backend import Array, HostArray, namespace
 from bptt.data.batches import Batch, Window
-from bptt.data.dataset import Dataset, Position, epochs, make_rng
+from bptt.data.dataset import Position, epochs, make_rng
 from bptt.distributed import reduction
 from bptt.distributed.allreduce import AllReduce
-from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from bptt.nn import gradient, model, optimizers, segments, tree
-from bptt.nn.optimizers import OPTIMIZERS, OptimizerName
+from bptt.nn import gradient, model, segments, tree
 from bptt.train_step import microbatches, threads
 from bptt.train_step.microbatches import MicroBatch
+from bptt.train_step.optimizer_step import apply_optimizer, learning_rate_at
+from bptt.train_step.state import StepMetrics, TrainState, TrainTask
 
 SYNC_CHECK_EVERY = 256  # updates from one comparison of the parameters of all processes to the next
-WARMUP_STEPS = 200  # steps of learning-rate warm-up; a tenth of a run of fewer than 2,000 steps
-
-
-class TrainTask(NamedTuple):
-    """What stays the same from the first update to the last."""
-
-    config: model.Config
-    backend: Backend
-    data: Dataset
-    settings: Settings
-    plan: Hyperparameters
-    read: Callable[[Window], Batch]  # of `data`, its held-out part included
-    ids: Array | None  # (N,) of `data` on the device, if they fit
-    group: ProcessGroup = SINGLE_PROCESS
-    all_reduce: AllReduce | None = None  # over the group; None for a single process
-
-
-class TrainState(NamedTuple):
-    """What the next updates depend on besides the task; random numbers depend on the seed and the step alone."""
-
-    step: int  # updates so far
-    position: Position  # of the next batch
-    params_vector: Array  # (P,)
-    opt_state: Any  # the state of the optimizer
-    # (L, S, B, H): from which the next batch continues; of all columns, or inside `run_updates` of this process's columns
-    # (`microbatches.rank_states`); None before the first batch
-    states: Array | None
-    finite: Array  # (): False once a loss or a gradient was not finite; the parameters stay as they are from then on
-
-
-class StepMetrics(NamedTuple):
-    """The numbers of an update; loss and norm are read from the device later."""
-
-    position: Position  # of its batch
-    start_states: Array | None  # (L, S, B, H) that its batch continued from
-    loss: Array  # (), nats per character
-    grad_norm: Array  # (): before clipping
-    learning_rate: float
-    targets: int
-
-
-def initial_state(params: model.Params, optimizer: OptimizerName) -> TrainState:
-    """The state before the first update."""
-    params_vector = tree.ravel(params)
-    xp, opt_state = namespace(params_vector), OPTIMIZERS[optimizer].init(params_vector)
-    return TrainState(0, Position(0, 0), params_vector, opt_state, None, xp.all(xp.isfinite(params_vector)))
 
 
 def update(
@@ -79,32 +30,16 @@ def update(
     """One update by a window, given the position of the window after it; by the threads of an executor, if there is one."""
     loss, grad, states = loss_and_grad(task, state.params_vector, window, state.states, state.step, executor)
     learning_rate = learning_rate_at(task, state.step)
-    params_vector, opt_state, norm = apply_optimizer(task.settings, state.params_vector, state.opt_state, grad, learning_rate)
+    params_vector, opt_state, average, norm = apply_optimizer(
+        task, state.params_vector, state.opt_state, state.average, grad, learning_rate
+    )
     xp = namespace(params_vector)
     finite = state.finite & xp.isfinite(loss) & xp.isfinite(norm)
     if not task.backend.is_host or not finite:  # on the host a look is cheaper than a copy of all parameters
         params_vector = xp.where(finite, params_vector, state.params_vector)
+        average = average if state.average is None else xp.where(finite, average, state.average)
     metrics = StepMetrics(state.position, state.states, loss, norm, learning_rate, window.targets)
-    return TrainState(state.step + 1, following, params_vector, opt_state, states, finite), metrics
-
-
-def apply_optimizer(
-    settings: Settings, params_vector: Array, opt_state: Any, grad: Array, learning_rate: Array | float
-) -> tuple[Array, Any, Array]:
-    """The parameters (P,) and the optimizer's state after an update, and the norm of the gradient before clipping."""
-    grad, norm = clip(settings, grad)
-    return *OPTIMIZERS[settings.optimizer].update(params_vector, grad, opt_state, learning_rate), norm
-
-
-def clip(settings: Settings, grad: Array) -> tuple[Array, Array]:
-    """The gradient after clipping by norm, if the settings ask for it, and its norm before."""
-    return optimizers.clip_by_norm(grad, settings.clip_norm) if settings.clip_norm else (grad, optimizers.norm(grad))
-
-
-def learning_rate_at(task: TrainTask, step: int) -> float:
-    """The learning-rate schedule: linear warm-up, then a half cosine; `step` counts updates from 0."""
-    steps = task.plan.steps
-    return optimizers.warmup_cosine(step, task.plan.learning_rate, warmup=min(WARMUP_STEPS, steps // 10), total_steps=steps)
+    return TrainState(state.step + 1, following, params_vector, opt_state, average, states, finite), metrics
 
 
 def loss_and_grad(
@@ -249,31 +184,3 @@ def _forward_tensors(
             logits, after, cache = model.forward(task.config, params, batch.x[t : min(t + k, T), ...], after, keep)
             yield from ((f"the states of layer {layer}", layer_cache.a) for layer, layer_cache in enumerate(cache.layers))
             yield "the logits", logits
-
-
-def to_host(task: TrainTask, state: TrainState) -> dict[str, HostArray]:
-    """The arrays that a checkpoint holds besides the weights, by name: the optimizer's state and the carried states.
-
-    The format has t, m and v for every optimizer: zeros for those that the optimizer does not have.
-    """
-    get = task.backend.get
-    params_vector = get(state.params_vector)
-    zeros = {"t": np.zeros((), params_vector.dtype), "m": np.zeros_like(params_vector), "v": np.zeros_like(params_vector)}
-    arrays = {**zeros, **{name: get(array) for name, array in state.opt_state._asdict().items()}}
-    if state.states is not None:
-        states = gradient.unstack_states(task.config, get(state.states))
-        arrays |= {f"states.{name}": array for name, array in tree.named_leaves(states)}
-    return arrays
-
-
-def from_host(task: TrainTask, params_vector: Array, arrays: dict[str, HostArray], step: int, position: Position) -> TrainState:
-    """The state with these parameters (P,) and the arrays that `to_host` gave."""
-    put, cell = task.backend.put, task.config.definition
-    states = None
-    if arrays.keys() > {"t", "m", "v"}:
-        rows = [[arrays[f"states.{layer}.{field}"] for field in cell.State._fields] for layer in range(task.config.layers)]
-        states = put(np.array(rows))
-    xp = namespace(params_vector)
-    initial = OPTIMIZERS[task.settings.optimizer].init(params_vector)
-    opt_state = initial._make(put(arrays[field]) for field in initial._fields)
-    return TrainState(step, position, params_vector, opt_state, states, xp.all(xp.isfinite(params_vector)))

@@ -12,6 +12,8 @@ from bptt.inference.language_model import LanguageModel
 from bptt.nn import initializers
 from bptt.nn.cells import Cell, CellName
 from bptt.nn.optimizers import OptimizerName
+from bptt.nn.parametrization import Parametrization
+from bptt.nn.schedules import ScheduleName
 from bptt.nn.segments import RecomputeEvery
 from bptt.training import trainer
 
@@ -67,6 +69,14 @@ def train(
     epochs: float | None = None,
     optimizer: OptimizerName = "adam",
     learning_rate: float | None = None,
+    parametrization: Parametrization | None = None,
+    schedule: ScheduleName = "cosine",
+    warmup: int | None = None,
+    final_rate: float = 0.02,
+    beta1: float | None = None,
+    beta2: float | None = None,
+    weight_decay: float | None = None,
+    average: float | None = None,
     clip_norm: float = 1.0,
     seed: int = 0,
     validation: float | None = None,
@@ -118,7 +128,15 @@ def train(
         steps: Number of updates; by default one that suits the size of the text.
         epochs: Passes over the training text, instead of a number of steps.
         optimizer: Update rule.
-        learning_rate: Peak rate, after a warm-up and before a cosine decay; by default 0.008 or 0.004 with adam.
+        learning_rate: Peak learning rate of the recurrent weights; by default one that suits the text and the optimizer.
+        parametrization: Learning rates and first weights by the role of a tensor (mup), or alike for all (standard).
+        schedule: How the learning rate falls after the warm-up; wsd keeps the peak for four fifths of the run, then falls.
+        warmup: Number of updates in which the learning rate rises to its peak; by default 200, or a tenth of a short run.
+        final_rate: Learning rate of the last update, as a fraction of the peak.
+        beta1: Decay of the running mean of the gradient in adam; by default 0.9.
+        beta2: Decay of the running mean of the squared gradient in adam; by default 0.999.
+        weight_decay: Decoupled weight decay of the weight matrices in adam (AdamW); by default one that suits the text.
+        average: Decay of the moving average (EMA) of the weights, which is what is measured, saved and sampled; 0 for none.
         clip_norm: Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off.
         seed: Seed of everything random: validation split, initial weights, order of batches, dropout.
         validation: Fraction of the text held out for validation, 0 for none; by default a tenth, less of a long text.

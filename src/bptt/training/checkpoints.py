@@ -15,7 +15,7 @@ from bptt.checkpoint import run_folder, store
 from bptt.errors import CheckpointError, Diverged
 from bptt.inference.language_model import LanguageModel, model_from_checkpoint
 from bptt.nn import model, tree
-from bptt.train_step.update import to_host
+from bptt.train_step.state import averaged_params, to_host
 from bptt.training import messages
 from bptt.training.state import LoopState, RunContext
 
@@ -62,8 +62,8 @@ def make_checkpoint(run: RunContext, loop_state: LoopState) -> checkpoint_format
 
 
 def host_weights(run: RunContext, loop_state: LoopState) -> dict[str, HostArray]:
-    """The weights on the host by name; Diverged if one is not finite."""
-    params_vector = run.task.backend.get(loop_state.state.params_vector)
+    """The averaged weights on the host by name; Diverged if one is not finite."""
+    params_vector = run.task.backend.get(averaged_params(run.task, loop_state.state))
     weights = dict(tree.named_leaves(tree.unravel(params_vector, model.shapes(run.task.config))))
     for name, array in weights.items():
         if not np.isfinite(array).all():
@@ -72,9 +72,9 @@ def host_weights(run: RunContext, loop_state: LoopState) -> dict[str, HostArray]
 
 
 def current_model(run: RunContext, loop_state: LoopState) -> LanguageModel:
-    """The model with the weights of the last update."""
+    """The model with the averaged weights after the last update."""
     task, record = run.task, _record(run, loop_state)
-    params = tree.unravel(loop_state.state.params_vector, model.shapes(task.config))
+    params = tree.unravel(averaged_params(task, loop_state.state), model.shapes(task.config))
     return LanguageModel(task.config, task.data.vocabulary, task.data.mode, params, task.backend, record)
 
 

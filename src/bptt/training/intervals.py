@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from bptt.config.defaults import Hyperparameters
+from bptt.train_step.state import TrainTask
 from bptt.train_step.stepper import SYNC_EVERY
-from bptt.train_step.update import TrainTask
 
 GPU_FACTOR = 4  # so many times more updates between two reads on a GPU, which is idle meanwhile
 HISTORY_ROWS = 100  # rows in the history of a run besides those of evaluations; more where MAX_ROW_INTERVAL is shorter

@@ -16,8 +16,9 @@ from bptt.errors import Diverged, SaveError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model
 from bptt.train_step import microbatches
+from bptt.train_step.state import TrainTask
 from bptt.train_step.stepper import run_updates
-from bptt.train_step.update import TrainTask, first_nonfinite
+from bptt.train_step.update import first_nonfinite
 from bptt.training import checkpoints, intervals, messages, validation
 from bptt.training.intervals import Due
 from bptt.training.state import LoopState, RunContext

@@ -19,7 +19,7 @@ from bptt.inference.language_model import LanguageModel
 from bptt.inference.request import make_request
 from bptt.inference.sampling import SamplingOptions
 from bptt.nn import model, tree
-from bptt.train_step.update import TrainTask
+from bptt.train_step.state import TrainTask
 
 FINAL_TEXTS = 10  # new texts at the end of a run
 PREVIEW_LINES = 10  # lines sampled at an evaluation

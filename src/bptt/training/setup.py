@@ -8,8 +8,9 @@ from bptt import acceleration, errors
 from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.checkpoint import run_folder
-from bptt.checkpoint.format import CONFIG, OPTIMIZER, Checkpoint, Progress
+from bptt.checkpoint.format import AVERAGING, CONFIG, OPTIMIZER, Checkpoint, Progress
 from bptt.config import user_cells
+from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters, resolve
 from bptt.config.settings import Settings, flag, from_flags
 from bptt.data import batches
@@ -18,8 +19,9 @@ from bptt.distributed import reduction
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import CheckpointError, InputError, RunFinished, TrainingWarning
 from bptt.inference.language_model import model_from_checkpoint
-from bptt.nn import model, tree
-from bptt.train_step.update import TrainState, TrainTask, from_host, initial_state
+from bptt.nn import model, parametrization, tree
+from bptt.train_step.optimizer_step import optimizer_options
+from bptt.train_step.state import TrainState, TrainTask, from_host, initial_state
 from bptt.training import memory_estimate
 from bptt.training.state import LoopState
 
@@ -60,10 +62,11 @@ def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PRO
         if source:
             params = model_from_checkpoint(source[1], backend).params
         else:
-            params = tree.tree_map(backend.put, model.init(config, make_rng(settings.seed, 1), settings.init))
+            host_params = model.init(config, make_rng(settings.seed, 1), settings.init)
+            params = tree.tree_map(backend.put, parametrization.scale(host_params, plan.parametrization))
         if settings.micro_batches > 1:  # of a run that had not saved anything yet; new ones are refused
             _warn_if_micro_batches_changed(settings.micro_batches, task)
-        return Prepared(task, _record(task), LoopState(initial_state(params, settings.optimizer), NO_PROGRESS))
+        return Prepared(task, _record(task), LoopState(initial_state(task, params), NO_PROGRESS))
     except MemoryError as error:
         raise errors.OutOfMemory(memory_estimate.out_of_memory_message(task)) from error
 
@@ -106,6 +109,8 @@ def from_checkpoint(
         now = now._replace(epoch=now.epoch + 1, batch=0, best=None, waited=0)  # what was best on the text before is not now
     elif now.batch >= batches_in_epoch(data, plan.batch, plan.length, settings.seed, now.epoch):
         raise CheckpointError(f"{where}: batch {now.batch} is beyond the end of an epoch: use another checkpoint")
+    if plan.average and not (saved.training_arrays or {}).keys() >= set(AVERAGING):
+        raise CheckpointError(f"{where / OPTIMIZER}: has no average of the weights: use another checkpoint")
     params = model_from_checkpoint(saved, backend).params
     state = from_host(task, tree.ravel(params), saved.training_arrays or {}, now.step, Position(now.epoch, now.batch))
     if now.batch == 0:
@@ -142,7 +147,8 @@ def _task(
         errors.warn(words, TrainingWarning)
     settings = dataclasses.replace(settings, micro_batches=reduction.round_up(settings.micro_batches, group.size))
     ids = batches.ids_on_device(data.training.ids, backend)
-    return TrainTask(config, backend, data, settings, plan, batches.batch_reader(data.training.ids, backend, ids), ids, group)
+    read, options = batches.batch_reader(data.training.ids, backend, ids), optimizer_options(config, settings, plan)
+    return TrainTask(config, backend, data, settings, plan, read, ids, group, optimizer_options=options)
 
 
 def _record(task: TrainTask) -> dict[str, Any]:
@@ -186,7 +192,8 @@ def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> 
     config, record = saved.config, saved.record
     try:
         once = {"epochs": None, "out": None, "stop_after": None, "nccl": None}  # of the session before
-        before = {name: value for name, value in {**record["settings"], **record["plan"], **once}.items() if value is not None}
+        before = complete_format_1({**record["settings"], **record["plan"], **once})
+        before = {name: value for name, value in before.items() if value is not None}
         if before["cell"] != config.cell:
             raise KeyError("cell")
         cell = config.user_cell or config.cell  # a record names no file that is executed

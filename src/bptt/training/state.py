@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from bptt.checkpoint.format import Progress
 from bptt.inference.language_model import LanguageModel
-from bptt.train_step.update import StepMetrics, TrainState, TrainTask
+from bptt.train_step.state import StepMetrics, TrainState, TrainTask
 
 Reporter = Callable[[str, dict[str, Any]], None]  # gets a message for people, or "", and the same as JSON values for programs
 

@@ -21,7 +21,7 @@ from bptt.data.dataset import count_targets, validation_share
 from bptt.display import text
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
-from bptt.train_step.update import TrainTask
+from bptt.train_step.state import TrainTask
 from bptt.training import checkpoints, launch, loop, memory_estimate, messages, resume, setup, signals
 from bptt.training.setup import Prepared
 from bptt.training.state import LoopState, Reporter, RunContext

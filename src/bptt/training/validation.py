@@ -8,7 +8,7 @@ from bptt.data.dataset import VALIDATION_STREAMS, validation_windows
 from bptt.inference.evaluation import Evaluation, batch_nats
 from bptt.nn import model
 from bptt.train_step import microbatches
-from bptt.train_step.update import TrainTask
+from bptt.train_step.state import TrainTask
 
 
 def parts(task: TrainTask) -> int:

@@ -150,17 +150,27 @@ def optimizers_adam_update(
     beta2: float,
     eps: float,
     weight_decay: float,
+    groups: Any,
 ) -> Any:
     t, learning_rate = float(t), float(learning_rate)
     m_fix, v_fix = -math.expm1(t * math.log(beta1)), -math.expm1(t * math.log(beta2))
-    numbers = (
-        learning_rate / m_fix,
-        beta1,
-        1.0 - beta1,
-        beta2,
-        1.0 - beta2,
-        1.0 / v_fix,
-        eps,
-        1.0 - learning_rate * weight_decay,
-    )
-    return optimizer_kernels.adam(params_vector, grad, m, v, tuple(map(params_vector.dtype.type, numbers)))
+    numbers = beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / v_fix, eps
+    ends, rate_factors, decay_factors = param_groups(groups, params_vector.size)
+    rates = learning_rate * rate_factors
+    keeps = 1.0 - rates * (weight_decay * decay_factors)
+    kind = params_vector.dtype
+    group_numbers = ends, (rates / m_fix).astype(kind), keeps.astype(kind)
+    return optimizer_kernels.adam(params_vector, grad, m, v, tuple(map(kind.type, numbers)), *group_numbers)
+
+
+@functools.lru_cache(8)
+def param_groups(groups: Any, size: int) -> Any:
+    """The ends (G,) of the groups of parameters, and their factors of the learning rate and of the weight decay."""
+    ends, rates, decays = zip(*(groups or ((size, 1.0, 1.0),)))
+    return np.array(ends, np.int64), np.array(rates), np.array(decays)
+
+
+@kernel(optimizers.average_update)
+def optimizers_average_update(average: Any, params_vector: Any, decay: float) -> Any:
+    kind = average.dtype.type
+    return optimizer_kernels.average_update(average, params_vector, kind(decay), kind(1.0 - decay))

@@ -40,12 +40,28 @@ def sgd_update(params_vector: Any, grad: Any, learning_rate: Any) -> Any:
 
 
 @compiled
-def adam(params_vector: Any, grad: Any, m: Any, v: Any, numbers: Any) -> Any:
-    """Parameters, m and v after an update; all numbers have the type of the parameters."""
-    learning_rate, beta1, rest1, beta2, rest2, fix, eps, keep = numbers
+def adam(params_vector: Any, grad: Any, m: Any, v: Any, numbers: Any, ends: Any, rates: Any, keeps: Any) -> Any:
+    """Parameters, m and v after an update; all numbers have the type of the parameters.
+
+    Each group of parameters ends at one of `ends` (G,) and has one of `rates` and of `keeps` (G,).
+    """
+    beta1, rest1, beta2, rest2, fix, eps = numbers
     updated, m_new, v_new = np.empty_like(params_vector), np.empty_like(params_vector), np.empty_like(params_vector)
-    for i in range(params_vector.size):
-        m_new[i] = beta1 * m[i] + rest1 * grad[i]
-        v_new[i] = beta2 * v[i] + rest2 * (grad[i] * grad[i])
-        updated[i] = keep * params_vector[i] - learning_rate * m_new[i] / (np.sqrt(v_new[i] * fix) + eps)
+    start = 0
+    for group in range(ends.size):
+        rate, keep = rates[group], keeps[group]
+        for i in range(start, ends[group]):
+            m_new[i] = beta1 * m[i] + rest1 * grad[i]
+            v_new[i] = beta2 * v[i] + rest2 * (grad[i] * grad[i])
+            updated[i] = keep * params_vector[i] - rate * m_new[i] / (np.sqrt(v_new[i] * fix) + eps)
+        start = ends[group]
     return updated, m_new, v_new
+
+
+@compiled
+def average_update(average: Any, params_vector: Any, decay: Any, rest: Any) -> Any:
+    """decay * average + rest * params_vector."""
+    updated = np.empty_like(average)
+    for i in range(average.size):
+        updated[i] = decay * average[i] + rest * params_vector[i]
+    return updated

@@ -12,6 +12,7 @@ from bptt.dispatch import kernel_for
 from bptt.nn import linear, loss, ops, optimizers, tree
 
 MOST = 48  # arrays that one kernel takes: its parameters have 4 KiB
+MAX_GROUPS = 48  # of parameters, likewise
 SOFTMAX = cupy.ElementwiseKernel(  # a warp does a row: lane k its elements k, k + 32 and so on
     "raw T logits, raw I y, raw T mask, raw T count, int32 V",
     "raw T share, raw T weight, raw T p",
@@ -58,16 +59,8 @@ NORM = cupy.ReductionKernel("T d", "T norm", "d * d", "a + b", "norm = sqrt(a)",
 SCALED = cupy.ElementwiseKernel(  # by a norm that is no number: to no numbers
     "T d, raw T norm, T limit", "T c", "c = d * (norm[0] <= limit ? T(1) : limit / norm[0])", "bptt_scaled"
 )
-ADAM = cupy.ElementwiseKernel(
-    "T params, T grad, T m, T v, raw T t, T learning_rate, T beta1, T beta2, T log1, T log2, T eps, T decay",
-    "T params_new, T m_new, T v_new",
-    """
-    m_new = beta1 * m + (1 - beta1) * grad;
-    v_new = beta2 * v + (1 - beta2) * (grad * grad);
-    const T m_hat = m_new / -expm1(t[0] * log1), v_hat = v_new / -expm1(t[0] * log2);
-    params_new = params * (1 - learning_rate * decay) - learning_rate * m_hat / (sqrt(v_hat) + eps);
-    """,
-    "bptt_adam",
+AVERAGE = cupy.ElementwiseKernel(
+    "T average, T params, T decay", "T updated", "updated = decay * average + (1 - decay) * params", "bptt_average"
 )
 BATCH = cupy.ElementwiseKernel(
     "raw I ids, raw P columns, raw P at, int32 B, int32 W",
@@ -149,13 +142,44 @@ def adam_update(
     beta2: float,
     eps: float,
     weight_decay: float,
-) -> tuple[Array, Array, Array]:
+    groups: tuple[optimizers.ParamGroup, ...],
+) -> Any:
     """`optimizers.adam_update`."""
+    if len(groups) > MAX_GROUPS:
+        return NotImplemented
+    groups = groups or (optimizers.ParamGroup(grad.size, 1.0, 1.0),)
     logs = math.log(beta1), math.log(beta2)
-    result: tuple[Array, Array, Array] = ADAM(
-        params_vector, grad, m, v, t, learning_rate, beta1, beta2, *logs, eps, weight_decay
+    factors = (number for end, rate, decay in groups for number in (end, rate, weight_decay * decay))
+    return _adam(len(groups))(params_vector, grad, m, v, t, learning_rate, beta1, beta2, *logs, eps, *factors)
+
+
+@functools.cache
+def _adam(groups: int) -> Any:
+    """The kernel of Adam for so many groups of parameters, given for each its end and its factors of rate and decay."""
+    numbers = "T params, T grad, T m, T v, raw T t, T learning_rate, T beta1, T beta2, T log1, T log2, T eps"
+    factors = "".join(f", int64 end{k}, T rate{k}, T decay{k}" for k in range(groups))
+    rate, decay = (
+        "".join(f"i < end{k} ? {name}{k} : " for k in range(groups - 1)) + f"{name}{groups - 1}" for name in ("rate", "decay")
     )
-    return result
+    return cupy.ElementwiseKernel(
+        numbers + factors,
+        "T params_new, T m_new, T v_new",
+        f"""
+        m_new = beta1 * m + (1 - beta1) * grad;
+        v_new = beta2 * v + (1 - beta2) * (grad * grad);
+        const T m_hat = m_new / -expm1(t[0] * log1), v_hat = v_new / -expm1(t[0] * log2);
+        const T rate = learning_rate * ({rate}), decay = {decay};
+        params_new = params * (1 - rate * decay) - rate * m_hat / (sqrt(v_hat) + eps);
+        """,
+        f"bptt_adam_{groups}",
+    )
+
+
+@kernel_for(optimizers.average_update, cupy.ndarray)
+def average_update(average: Array, params_vector: Array, decay: float) -> Array:
+    """`optimizers.average_update`."""
+    updated: Array = AVERAGE(average, params_vector, decay)
+    return updated
 
 
 @functools.cache
@@ -198,7 +222,6 @@ def finish(finite: Array, loss: Array, norm: Array, measured: Array, at: Array) 
 
 
 @kernel_for(graph_inputs.replace, cupy.ndarray)
-def replace(finite: Array, params_vector: Array, new_params_vector: Array, states: Array, new_states: Array) -> None:
+def replace(finite: Array, array: Array, updated: Array) -> None:
     """`graph_inputs.replace`."""
-    REPLACE(finite, new_params_vector, params_vector)
-    REPLACE(finite, new_states, states)
+    REPLACE(finite, updated, array)
