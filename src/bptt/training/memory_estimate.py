@@ -29,33 +29,20 @@ def update_numbers(task: TrainTask) -> float:
     parameters = tree.num_elements(model.shapes(task.config))
     first = itertools.islice(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed), SAMPLED_BATCHES)
     workers = max(1, threads.workers() // task.group.local_size) if task.backend.is_host else 1
-    return (
-        _linked(task)
-        + _averaged(task, 2)
-        + max(15 * parameters, *(_in_update(task, window, parameters, workers) for _, window in first))
-    )
+    return _buffers(task) + max(15 * parameters, *(_in_update(task, window, parameters, workers) for _, window in first))
 
 
 def evaluation_numbers(task: TrainTask) -> float:
     """The floating-point numbers that are alive at the worst moment of a measurement: its first batch is the largest one."""
     first = next(validation.windows(task, 0), None) if task.data.validation else None
     area = first.steps * first.columns.shape[1] if first else 0
-    return (
-        _linked(task)
-        + _averaged(task, 2)
-        + 4 * tree.num_elements(model.shapes(task.config))
-        + area * _per_step(task.config, backward=False)
-    )
+    return _buffers(task) + 4 * tree.num_elements(model.shapes(task.config)) + area * _per_step(task.config, backward=False)
 
 
-def _linked(task: TrainTask) -> int:
-    """Return how many numbers the buffers of `allreduce.AllReduce` hold."""
-    return 3 * tree.num_elements(model.shapes(task.config)) * (task.group.size > 1)
-
-
-def _averaged(task: TrainTask, count: int) -> int:
-    """Return how many numbers so many averages of the parameters hold; 0 for a run without one."""
-    return count * tree.num_elements(model.shapes(task.config)) if task.plan.average else 0
+def _buffers(task: TrainTask) -> int:
+    """Return how many numbers the buffers of `allreduce.AllReduce` hold, and the average of the parameters and the next one."""
+    arrays = 3 * (task.group.size > 1) + 2 * (task.plan.average > 0)
+    return arrays * tree.num_elements(model.shapes(task.config))
 
 
 def _in_update(task: TrainTask, window: Window, parameters: int, workers: int) -> float:
