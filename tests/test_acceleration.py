@@ -343,3 +343,11 @@ def test_sampling_uses_no_cpu_kernels(monkeypatch):
         accelerated.use_only(monkeypatch, {vanilla.run: never, gru.run: never, linear.affine: never})
         assert model.sample(3, seed=1) == alone
         assert dispatch.enabled() == {np.ndarray}, "they are there again afterwards"
+
+
+@REAL
+def test_gradient_kernels_are_enabled_inside_the_block_only():
+    trained, _ = train()
+    with acceleration.gradient_kernels(trained.config, trained.backend):
+        assert dispatch.enabled() == {np.ndarray}
+    assert not dispatch.enabled()

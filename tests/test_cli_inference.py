@@ -1,4 +1,4 @@
-"""The commands that use a saved model: sample, next and score, as they are typed."""
+"""The commands that use a saved model: sample, next, score and evaluate, as they are typed."""
 
 import contextlib
 import dataclasses
@@ -247,10 +247,33 @@ def test_score_refuses_input_without_text(run, monkeypatch):
     assert run("score", "m") == (2, "", f"bptt: {expected}\n")
 
 
+# evaluate
+
+
+def test_evaluate_prints_the_dynamic_figure_beside_the_static_one(run, workdir, monkeypatch):
+    Path("names.txt").write_text(TEXT * 20)
+    m, before = bptt.load("m"), {path: path.read_bytes() for path in Path("m").iterdir()}
+    static, dynamic = m.evaluate(TEXT * 20), m.evaluate(TEXT * 20, dynamic=True)
+    assert dynamic.nats != static.nats
+    code, out, err = run("evaluate", "m", "names.txt", "--dynamic")
+    assert (code, err) == (0, "")
+    sentence, numbers = out.splitlines()
+    assert sentence == f"dynamic evaluation: {dynamic}; static: {static.nats_per_char:.4f} nats per character"
+    assert {path: path.read_bytes() for path in Path("m").iterdir()} == before
+    numbers = json.loads(numbers)
+    keys = ["nats_per_char", "bits_per_char", "perplexity", "characters"]
+    assert [list(numbers), list(numbers["dynamic"])] == [[*keys, "dynamic"], keys]
+    assert numbers["dynamic"] == {name: getattr(dynamic, name) for name in keys}
+    del numbers["dynamic"]
+    assert numbers == json.loads(run("evaluate", "m", "names.txt")[1].splitlines()[1])
+    set_stdin(monkeypatch, (TEXT * 20).encode())
+    assert run("evaluate", "m", "-", "--dynamic") == (0, out, "")
+
+
 # What is common to all
 
 
-@pytest.mark.parametrize("command", ["sample", "next", "score"])
+@pytest.mark.parametrize("command", ["sample", "next", "score", "evaluate"])
 def test_help_describes_every_flag(run, command):
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
@@ -261,6 +284,7 @@ def test_help_describes_every_flag(run, command):
         "sample": ["count", "temperature", "top-k", "top-p", "seed", "prompt", "unknown", "length", "stop", "novel"],
         "next": ["top", "temperature", "unknown", "json"],
         "score": ["per-char", "unknown", "json"],
+        "evaluate": ["dynamic"],
     }
     for name in [*own[command], "backend", "require-backend", "dtype"]:
         after = shown.split(f"--{name} ", 1)[1].split(" --", 1)[0]
@@ -291,10 +315,17 @@ def test_help_describes_every_flag(run, command):
         ("score nowhere", "nowhere: no such folder"),
         ("score m binary", "looks like a binary file"),
         ("score m --dtype float16", "float16"),
+        ("evaluate m", "TEXT"),
+        ("evaluate m names.txt --dynamc", "Did you mean --dynamic?"),
+        ("evaluate m nowhere --dynamic", "'nowhere' does not exist"),
+        ("evaluate nowhere names.txt --dynamic", "nowhere: no such folder"),
+        ("evaluate m empty --dynamic", "'empty' holds nothing"),
+        ("evaluate m unknown --dynamic", "'unknown': not in the vocabulary: 'x' (U+0078), first at line 2, column 1"),
     ],
 )
 def test_bad_input_is_a_one_line_error(run, arguments, words):
-    Path("binary").write_bytes(b"\x80\xff\x81\x01\x02")
+    for name, raw in {"binary": b"\x80\xff\x81\x01\x02", "empty": b"", "unknown": b"anna\nx\n"}.items():
+        Path(name).write_bytes(raw)
     code, out, err = run(*arguments.split())
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1, err
@@ -302,7 +333,7 @@ def test_bad_input_is_a_one_line_error(run, arguments, words):
     assert words in err
 
 
-@pytest.mark.parametrize("command", [["sample", "m"], ["next", "m"], ["score", "m", "names.txt"]])
+@pytest.mark.parametrize("command", ["sample m", "next m", "score m names.txt", "evaluate m names.txt"])
 def test_every_command_passes_on_backend_and_dtype(run, monkeypatch, command):
     asked = []
 
@@ -311,6 +342,7 @@ def test_every_command_passes_on_backend_and_dtype(run, monkeypatch, command):
         return bptt.load(folder)
 
     monkeypatch.setattr(cli.inference, "load", load)
+    command = command.split()
     assert run(*command, "--backend", "strict", "--dtype", "float32", "--require-backend")[0] == 0
     assert run(*command)[0] == 0
     assert asked == [

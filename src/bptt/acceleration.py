@@ -107,6 +107,15 @@ def sampling_kernels(backend: Backend) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def gradient_kernels(config: model.Config, backend: Backend) -> Iterator[None]:
+    """Enable inside the block the kernels that training uses, compiled, so that gradients are as fast as there."""
+    with dispatch.restored():
+        enable(backend.name)
+        warm_up(config, backend)
+        yield
+
+
 def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
     """Whether one kernel runs all time steps of a layer, with numbers of `size` bytes; else a kernel runs each step."""
     if not compiled_by().startswith("nvrtc"):

@@ -25,6 +25,65 @@ MUTATIONS = [
         "test_memory_estimate.py::test_the_estimate_of_an_evaluation_fits_its_allocations",
     ),
     Mutation(
+        "dynamic evaluation: learns from a segment before it is scored",
+        "inference.dynamic_evaluation.evaluate",
+        "nats.append(mean * batch.window.targets)",
+        """mean = gradient.loss_and_grad(
+                saved + deviation, config, batch.x, batch.y, batch.mask, start, (), None
+            )[0]
+            nats.append(mean * batch.window.targets)""",
+        "test_dynamic_evaluation.py::test_the_first_segment_costs_what_it_costs_without_learning",
+    ),
+    Mutation(
+        "dynamic evaluation: never learns",
+        "inference.dynamic_evaluation.evaluate",
+        "saved + deviation, config",
+        "saved, config",
+        "test_dynamic_evaluation.py::test_a_text_that_repeats_itself_is_predicted_better_and_better",
+    ),
+    Mutation(
+        "dynamic evaluation: no decay towards the saved weights",
+        "inference.dynamic_evaluation.evaluate",
+        "weight_decay=DECAY / LEARNING_RATE",
+        "weight_decay=0.0",
+        "test_dynamic_evaluation.py::test_a_stream_is_scored_and_then_learned_from",
+    ),
+    Mutation(
+        "dynamic evaluation: the mean of a segment counts as one character",
+        "inference.dynamic_evaluation.evaluate",
+        "nats.append(mean * batch.window.targets)",
+        "nats.append(mean)",
+        "test_dynamic_evaluation.py::test_lines_of_a_segment_are_scored_side_by_side_in_their_order",
+    ),
+    Mutation(
+        "dynamic evaluation: a state goes on into the next lines",
+        "inference.dynamic_evaluation.evaluate",
+        "None if batch.window.start else states",
+        "states if states is None or states.shape[2] == batch.x.shape[1] else None",
+        "test_dynamic_evaluation.py::test_lines_of_a_segment_are_scored_side_by_side_in_their_order",
+    ),
+    Mutation(
+        "dynamic evaluation: lines from the longest to the shortest",
+        "inference.dynamic_evaluation.segments",
+        "ends = np.cumsum(",
+        "sequences = sequences.take(np.argsort(-sequences.lengths.astype(np.int64)))\n    ends = np.cumsum(",
+        "test_dynamic_evaluation.py::test_every_target_is_in_one_segment_in_the_order_of_the_text",
+    ),
+    Mutation(
+        "dynamic evaluation: the weights of the model change",
+        "inference.dynamic_evaluation.evaluate",
+        "nats.append(mean * batch.window.targets)",
+        "nats.append(mean * batch.window.targets)\n            params.by[...] += deviation[-params.by.shape[0] :]",
+        "test_dynamic_evaluation.py::test_the_model_stays_as_it_is_bit_for_bit",
+    ),
+    Mutation(
+        "kernels stay enabled after a dynamic evaluation",
+        "acceleration.gradient_kernels",
+        "with dispatch.restored():",
+        "if True:",
+        "test_acceleration.py::test_gradient_kernels_are_enabled_inside_the_block_only",
+    ),
+    Mutation(
         "state lost while sampling",
         "inference.generate.sample_character",
         "(1, -1)), state.states)",

@@ -19,6 +19,8 @@ from bptt.inference import scoring
 from bptt.inference.language_model import load
 from bptt.inference.request import Unknown
 
+FIGURES = ("nats_per_char", "bits_per_char", "perplexity", "characters")  # of an `Evaluation`, as JSON has them
+
 Json = Annotated[bool, Parameter(name="--json", help="Print a JSON object a line, for other programs.")]
 
 
@@ -184,6 +186,7 @@ def evaluate(  # noqa: D417
     text: Text,
     /,
     *,
+    dynamic: bool = False,
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
@@ -197,6 +200,9 @@ def evaluate(  # noqa: D417
         A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
     text
         A file, - for standard input, or a built-in text: dinosaurs or python-help.
+    dynamic
+        Also measure how well a model predicts it that learns from each part of the text after predicting it (dynamic
+        evaluation). The saved model does not change.
     """
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     source = corpus.read(text, model.vocabulary)
@@ -204,9 +210,14 @@ def evaluate(  # noqa: D417
         result = model.evaluate(source)
     except InputError as error:
         raise InputError(f"{source.shown}: {error}") from None
-    print_line(str(result))
-    numbers = {name: getattr(result, name) for name in ("nats_per_char", "bits_per_char", "perplexity", "characters")}
-    print_line(json.dumps(numbers))
+    figures = {name: getattr(result, name) for name in FIGURES}
+    if dynamic:
+        adapted = model.evaluate(source, dynamic=True)
+        print_line(f"dynamic evaluation: {adapted}; static: {result.nats_per_char:.4f} nats per character")
+        figures["dynamic"] = {name: getattr(adapted, name) for name in FIGURES}
+    else:
+        print_line(str(result))
+    print_line(json.dumps(figures))
     return 0
 
 

@@ -18,7 +18,7 @@ from bptt.data.corpus import Corpus
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
 from bptt.export import ExportFormat, pytorch
-from bptt.inference import generate, novelty, scoring
+from bptt.inference import dynamic_evaluation, generate, novelty, scoring
 from bptt.inference.evaluation import Evaluation, evaluate
 from bptt.inference.request import Unknown, check_unknown, make_request, prompt_ids
 from bptt.inference.sampling import SamplingOptions
@@ -166,14 +166,16 @@ class LanguageModel:
         parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)
         return scoring.score_lines(*parts, lines, unknown=unknown, batch_size=batch_size)
 
-    def evaluate(self, text: str | bytes | Corpus) -> Evaluation:
+    def evaluate(self, text: str | bytes | Corpus, *, dynamic: bool = False) -> Evaluation:
         """The cross-entropy of a text, read as the model was trained: each line by itself, or as one stream.
 
         `text` is the text itself, not a path, or what `corpus.read` made of one with the vocabulary of the model; bytes are
-        for a model of bytes.
+        for a model of bytes. With `dynamic` a copy of the model learns from each part of the text once that is scored
+        (dynamic evaluation); the model itself does not change.
 
         Raises:
             InputError: characters the model does not know, or nothing to evaluate.
+            Diverged: a dynamic evaluation whose loss is not finite.
         """
         if not isinstance(text, str | bytes | Corpus):
             raise InputError(f"got {type(text).__name__}, expected the text itself, as str")
@@ -182,6 +184,8 @@ class LanguageModel:
         sequences = sequences.take(sequences.lengths > 0)
         if not sequences:
             raise InputError("nothing to evaluate: expected text that is more than white space")
+        if dynamic:
+            return dynamic_evaluation.evaluate(self.config, self.params, self.backend, sequences)
         read = batches.batch_reader(sequences.ids, self.backend)
         return evaluate(self.config, self.params, self.backend, map(read, batches.lines(sequences, 64, WINDOW, None)))
 
