@@ -11,7 +11,7 @@ import bptt
 from bptt import backend as backends
 from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
-from bptt.inference import generate, language_model
+from bptt.inference import generate, text_model
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model, tree
 
@@ -109,7 +109,7 @@ def test_a_prompt_of_bytes_may_be_any_text():
 def test_texts_do_not_depend_on_the_batch_size(monkeypatch):
     m = make_model()
     whole = m.sample(150)
-    monkeypatch.setattr(language_model, "BATCH_SIZE", 4)
+    monkeypatch.setattr(text_model, "BATCH_SIZE", 4)
     sizes = []
     real = generate.generate_texts
     monkeypatch.setattr(generate, "generate_texts", lambda *a: sizes.append(len(a[-1])) or real(*a))
@@ -295,7 +295,7 @@ def test_a_stream_is_scored_as_one_text(monkeypatch):
     assert m.score("annabo") != pytest.approx(m.score("anna") + m.score("bo"), rel=1e-3)
     long = m.score("anna" * 100)  # longer than a window
     assert long > m.score("anna" * 99)
-    monkeypatch.setattr(language_model, "WINDOW", 3)
+    monkeypatch.setattr(text_model, "WINDOW", 3)
     assert m.score("anna" * 100) == pytest.approx(long, rel=1e-12)
 
 

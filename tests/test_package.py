@@ -68,7 +68,8 @@ def documented():
         if inspect.isclass(thing) or callable(thing):
             yield name, thing
         if inspect.isclass(thing):
-            members = {key: member for key, member in vars(thing).items() if not key.startswith("_")}
+            classes = [base for base in reversed(thing.__mro__) if base.__module__.startswith("bptt")]
+            members = {key: member for base in classes for key, member in vars(base).items() if not key.startswith("_")}
             yield from ((f"{name}.{key}", it) for key, it in members.items() if callable(it) or isinstance(it, property))
 
 

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from bptt import acceleration
 from bptt.backend import Array, Backend, namespace
 from bptt.data.batches import Batch
-from bptt.nn import loss, model, tree
+from bptt.inference import prediction
+from bptt.inference.prediction import Configs
+from bptt.nn import loss, tree
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,13 @@ class Evaluation:
         )
 
 
-def evaluate(config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]) -> Evaluation:
+def evaluate(config: Configs, params: Any, backend: Backend, batches: Iterable[Batch]) -> Evaluation:
     """The cross-entropy of a model over batches on the device; a batch that continues the one before starts from its state."""
     nats, characters = batch_nats(config, params, backend, batches)
     return Evaluation(math.fsum(nats), characters)
 
 
-def batch_nats(
-    config: model.Config, params: model.Params, backend: Backend, batches: Iterable[Batch]
-) -> tuple[list[float], int]:
+def batch_nats(config: Configs, params: Any, backend: Backend, batches: Iterable[Batch]) -> tuple[list[float], int]:
     """The sum of -log p of each batch, and the number of targets of all batches."""
     states = None
     sums: list[Array] = []
@@ -56,7 +57,7 @@ def batch_nats(
     with acceleration.gpu_kernels(backend):
         for batch in batches:
             start = None if batch.window.start else states
-            logits, states = model.forward(config, params, batch.x, start)[:2]  # the Cache would take memory
+            logits, states = prediction.forward(config, params, batch.x, start)
             states = tree.tree_map(lambda a: namespace(a).asarray(a, copy=True), states)  # views would keep all steps
             nats = loss.nats(logits, batch.y) * batch.mask
             sums.append(namespace(nats).sum(nats))

@@ -10,9 +10,11 @@ from bptt import acceleration
 from bptt.backend import Array, Backend, HostArray, namespace, widest_float
 from bptt.data.batches import WINDOW
 from bptt.data.vocabulary import Vocabulary
+from bptt.inference import prediction
+from bptt.inference.prediction import Configs
 from bptt.inference.request import GenerationRequest, StopCriteria
 from bptt.inference.sampling import SamplingOptions, inverse_cdf, unnormalized_probabilities
-from bptt.nn import model, tree
+from bptt.nn import tree
 from bptt.nn.ops import column_major
 
 RNG_BLOCK = 64  # texts that share a random number generator
@@ -20,8 +22,8 @@ CHARACTERS_PER_READ = 16  # characters sampled on a GPU before the host reads th
 
 
 def generate_texts(
-    config: model.Config,
-    params: model.Params,
+    config: Configs,
+    params: Any,
     backend: Backend,
     vocabulary: Vocabulary,
     request: GenerationRequest,
@@ -36,7 +38,7 @@ def generate_texts(
 
 
 def stream_text(
-    config: model.Config, params: model.Params, backend: Backend, vocabulary: Vocabulary, request: GenerationRequest
+    config: Configs, params: Any, backend: Backend, vocabulary: Vocabulary, request: GenerationRequest
 ) -> Iterator[str]:
     """The first text of a request: its prompt, then each character as soon as it is sampled and known to belong to it."""
     if len(request.prompt) > 1:
@@ -46,7 +48,7 @@ def stream_text(
 
 
 def next_symbols(
-    config: model.Config, params: model.Params, backend: Backend, vocabulary: Vocabulary, prompt: HostArray, temperature: float
+    config: Configs, params: Any, backend: Backend, vocabulary: Vocabulary, prompt: HostArray, temperature: float
 ) -> list[tuple[str, float]]:
     """Every symbol with its probability of coming after the ids of a prompt (n,), the most likely first."""
     logits, _ = read_prompt(config, params, backend, prompt)
@@ -64,8 +66,8 @@ def symbol_names(vocabulary: Vocabulary) -> list[str]:
 class Sampler(NamedTuple):
     """What stays the same from one sampled character to the next."""
 
-    config: model.Config
-    params: model.Params
+    config: Configs
+    params: Any  # of the model, or a tuple of those of an ensemble
     sampling: SamplingOptions
     criteria: StopCriteria  # the stop string on the device
 
@@ -80,8 +82,8 @@ class GenerationState(NamedTuple):
 
 
 def generate(
-    config: model.Config,
-    params: model.Params,
+    config: Configs,
+    params: Any,
     backend: Backend,
     request: GenerationRequest,
     numbers: Iterator[HostArray],
@@ -141,7 +143,7 @@ def generate(
 def sample_character(sampler: Sampler, state: GenerationState, u: Array) -> tuple[GenerationState, Array]:
     """One more character (n,) of each text, given numbers u (n,) from [0, 1); -1 for a text that has ended."""
     xp, criteria = namespace(u), sampler.criteria
-    logits, states, _ = model.forward(sampler.config, sampler.params, xp.reshape(state.ids, (1, -1)), state.states)
+    logits, states = prediction.forward(sampler.config, sampler.params, xp.reshape(state.ids, (1, -1)), state.states)
     ids = inverse_cdf(unnormalized_probabilities(logits[-1, ...], sampler.sampling), u)
     stops_early = criteria.newline is not None or criteria.stop.shape[0] > 0
     return update_finished(criteria, state, ids, states), xp.where(state.ended, -1, ids) if stops_early else ids
@@ -185,14 +187,12 @@ def update_finished(criteria: StopCriteria, before: GenerationState, ids: Array,
     return GenerationState(ids, states, recent, ended)
 
 
-def read_prompt(
-    config: model.Config, params: model.Params, backend: Backend, ids: HostArray
-) -> tuple[HostArray, tuple[Any, ...]]:
+def read_prompt(config: Configs, params: Any, backend: Backend, ids: HostArray) -> tuple[HostArray, tuple[Any, ...]]:
     """The logits (1, V) of what comes after the ids (n,) of a text, and the states (1, H) there."""
     logits, states = None, None
     for t in range(0, len(ids), WINDOW):
         x = np.asarray(ids[t : t + WINDOW], np.int64)[:, None]
-        logits, states, _ = model.forward(config, params, backend.put(x), states)
+        logits, states = prediction.forward(config, params, backend.put(x), states)
     if logits is None or states is None:
         raise ValueError("a text begins with the start symbol")
     return backend.get(logits[-1, ...]), states

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import AnyStr, NamedTuple
+from typing import Any, AnyStr, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,11 @@ from bptt.data.sequences import Sequences
 from bptt.data.source import fetch
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
+from bptt.inference import prediction
 from bptt.inference.generate import symbol_names
+from bptt.inference.prediction import Configs
 from bptt.inference.request import Unknown
-from bptt.nn import loss, model
+from bptt.nn import loss
 
 BATCH = 64  # sequences scored in one batch
 LINES_AT_A_TIME = 1024  # lines read and scored at a time
@@ -69,8 +71,8 @@ def _split(pieces: Iterable[AnyStr], newline: AnyStr) -> Iterator[AnyStr]:
 
 
 def score_lines(
-    config: model.Config,
-    params: model.Params,
+    config: Configs,
+    params: Any,
     backend: Backend,
     vocabulary: Vocabulary,
     mode: Mode,
@@ -131,7 +133,7 @@ def _sequences(lines: list[str | bytes], vocabulary: Vocabulary, mode: Mode) -> 
     return Sequences(ids, ends[:-1], np.diff(ends) - (mode == "stream"))
 
 
-def token_nats(config: model.Config, params: model.Params, backend: Backend, sequences: Sequences) -> list[HostArray]:
+def token_nats(config: Configs, params: Any, backend: Backend, sequences: Sequences) -> list[HostArray]:
     """The nats of every target (n,) of each sequence of ids (n + 1,), n >= 1: -log p, as `evaluation.evaluate` sums them up."""
     read = batches.batch_reader(sequences.ids, backend)
     nats: list[HostArray] = [np.empty(0)] * len(sequences)
@@ -143,7 +145,7 @@ def token_nats(config: model.Config, params: model.Params, backend: Backend, seq
         states, steps = None, []
         for batch in map(read, batches.windows(sequences.take(group), WINDOW)):
             with acceleration.gpu_kernels(backend):
-                logits, states = model.forward(config, params, batch.x, states)[:2]
+                logits, states = prediction.forward(config, params, batch.x, states)
                 steps.append(backend.get(loss.nats(logits, batch.y)))
         columns = np.concatenate(steps)  # (T, B)
         for b, i in enumerate(group.tolist()):

@@ -1,0 +1,44 @@
+"""The logits of the next token: those of one model, or of an ensemble, the mean of the probabilities of its models."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from bptt.backend import Array, namespace
+from bptt.nn import model
+
+Configs = model.Config | tuple[model.Config, ...]  # of one model, or of each model of an ensemble
+
+
+def forward(config: Configs, params: Any, x: Array, states: Any = None) -> tuple[Array, Any]:
+    """Logits (T, B, V) for tokens x (T, B), and the next states; `states` None begins a text.
+
+    Of an ensemble, `config`, `params` and both states are tuples with an entry for each model.
+    """
+    if isinstance(config, model.Config):
+        return model.forward(config, params, x, states)[:2]
+    logits, after = [], []
+    for k, member in enumerate(config):
+        member_logits, state, _ = model.forward(member, params[k], x, None if states is None else states[k])
+        logits.append(member_logits)
+        after.append(state)
+    return log_mean_probabilities(logits), tuple(after)
+
+
+def log_mean_probabilities(logits: Sequence[Array]) -> Array:
+    """The logarithm of the mean of the softmax of each of several logits (T, B, V), in the widest of their types.
+
+    It never leaves the logarithms, so that no probability becomes 0.
+    """
+    xp = namespace(logits[0])
+    widest = xp.result_type(*logits)
+    log_sum = functools.reduce(xp.logaddexp, [log_softmax(xp.astype(each, widest, copy=False)) for each in logits])
+    return log_sum - math.log(len(logits))
+
+
+def log_softmax(logits: Array) -> Array:
+    """The logarithm of the softmax over the last axis; the maximum is taken off first, so that no exp overflows."""
+    xp = namespace(logits)
+    s = logits - xp.max(logits, axis=-1, keepdims=True)
+    return s - xp.log(xp.sum(xp.exp(s), axis=-1, keepdims=True))
