@@ -27,11 +27,11 @@ TEXT = "anna\nbo\ncarla\n"
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 
 
-def make_model(mode="lines", vocabulary=None, scale=2.0):
+def make_model(mode="lines", vocabulary=None, scale=2.0, seed=0):
     vocabulary = vocabulary or characters(TEXT + " ")
     backend = backends.select("numpy", "float64")
     config = model.Config("gru", len(vocabulary), 6)
-    params = tree.tree_map(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(0)))
+    params = tree.tree_map(lambda a: backend.put(scale * a), model.init(config, np.random.default_rng(seed)))
     record = {"text": "names", "held_out": 1.25}
     return LanguageModel(config, vocabulary, mode, params, backend, record)
 
@@ -270,6 +270,29 @@ def test_evaluate_prints_the_dynamic_figure_beside_the_static_one(run, workdir, 
     assert run("evaluate", "m", "-", "--dynamic") == (0, out, "")
 
 
+def test_evaluate_takes_several_runs_as_an_ensemble(run, monkeypatch):
+    make_model(seed=1).save("m2")
+    models = [bptt.load("m"), bptt.load("m2")]
+    both = bptt.Ensemble(models).evaluate(TEXT)
+    code, out, err = run("evaluate", "m", "m2", "--text", "names.txt")
+    assert (code, err) == (0, "")
+    sentence, numbers = out.splitlines()
+    assert sentence == str(both)
+    assert json.loads(numbers)["nats_per_char"] == both.nats_per_char
+    assert both.nats not in [one.evaluate(TEXT).nats for one in models]
+    for words in (["--text", "names.txt", "m", "m2"], ["m", "--text=names.txt", "m2"], ["m2", "m", "--text", "names.txt"]):
+        assert run("evaluate", *words) == (0, out, "")
+    set_stdin(monkeypatch, TEXT.encode())
+    assert run("evaluate", "m", "m2", "--text", "-") == (0, out, "")
+
+
+def test_evaluate_takes_the_text_of_one_run_with_or_without_its_flag(run):
+    expected = run("evaluate", "m", "names.txt")
+    assert expected[0] == 0
+    assert run("evaluate", "m", "--text", "names.txt") == run("evaluate", "--text", "names.txt", "m") == expected
+    assert run("evaluate", "m", "--text", "names.txt", "--dynamic") == run("evaluate", "m", "names.txt", "--dynamic")
+
+
 # What is common to all
 
 
@@ -284,7 +307,7 @@ def test_help_describes_every_flag(run, command):
         "sample": ["count", "temperature", "top-k", "top-p", "seed", "prompt", "unknown", "length", "stop", "novel"],
         "next": ["top", "temperature", "unknown", "json"],
         "score": ["per-char", "unknown", "json"],
-        "evaluate": ["dynamic"],
+        "evaluate": ["text", "dynamic"],
     }
     for name in [*own[command], "backend", "require-backend", "dtype"]:
         after = shown.split(f"--{name} ", 1)[1].split(" --", 1)[0]
@@ -320,6 +343,21 @@ def test_help_describes_every_flag(run, command):
         ("evaluate m nowhere --dynamic", "'nowhere' does not exist"),
         ("evaluate nowhere names.txt --dynamic", "nowhere: no such folder"),
         ("evaluate m empty --dynamic", "'empty' holds nothing"),
+        ("evaluate", "RUN"),
+        ("evaluate --text names.txt", "RUN"),
+        ("evaluate m s", "'s' is a folder, expected a file of text; for several runs, name the text with --text"),
+        ("evaluate m m names.txt", "m m names.txt: expected RUN TEXT, or one or more runs and --text TEXT"),
+        ("evaluate m names.txt --text names.txt", "names.txt: is a file, expected a folder"),
+        ("evaluate m m --text", "--text"),
+        ("evaluate m m --text --dynamic", "--dynamic is in the place of a text: expected a file, - for standard input"),
+        ("evaluate m m --txt names.txt", "Did you mean --text?"),
+        ("evaluate m nowhere --text names.txt", "nowhere: no such folder"),
+        ("evaluate m m --text nowhere", "'nowhere' does not exist"),
+        ("evaluate m m --text empty", "'empty' holds nothing"),
+        ("evaluate m m --text unknown", "'unknown': not in the vocabulary: 'x' (U+0078), first at line 2, column 1"),
+        ("evaluate m m --text names.txt --dynamic", "--dynamic: 2 runs, expected one"),
+        ("evaluate m s --text names.txt", "m and s have different modes (lines and stream)"),
+        ("evaluate m m b --text names.txt", "m and b have different vocabularies (9 characters and bytes)"),
         ("evaluate m unknown --dynamic", "'unknown': not in the vocabulary: 'x' (U+0078), first at line 2, column 1"),
     ],
 )

@@ -163,7 +163,7 @@ def test_unknown_keyword_of_train_names_the_nearest_setting():
 
 def test_all_is_complete():
     exceptions = {name for name, value in vars(errors).items() if isinstance(value, type) and not name.startswith("_")}
-    others = {"Evaluation", "LanguageModel", "Score", "from_torch", "inspect", "load", "train", "__version__"}
+    others = {"Ensemble", "Evaluation", "LanguageModel", "Score", "from_torch", "inspect", "load", "train", "__version__"}
     assert set(bptt.__all__) == exceptions | others
     assert all(getattr(bptt, name) is getattr(errors, name) for name in exceptions)
 
@@ -394,7 +394,10 @@ def program():
         chances: list[tuple[str, float]] = model.next("a")
         nats: float = model.score("a")
         scores: list[bptt.Score] = list(model.scores("a"))
-        evaluation: bptt.Evaluation = model.evaluate("a")
+        evaluation: bptt.Evaluation = model.evaluate("a", dynamic=True)
+        ensemble: bptt.Ensemble = bptt.Ensemble([model, model])
+        evaluation, nats, texts = ensemble.evaluate("a"), ensemble.score("a"), ensemble.sample(3)
+        models: tuple[bptt.LanguageModel, ...] = ensemble.models
         model.export("page", "page.html")
         model.save(folder)
         model.to_checkpoint()
@@ -413,6 +416,7 @@ def program():
         bptt.nothing
         model.simple()
         model.export("pdf", "page.pdf")
+        bptt.Ensemble(["runs/names"])
     """
     return textwrap.dedent(correct) + textwrap.dedent(wrong).replace("\n", "  # wrong\n")
 

@@ -35,6 +35,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointWarning",
     "Diverged",
+    "Ensemble",
     "Evaluation",
     "ForcedInterrupt",
     "InputError",
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from bptt import inspect
+    from bptt.inference.ensemble import Ensemble
     from bptt.inference.evaluation import Evaluation
     from bptt.inference.language_model import LanguageModel, from_torch, load
     from bptt.inference.scoring import Score
@@ -70,12 +72,13 @@ else:  # or a type checker would accept every name
         if name not in __all__:
             raise AttributeError(f"module 'bptt' has no attribute {name!r}")
         import bptt.inspect  # noqa: F401  # an import sets the attribute `inspect`
+        from bptt.inference.ensemble import Ensemble
         from bptt.inference.evaluation import Evaluation
         from bptt.inference.language_model import LanguageModel, from_torch, load
         from bptt.inference.scoring import Score
         from bptt.training.api import train
 
-        public = (Evaluation, LanguageModel, Score, from_torch, load, train)
+        public = (Ensemble, Evaluation, LanguageModel, Score, from_torch, load, train)
         globals().update({value.__name__: value for value in public})  # the next use does not come here
         return globals()[name]
 

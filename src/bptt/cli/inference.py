@@ -15,7 +15,8 @@ from bptt.config import settings
 from bptt.data import corpus
 from bptt.display.text import printable
 from bptt.errors import InputError
-from bptt.inference import scoring
+from bptt.inference import ensemble, scoring
+from bptt.inference.ensemble import Ensemble
 from bptt.inference.language_model import load
 from bptt.inference.request import Unknown
 
@@ -183,42 +184,61 @@ def score(  # noqa: D417
 @app.command
 def evaluate(  # noqa: D417
     run: Path,
-    text: Text,
     /,
-    *,
+    *others: Text,
+    text: Text | None = None,
     dynamic: bool = False,
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    """Measure how well a saved model predicts a text.
+    """Measure how well a saved model predicts a text: bptt evaluate RUN TEXT.
+
+    Several models predict together, as an ensemble, by the mean of their probabilities: bptt evaluate RUN RUN --text TEXT.
 
     Parameters
     ----------
     run
         A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+    others
+        The text; with --text, more runs.
     text
         A file, - for standard input, or a built-in text: dinosaurs or python-help.
     dynamic
         Also measure how well a model predicts it that learns from each part of the text after predicting it (dynamic
         evaluation). The saved model does not change.
     """
-    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
-    source = corpus.read(text, model.vocabulary)
+    runs, text = _runs_and_text([str(run), *others], text)
+    if dynamic and len(runs) > 1:
+        raise InputError(f"--dynamic: {len(runs)} runs, expected one: a dynamic evaluation is that of one model")
+    models = [load(each, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell) for each in runs]
+    ensemble.check(models, runs)
+    source = corpus.read(text, models[0].vocabulary)
     try:
-        result = model.evaluate(source)
+        result = Ensemble(models).evaluate(source)
     except InputError as error:
         raise InputError(f"{source.shown}: {error}") from None
     figures = {name: getattr(result, name) for name in FIGURES}
     if dynamic:
-        adapted = model.evaluate(source, dynamic=True)
+        adapted = models[0].evaluate(source, dynamic=True)
         print_line(f"dynamic evaluation: {adapted}; static: {result.nats_per_char:.4f} nats per character")
         figures["dynamic"] = {name: getattr(adapted, name) for name in FIGURES}
     else:
         print_line(str(result))
     print_line(json.dumps(figures))
     return 0
+
+
+def _runs_and_text(words: list[str], text: str | None) -> tuple[list[str], str]:
+    """The runs and the text that the words of `bptt evaluate` name: without --text, the second and last one is the text."""
+    if text is not None:
+        return words, text
+    if len(words) != 2:
+        raise InputError(f"{' '.join(words)}: expected RUN TEXT, or one or more runs and --text TEXT")
+    if Path(words[1]).is_dir():
+        raise InputError(f"{words[1]!r} is a folder, expected a file of text; for several runs, name the text with --text")
+    return words[:1], words[1]
 
 
 def show(pieces: Iterator[str]) -> None:

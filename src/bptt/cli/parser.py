@@ -110,6 +110,8 @@ def explain(error: CycloptsError) -> str:
         positive, off = [name for name in names if not name.startswith("no_")], setting_name(word).removeprefix("no_")
         if f"no_{off}" in names and setting_name(word) != off:  # cyclopts knows such a name for what is on or off
             return f"Unknown option: {word}. Did you mean {flag(off)}=false?"
+        if isinstance(error, MistakenFlag) and setting_name(word) in names:  # bptt evaluate RUN --text --dynamic
+            return f"{word} is in the place of a text: expected a file, - for standard input, or a built-in text"
         near = closest_match(setting_name(word), positive)
         return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
     if command and word:
