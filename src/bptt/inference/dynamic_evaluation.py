@@ -27,6 +27,7 @@ from bptt.errors import Diverged
 from bptt.inference.evaluation import Evaluation
 from bptt.nn import gradient, model, optimizers, tree
 
+# chosen on the validation parts of bench/dynamic_evaluation.py
 SEGMENT = 64  # characters between two steps, at most
 LEARNING_RATE = 1e-3
 DECAY = 1e-3  # share of the deviation that each step takes back
