@@ -23,12 +23,17 @@ def factors(config, kind):
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 def test_rates_depend_on_the_role_and_the_width(cell):
     found = factors(model.Config(cell, 20, 512, 2), "mup")
-    assert found["layers.0.Wax"] == (parametrization.INPUT_FACTOR, 1.0)
+    assert found["layers.0.Wax"] == (parametrization.INPUT_FACTOR, 1 / parametrization.INPUT_FACTOR)
     for name in ("layers.0.Waa", "layers.1.Wax", "layers.1.Waa"):
-        assert found[name] == (0.5, 1.0)  # half of those of 256 units
+        assert found[name] == (0.5, 2.0)  # half of those of 256 units
     for name in ("layers.0.b", "layers.1.b", "initial.0.a", "initial.1.a", "by"):
         assert found[name] == (parametrization.BIAS_FACTOR, 0.0)
-    assert found["Wya"] == (parametrization.OUTPUT_FACTOR / 2, 1.0)
+    assert found["Wya"] == (parametrization.OUTPUT_FACTOR / 2, 2 / parametrization.OUTPUT_FACTOR)
+
+
+def test_all_matrices_decay_alike():
+    groups = parametrization.param_groups(model.Config("lstm", 20, 512, 2), "mup")
+    assert {round(group.learning_rate * group.weight_decay, 12) for group in groups} == {0.0, 1.0}
 
 
 def test_the_standard_parametrization_has_one_rate_and_decays_matrices():

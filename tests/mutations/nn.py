@@ -342,8 +342,8 @@ MUTATIONS = [
     Mutation(
         "biases decay with the weights",
         "nn.parametrization.param_groups",
-        "float(len(shape) > 1)",
-        "1.0",
+        "1.0 / factor if len(shape) > 1 else 0.0",
+        "1.0 / factor",
         "test_parametrization.py::test_the_standard_parametrization_has_one_rate_and_decays_matrices",
     ),
     Mutation(

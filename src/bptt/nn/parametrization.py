@@ -28,14 +28,15 @@ INPUT_STD = 1.0  # of the elements of the first Wax
 def param_groups(config: model.Config, parametrization: Parametrization) -> tuple[ParamGroup, ...]:
     """The groups of a model's parameter vector: neighbouring tensors with equal factors are one group.
 
-    With "standard", all tensors have the same rate. Weight decay is for matrices only.
+    With "standard", all tensors have the same rate. Weight decay is for matrices only, the same for all of them: it does not
+    grow with the rate of a tensor.
     """
     groups: list[ParamGroup] = []
     end = 0
     for name, shape in tree.named_leaves(model.shapes(config)):
         end += tree.num_elements(shape)
         factor = 1.0 if parametrization == "standard" else rate_factor(name, len(shape), config.hidden)
-        group = ParamGroup(end, factor, float(len(shape) > 1))
+        group = ParamGroup(end, factor, 1.0 / factor if len(shape) > 1 else 0.0)
         if groups and groups[-1][1:] == group[1:]:
             groups.pop()
         groups.append(group)
