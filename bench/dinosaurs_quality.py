@@ -55,11 +55,11 @@ def main() -> None:
     rows = []
     print(f"{'seed':>4}  {'course':>14}  {'bptt train':>14}   nats per held-out character, seconds")
     for seed in arguments.seeds:
-        data = prepare("dinosaurs", Settings(seed=seed), make_rng(seed, 0))
+        data = prepare("dinosaurs", Settings(split_seed=seed), make_rng(seed, 0))
         training, held_out = ([data.vocabulary.decode(s[1:-1]) for s in part] for part in (data.training, data.validation))
         theirs = course(training, held_out, arguments.iterations)
         began = time.perf_counter()
-        model = bptt.train("dinosaurs", seed=seed, backend="numpy", quiet=True)
+        model = bptt.train("dinosaurs", seed=seed, split_seed=seed, backend="numpy", quiet=True)
         ours = {"nats_per_char": model.evaluate("\n".join(held_out)).nats_per_char, "seconds": time.perf_counter() - began}
         rows.append({"seed": seed, "course": theirs, "bptt": ours})
         print(f"{seed:>4}  " + "  ".join(f"{r['nats_per_char']:.4f} {r['seconds']:5.1f} s" for r in (theirs, ours)), flush=True)

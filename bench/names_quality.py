@@ -42,7 +42,8 @@ def main() -> None:
         nats, seconds = [], []
         for seed in arguments.seeds:
             began = time.perf_counter()
-            model = bptt.train(arguments.text, report=None, backend="numpy", validation=share, seed=seed, **flags, **steps)
+            split = {"validation": share, "seed": seed, "split_seed": seed}
+            model = bptt.train(arguments.text, report=None, backend="numpy", **split, **flags, **steps)
             seconds.append(round(time.perf_counter() - began, 1))
             nats.append(round(model.record["held_out"], 4))
         rows.append({"flags": {**flags, **steps}, "seeds": arguments.seeds, "nats_per_char": nats, "seconds": seconds})

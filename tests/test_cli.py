@@ -134,6 +134,7 @@ FLAGS = {
     "weight_decay": 0.01,
     "average": 0.5,
     "seed": 9,
+    "split_seed": 3,
     "validation": 0.2,
     "evaluate_every": 1,
     "patience": 2,

@@ -52,7 +52,7 @@ def test_a_stream_is_split_once():
     assert decode_all(ready, ready.training)[0] + decode_all(ready, ready.validation)[0][1:] == "\n" + PROSE + "\n"
 
 
-def test_the_seed_draws_the_validation_set():
+def test_a_generator_draws_the_validation_set():
     held_out = [decode_all(ready, ready.validation) for ready in (prepare(NAMES), prepare(NAMES), prepare(NAMES, seed=1))]
     assert held_out[0] == held_out[1] != held_out[2]
 

@@ -222,8 +222,8 @@ def test_a_report_shows_whole_lines(tmp_path, capsys):
 
 
 def test_a_report_shows_the_validation_set(tmp_path):
-    run = trained(tmp_path, seed=3, validation=0.2, steps=1)
-    model, settings = bptt.load(run), from_flags({"seed": 3, "validation": 0.2})
+    run = trained(tmp_path, split_seed=3, validation=0.2, steps=1)
+    model, settings = bptt.load(run), from_flags({"validation": 0.2})
     data = prepare(str(tmp_path / "text.txt"), settings, make_rng(3, 0))
     looked = page._looked(model, None)
     assert looked == ("Text that was held out", [model.vocabulary.decode(ids[1:-1]) for ids in data.validation])

@@ -1,13 +1,19 @@
-"""What runs of format 1 did where their records say nothing, because the setting did not exist yet."""
+"""Settings of runs that earlier versions made: what they did where a setting did not exist yet."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
-def complete_format_1(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a record or of a config.toml, with those that a file of format 1 does not have.
+def complete_format_1(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with those that its version did not have, as that version behaved.
 
-    Files of format 2 name the parametrization.
+    `settings` are those of a record in a checkpoint of format 1, or of a config.toml that a run wrote; what they hold is
+    kept. Today's runs write every setting, so the defaults of today play no part in this.
     """
-    if "parametrization" in settings:
-        return settings
-    return {"parametrization": "standard", "weight_decay": 0.0, "average": 0.0, **settings}
+    earlier = {
+        "split_seed": settings.get("seed", 0),  # one seed drew the split, too
+        "parametrization": "standard",
+        "weight_decay": 0.0,
+        "average": 0.0,
+    }
+    return {**earlier, **settings}

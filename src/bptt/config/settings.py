@@ -102,7 +102,9 @@ class Settings:
     clip_norm: float = 1.0
     """Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off."""
     seed: int = 0
-    """Seed of everything random: validation split, initial weights, order of batches, dropout."""
+    """Seed of everything random but the validation split: initial weights, order of batches, dropout."""
+    split_seed: int = 0
+    """Seed of the validation split of lines: runs with the same one hold out the same lines."""
     validation: float | None = None
     """Fraction of the text held out for validation, 0 for none; by default a tenth, less of a long text."""
     evaluate_every: int | None = may_change(None)
@@ -155,6 +157,7 @@ RULES = {
     "keep": COUNT,
     "stop_after": COUNT,
     "seed": SEED,
+    "split_seed": SEED,
     "dropout": SHARE,
     "validation": SHARE,
     "epochs": PASSES,

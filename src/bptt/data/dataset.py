@@ -58,7 +58,7 @@ def validation_share(settings: Settings, targets: int) -> float:
 
 
 def make_rng(seed: int, *use: int) -> np.random.Generator:
-    """Return a random generator for one purpose: 0 split, 1 weights, 2 and epoch: order, 3 and step: dropout."""
+    """Return a random generator for one purpose: 0 validation split, 1 weights, 2 and epoch: order, 3 and step: dropout."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=use))
 
 

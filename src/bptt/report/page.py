@@ -12,6 +12,7 @@ import numpy as np  # what bptt.inspect gives is on the host
 from bptt import inspect
 from bptt.backend import HostArray
 from bptt.checkpoint import run_folder
+from bptt.config.compatibility import complete_format_1
 from bptt.config.settings import from_flags
 from bptt.data import corpus
 from bptt.data.dataset import make_rng, prepare
@@ -101,9 +102,10 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
     if place in (None, "", "-") or not isinstance(settings_then, dict):
         raise InputError("the text of this model was no file: give one to look at")
     try:
-        as_it_was = {name: settings_then[name] for name in ("seed", "validation") if settings_then.get(name) is not None}
-        settings = from_flags({**as_it_was, "mode": trained.mode})
-        data = prepare(place, settings, make_rng(settings.seed, 0), trained.vocabulary)
+        recorded = complete_format_1(settings_then)
+        of_split = {name: recorded[name] for name in ("split_seed", "validation") if recorded.get(name) is not None}
+        settings = from_flags({**of_split, "mode": trained.mode})
+        data = prepare(place, settings, make_rng(settings.split_seed, 0), trained.vocabulary)
     except InputError as error:
         raise InputError(f"the text of this model cannot be read again: {error}: give one to look at") from None
     if data.sha256 != record.get("sha256"):  # another text is split in another way

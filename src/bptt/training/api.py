@@ -79,6 +79,7 @@ def train(
     average: float | None = None,
     clip_norm: float = 1.0,
     seed: int = 0,
+    split_seed: int = 0,
     validation: float | None = None,
     evaluate_every: int | None = None,
     patience: int | None = None,
@@ -138,7 +139,8 @@ def train(
         weight_decay: Decoupled weight decay of the weight matrices in adam (AdamW); by default one that suits the text.
         average: Decay of the moving average (EMA) of the weights, which is what is measured, saved and sampled; 0 for none.
         clip_norm: Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off.
-        seed: Seed of everything random: validation split, initial weights, order of batches, dropout.
+        seed: Seed of everything random but the validation split: initial weights, order of batches, dropout.
+        split_seed: Seed of the validation split of lines: runs with the same one hold out the same lines.
         validation: Fraction of the text held out for validation, 0 for none; by default a tenth, less of a long text.
         evaluate_every: Steps from one evaluation on the validation set to the next; by default a tenth of the run.
         patience: Evaluations without a new best after which to stop (early stopping); by default training never stops early.

@@ -49,7 +49,7 @@ def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PRO
     backend = _backend(settings)
     if source is not None:
         settings = _with_model_shape(settings, *source)
-    data = prepare(text, settings, make_rng(settings.seed, 0), source[1].vocabulary if source else None)
+    data = prepare(text, settings, make_rng(settings.split_seed, 0), source[1].vocabulary if source else None)
     plan = resolve(settings, data.mode, count_targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
     if source:
         config = source[1].config
@@ -93,7 +93,7 @@ def from_checkpoint(
     backend = _backend(settings)
     acceleration.warn_if_changed(saved.record, backend)
     try:
-        data = prepare(source if text is None else text, settings, make_rng(settings.seed, 0), saved.vocabulary)
+        data = prepare(source if text is None else text, settings, make_rng(settings.split_seed, 0), saved.vocabulary)
     except InputError as error:
         elsewhere = "give the path of the text beside --resume if it is elsewhere now"
         raise InputError(f"{where}: the run cannot be resumed with its text: {error}; {elsewhere}") from None
@@ -192,15 +192,15 @@ def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> 
     config, record = saved.config, saved.record
     try:
         once = {"epochs": None, "out": None, "stop_after": None, "nccl": None}  # of the session before
-        before = complete_format_1({**record["settings"], **record["plan"], **once})
-        before = {name: value for name, value in before.items() if value is not None}
+        recorded = {**complete_format_1(record["settings"]), **record["plan"], **once}
+        before = {name: value for name, value in recorded.items() if value is not None}
         if before["cell"] != config.cell:
             raise KeyError("cell")
         cell = config.user_cell or config.cell  # a record names no file that is executed
         settings = from_flags({**before, "mode": saved.mode, **changes, "cell": cell})
         plan = Hyperparameters(**{name: getattr(settings, name) for name in Hyperparameters._fields})
         source = record["source"]
-    except (KeyError, TypeError, InputError) as error:
+    except (KeyError, TypeError, AttributeError, InputError) as error:
         raise CheckpointError(f"{where / CONFIG}: is not the record of a run ({error!s:.200})") from None
     shape = (config.hidden, config.layers)
     if not isinstance(source, str) or None in plan or shape != (settings.hidden, settings.layers):
