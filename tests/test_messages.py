@@ -30,14 +30,14 @@ def reported_lines(text, **flags):
         (
             NAMES,
             {"validation": 0, "batch": 20},
-            ["20 lines to train on, none held out (as requested)", "batches of up to 20 x"],
+            ["20 lines to train on, none held out (as requested), so the last weights are kept", "batches of up to 20 x"],
         ),
         (["ab", "cd"], {}, ["2 lines to train on, none held out (the text is too short), 5 symbols"]),
         (["ab"], {"mode": "lines"}, ["1 line to train on, none held out (the text"]),
         (
             "ab " * 400 + "\n",
             {"batch": 4, "length": 50},
-            ["1,081 characters to train on, 120 held out", "of up to 4 x 50, adam"],
+            ["1,081 characters to train on, the last 10 % (120) held out", "of up to 4 x 50, adam"],
         ),
         ("ab " * 400 + "\n", {"batch": 40, "length": 50}, ["of up to 21 x 50 (the text is too short for batches of 40)"]),
         (NAMES, {"cell": "lstm", "layers": 2, "seed": 7, "dropout": 0.5}, ["lstm, 2 x 4 units", "dropout 0.5, seed 7"]),

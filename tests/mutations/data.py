@@ -4,6 +4,34 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "the split drawn from the seed of the weights",
+        "training.setup.from_scratch",
+        "make_rng(settings.split_seed, 0)",
+        "make_rng(settings.seed, 0)",
+        "test_validation_set.py::test_the_split_seed_alone_chooses_the_lines_that_are_held_out",
+    ),
+    Mutation(
+        "an old run resumed with the split of today's default",
+        "config.compatibility.complete_format_1",
+        'settings.get("seed", 0)',
+        "0",
+        "test_compatibility.py::test_an_old_run_resumes_bit_for_bit_with_its_split",
+    ),
+    Mutation(
+        "a validation file read at the positions of the text",
+        "training.validation.reader",
+        "if ids is task.data.training.ids:",
+        "if True:",
+        "test_validation_set.py::test_a_file_is_measured_and_all_of_the_text_is_trained_on",
+    ),
+    Mutation(
+        "a changed validation file goes unnoticed",
+        "training.setup._difference",
+        "if data.validation_sha256 ==",
+        "if True or data.validation_sha256 ==",
+        "test_validation_set.py::test_a_changed_validation_file_is_refused_without_changed_text",
+    ),
+    Mutation(
         "held-out part measured on what was trained on",
         "data.dataset.validation_windows",
         "batches.stream(data.validation, VALIDATION_STREAMS",

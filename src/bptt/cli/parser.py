@@ -1,6 +1,7 @@
 """Parsing of the command line: the app, types of flags, and messages about mistakes."""
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -88,8 +89,13 @@ def _read_file(explicit: dict[str, Any], app: App, command: tuple[str, ...], arg
     if path is not None:
         table = toml.read_beneath(typed, path)
         explicit.update(table | typed)
-        flags = {flag(name).removeprefix("--"): value for name, value in table.items() if name != "text"}
+        flags = {flag(name).removeprefix("--"): _as_typed(value) for name, value in table.items() if name != "text"}
         cyclopts.config.Dict(flags, use_commands_as_keys=False, source=str(path))(app, command, arguments)
+
+
+def _as_typed(value: Any) -> Any:
+    """Return the value of a setting as it would be typed: a path that reads as a number begins with ./."""
+    return f".{os.sep}{value}" if isinstance(value, Path) and not value.is_absolute() else value
 
 
 def explain(error: CycloptsError) -> str:

@@ -45,7 +45,7 @@ def train(  # noqa: D417  # explicit is not for people
     resume
         Run folder to resume exactly as if it had never stopped, or one checkpoint to continue in a new run.
     changed_text
-        Resume even if the text is no longer the same.
+        Resume even if the text or the validation file is no longer the same.
     config
         A TOML file with settings; flags come first. By default bptt.toml, where the current folder has one.
     dry_run

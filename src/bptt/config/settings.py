@@ -105,8 +105,8 @@ class Settings:
     """Seed of everything random but the validation split: initial weights, order of batches, dropout."""
     split_seed: int = 0
     """Seed of the validation split of lines: runs with the same one hold out the same lines."""
-    validation: float | None = None
-    """Fraction of the text held out for validation, 0 for none; by default a tenth, less of a long text."""
+    validation: float | Path | None = None
+    """Validation set: the fraction of the text to hold out, 0 for none, or a file; by default a tenth, or less."""
     evaluate_every: int | None = may_change(None)
     """Steps from one evaluation on the validation set to the next; by default a tenth of the run."""
     patience: int | None = may_change(None)
@@ -140,6 +140,7 @@ WHOLE: Rule = ("a whole number from 0 to 1,000,000,000", int, lambda value: 0 <=
 BETA: Rule = ("a number above 0 and below 1", float, lambda value: 0 < value < 1)
 FRACTION: Rule = ("a fraction from 0 to 1", float, lambda value: 0 <= value <= 1)
 SHARE: Rule = ("a share, at least 0 and below 1", float, lambda value: 0 <= value < 1)
+SHARE_OR_FILE: Rule = (f"{SHARE[0]}, or the path of a file (./0.1 for one that is called 0.1)", *SHARE[1:])
 PASSES: Rule = ("a number above 0, at most 1e9", float, lambda value: 0 < value <= 1e9)
 ABOVE_ZERO: Rule = ("a finite number above 0", float, lambda value: 0 < value < math.inf)
 NOT_BELOW_ZERO: Rule = ("a finite number, at least 0", float, lambda value: 0 <= value < math.inf)
@@ -159,7 +160,7 @@ RULES = {
     "seed": SEED,
     "split_seed": SEED,
     "dropout": SHARE,
-    "validation": SHARE,
+    "validation": SHARE_OR_FILE,
     "epochs": PASSES,
     "learning_rate": ABOVE_ZERO,
     "clip_norm": NOT_BELOW_ZERO,
@@ -204,7 +205,7 @@ def validate(settings: Settings, called: Callable[[str], str] = flag) -> Setting
         if value is not None or field.default is not None:
             plain[name] = (
                 check_number(called(name), RULES[name], value)
-                if name in RULES
+                if name in RULES and not (name == "validation" and names_a_file(value))
                 else _choice(called(name), name, hints[name], value)
             )
     if settings.steps is not None and settings.epochs is not None:
@@ -238,8 +239,19 @@ def check_path(name: str, value: Any) -> Path:
     raise InputError(f"{name} {value!r}: expected a path")
 
 
+def names_a_file(value: Any) -> bool:
+    """Whether a value is a path and no number: text that reads as a number is none, here as on the command line."""
+    if not isinstance(value, str):
+        return isinstance(value, os.PathLike)
+    try:
+        float(value)
+    except ValueError:
+        return bool(value)
+    return False
+
+
 def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
-    if name in ("out", "from_"):
+    if name in ("out", "from_", "validation"):
         return check_path(called, value)
     if name == "cell":
         return user_cells.resolve(called, value)

@@ -69,10 +69,10 @@ def read_beneath(explicit: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return read(path, steps + cell)
 
 
-def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, validation: float) -> str:
+def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, validation: float | Path) -> str:
     """Write the TOML that repeats a run: the settings that were made and those that were chosen.
 
-    `source` finds the text again, or is empty; `validation` is the share of the text that is held out.
+    `source` finds the text again, or is empty; `validation` is the share of the text that is held out, or a file.
     """
     lines = [HEADER]
     if source:

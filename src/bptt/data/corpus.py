@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ from bptt.backend import HostArray
 from bptt.config.settings import Mode, VocabularyName
 from bptt.data import decoding, token_store
 from bptt.data.sequences import Sequences, lines, marks, shuffled, single, split_lines
-from bptt.data.source import BUILT_IN, Source, fetch
+from bptt.data.source import BUILT_IN, VALIDATION_EXPECTED, Source, fetch, open_validation_file
 from bptt.data.token_store import Tokens
 from bptt.data.vocabulary import BYTES, Vocabulary, characters, code_points
 from bptt.errors import InputError
@@ -75,10 +76,17 @@ def read(source: str | os.PathLike[str] | Iterable[str], vocabulary: VocabularyN
         raise InputError(f"vocabulary {vocabulary!r} is unknown: use characters or bytes")
     known = BYTES if vocabulary == "bytes" else vocabulary if isinstance(vocabulary, Vocabulary) else None
     with fetch(source) as opened:
-        if known != BYTES and not isinstance(opened.content, str):  # a NUL in a str is a character like others
-            decoding.refuse_binary(opened)
-        kept = _kept(opened, known) if opened.large else None
-        return Corpus(opened.name, opened.place, opened.shown, kept or _encoded(opened, known))
+        return _read(opened, known)
+
+
+def read_validation_file(path: Path, vocabulary: Vocabulary) -> Corpus:
+    """Read the file of a validation set as `read` does, with the vocabulary of the training text.
+
+    Raises:
+        InputError: what `read` raises; symbols that the training text does not have are listed, at most ten.
+    """
+    with open_validation_file(path) as opened:
+        return _read(opened, vocabulary)
 
 
 def from_text(text: str | bytes, vocabulary: Vocabulary) -> Corpus:
@@ -202,6 +210,13 @@ def contained(ids: HostArray, vocabulary: Vocabulary, mode: Mode, texts: Iterabl
     return matches | (wanted & {tail})
 
 
+def _read(opened: Source, known: Vocabulary | None) -> Corpus:
+    if known != BYTES and not isinstance(opened.content, str):  # a NUL in a str is a character like others
+        decoding.refuse_binary(opened)
+    kept = _kept(opened, known) if opened.large else None
+    return Corpus(opened.name, opened.place, opened.shown, kept or _encoded(opened, known))
+
+
 def _kept(opened: Source, known: Vocabulary | None) -> Tokens | None:
     """Return the ids of a large file from the cache, if an earlier run wrote them."""
     if not opened.sha256:
@@ -224,11 +239,13 @@ def _encoded(opened: Source, vocabulary: Vocabulary | None) -> Tokens:
     codes = np.flatnonzero(seen).tolist()
     distinct = "".join(map(chr, codes))
     if not (bytes(codes) if vocabulary == BYTES else distinct).strip():
-        raise InputError(f"{opened.shown} holds {'nothing but white space' if size else 'nothing'}: {EXPECTED}")
+        expected = VALIDATION_EXPECTED if opened.validation else EXPECTED
+        raise InputError(f"{opened.shown} holds {'nothing but white space' if size else 'nothing'}: {expected}")
     characters_used = characters(distinct)
     encoder = vocabulary or characters_used
     if encoder.unknown(distinct):
-        raise InputError(f"{opened.shown}: {encoder.complaint(decoding.characters(opened))}")
+        foreign = (10,) if opened.validation else ()  # how many are listed
+        raise InputError(f"{opened.shown}: {encoder.complaint(decoding.characters(opened), *foreign)}")
     ids = map(encoder.encode, pieces())
     if not opened.large:
         return token_store.in_memory(ids, encoder)

@@ -1,6 +1,7 @@
 """The dataset of a training run: vocabulary, training and validation sequences, and the order of its batches."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ class Dataset(NamedTuple):
     mode: Mode
     training: Sequences
     validation: Sequences
+    validation_file: str = ""  # absolute path of the validation set, empty where it is a part of the text
+    validation_sha256: str = ""  # of that file and the vocabulary
 
 
 class Position(NamedTuple):
@@ -36,24 +39,30 @@ class Position(NamedTuple):
 
 
 def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary: Vocabulary | None = None) -> Dataset:
-    """Read a source (see `corpus.read`) and split it by `rng`; an existing vocabulary is kept.
+    """Read a source (see `corpus.read`) and split it by `rng`, or read the validation set; an existing vocabulary is kept.
 
     Raises:
-        InputError: the text cannot be read, has nothing to learn from, or has symbols that the vocabulary does not have.
+        InputError: the text or the validation set cannot be read, has nothing to learn from, or has symbols that the
+            vocabulary does not have.
     """
     source = corpus.read(text, vocabulary or settings.vocabulary)
     corpus.check_learnable(source)
     mode = settings.mode or corpus.choose_mode(source)
     sequences = corpus.sequences(source, mode)
+    facts = (source.name, source.source, source.sha256, source.vocabulary, mode)
+    if isinstance(settings.validation, Path):
+        held_out = corpus.read_validation_file(settings.validation, source.vocabulary)
+        return Dataset(*facts, sequences, corpus.sequences(held_out, mode), held_out.source, held_out.sha256)
     share = validation_share(settings, count_targets(sequences))
     if mode == "lines" and len(sequences) == 1:  # part of a line is not a line
         share = 0.0
-    parts = corpus.split(sequences, share, rng)
-    return Dataset(source.name, source.source, source.sha256, source.vocabulary, mode, *parts)
+    return Dataset(*facts, *corpus.split(sequences, share, rng))
 
 
 def validation_share(settings: Settings, targets: int) -> float:
-    """The share of the targets of a text that is held out for validation."""
+    """The share of the targets of a text that is held out for validation; 0 where the validation set is a file."""
+    if isinstance(settings.validation, Path):
+        return 0.0
     return min(0.1, MAX_VALIDATION / targets) if settings.validation is None else settings.validation
 
 
@@ -65,6 +74,11 @@ def make_rng(seed: int, *use: int) -> np.random.Generator:
 def count_targets(sequences: Sequences) -> int:
     """The number of characters to predict; in lines the end of each line counts."""
     return int(sequences.lengths.sum(dtype=np.int64))
+
+
+def count_text_targets(data: Dataset) -> int:
+    """The number of characters to predict in the text, those that are held out of it included."""
+    return count_targets(data.training) + (0 if data.validation_file else count_targets(data.validation))
 
 
 def contained(data: Dataset, texts: Iterable[str]) -> set[str]:

@@ -16,6 +16,7 @@ from bptt.errors import InputError
 
 LARGE = 1 << 24  # bytes; files above are read in pieces and their ids mapped from the disk
 CHUNK = 1 << 20  # bytes read at a time
+VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file of text"
 _LINES = 1 << 16  # lines of an iterable joined at a time
 
 
@@ -43,6 +44,7 @@ class Source:
     shown: str  # what an error message calls it
     content: str | bytes | IO[bytes]  # a file where it is large
     sha256: str = ""  # of a large file, known after the first reading
+    validation: bool = False  # whether it is a validation set, of which errors expect something else
 
     @property
     def large(self) -> bool:
@@ -91,6 +93,13 @@ def fetch(source: str | os.PathLike[str] | Iterable[str]) -> Iterator[Source]:
             yield _file(source, stack)
 
 
+@contextlib.contextmanager
+def open_validation_file(path: Path) -> Iterator[Source]:
+    """Open the file of a validation set, for the length of the context; no name stands for anything but a file."""
+    with contextlib.ExitStack() as stack:
+        yield _file(os.fsdecode(path), stack, validation=True)
+
+
 def _join(lines: Iterable[str]) -> str:
     try:
         items = None if isinstance(lines, bytes | bytearray) else iter(lines)
@@ -117,8 +126,8 @@ def _stdin(stack: contextlib.ExitStack) -> Source:
     return Source("stdin", "-", "standard input", content)
 
 
-def _file(path: str, stack: contextlib.ExitStack) -> Source:
-    shown = repr(path if len(path) <= 100 else path[:97] + "...")
+def _file(path: str, stack: contextlib.ExitStack, *, validation: bool = False) -> Source:
+    shown = "validation set " * validation + repr(path if len(path) <= 100 else path[:97] + "...")
     if os.path.isdir(path):
         raise InputError(f"{shown} is a folder, expected a file of text: name one of its files")
     try:
@@ -126,13 +135,15 @@ def _file(path: str, stack: contextlib.ExitStack) -> Source:
             file = closing.enter_context(open(path, "rb"))
             content = _content(file, shown, stack, again=os.path.isfile(path))
             stack.enter_context(closing.pop_all())
-        return Source(Path(path).stem.strip(".") or "text", os.path.abspath(path), shown, content)
+        return Source(Path(path).stem.strip(".") or "text", os.path.abspath(path), shown, content, validation=validation)
     except FileNotFoundError:
-        reason = "does not exist" + _hint(path)
+        reason = "does not exist" + _hint(path, [] if validation else BUILT_IN)
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if validation:
+        raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED}")
     raise InputError(
         f"{shown} {reason}: expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
         "or in Python a text with a newline in it"
@@ -155,10 +166,10 @@ def _content(file: IO[bytes], shown: str, stack: contextlib.ExitStack, again: bo
     return copy
 
 
-def _hint(path: str) -> str:
+def _hint(path: str, other_names: Iterable[str]) -> str:
     folder, name = os.path.split(path)
     try:
-        names = os.listdir(folder or ".") + ([] if folder else list(BUILT_IN))
+        names = os.listdir(folder or ".") + ([] if folder else list(other_names))
     except OSError:
         return ""
     close = difflib.get_close_matches(name, names, 1, 0.75)

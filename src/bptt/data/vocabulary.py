@@ -123,8 +123,8 @@ class Vocabulary:
             )
         return cls(None if value is None else tuple(value))
 
-    def complaint(self, pieces: Iterable[str]) -> str:
-        """Return the message of `encode` about unknown characters in the pieces of a text."""
+    def complaint(self, pieces: Iterable[str], most: int = _SHOWN) -> str:
+        """Return the message of `encode` about unknown characters in the pieces of a text; it lists `most` of them."""
         known, foreign = frozenset(self.symbols or ()), dict[str, None]()
         line = column = 1  # of the first unknown one, in the end
         for piece in pieces:
@@ -135,8 +135,8 @@ class Vocabulary:
                 column = len(before) - before.rfind("\n") if "\n" in before else column + len(before)
             foreign.update(dict.fromkeys(new))
         unknown = list(foreign)
-        shown = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:_SHOWN])
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        shown = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:most])
+        more = f" and {len(unknown) - most} more" if len(unknown) > most else ""
         return (
             f"not in the vocabulary: {shown}{more}, first at line {line}, column {column}: "
             "use characters of the training text, or train a new model with --vocabulary bytes"

@@ -108,8 +108,10 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
         data = prepare(place, settings, make_rng(settings.split_seed, 0), trained.vocabulary)
     except InputError as error:
         raise InputError(f"the text of this model cannot be read again: {error}: give one to look at") from None
-    if data.sha256 != record.get("sha256"):  # another text is split in another way
-        raise InputError(f"{place}: the text of this model has changed since: give one to look at")
+    file = record.get("validation")
+    checksums = record.get("sha256"), (file.get("sha256") if isinstance(file, dict) else "")
+    if (data.sha256, data.validation_sha256) != checksums:  # another text is split in another way
+        raise InputError(f"{data.validation_file or place}: the text of this model has changed since: give one to look at")
     if data.validation:
         return _pieces("Text that was held out", data.validation, trained)
     return _pieces("Text that it learned from, for none was held out", data.training, trained)

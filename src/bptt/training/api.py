@@ -80,7 +80,7 @@ def train(
     clip_norm: float = 1.0,
     seed: int = 0,
     split_seed: int = 0,
-    validation: float | None = None,
+    validation: float | FilePath | None = None,
     evaluate_every: int | None = None,
     patience: int | None = None,
     checkpoint_every: int | None = None,
@@ -106,7 +106,7 @@ def train(
         report: Function that gets each message as a str; None for silence.
         config: TOML file with settings and a text; what is passed beside it takes precedence.
         resume: Run folder to continue exactly as if it had never stopped, or one checkpoint to continue in a new run.
-        changed_text: Resume even if the text is no longer the same.
+        changed_text: Resume even if the text or the validation file is no longer the same.
         out: New folder for the run, with checkpoints to resume from. By default everything stays in memory.
         from_: Run or checkpoint whose weights and vocabulary to start from in a new run (fine-tuning).
         backend: Array library; auto is CuPy if a CUDA device responds, else NumPy; strict is array-api-strict, for tests.
@@ -141,7 +141,7 @@ def train(
         clip_norm: Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off.
         seed: Seed of everything random but the validation split: initial weights, order of batches, dropout.
         split_seed: Seed of the validation split of lines: runs with the same one hold out the same lines.
-        validation: Fraction of the text held out for validation, 0 for none; by default a tenth, less of a long text.
+        validation: Validation set: the fraction of the text to hold out, 0 for none, or a file; by default a tenth, or less.
         evaluate_every: Steps from one evaluation on the validation set to the next; by default a tenth of the run.
         patience: Evaluations without a new best after which to stop (early stopping); by default training never stops early.
         checkpoint_every: Steps from one checkpoint to the next; by default after each evaluation. A new best is always saved.

@@ -92,6 +92,7 @@ def _facts(prepared: Prepared, settings: Settings) -> dict[str, str]:
         **flags,
         "--out": str(settings.out),
         "text": task.data.sha256,
+        "validation set": task.data.validation_sha256,
         "vocabulary": str(task.data.vocabulary.symbols),
         "backend": str(task.backend),
         "compiled": acceleration.compiled_by(task.backend),

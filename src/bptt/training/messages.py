@@ -11,7 +11,8 @@ from typing import Any
 
 from bptt import acceleration
 from bptt.config.settings import Settings
-from bptt.data.dataset import contained, count_targets, max_columns
+from bptt.data.dataset import Dataset, contained, count_targets, max_columns
+from bptt.data.sequences import Sequences
 from bptt.display.text import printable
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.inference import generate
@@ -29,11 +30,7 @@ def header(task: TrainTask) -> str:
     """The dataset, the model and the hyperparameters of a run, a line each."""
     data, settings, plan = task.data, task.settings, task.plan
     unit = "line" if data.mode == "lines" else "character"
-    training, num_validation = (
-        len(part) if data.mode == "lines" else count_targets(part) for part in (data.training, data.validation)
-    )
-    reason = "as requested" if settings.validation == 0 else "the text is too short"
-    validation = f"{num_validation:,} held out" if num_validation else f"none held out ({reason})"
+    training = _size(data, data.training)
     batch, shrunk = max_columns(data, plan.batch, plan.length), ""
     if batch < plan.batch:
         shrunk = f" (the text is too short for batches of {plan.batch})"
@@ -45,7 +42,7 @@ def header(task: TrainTask) -> str:
         compiled += ", one kernel launch per time step: the weights or the batch are too large to stay on the chip"
     return "\n".join(
         [
-            f"text   {data.name}: {training:,} {unit}{'s' * (training != 1)} to train on, {validation}, "
+            f"text   {data.name}: {training:,} {unit}{'s' * (training != 1)} to train on, {_validation(task)}, "
             f"{len(data.vocabulary)} symbols",
             f"model  {model_title(task)}{compiled}",
             f"run    {plan.steps:,} steps, batches of up to {batch} x {plan.length}{shrunk}, {settings.optimizer}, "
@@ -54,6 +51,25 @@ def header(task: TrainTask) -> str:
             * (compiled != "" and acceleration.cache_is_empty()),
         ]
     )
+
+
+def _size(data: Dataset, part: Sequences) -> int:
+    """The lines of a part of a dataset, or the characters of a stream."""
+    return len(part) if data.mode == "lines" else count_targets(part)
+
+
+def _validation(task: TrainTask) -> str:
+    """What the validation set is: a file, lines, the end of a stream, or nothing."""
+    data, count = task.data, _size(task.data, task.data.validation)
+    if data.validation_file:
+        return f"{count:,} of {printable(os.path.basename(data.validation_file))} to validate on"
+    if not count:
+        if task.settings.validation == 0:
+            return "none held out (as requested), so the last weights are kept"
+        return "none held out (the text is too short)"
+    if data.mode == "lines":
+        return f"{count:,} held out"
+    return f"the last {100 * count / (count + _size(data, data.training)):.2g} % ({count:,}) held out"
 
 
 def model_title(task: TrainTask) -> str:

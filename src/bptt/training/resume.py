@@ -23,7 +23,9 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
     """
     mending, cell = group.rank == 0, changes.get("cell")
     if not run_folder.checkpoints(place):  # ended before its first checkpoint
-        first = {**toml.read(place / run_folder.CONFIG, without=["cell"] if cell else []), "nccl": False, **changes}
+        config = toml.read(place / run_folder.CONFIG, without=["cell"] if cell else [])
+        setup.refuse_other_validation(place, config, changes)
+        first = {**config, "nccl": False, **changes}
         named = first.pop("text", None)
         if text is None and named in (None, "-"):
             raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")

@@ -1,6 +1,7 @@
 """Set up a run before its first update: dataset, hyperparameters, model and optimizer; new, or as a checkpoint has them."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters, resolve
 from bptt.config.settings import Settings, flag, from_flags
 from bptt.data import batches
-from bptt.data.dataset import Dataset, Position, batches_in_epoch, count_targets, epochs, make_rng, prepare
+from bptt.data.dataset import Dataset, Position, batches_in_epoch, count_targets, count_text_targets, epochs, make_rng, prepare
 from bptt.distributed import reduction
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import CheckpointError, InputError, RunFinished, TrainingWarning
@@ -87,6 +88,7 @@ def from_checkpoint(
         InputError: a text that is not the same any more, unless `changed_text`; a run that has ended.
     """
     settings, plan, source = _saved_settings(where, saved, changes)
+    refuse_other_validation(where, saved.record["settings"], changes)
     if text is None and source in ("", "-"):
         came = "came from standard input" if source else "was given in Python"
         raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
@@ -95,18 +97,21 @@ def from_checkpoint(
     try:
         data = prepare(source if text is None else text, settings, make_rng(settings.split_seed, 0), saved.vocabulary)
     except InputError as error:
-        elsewhere = "give the path of the text beside --resume if it is elsewhere now"
-        raise InputError(f"{where}: the run cannot be resumed with its text: {error}; {elsewhere}") from None
+        what = "text or its validation set" if isinstance(settings.validation, Path) else "text"
+        option = ", or --validation FILE," if isinstance(settings.validation, Path) else ""
+        elsewhere = f"give the path of the text{option} beside --resume if it is elsewhere now"
+        raise InputError(f"{where}: the run cannot be resumed with its {what}: {error}; {elsewhere}") from None
     task = _task(saved.config, backend, data, settings, plan, group)
     memory_estimate.refuse_too_large(task)
     now = saved.progress or NO_PROGRESS
     if now.step >= plan.steps:
         raise RunFinished(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or start a new run with --from")
-    if data.sha256 != saved.record.get("sha256"):
+    if difference := _difference(saved.record, data):
         if not changed_text:
-            difference = _difference(saved.record, data)
-            raise InputError(f"{where}: {difference}: give the text as it was, or --changed-text to resume all the same")
-        now = now._replace(epoch=now.epoch + 1, batch=0, best=None, waited=0)  # what was best on the text before is not now
+            raise InputError(f"{where}: {difference} as it was, or --changed-text to resume all the same")
+        now = now._replace(best=None, waited=0)  # what was best on the text before is not now
+    if data.sha256 != saved.record.get("sha256"):
+        now = now._replace(epoch=now.epoch + 1, batch=0)
     elif now.batch >= batches_in_epoch(data, plan.batch, plan.length, settings.seed, now.epoch):
         raise CheckpointError(f"{where}: batch {now.batch} is beyond the end of an epoch: use another checkpoint")
     if plan.average and not (saved.training_arrays or {}).keys() >= set(AVERAGING):
@@ -160,7 +165,8 @@ def _record(task: TrainTask) -> dict[str, Any]:
         "text": data.name,
         "source": data.source,
         "sha256": data.sha256,
-        "targets": count_targets(data.training) + count_targets(data.validation),
+        "targets": count_text_targets(data),
+        "validation": {"source": data.validation_file, "sha256": data.validation_sha256} if data.validation_file else None,
         "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in settings.items()},
         "plan": task.plan._asdict(),
         "backend": {"asked": task.backend.requested, "ran": task.backend.name},
@@ -208,6 +214,13 @@ def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> 
     return settings, plan, source
 
 
+def refuse_other_validation(where: Path, before: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Raise an InputError if the changes of a resumed run put a file in the place of a part of its text."""
+    if "validation" in changes and not isinstance(before.get("validation"), str | Path):
+        problem = f"--validation {changes['validation']}: the validation set of this run is a part of its text"
+        raise InputError(f"{problem}: leave it out, or start a new run with --from {where}")
+
+
 def _states_fit(task: TrainTask, state: TrainState) -> bool:
     """Whether the next batch can continue from the carried states; only those of a forged checkpoint do not fit."""
     _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position))
@@ -215,8 +228,13 @@ def _states_fit(task: TrainTask, state: TrainState) -> bool:
 
 
 def _difference(record: dict[str, Any], data: Dataset) -> str:
-    """How a text differs from the one of a run, in words."""
-    now, before = count_targets(data.training) + count_targets(data.validation), record.get("targets") or 0
+    """How a text, or else the file of its validation set, differs from the one of a run, and what to give; else nothing."""
+    now, before = count_text_targets(data), record.get("targets") or 0
+    if data.sha256 == record.get("sha256"):
+        file = record.get("validation")
+        if data.validation_sha256 == (file.get("sha256") if isinstance(file, dict) else ""):
+            return ""
+        return f"its validation set {data.validation_file!r} has changed: give the file"
     if now == before:
-        return "its text has changed: it is as long as before, but not the same"
-    return f"its text has changed: {now:,} characters to learn and to measure now, {before:,} before"
+        return "its text has changed: it is as long as before, but not the same: give the text"
+    return f"its text has changed: {now:,} characters to learn and to measure now, {before:,} before: give the text"

@@ -15,9 +15,9 @@ from bptt import acceleration, dispatch, errors, system
 from bptt.checkpoint import run_folder, store
 from bptt.config import toml
 from bptt.config.defaults import Hyperparameters
-from bptt.config.settings import MAY_CHANGE_ON_RESUME, Settings, check_path, flag, from_flags
+from bptt.config.settings import MAY_CHANGE_ON_RESUME, Settings, check_path, flag, from_flags, names_a_file
 from bptt.config.user_cells import is_user_cell
-from bptt.data.dataset import count_targets, validation_share
+from bptt.data.dataset import count_text_targets, validation_share
 from bptt.display import text
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
@@ -86,7 +86,8 @@ def resume_run(
     """Resume a run from its newest checkpoint, or a lone checkpoint in a new run; `changes` holds the settings that change."""
     in_place = run_folder.is_run(folder)
     for name, value in changes.items():
-        allowed = name in MAY_CHANGE_ON_RESUME or (name == "out" and not in_place)
+        moved = name == "validation" and names_a_file(value)  # the same file elsewhere, as its checksum will show
+        allowed = moved or name in MAY_CHANGE_ON_RESUME or (name == "out" and not in_place)
         if not allowed and not (name == "cell" and is_user_cell(value)):  # a user-defined cell is not saved with the run
             advice = f"leave it out, or start a new run with --from {folder}"
             raise InputError(f"{flag(name)} {value}: a resumed run keeps this setting: {advice}")
@@ -223,5 +224,6 @@ def _new_folder(task: TrainTask, out_setting: Path | None, runs: Path | None, st
 def _config_toml(task: TrainTask) -> str:
     """What config.toml of a run holds."""
     data = task.data
-    share = validation_share(task.settings, count_targets(data.training) + count_targets(data.validation))
-    return toml.to_toml(task.settings, task.plan, data.mode, data.source, share)
+    file = Path(data.validation_file) if data.validation_file else None
+    validation = file or validation_share(task.settings, count_text_targets(data))
+    return toml.to_toml(task.settings, task.plan, data.mode, data.source, validation)

@@ -1,9 +1,10 @@
 """The loss on the validation set, measured in parts: as many as a batch has micro-batches, shared out to the processes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from bptt.data.batches import Window
+from bptt.data import batches
+from bptt.data.batches import Batch, Window
 from bptt.data.dataset import VALIDATION_STREAMS, validation_windows
 from bptt.inference.evaluation import Evaluation, batch_nats
 from bptt.nn import model
@@ -21,10 +22,18 @@ def windows(task: TrainTask, part: int) -> Iterator[Window]:
     return microbatches.rank_windows(validation_windows(task.data), parts(task), part)
 
 
+def reader(task: TrainTask) -> Callable[[Window], Batch]:
+    """Return the function that makes the batches of the validation set; those of a file have ids of their own."""
+    ids = task.data.validation.ids
+    if ids is task.data.training.ids:
+        return task.read
+    return batches.batch_reader(ids, task.backend)
+
+
 def evaluate(task: TrainTask, params: model.Params) -> Evaluation:
     """The cross-entropy of a model on the validation set; all processes of the group call this."""
-    group, count = task.group, parts(task)
+    group, count, read = task.group, parts(task), reader(task)
     rank_parts = range(group.rank, count, group.size)
-    sums = [batch_nats(task.config, params, task.backend, map(task.read, windows(task, part))) for part in rank_parts]
+    sums = [batch_nats(task.config, params, task.backend, map(read, windows(task, part))) for part in rank_parts]
     all_sums = [part for process in group.all_gather(sums) for part in process]
     return Evaluation(math.fsum(nats for losses, _ in all_sums for nats in losses), sum(targets for _, targets in all_sums))
