@@ -135,6 +135,7 @@ FLAGS = {
     "average": 0.5,
     "seed": 9,
     "split_seed": 3,
+    "duplicates": "independent",
     "validation": 0.2,
     "evaluate_every": 1,
     "patience": 2,

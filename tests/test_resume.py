@@ -61,6 +61,8 @@ OTHERS = {
     "average": 0.7,
     "clip_norm": 2.0,
     "seed": 4,
+    "split_seed": 4,
+    "duplicates": "independent",
     "validation": 0.3,
 }
 

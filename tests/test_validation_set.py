@@ -26,7 +26,7 @@ def workdir(tmp_path, monkeypatch):
     """The current folder, with a text of names and a validation set of two."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
-    (tmp_path / "val.txt").write_text("dadad\n\nker\n")
+    (tmp_path / "val.txt").write_text("dadad\n\nkad\n")
     return tmp_path
 
 
@@ -146,7 +146,7 @@ def test_symbols_that_only_the_validation_file_has_are_listed(workdir):
 @pytest.mark.parametrize("text", ["names.txt", "prose.txt"])
 def test_a_run_with_a_validation_file_resumes_bit_for_bit_and_is_repeated(workdir, text):
     (workdir / "prose.txt").write_text(PROSE)
-    (workdir / "val.txt").write_text("the cat and the dog\n" if text == "prose.txt" else "dadad\nker\n")
+    (workdir / "val.txt").write_text("the cat and the dog\n" if text == "prose.txt" else "dadad\nkad\n")
     train(text, validation="val.txt", out="whole")
     train(text, validation="val.txt", out="parts", stop_after=3)
     bptt.train(resume="parts", report=None)
@@ -208,7 +208,7 @@ def test_processes_that_train_together_compare_the_validation_file(workdir):
 
 def test_a_report_looks_at_the_validation_file(workdir):
     train("names.txt", validation="val.txt", out="run")
-    assert page._looked(bptt.load("run"), None) == ("Text that was held out", ["dadad", "ker"])
+    assert page._looked(bptt.load("run"), None) == ("Text that was held out", ["dadad", "kad"])
     (workdir / "val.txt").write_text("dadad\nbaker\n")
     with pytest.raises(InputError, match=r"val\.txt: the text of this model has changed since"):
         page._looked(bptt.load("run"), None)

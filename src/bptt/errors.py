@@ -106,7 +106,7 @@ class CheckpointWarning(UserWarning):
 
 
 class TrainingWarning(UserWarning):
-    """A run that ended early, or a model that could not be saved where it should be."""
+    """A run that ended early, a validation set that says little, or a model that could not be saved where it should be."""
 
 
 def warn(message: str, category: type[Warning]) -> None:

@@ -18,6 +18,27 @@ MUTATIONS = [
         "test_compatibility.py::test_an_old_run_resumes_bit_for_bit_with_its_split",
     ),
     Mutation(
+        "copies of a line on both sides of the split",
+        "data.dataset.prepare",
+        'settings.duplicates == "together"',
+        'settings.duplicates == "apart"',
+        "test_duplicates.py::test_the_setting_chooses_how_copies_are_drawn",
+    ),
+    Mutation(
+        "the hash of a line depends on what stands before it",
+        "data.duplicates.hashes",
+        " * coefficients.inverse_powers[places[first]]",
+        "",
+        "test_duplicates.py::test_equal_lines_have_equal_hashes_and_others_do_not",
+    ),
+    Mutation(
+        "shared lines counted once each",
+        "data.duplicates.count_shared",
+        "copies[shared].sum()",
+        "shared.sum()",
+        "test_duplicates.py::test_shared_lines_are_counted",
+    ),
+    Mutation(
         "a validation file read at the positions of the text",
         "training.validation.reader",
         "if ids is task.data.training.ids:",

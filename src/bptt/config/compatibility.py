@@ -15,5 +15,6 @@ def complete_format_1(settings: Mapping[str, Any]) -> dict[str, Any]:
         "parametrization": "standard",
         "weight_decay": 0.0,
         "average": 0.0,
+        "duplicates": "independent",
     }
     return {**earlier, **settings}

@@ -22,6 +22,7 @@ from bptt.nn.segments import RecomputeEvery
 
 Mode = Literal["lines", "stream"]
 VocabularyName = Literal["characters", "bytes"]
+Duplicates = Literal["together", "independent"]
 
 Value = TypeVar("Value")
 
@@ -105,6 +106,8 @@ class Settings:
     """Seed of everything random but the validation split: initial weights, order of batches, dropout."""
     split_seed: int = 0
     """Seed of the validation split of lines: runs with the same one hold out the same lines."""
+    duplicates: Duplicates = "together"
+    """Copies of a line: together on one side of the validation split, or drawn independently, as in earlier runs."""
     validation: float | Path | None = None
     """Validation set: the fraction of the text to hold out, 0 for none, or a file; by default a tenth, or less."""
     evaluate_every: int | None = may_change(None)

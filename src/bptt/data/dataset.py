@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt.config.settings import Mode, Settings
-from bptt.data import batches, corpus
+from bptt.data import batches, corpus, duplicates
 from bptt.data.batches import WINDOW, Window
 from bptt.data.sequences import Sequences
 from bptt.data.vocabulary import Vocabulary
@@ -51,11 +51,13 @@ def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary:
     sequences = corpus.sequences(source, mode)
     facts = (source.name, source.source, source.sha256, source.vocabulary, mode)
     if isinstance(settings.validation, Path):
-        held_out = corpus.read_validation_file(settings.validation, source.vocabulary)
-        return Dataset(*facts, sequences, corpus.sequences(held_out, mode), held_out.source, held_out.sha256)
+        file = corpus.read_validation_file(settings.validation, source.vocabulary)
+        return Dataset(*facts, sequences, corpus.sequences(file, mode), file.source, file.sha256)
     share = validation_share(settings, count_targets(sequences))
     if mode == "lines" and len(sequences) == 1:  # part of a line is not a line
         share = 0.0
+    if mode == "lines" and settings.duplicates == "together":
+        return Dataset(*facts, *duplicates.split_together(sequences, source.vocabulary, share, rng))
     return Dataset(*facts, *corpus.split(sequences, share, rng))
 
 
@@ -74,6 +76,11 @@ def make_rng(seed: int, *use: int) -> np.random.Generator:
 def count_targets(sequences: Sequences) -> int:
     """The number of characters to predict; in lines the end of each line counts."""
     return int(sequences.lengths.sum(dtype=np.int64))
+
+
+def count_shared_lines(data: Dataset) -> int:
+    """The number of validation lines that are also in the training text; 0 in mode "stream"."""
+    return duplicates.count_shared(data.validation, data.training, data.vocabulary) if data.mode == "lines" else 0
 
 
 def count_text_targets(data: Dataset) -> int:

@@ -103,7 +103,8 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
         raise InputError("the text of this model was no file: give one to look at")
     try:
         recorded = complete_format_1(settings_then)
-        of_split = {name: recorded[name] for name in ("split_seed", "validation") if recorded.get(name) is not None}
+        names = ("split_seed", "duplicates", "validation")
+        of_split = {name: recorded[name] for name in names if recorded.get(name) is not None}
         settings = from_flags({**of_split, "mode": trained.mode})
         data = prepare(place, settings, make_rng(settings.split_seed, 0), trained.vocabulary)
     except InputError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from bptt.backend import BackendName, DtypeName
-from bptt.config.settings import Mode, VocabularyName
+from bptt.config.settings import Duplicates, Mode, VocabularyName
 from bptt.display import text as display
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import initializers
@@ -80,6 +80,7 @@ def train(
     clip_norm: float = 1.0,
     seed: int = 0,
     split_seed: int = 0,
+    duplicates: Duplicates = "together",
     validation: float | FilePath | None = None,
     evaluate_every: int | None = None,
     patience: int | None = None,
@@ -141,6 +142,7 @@ def train(
         clip_norm: Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off.
         seed: Seed of everything random but the validation split: initial weights, order of batches, dropout.
         split_seed: Seed of the validation split of lines: runs with the same one hold out the same lines.
+        duplicates: Copies of a line: together on one side of the validation split, or drawn independently, as in earlier runs.
         validation: Validation set: the fraction of the text to hold out, 0 for none, or a file; by default a tenth, or less.
         evaluate_every: Steps from one evaluation on the validation set to the next; by default a tenth of the run.
         patience: Evaluations without a new best after which to stop (early stopping); by default training never stops early.

@@ -11,7 +11,7 @@ from typing import Any
 
 from bptt import acceleration
 from bptt.config.settings import Settings
-from bptt.data.dataset import Dataset, contained, count_targets, max_columns
+from bptt.data.dataset import Dataset, contained, count_targets, max_columns, validation_share
 from bptt.data.sequences import Sequences
 from bptt.display.text import printable
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -66,7 +66,9 @@ def _validation(task: TrainTask) -> str:
     if not count:
         if task.settings.validation == 0:
             return "none held out (as requested), so the last weights are kept"
-        return "none held out (the text is too short)"
+        lines = len(data.training)
+        wanted = min(round(validation_share(task.settings, count_targets(data.training)) * lines), lines - 1)
+        return f"none held out ({'most lines are copies of one' if wanted > 0 else 'the text is too short'})"
     if data.mode == "lines":
         return f"{count:,} held out"
     return f"the last {100 * count / (count + _size(data, data.training)):.2g} % ({count:,}) held out"

@@ -15,7 +15,17 @@ from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters, resolve
 from bptt.config.settings import Settings, flag, from_flags
 from bptt.data import batches
-from bptt.data.dataset import Dataset, Position, batches_in_epoch, count_targets, count_text_targets, epochs, make_rng, prepare
+from bptt.data.dataset import (
+    Dataset,
+    Position,
+    batches_in_epoch,
+    count_shared_lines,
+    count_targets,
+    count_text_targets,
+    epochs,
+    make_rng,
+    prepare,
+)
 from bptt.distributed import reduction
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import CheckpointError, InputError, RunFinished, TrainingWarning
@@ -51,6 +61,8 @@ def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PRO
     if source is not None:
         settings = _with_model_shape(settings, *source)
     data = prepare(text, settings, make_rng(settings.split_seed, 0), source[1].vocabulary if source else None)
+    if not group.rank and (data.validation_file or settings.duplicates == "independent"):
+        _warn_of_shared_lines(data)
     plan = resolve(settings, data.mode, count_targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
     if source:
         config = source[1].config
@@ -134,6 +146,14 @@ def _warn_if_micro_batches_changed(before: int, task: TrainTask) -> None:
         had = f"had {before} micro-batches" if before > 1 else "were not split"
         changed = f"batches {had} before and have {count} micro-batches for {task.group.size} processes"
         errors.warn(f"{changed}: the numbers will be equal up to rounding, not bit for bit", errors.KernelWarning)
+
+
+def _warn_of_shared_lines(data: Dataset) -> None:
+    """Warn if lines of the validation set are also in the training text."""
+    if shared := count_shared_lines(data):
+        lines = f"{shared:,} of {len(data.validation):,} validation lines {'is' if shared == 1 else 'are'}"
+        problem = f"{lines} also in the training text"
+        errors.warn(f"{problem}: the validation loss is lower than it would be on new lines", TrainingWarning)
 
 
 def _backend(settings: Settings) -> Backend:
