@@ -48,7 +48,13 @@ def make_old(run):
 
 def test_settings_of_format_1_are_completed_and_kept():
     assert complete_format_1({"seed": 3, "hidden": 5})["split_seed"] == 3
-    assert complete_format_1({}) == {"split_seed": 0, "duplicates": "independent"}
+    assert complete_format_1({}) == {
+        "split_seed": 0,
+        "duplicates": "independent",
+        "parametrization": "standard",
+        "weight_decay": 0.0,
+        "average": 0.0,
+    }
     assert complete_format_1({"seed": 3, "split_seed": 7}) == {**complete_format_1({"seed": 3}), "split_seed": 7}
 
 
@@ -87,7 +93,7 @@ def test_only_a_file_that_a_run_wrote_is_taken_for_an_old_one(tmp_path):
     path = tmp_path / "bptt.toml"
     path.write_text("seed = 4\n")
     assert toml.read(path) == {"seed": 4}
-    path.write_text(toml.WRITTEN_BY_A_RUN + "; bptt train --config with the path of this file repeats it\nseed = 4\n")
+    path.write_text(toml.HEADER + "\nseed = 4\n")
     assert toml.read(path)["split_seed"] == 4
     path.write_text(path.read_text() + "split-seed = 0\n")
     assert toml.read(path)["split_seed"] == 0

@@ -594,13 +594,8 @@ def test_a_config_of_format_1_keeps_its_old_rule(tmp_path):
     """It begins with the line that every run wrote, and names no parametrization; what a user wrote has the new defaults."""
     old = tmp_path / "config.toml"
     old.write_text(f"{toml.HEADER}\nhidden = 3\nlearning_rate = 0.01\n")
-    assert toml.read(old) == {
-        "hidden": 3,
-        "learning_rate": 0.01,
-        "parametrization": "standard",
-        "weight_decay": 0.0,
-        "average": 0.0,
-    }
+    kept = toml.read(old)
+    assert (kept["parametrization"], kept["weight_decay"], kept["average"]) == ("standard", 0.0, 0.0)
     old.write_text("hidden = 3\n")
     assert toml.read(old) == {"hidden": 3}
     new = train(tmp_path / "run", parametrization="mup", average=0.5) / "config.toml"
