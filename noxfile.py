@@ -24,6 +24,8 @@ SHORT = {  # what of a benchmark takes less than a minute
     "sampling.py": ["--batch", "64", "--repeats", "3"],
     "startup.py": ["--repeats", "3"],
     "stream_quality.py": ["--rows", "1", "--steps", "60"],
+    "time_to_quality.py": ["--seeds", "0", "--flags", "--steps", "200"],
+    "what_helps.py": ["dinosaurs", "--scale", "0.02", "--seeds", "0"],
     "train_step.py": ["--hidden", "50", "256", "--batch", "1", "32", "--vocabulary", "27"],
 }
 # tests of what C++, array-api-strict, matplotlib and NumPy make, and of arithmetic alone, whatever the version of Python

@@ -1,9 +1,9 @@
 """How soon a model is good: nats per held-back character over the seconds of the whole command, beside PyTorch.
 
-TEXT is trained on as a whole (`--validation 0`), HELD_BACK is a file that no run sees. Each row is one run of `bptt train` as a
-command of its own: the seconds count from the start of the process, with compiled code in its cache. The model is measured at
-twenty checkpoints after the run. A text of lines uses the settings of names, a stream those of a long text. The peer is PyTorch
-with an embedding, a GRU, AdamW and a cosine schedule; measuring it does not count.
+TEXT is trained on as a whole (`--validation 0`), HELD_BACK is a file that no run sees, or a tenth of TEXT. Each row is one run of
+`bptt train` as a command of its own: the seconds count from the start of the process, with compiled code in its cache. The
+model is measured at twenty checkpoints after the run. A text of lines uses the settings of names, a stream those of a long
+text. The peer is PyTorch with an embedding, a GRU, AdamW and a cosine schedule; measuring it does not count.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/time_to_quality.py TEXT HELD_BACK [--rows 0 1] [--seeds 0 1 2] [--peer]
 """
@@ -140,6 +140,19 @@ def peer(text: str, held_back: str, seed: int) -> Curve:
     return curve
 
 
+def split(text: str, folder: Path) -> tuple[str, str]:
+    """Write a text without a tenth of it, and that tenth: lines drawn at random, or the end of a stream; returns the paths."""
+    data, symbols = (
+        prepare(text, Settings(validation=0.1), make_rng(0, 0)),
+        prepare(text, Settings(), make_rng(0, 0)).vocabulary,
+    )
+    paths = str(folder / "text.txt"), str(folder / "held_back.txt")
+    for path, part in zip(paths, (data.training, data.validation)):
+        pieces = (symbols.decode(part[number][1:]) for number in range(len(part)))
+        Path(path).write_text("".join(pieces), "utf-8")
+    return paths
+
+
 def seconds_to(curve: Curve, level: float) -> float | None:
     """The first seconds at which the loss is at most a level."""
     return next((round(seconds, 1) for seconds, nats in curve if nats <= level), None)
@@ -147,13 +160,15 @@ def seconds_to(curve: Curve, level: float) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("text", metavar="TEXT")
-    parser.add_argument("held_back", metavar="HELD_BACK")
+    parser.add_argument("text", metavar="TEXT", nargs="?", default="dinosaurs")
+    parser.add_argument("held_back", metavar="HELD_BACK", nargs="?", help="by default a tenth of TEXT, which is held back")
     parser.add_argument("--rows", type=int, nargs="*", help="runs to make, counted from 0; by default all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--flags", nargs=argparse.REMAINDER, help="instead of the rows: one run with these flags of bptt train")
     parser.add_argument("--peer", action="store_true", help="PyTorch, too")
     arguments = parser.parse_args()
+    if arguments.held_back is None:
+        arguments.text, arguments.held_back = split(arguments.text, Path(tempfile.mkdtemp()))
     mode = prepare(arguments.text, Settings(validation=0.0), make_rng(0, 0)).mode
     runs = RUNS[mode] if arguments.rows is None else [RUNS[mode][number] for number in arguments.rows]
     contenders: list[tuple[str, Any]] = [
