@@ -1,7 +1,7 @@
 """How soon a model is good: nats per held-back character over the seconds of the whole command, beside PyTorch.
 
-TEXT is trained on as a whole (`--validation 0`), HELD_BACK is a file that no run sees, or a tenth of TEXT. Each row is one run of
-`bptt train` as a command of its own: the seconds count from the start of the process, with compiled code in its cache. The
+TEXT is trained on as a whole (`--validation 0`), HELD_BACK is a file that no run sees, or a tenth of TEXT. Each row is a run
+of `bptt train` as a command of its own: the seconds count from the start of the process, with compiled code in its cache. The
 model is measured at twenty checkpoints after the run. A text of lines uses the settings of names, a stream those of a long
 text. The peer is PyTorch with an embedding, a GRU, AdamW and a cosine schedule; measuring it does not count.
 
