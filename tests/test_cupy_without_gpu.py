@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from bptt import backend
+from bptt import backend, dispatch
 from bptt.backend import InputError, cupy_unavailable_reason, select
 from bptt.errors import BackendWarning
 from bptt.kernels.cuda import tiling
@@ -206,3 +206,43 @@ def test_the_cuda_kernels_compile(cupy, request, architecture):
         program = nvrtc.createProgram(code, "recurrence.cu", (), ())
         nvrtc.compileProgram(program, ("-std=c++17", f"-arch={architecture}"))
         assert len(nvrtc.getCUBIN(program)) > 1000
+
+
+TYPES = {"T": "float", "I": "long long", "P": "long long", "int64": "long long", "uint32": "unsigned", "int32": "int"}
+
+
+def elementwise_source(inputs: str, outputs: str, operation: str) -> str:
+    """A CUDA program with the operation of an ElementwiseKernel, whose parameters are as CuPy declares them."""
+    arguments, elements = [], []
+    for parameters, constant in ((inputs, "const "), (outputs, "")):
+        for raw, kind, name in re.findall(r"(raw )?(\w+) (\w+)(?:, |$)", parameters):
+            kind = TYPES.get(kind, kind)
+            if raw:
+                arguments.append(f"{constant if outputs != parameters else ''}{kind}* {name}")
+            else:
+                arguments.append(f"{constant}{kind}* array_of_{name}")
+                elements.append(f"{constant}{kind}& {name} = array_of_{name}[i];")
+    body = " ".join(elements) + "\n" + operation
+    signature = ", ".join([*arguments, "long long size"])
+    kinds = "typedef float T; typedef long long I; typedef long long P;"
+    loop = "for (ptrdiff_t i = blockIdx.x * (ptrdiff_t)blockDim.x + threadIdx.x; i < size; i += gridDim.x)"
+    return f'{kinds}\nextern "C" __global__ void kernel({signature}) {{ {loop} {{ {body}; }} }}'
+
+
+def test_the_elementwise_kernels_compile(cupy, monkeypatch):
+    """NVRTC compiles the operation of each kernel, in a loop as CuPy writes one around it."""
+    made = []
+    monkeypatch.setattr(cupy, "ElementwiseKernel", lambda *words, **_: made.append(words))
+    for name in [name for name in sys.modules if name.startswith("bptt.kernels.cuda.elementwise")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(dispatch, "kernel_for", lambda *_: lambda function: function)
+    elementwise = importlib.import_module("bptt.kernels.cuda.elementwise")
+    for count in (1, 2, elementwise.MAX_GROUPS):
+        elementwise._adam(count)
+    elementwise._concatenate(3)
+    assert len(made) > 10
+    nvrtc = cupy.cuda.nvrtc
+    for inputs, outputs, operation, name in made:
+        program = nvrtc.createProgram(elementwise_source(inputs, outputs, operation), f"{name}.cu", (), ())
+        nvrtc.compileProgram(program, ("-std=c++17", "-arch=sm_90"))
+        assert len(nvrtc.getCUBIN(program)) > 500, name
