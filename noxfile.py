@@ -14,11 +14,11 @@ nox.options.error_on_missing_interpreters = False  # every Python that is instal
 SHORT = {  # what of a benchmark takes less than a minute
     "cores.py": ["--cell", "gru", "--hidden", "128", "512", "--batch", "64", "--repeats", "5"],
     "devices.py": ["--hidden", "64", "256", "--repeats", "5"],
-    "dinosaurs_quality.py": ["--seeds", "10"],
+    "dinosaurs_quality.py": ["--seeds", "20"],
     "dynamic_evaluation.py": ["dinosaurs"],
     "learning_rate.py": ["--rows", "3", "--steps", "60"],
     "memory.py": ["--cell", "gru", "--steps", "1000", "1000000"],
-    "names_quality.py": ["--steps", "500", "--seeds", "10"],
+    "names_quality.py": ["--steps", "500", "--seeds", "20"],
     "one_at_a_time.py": ["--updates", "3000"],
     "parallel.py": ["--hidden", "128", "--steps", "60"],
     "sampling.py": ["--batch", "64", "--repeats", "3"],

@@ -3,8 +3,8 @@
 Both learn from the same nine tenths of the built-in dinosaurs and are measured on the same tenth: the course's loop as it is
 published (50 units, 35,000 names one at a time), and the defaults of `bptt train`. The course's network is measured as it was
 trained, its state carried from one name to the next, and from the zero state; the better of the two counts. What `bptt train`
-keeps is the best of its ten measurements on the same tenth. The defaults were chosen on the splits of seeds 0, 1 and 2, so
-others are measured here.
+keeps is the best of its ten measurements on the same tenth. The defaults were chosen on the splits of seeds 10 and 11,
+so others are measured here.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/dinosaurs_quality.py [--iterations 35000]
 """
@@ -50,7 +50,7 @@ def course(training: list[str], held_out: list[str], iterations: int) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--iterations", type=int, default=35000, help="names that the course's network learns from")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12], help="splits to measure on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21, 22], help="splits to measure on")
     arguments = parser.parse_args()
     rows = []
     print(f"{'seed':>4}  {'course':>14}  {'bptt train':>14}   nats per held-out character, seconds")

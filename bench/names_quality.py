@@ -1,10 +1,10 @@
 """How well names are predicted, and how soon: held-out nats per character, the end of each name included, and wall time.
 
 TEXT is a file of one name a line, or built in. Each row is a run of `bptt train` with its default settings but for the flags
-shown, on one split for each seed: 1,000 names are held out, or a tenth of a short list. The settings were chosen on the splits
-of seeds 0 and 1, so others are measured here. The best of ten measurements counts, on the same held-out names.
+shown, on one split for each seed: 1,000 names are held out, or a tenth of a short list. The settings were chosen on the split
+of seed 0, so others are measured here. The best of ten measurements counts, on the same held-out names.
 
-    taskset -c 0 env OMP_NUM_THREADS=1 python bench/names_quality.py names.txt [--seeds 10 11] [--rows 0 1]
+    taskset -c 0 env OMP_NUM_THREADS=1 python bench/names_quality.py names.txt [--seeds 20 21] [--rows 0 1]
 """
 
 import argparse
@@ -29,7 +29,7 @@ RUNS: tuple[dict[str, Any], ...] = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", metavar="TEXT", nargs="?", default="dinosaurs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12], help="splits to measure on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21, 22], help="splits to measure on")
     parser.add_argument("--rows", type=int, nargs="+", default=list(range(len(RUNS))), help="runs to make, counted from 0")
     parser.add_argument("--steps", type=int, help="instead of the default, for a look at what this script does")
     arguments = parser.parse_args()

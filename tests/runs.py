@@ -28,9 +28,9 @@ PLAIN = NO_PICTURES + MAIN
 
 
 def replace_adam(monkeypatch: pytest.MonkeyPatch, update: Callable[..., Any]) -> None:
-    """Let training runs in this process call another update for Adam, without options, but no warm-up, which would call it."""
+    """Let training runs in this process call another update for Adam, but no warm-up, which would call it, too."""
     monkeypatch.setattr(acceleration, "warm_up", lambda *_: None)
-    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=lambda *arguments, **_: update(*arguments)))
+    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(update=update))
 
 
 def saved_steps(run: Path) -> list[int]:

@@ -436,7 +436,7 @@ def test_a_run_that_diverges_at_once_exits_with_code_3(run):
 
 def test_a_run_that_diverges_later_keeps_the_model_before_that(run, monkeypatch):
     rates = iter([0.01] * 25 + [math.nan] * 75)
-    replace_adam(monkeypatch, lambda theta, d, memory, rate: optimizers.sgd(theta, d, memory, next(rates)))
+    replace_adam(monkeypatch, lambda theta, d, memory, rate, **_: optimizers.sgd(theta, d, memory, next(rates)))
     code, _, err = run("train", "names.txt", "--hidden", "4", "--steps", "100", "--quiet")
     assert (code, len(err.splitlines())) == (3, 1)
     assert "warning: step 27: NaN or infinity in the weights layers.0.Wax" in err

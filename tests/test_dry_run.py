@@ -20,10 +20,10 @@ def test_a_dry_run_explains_the_choices_and_their_cost(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["text", "model", "run", "chosen", "memory", "time"]
     chosen = (
-        "chosen hidden 128, batch 8, length 256, steps 2000, learning rate 0.008, weight decay 0.0, "
-        "parametrization standard, average 0.0, evaluate every 200, checkpoint every 200; "
+        "chosen hidden 144, batch 8, length 256, steps 1800, learning rate 0.0043, weight decay 0.5, "
+        "parametrization mup, average 0.9944, evaluate every 180, checkpoint every 180; "
     )
-    assert lines[3].startswith(chosen + "for a text of up to 20,000 characters to train on (this one has 16,")
+    assert lines[3].startswith(chosen + "for a text of 16,")
     assert "MB, this machine has" in lines[4]
     assert os.listdir(tmp_path) == []
 

@@ -57,13 +57,14 @@ def test_the_evaluation_line_has_nats_bits_and_samples():
         f"step 1  loss {trained.record['loss']:.4f}  held out {held_out:.4f} nats/char ({held_out / 0.6931472:.4f} bits)  "
     )
     assert expected in lines[1]
-    assert lines[1].endswith("  " + ", ".join(trained.sample(3, temperature=0.8, seed=1))[:60])
+    texts = [text for text in trained.sample(30, temperature=0.8, seed=1) if text.strip()]
+    assert lines[1].endswith("  " + ", ".join(texts[:3])[:60])
     _, lines = reported_lines(NAMES, steps=1, validation=0)
     assert "held out" not in lines[1]
 
 
 def test_the_final_message_has_ten_new_samples():
-    trained, lines = reported_lines(NAMES, hidden=16, steps=40, learning_rate=0.03, dropout=0)
+    trained, lines = reported_lines(NAMES, hidden=16, steps=30, learning_rate=0.002, dropout=0)
     assert set(trained.sample(10, temperature=0.8)) & set(NAMES)  # it has learnt some by heart
     head, *names = lines[-1].splitlines()[:11]
     assert head == "10 new lines, not in the training text:"

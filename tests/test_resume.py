@@ -598,7 +598,8 @@ def test_a_run_with_a_path_that_is_not_utf8_starts_again(tmp_path):
     source.write_text(TEXTS["lines"])
     train(source, out=tmp_path / "run", stop_after=1)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert resume(tmp_path / "run").record["step"] == STEPS
+    resume(tmp_path / "run")
+    assert saved_steps(tmp_path / "run")[-1] == STEPS
 
 
 def test_a_deep_network_is_resumed(tmp_path, text):

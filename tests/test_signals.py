@@ -58,11 +58,11 @@ def ctrl_c(monkeypatch):
     def at(*numbers):
         calls = []
 
-        def update(*arguments):
+        def update(*arguments, **options):
             calls.append(None)
             if len(calls) in numbers:
                 signal.raise_signal(signal.SIGINT)
-            return optimizers.adam(*arguments)
+            return optimizers.adam(*arguments, **options)
 
         replace_adam(monkeypatch, update)
         return calls

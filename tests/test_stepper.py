@@ -118,11 +118,11 @@ def test_a_failing_update_in_a_group_is_found_as_if_single(monkeypatch, rate):
 def test_an_exception_keeps_the_updates_before_it(monkeypatch, error):
     run, calls = prepare_run(), []
 
-    def adam(*arguments):
+    def adam(*arguments, **options):
         calls.append(None)
         if len(calls) == 6:
             raise error
-        return optimizers.adam(*arguments)
+        return optimizers.adam(*arguments, **options)
 
     expected = [state.params_vector for state, _ in stepper.run_updates(run.task, run.now.state)]
     replace_adam(monkeypatch, adam)

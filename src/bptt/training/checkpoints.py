@@ -51,23 +51,24 @@ def save_elsewhere(run: RunContext, loop_state: LoopState) -> Path | None:
 def make_checkpoint(run: RunContext, loop_state: LoopState) -> checkpoint_format.Checkpoint:
     """Everything that a run resumes from; Diverged if a number is not finite."""
     task = run.task
+    weights, record = host_weights(run, loop_state), _record(run, loop_state)
     arrays = to_host(task, loop_state.state)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise Diverged(messages.nonfinite_message(loop_state.state.step, f"{name} of the optimizer", task))
-    weights, record = host_weights(run, loop_state), _record(run, loop_state)
     return checkpoint_format.Checkpoint(
         task.config, task.data.mode, task.data.vocabulary, record, weights, loop_state.progress, arrays
     )
 
 
 def host_weights(run: RunContext, loop_state: LoopState) -> dict[str, HostArray]:
-    """The averaged weights on the host by name; Diverged if one is not finite."""
-    params_vector = run.task.backend.get(averaged_params(run.task, loop_state.state))
-    weights = dict(tree.named_leaves(tree.unravel(params_vector, model.shapes(run.task.config))))
-    for name, array in weights.items():
-        if not np.isfinite(array).all():
-            raise Diverged(messages.nonfinite_message(loop_state.state.step, f"the weights {name}", run.task))
+    """The averaged weights on the host by name; Diverged if one of them or of the last update is not finite."""
+    task, state, weights = run.task, loop_state.state, {}
+    for vector in (state.params_vector, averaged_params(task, state)):
+        weights = dict(tree.named_leaves(tree.unravel(task.backend.get(vector), model.shapes(task.config))))
+        for name, array in weights.items():
+            if not np.isfinite(array).all():
+                raise Diverged(messages.nonfinite_message(state.step, f"the weights {name}", task))
     return weights
 
 

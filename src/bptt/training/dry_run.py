@@ -8,7 +8,6 @@ import numpy as np
 
 from bptt import dispatch, system
 from bptt.checkpoint import store
-from bptt.config.defaults import preset_for
 from bptt.config.settings import Settings
 from bptt.data.dataset import count_targets
 from bptt.display import plots
@@ -51,16 +50,19 @@ def _tell(ready: Prepared, tell: Reporter) -> None:
 def _chosen(ready: Prepared) -> str:
     """The hyperparameters that were chosen by the size of the text."""
     task = ready.task
-    count, size = count_targets(task.data.training), preset_for(count_targets(task.data.training))
+    count = count_targets(task.data.training)
     requested = {name for name, value in vars(task.settings).items() if value is not None}
     if "epochs" in requested:
         requested.add("steps")
     chosen = {name: value for name, value in task.plan._asdict().items() if name not in requested}
     values = (
-        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items()) or "nothing: every setting is given"
+        ", ".join(
+            f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
+            for name, value in chosen.items()
+        )
+        or "nothing: every setting is given"
     )
-    bound = f"up to {size.targets:,.0f}" if size.targets < float("inf") else "many"
-    return f"{values}; for a text of {bound} characters to train on (this one has {count:,}), read as {task.data.mode}"
+    return f"{values}; for a text of {count:,} characters to train on, read as {task.data.mode}"
 
 
 @np.errstate(all="ignore")
