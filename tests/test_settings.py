@@ -1,5 +1,6 @@
 """Settings: whatever is out of range is one line that names the flag; what passes is plain Python."""
 
+import itertools
 import json
 import math
 from fractions import Fraction
@@ -9,7 +10,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from bptt.config import settings
+from bptt.config import defaults, settings
 from bptt.config.defaults import resolve
 from bptt.config.settings import Settings, from_flags, validate
 from bptt.errors import InputError
@@ -174,3 +175,33 @@ def test_epochs_are_converted_to_steps_rounded_up(epochs, steps):
 def test_epochs_that_give_too_many_steps_are_refused():
     with pytest.raises(InputError, match=r"^--epochs 1e\+09 makes steps 7000000000: expected a whole number from 1 to 1,000"):
         resolve(Settings(epochs=1e9), "lines", 99, lambda batch, length: 7)
+
+
+@pytest.mark.parametrize("flags", [{"weight_decay": 0.1}, {"beta1": 0.5}, {"beta2": 0.5}, {"parametrization": "mup"}])
+def test_settings_of_adam_are_refused_with_other_optimizers(flags):
+    ((name, value),) = flags.items()
+    expected = f"{settings.flag(name)} {value}: --optimizer sgd does not have it: leave it out, or give --optimizer adam"
+    assert refusal(optimizer="sgd", **flags) == expected
+    assert from_flags(flags)
+
+
+def test_sgd_takes_the_neutral_values_that_a_config_repeats():
+    assert from_flags({"optimizer": "sgd", "weight_decay": 0.0, "parametrization": "standard"})
+
+
+def test_presets_are_interpolated_without_jumps():
+    """From one text to one that is 2 % longer, no number changes by more than a tenth, but for what is rounded."""
+    targets = [int(1000 * 1.02**k) for k in range(400)]
+    presets = [defaults.preset_for(count) for count in targets]
+    for before, after in itertools.pairwise(presets):
+        for a, b in zip(before[1:], after[1:]):
+            assert abs(math.log(b / a)) < 0.1
+    for preset in defaults.PRESETS:
+        assert defaults.preset_for(int(preset.targets)) == pytest.approx(preset)
+    assert defaults.preset_for(1) == pytest.approx(defaults.PRESETS[0])
+    assert defaults.preset_for(10**12) == pytest.approx(defaults.PRESETS[-1])
+
+
+@pytest.mark.parametrize(("steps", "decay"), [(1, 0.0), (10, 0.0), (40, 0.75), (2000, 0.995), (10**9, 0.9999)])
+def test_the_default_average_is_a_tenth_of_the_run_long(steps, decay):
+    assert defaults.default_average(steps) == decay

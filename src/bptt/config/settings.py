@@ -49,7 +49,7 @@ class Settings:
     cell: CellName | Cell = "gru"
     """Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or your own. Name its file, FILE.py."""
     hidden: int | None = None
-    """Hidden size (units per layer); by default 64 to 256, more for longer texts."""
+    """Hidden size (units per layer); by default 64 to 320, more for longer texts."""
     layers: int = 1
     """Number of recurrent layers, one on top of the other."""
     dropout: float | None = None
@@ -99,7 +99,8 @@ class Settings:
     weight_decay: float | None = None
     """Decoupled weight decay of the weight matrices in adam (AdamW); by default one that suits the text."""
     average: float | None = None
-    """Decay of the moving average (EMA) of the weights, which is what is measured, saved and sampled; 0 for none."""
+    """Decay of the moving average (EMA) of the weights, which is measured, saved and sampled; 0 for none.
+    By default it is about as long as a tenth of the run."""
     clip_norm: float = 1.0
     """Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off."""
     seed: int = 0
@@ -129,7 +130,9 @@ class Settings:
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 MAY_CHANGE_ON_RESUME = tuple(field.name for field in dataclasses.fields(Settings) if "may_change" in field.metadata)
 
+# settings that only some optimizers have, and the keyword argument of the update that each of them gives
 OPTIMIZER_OPTIONS = {"beta1": "beta1", "beta2": "beta2", "weight_decay": "weight_decay", "parametrization": "groups"}
+
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
 COUNT: Rule = ("a whole number from 1 to 1,000,000,000", int, lambda value: 1 <= value <= 1_000_000_000)
 LAYERS: Rule = ("a whole number from 1 to 1000", int, lambda value: 1 <= value <= 1000)

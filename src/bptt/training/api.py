@@ -114,7 +114,7 @@ def train(
         require_backend: Raise an error, instead of falling back to NumPy, if the backend cannot be used.
         dtype: Floating-point type of weights and arithmetic.
         cell: Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or your own. Pass a module or file.
-        hidden: Hidden size (units per layer); by default 64 to 256, more for longer texts.
+        hidden: Hidden size (units per layer); by default 64 to 320, more for longer texts.
         layers: Number of recurrent layers, one on top of the other.
         dropout: Fraction of units dropped in training, the same at every step; by default 0 to 0.5, by cell and text.
         init: Initialization of the recurrent weights.
@@ -138,7 +138,7 @@ def train(
         beta1: Decay of the running mean of the gradient in adam; by default 0.9.
         beta2: Decay of the running mean of the squared gradient in adam; by default 0.999.
         weight_decay: Decoupled weight decay of the weight matrices in adam (AdamW); by default one that suits the text.
-        average: Decay of the moving average (EMA) of the weights, which is what is measured, saved and sampled; 0 for none.
+        average: Decay of the moving average (EMA) of the weights, which is measured, saved and sampled; 0 for none.
         clip_norm: Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off.
         seed: Seed of everything random but the validation split: initial weights, order of batches, dropout.
         split_seed: Seed of the validation split of lines: runs with the same one hold out the same lines.

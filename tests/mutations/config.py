@@ -1,0 +1,27 @@
+"""Mistakes in the settings and the defaults."""
+
+from mutations.mutation import Mutation
+
+MUTATIONS = [
+    Mutation(
+        "defaults that jump from one size of text to the next",
+        "config.defaults.preset_for",
+        "a + share * (b - a)",
+        "a",
+        "test_settings.py::test_presets_are_interpolated_without_jumps",
+    ),
+    Mutation(
+        "an average as long as the run",
+        "config.defaults.default_average",
+        "AVERAGED * steps",
+        "steps",
+        "test_settings.py::test_the_default_average_is_a_tenth_of_the_run_long",
+    ),
+    Mutation(
+        "weight decay that an optimizer ignores",
+        "config.settings.validate",
+        'if value and value != "standard" and option not in',
+        "if False and option not in",
+        "test_settings.py::test_settings_of_adam_are_refused_with_other_optimizers",
+    ),
+]
