@@ -36,10 +36,10 @@ def test_a_manifest_must_equal_its_serialization_byte_for_byte():
     listed = checkpoint_format.manifest(json.loads(raw), raw)
     assert list(listed) == sorted(checkpoint_format.MODEL + checkpoint_format.RUN)
     assert listed["config.json"]["bytes"] == 11
-    for other in (raw + b" ", raw.replace(b": 1", b":1"), raw[:-1], raw.replace(b'"files"', b'"more": 1,\n "files"')):
+    for other in (raw + b" ", raw.replace(b": 2", b":2"), raw[:-1], raw.replace(b'"files"', b'"more": 1,\n "files"')):
         assert "is not as it was written" in unusable(checkpoint_format.manifest, json.loads(other), other)
     for version in (b"1.0", b"true"):
-        other = raw.replace(b'"format": 1', b'"format": ' + version)
+        other = raw.replace(b'"format": 2', b'"format": ' + version)
         assert "use the bptt version that wrote it" in unusable(checkpoint_format.manifest, json.loads(other), other)
 
 

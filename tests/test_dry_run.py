@@ -46,7 +46,7 @@ def test_a_dry_run_prints_json(capsys):
     assert cli.main(["train", "python-help", "--dry-run", "--json", "--backend", "numpy", "--hidden", "8"]) == 0
     event = json.loads(capsys.readouterr().out)
     assert event["event"] == "dry_run"
-    assert (event["plan"]["hidden"], event["plan"]["steps"]) == (8, 6000)
+    assert (event["plan"]["hidden"], event["plan"]["steps"]) == (8, 5500)
     assert event["memory_bytes"] > 1e7
     assert event["seconds"] > 0.05
     assert event["parameters"] > 1000

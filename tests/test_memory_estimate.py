@@ -164,9 +164,9 @@ def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
             prepare_run(hidden=hidden, layers=3)
     monkeypatch.setattr(system, "physical_memory", lambda: 1e6)
     monkeypatch.setattr(model, "init", lambda *_: pytest.fail("memory was taken"))
-    words = r"--batch 32 --length 64 need about .* GB, this machine has 0.0 GB: choose a smaller --batch or --length"
+    words = r"--batch 64 --length 64 need about .* GB, this machine has 0.0 GB: choose a smaller --batch or --length"
     with pytest.raises(bptt.OutOfMemory, match=words):
-        prepare_run()
+        prepare_run(batch=64)
     with pytest.raises(bptt.OutOfMemory, match="choose fewer units or layers"):
         prepare_run(hidden=2000, batch=1)
 

@@ -53,7 +53,10 @@ def test_each_column_with_targets_is_in_one_micro_batch():
 @pytest.mark.parametrize(
     ("text", "flags"),
     [
-        (NAMES, {"layers": 2, "dropout": 0.3, "length": 3}),  # states from one window to the next, columns that are over
+        (
+            NAMES,
+            {"layers": 2, "dropout": 0.3, "length": 3, "parametrization": "standard"},
+        ),  # states from one window to the next, columns that are over
         (PROSE, {"dropout": 0.3}),
         (PROSE, {"recompute_every": 4, "optimizer": "momentum"}),
     ],

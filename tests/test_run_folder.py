@@ -27,7 +27,7 @@ MEASURED = {**ROW, "step": 2, "held_out": 1.25, "sample": ["anna", "é\ud800"], 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """A run of six steps with its last three checkpoints, the last of them the best."""
-    return train(tmp_path_factory.mktemp("runs") / "run", steps=9, stop_after=6)
+    return train(tmp_path_factory.mktemp("runs") / "run", steps=9, stop_after=6, parametrization="standard", average=0)
 
 
 @pytest.fixture

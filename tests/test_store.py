@@ -602,6 +602,7 @@ def test_a_config_of_format_1_keeps_its_old_rule(tmp_path):
     assert (toml.read(new)["parametrization"], toml.read(new)["average"]) == ("mup", 0.5)
 
 
+@pytest.mark.filterwarnings("ignore::bptt.errors.KernelWarning")  # it was made with them
 def test_the_golden_checkpoint_of_format_2_is_read_and_resumed(tmp_path):
     folder = GOLDEN / "format-2"
     saved = store.read(folder, run=True)

@@ -66,8 +66,7 @@ def test_processes_equal_micro_batches_in_validation_bit_for_bit(text, size):
     task, _, now = prepare_run(text, micro_batches=size)
     params = params_of(task, now)
     expected = validation.evaluate(task, params)
-    alone = task._replace(settings=prepare_run(text).task.settings)
-    for found in run_processes(size, lambda group: validation.evaluate(alone._replace(group=group), params)):
+    for found in run_processes(size, lambda group: validation.evaluate(task._replace(group=group), params)):
         assert found == expected
 
 
