@@ -82,13 +82,17 @@ def bptt_process(
     """`bptt` with these arguments, or other code, with one thread of BLAS; it does not outlive the block."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **keywords.pop("env", {})}
     command = [sys.executable, *options, "-c", code, *map(str, arguments)]
-    # a shell that runs the tests in the background has them ignore SIGINT, and so would this process
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # a shell that runs the tests in the background has them ignore SIGINT, nohup SIGHUP, and so would this process
+    handlers: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = signal.SIG_DFL
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **keywords}
         running = subprocess.Popen(command, env=environment, text=True, **pipes)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     with running:
         try:
             yield running
