@@ -84,7 +84,7 @@ def test_the_estimate_of_an_update_fits_its_allocations(cell, sizes, processes):
     finally:
         tracemalloc.stop()
     ratio = 4 * memory_estimate.update_numbers(run.task) / (peak + held + rows)
-    assert 0.85 < ratio < (1.15 if processes == 1 else 1.3)  # parts are counted as if each were an update
+    assert 0.85 < ratio < (1.15 if processes == 1 else 1.25)  # parts are counted as if each were an update
 
 
 @pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
