@@ -38,7 +38,7 @@ class TextModel(ABC):
     @property
     @abstractmethod
     def _records(self) -> list[dict[str, Any]]:
-        """What a training run was told, chose and measured, for each training text."""
+        """What a training run was asked for, chose and measured, for each training text."""
 
     def sample(
         self,
@@ -57,7 +57,7 @@ class TextModel(ABC):
     ) -> list[str]:
         """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
 
-        `length` is 200 characters at most for lines and 500 for a stream unless given, of a model of bytes as many bytes; a
+        `length` is by default 200 characters at most for lines and 500 for a stream, of a model of bytes as many bytes; a
         text ends before the first `stop` that is newly written, too. `temperature` 0 takes the most likely character each time;
         `top_k` keeps the most likely ones only, and `top_p` the fewest whose probability reaches it, of what the temperature
         and `top_k` leave. `unknown` "skip" leaves out of the prompt what the model does not know.
@@ -153,7 +153,7 @@ class TextModel(ABC):
         """The score of each line of a text, or of an iterable, by itself: as `score` of that line, and of each character.
 
         A line is a text of its own, in stream mode, too, where it has no end to be predicted. Lines of nothing but white
-        space are left out. Lines are taken, and their scores given, up to `batch_size` at a time.
+        space are left out. Lines are read, and their scores returned, up to `batch_size` at a time.
 
         Raises:
             InputError: a line with characters the model does not know, unless `unknown` is "skip", which leaves it out.

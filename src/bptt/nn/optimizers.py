@@ -47,7 +47,7 @@ class Optimizer(NamedTuple):
 
 
 class ParamGroup(NamedTuple):
-    """A part of the parameter vector, from the end of the group before it to its own, with factors of its own."""
+    """A part of the parameter vector, from the end of the group before it to `end`, with its own factors."""
 
     end: int  # the index after its last parameter
     learning_rate: float  # factor of the learning rate
