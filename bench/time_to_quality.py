@@ -1,17 +1,23 @@
 """How soon a model is good: nats per held-back character over the seconds of the whole command, beside PyTorch.
 
 TEXT is trained on as a whole (`--validation 0`), HELD_BACK is a file that no run sees, or a tenth of TEXT. Each row is a run
-of `bptt train` as a command of its own: the seconds count from the start of the process, with compiled code in its cache. The
-model is measured at twenty checkpoints after the run. A text of lines uses the settings of names, a stream those of a long
-text. The peer is PyTorch with an embedding, a GRU, AdamW and a cosine schedule; measuring it does not count.
+of `bptt train` as a command of its own, on one core. Its seconds are processor time, from the start of the process, with
+compiled code in its cache: on an idle core they are the seconds that one waits, and other load does not count. The model is
+measured at twenty checkpoints after the run. A text of lines uses the settings of names, a stream those of a long text. The
+peer is PyTorch with an embedding, a GRU, AdamW and a cosine schedule, in a process of its own; measuring it does not count.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/time_to_quality.py TEXT HELD_BACK [--rows 0 1] [--seeds 0 1 2] [--peer]
+    python bench/time_to_quality.py --result bench/results/time_to_quality_*.json --plot time_to_quality.svg
+
+The last one measures nothing and draws the curves of results, a panel for each text.
 """
 
 import argparse
 import itertools
 import json
 import math
+import multiprocessing
+import resource
 import statistics
 import subprocess
 import sys
@@ -40,6 +46,12 @@ LEVELS = {"lines": (2.0, 1.95, 1.9), "stream": (1.6, 1.5, 1.4697)}  # nats per c
 Curve = list[tuple[float, float]]  # seconds and nats
 
 
+def processor_seconds() -> float:
+    """The processor time of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def run(text: str, held_back: str, flags: list[str]) -> Curve:
     """Train by the command line and measure the checkpoints of the run."""
     words = Path(held_back).read_text("utf-8")
@@ -50,14 +62,15 @@ def run(text: str, held_back: str, flags: list[str]) -> Curve:
         plan = json.loads(subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True).stdout)["plan"]
         every = str(max(1, plan["steps"] // MEASUREMENTS))
         command += ["--evaluate-every", every, "--checkpoint-every", every]
-        began = time.perf_counter()
+        began, used = time.perf_counter(), processor_seconds()
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         total = time.perf_counter() - began
+        share = (processor_seconds() - used) / total  # of the time in which the core was this run's
         rows = [event for event in map(json.loads, lines) if event["event"] == "measurement"]
         before = total - rows[-1]["seconds"]  # before the first update and after the last one
         return [
             (
-                before + row["seconds"],
+                share * (before + row["seconds"]),
                 bptt.load(out / "checkpoints" / f"step-{row['step']:08d}").evaluate(words).nats_per_char,
             )
             for row in rows
@@ -69,7 +82,6 @@ def peer(text: str, held_back: str, seed: int) -> Curve:
     import torch
     from torch.nn.functional import cross_entropy
 
-    began = time.perf_counter()
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     data = prepare(text, Settings(validation=0.0), make_rng(0, 0))
@@ -136,9 +148,9 @@ def peer(text: str, held_back: str, seed: int) -> Curve:
         adam.step()
         schedule.step()
         if step % (steps // MEASUREMENTS) == 0:
-            paused = time.perf_counter()
-            curve.append((paused - began - measuring, measure()))
-            measuring += time.perf_counter() - paused
+            paused = time.process_time()
+            curve.append((paused - measuring, measure()))
+            measuring += time.process_time() - paused
     return curve
 
 
@@ -161,6 +173,27 @@ def seconds_to(curve: Curve, level: float) -> float | None:
     return next((round(seconds, 1) for seconds, nats in curve if nats <= level), None)
 
 
+def plot(results: list[str], path: str) -> None:
+    """A panel for each result, a line for each row: the loss of its first seed over seconds, these on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * len(results), 4), layout="constrained")
+    for result, axes in zip(results, figure.subplots(1, len(results), squeeze=False).flat):
+        rows = json.loads(Path(result).read_text("utf-8"))["rows"]
+        for row in rows:
+            label = row["flags"].replace(ONE_RATE, "one rate")
+            style = {"color": "black", "linestyle": "--"} if label == "PyTorch" else {"marker": "o", "markersize": 3}
+            axes.semilogx(*zip(*row["curves"][0]), label=label, **style)
+        lowest = min(nats for row in rows for _, nats in row["curves"][0])
+        axes.set_ylim(lowest - 0.01, lowest + 0.3)
+        axes.set_title(Path(result).stem.removeprefix("time_to_quality_"), fontsize=9)
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize=7)
+    figure.supxlabel("seconds of one core, from the start of the process")
+    figure.supylabel("nats per held-back character")
+    figure.savefig(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", metavar="TEXT", nargs="?", default="dinosaurs")
@@ -169,7 +202,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--flags", nargs=argparse.REMAINDER, help="instead of the rows: one run with these flags of bptt train")
     parser.add_argument("--peer", action="store_true", help="PyTorch, too")
+    parser.add_argument("--result", metavar="JSON", nargs="+", help="draw the curves of results; nothing is measured")
+    parser.add_argument("--plot", metavar="FILE", default="time_to_quality.svg", help="where they are drawn")
     arguments = parser.parse_args()
+    if arguments.result:
+        plot(arguments.result, arguments.plot)
+        return
     if arguments.held_back is None:
         arguments.text, arguments.held_back = split(arguments.text, Path(tempfile.mkdtemp()))
     mode = prepare(arguments.text, Settings(validation=0.0), make_rng(0, 0)).mode
@@ -182,7 +220,8 @@ def main() -> None:
         for flags in ([arguments.flags] if arguments.flags else runs)
     ]
     if arguments.peer:
-        contenders.append(("PyTorch", lambda seed: peer(arguments.text, arguments.held_back, seed)))
+        pool = multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1)  # a process for each run
+        contenders.append(("PyTorch", lambda seed: pool.apply(peer, (arguments.text, arguments.held_back, seed))))
     levels, rows = LEVELS[mode], []
     print(f"{'flags':48}{'nats':>8}{'seconds':>9}" + "".join(f"{f'to {level:g}':>11}" for level in levels))
     for name, train in contenders:
