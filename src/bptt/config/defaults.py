@@ -5,13 +5,19 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bptt.config.settings import COUNT, Settings, check_number
+from bptt.config.settings import COUNT, MAX_COUNT, Settings, check_number
 from bptt.nn.cells import CELLS
 from bptt.nn.optimizers import OPTIMIZERS
 from bptt.nn.parametrization import Parametrization
 
 AVERAGED = 0.1  # part of a run that the average of the weights is about as long as
 EVALUATIONS = 10  # of the held-out part, in a run
+
+# how units and steps follow from a time to train for, see `budget_hidden` and `budget_steps`
+GROWTH = 0.25  # power of the time that the units grow with: more time goes into steps as well as into units
+MOST_TIME = 16.0  # times that of the preset: a text of that size does not profit from more
+MIN_BUDGET_HIDDEN, MAX_BUDGET_HIDDEN = 32, 2048
+BUDGET_STEPS_MULTIPLE = 10
 
 
 class Hyperparameters(NamedTuple):
@@ -64,6 +70,37 @@ def preset_for(targets: int) -> Preset:
 def _to_multiple(number: float, of: int) -> int:
     """Round to a multiple, at least one."""
     return max(1, round(number / of)) * of
+
+
+class RunCost(NamedTuple):
+    """What a run of one size takes on a machine, in seconds."""
+
+    update: float
+    evaluation: float = 0.0  # and all that comes with one: texts, a checkpoint, a picture
+
+    def seconds(self, steps: int, evaluate_every: int | None = None) -> float:
+        """What so many steps take with their evaluations, by default ten."""
+        return steps * self.update + -(-steps // (evaluate_every or max(1, steps // EVALUATIONS))) * self.evaluation
+
+
+def budget_hidden(hidden: int, preset_seconds: float, seconds: float) -> int:
+    """The units of a run that may take so many seconds, where the preset of the text has `hidden` and takes `preset_seconds`.
+
+    The units are those of the preset, times the `GROWTH`-th power of how many times the preset would fit into the time.
+    """
+    fitting = min(seconds / preset_seconds, MOST_TIME)
+    return min(max(_to_multiple(hidden * fitting**GROWTH, 16), MIN_BUDGET_HIDDEN), MAX_BUDGET_HIDDEN)
+
+
+def budget_steps(cost: RunCost, preset_seconds: float, seconds: float, evaluate_every: int | None = None) -> int:
+    """The steps of a run that may take so many seconds: as many as fit, but no more than `MOST_TIME` times the preset takes."""
+    usable = min(seconds, MOST_TIME * preset_seconds)
+    if evaluate_every:
+        steps = usable / (cost.update + cost.evaluation / evaluate_every)
+    else:
+        steps = (usable - EVALUATIONS * cost.evaluation) / cost.update
+    multiples = math.floor(min(max(steps, 0.0), MAX_COUNT) / BUDGET_STEPS_MULTIPLE)
+    return max(1, multiples) * BUDGET_STEPS_MULTIPLE
 
 
 def default_average(steps: int) -> float:

@@ -134,7 +134,8 @@ MAY_CHANGE_ON_RESUME = tuple(field.name for field in dataclasses.fields(Settings
 OPTIMIZER_OPTIONS = {"beta1": "beta1", "beta2": "beta2", "weight_decay": "weight_decay", "parametrization": "groups"}
 
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
-COUNT: Rule = ("a whole number from 1 to 1,000,000,000", int, lambda value: 1 <= value <= 1_000_000_000)
+MAX_COUNT = 1_000_000_000
+COUNT: Rule = (f"a whole number from 1 to {MAX_COUNT:,}", int, lambda value: 1 <= value <= MAX_COUNT)
 LAYERS: Rule = ("a whole number from 1 to 1000", int, lambda value: 1 <= value <= 1000)
 EVERY: Rule = (
     "a whole number from 1 to 1,000,000,000, or sqrt",
