@@ -148,7 +148,9 @@ FLAGS = {
 
 
 def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, workdir):
-    assert FLAGS.keys() | {"epochs", "from_", "distributed"} == vars(Settings()).keys()  # the last ones rule others out
+    assert (
+        FLAGS.keys() | {"epochs", "budget", "from_", "distributed"} == vars(Settings()).keys()
+    )  # the last ones rule others out
     switches = {True: "", False: "=false"}
     words = [
         word
@@ -162,6 +164,7 @@ def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, workdi
         **FLAGS,
         "out": str(workdir / "new"),
         "epochs": None,
+        "budget": None,
         "from_": None,
         "distributed": None,
     }
@@ -304,6 +307,8 @@ def run_refused(run, *arguments, code=2, words=()):
         ("train names.txt --validation 1", ["--validation 1.0: expected a share"]),
         ("train names.txt --epochs inf", ["--epochs inf: expected"]),
         ("train names.txt --steps 2 --epochs 3", ["--steps 2 and --epochs 3.0: give one of the two"]),
+        ("train names.txt --budget 30", ["--budget '30': expected a number above 0 and its unit, s, m or h, as in 30s"]),
+        ("train names.txt --steps 2 --budget 3s", ["--steps 2 and --budget 3s: give one of the two"]),
         ("train names.txt --cell grru", ["grru", "vanilla", "did you mean gru?"]),
         ("train names.txt --backend numpie", ["numpie", "numpy"]),
         ("train nmaes.txt", ["'nmaes.txt' does not exist", "did you mean 'names.txt'?", "- for standard input"]),

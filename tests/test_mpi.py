@@ -116,6 +116,15 @@ def test_a_dry_run_is_printed_once_and_counts_all_processes(names):
     assert len(out.splitlines()) == 6
 
 
+def test_processes_measure_a_budget_together(names, tmp_path):
+    code, out, err = run_processes(2, *MAIN, names, *TINY, "--budget", "0.3s", "--out", tmp_path / "budget")
+    assert (code, err) == (0, "")
+    (words,) = [line for line in out.splitlines() if line.startswith("budget 0.3 s: 5 units, ")]
+    steps = re.search(r"([0-9,]+) steps", words)[1].replace(",", "")
+    assert run_processes(2, *MAIN, names, *TINY, "--steps", steps, "--out", tmp_path / "steps")[::2] == (0, "")
+    assert outcome(tmp_path / "budget") == outcome(tmp_path / "steps")
+
+
 def test_a_run_can_be_resumed_with_another_number_of_processes(names, tmp_path):
     run_processes(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "whole")
     run_processes(2, *MAIN, names, *TINY, "--steps", "80", "--out", tmp_path / "run", "--stop-after", "33")

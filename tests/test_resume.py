@@ -49,6 +49,7 @@ OTHERS = {
     "mode": "stream",
     "vocabulary": "bytes",
     "epochs": 3,
+    "budget": "5m",
     "optimizer": "sgd",
     "learning_rate": 0.5,
     "parametrization": "mup",

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from typing import Any, NoReturn
 
 from bptt.distributed.launcher import LAUNCHER_VARIABLES
@@ -22,6 +23,7 @@ def leave(number: int, frame: Any) -> NoReturn:
 
 def main() -> int:
     """Run the command line and return its exit code."""
+    began = time.perf_counter()
     default_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
         if default_handler:
@@ -30,7 +32,7 @@ def main() -> int:
 
         if default_handler:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        return run()
+        return run(began=began)
     except KeyboardInterrupt:
         sys.stderr.write("bptt: interrupted\n")
         return 130

@@ -24,8 +24,8 @@ from bptt.errors import Diverged, InputError, OutOfMemory, SaveError, SharedErro
 from bptt.training import launch, signals
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code.
+def main(arguments: list[str] | None = None, began: float | None = None) -> int:
+    """Run the command line and return its exit code; `began` is when the process began, by `time.perf_counter`.
 
     0, 1 for gradients that `bptt check` finds wrong, 2 for bad input or output that cannot be written, 3 for a diverged run,
     4 for too little memory, 5 for a run that could not be saved, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138
@@ -38,17 +38,17 @@ def main(arguments: list[str] | None = None) -> int:
     with warnings.catch_warnings(), contextlib.redirect_stdout(output):
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = warn
-        code = attempt(arguments)
+        code = attempt(arguments, began)
     output.flush()
     if output.error is None or isinstance(output.error, BrokenPipeError):
         return code
     return complain(f"cannot write to standard output: {output.error.strerror or output.error}", code or 2)
 
 
-def attempt(arguments: list[str] | None) -> int:
+def attempt(arguments: list[str] | None, began: float | None = None) -> int:
     """Run a command and return its exit code; every error is one line."""
     try:
-        return int(parse(arguments)() or 0)
+        return int(parse(arguments, began)() or 0)
     except Diverged as error:
         return _refused(error, 3)
     except InputError as error:

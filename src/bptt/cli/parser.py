@@ -68,15 +68,17 @@ app = App(
 )
 
 
-def parse(words: list[str] | None) -> Callable[[], Any]:
+def parse(words: list[str] | None, began: float | None = None) -> Callable[[], Any]:
     """Return the command for the words (default: those of the process) with all its arguments.
 
-    `explicit` of `bptt train` gets the settings that were typed or are in the TOML file, and the name of the text there.
+    `explicit` of `bptt train` gets the settings that were typed or are in the TOML file, and the name of the text there;
+    its `began` gets the time at which the process began.
     """
     explicit: dict[str, Any] = {}
     app.config = functools.partial(_read_file, explicit)
     command, arguments, contexts = app.parse_args(words, exit_on_error=False, print_error=False)
-    return functools.partial(command, *arguments.args, **arguments.kwargs, **dict.fromkeys(contexts, explicit))
+    context = {"explicit": explicit, "began": began}
+    return functools.partial(command, *arguments.args, **arguments.kwargs, **{name: context[name] for name in contexts})
 
 
 def _read_file(explicit: dict[str, Any], app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:

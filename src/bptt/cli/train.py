@@ -34,7 +34,8 @@ def train(  # noqa: D417  # explicit is not for people
     config: Path | None = None,  # which `parser.parse` reads
     dry_run: bool = False,
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
-    explicit: Annotated[dict[str, Any], Parameter(parse=False)],  # from `parser.parse`
+    explicit: Annotated[dict[str, Any], Parameter(parse=False)],  # from `parser.parse`, as the next one
+    began: Annotated[float | None, Parameter(parse=False)],
 ) -> int:
     """Train a model on a text, in a folder of its own; or resume a run.
 
@@ -49,34 +50,36 @@ def train(  # noqa: D417  # explicit is not for people
     config
         A TOML file with settings; flags come first. By default bptt.toml, where the current folder has one.
     dry_run
-        Say what would be done, and what memory and time it would take, and do nothing.
+        Say what would be done, and what memory and time it would take, and do nothing but measure.
     settings
         One flag for each.
     """
     with launch.fail_on_all(alone=settings.distributed is False):
-        return _train(text, validate(settings), resume, explicit, changed_text=changed_text, dry_run=dry_run)
+        settings = validate(settings)
+        if changed_text and resume is None:
+            raise InputError("--changed-text is for --resume: give both, or neither")
+        if dry_run and resume is not None:
+            raise InputError("--dry-run is for a new run: leave out --resume")
+        text = explicit.get("text") if text is None else text
+        if resume is not None:
+            return _resume(text, settings, resume, explicit, changed_text=changed_text)
+        return _train("dinosaurs" if text is None else text, settings, began, dry_run=dry_run)
 
 
-def _train(
-    text: str | None, settings: Settings, resume: Path | None, explicit: dict[str, Any], *, changed_text: bool, dry_run: bool
-) -> int:
-    """Train with validated settings, of which `explicit` names those that are not defaults."""
-    if changed_text and resume is None:
-        raise InputError("--changed-text is for --resume: give both, or neither")
-    if dry_run and resume is not None:
-        raise InputError("--dry-run is for a new run: leave out --resume")
-    text = explicit.get("text") if text is None else text
-    if text is None and resume is None:
-        text = "dinosaurs"
+def _train(text: str, settings: Settings, began: float | None, *, dry_run: bool) -> int:
+    """Train a new run, or say what it would do."""
     if dry_run:
-        report_plan(text, settings, messages.make_reporter(dataclasses.replace(settings, quiet=False), print_line))
+        report_plan(text, settings, messages.make_reporter(dataclasses.replace(settings, quiet=False), print_line), began)
         return 0
-    named = settings.out is not None or (resume is not None and run_folder.is_run(resume))
-    with live_reporter(settings, named=named) as report:
-        if resume is None:
-            return code(trainer.start(text, settings, report, runs=RUNS, caught=TERMINATION))
+    with live_reporter(settings, named=settings.out is not None) as report:
+        return code(trainer.start(text, settings, report, began=began, runs=RUNS, caught=TERMINATION))
+
+
+def _resume(text: str | None, settings: Settings, place: Path, explicit: dict[str, Any], *, changed_text: bool) -> int:
+    """Resume a run; `explicit` names the settings that are not defaults."""
+    with live_reporter(settings, named=settings.out is not None or run_folder.is_run(place)) as report:
         changes = {name: value for name, value in vars(settings).items() if name in explicit}
-        return code(trainer.resume_run(resume, text, changes, report, changed_text=changed_text, runs=RUNS, caught=TERMINATION))
+        return code(trainer.resume_run(place, text, changes, report, changed_text=changed_text, runs=RUNS, caught=TERMINATION))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,9 @@ class Settings:
     """Number of updates; by default one that suits the size of the text."""
     epochs: float | None = None
     """Passes over the training text, instead of a number of steps."""
+    budget: str | None = None
+    """Time for the whole command on this machine, as in 30s, 5m or 1.5h, instead of steps.
+    A short trial of updates chooses units and steps."""
     optimizer: OptimizerName = "adam"
     """Update rule."""
     learning_rate: float | None = None
@@ -129,6 +133,13 @@ class Settings:
 
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 MAY_CHANGE_ON_RESUME = tuple(field.name for field in dataclasses.fields(Settings) if "may_change" in field.metadata)
+
+# settings that say how long a run is, of which one is given
+LENGTHS_OF_A_RUN = ("steps", "epochs", "budget")
+
+# a time, as a number and a unit of so many seconds
+DURATION = re.compile(r"(\d+\.?\d*|\.\d+)([smh])", re.ASCII)
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 # settings that only some optimizers have, and the keyword argument of the update that each of them gives
 OPTIMIZER_OPTIONS = {"beta1": "beta1", "beta2": "beta2", "weight_decay": "weight_decay", "parametrization": "groups"}
@@ -215,8 +226,10 @@ def validate(settings: Settings, called: Callable[[str], str] = flag) -> Setting
                 if name in RULES and not (name == "validation" and names_a_file(value))
                 else _choice(called(name), name, hints[name], value)
             )
-    if settings.steps is not None and settings.epochs is not None:
-        raise InputError(f"{called('steps')} {settings.steps} and {called('epochs')} {settings.epochs}: give one of the two")
+    lengths = [name for name in LENGTHS_OF_A_RUN if getattr(settings, name) is not None]
+    if len(lengths) > 1:
+        first, second = (f"{called(name)} {getattr(settings, name)}" for name in lengths[:2])
+        raise InputError(f"{first} and {second}: give one of the two")
     settings = dataclasses.replace(settings, **plain)
     for name, option in OPTIMIZER_OPTIONS.items():
         value = getattr(settings, name)
@@ -237,6 +250,18 @@ def check_number(name: str, rule: Rule, value: Any) -> Any:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InputError(f"{name} {value!r}: expected {expected}")
+
+
+def check_duration(name: str, value: Any) -> str:
+    """The value as a time above 0 with its unit, or an InputError where it is none."""
+    if isinstance(value, str) and DURATION.fullmatch(value) and 0 < duration_seconds(value) < math.inf:
+        return str(value)
+    raise InputError(f"{name} {value!r}: expected a number above 0 and its unit, s, m or h, as in 30s, 5m or 1.5h")
+
+
+def duration_seconds(duration: str) -> float:
+    """The seconds of a time such as 90s, 5m or 1.5h."""
+    return float(duration[:-1]) * UNIT_SECONDS[duration[-1]]
 
 
 def check_path(name: str, value: Any) -> Path:
@@ -260,6 +285,8 @@ def names_a_file(value: Any) -> bool:
 def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
     if name in ("out", "from_", "validation"):
         return check_path(called, value)
+    if name == "budget":
+        return check_duration(called, value)
     if name == "cell":
         return user_cells.resolve(called, value)
     words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]

@@ -9,14 +9,14 @@ from typing import Any
 from bptt import files
 from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters
-from bptt.config.settings import SETTING_NAMES, Settings, closest_match, flag, validate
+from bptt.config.settings import LENGTHS_OF_A_RUN, SETTING_NAMES, Settings, closest_match, flag, validate
 from bptt.config.user_cells import name_of
 from bptt.errors import InputError
 from bptt.nn.cells import CELLS
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
 HEADER = "# the settings of this run; bptt train --config with the path of this file repeats it"  # of every config.toml
-NOT_REPEATED = ("out", "epochs", "stop_after")  # of one session, or said in other words
+NOT_REPEATED = ("out", "epochs", "budget", "stop_after")  # of one session, or said in other words
 
 
 def find_file(named: str | Path | None, *, new: bool) -> Path | None:
@@ -63,10 +63,10 @@ def read(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
 
 
 def read_beneath(explicit: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Read a TOML file whose values rank below explicit settings; explicit steps or epochs replace both."""
-    steps = ("steps", "epochs") if any(explicit.get(name) is not None for name in ("steps", "epochs")) else ()
+    """Read a TOML file whose values rank below explicit settings; explicit steps, epochs or budget replace all three."""
+    lengths = LENGTHS_OF_A_RUN if any(explicit.get(name) is not None for name in LENGTHS_OF_A_RUN) else ()
     cell = ("cell",) if explicit.get("cell") is not None else ()
-    return read(path, steps + cell)
+    return read(path, lengths + cell)
 
 
 def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, validation: float | Path) -> str:

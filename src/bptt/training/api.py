@@ -67,6 +67,7 @@ def train(
     vocabulary: VocabularyName = "characters",
     steps: int | None = None,
     epochs: float | None = None,
+    budget: str | None = None,
     optimizer: OptimizerName = "adam",
     learning_rate: float | None = None,
     parametrization: Parametrization | None = None,
@@ -129,6 +130,7 @@ def train(
         vocabulary: What a token is: a character of the text, or a byte of its UTF-8 form.
         steps: Number of updates; by default one that suits the size of the text.
         epochs: Passes over the training text, instead of a number of steps.
+        budget: Time for the whole command on this machine, as in 30s, 5m or 1.5h, instead of steps.
         optimizer: Update rule.
         learning_rate: Peak learning rate of the recurrent weights; by default one that suits the text and the optimizer.
         parametrization: Learning rates and first weights by the role of a tensor (mup), or alike for all (standard).

@@ -13,7 +13,7 @@ from bptt.data.dataset import count_targets
 from bptt.display import plots
 from bptt.nn import model, tree
 from bptt.train_step.stepper import SYNC_EVERY, run_updates
-from bptt.training import launch, memory_estimate, messages, setup, validation
+from bptt.training import budget, launch, memory_estimate, messages, setup, validation
 from bptt.training.setup import Prepared
 from bptt.training.state import Reporter
 
@@ -21,14 +21,19 @@ TRIAL = 1.5  # seconds of updates, from which the time of all is told
 
 
 @dispatch.restored()
-def report_plan(text: Any, settings: Settings, tell: Reporter) -> None:
-    """Tell what a run would do, with its parameters, its memory and its time; nothing is saved."""
+def report_plan(text: Any, settings: Settings, tell: Reporter, began: float | None = None) -> None:
+    """Tell what a run would do, with its parameters, its memory and its time; nothing is saved.
+
+    A budget is measured as in `trainer.start`.
+    """
+    began = time.perf_counter() if began is None else began
     group = launch.init_training_group(text, settings, "a dry run")
     if group.rank:
         tell = launch.silent_reporter
     with group.abort_all_on_error():
         group.on_rank_0(partial(store.check_can_save, settings.out))
         ready = launch.setup_all(group, settings, lambda: setup.from_scratch(text, settings, group))
+        ready = budget.fit_to_budget(ready, settings, began, saving=True)
         _tell(ready, tell)
 
 
@@ -38,7 +43,7 @@ def _tell(ready: Prepared, tell: Reporter) -> None:
     needed = memory_estimate.needed_bytes(ready.task, plotting=plots.available())
     seconds = _seconds(ready)
     words = [
-        messages.header(ready.task),
+        messages.header(ready.task, ready.record.get("budget")),
         f"chosen {_chosen(ready)}",
         f"memory about {needed / 1e6:,.0f} MB{processes}, this machine has {system.physical_memory() / 1e6:,.0f} MB",
         f"time   about {messages.format_duration(seconds)}, by a trial of {TRIAL:g} s",

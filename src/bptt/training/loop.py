@@ -81,7 +81,7 @@ def train_loop(run: RunContext, loop_state: LoopState, signals: list[str]) -> Lo
             # 7. Draw the loss curve
             last = loop_state.ended or state.step == task.plan.steps
             if last or (due.evaluate and (figure is None or time.perf_counter() - curve_time > CURVE_SECONDS)):
-                curve_time, figure = time.perf_counter(), _draw_curve(run, loop_state, figure)
+                curve_time, figure = time.perf_counter(), draw_curve(run, loop_state, figure)
 
             # 8. Stop for a signal, a pause or early stopping; after the last update the generator is exhausted
             if loop_state.ended:
@@ -174,18 +174,18 @@ def _evaluate(run: RunContext, loop_state: LoopState, row: dict[str, Any]) -> tu
         checkpoints.host_weights(run, loop_state)  # raises Diverged, with the name of the first tensor that is not finite
     current = checkpoints.current_model(run, loop_state)
     if not task.data.validation:
-        return loop_state._replace(best=current), {**row, **_sample_and_radii(task, current)}
+        return loop_state._replace(best=current), {**row, **sample_and_radii(task, current)}
     validation_loss = validation.evaluate(task, current.params).nats_per_char
     if not math.isfinite(validation_loss):
         raise Diverged(messages.nonfinite_message(state.step, "the loss of the held-out part", task))
-    row = {**row, "held_out": validation_loss, **_sample_and_radii(task, current)}
+    row = {**row, "held_out": validation_loss, **sample_and_radii(task, current)}
     if progress.best is not None and progress.best[1] <= validation_loss:
         return loop_state._replace(progress=progress._replace(waited=progress.waited + 1)), row
     current = dataclasses.replace(current, record={**current.record, "loss": row["loss"], "held_out": validation_loss})
     return loop_state._replace(best=current, progress=progress._replace(best=(state.step, validation_loss), waited=0)), row
 
 
-def _sample_and_radii(task: TrainTask, current: LanguageModel) -> dict[str, Any]:
+def sample_and_radii(task: TrainTask, current: LanguageModel) -> dict[str, Any]:
     """Texts from the model, and the spectral radius of each block of Waa by layer, which the last process computes."""
     group, radii = task.group, None
     if group.rank == group.size - 1:
@@ -207,7 +207,7 @@ def _save_if_due(run: RunContext, loop_state: LoopState, due: Due, row: dict[str
     return saving
 
 
-def _draw_curve(run: RunContext, loop_state: LoopState, figure: "Figure | None") -> "Figure | None":
+def draw_curve(run: RunContext, loop_state: LoopState, figure: "Figure | None") -> "Figure | None":
     """Draw the loss curve, on the figure of the last drawing if there is one; returns the figure."""
     if run.folder and loop_state.progress.history and plots.available():
         try:

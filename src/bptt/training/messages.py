@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bptt import acceleration
-from bptt.config.settings import Settings
+from bptt.config.settings import Settings, duration_seconds
 from bptt.data.dataset import Dataset, contained, count_targets, max_columns, validation_share
 from bptt.data.sequences import Sequences
 from bptt.display.text import printable
@@ -26,8 +26,8 @@ FINAL_TEXTS = 10  # new texts at the end of a run
 PREVIEW_LINES = 10  # lines sampled at an evaluation
 
 
-def header(task: TrainTask) -> str:
-    """The dataset, the model and the hyperparameters of a run, a line each."""
+def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
+    """The dataset, the model and the hyperparameters of a run, a line each, and what its budget led to, if it has one."""
     data, settings, plan = task.data, task.settings, task.plan
     unit = "line" if data.mode == "lines" else "character"
     training = _size(data, data.training)
@@ -47,10 +47,24 @@ def header(task: TrainTask) -> str:
             f"model  {model_title(task)}{compiled}",
             f"run    {plan.steps:,} steps, batches of up to {batch} x {plan.length}{shrunk}, {settings.optimizer}, "
             f"learning rate {plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
+            *([] if budget is None else [_budget_line(task, budget)]),
             *["wait   kernels are compiled once, in the first run on this processor"]
             * (compiled != "" and acceleration.cache_is_empty()),
         ]
     )
+
+
+def _budget_line(task: TrainTask, budget: dict[str, Any]) -> str:
+    """The units and steps that a budget led to, and how long they take where that is something else."""
+    asked, seconds, update = duration_seconds(budget["asked"]), budget["seconds"], budget["update_seconds"]
+    number, unit = budget["asked"][:-1], budget["asked"][-1].replace("m", "min")
+    each = f"{update:.1f} s" if update >= 1 else f"{1000 * update:.{0 if update >= 0.01 else 1}f} ms"
+    chosen = f"{task.config.hidden} units, {task.plan.steps:,} steps of about {each}"
+    words = f"budget {number} {unit}: {chosen}"
+    if 0.9 <= seconds / asked <= 1.1:
+        return words
+    words = f"{words}, about {format_duration(max(1.0, seconds))} in all"
+    return words if seconds > asked else f"{words}: a text of this length does not profit from more"
 
 
 def _size(data: Dataset, part: Sequences) -> int:

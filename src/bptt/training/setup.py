@@ -1,7 +1,7 @@
 """Set up a run before its first update: dataset, hyperparameters, model and optimizer; new, or as a checkpoint has them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,22 +63,60 @@ def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PRO
     data = prepare(text, settings, make_rng(settings.split_seed, 0), source[1].vocabulary if source else None)
     if not group.rank and (data.validation_file or settings.duplicates == "independent"):
         _warn_of_shared_lines(data)
-    plan = resolve(settings, data.mode, count_targets(data.training), lambda b, t: batches_in_epoch(data, b, t, settings.seed))
+    plan = _plan(settings, data)
     if source:
         config = source[1].config
     else:
         name = user_cells.name_of(settings.cell)
         config = model.Config(name, len(data.vocabulary), plan.hidden, settings.layers, user_cell=user_cell)
     task = _task(config, backend, data, settings, plan, group)
+    if settings.micro_batches > 1:  # of a run that had not saved anything yet; new ones are refused
+        _warn_if_micro_batches_changed(settings.micro_batches, task)
+    return _before_first_update(task, (lambda: model_from_checkpoint(source[1], backend).params) if source else None)
+
+
+def with_size(ready: Prepared, hidden: int, steps: int) -> Prepared:
+    """The same new run with so many units and steps, as if the settings had them from the start.
+
+    The text is not read again. `launch.setup_all` connects its all-reduce.
+
+    Raises:
+        OutOfMemory: the run needs more memory than there is.
+    """
+    task = resized_task(ready.task, hidden, steps)
+    if hidden != ready.task.config.hidden:
+        return _before_first_update(task, None)
+    params = tree.unravel(ready.now.state.params_vector, model.shapes(task.config))
+    return _before_first_update(task, lambda: params)
+
+
+def resized_task(task: TrainTask, hidden: int, steps: int) -> TrainTask:
+    """The task with so many units and steps, and the hyperparameters that follow from them."""
+    settings = dataclasses.replace(task.settings, hidden=hidden, steps=steps, budget=None)
+    config, plan = dataclasses.replace(task.config, hidden=hidden), _plan(settings, task.data)
+    options = optimizer_options(config, settings, plan)
+    return task._replace(config=config, settings=settings, plan=plan, optimizer_options=options, all_reduce=None)
+
+
+def _plan(settings: Settings, data: Dataset) -> Hyperparameters:
+    """The hyperparameters of a new run on a dataset."""
+    targets = count_targets(data.training)
+    return resolve(settings, data.mode, targets, lambda b, t: batches_in_epoch(data, b, t, settings.seed))
+
+
+def _before_first_update(task: TrainTask, load: Callable[[], model.Params] | None) -> Prepared:
+    """A new run before its first update; its weights come from `load`, or without it are drawn.
+
+    Raises:
+        OutOfMemory: the run needs more memory than there is.
+    """
     memory_estimate.refuse_too_large(task)
     try:
-        if source:
-            params = model_from_checkpoint(source[1], backend).params
+        if load is not None:
+            params = load()
         else:
-            host_params = model.init(config, make_rng(settings.seed, 1), settings.init)
-            params = tree.tree_map(backend.put, parametrization.scale(host_params, plan.parametrization))
-        if settings.micro_batches > 1:  # of a run that had not saved anything yet; new ones are refused
-            _warn_if_micro_batches_changed(settings.micro_batches, task)
+            host_params = model.init(task.config, make_rng(task.settings.seed, 1), task.settings.init)
+            params = tree.tree_map(task.backend.put, parametrization.scale(host_params, task.plan.parametrization))
         return Prepared(task, _record(task), LoopState(initial_state(task, params), NO_PROGRESS))
     except MemoryError as error:
         raise errors.OutOfMemory(memory_estimate.out_of_memory_message(task)) from error

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -22,7 +23,7 @@ from bptt.display import text
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
 from bptt.train_step.state import TrainTask
-from bptt.training import checkpoints, launch, loop, memory_estimate, messages, resume, setup, signals
+from bptt.training import budget, checkpoints, launch, loop, memory_estimate, messages, resume, setup, signals
 from bptt.training.setup import Prepared
 from bptt.training.state import LoopState, Reporter, RunContext
 
@@ -37,6 +38,7 @@ def train(
     **flags: Any,
 ) -> LanguageModel:
     """Implement `bptt.train` (declared in `training.api`); `flags` holds the settings that the caller passed."""
+    began = time.perf_counter()
     with launch.fail_on_all(alone=flags.get("distributed") is False):
         passed = {**({} if config is None else toml.read_beneath(flags, check_path("config", config))), **flags}
     text_of_file = passed.pop("text", None)
@@ -48,13 +50,23 @@ def train(
         reporter = messages.make_reporter(settings, report)
         if resume is not None:
             return resume_run(check_path("resume", resume), text, passed, reporter, changed_text=changed_text)
-    return start("dinosaurs" if text is None else text, settings, reporter)
+    return start("dinosaurs" if text is None else text, settings, reporter, began=began)
 
 
 def start(
-    text: Any, settings: Settings, report: Reporter, *, runs: Path | None = None, caught: tuple[str, ...] = signals.INTERRUPT
+    text: Any,
+    settings: Settings,
+    report: Reporter,
+    *,
+    began: float | None = None,
+    runs: Path | None = None,
+    caught: tuple[str, ...] = signals.INTERRUPT,
 ) -> LanguageModel:
-    """Train a new run; without `out`, the command line makes a folder for it in `runs`."""
+    """Train a new run; without `out`, the command line makes a folder for it in `runs`.
+
+    A budget counts from `began`, a time of `time.perf_counter`; by default from now.
+    """
+    began = time.perf_counter() if began is None else began
     group, requested = launch.init_training_group(text, settings, "a new run"), settings
     if group.rank:
         settings, runs, report = dataclasses.replace(settings, out=None), None, launch.silent_reporter
@@ -63,9 +75,12 @@ def start(
         arrived_signals = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  # MPI may swallow some
         group.on_rank_0(partial(store.check_can_save, settings.out))  # before hours are spent
         prepared = launch.setup_all(group, requested, lambda: setup.from_scratch(text, settings, group))
+        saving = settings.out is not None or runs is not None
+        prepared = budget.fit_to_budget(prepared, requested, began, saving=saving)
         out = group.on_rank_0(lambda: _new_folder(prepared.task, settings.out, runs, stack))
         try:
-            report(messages.header(prepared.task), {"event": "start", "record": prepared.record})
+            header = messages.header(prepared.task, prepared.record.get("budget"))
+            report(header, {"event": "start", "record": prepared.record})
             return fit(prepared, out, report, caught, arrived_signals)
         except BaseException as error:
             if out and not isinstance(error, ForcedInterrupt):
