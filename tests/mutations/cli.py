@@ -5,7 +5,7 @@ from mutations.mutation import Mutation
 MUTATIONS = [
     Mutation(
         "configuration: the text that a file names is forgotten",
-        "cli.train._train",
+        "cli.train.train",
         'text = explicit.get("text") if text is None else text',
         "text = text",
         "test_toml.py::test_a_configuration_file_is_read_once",

@@ -18,6 +18,27 @@ MUTATIONS = [
         "test_settings.py::test_the_default_average_is_a_tenth_of_the_run_long",
     ),
     Mutation(
+        "a budget that goes into units alone",
+        "config.defaults.budget_hidden",
+        "fitting**GROWTH",
+        "fitting",
+        "test_budget.py::test_units_grow_with_a_root_of_the_time",
+    ),
+    Mutation(
+        "a budget that is used up by any text",
+        "config.defaults.budget_steps",
+        "min(seconds, MOST_TIME * preset_seconds)",
+        "seconds",
+        "test_budget.py::test_a_short_text_does_not_use_unlimited_time",
+    ),
+    Mutation(
+        "a budget that steps are given beside",
+        "config.settings",
+        '("steps", "epochs", "budget")',
+        '("steps", "epochs")',
+        "test_budget.py::test_steps_or_epochs_beside_a_budget_are_refused",
+    ),
+    Mutation(
         "weight decay that an optimizer ignores",
         "config.settings.validate",
         'if value and value != "standard" and option not in',
