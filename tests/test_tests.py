@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 TEST_MODULES = sorted(Path(__file__).parent.glob("test_*.py"))
+NOXFILE = Path(__file__).parents[1] / "noxfile.py"  # in the checkout and in the source distribution
 OWN_WORDS = {"twin", "twins", "piece", "pieces", "rehearsal", "session", "told", "plan"}  # kernel, segment, warm-up, run ...
 
 VAGUE_HELPERS = {"go", "ready", "case", "value", "same", "told", "said", "here", "whole", "piece", "given", "found", "together"}
@@ -44,3 +45,15 @@ def test_names_of_tests_are_short_and_in_the_terms_of_the_field(path):
 def test_names_of_helpers_say_what_they_do(path):
     tree = ast.parse(path.read_text("utf-8"))
     assert not {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)} & VAGUE_HELPERS
+
+
+def test_the_tests_that_run_in_every_python_are_there():
+    """A name without a test module would select nothing, and nobody would notice."""
+    tables = {
+        node.targets[0].id: node.value
+        for node in ast.parse(NOXFILE.read_text("utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    everywhere = ast.literal_eval(tables["EVERYWHERE"])
+    assert everywhere.keys() <= {path.stem.removeprefix("test_") for path in TEST_MODULES}
+    assert all(everywhere.values()), "each says why"
