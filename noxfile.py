@@ -119,7 +119,7 @@ def jax(session: nox.Session) -> None:
     flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     fast = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": flags}
     together = "--numprocesses=auto", "--dist=loadfile"  # the tests of a file share what they have compiled
-    pytest(session, *together, "-k", "jax", "--backend=jax", "--backend=jax-jit", **fast)
+    pytest(session, *together, "-k", "jax", "-m", "not endurance and not variant", "--backend=jax", "--backend=jax-jit", **fast)
 
 
 @nox.session(default=False)

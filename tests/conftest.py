@@ -24,6 +24,7 @@ from bptt.nn import tree
 
 ALWAYS = ("numpy", "numpy-readonly", "strict", "strict-f32")
 WHERE_INSTALLED = ("torch", "jax", "jax-jit", "cupy")
+ONE_WAY = {"compiled": ("jax-jit", "jax"), "eager": ("jax", "jax-jit")}  # by mark: what runs a test, and what then need not
 HOST_READS = ("__bool__", "__float__", "__int__", "__index__", "__complex__")
 
 
@@ -87,6 +88,11 @@ class Lab:
                 assert np.shape(a) == np.shape(b), name
                 scale = max(1.0, float(np.max(np.abs(b), initial=0.0)))
                 np.testing.assert_allclose(a, b, rtol=0, atol=scale * (tolerance or self.tolerance), err_msg=name)
+
+
+def variant(*values: Any) -> Any:
+    """Parameters that only give other sizes or settings to a test: left out on JAX, which compiles each anew."""
+    return pytest.param(*values, marks=pytest.mark.variant)
 
 
 def make_sequences(sequences: list[np.ndarray]) -> Sequences:
@@ -154,6 +160,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "lab" in metafunc.fixturenames:
         named = metafunc.config.getoption("--backend")
         names = named or [*ALWAYS, *(name for name in WHERE_INSTALLED if not missing_backend_reason(name))]
+        spared = [
+            other for mark, (way, other) in ONE_WAY.items() if metafunc.definition.get_closest_marker(mark) and way in names
+        ]
+        names = [name for name in names if name not in spared]
         marks = {"cupy": [pytest.mark.gpu]}
         metafunc.parametrize("lab", [pytest.param(name, marks=marks.get(name, ())) for name in names], indirect=True)
 

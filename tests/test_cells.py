@@ -11,12 +11,13 @@ import pytest
 
 from bptt.nn import gru, initializers, lstm, tree, vanilla
 from bptt.nn.ops import contiguous_transpose
+from conftest import variant
 from gradcheck import along, central_differences
 
 CELLS = pytest.mark.parametrize("cell", [vanilla, gru, lstm], ids=lambda cell: cell.__name__.rpartition(".")[2])
 SIZES = pytest.mark.parametrize(
     ("T", "B", "I", "H"),
-    [(4, 3, 5, 2), (1, 3, 5, 2), (4, 1, 5, 2), (4, 3, 5, 1), (1, 1, 1, 1), (3, 2, 4, 6)],
+    [(4, 3, 5, 2), variant(1, 3, 5, 2), variant(4, 1, 5, 2), variant(4, 3, 5, 1), (1, 1, 1, 1), variant(3, 2, 4, 6)],
     ids=lambda n: str(n),
 )
 
@@ -102,6 +103,7 @@ def test_backward_with_a_final_state_gradient_equals_differences(lab, cell, T, B
     lab.close((dparams, dstate, () if tokens else dx), expected, 1e-8 if lab.backend.dtype == "float64" else 1e-4)
 
 
+@pytest.mark.eager
 @CELLS
 def test_backward_of_a_large_cell_equals_directional_differences(lab, cell):
     params, x, state, weight = random_inputs(cell, 30, 8, 27, 40, tokens=True)
@@ -146,6 +148,7 @@ def by_the_equations(cell: ModuleType, params: Any, x: Any, state: Any) -> np.nd
     return out
 
 
+@pytest.mark.compiled
 @CELLS
 def test_forward_follows_the_equations(lab, cell):
     params, x, state, _ = random_inputs(cell, 6, 3, 5, 4, tokens=True)
@@ -159,6 +162,7 @@ def test_forward_agrees_with_numpy(lab, cell):
     lab.close(lab.call(lambda *arguments: cell.forward(*arguments)[:2], params, x, state), (a, after))
 
 
+@pytest.mark.compiled
 @CELLS
 def test_tokens_give_the_results_of_one_hot_vectors(lab, cell):
     params, x, state, weight = random_inputs(cell, 6, 3, 5, 4, tokens=True)
@@ -169,6 +173,7 @@ def test_tokens_give_the_results_of_one_hot_vectors(lab, cell):
     lab.close(lab.call(cell.forward, params, x, state)[0], lab.call(cell.forward, params, vectors, state)[0])
 
 
+@pytest.mark.compiled
 @CELLS
 def test_two_halves_that_carry_the_state_equal_the_whole_sequence(lab, cell):
     params, x, state, _ = random_inputs(cell, 7, 3, 5, 4, tokens=True)
@@ -183,6 +188,7 @@ def test_two_halves_that_carry_the_state_equal_the_whole_sequence(lab, cell):
     lab.close((np.concatenate([first, second]), handed), (a, after))
 
 
+@pytest.mark.compiled
 @CELLS
 def test_a_batch_equals_its_columns_one_at_a_time(lab, cell):
     params, x, state, weight = random_inputs(cell, 5, 3, 5, 4, tokens=True)

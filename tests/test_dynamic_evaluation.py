@@ -12,9 +12,9 @@ from bptt.errors import Diverged
 from bptt.inference import dynamic_evaluation
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model, tree
-from conftest import forbid_host_reads, make_sequences
+from conftest import forbid_host_reads, make_sequences, variant
 
-CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+CELLS = pytest.mark.parametrize("cell", [variant("vanilla"), "gru", variant("lstm")])
 V = 5
 HERE = backends.select("numpy", "float64")
 

@@ -74,6 +74,7 @@ def test_extreme_logits_neither_overflow_nor_vanish(lab):
     np.testing.assert_allclose(mean(row(1e38, -1e38), row(0, 0)), [math.log(0.75), math.log(0.25)], rtol=1e-6)
 
 
+@pytest.mark.compiled
 def test_every_backend_predicts_with_an_ensemble_alike(lab, rng):
     members = three_models()
     configs, params = tuple(one.config for one in members), tuple(one.params for one in members)

@@ -7,6 +7,7 @@ import pytest
 
 from bptt import dispatch
 from bptt.nn import cells, loss, model, tree
+from conftest import variant
 from gradcheck import along, central_differences
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
@@ -68,6 +69,7 @@ def test_every_gradient_with_a_zero_initial_state(lab, cell):
     check(lab, config, params, x, y, mask)
 
 
+@pytest.mark.eager
 @CELLS
 def test_the_gradient_of_a_deep_model_equals_directional_differences(lab, cell):
     rng = np.random.default_rng(2)
@@ -94,6 +96,7 @@ def test_a_carried_state_gives_no_gradient_for_the_initial_state(lab, cell):
     assert tree.ravel(lab.call(run, params, x, y, mask)).all()
 
 
+@pytest.mark.compiled
 @CELLS
 def test_two_halves_that_carry_the_states_equal_the_whole_sequence(lab, cell):
     config, params, x, _, _, _ = random_batch(cell, 2)
@@ -107,6 +110,7 @@ def test_two_halves_that_carry_the_states_equal_the_whole_sequence(lab, cell):
     lab.close((np.concatenate([first, second]), handed), (whole, after))
 
 
+@pytest.mark.compiled
 @CELLS
 def test_a_padded_batch_equals_its_lines_one_at_a_time(lab, cell):
     config, params, x, y, mask, _ = random_batch(cell, 2)
@@ -175,7 +179,7 @@ def test_init_supports_every_kind_of_recurrent_weights(cell, kind):
 
 
 @CELLS
-@pytest.mark.parametrize(("T", "B", "H"), [(1, 3, 2), (4, 1, 2), (4, 3, 1), (1, 1, 1)])
+@pytest.mark.parametrize(("T", "B", "H"), [variant(1, 3, 2), variant(4, 1, 2), variant(4, 3, 1), (1, 1, 1)])
 def test_every_gradient_at_the_smallest_sizes(lab, cell, T, B, H):
     rng = np.random.default_rng(7)
     config = model.Config(cell, V, H, 2)

@@ -8,9 +8,9 @@ from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
 from bptt.inference import scoring
 from bptt.nn import model, tree
-from conftest import make_sequences
+from conftest import make_sequences, variant
 
-CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+CELLS = pytest.mark.parametrize("cell", [variant("vanilla"), "gru", variant("lstm")])
 HERE = backends.select("numpy", "float64")
 LETTERS = characters("abcd")
 

@@ -10,10 +10,11 @@ import bptt
 from bptt import acceleration, dispatch
 from bptt.display import plots
 from bptt.nn import gradient, model, segments, tree
+from conftest import variant
 
 CELLS = pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
 T, B, V, H = 5, 3, 6, 4
-EVERY = pytest.mark.parametrize("every", [1, 2, 3, T])  # what else there is comes to one of these, see below
+EVERY = pytest.mark.parametrize("every", [variant(1), 2, variant(3), variant(T)])  # others come to one of these, see below
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
 PROSE = "the cat sat on the mat, and the dog did not. " * 8 + "\n"  # a stream of 361 characters
 
@@ -49,6 +50,7 @@ def recomputed(config: model.Config, every: segments.RecomputeEvery) -> Any:
 # The same gradient
 
 
+@pytest.mark.compiled
 @CELLS
 @EVERY
 @pytest.mark.parametrize("kind", ["new text", "carried state, dropout and two layers"])
@@ -57,6 +59,7 @@ def test_recomputing_gives_the_same_loss_gradient_and_states(lab, cell, every, k
     lab.close(lab.call(recomputed(config, every), *arguments), model.loss_and_grad(config, *arguments))
 
 
+@pytest.mark.compiled
 @CELLS
 def test_recomputing_works_with_two_layers_and_dropout(lab, cell):
     """The learned states at the beginning get a gradient from the first segment alone."""
@@ -66,6 +69,7 @@ def test_recomputing_works_with_two_layers_and_dropout(lab, cell):
     lab.close(lab.call(recomputed(config, "sqrt"), *arguments), expected)
 
 
+@pytest.mark.compiled
 @CELLS
 def test_recomputing_works_with_a_zero_initial_state(lab, cell):
     config, arguments = random_batch(cell, 1, "zero")
@@ -148,8 +152,9 @@ def short_segments(monkeypatch):
     monkeypatch.setattr(segments, "MAX_FINISHED", 0.0)
 
 
+@pytest.mark.compiled
 @CELLS
-@pytest.mark.parametrize("lengths", [[5, 4, 2, 2, 1], [3, 1, 0], [1, 4, 4, 2]])
+@pytest.mark.parametrize("lengths", [variant([5, 4, 2, 2, 1]), variant([3, 1, 0]), [1, 4, 4, 2]])
 @pytest.mark.parametrize("every", [None, 2])
 def test_finished_columns_cost_nothing_and_change_nothing(lab, monkeypatch, short_segments, cell, lengths, every):
     config, given = ragged_batch(cell, 2, lengths, carried=len(lengths) != 5)

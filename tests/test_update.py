@@ -72,6 +72,7 @@ def test_every_optimizer_lowers_the_loss(optimizer):
 # What a step is
 
 
+@pytest.mark.compiled
 def test_a_training_step_does_not_read_arrays_on_the_host(lab):
     config = model.Config("vanilla", 4, 3, 2)
     rng = np.random.default_rng(0)
