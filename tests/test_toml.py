@@ -15,6 +15,7 @@ from bptt.config import toml
 from bptt.config.defaults import resolve
 from bptt.config.settings import Settings
 from bptt.data import dataset
+from bptt.display import plots
 from bptt.errors import InputError
 
 NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
@@ -25,6 +26,7 @@ TABLE = 'hidden = 3\nlearning-rate = 0.01\nsteps = 2\nbackend = "numpy"\nquiet =
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plots, "available", lambda: False)  # drawing takes longer than all the rest
     Path("names.txt").write_text(NAMES)
     return tmp_path
 

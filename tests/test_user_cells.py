@@ -15,6 +15,7 @@ import pytest
 import bptt
 from bptt import cli, dispatch
 from bptt.config import user_cells
+from bptt.display import plots
 from bptt.errors import InputError
 from bptt.nn import cells, gru, model, tree
 from runs import NAMES, outcome
@@ -33,6 +34,7 @@ def _folder(tmp_path, monkeypatch):
     (tmp_path / "names.txt").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BPTT_KERNELS", "0")
+    monkeypatch.setattr(plots, "available", lambda: False)  # drawing takes longer than all the rest
 
 
 @pytest.fixture
