@@ -48,16 +48,17 @@ def restore(folder: Path, files: dict[str, bytes]) -> None:
     """A folder of these files."""
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
+        (folder / name).unlink(missing_ok=True)  # ext4 takes milliseconds to empty a file, and none to make one
         (folder / name).write_bytes(data)
 
 
 def forge(folder: Path, name: str, data: bytes, size: int | None = None) -> None:
     """Replace a file of a checkpoint, and say so in the manifest as if it had been saved like that, or of another size."""
-    (folder / name).write_bytes(data)
+    restore(folder, {name: data})
     manifest = json.loads((folder / "manifest.json").read_bytes())
     digest = hashlib.sha256(data).hexdigest()
     manifest["files"][name] = {"sha256": digest, "bytes": len(data) if size is None else size}
-    (folder / "manifest.json").write_bytes(to_json(manifest))
+    restore(folder, {"manifest.json": to_json(manifest)})
 
 
 def tensor_file(header: Any, data: bytes = b"") -> bytes:

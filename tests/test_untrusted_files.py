@@ -76,7 +76,7 @@ def test_damaged_files_are_refused_with_a_message_or_work(original, tmp_path, ch
             if forged and name in RUN:
                 forge(where, name, data)
             else:
-                (where / name).write_bytes(data)
+                restore(where, {name: data})
             reason = refusal(where, training_text(mode), changed_text=rng.random() < 0.5)
             restore(where, {part: whole[part] for part in (name, "manifest.json")})
             refused += bool(reason)
