@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -63,11 +64,21 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = dict.fromkeys(["3.11", "3.12", "3.13", "3.14", HERE])  # the one that runs nox is there: no run passes untested
 
 
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the files of tests: in memory where there is room, as a disk takes milliseconds to sync or empty each."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 4e9
+    usable = roomy and os.access(memory, os.W_OK) and not os.statvfs(memory).f_flag & os.ST_NOEXEC  # some compile a library
+    return tempfile.TemporaryDirectory(dir=memory if usable else None)
+
+
 def pytest(session: nox.Session, *arguments: str, **env: str) -> None:
     # One BLAS thread: the tests' matrices are tiny, and the cores are busy with other tests.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     workers = (os.cpu_count() or 1) + 1  # one more than cores: some tests wait for a process or a clock
-    session.run("pytest", f"--numprocesses={workers}", "--dist=worksteal", *arguments, *session.posargs, env={**threads, **env})
+    command = "pytest", f"--numprocesses={workers}", "--dist=worksteal", "--override-ini=tmp_path_retention_policy=failed"
+    with temporary_folder() as folder:
+        session.run(*command, *arguments, *session.posargs, env={**threads, "TMPDIR": folder, **env})
 
 
 @nox.session
@@ -155,7 +166,7 @@ def browser(session: nox.Session) -> None:
 def endurance(session: nox.Session) -> None:
     """What takes minutes: 75 runs killed and resumed, 100 MB of text, the memory of whole runs."""
     session.install(".", "--group", "test")
-    pytest(session, "-m", "endurance", "--backend=numpy", "--numprocesses=auto")  # they take turns at the disk
+    pytest(session, "-m", "endurance", "--backend=numpy", "--numprocesses=auto")  # no test waits for anything
 
 
 @nox.session(default=False)
