@@ -133,13 +133,13 @@ def test_the_estimate_of_the_largest_update_of_lines_fits(cell, sizes):
     [
         "dinosaurs --steps 60",
         "dinosaurs --steps 10 --cell lstm --hidden 128 --batch 400 --dtype float64",
-        "python-help --validation 0 --steps 40",
-        "python-help --validation 0.01 --steps 12 --evaluate-every 6 --hidden 384 --batch 64",
-        "python-help --validation 0.01 --steps 12 --evaluate-every 6 --cell vanilla --hidden 300 --batch 300 --dtype float64",
-        "python-help --validation 0.01 --steps 12 --evaluate-every 6 --cell lstm --hidden 256 --layers 2 --batch 64",
+        "python-help --validation 0 --steps 10",
+        "python-help --validation 0.01 --steps 4 --evaluate-every 2 --hidden 384 --batch 64",
+        "python-help --validation 0.01 --steps 4 --evaluate-every 2 --cell vanilla --hidden 300 --batch 300 --dtype float64",
+        "python-help --validation 0.01 --steps 4 --evaluate-every 2 --cell lstm --hidden 256 --layers 2 --batch 64",
         # where measuring is most
-        "python-help --validation 0.1 --steps 10 --evaluate-every 5 --cell vanilla --hidden 1024 --layers 1 --batch 8",
-        "python-help --validation 0 --steps 10 --cell gru --hidden 700 --batch 2 --length 8",  # where the weights are
+        "python-help --validation 0.1 --steps 4 --evaluate-every 2 --cell vanilla --hidden 1024 --layers 1 --batch 8",
+        "python-help --validation 0 --steps 4 --cell gru --hidden 700 --batch 2 --length 8",  # where the weights are
     ],
 )
 def test_the_estimate_is_within_a_fifth_of_the_peak(tmp_path, flags):
