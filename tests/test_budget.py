@@ -152,22 +152,22 @@ def test_given_units_and_those_of_a_checkpoint_stay(flags, fake_trial, workdir):
 
 def test_units_are_limited_by_the_memory(fake_trial, workdir, monkeypatch):
     def refuse(task):
-        if task.config.hidden > 64:
+        if task.config.hidden > 96:
             raise OutOfMemory("too large")
 
     monkeypatch.setattr(memory_estimate, "refuse_too_large", refuse)
     record = bptt.train("names.txt", budget="30m", stop_after=1, **SMALL).record
-    assert record["plan"]["hidden"] == 64
+    assert record["plan"]["hidden"] == 96
 
 
 def test_units_for_which_the_device_has_no_memory_are_given_up(fake_trial, workdir, monkeypatch):
     def measure(prepared, seconds):
-        if prepared.task.config.hidden > 64:
+        if prepared.task.config.hidden > 96:
             raise MemoryError
         return fake_cost(prepared, seconds)
 
     monkeypatch.setattr(budget, "measure", measure)
-    assert bptt.train("names.txt", budget="30m", stop_after=1, **SMALL).record["plan"]["hidden"] == 64
+    assert bptt.train("names.txt", budget="30m", stop_after=1, **SMALL).record["plan"]["hidden"] == 96
 
 
 @pytest.mark.parametrize(("spent", "steps"), [(0.2, 30), (10.0, 10)])
@@ -237,7 +237,7 @@ def test_the_time_of_an_evaluation_is_that_of_all_its_windows(limit, monkeypatch
     ("asked", "words"),
     [
         ("1s", "budget 1 s: 32 units, 30 steps of about 25 ms"),
-        ("30m", "budget 30 min: 128 units, 4,000 steps of about 100 ms, about 7 min in all" + CAPPED),
+        ("30m", "budget 30 min: 192 units, 8,000 steps of about 150 ms, about 20 min in all" + CAPPED),
         ("0.1s", "budget 0.1 s: 32 units, 10 steps of about 25 ms, about 1 s in all"),
     ],
 )
@@ -315,4 +315,4 @@ def test_processes_take_the_numbers_of_process_0(real, monkeypatch):
     assert one.all_reduce is not None
     assert one.settings.budget is None
     if not real:
-        assert (one.plan.hidden, one.plan.steps) == (32, 40)
+        assert (one.plan.hidden, one.plan.steps) == (48, 40)

@@ -189,17 +189,27 @@ def test_sgd_takes_the_neutral_values_that_a_config_repeats():
     assert from_flags({"optimizer": "sgd", "weight_decay": 0.0, "parametrization": "standard"})
 
 
-def test_presets_are_interpolated_without_jumps():
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_presets_are_interpolated_without_jumps(mode):
     """From one text to one that is 2 % longer, no number changes by more than a tenth, but for what is rounded."""
     targets = [int(1000 * 1.02**k) for k in range(400)]
-    presets = [defaults.preset_for(count) for count in targets]
+    presets = [defaults.preset_for(mode, count) for count in targets]
     for before, after in itertools.pairwise(presets):
         for a, b in zip(before[1:], after[1:]):
             assert abs(math.log(b / a)) < 0.1
-    for preset in defaults.PRESETS:
-        assert defaults.preset_for(int(preset.targets)) == pytest.approx(preset)
-    assert defaults.preset_for(1) == pytest.approx(defaults.PRESETS[0])
-    assert defaults.preset_for(10**12) == pytest.approx(defaults.PRESETS[-1])
+    for preset in defaults.PRESETS[mode]:
+        assert defaults.preset_for(mode, int(preset.targets)) == pytest.approx(preset)
+    assert defaults.preset_for(mode, 1) == pytest.approx(defaults.PRESETS[mode][0])
+    assert defaults.preset_for(mode, 10**12) == pytest.approx(defaults.PRESETS[mode][-1])
+
+
+@pytest.mark.parametrize(
+    ("flags", "dropout"),
+    [({}, 0.4), ({"hidden": 80}, 0.2), ({"hidden": 1600}, 0.5), ({"dropout": 0.1}, 0.1), ({"cell": "vanilla"}, 0.0)],
+)
+def test_the_default_dropout_is_in_proportion_to_the_units(flags, dropout):
+    plan = defaults.resolve(from_flags(flags), "lines", 20_000, lambda batch, length: 1)
+    assert plan.dropout == pytest.approx(dropout)
 
 
 @pytest.mark.parametrize(("steps", "decay"), [(1, 0.0), (10, 0.0), (40, 0.75), (2000, 0.995), (10**9, 0.9999)])

@@ -11,6 +11,13 @@ MUTATIONS = [
         "test_settings.py::test_presets_are_interpolated_without_jumps",
     ),
     Mutation(
+        "as much dropout for a few units as for many",
+        "config.defaults.resolve",
+        "preset.dropout * hidden / preset.hidden",
+        "preset.dropout",
+        "test_settings.py::test_the_default_dropout_is_in_proportion_to_the_units",
+    ),
+    Mutation(
         "an average as long as the run",
         "config.defaults.default_average",
         "AVERAGED * steps",

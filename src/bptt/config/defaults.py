@@ -41,27 +41,36 @@ class Preset(NamedTuple):
 
     targets: float
     hidden: float
-    dropout: float  # of gru and lstm
-    batch_lines: float
-    batch_stream: float
+    dropout: float  # of gru and lstm with these units; in proportion for more or fewer
+    batch: float
     steps: float
     learning_rate: float  # of adam
     weight_decay: float
 
 
 # short texts want noise and a pull towards zero: small batches, dropout, weight decay (bench/what_helps.py measures the parts)
-PRESETS = (
-    Preset(2_000, 64, 0.5, 8, 8, 500, 8e-3, 0.5),
-    Preset(20_000, 160, 0.4, 8, 8, 2000, 4e-3, 0.5),
-    Preset(200_000, 256, 0.2, 128, 16, 6000, 5e-3, 0.3),
-    Preset(1_000_000, 320, 0.2, 128, 16, 5000, 6e-3, 0.1),
-)
+PRESETS = {
+    "lines": (
+        Preset(2_000, 96, 0.5, 8, 1000, 8e-3, 1.0),
+        Preset(20_000, 160, 0.4, 8, 2000, 4e-3, 0.5),
+        Preset(200_000, 256, 0.3, 128, 4000, 5e-3, 0.5),
+        Preset(1_000_000, 320, 0.2, 128, 5000, 6e-3, 0.1),
+    ),
+    "stream": (
+        Preset(2_000, 64, 0.5, 8, 500, 8e-3, 1.0),
+        Preset(20_000, 160, 0.4, 8, 1200, 4e-3, 1.0),
+        Preset(200_000, 256, 0.2, 16, 3500, 5e-3, 0.3),
+        Preset(1_000_000, 320, 0.2, 16, 5000, 6e-3, 0.1),
+    ),
+}
+MAX_DROPOUT = 0.5  # by default
 
 
-def preset_for(targets: int) -> Preset:
+def preset_for(mode: str, targets: int) -> Preset:
     """What suits a text of so many characters, on straight lines through `PRESETS` over the logarithm of the characters."""
-    clamped = min(max(targets, PRESETS[0].targets), PRESETS[-1].targets)
-    before, after = next((pair for pair in itertools.pairwise(PRESETS) if clamped <= pair[1].targets), PRESETS[-2:])
+    presets = PRESETS[mode]
+    clamped = min(max(targets, presets[0].targets), presets[-1].targets)
+    before, after = next((pair for pair in itertools.pairwise(presets) if clamped <= pair[1].targets), presets[-2:])
     share = math.log(clamped / before.targets) / math.log(after.targets / before.targets)
     logs = ((math.log(a), math.log(b)) for a, b in zip(before, after))
     return Preset(*(math.exp(a + share * (b - a)) for a, b in logs))
@@ -110,8 +119,9 @@ def default_average(steps: int) -> float:
 
 def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int, int], int]) -> Hyperparameters:
     """The plan for a text of so many targets; `batches(batch, length)` counts the batches of one pass."""
-    preset = preset_for(targets)
-    batch = settings.batch or round(preset.batch_lines if mode == "lines" else preset.batch_stream)
+    preset = preset_for(mode, targets)
+    hidden = settings.hidden or _to_multiple(preset.hidden, 16)
+    batch = settings.batch or round(preset.batch)
     length = settings.length or (256 if mode == "lines" else 64)
     steps = settings.steps or _to_multiple(preset.steps, 100)
     if settings.epochs:
@@ -119,12 +129,13 @@ def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int,
             f"--epochs {settings.epochs:g} makes steps", COUNT, math.ceil(settings.epochs * batches(batch, length))
         )
     cell = CELLS[settings.cell] if isinstance(settings.cell, str) else settings.cell
-    default_dropout: float = getattr(cell, "DROPOUT", round(preset.dropout, 2))
+    dropout = min(MAX_DROPOUT, round(preset.dropout * hidden / preset.hidden, 2))
+    default_dropout: float = getattr(cell, "DROPOUT", dropout)
     optimizer = OPTIMIZERS[settings.optimizer]
     default_decay = round(preset.weight_decay, 2) if "weight_decay" in optimizer.options else 0.0
     evaluate_every = settings.evaluate_every or max(1, steps // EVALUATIONS)
     return Hyperparameters(
-        hidden=settings.hidden or _to_multiple(preset.hidden, 16),
+        hidden=hidden,
         dropout=default_dropout if settings.dropout is None else settings.dropout,
         batch=batch,
         length=length,
