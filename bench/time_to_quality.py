@@ -39,8 +39,20 @@ SPLIT = 100  # seed of the split of lines
 # One rate for all tensors, no weight decay and no average, with the settings that suit it best
 ONE_RATE = "--parametrization standard --weight-decay 0 --average 0 --hidden 256 --steps 6000 --learning-rate 0.004"
 RUNS: dict[str, list[str]] = {  # flags by mode
-    "lines": ["", "--cell vanilla", f"{ONE_RATE} --batch 128 --dropout 0.3", f"{ONE_RATE} --batch 128 --cell vanilla"],
-    "stream": ["", "--cell vanilla", f"{ONE_RATE} --batch 32 --dropout 0.3", f"{ONE_RATE} --batch 32 --cell vanilla"],
+    "lines": [
+        "",
+        "--cell vanilla",
+        "--hidden 384 --steps 6000",
+        f"{ONE_RATE} --batch 128 --dropout 0.3",
+        f"{ONE_RATE} --batch 128 --cell vanilla",
+    ],
+    "stream": [
+        "",
+        "--cell vanilla",
+        "--hidden 448 --steps 9000",
+        f"{ONE_RATE} --batch 32 --dropout 0.3",
+        f"{ONE_RATE} --batch 32 --cell vanilla",
+    ],
 }
 LEVELS = {"lines": (2.0, 1.95, 1.9), "stream": (1.6, 1.5, 1.4697)}  # nats per character
 Curve = list[tuple[float, float]]  # seconds and nats
@@ -52,11 +64,11 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def run(text: str, held_back: str, flags: list[str]) -> Curve:
-    """Train by the command line and measure the checkpoints of the run."""
+def run(text: str, held_back: str, flags: list[str], keep: str) -> Curve:
+    """Train by the command line and measure the checkpoints of the run, which a folder keeps if one is named."""
     words = Path(held_back).read_text("utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "run")
+        out = Path(keep or folder, "_".join(flags).replace("/", "-") or "default")
         command = [sys.executable, "-m", "bptt", "train", text, "--backend", "numpy", "--validation", "0", "--out", str(out)]
         command += ["--json", "--keep", "1000", *flags]
         plan = json.loads(subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True).stdout)["plan"]
@@ -202,6 +214,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--flags", nargs=argparse.REMAINDER, help="instead of the rows: one run with these flags of bptt train")
     parser.add_argument("--peer", action="store_true", help="PyTorch, too")
+    parser.add_argument("--keep", metavar="FOLDER", default="", help="keep the runs, and the parts of the text, in this folder")
     parser.add_argument("--result", metavar="JSON", nargs="+", help="draw the curves of results; nothing is measured")
     parser.add_argument("--plot", metavar="FILE", default="time_to_quality.svg", help="where they are drawn")
     arguments = parser.parse_args()
@@ -209,13 +222,15 @@ def main() -> None:
         plot(arguments.result, arguments.plot)
         return
     if arguments.held_back is None:
-        arguments.text, arguments.held_back = split(arguments.text, Path(tempfile.mkdtemp()))
+        folder = Path(arguments.keep or tempfile.mkdtemp())
+        folder.mkdir(parents=True, exist_ok=True)
+        arguments.text, arguments.held_back = split(arguments.text, folder)
     mode = prepare(arguments.text, Settings(validation=0.0), make_rng(0, 0)).mode
     runs = [RUNS[mode][number].split() for number in (range(len(RUNS[mode])) if arguments.rows is None else arguments.rows)]
     contenders: list[tuple[str, Any]] = [
         (
             " ".join(flags) or "default",
-            lambda seed, flags=flags: run(arguments.text, arguments.held_back, [*flags, "--seed", str(seed)]),
+            lambda seed, flags=flags: run(arguments.text, arguments.held_back, [*flags, "--seed", str(seed)], arguments.keep),
         )
         for flags in ([arguments.flags] if arguments.flags else runs)
     ]
