@@ -1,20 +1,31 @@
 """What each technique is worth at equal time: nats per held-out character with it, less those without it.
 
-Each technique is a setting, or several, that the baseline does not have: the default settings, or with `--flags` others. Its
-number of updates is that of the baseline, divided by how much longer one of its updates takes, so that both train for the same
-seconds. Below zero, the technique helps. The mean and each single difference are over the seeds, on one split.
+Each technique is a setting, or several, that the default settings do not have, or a prototype of what the package does not have
+(techniques.py). Its number of updates is that of the default settings, divided by how much longer one of its updates takes, so
+that both train for the same seconds of processor time. Below zero, the technique helps. The mean and each single difference are
+over the seeds, on one split.
 
-    taskset -c 0 env OMP_NUM_THREADS=1 python bench/what_helps.py dinosaurs python-help names.txt [--seeds 0 1 2] [--scale 0.2]
+    env OMP_NUM_THREADS=1 python bench/what_helps.py dinosaurs python-help names.txt [--seeds 0 1 2] [--scale 0.2]
+        [--only "no dropout" layers] [--results bench/results/what_helps.json]
 """
 
 import argparse
+import contextlib
+import json
 import statistics
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from machine import report
+from techniques import PROTOTYPES, Prototype, check
 
 import bptt
+from bptt.config.settings import from_flags
+from bptt.train_step import stepper, update
+from bptt.training import setup
 
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "one learning rate for all tensors": {"parametrization": "standard"},
@@ -28,57 +39,110 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "orthogonal recurrent weights": {"init": "orthogonal"},
     "two layers": {"layers": 2},
     "lstm": {"cell": "lstm"},
-    "half the batch": {"batch": 0.5},  # these three multiply what the baseline has
+    "half the batch": {"batch": 0.5},  # RELATIVE settings multiply those of the default settings
     "twice the learning rate": {"learning_rate": 2.0},
     "1.5 times the units": {"hidden": 1.5},
 }
-RELATIVE = ("batch", "learning_rate", "hidden")
-TRIAL = 30  # updates
+ALL = {name: Prototype(contextlib.nullcontext, settings) for name, settings in TECHNIQUES.items()} | PROTOTYPES
+RELATIVE = ("batch", "dropout", "hidden", "learning_rate")
+BY_SIZE = (*RELATIVE, "length", "weight_decay")  # what depends on the size of the text stays as it is for the whole text
+TRIAL = 0.3  # seconds of updates that are timed at a time
+MAX_ERROR = 1e-6  # of the gradient of a prototype, relative
 
 
-def seconds_per_update(text: str, flags: dict[str, Any]) -> float:
-    """How long an update takes: what 90 take longer than 30, the better of two trials."""
+def nats(text: str, flags: dict[str, Any], prototype: Prototype, seeds: list[int]) -> list[float]:
+    """What each seed reaches after the last update."""
+    with prototype.context():
+        runs = [bptt.train(text, **{**flags, "seed": seed, "evaluate_every": flags["steps"]}) for seed in seeds]
+    return [run.record["held_out"] for run in runs]
 
-    def seconds(steps: int) -> float:
-        began = time.perf_counter()
-        bptt.train(text, **{**flags, "steps": steps, "evaluate_every": steps, "validation": 0.0})
-        return time.perf_counter() - began
 
-    seconds(1)  # compiles
-    return max(1e-5, min(seconds(3 * TRIAL) - seconds(TRIAL) for _ in range(2)) / (2 * TRIAL))
+def relative_time(text: str, base: dict[str, Any], flags: dict[str, Any], prototype: Prototype) -> float:
+    """How much longer an update takes with a technique: medians over the same batches, by turns, the median of five turns."""
+    plain = Prototype(contextlib.nullcontext)
+    updates = max(10, min(200, round(TRIAL / seconds_per_update(text, base, plain, 10))))
+    pairs = ((flags, prototype), (base, plain))
+    turns = [[seconds_per_update(text, *pair, updates) for pair in pairs] for _ in range(5)]
+    return statistics.median(after / before for after, before in turns)
+
+
+def seconds_per_update(text: str, flags: dict[str, Any], prototype: Prototype, updates: int) -> float:
+    """The processor time of an update, the median of so many."""
+    seconds = []
+
+    def timed(*arguments: Any) -> Any:
+        began = time.process_time()
+        result = update.update(*arguments)
+        seconds.append(time.process_time() - began)
+        return result
+
+    alone = patch.object(stepper, "fits_group", lambda task, window: False)
+    with prototype.context(), alone, patch.object(stepper, "update", timed):
+        bptt.train(text, **{**flags, "steps": updates, "evaluate_every": updates, "validation": 0.0})
+    return statistics.median(seconds)
+
+
+def changed(base: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a technique, given those of the baseline."""
+    changes = {name: value * base[name] if name in RELATIVE else value for name, value in settings.items()}
+    return {name: round(value) if name in ("batch", "hidden") else value for name, value in changes.items()}
+
+
+def measure(text: str, names: list[str], seeds: list[int], scale: float) -> list[dict[str, Any]]:
+    """A row for the default settings, with the nats of each seed, and one for each technique, with the differences."""
+    plan = setup.from_scratch(text, from_flags({"backend": "numpy"})).task.plan
+    base: dict[str, Any] = {"backend": "numpy", "report": None, **{name: getattr(plan, name) for name in BY_SIZE}}
+    base["steps"], began, plain = max(10, round(plan.steps * scale)), time.process_time(), Prototype(contextlib.nullcontext)
+    before = nats(text, base, plain, seeds)
+    seconds = (time.process_time() - began) / len(seeds)
+    print(f"{text}: {statistics.mean(before):.4f} nats after {base['steps']} updates in {seconds:.0f} s", flush=True)
+    rows: list[dict[str, Any]] = [{"technique": "default", "steps": base["steps"], "nats": [round(one, 4) for one in before]}]
+    rows[0]["seconds"] = round(seconds, 1)
+    for name in names:
+        prototype = ALL[name]
+        flags = {**base, **changed(base, prototype.settings)}
+        if prototype.timed_as is None:
+            slower = relative_time(text, base, flags, prototype)
+        elif prototype.timed_as:
+            slower = relative_time(text, base, {**base, **changed(base, prototype.timed_as)}, plain)
+        else:
+            slower = 1.0
+        flags["steps"] = max(10, round(base["steps"] / slower))
+        differences = [round(after - one, 4) for after, one in zip(nats(text, flags, prototype, seeds), before)]
+        changes = {key: getattr(value, "name", value) for key, value in changed(base, prototype.settings).items()}
+        rows.append({"technique": name, "changes": changes, "steps": flags["steps"], "nats": differences})
+        each = " ".join(f"{one:+.4f}" for one in differences)
+        print(f"  {name:40}{statistics.mean(differences):+9.4f}   {each}   {flags['steps']} updates", flush=True)
+    return rows
+
+
+def collect(path: Path, text: str, measured: dict[str, Any]) -> None:
+    """Add the report on a text to a file of reports by text; its rows replace those of the same techniques."""
+    texts = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    names = {row["technique"] for row in measured["rows"]}
+    before = [{**old, "rows": [row for row in old["rows"] if row["technique"] not in names]} for old in texts.get(text, [])]
+    texts[text] = [*(old for old in before if old["rows"]), measured]
+    path.write_text(json.dumps(texts) + "\n", "utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", metavar="TEXT", nargs="*", default=["dinosaurs"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--scale", type=float, default=1.0, help="of the number of updates of the baseline")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of updates of the default settings")
     parser.add_argument("--only", nargs="*", help="techniques whose names contain one of these words")
+    parser.add_argument("--results", type=Path, metavar="FILE.json", help="collect the results by text there")
     arguments = parser.parse_args()
-    names = [name for name in TECHNIQUES if not arguments.only or any(word in name for word in arguments.only)]
-    rows = []
+    names = [name for name in ALL if not arguments.only or any(word in name for word in arguments.only)]
+    for name in PROTOTYPES.keys() & names:
+        if (error := check(PROTOTYPES[name])) > MAX_ERROR:
+            raise SystemExit(f"{name}: its gradient is wrong by {error:.0e}")
     for text in arguments.texts:
-        fixed: dict[str, Any] = {"backend": "numpy", "report": None}
-        plan = bptt.train(text, **fixed, steps=1).record["plan"]
-        base = {**fixed, **{name: plan[name] for name in (*RELATIVE, "length", "dropout", "weight_decay", "average")}}
-        steps = max(10, round(plan["steps"] * arguments.scale))
-
-        def nats(flags: dict[str, Any], text: str = text) -> list[float]:
-            runs = [{**flags, "seed": seed, "evaluate_every": flags["steps"]} for seed in arguments.seeds]
-            return [bptt.train(text, **run).record["held_out"] for run in runs]
-
-        pace, before = seconds_per_update(text, base), nats({**base, "steps": steps})
-        print(f"{text}: {statistics.mean(before):.4f} nats after {steps} updates of {1000 * pace:.1f} ms", flush=True)
-        for name in names:
-            changes = {key: value * base[key] if key in RELATIVE else value for key, value in TECHNIQUES[name].items()}
-            changes = {key: round(value) if key in ("batch", "hidden") else value for key, value in changes.items()}
-            flags = {**base, **changes}
-            flags["steps"] = max(10, round(steps * pace / seconds_per_update(text, flags)))
-            differences = [round(after - one, 4) for after, one in zip(nats(flags), before)]
-            rows.append({"text": text, "technique": name, "changes": changes, "steps": flags["steps"], "nats": differences})
-            each = " ".join(f"{one:+.4f}" for one in differences)
-            print(f"  {name:36}{statistics.mean(differences):+9.4f}   {each}   {flags['steps']} updates", flush=True)
-    print(report(rows))
+        rows = measure(text, names, arguments.seeds, arguments.scale)
+        measured = report([{**row, "seeds": arguments.seeds} for row in rows])
+        print(measured)
+        if arguments.results:
+            collect(arguments.results, Path(text).name, json.loads(measured))
 
 
 if __name__ == "__main__":
