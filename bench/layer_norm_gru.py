@@ -1,9 +1,10 @@
 """A GRU with layer normalisation (Ba et al. 2016, arXiv 1607.06450) of each gate's Wax x_t + Waa a_{t-1}: a cell for `--cell`.
 
-N takes the mean of a gate's H numbers away and divides by their standard deviation. The biases and the gains g come after it:
+N takes the mean of a gate's H numbers away and divides by their standard deviation. The gains, 1 + GAIN g, and the biases come
+after it:
 
-r_t = sigmoid(g_r N(Wax_r x_t + Waa_r a_{t-1}) + b_r),  u_t in the same way
-n_t = tanh(g_n N(Wax_n x_t + r_t (Waa_n a_{t-1} + ban)) + b_n)
+r_t = sigmoid((1 + GAIN g_r) N(Wax_r x_t + Waa_r a_{t-1}) + b_r),  u_t in the same way
+n_t = tanh((1 + GAIN g_n) N(Wax_n x_t + r_t (Waa_n a_{t-1} + ban)) + b_n)
 a_t = u_t a_{t-1} + (1 - u_t) n_t
 """
 
@@ -17,6 +18,7 @@ from bptt.nn.ops import bias_grad, outer_sum, sigmoid
 
 GATES = gru.GATES
 EPS = 1e-5  # added to the variance
+GAIN = 0.1  # of the learning rate of a bias, for the gains
 State = gru.State
 
 
@@ -44,7 +46,7 @@ def shapes(inputs: int, hidden: int) -> Params:
 
 def init(rng: Any, inputs: int, hidden: int, kind: initializers.Kind = "uniform") -> Params:
     params = gru.init(rng, inputs, hidden, kind)
-    return Params(*params, np.ones_like(params.b))
+    return Params(*params, np.zeros_like(params.b))
 
 
 def normalise(s: Array) -> tuple[Array, Array]:
@@ -62,7 +64,7 @@ def normalise_backward(d: Array, normal: Array, inverse: Array) -> Array:
 def forward(params: Params, x: Array, state: State) -> tuple[Array, State, Cache]:
     Wax, Waa, b, ban, g = params
     H, WaaT = Waa.shape[1], np.ascontiguousarray(Waa.T)
-    gain, bias, z = g.reshape(3, H), b.reshape(3, H), linear.forward(Wax, x, np.zeros_like(b))
+    gain, bias, z = (1.0 + GAIN * g).reshape(3, H), b.reshape(3, H), linear.forward(Wax, x, np.zeros_like(b))
     z = z.reshape(*z.shape[:2], 3, H)
     a, steps = [state.a], []
     for t in range(z.shape[0]):
@@ -83,7 +85,7 @@ def backward(params: Params, cache: Cache, da: Array, dafter: State | None = Non
     Wax, Waa, _, _, g = params
     x, a, ru, n, p, normal, inverse = cache
     T, B, H = n.shape
-    gain, da_next = g.reshape(3, H), np.zeros_like(a[0]) if dafter is None else dafter.a
+    gain, da_next = (1.0 + GAIN * g).reshape(3, H), np.zeros_like(a[0]) if dafter is None else dafter.a
     steps = []
     for t in reversed(range(T)):
         (r, u), d = (ru[t, :, 0], ru[t, :, 1]), da[t] + da_next
@@ -97,5 +99,5 @@ def backward(params: Params, cache: Cache, da: Array, dafter: State | None = Non
     dq, dz, dgates = (np.stack(each) for each in zip(*steps[::-1]))
     dx, dWax, _ = linear.backward(Wax, x, dz)
     dgates = dgates.reshape(T, B, 3 * H)
-    db, dg = bias_grad(dgates), bias_grad(dgates * normal.reshape(T, B, 3 * H))
+    db, dg = bias_grad(dgates), GAIN * bias_grad(dgates * normal.reshape(T, B, 3 * H))
     return dx, State(da_next), Params(dWax, outer_sum(dq, a[:-1]), db, bias_grad(dq[:, :, 2 * H :]), dg)

@@ -46,7 +46,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
 ALL = {name: Prototype(contextlib.nullcontext, settings) for name, settings in TECHNIQUES.items()} | PROTOTYPES
 RELATIVE = ("batch", "dropout", "hidden", "learning_rate")
 BY_SIZE = (*RELATIVE, "length", "weight_decay")  # what depends on the size of the text stays as it is for the whole text
-TRIAL = 0.3  # seconds of updates that are timed at a time
+TRIAL, TURNS = 0.3, 4  # seconds of updates that are timed at a time, and how often
 MAX_ERROR = 1e-6  # of the gradient of a prototype, relative
 
 
@@ -63,16 +63,16 @@ def nats(text: str, flags: dict[str, Any], prototype: Prototype, seeds: list[int
 
 
 def relative_time(text: str, base: dict[str, Any], flags: dict[str, Any], prototype: Prototype) -> float:
-    """How much longer an update takes with a technique: medians over the same batches, by turns, the median of three turns."""
+    """How much longer an update takes with a technique: of the same updates, each the fastest of some turns."""
     plain = Prototype(contextlib.nullcontext)
-    updates = max(10, min(200, round(TRIAL / seconds_per_update(text, base, plain, 10))))
-    pairs = ((flags, prototype), (base, plain))
-    turns = [[seconds_per_update(text, *pair, updates) for pair in pairs] for _ in range(3)]
-    return statistics.median(after / before for after, before in turns)
+    updates = max(10, min(200, round(TRIAL / statistics.median(update_seconds(text, base, plain, 10)))))
+    turns = [[update_seconds(text, *pair, updates) for pair in ((flags, prototype), (base, plain))] for _ in range(TURNS)]
+    after, before = (sum(map(min, zip(*runs))) for runs in zip(*turns))
+    return float(after / before)
 
 
-def seconds_per_update(text: str, flags: dict[str, Any], prototype: Prototype, updates: int) -> float:
-    """The processor time of an update, the median of so many."""
+def update_seconds(text: str, flags: dict[str, Any], prototype: Prototype, updates: int) -> list[float]:
+    """The processor time of each of some updates."""
     seconds = []
 
     def timed(*arguments: Any) -> Any:
@@ -84,7 +84,7 @@ def seconds_per_update(text: str, flags: dict[str, Any], prototype: Prototype, u
     alone = patch.object(stepper, "fits_group", lambda task, window: False)
     with prototype.context(), alone, patch.object(stepper, "update", timed):
         bptt.train(text, **{**flags, "steps": updates, "evaluate_every": updates, "validation": 0.0})
-    return statistics.median(seconds)
+    return seconds
 
 
 def changed(base: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
