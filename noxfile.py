@@ -26,7 +26,7 @@ SHORT = {  # what of a benchmark takes less than a minute
     "startup.py": ["--repeats", "3"],
     "stream_quality.py": ["--rows", "1", "--steps", "60"],
     "time_to_quality.py": ["--seeds", "0", "--flags", "--steps", "200"],
-    "what_helps.py": ["dinosaurs", "--scale", "0.02", "--seeds", "0"],
+    "what_helps.py": ["dinosaurs", "--scale", "0.02", "--seeds", "0", "--only", "no dropout", "weight dropout", "layer"],
     "train_step.py": ["--hidden", "50", "256", "--batch", "1", "32", "--vocabulary", "27"],
 }
 # the tests of what depends on the version of Python, which run in each

@@ -32,6 +32,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "no average of the weights": {"average": 0.0},
     "no weight decay": {"weight_decay": 0.0},
     "no dropout": {"dropout": 0.0},
+    "1.5 times the dropout": {"dropout": 1.5},
     "linear schedule": {"schedule": "linear"},
     "wsd schedule": {"schedule": "wsd"},
     "beta2 0.99": {"beta2": 0.99},
@@ -39,12 +40,12 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "orthogonal recurrent weights": {"init": "orthogonal"},
     "two layers": {"layers": 2},
     "lstm": {"cell": "lstm"},
-    "half the batch": {"batch": 0.5},  # RELATIVE settings multiply those of the default settings
+    "half the batch": {"batch": 0.5},
     "twice the learning rate": {"learning_rate": 2.0},
     "1.5 times the units": {"hidden": 1.5},
 }
 ALL = {name: Prototype(contextlib.nullcontext, settings) for name, settings in TECHNIQUES.items()} | PROTOTYPES
-RELATIVE = ("batch", "dropout", "hidden", "learning_rate")
+RELATIVE = ("batch", "dropout", "hidden", "learning_rate")  # settings of a technique that multiply the default ones
 BY_SIZE = (*RELATIVE, "length", "weight_decay")  # what depends on the size of the text stays as it is for the whole text
 TRIAL, TURNS = 0.3, 4  # seconds of updates that are timed at a time, and how often
 MAX_ERROR = 1e-6  # of the gradient of a prototype, relative
@@ -125,11 +126,12 @@ def measure(text: str, names: list[str], seeds: list[int], scale: float) -> list
 
 
 def collect(path: Path, text: str, measured: dict[str, Any]) -> None:
-    """Add the report on a text to a file of reports by text; its rows replace those of the same techniques."""
+    """Add the report on a text to a file of reports by text; its rows replace those of the same techniques and scale."""
     texts = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    names = {row["technique"] for row in measured["rows"]}
-    before = [{**old, "rows": [row for row in old["rows"] if row["technique"] not in names]} for old in texts.get(text, [])]
-    texts[text] = [*(old for old in before if old["rows"]), measured]
+    replaced = {(row["technique"], row["scale"]) for row in measured["rows"]}
+    for old in texts.get(text, []):
+        old["rows"] = [row for row in old["rows"] if (row["technique"], row["scale"]) not in replaced]
+    texts[text] = [*(old for old in texts.get(text, []) if old["rows"]), measured]
     path.write_text(json.dumps(texts) + "\n", "utf-8")
 
 
@@ -147,7 +149,7 @@ def main() -> None:
             raise SystemExit(f"{name}: its gradient is wrong by {error:.0e}")
     for text in arguments.texts:
         rows = measure(text, names, arguments.seeds, arguments.scale)
-        measured = report([{**row, "seeds": arguments.seeds} for row in rows])
+        measured = report([{**row, "seeds": arguments.seeds, "scale": arguments.scale} for row in rows])
         print(measured)
         if arguments.results:
             collect(arguments.results, Path(text).name, json.loads(measured))
