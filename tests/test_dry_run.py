@@ -20,8 +20,8 @@ def test_a_dry_run_explains_the_choices_and_their_cost(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["text", "model", "run", "chosen", "memory", "time"]
     chosen = (
-        "chosen hidden 160, batch 8, length 256, steps 1900, learning rate 0.0043, weight decay 0.53, "
-        "parametrization mup, average 0.9947, evaluate every 190, checkpoint every 190; "
+        "chosen hidden 160, batch 8, length 256, steps 1400, learning rate 0.0043, weight decay 0.53, "
+        "parametrization mup, average 0.9929, evaluate every 140, checkpoint every 140; "
     )
     assert lines[3].startswith(chosen + "for a text of 16,")
     assert "MB, this machine has" in lines[4]
@@ -46,7 +46,7 @@ def test_a_dry_run_prints_json(capsys):
     assert cli.main(["train", "python-help", "--dry-run", "--json", "--backend", "numpy", "--hidden", "8"]) == 0
     event = json.loads(capsys.readouterr().out)
     assert event["event"] == "dry_run"
-    assert (event["plan"]["hidden"], event["plan"]["steps"]) == (8, 4100)
+    assert (event["plan"]["hidden"], event["plan"]["steps"]) == (8, 3000)
     assert event["memory_bytes"] > 1e7
     assert event["seconds"] > 0.05
     assert event["parameters"] > 1000
