@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import bptt
 from bptt import cli
@@ -16,6 +17,7 @@ from bptt.config.defaults import RunCost, budget_hidden, budget_steps
 from bptt.config.settings import check_duration, duration_seconds, from_flags
 from bptt.display import plots
 from bptt.errors import InputError, OutOfMemory
+from bptt.train_step import threads
 from bptt.training import budget, dry_run, launch, memory_estimate, setup
 from process_groups import run_processes
 from runs import NAMES, PROSE, outcome
@@ -195,6 +197,23 @@ def test_an_update_takes_the_mean_of_the_timed_ones(monkeypatch):
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=times.__next__))
     assert budget.update_seconds(prepared_run(), limit=4 * 18) == pytest.approx(0.25)
     assert list(times) == []
+
+
+def test_evaluations_of_a_trial_have_one_blas_thread_as_those_of_a_run(workdir, monkeypatch):
+    """With more, on busy cores, a spectral radius takes many times as long."""
+    seen = []
+
+    def blas_threads(*arguments, **keywords):
+        seen.append({library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
+        return 0.001
+
+    monkeypatch.setattr(threads, "workers", lambda: 2)
+    monkeypatch.setattr(budget, "_validation_seconds", blas_threads)
+    monkeypatch.setattr(budget, "measure_rest", blas_threads)
+    with threadpool_limits(2, "blas"):
+        bptt.train("names.txt", budget="0.1s", **SMALL)
+    assert len(seen) > 1
+    assert all(count == {1} for count in seen)
 
 
 def test_a_trial_waits_for_the_device(monkeypatch):

@@ -18,6 +18,7 @@ from bptt.display import plots
 from bptt.errors import OutOfMemory
 from bptt.inference.evaluation import batch_nats
 from bptt.nn import model, tree
+from bptt.train_step import threads
 from bptt.train_step.stepper import run_updates
 from bptt.training import checkpoints, intervals, launch, loop, memory_estimate, setup, validation
 from bptt.training.setup import Prepared
@@ -65,7 +66,8 @@ def fit_to_budget(ready: Prepared, settings: Settings, began: float, *, saving: 
             if group.size > 1 or hidden < task.plan.hidden:
                 raise
             trial, hidden = ready, task.plan.hidden
-    other = group.broadcast(measure_rest(trial, seconds_left(), saving=saving))
+    with threads.thread_pool(task.backend, group.local_size):  # as the run has it: BLAS with one thread
+        other = group.broadcast(measure_rest(trial, seconds_left(), saving=saving))
     cost = cost._replace(evaluation=cost.evaluation + other)
 
     # 3. The steps
@@ -104,7 +106,9 @@ def _resized(ready: Prepared, settings: Settings, hidden: int, steps: int) -> Pr
 def measure(ready: Prepared, budget: float) -> RunCost:
     """What an update takes, and the loss on the validation set; all processes of the group call this."""
     limit = min(TRIAL_SHARE * budget, MAX_TRIAL)
-    return RunCost(update_seconds(ready, limit), _validation_seconds(ready, limit))
+    update = update_seconds(ready, limit)
+    with threads.thread_pool(ready.task.backend, ready.task.group.local_size):  # as the run has it: BLAS with one thread
+        return RunCost(update, _validation_seconds(ready, limit))
 
 
 def update_seconds(ready: Prepared, limit: float) -> float:
@@ -154,9 +158,10 @@ def measure_rest(ready: Prepared, seconds: float, *, saving: bool) -> float:
     All processes of the group call this; process 0 saves and draws, in a temporary folder.
     """
     task, now = ready.task, ready.now
-    began = time.perf_counter()
     run = RunContext(task, ready.record, None, launch.silent_reporter)
-    loop.sample_and_radii(task, checkpoints.current_model(run, now))
+    for _ in range(2):  # the first time loads what generates text
+        began = time.perf_counter()
+        loop.sample_and_radii(task, checkpoints.current_model(run, now))
     sampling = time.perf_counter() - began
     if not saving or task.group.rank:
         return sampling
