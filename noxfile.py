@@ -14,6 +14,7 @@ nox.options.error_on_missing_interpreters = False  # every Python that is instal
 
 SHORT = {  # what of a benchmark takes less than a minute
     "cores.py": ["--cell", "gru", "--hidden", "128", "512", "--batch", "64", "--repeats", "5"],
+    "defaults.py": ["--scale", "0.05", "--shares", "1"],
     "devices.py": ["--hidden", "64", "256", "--repeats", "5"],
     "dinosaurs_quality.py": ["--seeds", "20"],
     "dynamic_evaluation.py": ["dinosaurs"],
