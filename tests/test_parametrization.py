@@ -20,15 +20,23 @@ def factors(config, kind):
     return found
 
 
-@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
-def test_rates_depend_on_the_role_and_the_width(cell):
-    found = factors(model.Config(cell, 20, 512, 2), "mup")
-    assert found["layers.0.Wax"] == (parametrization.INPUT_FACTOR, 1 / parametrization.INPUT_FACTOR)
-    for name in ("layers.0.Waa", "layers.1.Wax", "layers.1.Waa"):
-        assert found[name] == (0.5, 2.0)  # half of those of 256 units
-    for name in ("layers.0.b", "layers.1.b", "initial.0.a", "initial.1.a", "by"):
-        assert found[name] == (parametrization.BIAS_FACTOR, 0.0)
-    assert found["Wya"] == (parametrization.OUTPUT_FACTOR / 2, 2 / parametrization.OUTPUT_FACTOR)
+@pytest.mark.parametrize(
+    ("cell", "layers", "common"), [("vanilla", 4, 0.5), ("gru", 4, 0.5), ("lstm", 4, 1.0), ("lstm", 1, 2.0)]
+)
+def test_rates_depend_on_the_role_the_width_the_depth_and_the_cell(cell, layers, common):
+    found = factors(model.Config(cell, 20, 512, layers), "mup")
+    recurrent = [f"layers.{layer}.{weight}" for layer in range(layers) for weight in ("Wax", "Waa")][1:]
+    biases = [f"{name}.{layer}.{leaf}" for layer in range(layers) for name, leaf in (("layers", "b"), ("initial", "a"))]
+    factor_of = {
+        "layers.0.Wax": parametrization.INPUT_FACTOR,
+        **dict.fromkeys(recurrent, 0.5),  # half of those of 256 units
+        **dict.fromkeys([*biases, "by"], parametrization.BIAS_FACTOR),
+        "Wya": parametrization.OUTPUT_FACTOR / 2,
+    }
+    for name, factor in factor_of.items():
+        rate, decay = found[name]
+        assert rate == pytest.approx(common * factor)
+        assert decay == (0.0 if name in (*biases, "by") else pytest.approx(1 / rate))
 
 
 def test_all_matrices_decay_alike():

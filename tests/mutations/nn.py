@@ -351,7 +351,21 @@ MUTATIONS = [
         "nn.parametrization.rate_factor",
         "OUTPUT_FACTOR * width if",
         "OUTPUT_FACTOR if",
-        "test_parametrization.py::test_rates_depend_on_the_role_and_the_width",
+        "test_parametrization.py::test_rates_depend_on_the_role_the_width_the_depth_and_the_cell",
+    ),
+    Mutation(
+        "deep models with the rates of shallow ones",
+        "nn.parametrization.param_groups",
+        " / config.layers**0.5",
+        "",
+        "test_parametrization.py::test_rates_depend_on_the_role_the_width_the_depth_and_the_cell",
+    ),
+    Mutation(
+        "a cell without its factor of the learning rates",
+        "nn.parametrization.param_groups",
+        'getattr(config.definition, "RATE_FACTOR", 1.0)',
+        "1.0",
+        "test_parametrization.py::test_rates_depend_on_the_role_the_width_the_depth_and_the_cell",
     ),
     Mutation(
         "columns that are over computed",

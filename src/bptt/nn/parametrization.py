@@ -5,7 +5,8 @@ products add up. A token enters one-hot: one input. A recurrent product adds up 
 the initial states need a higher rate than the recurrent weights, and the rate of the recurrent weights falls as 1/H.
 
 Source: Yang et al. 2022 (arXiv 2203.03466), table 8: input weights and biases have a rate that does not depend on the width,
-hidden and output weights one that falls as 1/width. The constants are measured: bench/learning_rate.py.
+hidden and output weights one that falls as 1/width. All rates are divided by the square root of the number of layers: Yang et
+al. 2023 (arXiv 2310.02244). A cell may have a factor of its own. The constants are measured: bench/learning_rate.py.
 """
 
 import functools
@@ -33,9 +34,10 @@ def param_groups(config: model.Config, parametrization: Parametrization) -> tupl
     """
     groups: list[ParamGroup] = []
     end = 0
+    common = getattr(config.definition, "RATE_FACTOR", 1.0) / config.layers**0.5
     for name, shape in tree.named_leaves(model.shapes(config)):
         end += tree.num_elements(shape)
-        factor = 1.0 if parametrization == "standard" else rate_factor(name, len(shape), config.hidden)
+        factor = 1.0 if parametrization == "standard" else common * rate_factor(name, len(shape), config.hidden)
         group = ParamGroup(end, factor, 1.0 / factor if len(shape) > 1 else 0.0)
         if groups and groups[-1][1:] == group[1:]:
             groups.pop()
@@ -44,7 +46,7 @@ def param_groups(config: model.Config, parametrization: Parametrization) -> tupl
 
 
 def rate_factor(name: str, ndim: int, hidden: int) -> float:
-    """The factor of the learning rate of a tensor in the maximal update parametrization."""
+    """The factor of the learning rate of a tensor by its role and the width, in the maximal update parametrization."""
     if name == "layers.0.Wax":
         return INPUT_FACTOR
     if ndim == 1:
