@@ -1,7 +1,7 @@
 """Whether the default settings suit texts of all sizes: nats per held-out character, beside four fixed sizes at equal seconds.
 
-The peer are the settings that were the defaults before there were a rate per tensor, weight decay and averaged weights: one of
-four fixed sizes, by the number of characters. Each text is trained on with it first. Then `--budget` has a share of its seconds
+The peer is one of four fixed sizes, by the number of characters, with one learning rate for all tensors, no weight decay and no
+averaged weights. Each text is trained on with it first. Then `--budget` has a share of its seconds
 for the default settings. Seconds are processor time of the training, without the start of Python. All runs are measured as
 users see them: the best of ten measurements of a tenth that is held out, which is drawn by another seed than the one that the
 default settings were chosen with.
@@ -65,7 +65,7 @@ def main() -> None:
         words = f"{row['text']:16}{characters:11,}{nats:12.4f}{seconds:7.1f} s"
         row["budgets"] = []
         for share in shares:
-            record, after, used = train(text, budget=f"{share * seconds:.3g}s", seed=arguments.seed)
+            record, after, used = train(text, budget=f"{share * seconds:.3f}s", seed=arguments.seed)
             plan = {name: record["plan"][name] for name in ("hidden", "steps")}
             row["budgets"].append({"share": share, **plan, "nats": round(after, 4), "seconds": round(used, 1)})
             words += f"{after:10.4f}{used:7.1f} s ({after - nats:+.3f})"

@@ -22,7 +22,7 @@ from bptt.training import budget, dry_run, launch, memory_estimate, setup
 from process_groups import run_processes
 from runs import NAMES, PROSE, outcome
 
-CAPPED = ": a text of this length does not profit from more"
+CAPPED = ": at most 16 times the default run of this text"
 SMALL = {"backend": "numpy", "batch": 6, "report": None}
 
 
@@ -75,6 +75,7 @@ def test_units_have_a_largest_number():
         (RunCost(0.01), 9.999, None, 990),
         (RunCost(0.01, 0.5), 10.0, None, 500),
         (RunCost(0.01, 0.5), 10.0, 50, 500),
+        (RunCost(0.01, 60.0), 100.0, 1000, 1000),
         (RunCost(0.01, 2.0), 10.0, None, 10),
         (RunCost(1.0), 0.001, None, 10),
         (RunCost(1e-12), 100.0, None, 1_000_000_000),
@@ -124,7 +125,7 @@ def test_a_budget_and_its_numbers_as_flags_give_the_same_bits(text, flags, tmp_p
 
 def test_a_run_keeps_the_numbers_and_not_the_budget(fake_trial, workdir):
     record = bptt.train("names.txt", budget="1s", out="run", **SMALL).record
-    assert record["budget"] == {"asked": "1s", "update_seconds": 0.025, "seconds": 1.0}
+    assert record["budget"] == {"asked": "1s", "update_seconds": 0.025, "seconds": 1.0, "capped": False}
     assert (record["settings"]["hidden"], record["settings"]["steps"]) == (32, 30)
     assert (record["plan"]["hidden"], record["plan"]["steps"], record["plan"]["evaluate_every"]) == (32, 30, 3)
     assert record["settings"]["budget"] is None
@@ -214,6 +215,18 @@ def test_evaluations_of_a_trial_have_one_blas_thread_as_those_of_a_run(workdir, 
         bptt.train("names.txt", budget="0.1s", **SMALL)
     assert len(seen) > 1
     assert all(count == {1} for count in seen)
+
+
+@pytest.mark.parametrize("module", [plots, budget.store])
+def test_a_trial_that_cannot_draw_or_save_goes_on(workdir, monkeypatch, module):
+    """The run itself, which may have another folder, reports what fails."""
+
+    def fail(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(plots, "available", lambda: True)
+    monkeypatch.setattr(module, "save_curve" if module is plots else "write", fail)
+    assert budget.measure_rest(prepared_run(), 1.0, saving=True) > 0
 
 
 def test_a_trial_waits_for_the_device(monkeypatch):
@@ -329,7 +342,9 @@ def test_processes_take_the_numbers_of_process_0(real, monkeypatch):
         prepared = launch.setup_all(group, settings, lambda: setup.from_scratch(NAMES, settings, group))
         return budget.fit_to_budget(prepared, settings, 0.0, saving=True)
 
-    one, *others = [prepared.task for prepared in run_processes(3, fit)]
+    runs = run_processes(3, fit)
+    assert all(run.record["budget"] == runs[0].record["budget"] for run in runs)
+    one, *others = [prepared.task for prepared in runs]
     assert all((task.plan, task.config, task.settings) == (one.plan, one.config, one.settings) for task in others)
     assert one.all_reduce is not None
     assert one.settings.budget is None

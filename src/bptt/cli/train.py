@@ -50,7 +50,7 @@ def train(  # noqa: D417  # explicit is not for people
     config
         A TOML file with settings; flags come first. By default bptt.toml, where the current folder has one.
     dry_run
-        Say what would be done, and what memory and time it would take, and do nothing but measure.
+        Print the settings, the memory and the time of a run. Nothing is trained or saved.
     settings
         One flag for each.
     """

@@ -15,7 +15,7 @@ EVALUATIONS = 10  # of the held-out part, in a run
 
 # how units and steps follow from a time to train for, see `budget_hidden` and `budget_steps`
 GROWTH = 0.25  # power of the time that the units grow with: more time goes into steps as well as into units
-MOST_TIME = 16.0  # times that of the preset: a text of that size does not profit from more
+MOST_TIME = 16.0  # times that of the preset, however long the budget is: a longer run would only overfit
 MIN_BUDGET_HIDDEN, MAX_BUDGET_HIDDEN = 32, 2048
 BUDGET_STEPS_MULTIPLE = 10
 
@@ -105,7 +105,8 @@ def budget_steps(cost: RunCost, preset_seconds: float, seconds: float, evaluate_
     """The steps of a run that may take so many seconds: as many as fit, but no more than `MOST_TIME` times the preset takes."""
     usable = min(seconds, MOST_TIME * preset_seconds)
     if evaluate_every:
-        steps = usable / (cost.update + cost.evaluation / evaluate_every)
+        periods, rest = divmod(usable, evaluate_every * cost.update + cost.evaluation)
+        steps = periods * evaluate_every + max(0.0, rest - cost.evaluation) / cost.update
     else:
         steps = (usable - EVALUATIONS * cost.evaluation) / cost.update
     multiples = math.floor(min(max(steps, 0.0), MAX_COUNT) / BUDGET_STEPS_MULTIPLE)

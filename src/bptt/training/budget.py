@@ -1,5 +1,7 @@
 """The size of a run that takes about as long as its budget: units and steps by a short trial of its updates."""
 
+import contextlib
+import gc
 import statistics
 import tempfile
 import time
@@ -10,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from bptt import acceleration
+from bptt.backend import Backend
 from bptt.checkpoint import store
-from bptt.config.defaults import EVALUATIONS, MIN_BUDGET_HIDDEN, RunCost, budget_hidden, budget_steps
+from bptt.config.defaults import EVALUATIONS, MIN_BUDGET_HIDDEN, MOST_TIME, RunCost, budget_hidden, budget_steps
 from bptt.config.settings import Settings, duration_seconds
 from bptt.data.batches import Window
 from bptt.display import plots
@@ -59,6 +62,7 @@ def fit_to_budget(ready: Prepared, settings: Settings, began: float, *, saving: 
     if task.settings.hidden is None:
         hidden = group.broadcast(_fitting_hidden(ready, budget_hidden(hidden, preset_seconds, seconds_left())))
     if hidden != task.plan.hidden:
+        _free_graphs(task.backend)
         try:
             trial = _resized(ready, settings, hidden, task.plan.steps)
             cost = group.broadcast(measure(trial, budget))
@@ -66,16 +70,27 @@ def fit_to_budget(ready: Prepared, settings: Settings, began: float, *, saving: 
             if group.size > 1 or hidden < task.plan.hidden:
                 raise
             trial, hidden = ready, task.plan.hidden
+            _free_graphs(task.backend)
+    interval = evaluate_every * cost.update + cost.evaluation if evaluate_every else seconds_left() / EVALUATIONS
     with threads.thread_pool(task.backend, group.local_size):  # as the run has it: BLAS with one thread
-        other = group.broadcast(measure_rest(trial, seconds_left(), saving=saving))
+        other = group.broadcast(measure_rest(trial, interval, saving=saving))
     cost = cost._replace(evaluation=cost.evaluation + other)
 
     # 3. The steps
-    steps = budget_steps(cost, preset_seconds, group.broadcast(seconds_left()), evaluate_every)
+    left = group.broadcast(seconds_left())
+    steps = budget_steps(cost, preset_seconds, left, evaluate_every)
+    _free_graphs(task.backend)
     resized = _resized(trial, settings, hidden, steps)
-    seconds = round(overhead(began) + cost.seconds(steps, evaluate_every), 1)
-    choice = {"asked": asked, "update_seconds": cost.update, "seconds": seconds}
+    seconds = round(group.broadcast(overhead(began)) + cost.seconds(steps, evaluate_every), 1)
+    capped = left > MOST_TIME * preset_seconds
+    choice = {"asked": asked, "update_seconds": cost.update, "seconds": seconds, "capped": capped}
     return resized._replace(record={**resized.record, "budget": choice})
+
+
+def _free_graphs(backend: Backend) -> None:
+    """Free the memory of a trial on a GPU: its recorded updates and the arrays that they work on refer to each other."""
+    if backend.is_gpu:
+        gc.collect()
 
 
 def overhead(began: float) -> float:
@@ -106,9 +121,12 @@ def _resized(ready: Prepared, settings: Settings, hidden: int, steps: int) -> Pr
 def measure(ready: Prepared, budget: float) -> RunCost:
     """What an update takes, and the loss on the validation set; all processes of the group call this."""
     limit = min(TRIAL_SHARE * budget, MAX_TRIAL)
-    update = update_seconds(ready, limit)
-    with threads.thread_pool(ready.task.backend, ready.task.group.local_size):  # as the run has it: BLAS with one thread
-        return RunCost(update, _validation_seconds(ready, limit))
+    try:
+        update = update_seconds(ready, limit)
+        with threads.thread_pool(ready.task.backend, ready.task.group.local_size):  # as the run has it: BLAS with one thread
+            return RunCost(update, _validation_seconds(ready, limit))
+    except MemoryError as error:
+        raise OutOfMemory(memory_estimate.out_of_memory_message(ready.task)) from error
 
 
 def update_seconds(ready: Prepared, limit: float) -> float:
@@ -139,6 +157,8 @@ def _validation_seconds(ready: Prepared, limit: float) -> float:
     if not windows:
         return 0.0
     params = tree.unravel(ready.now.state.params_vector, model.shapes(task.config))
+    if task.backend.is_gpu:  # the first window also loads kernels
+        batch_nats(task.config, params, task.backend, map(validation.reader(task), windows[:1]))
     began = time.perf_counter()
 
     def until_limit() -> Iterator[Window]:
@@ -152,10 +172,11 @@ def _validation_seconds(ready: Prepared, limit: float) -> float:
 
 
 @np.errstate(all="ignore")
-def measure_rest(ready: Prepared, seconds: float, *, saving: bool) -> float:
-    """What comes with an evaluation of a run of so many seconds: texts, spectral radii, a checkpoint and a picture.
+def measure_rest(ready: Prepared, interval: float, *, saving: bool) -> float:
+    """What comes with an evaluation, one in so many seconds: texts, spectral radii, a checkpoint and a picture.
 
-    All processes of the group call this; process 0 saves and draws, in a temporary folder.
+    All processes of the group call this; process 0 saves and draws, in a temporary folder. If that fails, it counts as nothing:
+    the run itself may have another folder, and says what fails.
     """
     task, now = ready.task, ready.now
     run = RunContext(task, ready.record, None, launch.silent_reporter)
@@ -165,13 +186,14 @@ def measure_rest(ready: Prepared, seconds: float, *, saving: bool) -> float:
     sampling = time.perf_counter() - began
     if not saving or task.group.rank:
         return sampling
-    with tempfile.TemporaryDirectory(prefix="bptt-") as name:
+    saving_seconds = drawing = 0.0
+    with contextlib.suppress(Exception), tempfile.TemporaryDirectory(prefix="bptt-") as name:
         folder = Path(name)
         began = time.perf_counter()
         store.write(folder / "checkpoint", checkpoints.make_checkpoint(run, now))
         saving_seconds = time.perf_counter() - began
         drawing = _drawing_seconds(folder / "curve.png") if plots.available() else 0.0
-    drawn = min(1.0, seconds / EVALUATIONS / loop.CURVE_SECONDS)  # share of the evaluations
+    drawn = min(1.0, interval / loop.CURVE_SECONDS)  # share of the evaluations
     return sampling + saving_seconds + drawing * drawn
 
 

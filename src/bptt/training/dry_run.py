@@ -41,12 +41,13 @@ def _tell(ready: Prepared, tell: Reporter) -> None:
     processes = f" for each of {ready.task.group.local_size} processes" if ready.task.group.local_size > 1 else ""
     parameters = tree.num_elements(model.shapes(ready.task.config))
     needed = memory_estimate.needed_bytes(ready.task, plotting=plots.available())
-    seconds = _seconds(ready)
+    budgeted = ready.record.get("budget")
+    seconds, trial = (_seconds(ready), f"of {TRIAL:g} s") if budgeted is None else (budgeted["seconds"], "for the budget")
     words = [
-        messages.header(ready.task, ready.record.get("budget")),
+        messages.header(ready.task, budgeted),
         f"chosen {_chosen(ready)}",
         f"memory about {needed / 1e6:,.0f} MB{processes}, this machine has {system.physical_memory() / 1e6:,.0f} MB",
-        f"time   about {messages.format_duration(seconds)}, by a trial of {TRIAL:g} s",
+        f"time   about {messages.format_duration(seconds)}, by a trial {trial}",
     ]
     row = {"event": "dry_run", "parameters": parameters, "memory_bytes": round(needed), "seconds": round(seconds, 1)}
     tell("\n".join(words), {**row, "plan": ready.task.plan._asdict(), "record": ready.record})

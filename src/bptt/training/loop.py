@@ -81,7 +81,7 @@ def train_loop(run: RunContext, loop_state: LoopState, signals: list[str]) -> Lo
             # 7. Draw the loss curve
             last = loop_state.ended or state.step == task.plan.steps
             if last or (due.evaluate and (figure is None or time.perf_counter() - curve_time > CURVE_SECONDS)):
-                curve_time, figure = time.perf_counter(), draw_curve(run, loop_state, figure)
+                curve_time, figure = time.perf_counter(), _draw_curve(run, loop_state, figure)
 
             # 8. Stop for a signal, a pause or early stopping; after the last update the generator is exhausted
             if loop_state.ended:
@@ -207,7 +207,7 @@ def _save_if_due(run: RunContext, loop_state: LoopState, due: Due, row: dict[str
     return saving
 
 
-def draw_curve(run: RunContext, loop_state: LoopState, figure: "Figure | None") -> "Figure | None":
+def _draw_curve(run: RunContext, loop_state: LoopState, figure: "Figure | None") -> "Figure | None":
     """Draw the loss curve, on the figure of the last drawing if there is one; returns the figure."""
     if run.folder and loop_state.progress.history and plots.available():
         try:

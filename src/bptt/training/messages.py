@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bptt import acceleration
+from bptt.config.defaults import MOST_TIME
 from bptt.config.settings import Settings, duration_seconds
 from bptt.data.dataset import Dataset, contained, count_targets, max_columns, validation_share
 from bptt.data.sequences import Sequences
@@ -64,7 +65,7 @@ def _budget_line(task: TrainTask, budget: dict[str, Any]) -> str:
     if 0.9 <= seconds / asked <= 1.1:
         return words
     words = f"{words}, about {format_duration(max(1.0, seconds))} in all"
-    return words if seconds > asked else f"{words}: a text of this length does not profit from more"
+    return f"{words}: at most {MOST_TIME:g} times the default run of this text" if budget["capped"] else words
 
 
 def _size(data: Dataset, part: Sequences) -> int:
