@@ -42,7 +42,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "lstm": {"cell": "lstm"},
     "half the batch": {"batch": 0.5},
     "twice the learning rate": {"learning_rate": 2.0},
-    "1.5 times the units": {"hidden": 1.5},
+    "1.5 times the units, the same dropout": {"hidden": 1.5},
 }
 ALL = {name: Prototype(contextlib.nullcontext, settings) for name, settings in TECHNIQUES.items()} | PROTOTYPES
 RELATIVE = ("batch", "dropout", "hidden", "learning_rate")  # settings of a technique that multiply the default ones
