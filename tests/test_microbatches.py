@@ -57,7 +57,7 @@ def test_each_column_with_targets_is_in_one_micro_batch():
             NAMES,
             {"layers": 2, "dropout": 0.3, "length": 3, "parametrization": "standard"},
         ),  # states from one window to the next, columns that are over
-        (PROSE, {"dropout": 0.3}),
+        (PROSE, {"dropout": 0.3, "parametrization": "standard"}),
         (PROSE, {"recompute_every": 4, "optimizer": "momentum"}),
     ],
 )

@@ -478,8 +478,9 @@ def test_a_damaged_best_checkpoint_does_not_change_the_weights(tmp_path, text, v
 
 @pytest.mark.parametrize("place", ["folder", "memory"])
 def test_a_lone_checkpoint_is_resumed_in_a_new_run(tmp_path, text, place):
-    train(text, out=tmp_path / "whole")
-    train(text, out=tmp_path / "run", stop_after=7)
+    slow = {"learning_rate": 1e-3}  # the last measurement is the best one
+    train(text, out=tmp_path / "whole", **slow)
+    train(text, out=tmp_path / "run", stop_after=7, **slow)
     shutil.move(newest_checkpoint(tmp_path / "run"), tmp_path / "alone")
     shutil.rmtree(tmp_path / "run")
     whole = outcome(tmp_path / "whole")
