@@ -20,8 +20,8 @@ def test_a_dry_run_explains_the_choices_and_their_cost(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["text", "model", "run", "chosen", "memory", "time"]
     chosen = (
-        "chosen hidden 160, batch 8, length 256, steps 1400, learning rate 0.0043, weight decay 0.53, "
-        "parametrization mup, average 0.9929, evaluate every 140, checkpoint every 140; "
+        "chosen hidden 160, batch 8, length 256, steps 1700, learning rate 0.0043, weight decay 0.53, "
+        "parametrization mup, average 0.9941, evaluate every 170, checkpoint every 170; "
     )
     assert lines[3].startswith(chosen + "for a text of 16,")
     assert "MB, this machine has" in lines[4]
