@@ -1,6 +1,7 @@
 """A budget of time: a trial chooses units and steps, and the run is the one that these numbers give as flags."""
 
 import json
+import signal
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,6 +228,22 @@ def test_a_trial_that_cannot_draw_or_save_goes_on(workdir, monkeypatch, module):
     monkeypatch.setattr(plots, "available", lambda: True)
     monkeypatch.setattr(module, "save_curve" if module is plots else "write", fail)
     assert budget.measure_rest(prepared_run(), 1.0, saving=True) > 0
+
+
+def test_ctrl_c_in_a_trial_takes_effect_at_its_end(fake_trial, workdir, monkeypatch):
+    """A compiled kernel that it interrupts would raise a SystemError."""
+    after = []
+
+    def interrupted(prepared, seconds):
+        signal.raise_signal(signal.SIGINT)
+        after.append(seconds)
+        return fake_cost(prepared, seconds)
+
+    monkeypatch.setattr(budget, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bptt.train("names.txt", budget="1s", hidden=5, out="run", **SMALL)
+    assert len(after) == 1
+    assert not Path("run").exists()
 
 
 def test_a_trial_waits_for_the_device(monkeypatch):

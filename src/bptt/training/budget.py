@@ -23,7 +23,7 @@ from bptt.inference.evaluation import batch_nats
 from bptt.nn import model, tree
 from bptt.train_step import threads
 from bptt.train_step.stepper import run_updates
-from bptt.training import checkpoints, intervals, launch, loop, memory_estimate, setup, validation
+from bptt.training import checkpoints, intervals, launch, loop, memory_estimate, setup, signals, validation
 from bptt.training.setup import Prepared
 from bptt.training.state import RunContext
 
@@ -35,6 +35,7 @@ MIN_SHARE = 0.5  # of a budget that is left for training, however long the start
 CLOSING = 0.3  # seconds for the last texts and the end of the process
 
 
+@signals.deferred_interrupt()
 def fit_to_budget(ready: Prepared, settings: Settings, began: float, *, saving: bool) -> Prepared:
     """A new run with the units and steps that its budget allows; the same run if it has none.
 

@@ -13,7 +13,7 @@ from bptt.data.dataset import count_targets
 from bptt.display import plots
 from bptt.nn import model, tree
 from bptt.train_step.stepper import SYNC_EVERY, run_updates
-from bptt.training import budget, launch, memory_estimate, messages, setup, validation
+from bptt.training import budget, launch, memory_estimate, messages, setup, signals, validation
 from bptt.training.setup import Prepared
 from bptt.training.state import Reporter
 
@@ -71,6 +71,7 @@ def _chosen(ready: Prepared) -> str:
     return f"{values}; for a text of {count:,} characters to train on, read as {task.data.mode}"
 
 
+@signals.deferred_interrupt()
 @np.errstate(all="ignore")
 def _seconds(ready: Prepared) -> float:
     """How long a run will take, from a few updates and one measurement, of which nothing is kept."""

@@ -45,6 +45,15 @@ def catch_signals(names: tuple[str, ...]) -> Iterator[list[str]]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block; inside a compiled kernel it would end in a SystemError."""
+    with catch_signals(INTERRUPT) as arrived:
+        yield
+    if arrived:
+        raise KeyboardInterrupt
+
+
 def die_by_interrupt() -> NoReturn:
     """End this process by Ctrl-C itself, where there is such an end, so that a launcher ends all others."""
     sys.stdout.flush()
