@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import bptt
-from bptt import cli
+from bptt import acceleration, cli
 from bptt.backend import NumPy
 from bptt.config import defaults
 from bptt.config.defaults import RunCost, budget_hidden, budget_steps
@@ -297,6 +297,18 @@ def test_the_header_says_what_was_chosen(asked, words, fake_trial, workdir):
     assert line == words
 
 
+def test_a_trial_that_compiles_says_so_before_it_does(fake_trial, workdir, monkeypatch):
+    said, empty = [], iter([True, False])
+    monkeypatch.setattr(acceleration, "compiled_by", lambda *_: "numba 9")
+    monkeypatch.setattr(acceleration, "single_launch", lambda *_: True)
+    monkeypatch.setattr(acceleration, "cache_is_empty", empty.__next__)
+    monkeypatch.setattr(acceleration, "warm_up", lambda *_: said.append("compiles"))
+    bptt.train("names.txt", budget="1s", stop_after=1, **{**SMALL, "report": said.append})
+    assert said[:2] == ["wait   kernels are compiled once, in the first run on this processor", "compiles"]
+    assert "wait" not in said[2]
+    assert said[2].startswith("text ")
+
+
 def test_json_and_a_dry_run_have_the_choice(fake_trial, workdir, capsys):
     command = ["train", "names.txt", "--budget", "1s", "--batch", "6", "--backend", "numpy"]
     assert cli.main([*command, "--json", "--out", "run"]) == 0
@@ -357,7 +369,7 @@ def test_processes_take_the_numbers_of_process_0(real, monkeypatch):
 
     def fit(group):
         prepared = launch.setup_all(group, settings, lambda: setup.from_scratch(NAMES, settings, group))
-        return budget.fit_to_budget(prepared, settings, 0.0, saving=True)
+        return budget.fit_to_budget(prepared, settings, 0.0, launch.silent_reporter, saving=True)
 
     runs = run_processes(3, fit)
     assert all(run.record["budget"] == runs[0].record["budget"] for run in runs)

@@ -207,6 +207,13 @@ MUTATIONS = [
         "test_budget.py::test_a_trial_waits_for_the_device",
     ),
     Mutation(
+        "budget: a trial compiles in silence",
+        "training.budget.fit_to_budget",
+        "report(waiting, {})",
+        "pass",
+        "test_budget.py::test_a_trial_that_compiles_says_so_before_it_does",
+    ),
+    Mutation(
         "budget: each process goes by its own clock",
         "training.budget.fit_to_budget",
         "group.broadcast(measure(trial, budget))",

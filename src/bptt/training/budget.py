@@ -23,9 +23,9 @@ from bptt.inference.evaluation import batch_nats
 from bptt.nn import model, tree
 from bptt.train_step import threads
 from bptt.train_step.stepper import run_updates
-from bptt.training import checkpoints, intervals, launch, loop, memory_estimate, setup, signals, validation
+from bptt.training import checkpoints, intervals, launch, loop, memory_estimate, messages, setup, signals, validation
 from bptt.training.setup import Prepared
-from bptt.training.state import RunContext
+from bptt.training.state import Reporter, RunContext
 
 TRIAL_SHARE = 0.015  # of a budget: for the updates of a trial, and again for its part of an evaluation
 MAX_TRIAL = 3.0  # seconds, for the same: longer trials tell no more
@@ -36,7 +36,7 @@ CLOSING = 0.3  # seconds for the last texts and the end of the process
 
 
 @signals.deferred_interrupt()
-def fit_to_budget(ready: Prepared, settings: Settings, began: float, *, saving: bool) -> Prepared:
+def fit_to_budget(ready: Prepared, settings: Settings, began: float, report: Reporter, *, saving: bool) -> Prepared:
     """A new run with the units and steps that its budget allows; the same run if it has none.
 
     All processes of the group call this: they make the same updates, and the time of process 0 counts. Nothing that the trial
@@ -48,6 +48,8 @@ def fit_to_budget(ready: Prepared, settings: Settings, began: float, *, saving: 
         return ready
     group, asked = task.group, task.settings.budget
     budget = duration_seconds(asked)
+    if waiting := messages.compilation(task):
+        report(waiting, {})
     acceleration.warm_up(task.config, task.backend, group)
 
     def seconds_left() -> float:

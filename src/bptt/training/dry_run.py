@@ -33,7 +33,7 @@ def report_plan(text: Any, settings: Settings, tell: Reporter, began: float | No
     with group.abort_all_on_error():
         group.on_rank_0(partial(store.check_can_save, settings.out))
         ready = launch.setup_all(group, settings, lambda: setup.from_scratch(text, settings, group))
-        ready = budget.fit_to_budget(ready, settings, began, saving=True)
+        ready = budget.fit_to_budget(ready, settings, began, tell, saving=True)
         _tell(ready, tell)
 
 

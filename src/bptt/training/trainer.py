@@ -76,7 +76,7 @@ def start(
         group.on_rank_0(partial(store.check_can_save, settings.out))  # before hours are spent
         prepared = launch.setup_all(group, requested, lambda: setup.from_scratch(text, settings, group))
         saving = settings.out is not None or runs is not None
-        prepared = budget.fit_to_budget(prepared, requested, began, saving=saving)
+        prepared = budget.fit_to_budget(prepared, requested, began, report, saving=saving)
         out = group.on_rank_0(lambda: _new_folder(prepared.task, settings.out, runs, stack))
         try:
             header = messages.header(prepared.task, prepared.record.get("budget"))
