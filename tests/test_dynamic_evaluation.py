@@ -68,6 +68,7 @@ def test_a_stream_is_scored_and_then_learned_from(lab, cell, monkeypatch):
     assert got.nats == pytest.approx(by_hand(config, params, [[text]]), rel=20 * lab.tolerance)
 
 
+@pytest.mark.variant
 @CELLS
 def test_lines_of_a_segment_are_scored_side_by_side_in_their_order(lab, cell, monkeypatch):
     monkeypatch.setattr(dynamic_evaluation, "SEGMENT", 7)

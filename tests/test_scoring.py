@@ -34,17 +34,16 @@ def scores(lines, vocabulary=LETTERS, mode="lines", unknown="error", together=10
 
 
 @CELLS
-def test_every_target_is_scored_by_itself(lab, cell, monkeypatch):
+@pytest.mark.parametrize(("batch", "window"), [variant(64, 256), (2, 4), variant(1, 1)])
+def test_every_target_is_scored_by_itself(lab, cell, batch, window, monkeypatch):
     config, params, rng = random_model(cell)
     sequences = [rng.integers(0, 5, n) for n in (3, 12, 2, 9, 9, 5)]
-    expected = [by_hand(config, params, s) for s in sequences]
-    for batch, window in [(64, 256), (2, 4), (1, 1)]:
-        monkeypatch.setattr(scoring, "BATCH", batch)
-        monkeypatch.setattr(scoring, "WINDOW", window)
-        got = scoring.token_nats(config, lab.put(params), lab.backend, make_sequences(sequences))
-        assert [len(nats) for nats in got] == [2, 11, 1, 8, 8, 4]
-        for nats, own in zip(got, expected):
-            np.testing.assert_allclose(nats, own, rtol=10 * lab.tolerance)
+    monkeypatch.setattr(scoring, "BATCH", batch)
+    monkeypatch.setattr(scoring, "WINDOW", window)
+    got = scoring.token_nats(config, lab.put(params), lab.backend, make_sequences(sequences))
+    assert [len(nats) for nats in got] == [2, 11, 1, 8, 8, 4]
+    for nats, sequence in zip(got, sequences):
+        np.testing.assert_allclose(nats, by_hand(config, params, sequence), rtol=10 * lab.tolerance)
 
 
 def test_empty_input_gives_no_scores():
