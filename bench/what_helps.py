@@ -98,6 +98,7 @@ def measure(text: str, names: list[str], seeds: list[int], scale: float) -> list
     """A row for the default settings, with the nats of each seed, and one for each technique, with the differences."""
     plan = setup.from_scratch(text, from_flags({"backend": "numpy"})).task.plan
     base: dict[str, Any] = {"backend": "numpy", "report": None, **{name: getattr(plan, name) for name in BY_SIZE}}
+    bptt.train(text, **{**base, "steps": 1})  # compiles
     base["steps"], began, plain = max(10, round(plan.steps * scale)), time.process_time(), Prototype(contextlib.nullcontext)
     before = nats(text, base, plain, seeds)
     seconds = (time.process_time() - began) / len(seeds)
