@@ -301,6 +301,17 @@ def test_output_of_others_goes_above_the_panel_or_to_their_file(monkeypatch):
     assert err.getvalue() == "logged\n"
 
 
+def test_what_comes_before_the_start_of_a_run_stays_above_the_panel(monkeypatch):
+    out = Tty()
+    monkeypatch.setattr(sys, "stdout", out)
+    with train.live_reporter(Settings(), named=True) as tell:
+        tell("wait   kernels are compiled", {})
+        tell(HEADING, {"event": "start", "record": {"plan": {"steps": 2000}}})
+        tell("in the panel", {})
+    assert screen(out.getvalue())[:2] == ["wait   kernels are compiled", "text   names"]
+    assert "in the panel" not in out.getvalue()
+
+
 def test_the_environment_can_switch_colours_off():
     colored = r"\x1b\[[\d;]*3\d"
     where = console()

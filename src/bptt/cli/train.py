@@ -105,6 +105,8 @@ def live_reporter(settings: Settings, *, named: bool) -> Iterator[Reporter]:
             elif event == "end":
                 stack.close()
                 print_line(words)
+            elif words and not live:  # before the start
+                print_line(words)
 
         yield report
 
