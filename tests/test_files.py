@@ -1,9 +1,11 @@
 """Files that are there whole or not at all, and files that are read only if they are what they are said to be."""
 
+import contextlib
 import io
 import os
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -22,9 +24,9 @@ def attempt(function, *arguments):
     return None
 
 
-def unusable(function, *arguments):
+def unusable(function, *arguments, **keywords):
     with pytest.raises(InvalidFile) as error:
-        function(*arguments)
+        function(*arguments, **keywords)
     return str(error.value)
 
 
@@ -135,8 +137,46 @@ def test_read_refuses_what_is_not_a_regular_file(tmp_path):
             assert unusable(files.read, tmp_path / name, 9) == "is not a regular file"
 
 
+@posix
+def test_what_a_user_named_may_be_a_link_or_an_open_pipe(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    assert files.read(tmp_path / "link", 5, named=True) == b"12345"
+    for name in ("zero", "pipe"):
+        assert unusable(files.read, tmp_path / name, 9, named=True) == "is not a regular file"
+    with open_pipe(b"12345") as path:
+        assert unusable(files.read, path, 5) == "is not a regular file"
+        assert files.read(path, 5, named=True) == b"12345"
+    with open_pipe(b"12345") as path:
+        assert unusable(files.read, path, 4, named=True) == "has more bytes than 4, expected at most 4"
+
+
+@contextlib.contextmanager
+def open_pipe(content):
+    """The path of a pipe that this process has open, as a shell's <(command) gives it."""
+    out, into = os.pipe()
+    os.write(into, content)
+    os.close(into)
+    yield Path(f"/dev/fd/{out}")
+    os.close(out)
+
+
+@posix
+def test_a_pipe_or_link_in_the_place_of_a_file_is_refused(tmp_path, monkeypatch):
+    """Somebody has replaced the file since it was looked at."""
+    (tmp_path / "file").write_bytes(b"12345")
+    os.mkfifo(tmp_path / "pipe")  # to open it for reading would wait for ever
+    (tmp_path / "link").symlink_to("file")
+    before = os.lstat(tmp_path / "file")
+    monkeypatch.setattr(os, "lstat", lambda path: before)
+    assert unusable(files.read, tmp_path / "pipe", 9) == "is not a regular file"
+    assert "cannot be read: " in unusable(files.read, tmp_path / "link", 9)
+
+
 def test_read_reports_a_disk_that_cannot_be_read(tmp_path, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise OSError(5, "Input/output error")
 
     (tmp_path / "file").write_bytes(b"12345")

@@ -1,5 +1,8 @@
 """One configuration in three places: flags, keywords of Python and TOML mean the same, and mistakes are named."""
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from bptt.errors import InputError
 
 NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
 DINOSAURS = dataset.prepare("dinosaurs", Settings(), np.random.default_rng(0))
+posix = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
 TABLE = 'hidden = 3\nlearning-rate = 0.01\nsteps = 2\nbackend = "numpy"\nquiet = true\n'
 
 
@@ -69,7 +73,7 @@ def test_steps_and_epochs_override_each_other(workdir):
 def test_a_configuration_file_is_read_once(workdir, monkeypatch):
     """A pipe could not be read twice."""
     read, paths = toml.read, []
-    monkeypatch.setattr(toml, "read", lambda path, without=(): paths.append(path) or read(path, without))
+    monkeypatch.setattr(toml, "read", lambda path, *rest: paths.append(path) or read(path, *rest))
     Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
     assert cli.main(["train", "--config", "mine.toml", "--out", "new"]) == 0
     assert paths == [Path("mine.toml")]
@@ -128,9 +132,46 @@ def test_an_error_names_the_file_the_key_and_similar_keys(workdir, capsys, table
 
 def test_a_missing_or_invalid_file_is_refused(workdir):
     Path("raw.toml").write_bytes(b"\xff\xfe")
-    for name, words in [("nowhere.toml", "No such file"), ("raw.toml", "Invalid statement"), (".", "Is a directory")]:
+    for name, words in [("nowhere.toml", "no such file"), ("raw.toml", "Invalid statement"), (".", "is not a regular file")]:
         with pytest.raises(InputError, match=rf"{name}: .*{words}.*: expected settings in TOML"):
             toml.read(Path(name))
+
+
+def test_a_byte_order_mark_is_dropped(workdir):
+    Path("marked.toml").write_bytes(b"\xef\xbb\xbfhidden = 3\n")
+    assert toml.read(Path("marked.toml")) == {"hidden": 3}
+
+
+@posix
+@pytest.mark.parametrize("kind", ["device", "pipe", "hole"])
+@pytest.mark.parametrize("where", ["named", "found", "in a run"])
+def test_a_file_without_an_end_is_refused_at_once(where, kind, workdir, capsys):
+    place = {"named": Path("mine.toml"), "found": Path("bptt.toml"), "in a run": Path("runs/one/config.toml")}[where]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "device":
+        place.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        with place.open("wb") as file:
+            file.truncate(3 * 10**9)
+    if where == "in a run":
+        place.parent.joinpath("checkpoints").mkdir()
+    flags = {"named": ["--config", "mine.toml"], "found": [], "in a run": ["--resume", "runs/one"]}[where]
+    assert cli.main(["train", *flags]) == 2
+    problem = "has 3,000,000,000 bytes, expected at most 65,536" if kind == "hole" else "is not a regular file"
+    assert capsys.readouterr().err == f"bptt: {place}: {problem}: expected settings in TOML, as in: hidden = 128\n"
+
+
+@posix
+def test_a_link_and_the_pipe_of_a_shell_are_read(workdir):
+    Path("mine.toml").write_text('text = "names.txt"\n' + TABLE)
+    Path("bptt.toml").symlink_to("mine.toml")
+    assert cli.main(["train", "--out", "linked"]) == 0
+    Path("bptt.toml").unlink()
+    command = f"{sys.executable} -m bptt train --out piped --config <(cat mine.toml)"
+    subprocess.run(["bash", "-c", command], check=True, env={**os.environ, "BPTT_KERNELS": "0"})
+    assert recorded_settings("linked")["hidden"] == recorded_settings("piped")["hidden"] == 3
 
 
 @quickly(deadline=None, max_examples=200)

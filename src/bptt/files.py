@@ -10,11 +10,12 @@ import secrets
 import shutil
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bptt.errors import InvalidFile
 
 TEMPORARY = ".bptt-"  # what is being written begins with this; after a crash it may be left behind
+OPEN_PIPES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # of JSON
 
 
@@ -86,24 +87,56 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def read(path: Path, most: int, least: int = 0) -> bytes:
+def read(path: Path, most: int, least: int = 0, *, named: bool = False) -> bytes:
     """Read a regular file of `least` to `most` bytes; any other is refused unread.
+
+    What a user `named` may also be a link to one, or a pipe that is open, as of a shell's <(command).
 
     Raises:
         InvalidFile: no such file, a link, a pipe, another size, or unreadable.
     """
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise InvalidFile("is not a regular file")
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if not least <= size <= most:
+        with open_regular(path, links=named, pipes=named) as file:
+            size = os.fstat(file.fileno()).st_size  # 0 of a pipe
+            if size > most or size < least:
                 raise InvalidFile(f"has {size:,} bytes, expected {_range(least, most)}")
-            return file.read(most + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InvalidFile("no such file") from None
+            data = file.read(most + 1)
+            if len(data) > most:
+                raise InvalidFile(f"has more bytes than {most:,}, expected {_range(least, most)}")
+            return data
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise InvalidFile(f"cannot be read: {describe_os_error(error)}") from None
+
+
+def open_regular(path: Path, *, links: bool = False, pipes: bool = False) -> BinaryIO:
+    """Open a regular file for reading; anything else is refused and not opened, because a pipe or a device may never end.
+
+    With `links` it may be a link to one; with `pipes` it may be a pipe that this process was started with.
+
+    Raises:
+        InvalidFile: no such file, or not a regular one.
+        OSError, ValueError: it cannot be opened.
+    """
+    pipe = pipes and str(path).startswith(OPEN_PIPES)
+
+    def refuse(mode: int) -> None:
+        if not stat.S_ISREG(mode) and not (pipe and stat.S_ISFIFO(mode)):
+            raise InvalidFile("is not a regular file")
+
+    def opener(name: str, flags: int) -> int:  # it may be something else by now: a link is not followed, a pipe not waited for
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0) | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
+
+    try:
+        refuse((os.stat if links else os.lstat)(path).st_mode)
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(open(path, "rb", opener=opener))
+            refuse(os.fstat(file.fileno()).st_mode)
+            if pipe:
+                os.set_blocking(file.fileno(), True)
+            closing.pop_all()
+            return file
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidFile("no such file") from None
 
 
 def parse_json(data: bytes, most: int) -> Any:

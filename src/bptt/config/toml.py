@@ -11,11 +11,12 @@ from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters
 from bptt.config.settings import LENGTHS_OF_A_RUN, SETTING_NAMES, Settings, closest_match, flag, validate
 from bptt.config.user_cells import name_of
-from bptt.errors import InputError
+from bptt.errors import InputError, InvalidFile
 from bptt.nn.cells import CELLS
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
 HEADER = "# the settings of this run; bptt train --config with the path of this file repeats it"  # of every config.toml
+MAX_BYTES = 1 << 16
 NOT_REPEATED = ("out", "epochs", "budget", "stop_after")  # of one session, or said in other words
 
 
@@ -24,16 +25,20 @@ def find_file(named: str | Path | None, *, new: bool) -> Path | None:
     return Path(named) if named else DEFAULT if new and DEFAULT.exists() else None
 
 
-def read(path: Path, without: Collection[str] = ()) -> dict[str, Any]:
+def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> dict[str, Any]:
     """The table of a TOML file: `text`, and settings by their names, with _ or with - between words, but for some.
 
+    `named` says whether a user named the file, see `files.open_regular`.
+
     Raises:
-        InputError: no such file, not TOML, a key that is unknown or a value out of its range; names the file and the key.
+        InputError: no such file, one that is too large or not TOML, a key that is unknown or a value out of its range; names
+            the file and the key.
     """
     try:
-        source = path.read_bytes().decode("utf-8", "surrogateescape")  # in a path, as written below
+        source = files.read(path, MAX_BYTES, named=named).decode("utf-8", "surrogateescape")  # in a path, as written below
+        source = source.removeprefix("\ufeff")  # editors on Windows begin a file with a byte order mark
         table = tomllib.loads(source)
-    except (OSError, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
+    except (InvalidFile, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
         raise InputError(f"{path}: {files.describe_os_error(error)}: expected settings in TOML, as in: hidden = 128") from None
     names = {
         "text": "text",

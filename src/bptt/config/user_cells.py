@@ -79,7 +79,7 @@ def _load(called: str, path: Path) -> Cell:
     """The module of a file, executed."""
     shown = f"{called} {path}"
     try:
-        source = files.read(Path(os.path.realpath(path)), MAX_BYTES)
+        source = files.read(path, MAX_BYTES, named=True)
     except InvalidFile as problem:
         raise InputError(f"{shown}: {problem}: expected the file of a cell") from None
     _refuse_name(shown, path.stem)

@@ -94,7 +94,7 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
     size = len(head) + BYTES_PER_NUMBER[kinds["decoder.bias"]] * sum(map(math.prod, expected.values()))
     if size > system.physical_memory():
         raise InvalidFile(f"has {size:,} bytes, more than this machine has memory")
-    data = files.read(Path(os.path.realpath(place)), size, size)
+    data = files.read(place, size, size, named=True)
     if not data.startswith(head):
         raise InvalidFile("changed while it was read: try again")
     arrays = checkpoint_format.tensors(data)

@@ -5,10 +5,9 @@ Files may come from strangers: nothing in them is executed, and nothing is read 
 
 import itertools
 import os
-import stat
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from bptt import files
 from bptt.checkpoint import format as checkpoint_format
@@ -43,16 +42,12 @@ class Metadata(NamedTuple):
 def read_header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]:
     """Read the header of a file: its bytes, the types and shapes of the tensors, and the metadata of bptt export."""
     try:
-        if not stat.S_ISREG(os.stat(place).st_mode):
-            raise InvalidFile(f"is not a regular file: {EXPECTED_FILE}")
-        with open(place, "rb") as file:
+        with _open(place) as file:
             head = file.read(8)
             length = int.from_bytes(head, "little")
             if len(head) < 8 or length > checkpoint_format.MAX_HEADER_BYTES:
                 raise InvalidFile(f"does not begin like a safetensors file, or has too large a header: {EXPECTED_FILE}")
             head += file.read(length)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InvalidFile(f"no such file: {EXPECTED_FILE}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise InvalidFile(f"cannot be read: {files.describe_os_error(error)}") from None
     try:
@@ -102,7 +97,7 @@ def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
         place = settings.check_path("--symbols", symbols)
         shown = f"--symbols {place}"
         try:
-            order = files.parse_json(files.read(Path(os.path.realpath(place)), checkpoint_format.MAX_JSON_BYTES), 1)
+            order = files.parse_json(files.read(place, checkpoint_format.MAX_JSON_BYTES, named=True), 1)
         except (InvalidFile, ValueError) as problem:  # ValueError: a NUL in the path
             expected = "expected a JSON file with a list of them, bytes, or the symbols themselves, the newline among them"
             raise ModelFileError(f"{shown}: {problem}: {expected}") from None
@@ -151,3 +146,10 @@ def check_tensors(kinds: dict[str, str], shapes: Shapes, expected: Shapes) -> No
             raise InvalidFile(
                 f"{name} is {kinds[name]:.20}, expected all F32 or all F64: call network.float() before it is saved"
             )
+
+
+def _open(place: Path) -> BinaryIO:
+    try:
+        return files.open_regular(place, links=True)
+    except InvalidFile as problem:
+        raise InvalidFile(f"{problem}: {EXPECTED_FILE}") from None

@@ -23,7 +23,7 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
     """
     mending, cell = group.rank == 0, changes.get("cell")
     if not run_folder.checkpoints(place):  # ended before its first checkpoint
-        config = toml.read(place / run_folder.CONFIG, without=["cell"] if cell else [])
+        config = toml.read(place / run_folder.CONFIG, without=["cell"] if cell else [], named=False)
         setup.refuse_other_validation(place, config, changes)
         first = {**config, "nccl": False, **changes}
         named = first.pop("text", None)
