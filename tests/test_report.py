@@ -202,9 +202,14 @@ def activations_of(inputs, a):
 
 def test_a_changed_text_is_not_used_as_the_validation_set(tmp_path, capsys):
     run = trained(tmp_path)
-    (tmp_path / "text.txt").write_text("\n".join(NAMES[:-1]))
-    assert cli.main(["report", str(run)]) == 2
-    assert "the text of this model has changed since: give one to look at" in capsys.readouterr().err
+    before = (tmp_path / "text.txt").read_text()
+    for now, words in [
+        (before[:-1], f"has changed: {len(before) - 1} bytes now, {len(before)} before: give one to look at"),
+        (before.replace(NAMES[0], NAMES[0][::-1], 1), "the text of this model has changed since: give one to look at"),
+    ]:
+        (tmp_path / "text.txt").write_text(now)
+        assert cli.main(["report", str(run)]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_a_report_shows_whole_lines(tmp_path, capsys):

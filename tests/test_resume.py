@@ -399,10 +399,16 @@ def test_a_changed_text_is_refused_without_changed_text(tmp_path, text, mode):
     text.write_text(now)
     with pytest.raises(
         InputError,
+        match=rf"step-00000005: its text '.*text.txt' has changed: {len(now):,} bytes now, {len(TEXTS[mode]):,} before: "
+        "give it as it was, or --changed-text to resume all the same$",
+    ):
+        resume(tmp_path / "run")
+    with pytest.raises(
+        InputError,
         match=rf"its text has changed: {len(now):,} characters to learn and to measure now, {learnt:,} before: "
         "give the text as it was, or --changed-text to resume all the same$",
     ):
-        resume(tmp_path / "run")
+        resume(tmp_path / "run", text)
     text.write_text(TEXTS[mode].replace("a", "~").replace("e", "a").replace("~", "e"))
     with pytest.raises(InputError, match="its text has changed: it is as long as before, but not the same: give"):
         resume(tmp_path / "run")
@@ -427,9 +433,9 @@ def test_a_changed_text_resets_the_best_loss(tmp_path, text, validation_losses):
 def test_a_text_with_new_characters_is_refused_with_their_list(tmp_path, text):
     train(text, out=tmp_path / "run", stop_after=5)
     text.write_text(TEXTS["lines"] + "büß\n")
-    for flags in ({}, {"changed_text": True}):
+    for given, flags in ((text, {}), (None, {"changed_text": True})):
         with pytest.raises(InputError, match=r"step-00000005: the run cannot be resumed with its text: .*'ü'.*'ß'"):
-            resume(tmp_path / "run", **flags)
+            resume(tmp_path / "run", given, **flags)
 
 
 # Checkpoints that are damaged or alone

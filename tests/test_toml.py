@@ -1,5 +1,6 @@
 """One configuration in three places: flags, keywords of Python and TOML mean the same, and mistakes are named."""
 
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from bptt.config.settings import Settings
 from bptt.data import dataset
 from bptt.display import plots
 from bptt.errors import InputError
+from bptt.files import FileReference
 
 NAMES = "".join(f"{a}{b}{c}\n" for a in "bdk" for b in "aeiou" for c in ("nn", "r"))
 DINOSAURS = dataset.prepare("dinosaurs", Settings(), np.random.default_rng(0))
@@ -174,6 +176,37 @@ def test_a_link_and_the_pipe_of_a_shell_are_read(workdir):
     assert recorded_settings("linked")["hidden"] == recorded_settings("piped")["hidden"] == 3
 
 
+def test_files_are_looked_for_beside_the_toml_file(workdir, monkeypatch):
+    Path("sub").mkdir()
+    monkeypatch.setenv("HOME", str(workdir / "sub"))
+    Path("sub/own.txt").write_text(NAMES * 2)
+    Path("sub/val.txt").write_text("nabi\nrekon\n")
+    for number, folder in enumerate(["", "~/"]):
+        Path("sub/mine.toml").write_text(f'text = "{folder}own.txt"\nvalidation = "{folder}val.txt"\n{TABLE}')
+        assert cli.main(["train", "--config", "sub/mine.toml", "--out", f"cli{number}"]) == 0
+        bptt.train(config="sub/mine.toml", out=f"python{number}")
+        for name in (f"cli{number}", f"python{number}"):
+            record = bptt.load(name).record
+            assert record["source"] == str(workdir / "sub" / "own.txt")
+            assert record["validation"]["source"] == str(workdir / "sub" / "val.txt")
+
+
+@pytest.mark.parametrize("text", [r"C:\new\names.txt", "nowhere.txt", "nowhere\n"])
+def test_a_text_in_a_toml_file_is_never_the_text_itself(text, workdir, capsys):
+    Path("mine.toml").write_text("text = " + json.dumps(text).replace(r"\\", "\\") + "\n" + TABLE)
+    assert cli.main(["train", "--config", "mine.toml"]) == 2
+    assert "does not exist: expected a file of text" in capsys.readouterr().err
+
+
+@posix
+@pytest.mark.parametrize("line", ['text = "/dev/zero"', 'text = "dinosaurs"\nvalidation = "/dev/zero"'])
+def test_a_run_without_a_checkpoint_leads_to_no_device(line, workdir, capsys):
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("run/config.toml").write_text(f"{toml.HEADER}\n{line}\n{TABLE}")
+    assert cli.main(["train", "--resume", "run"]) == 2
+    assert "'/dev/zero' is not a regular file" in capsys.readouterr().err
+
+
 @quickly(deadline=None, max_examples=200)
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.floats(1e-300, 1e300), st.integers(1, 10**9))
 def test_written_settings_are_read_back(tmp_path_factory, source, rate, steps):
@@ -191,7 +224,7 @@ def test_written_settings_are_read_back(tmp_path_factory, source, rate, steps):
         "dropout": 0.25,
         "recompute_every": "sqrt",
         "quiet": True,
-        "text": source,
+        "text": source if source == "-" else FileReference(source, folder=str(path.parent)),
         "mode": "lines",
         "validation": 0.1,
     }

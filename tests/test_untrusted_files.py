@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 from bptt import backend as backends
-from bptt import errors, files
+from bptt import cli, errors, files
 from bptt.checkpoint import run_folder
 from bptt.checkpoint.format import Checkpoint
 from bptt.errors import InputError, KernelWarning
@@ -131,6 +131,48 @@ def test_a_forged_record_is_refused(original, tmp_path, part, value, words):
     reason = refusal(tmp_path / "new", training_text(mode), changed_text=False)
     assert words in reason
     assert len(reason) < 1000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices, pipes and holes of POSIX")
+@pytest.mark.parametrize("kind", ["device", "pipe", "hole", "other"])
+@pytest.mark.parametrize(
+    ("part", "command"),
+    [
+        ("text", "train --resume new"),
+        ("text", "report new"),
+        ("text", "sample new --novel"),
+        ("validation set", "train --resume new"),
+        ("validation set", "report new"),
+    ],
+)
+def test_a_record_leads_to_no_file_but_its_text(original, tmp_path, monkeypatch, capsys, part, command, kind):
+    mode, whole = original
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
+    restore(tmp_path / "new", whole)
+    place = {"device": Path("/dev/zero"), "other": Path(__file__)}.get(kind, tmp_path / "found")
+    if kind == "pipe":
+        os.mkfifo(place)  # to open it would wait for ever
+    elif kind == "hole":
+        with place.open("wb") as file:
+            file.truncate(3 * 10**9)
+    found = json.loads(whole["config.json"])
+    record = found["record"]
+    text, learned = tmp_path / "text.txt", training_text(mode)
+    text.write_text(learned if isinstance(learned, str) else "\n".join(learned))
+    size = text.stat().st_size
+    if part == "text":
+        record |= {"source": str(place), "bytes": size}
+    else:
+        record |= {"source": str(text), "bytes": size, "validation": {"source": "", "sha256": "", "bytes": 12}}
+        record["settings"]["validation"] = str(place)
+    forge(tmp_path / "new", "config.json", files.to_json(found))
+    assert cli.main(command.split()) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert str(place) in message
+    assert ("bytes now" if kind in ("hole", "other") else "is not a regular file") in message
+    assert not Path("cache").exists()
 
 
 # Bombs: refused before they take time or memory

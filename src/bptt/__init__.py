@@ -25,6 +25,7 @@ from bptt.errors import (
     RunFinished,
     SaveError,
     SharedError,
+    TextChanged,
     TrainingWarning,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "SaveError",
     "Score",
     "SharedError",
+    "TextChanged",
     "TrainingWarning",
     "__version__",
     "from_torch",

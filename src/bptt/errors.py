@@ -57,6 +57,10 @@ class InvalidFile(Exception):
         return "".join(character if character.isprintable() else " " for character in text)
 
 
+class TextChanged(InputError):
+    """The text or the validation set of a run that is no longer as long as it was."""
+
+
 # Training
 
 

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from bptt.errors import InvalidFile
 
@@ -137,6 +137,17 @@ def open_regular(path: Path, *, links: bool = False, pipes: bool = False) -> Bin
             return file
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidFile("no such file") from None
+
+
+class FileReference(NamedTuple):
+    """A text that another file names, such as the record of a model, which may come from strangers.
+
+    It is opened only if it is a regular file, of its size if that is known: no record leads to a device or a pipe.
+    """
+
+    place: str  # a path, or the name of a built-in text
+    size: int | None = None  # bytes; None where it may have changed, or was not recorded
+    folder: str = ""  # that the path is relative to
 
 
 def parse_json(data: bytes, most: int) -> Any:

@@ -28,6 +28,8 @@ def find_file(named: str | Path | None, *, new: bool) -> Path | None:
 def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> dict[str, Any]:
     """The table of a TOML file: `text`, and settings by their names, with _ or with - between words, but for some.
 
+    The files of the text and of the validation set are looked for in the folder of the TOML file.
+
     `named` says whether a user named the file, see `files.open_regular`.
 
     Raises:
@@ -60,11 +62,17 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
     text = settings.pop("text", None)
     if text is not None and (not isinstance(text, str) or not text):
         raise InputError(f"{path}: text = {text!r}: expected a path, - or the name of a built-in text")
+    folder = Path() if str(path).startswith(files.OPEN_PIPES) else path.parent
+    if text not in (None, "-"):
+        text = files.FileReference(text, folder=str(folder))
     if settings.get("cell", "gru") not in CELLS:  # no file executes another one
         setting = f"{path}: cell = {settings['cell']!r:.80}"
         raise InputError(f"{setting}: expected one of {', '.join(CELLS)}: name a file with --cell FILE.py on the command line")
     plain = validate(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
-    return {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
+    found = {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
+    if isinstance(file := found.get("validation"), Path):
+        found["validation"] = folder / file.expanduser()
+    return found
 
 
 def read_beneath(explicit: Mapping[str, Any], path: Path) -> dict[str, Any]:

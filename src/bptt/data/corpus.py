@@ -20,6 +20,7 @@ from bptt.data.source import BUILT_IN, VALIDATION_EXPECTED, Source, fetch, open_
 from bptt.data.token_store import Tokens
 from bptt.data.vocabulary import BYTES, Vocabulary, characters, code_points
 from bptt.errors import InputError
+from bptt.files import FileReference
 
 EXPECTED = f"expected text of at least two different characters, or a built-in text ({', '.join(BUILT_IN)})"
 SPACES = np.array([chr(code).isspace() for code in range(0x3002)])  # by code point; beyond the last one: none
@@ -33,6 +34,7 @@ class Corpus:
     source: str  # what finds the text again: a built-in name, an absolute path, "-", or "" for text given in Python
     shown: str  # what an error message calls it
     tokens: Tokens
+    size: int | None = None  # bytes of a file
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -60,7 +62,9 @@ class Corpus:
         return contained(self.ids, self.vocabulary, mode, texts)
 
 
-def read(source: str | os.PathLike[str] | Iterable[str], vocabulary: VocabularyName | Vocabulary = "characters") -> Corpus:
+def read(
+    source: str | os.PathLike[str] | Iterable[str] | FileReference, vocabulary: VocabularyName | Vocabulary = "characters"
+) -> Corpus:
     r"""Read a source and encode it with its own characters, with bytes, or with an existing vocabulary.
 
     A str with a newline in it is the text itself, "-" is standard input, a name in `BUILT_IN` that text (write ./dinosaurs
@@ -79,7 +83,7 @@ def read(source: str | os.PathLike[str] | Iterable[str], vocabulary: VocabularyN
         return _read(opened, known)
 
 
-def read_validation_file(path: Path, vocabulary: Vocabulary) -> Corpus:
+def read_validation_file(path: Path | FileReference, vocabulary: Vocabulary) -> Corpus:
     """Read the file of a validation set as `read` does, with the vocabulary of the training text.
 
     Raises:
@@ -214,7 +218,7 @@ def _read(opened: Source, known: Vocabulary | None) -> Corpus:
     if known != BYTES and not isinstance(opened.content, str):  # a NUL in a str is a character like others
         decoding.refuse_binary(opened)
     kept = _kept(opened, known) if opened.large else None
-    return Corpus(opened.name, opened.place, opened.shown, kept or _encoded(opened, known))
+    return Corpus(opened.name, opened.place, opened.shown, kept or _encoded(opened, known), opened.size)
 
 
 def _kept(opened: Source, known: Vocabulary | None) -> Tokens | None:

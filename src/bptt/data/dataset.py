@@ -11,6 +11,7 @@ from bptt.data import batches, corpus, duplicates
 from bptt.data.batches import WINDOW, Window
 from bptt.data.sequences import Sequences
 from bptt.data.vocabulary import Vocabulary
+from bptt.files import FileReference
 
 VALIDATION_LINES = 64  # measured side by side
 VALIDATION_STREAMS = 16  # that a stream is cut into to be measured
@@ -29,6 +30,8 @@ class Dataset(NamedTuple):
     validation: Sequences
     validation_file: str = ""  # absolute path of the validation set, empty where it is a part of the text
     validation_sha256: str = ""  # of that file and the vocabulary
+    size: int | None = None  # bytes of the file of the text
+    validation_size: int | None = None  # bytes of that of the validation set
 
 
 class Position(NamedTuple):
@@ -38,8 +41,16 @@ class Position(NamedTuple):
     batch: int
 
 
-def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary: Vocabulary | None = None) -> Dataset:
+def prepare(
+    text: Any,
+    settings: Settings,
+    rng: np.random.Generator,
+    vocabulary: Vocabulary | None = None,
+    validation: FileReference | None = None,
+) -> Dataset:
     """Read a source (see `corpus.read`) and split it by `rng`, or read the validation set; an existing vocabulary is kept.
+
+    `validation` replaces the file of the validation set in the settings.
 
     Raises:
         InputError: the text or the validation set cannot be read, has nothing to learn from, or has symbols that the
@@ -51,14 +62,15 @@ def prepare(text: Any, settings: Settings, rng: np.random.Generator, vocabulary:
     sequences = corpus.sequences(source, mode)
     facts = (source.name, source.source, source.sha256, source.vocabulary, mode)
     if isinstance(settings.validation, Path):
-        file = corpus.read_validation_file(settings.validation, source.vocabulary)
-        return Dataset(*facts, sequences, corpus.sequences(file, mode), file.source, file.sha256)
+        file = corpus.read_validation_file(validation or settings.validation, source.vocabulary)
+        parts = sequences, corpus.sequences(file, mode)
+        return Dataset(*facts, *parts, file.source, file.sha256, size=source.size, validation_size=file.size)
     share = validation_share(settings, count_targets(sequences))
     if mode == "lines" and len(sequences) == 1:  # part of a line is not a line
         share = 0.0
     if mode == "lines" and settings.duplicates == "together":
-        return Dataset(*facts, *duplicates.split_together(sequences, source.vocabulary, share, rng))
-    return Dataset(*facts, *corpus.split(sequences, share, rng))
+        return Dataset(*facts, *duplicates.split_together(sequences, source.vocabulary, share, rng), size=source.size)
+    return Dataset(*facts, *corpus.split(sequences, share, rng), size=source.size)
 
 
 def validation_share(settings: Settings, targets: int) -> float:

@@ -4,19 +4,23 @@ import contextlib
 import difflib
 import hashlib
 import os
+import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from bptt import files
 from bptt.data import token_store
-from bptt.errors import InputError
+from bptt.errors import InputError, InvalidFile, TextChanged
+from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; files above are read in pieces and their ids mapped from the disk
 CHUNK = 1 << 20  # bytes read at a time
 VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file of text"
+RECORDED_EXPECTED = "expected a file of text"
 _LINES = 1 << 16  # lines of an iterable joined at a time
 
 
@@ -44,6 +48,7 @@ class Source:
     shown: str  # what an error message calls it
     content: str | bytes | IO[bytes]  # a file where it is large
     sha256: str = ""  # of a large file, known after the first reading
+    size: int | None = None  # bytes of a regular file
     validation: bool = False  # whether it is a validation set, of which errors expect something else
 
     @property
@@ -76,17 +81,19 @@ class Source:
 
 
 @contextlib.contextmanager
-def fetch(source: str | os.PathLike[str] | Iterable[str]) -> Iterator[Source]:
+def fetch(source: str | os.PathLike[str] | Iterable[str] | FileReference) -> Iterator[Source]:
     """Open the source that `corpus.read` is called with, for the length of the context."""
     with contextlib.ExitStack() as stack:
         if isinstance(source, os.PathLike):
             yield _file(os.fsdecode(source), stack)
+        elif isinstance(source, FileReference):
+            yield _built_in(source.place) if source.place in BUILT_IN else _recorded(source, stack)
         elif not isinstance(source, str):
             yield Source("text", "", "the text", _join(source))
         elif "\n" in source:
             yield Source("text", "", "the text", source)
         elif source in BUILT_IN:
-            yield Source(source, source, source, BUILT_IN[source]())
+            yield _built_in(source)
         elif source == "-":
             yield _stdin(stack)
         else:
@@ -94,10 +101,32 @@ def fetch(source: str | os.PathLike[str] | Iterable[str]) -> Iterator[Source]:
 
 
 @contextlib.contextmanager
-def open_validation_file(path: Path) -> Iterator[Source]:
+def open_validation_file(path: Path | FileReference) -> Iterator[Source]:
     """Open the file of a validation set, for the length of the context; no name stands for anything but a file."""
     with contextlib.ExitStack() as stack:
-        yield _file(os.fsdecode(path), stack, validation=True)
+        if isinstance(path, FileReference):
+            yield _recorded(path, stack, validation=True)
+        else:
+            yield _file(os.fsdecode(path), stack, validation=True)
+
+
+def recorded_text(record: Mapping[str, Any]) -> FileReference | None:
+    """The text that the record of a model names, which may hold anything; None where there is no such file."""
+    place = record.get("source")
+    return None if place in ("", "-") else _recorded_file(place, record)
+
+
+def recorded_validation_file(record: Mapping[str, Any], setting: object) -> FileReference | None:
+    """The file of the validation set of a recorded run, given its setting `validation`; None where that is no file."""
+    file = record.get("validation")
+    return _recorded_file(setting, file if isinstance(file, dict) else {}) if isinstance(setting, Path) else None
+
+
+def _recorded_file(place: object, record: Mapping[str, Any]) -> FileReference | None:
+    size = record.get("bytes")
+    if not isinstance(place, str | Path):
+        return None
+    return FileReference(str(place), size if type(size) is int and size >= 0 else None)
 
 
 def _join(lines: Iterable[str]) -> str:
@@ -126,16 +155,54 @@ def _stdin(stack: contextlib.ExitStack) -> Source:
     return Source("stdin", "-", "standard input", content)
 
 
+def _built_in(name: str) -> Source:
+    return Source(name, name, name, BUILT_IN[name]())
+
+
+def _shown(path: str, *, validation: bool) -> str:
+    return "validation set " * validation + repr(path if len(path) <= 100 else path[:97] + "...")
+
+
+def _recorded(file: FileReference, stack: contextlib.ExitStack, *, validation: bool = False) -> Source:
+    """Open the file that a run or a model names.
+
+    Raises:
+        InputError: it is not a regular file, or cannot be read.
+        TextChanged: it is not as long as it was.
+    """
+    path = os.path.join(file.folder, os.path.expanduser(file.place))
+    shown = _shown(path, validation=validation)
+    try:
+        opened = stack.enter_context(files.open_regular(Path(path), links=True))
+        size = os.fstat(opened.fileno()).st_size
+        content = opened if size > LARGE else opened.read(LARGE + 1)
+    except InvalidFile as problem:
+        missing = not os.path.lexists(path)
+        reason = "does not exist" + _hint(path, [] if validation else BUILT_IN) if missing else str(problem)
+        raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED if validation else RECORDED_EXPECTED}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"{shown} cannot be read ({files.describe_os_error(error)})") from None
+    if file.size not in (None, size):
+        raise TextChanged(f"{'' if validation else 'text '}{shown} has changed: {size:,} bytes now, {file.size:,} before")
+    return Source(_name(path), os.path.abspath(path), shown, content, size=size, validation=validation)
+
+
+def _name(path: str) -> str:
+    return Path(path).stem.strip(".") or "text"
+
+
 def _file(path: str, stack: contextlib.ExitStack, *, validation: bool = False) -> Source:
-    shown = "validation set " * validation + repr(path if len(path) <= 100 else path[:97] + "...")
+    shown = _shown(path, validation=validation)
     if os.path.isdir(path):
         raise InputError(f"{shown} is a folder, expected a file of text: name one of its files")
     try:
         with contextlib.ExitStack() as closing:
             file = closing.enter_context(open(path, "rb"))
-            content = _content(file, shown, stack, again=os.path.isfile(path))
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            size = os.fstat(file.fileno()).st_size if regular else None
+            content = _content(file, shown, stack, again=regular)
             stack.enter_context(closing.pop_all())
-        return Source(Path(path).stem.strip(".") or "text", os.path.abspath(path), shown, content, validation=validation)
+        return Source(_name(path), os.path.abspath(path), shown, content, size=size, validation=validation)
     except FileNotFoundError:
         reason = "does not exist" + _hint(path, [] if validation else BUILT_IN)
     except InputError:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from bptt.config.settings import Mode
-from bptt.data import corpus
+from bptt.data import corpus, source
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import CheckpointWarning, InputError, warn
 
@@ -15,11 +15,11 @@ def training_text(record: dict[str, Any], vocabulary: Vocabulary, mode: Mode) ->
     Raises:
         InputError: the record names no training text, or one that cannot be read.
     """
-    place = record.get("source")
-    if place in (None, "", "-"):
+    file = source.recorded_text(record)
+    if file is None:
         raise InputError("--novel: the training text was no file, and the model does not keep it")
     try:
-        text = corpus.read(place, vocabulary)
+        text = corpus.read(file, vocabulary)
     except InputError as error:
         raise InputError(f"--novel needs the training text: {error}") from None
     if text.sha256 != record.get("sha256", text.sha256):

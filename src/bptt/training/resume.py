@@ -10,6 +10,7 @@ from bptt.config import toml, user_cells
 from bptt.config.settings import from_flags
 from bptt.distributed.process_group import ProcessGroup
 from bptt.errors import InputError
+from bptt.files import FileReference
 from bptt.inference.language_model import model_from_checkpoint
 from bptt.nn.cells import Cell
 from bptt.training import setup
@@ -31,7 +32,10 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
             raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
         if cell:
             _match_last_session(place, cell)
-        prepared = setup.from_scratch(named if text is None else text, from_flags(first), group)
+        settings = from_flags(first)
+        file = settings.validation if "validation" not in changes else None
+        validation = FileReference(str(file)) if isinstance(file, Path) else None
+        prepared = setup.from_scratch(named if text is None else text, settings, group, validation)
         if mending:
             run_folder.repair(place, None, [])
         return prepared

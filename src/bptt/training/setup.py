@@ -26,9 +26,11 @@ from bptt.data.dataset import (
     make_rng,
     prepare,
 )
+from bptt.data.source import recorded_text, recorded_validation_file
 from bptt.distributed import reduction
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from bptt.errors import CheckpointError, InputError, RunFinished, TrainingWarning
+from bptt.errors import CheckpointError, InputError, RunFinished, TextChanged, TrainingWarning
+from bptt.files import FileReference
 from bptt.inference.language_model import model_from_checkpoint
 from bptt.nn import model, parametrization, tree
 from bptt.train_step.optimizer_step import optimizer_options
@@ -47,8 +49,12 @@ class Prepared(NamedTuple):
     now: LoopState
 
 
-def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PROCESS) -> Prepared:
+def from_scratch(
+    text: Any, settings: Settings, group: ProcessGroup = SINGLE_PROCESS, validation: FileReference | None = None
+) -> Prepared:
     """A new run: its weights are drawn, or taken from the checkpoint that the settings name (fine-tuning).
+
+    `validation` replaces the file of the validation set in the settings.
 
     Raises:
         CheckpointError: that checkpoint cannot be used.
@@ -60,7 +66,8 @@ def from_scratch(text: Any, settings: Settings, group: ProcessGroup = SINGLE_PRO
     backend = _backend(settings)
     if source is not None:
         settings = _with_model_shape(settings, *source)
-    data = prepare(text, settings, make_rng(settings.split_seed, 0), source[1].vocabulary if source else None)
+    symbols = source[1].vocabulary if source else None
+    data = prepare(text, settings, make_rng(settings.split_seed, 0), symbols, validation)
     if not group.rank and (data.validation_file or settings.duplicates == "independent"):
         _warn_of_shared_lines(data)
     plan = _plan(settings, data)
@@ -137,15 +144,23 @@ def from_checkpoint(
         CheckpointError: a checkpoint that is forged, or damaged in a way that no checksum shows.
         InputError: a text that is not the same any more, unless `changed_text`; a run that has ended.
     """
-    settings, plan, source = _saved_settings(where, saved, changes)
+    settings, plan = _saved_settings(where, saved, changes)
     refuse_other_validation(where, saved.record["settings"], changes)
-    if text is None and source in ("", "-"):
-        came = "came from standard input" if source else "was given in Python"
+    if text is None and saved.record["source"] in ("", "-"):
+        came = "came from standard input" if saved.record["source"] else "was given in Python"
         raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
     backend = _backend(settings)
     acceleration.warn_if_changed(saved.record, backend)
+    file, validation_file = recorded_text(saved.record), recorded_validation_file(saved.record, settings.validation)
+    if changed_text:
+        file, validation_file = (recorded and recorded._replace(size=None) for recorded in (file, validation_file))
+    if "validation" in changes:
+        validation_file = None  # that one was named by the user
     try:
-        data = prepare(source if text is None else text, settings, make_rng(settings.split_seed, 0), saved.vocabulary)
+        read = file if text is None else text
+        data = prepare(read, settings, make_rng(settings.split_seed, 0), saved.vocabulary, validation_file)
+    except TextChanged as error:
+        raise InputError(f"{where}: its {error}: give it as it was, or --changed-text to resume all the same") from None
     except InputError as error:
         what = "text or its validation set" if isinstance(settings.validation, Path) else "text"
         option = ", or --validation FILE," if isinstance(settings.validation, Path) else ""
@@ -219,12 +234,14 @@ def _record(task: TrainTask) -> dict[str, Any]:
     data = task.data
     settings = vars(task.settings) | {"cell": task.config.cell}
     user_cell = task.config.user_cell
+    validation = {"source": data.validation_file, "sha256": data.validation_sha256, "bytes": data.validation_size}
     return {
         "text": data.name,
         "source": data.source,
+        "bytes": data.size,
         "sha256": data.sha256,
         "targets": count_text_targets(data),
-        "validation": {"source": data.validation_file, "sha256": data.validation_sha256} if data.validation_file else None,
+        "validation": validation if data.validation_file else None,
         "settings": {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in settings.items()},
         "plan": task.plan._asdict(),
         "backend": {"asked": task.backend.requested, "ran": task.backend.name},
@@ -251,8 +268,8 @@ def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Se
     return dataclasses.replace(settings, **shape, from_=place)
 
 
-def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> tuple[Settings, Hyperparameters, str]:
-    """The settings, the hyperparameters and the text's source of a run, from a record that may hold anything."""
+def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> tuple[Settings, Hyperparameters]:
+    """The settings and the hyperparameters of a run, from a record that may hold anything."""
     config, record = saved.config, saved.record
     try:
         once = {"epochs": None, "out": None, "stop_after": None, "nccl": None}  # of the session before
@@ -269,7 +286,7 @@ def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> 
     shape = (config.hidden, config.layers)
     if not isinstance(source, str) or None in plan or shape != (settings.hidden, settings.layers):
         raise CheckpointError(f"{where / CONFIG}: is not the record of this model's run")
-    return settings, plan, source
+    return settings, plan
 
 
 def refuse_other_validation(where: Path, before: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
