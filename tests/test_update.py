@@ -1,5 +1,6 @@
 """Training: the loop does what its parts say, and the same seed gives the same bits."""
 
+import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt.backend import Backend
-from bptt.errors import BackendWarning, InputError
+from bptt.config.settings import from_flags
+from bptt.errors import BackendWarning, InputError, TrainingWarning
 from bptt.inference import generate
-from bptt.nn import gradient, model, optimizers, schedules, tree
+from bptt.nn import gradient, model, optimizers, parametrization, schedules, tree
 from bptt.nn.optimizers import OPTIMIZERS
-from bptt.training import loop
+from bptt.training import loop, setup
 from conftest import forbid_host_reads
 
 NAMES = [a + b + c for a in "bdk" for b in "aeiou" for c in ("nn", "r")]  # 30 lines of 3 or 4 characters
@@ -146,6 +148,35 @@ def test_step_lengths_follow_the_schedule_and_the_clipping(recorded_steps):
     lengths = [np.linalg.norm(b["theta"] - a["theta"]) for a, b in pairwise(recorded_steps)]
     expected = [1e-3 * schedules.learning_rate(step, 0.5, warmup=3, total_steps=30) for step in range(29)]
     np.testing.assert_allclose(lengths, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", schedules.SCHEDULES)
+def test_a_run_has_the_learning_rates_of_its_settings(schedule):
+    """All but the peak differ from the defaults."""
+    flags = {"learning_rate": 0.5, "schedule": schedule, "warmup": 4, "final_rate": 0.3, "steps": 12, "evaluate_every": 1}
+    lines: list[str] = []
+    train(news=lines, json=True, **flags)
+    rates = [row["rate"] for row in map(json.loads, lines) if row["event"] == "measurement"]
+    expected = [
+        schedules.learning_rate(step, 0.5, schedule=schedule, warmup=4, total_steps=12, final_rate=0.3) for step in range(12)
+    ]
+    assert rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_warm_up_that_does_not_end_gives_a_warning():
+    with pytest.warns(TrainingWarning, match="--warmup 4: the run has 4 steps, so its learning rate never reaches the peak"):
+        train(warmup=4)
+    train(warmup=3)
+
+
+def test_the_optimizer_gets_the_settings_of_a_run():
+    flags = {"hidden": 4, "beta1": 0.7, "beta2": 0.8, "weight_decay": 0.6, "backend": "numpy"}
+    task = setup.from_scratch(NAMES, from_flags(flags)).task
+    groups = parametrization.param_groups(task.config, "mup")
+    assert task.optimizer_options == {"beta1": 0.7, "beta2": 0.8, "weight_decay": 0.6, "groups": groups}
+    assert len(groups) > 1
+    task = setup.from_scratch(NAMES, from_flags({**flags, "parametrization": "standard"})).task
+    assert {group.learning_rate for group in task.optimizer_options["groups"]} == {1.0}
 
 
 def test_the_warm_up_of_a_long_run_takes_200_steps(recorded_steps):

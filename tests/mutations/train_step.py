@@ -4,6 +4,48 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "the schedule of the settings forgotten",
+        "train_step.optimizer_step.learning_rate_at",
+        "schedule=settings.schedule",
+        'schedule="cosine"',
+        "test_update.py::test_a_run_has_the_learning_rates_of_its_settings",
+    ),
+    Mutation(
+        "the final rate of the settings forgotten",
+        "train_step.optimizer_step.learning_rate_at",
+        "final_rate=settings.final_rate",
+        "final_rate=0.02",
+        "test_update.py::test_a_run_has_the_learning_rates_of_its_settings",
+    ),
+    Mutation(
+        "the warm-up of the settings forgotten",
+        "train_step.optimizer_step.learning_rate_at",
+        "if settings.warmup is None else settings.warmup",
+        "",
+        "test_update.py::test_a_run_has_the_learning_rates_of_its_settings",
+    ),
+    Mutation(
+        "beta1 of the settings forgotten",
+        "train_step.optimizer_step.optimizer_options",
+        '"beta1": settings.beta1,',
+        "",
+        "test_update.py::test_the_optimizer_gets_the_settings_of_a_run",
+    ),
+    Mutation(
+        "beta2 of the settings forgotten",
+        "train_step.optimizer_step.optimizer_options",
+        '"beta2": settings.beta2,',
+        "",
+        "test_update.py::test_the_optimizer_gets_the_settings_of_a_run",
+    ),
+    Mutation(
+        "weight decay of the settings forgotten",
+        "train_step.optimizer_step.optimizer_options",
+        '"weight_decay": plan.weight_decay,',
+        "",
+        "test_update.py::test_the_optimizer_gets_the_settings_of_a_run",
+    ),
+    Mutation(
         "state not carried in training",
         "train_step.update.loss_and_grad",
         "start = None if window.start else states",
