@@ -136,6 +136,20 @@ def test_parameter_groups_have_rates_and_decays_of_their_own(lab, rng):
     lab.close(together, np.concatenate([np.asarray(part) for part in expected]), 1e-6)
 
 
+@pytest.mark.parametrize("decay", [0.9999, 0.999999])
+def test_an_average_of_equal_parameters_is_these_parameters(lab, decay):
+    """Also in float32, in which neither decay nor 1 - decay is a number."""
+    params = np.linspace(0.1, 2, 7)
+
+    def average(params):
+        mean = params * 0.0
+        for _ in range(50):
+            mean = optimizers.average_update(mean, params, decay)
+        return optimizers.debiased(mean, decay, 50)
+
+    lab.close(lab.call(average, params), params, 1e-12 if lab.backend.dtype == "float64" else 1e-5)
+
+
 def test_the_average_is_the_weighted_mean_of_the_parameters(lab, rng):
     steps = rng.normal(size=(4, 3))
 

@@ -187,7 +187,7 @@ def adam_update(
 @accelerated
 def average_update(average: Array, params_vector: Array, decay: float) -> Array:
     """The exponential moving average (P,) after an update, not yet divided by what `debiased` divides it by."""
-    return decay * average + (1.0 - decay) * params_vector
+    return average + (1.0 - decay) * (params_vector - average)  # in float32, decay itself would be rounded
 
 
 def debiased(average: Array, decay: float, steps: int) -> Array:

@@ -173,4 +173,4 @@ def param_groups(groups: Any, size: int) -> Any:
 @kernel(optimizers.average_update)
 def optimizers_average_update(average: Any, params_vector: Any, decay: float) -> Any:
     kind = average.dtype.type
-    return optimizer_kernels.average_update(average, params_vector, kind(decay), kind(1.0 - decay))
+    return optimizer_kernels.average_update(average, params_vector, kind(1.0 - decay))

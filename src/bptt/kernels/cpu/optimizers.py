@@ -59,9 +59,9 @@ def adam(params_vector: Any, grad: Any, m: Any, v: Any, numbers: Any, ends: Any,
 
 
 @compiled
-def average_update(average: Any, params_vector: Any, decay: Any, rest: Any) -> Any:
-    """decay * average + rest * params_vector."""
+def average_update(average: Any, params_vector: Any, rest: Any) -> Any:
+    """The average, nearer to the parameters by `rest`, which is 1 - decay, of the difference."""
     updated = np.empty_like(average)
     for i in range(average.size):
-        updated[i] = decay * average[i] + rest * params_vector[i]
+        updated[i] = average[i] + rest * (params_vector[i] - average[i])
     return updated

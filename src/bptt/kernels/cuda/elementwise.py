@@ -60,7 +60,7 @@ SCALED = cupy.ElementwiseKernel(  # by a norm that is no number: to no numbers
     "T d, raw T norm, T limit", "T c", "c = d * (norm[0] <= limit ? T(1) : limit / norm[0])", "bptt_scaled"
 )
 AVERAGE = cupy.ElementwiseKernel(
-    "T average, T params, T decay", "T updated", "updated = decay * average + (1 - decay) * params", "bptt_average"
+    "T average, T params, T rest", "T updated", "updated = average + rest * (params - average)", "bptt_average"
 )
 BATCH = cupy.ElementwiseKernel(
     "raw I ids, raw P columns, raw P at, int32 B, int32 W",
@@ -148,15 +148,16 @@ def adam_update(
     if len(groups) > MAX_GROUPS:
         return NotImplemented
     groups = groups or (optimizers.ParamGroup(grad.size, 1.0, 1.0),)
-    logs = math.log(beta1), math.log(beta2)
+    # 1 - beta of a float32 beta would be off by up to 6e-8
+    betas = (number for beta in (beta1, beta2) for number in (beta, 1.0 - beta, math.log(beta)))
     factors = (number for end, rate, decay in groups for number in (end, rate, weight_decay * decay))
-    return _adam(len(groups))(params_vector, grad, m, v, t, learning_rate, beta1, beta2, *logs, eps, *factors)
+    return _adam(len(groups))(params_vector, grad, m, v, t, learning_rate, *betas, eps, *factors)
 
 
 @functools.cache
 def _adam(groups: int) -> Any:
     """The kernel of Adam for so many groups of parameters, given for each its end and its factors of rate and decay."""
-    numbers = "T params, T grad, T m, T v, raw T t, T learning_rate, T beta1, T beta2, T log1, T log2, T eps"
+    numbers = "T params, T grad, T m, T v, raw T t, T learning_rate, T beta1, T rest1, T log1, T beta2, T rest2, T log2, T eps"
     factors = "".join(f", int64 end{k}, T rate{k}, T decay{k}" for k in range(groups))
     rate, decay = (
         "".join(f"i < end{k} ? {name}{k} : " for k in range(groups - 1)) + f"{name}{groups - 1}" for name in ("rate", "decay")
@@ -165,8 +166,8 @@ def _adam(groups: int) -> Any:
         numbers + factors,
         "T params_new, T m_new, T v_new",
         f"""
-        m_new = beta1 * m + (1 - beta1) * grad;
-        v_new = beta2 * v + (1 - beta2) * (grad * grad);
+        m_new = beta1 * m + rest1 * grad;
+        v_new = beta2 * v + rest2 * (grad * grad);
         const T m_hat = m_new / -expm1(t[0] * log1), v_hat = v_new / -expm1(t[0] * log2);
         const T rate = learning_rate * ({rate}), decay = {decay};
         params_new = params * (1 - rate * decay) - rate * m_hat / (sqrt(v_hat) + eps);
@@ -178,7 +179,7 @@ def _adam(groups: int) -> Any:
 @kernel_for(optimizers.average_update, cupy.ndarray)
 def average_update(average: Array, params_vector: Array, decay: float) -> Array:
     """`optimizers.average_update`."""
-    updated: Array = AVERAGE(average, params_vector, decay)
+    updated: Array = AVERAGE(average, params_vector, 1.0 - decay)
     return updated
 
 
