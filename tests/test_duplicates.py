@@ -161,6 +161,13 @@ def test_a_validation_file_without_shared_lines_or_of_a_stream_gives_no_warning(
         setup.from_scratch(["anna", "bob", "carol", "odd"], flags)
 
 
+def test_a_stream_that_is_its_own_validation_set_gives_a_warning(tmp_path):
+    (tmp_path / "text.txt").write_text("anna\nbob\n")
+    flags = from_flags({"validation": tmp_path / "text.txt", "hidden": 2, "steps": 1, "backend": "numpy", "mode": "stream"})
+    with pytest.warns(TrainingWarning, match=r"the validation set '.*text\.txt' is the training text itself"):
+        setup.from_scratch(tmp_path / "text.txt", flags)
+
+
 def test_a_run_records_how_copies_were_drawn(tmp_path):
     text = ["anna", "bob", "carol", "odd"] * 5
     bptt.train(text, hidden=2, steps=1, backend="numpy", report=None, out=tmp_path / "run")

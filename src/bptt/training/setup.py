@@ -203,10 +203,19 @@ def _warn_if_micro_batches_changed(before: int, task: TrainTask) -> None:
 
 def _warn_of_shared_lines(data: Dataset) -> None:
     """Warn if lines of the validation set are also in the training text."""
-    if shared := count_shared_lines(data):
+    if data.validation_sha256 == data.sha256:
+        errors.warn(f"the validation set {data.validation_file!r} is the training text itself", TrainingWarning)
+    elif shared := count_shared_lines(data):
         lines = f"{shared:,} of {len(data.validation):,} validation lines {'is' if shared == 1 else 'are'}"
         problem = f"{lines} also in the training text"
         errors.warn(f"{problem}: the validation loss is lower than it would be on new lines", TrainingWarning)
+
+
+def warn_of_long_warmup(task: TrainTask) -> None:
+    """Warn if a new run ends before its learning rate has risen to the peak."""
+    if (warmup := task.settings.warmup or 0) >= task.plan.steps > 1:
+        problem = f"--warmup {warmup}: the run has {task.plan.steps:,} steps, so its learning rate never reaches the peak"
+        errors.warn(problem, TrainingWarning)
 
 
 def _backend(settings: Settings) -> Backend:

@@ -77,6 +77,8 @@ def start(
         prepared = launch.setup_all(group, requested, lambda: setup.from_scratch(text, settings, group))
         saving = settings.out is not None or runs is not None
         prepared = budget.fit_to_budget(prepared, requested, began, report, saving=saving)
+        if group.rank == 0:
+            setup.warn_of_long_warmup(prepared.task)
         out = group.on_rank_0(lambda: _new_folder(prepared.task, settings.out, runs, stack))
         try:
             header = messages.header(prepared.task, prepared.record.get("budget"))
