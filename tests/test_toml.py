@@ -72,6 +72,18 @@ def test_steps_and_epochs_override_each_other(workdir):
     assert bptt.train("names.txt", config="mine.toml", steps=None).record["plan"]["steps"] == 2
 
 
+def test_an_optimizer_replaces_the_options_that_it_lacks(workdir):
+    words = "train names.txt --hidden 3 --steps 2 --backend numpy --quiet --beta1 0.8 --out first"
+    assert cli.main(words.split()) == 0
+    repeated = ["train", "--config", "first/config.toml", "--optimizer"]
+    assert cli.main([*repeated, "sgd", "--out", "second"]) == 0
+    assert recorded_settings("second")["beta1"] is None
+    assert cli.main([*repeated, "adam", "--out", "third"]) == 0
+    assert recorded_settings("third")["beta1"] == 0.8
+    bptt.train(config="first/config.toml", optimizer="momentum", out="fourth")
+    assert recorded_settings("fourth")["weight_decay"] is None
+
+
 def test_a_configuration_file_is_read_once(workdir, monkeypatch):
     """A pipe could not be read twice."""
     read, paths = toml.read, []

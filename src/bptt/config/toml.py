@@ -9,10 +9,11 @@ from typing import Any
 from bptt import files
 from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters
-from bptt.config.settings import LENGTHS_OF_A_RUN, SETTING_NAMES, Settings, closest_match, flag, validate
+from bptt.config.settings import LENGTHS_OF_A_RUN, OPTIMIZER_OPTIONS, SETTING_NAMES, Settings, closest_match, flag, validate
 from bptt.config.user_cells import name_of
 from bptt.errors import InputError, InvalidFile
 from bptt.nn.cells import CELLS
+from bptt.nn.optimizers import OPTIMIZERS
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
 HEADER = "# the settings of this run; bptt train --config with the path of this file repeats it"  # of every config.toml
@@ -76,10 +77,15 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
 
 
 def read_beneath(explicit: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Read a TOML file whose values rank below explicit settings; explicit steps, epochs or budget replace all three."""
+    """Read a TOML file whose values rank below explicit settings.
+
+    Explicit steps, epochs or budget replace all three; an explicit optimizer also replaces the options that it does not have.
+    """
     lengths = LENGTHS_OF_A_RUN if any(explicit.get(name) is not None for name in LENGTHS_OF_A_RUN) else ()
     cell = ("cell",) if explicit.get("cell") is not None else ()
-    return read(path, lengths + cell)
+    options = next((entry.options for name, entry in OPTIMIZERS.items() if name == explicit.get("optimizer")), None)
+    lacking = () if options is None else (name for name, option in OPTIMIZER_OPTIONS.items() if option not in options)
+    return read(path, (*lengths, *cell, *lacking))
 
 
 def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, validation: float | Path) -> str:
