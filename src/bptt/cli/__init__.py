@@ -54,7 +54,7 @@ def attempt(arguments: list[str] | None, began: float | None = None) -> int:
     except InputError as error:
         return _refused(error, 5 if isinstance(error, SaveError) else 2)
     except CycloptsError as error:
-        return _refused(_of_all(InputError(explain(error)), arguments), 2)
+        return _refused(_of_all(InputError(explain(error, sys.argv[1:] if arguments is None else arguments)), arguments), 2)
     except MemoryError as error:
         lower = "try a smaller --hidden, --layers, --batch, --length or --count"
         return complain(str(error) if isinstance(error, OutOfMemory) else f"out of memory: {error}: {lower}", 4)

@@ -1,6 +1,7 @@
 """Parsing of the command line: the app, types of flags, and messages about mistakes."""
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from cyclopts import (
     App,
     ArgumentCollection,
     CycloptsError,
+    MissingArgumentError,
     Parameter,
     Token,
     UnknownCommandError,
@@ -100,14 +102,16 @@ def _as_typed(value: Any) -> Any:
     return f".{os.sep}{value}" if isinstance(value, Path) and not value.is_absolute() else value
 
 
-def explain(error: CycloptsError) -> str:
-    """Return the message for a mistake on the command line."""
+def explain(error: CycloptsError, words: Sequence[str]) -> str:
+    """Return the message for a mistake in the words of a command line."""
     if isinstance(error, UnknownOptionError):
         word = error.token.keyword or error.token.value
     elif isinstance(error, MistakenFlag):
         word = str(error)
     elif isinstance(error, UnknownCommandError | UnusedCliTokensError):
         word = (error.unused_tokens or [""])[0]
+    elif isinstance(error, MissingArgumentError):
+        return _missing(error, words)
     else:
         return str(error)
     command = (error.command_chain or [""])[0]
@@ -124,6 +128,15 @@ def explain(error: CycloptsError) -> str:
         return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
     if command and word:
         return f"unexpected {word!r}" + ": one text at a time (cat a b | bptt train -)" * (command == "train")
+    return str(error)
+
+
+def _missing(error: MissingArgumentError, words: Sequence[str]) -> str:
+    """Return the message for a flag without a value, perhaps because its value looks like a flag."""
+    names = error.argument.names if error.argument else ()
+    for name, value in itertools.pairwise(words):
+        if name in names and value.startswith("-"):
+            return f"{name} requires a value: {value} looks like a flag; if it is the value, write {name}={value}"
     return str(error)
 
 

@@ -283,6 +283,8 @@ def names_a_file(value: Any) -> bool:
 
 
 def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
+    if name == "validation" and str(value) in ("", ".", "-"):  # "" is . as a path
+        raise InputError(f"{called} {value!s}: expected {SHARE_OR_FILE[0]}")
     if name in ("out", "from_", "validation"):
         return check_path(called, value)
     if name == "budget":
