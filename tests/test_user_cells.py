@@ -82,6 +82,16 @@ def test_every_command_works_with_the_cell(capsys):
     assert "nats per character" in command(capsys, "evaluate", "run", "names.txt", *cell)[1]
 
 
+def test_an_ensemble_may_have_a_model_with_a_built_in_cell(capsys):
+    train(out="run")
+    train(cell="gru", out="built-in")
+    runs = "built-in", "run", "--text", "names.txt"
+    assert "nats per character" in command(capsys, "evaluate", *runs, "--cell", "mgu.py")[1]
+    assert "give its file 'mgu.py', with --cell FILE.py" in refused(capsys, "evaluate", *runs)
+    line = refused(capsys, "evaluate", "built-in", "built-in", "--text", "names.txt", "--cell", "mgu.py")
+    assert "--cell mgu.py: all of these models have built-in cells: leave it out" in line
+
+
 def test_a_report_names_the_blocks_of_the_cell(capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: the extra plot brings it")
     train(out="run")

@@ -17,7 +17,7 @@ from bptt.display.text import printable
 from bptt.errors import InputError
 from bptt.inference import ensemble, scoring
 from bptt.inference.ensemble import Ensemble
-from bptt.inference.language_model import load
+from bptt.inference.language_model import LanguageModel, load
 from bptt.inference.request import Unknown
 
 FIGURES = ("nats_per_char", "bits_per_char", "perplexity", "characters")  # of an `Evaluation`, as JSON has them
@@ -212,7 +212,7 @@ def evaluate(  # noqa: D417
     runs, text = _runs_and_text([str(run), *others], text)
     if dynamic and len(runs) > 1:
         raise InputError(f"--dynamic: {len(runs)} runs, expected one: a dynamic evaluation is that of one model")
-    models = [load(each, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell) for each in runs]
+    models = _load_each(runs, cell, backend=backend, dtype=dtype, require_backend=require_backend or None)
     ensemble.check(models, runs)
     source = corpus.read(text, models[0].vocabulary)
     try:
@@ -228,6 +228,21 @@ def evaluate(  # noqa: D417
         print_line(str(result))
     print_line(json.dumps(figures))
     return 0
+
+
+def _load_each(runs: list[str], cell: Path | None, **flags: Any) -> list[LanguageModel]:
+    """Load the models; of several, those with a built-in cell do without `cell`."""
+    if cell is None or len(runs) == 1:
+        return [load(run, cell=cell, **flags) for run in runs]
+    models = []
+    for run in runs:
+        try:
+            models.append(load(run, **flags))
+        except InputError:
+            models.append(load(run, cell=cell, **flags))
+    if not any(model.config.user_cell for model in models):
+        raise InputError(f"--cell {cell}: all of these models have built-in cells: leave it out")
+    return models
 
 
 def _runs_and_text(words: list[str], text: str | None) -> tuple[list[str], str]:
