@@ -97,6 +97,8 @@ def test_a_report_is_self_contained(tmp_path, capsys, cell, layers, text):
     assert source.count("currentColor") > 20
     model = bptt.load(run)
     assert f"{model.record['held_out'] / math.log(2):.4f} bits per character" in source
+    assert "optimizer adam, learning rate 0.00" in source
+    assert "parametrization mup, schedule cosine, batch 6, dropout 0.0" in source
     for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         if "sample" in row:
             assert f"step {row['step']:,}</th>" in source

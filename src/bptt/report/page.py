@@ -189,9 +189,21 @@ def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str,
         ("held out", f"{validation_loss / math.log(2):.4f} bits per character" if validation_loss else "not measured"),
         ("looked at", f"{targets:,} characters, {mean:.4f} bits each"),
     ]
+    if words := _trained_with(record):
+        facts.append(("trained with", words))
     if len(shown := figures.drawn(config.layers)) < config.layers:
         facts.append(("layers drawn", ", ".join(str(layer + 1) for layer in shown)))
     return [(name, printable(value)) for name, value in facts]
+
+
+def _trained_with(record: dict[str, Any]) -> str:
+    """How a model was trained, by a record that may hold anything; empty where it does not say so."""
+    plan, settings = record.get("plan"), record.get("settings")
+    if not isinstance(plan, dict) or not isinstance(settings, dict):
+        return ""
+    known = {"schedule": "cosine", **complete_format_1({**settings, **plan})}
+    names = ("optimizer", "learning_rate", "parametrization", "schedule", "batch", "dropout", "weight_decay", "average")
+    return ", ".join(f"{name.replace('_', ' ')} {known[name]!s:.40}" for name in names if known.get(name) is not None)
 
 
 def _samples(history: list[dict[str, Any]]) -> list[dict[str, str]]:
