@@ -136,7 +136,7 @@ def train(
         parametrization: Learning rates and first weights by the role of a tensor (mup), or alike for all (standard).
         schedule: How the learning rate falls after the warm-up; wsd keeps the peak for four fifths of the run, then falls.
         warmup: Number of updates in which the learning rate rises to its peak; by default 200, or a tenth of a short run.
-        final_rate: Learning rate of the last update, as a fraction of the peak.
+        final_rate: Learning rate that the schedule falls towards, as a fraction of the peak; constant does not fall.
         beta1: Decay of the running mean of the gradient in adam; by default 0.9.
         beta2: Decay of the running mean of the squared gradient in adam; by default 0.999.
         weight_decay: Decoupled weight decay of the weight matrices in adam (AdamW); by default one that suits the text.
