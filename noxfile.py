@@ -160,7 +160,7 @@ def browser(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def endurance(session: nox.Session) -> None:
-    """What takes minutes: 75 runs killed and resumed, 100 MB of text, the memory of whole runs."""
+    """What takes minutes: runs killed 75 times and resumed, 100 MB of text, the memory of whole runs."""
     session.install(".", "--group", "test")
     pytest(session, "-m", "endurance", "--backend=numpy", "--numprocesses=auto")  # no test waits for anything
 

@@ -128,16 +128,17 @@ def test_a_run_killed_three_times_equals_an_undisturbed_one(workdir):
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("seed", range(1, 4))
-def test_a_run_killed_25_times_equals_an_undisturbed_one(workdir, seed):
-    """At random moments, and before random ones of the calls that save; some of them tear a save apart."""
+def test_a_run_killed_many_times_equals_an_undisturbed_one(workdir, seed):
+    """25 times, or $BPTT_KILLS: at random moments, and before random ones of the calls that save, some of which are torn."""
+    count = int(os.environ.get("BPTT_KILLS", "25"))
     expected, torn, runs = uninterrupted(workdir, 400), [], 0
-    while len(torn) < 25:
-        ways = [random.Random(seed + kill).choice(WAYS) for kill in range(len(torn), 25)]
+    while len(torn) < count:
+        ways = [random.Random(seed + kill).choice(WAYS) for kill in range(len(torn), count)]
         kills, came_to = train_with_kills(workdir, workdir / f"run-{runs}", 400, ways, seed=100 * seed + runs)
         torn, runs = torn + kills, runs + 1
         assert came_to == expected
-    assert len(torn) == 25
-    assert 5 < sum(torn) < 25
+    assert len(torn) == count
+    assert 0 < sum(torn) < count
 
 
 @pytest.mark.endurance

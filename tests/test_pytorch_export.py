@@ -487,7 +487,7 @@ def test_a_damaged_file_is_refused_with_a_message_or_works(workdir, kind):
     whole = Path("ours").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     rng, taken = random.Random(kind), 0
-    for _ in range(int(os.environ.get("BPTT_MUTATIONS", "20000")) // 40):
+    for _ in range(int(os.environ.get("BPTT_MUTATIONS", "10000")) // 20):
         data = bytearray(whole)
         header = json.loads(whole[8:end])
         if kind == "bytes":

@@ -26,7 +26,7 @@ from forging import ALL, RUN, content, forge, restore, tensor_file, train, train
 from fuzzing import mutate_file
 
 CHUNKS = 10  # for each of two runs; half of them leave the manifest as it was
-EACH = int(os.environ.get("BPTT_MUTATIONS", "20000")) // (2 * CHUNKS)
+EACH = int(os.environ.get("BPTT_MUTATIONS", "10000")) // (2 * CHUNKS)
 
 
 # What becomes of them
