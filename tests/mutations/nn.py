@@ -333,6 +333,13 @@ MUTATIONS = [
         "test_optimizers.py::test_parameter_groups_have_rates_and_decays_of_their_own",
     ),
     Mutation(
+        "the decay of an average rounded to the type of the parameters",
+        "nn.optimizers.average_update",
+        "average + (1.0 - decay) * (params_vector - average)",
+        "decay * average + (1.0 - decay) * params_vector",
+        "test_optimizers.py::test_an_average_of_equal_parameters_is_these_parameters",
+    ),
+    Mutation(
         "the average of the parameters not corrected early",
         "nn.optimizers.debiased",
         "average / -math.expm1(steps * math.log(decay))",
