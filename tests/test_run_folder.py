@@ -5,19 +5,23 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
 import pytest
 
 import bptt
-from bptt import errors, files
+from bptt import cli, errors, files
 from bptt.checkpoint import run_folder, store
 from bptt.errors import CheckpointError, CheckpointWarning, InputError, SaveError
+from bptt.nn import optimizers
 from failing import ERRORS, Failing
 from forging import NAMES, content, equal_checkpoints, train
+from runs import replace_adam
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and signals of POSIX")
 ROW = {"step": 1, "loss": 0.5, "rate": 0.1, "norm": 1.0, "characters": 9, "seconds": 0.5}
@@ -317,6 +321,81 @@ def test_old_checkpoints_are_removed_only_after_the_new_one_exists(run, saved, m
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     run_folder.save_checkpoint(run, saved, 7, best=7, most=1)
     assert len(gone) == 3
+
+
+@posix
+def test_an_old_checkpoint_has_lost_its_name_before_its_files_go(run, saved, monkeypatch):
+    """Also after a power failure: the folder is synced in between."""
+    events = []
+    fsync, rmtree = os.fsync, shutil.rmtree
+    monkeypatch.setattr(os, "fsync", lambda one: events.append(os.readlink(f"/proc/self/fd/{one}")) or fsync(one))
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: events.append("rmtree") or rmtree(path))
+    files.remove_folder(checkpoint_path(run, 4))
+    assert events == [str(run / "checkpoints"), "rmtree"]
+    assert listed_steps(run) == [6, 5]
+
+
+@posix
+@pytest.mark.parametrize("name", [".lock", "checkpoints"])
+def test_a_run_does_not_write_through_a_link_in_its_folder(run, tmp_path, capsys, name):
+    other = tmp_path / "other"
+    shutil.move(run / "checkpoints", other)
+    other.joinpath("note").write_text("mine")
+    if name == "checkpoints":
+        (run / name).symlink_to(other)
+    else:
+        shutil.copytree(other, run / "checkpoints", symlinks=True)
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(other / "note")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    assert cli.main(["train", "--resume", str(run), "--steps", "20"]) == 2
+    expected = f"bptt: {run / name}: is a link, expected a part of the run itself: put what it leads to in its place\n"
+    assert capsys.readouterr().err == expected
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+@posix
+@pytest.mark.parametrize("name", ["metrics.jsonl", "samples.txt"])
+def test_the_history_is_not_appended_to_what_a_link_leads_to(run, tmp_path, name):
+    (tmp_path / "other").write_text("mine")
+    (run / name).unlink()
+    (run / name).symlink_to(tmp_path / "other")
+    with pytest.raises(SaveError, match="cannot write in"):
+        run_folder.append_row(run, MEASURED)
+    run_folder.write_history(run, [MEASURED])  # as a resumed run does
+    run_folder.append_row(run, MEASURED)
+    assert (tmp_path / "other").read_text() == "mine"
+
+
+@pytest.mark.parametrize("what", ["removed", "moved"])
+def test_a_run_whose_folder_is_gone_is_saved_elsewhere(tmp_path, monkeypatch, capsys, what):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    Path("names.txt").write_text("\n".join(NAMES))
+    adam, updates = optimizers.adam, []
+
+    def update(*arguments, **options):
+        updates.append(None)
+        if len(updates) == 5:
+            shutil.rmtree("run") if what == "removed" else shutil.move("run", "moved")
+        return adam(*arguments, **options)
+
+    replace_adam(monkeypatch, update)
+    flags = "--hidden 4 --steps 9 --evaluate-every 3 --backend numpy --quiet --out run"
+    assert cli.main(["train", "names.txt", *flags.split()]) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot write in run: it has been moved or removed; where the run stands is saved in " in line
+    assert not Path("run").exists()
+    assert Path("moved").exists() == (what == "moved")
+    assert stat.S_IMODE(Path("elsewhere/bptt-run").stat().st_mode) == 0o700
+    assert cli.main(["train", "names.txt", "--resume", "elsewhere/bptt-run", "--quiet", "--out", "new"]) == 0
+
+
+def test_a_removed_folder_of_checkpoints_is_made_again(run, saved):
+    shutil.rmtree(run / "checkpoints")
+    run_folder.save_checkpoint(run, saved, 7, best=7, most=3)
+    assert listed_steps(run) == [7]
 
 
 def test_systems_without_links_use_files(run, saved, monkeypatch):

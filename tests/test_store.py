@@ -173,12 +173,13 @@ def test_files_are_synced_before_the_folder_appears(tmp_path, monkeypatch):
             return real(*arguments)
 
         monkeypatch.setattr(os, name, call)
-    write_checkpoint(tmp_path / "new")
+    write_checkpoint(tmp_path / "two" / "more" / "new")
     renamed = next(i for i, event in enumerate(events) if event[0] == "rename")
     temporary, final = events[renamed][1:]
-    assert final == str(tmp_path / "new")
+    assert final == str(tmp_path / "two" / "more" / "new")
     assert [event[1] for event in events[:renamed]] == [*(f"{temporary}/{name}" for name in ALL), temporary]  # manifest last
-    assert events[renamed + 1 :] == [("fsync", str(tmp_path))]
+    around = tmp_path / "two" / "more", tmp_path / "two", tmp_path  # all that have a new entry
+    assert events[renamed + 1 :] == [("fsync", str(folder)) for folder in around]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "full folder", "dangling link", "link to a folder"])

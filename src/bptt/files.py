@@ -24,8 +24,10 @@ def temporary_path(beside: Path) -> Path:
     return beside.with_name(TEMPORARY + secrets.token_hex(8))
 
 
-def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+def write_folder(folder: Path, files: dict[str, bytes], *, private: bool = False) -> None:
     """Create a folder with files atomically: it is renamed into place once all files are on the disk.
+
+    A `private` one can be read by this user alone.
 
     Raises:
         FileExistsError: the path already exists.
@@ -35,11 +37,12 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
         raise FileExistsError(folder)
     partial = temporary_path(folder)
     try:
+        missing = [parent for parent in folder.parents if not parent.exists()]
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError:  # it, and not the folder, is there and is none
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-        partial.mkdir()
+        partial.mkdir(0o700 if private else 0o777)
         for name, data in files.items():
             _write(partial / name, data)
         _fsync_folder(partial)
@@ -49,7 +52,8 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
             if os.path.lexists(folder):  # since a moment ago
                 raise FileExistsError(folder) from None
             raise
-        _fsync_folder(folder.parent)
+        for parent in (folder.parent, *(made.parent for made in missing)):
+            _fsync_folder(parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # nothing is there after the rename
 
@@ -70,10 +74,22 @@ def replace(path: Path, data: bytes) -> None:
     _fsync_folder(path.parent)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once: under its name it is there whole or not at all, also after a power failure."""
+    aside = temporary_path(folder)
+    folder.rename(aside)
+    _fsync_folder(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def append(path: Path, text: str) -> None:
-    """Append text to a file, flushed to the system, in one write if possible."""
+    """Append text to a file, flushed to the system, in one write if possible; not to what a link leads to.
+
+    Raises:
+        OSError: it cannot be written, or is a link.
+    """
     data = text.encode("utf-8", "surrogatepass")
-    with open(path, "ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=_without_links) as file:
         while data:
             data = data[file.write(data) :]  # a disk that becomes full takes a part
 
@@ -184,6 +200,10 @@ def _range(least: int, most: int) -> str:
     if least == most:
         return f"{most:,}"
     return f"at most {most:,}" if least == 0 else f"{least:,} to {most:,}"
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -5,6 +5,7 @@ checkpoints/step-00000200/ ..., and the links latest and best to two of them
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -66,8 +67,11 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock the folder against other writers; the system releases the lock of a process that ends.
 
     Raises:
-        InputError: another process writes in this folder, or no lock can be had there.
+        InputError: another process writes in this folder, no lock can be had there, or a part of it is a link elsewhere.
     """
+    for path in (folder / LOCK, folder / CHECKPOINTS):
+        if path.is_symlink():  # what it leads to is not this run's to write or to remove
+            raise InputError(f"{path}: is a link, expected a part of the run itself: put what it leads to in its place")
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -151,6 +155,10 @@ def save_checkpoint(folder: Path, saved: Checkpoint, step: int, best: int, most:
         SaveError: it cannot be written; those that were there still are.
     """
     target = folder / CHECKPOINTS / checkpoint_name(step)
+    with _writing(folder):
+        if not os.path.isfile(folder / CONFIG):
+            raise FileNotFoundError(errno.ENOENT, f"{CONFIG} is not there any more")
+        target.parent.mkdir(exist_ok=True)
     store.write(target, saved)
     with _writing(folder / CHECKPOINTS):
         update_links(folder, target.name, checkpoint_name(best))
@@ -160,9 +168,7 @@ def save_checkpoint(folder: Path, saved: Checkpoint, step: int, best: int, most:
     for path in old:
         if path.name != checkpoint_name(best):
             with contextlib.suppress(OSError):
-                aside = files.temporary_path(path)  # gone in one moment, too
-                path.rename(aside)
-                shutil.rmtree(aside, ignore_errors=True)
+                files.remove_folder(path)
     return target
 
 
@@ -179,9 +185,7 @@ def update_links(folder: Path, latest: str, best: str) -> None:
             continue
         partial = files.temporary_path(path)
         if path.is_dir() and not path.is_symlink():  # a copy of the run, by a tool that follows links
-            aside = files.temporary_path(path)
-            path.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            files.remove_folder(path)
         try:
             if os.name == "nt":  # where a link to a folder cannot be replaced
                 raise OSError
@@ -237,7 +241,8 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SaveError(f"cannot write in {folder}: {files.describe_os_error(error)}") from error
+        reason = files.describe_os_error(error) if os.path.lexists(folder) else "it has been moved or removed"
+        raise SaveError(f"cannot write in {folder}: {reason}") from error
 
 
 def _metrics(row: dict[str, Any]) -> str:
