@@ -52,8 +52,8 @@ def check_can_save(folder: Path | None) -> None:
             shutil.rmtree(trial, ignore_errors=True)
 
 
-def write(folder: Path, saved: Checkpoint) -> None:
-    """Save a checkpoint in a new folder.
+def write(folder: Path, saved: Checkpoint, *, private: bool = False) -> None:
+    """Save a checkpoint in a new folder; a `private` one can be read by this user alone.
 
     Raises:
         AlreadyExists: the folder already exists.
@@ -68,7 +68,7 @@ def write(folder: Path, saved: Checkpoint) -> None:
         content |= {TRAINING: _progress_json(saved.progress), OPTIMIZER: _tensors(saved.training_arrays)}
     content[MANIFEST] = checkpoint_format.make_manifest(content)
     try:
-        files.write_folder(folder, content)
+        files.write_folder(folder, content, private=private)
     except FileExistsError:
         raise already_exists(folder) from None
     except (OSError, ValueError) as error:

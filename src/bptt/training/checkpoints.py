@@ -38,12 +38,12 @@ def save(run: RunContext, loop_state: LoopState) -> Path | None:
 
 
 def save_elsewhere(run: RunContext, loop_state: LoopState) -> Path | None:
-    """Save a checkpoint among the system's temporary files if the run's own disk is full; None if that fails, too."""
+    """Save a checkpoint in a temporary folder that nobody else can read; None if that fails, too."""
     if run.folder is None:
         return None
     with contextlib.suppress(Exception, KeyboardInterrupt):
         target = store.free_name(Path(tempfile.gettempdir()) / f"bptt-{run.folder.name}")
-        store.write(target, make_checkpoint(run, loop_state))
+        store.write(target, make_checkpoint(run, loop_state), private=True)
         return target
     return None
 
