@@ -16,9 +16,10 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import cli, textbook
+from bptt.checkpoint import run_folder
 from bptt.config.settings import Settings, flag
 from bptt.data import corpus
-from bptt.display import plots
+from bptt.display import panel, plots
 from bptt.nn import model, optimizers
 from bptt.training import setup
 from runs import replace_adam
@@ -248,6 +249,39 @@ def test_help_describes_every_flag(run, command):
 def test_no_command_prints_the_help_and_version_the_version(run):
     assert "train" in run()[1]
     assert run("--version") == (0, bptt.__version__ + "\n", "")
+
+
+TITLE = "\x1b]0;title\x07\x9b2J"  # sets the title of a terminal, and clears it
+
+
+@posix
+def test_no_name_reaches_the_terminal_as_a_command(run, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(panel, "terminal", lambda: None)
+    name, folder = f"a{TITLE}.txt", f"b{TITLE}"
+    Path(name).write_text(Path("names.txt").read_text())
+    small = "--hidden", "3", "--steps", "2", "--backend", "numpy"
+    printed = [
+        run("train", name, *small, "--out", folder),
+        run("train", name, *small, "--out", folder),  # it is there
+        run("train", "names.txt", f"--{TITLE}", "3"),
+        run("train", f"no{TITLE}", "--config", f"no{TITLE}"),
+        run("train", "names.txt", "--from", f"no{TITLE}"),
+        run("sample", f"no{TITLE}"),
+        run(f"co{TITLE}"),
+        run("evaluate", folder, f"no{TITLE}"),
+        run("export", folder, "--to", "torch", "--out", f"c{TITLE}"),
+        run("train", "--resume", folder, "--steps", "2"),
+        run("textbook", "--data", name, "--iterations", "1"),
+    ]
+    session = {"host": TITLE, "pid": TITLE}
+    Path(folder, "env.json").write_text(json.dumps({"sessions": [session]}))
+    with run_folder.locked(Path(folder)):
+        printed.append(run("train", "--resume", folder, "--steps", "9"))
+    assert [code for code, _, _ in printed] == [0, 2, 2, 2, 2, 2, 2, 2, 0, 2, 0, 2]
+    assert "is writing there" in printed[-1][2]
+    for _, out, err in printed:
+        assert not set("\x1b\x07\x9b") & set(out + err)
 
 
 # What it cannot do

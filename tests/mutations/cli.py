@@ -4,6 +4,20 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "control characters printed to a terminal",
+        "cli.console.print_line",
+        "sys.stdout and sys.stdout.isatty()",
+        "False",
+        "test_cli_inference.py::test_control_characters_are_printed_to_files_but_not_to_terminals",
+    ),
+    Mutation(
+        "control characters in an error",
+        "cli.console.complain",
+        "printable(' '.join(line.split()))",
+        "' '.join(line.split())",
+        "test_cli.py::test_no_name_reaches_the_terminal_as_a_command",
+    ),
+    Mutation(
         "configuration: the text that a file names is forgotten",
         "cli.train.train",
         'text = explicit.get("text") if text is None else text',

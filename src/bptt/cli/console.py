@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from bptt.display.text import printable
+
 
 class Output:
     """Standard output that never raises an OSError: where it cannot be written, the rest is discarded and `error` is set.
@@ -44,15 +46,18 @@ class Output:
 
 
 def print_line(text: str, end: str = "\n") -> bool:
-    """Print at once; False if nobody reads it, because standard output cannot be written any more."""
-    print(text, end=end, flush=True)
+    """Print at once; False if nobody reads it, because standard output cannot be written any more.
+
+    On a terminal, control characters become spaces: what a file holds, or its name, could move the cursor or set a title.
+    """
+    print(printable(text, "\n\t") if sys.stdout and sys.stdout.isatty() else text, end=end, flush=True)
     return getattr(sys.stdout, "error", None) is None
 
 
 def complain(line: str, code: int = 0) -> int:
     """Print one line on standard error and return the exit code."""
     with contextlib.suppress(OSError):
-        print(f"bptt: {' '.join(line.split())}", file=sys.stderr)
+        print(f"bptt: {printable(' '.join(line.split()))}", file=sys.stderr)
     return code
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,6 @@ from bptt.cli.console import complain, print_line
 from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, RequireFlag, Text, app
 from bptt.config import settings
 from bptt.data import corpus
-from bptt.display.text import printable
 from bptt.errors import InputError
 from bptt.inference import ensemble, scoring
 from bptt.inference.ensemble import Ensemble
@@ -80,7 +78,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
         return 0
     texts = model.sample(count, **how, novel=novel)
     if texts:
-        print_line(fit(("\n" if model.mode == "lines" else "\n\n").join(texts)))
+        print_line(("\n" if model.mode == "lines" else "\n\n").join(texts))
     if len(texts) < count:
         complain(f"{len(texts)} of {count} texts are new: try a higher --temperature")
     return 0
@@ -171,7 +169,7 @@ def score(  # noqa: D417
         elif per_char:
             row = "\n".join(f"{n:.4f}\t{line.number}\t{i}\t{quoted(symbol)}" for i, (symbol, n) in enumerate(each, 1))
         else:
-            row = f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{fit(line.text)}"
+            row = f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{line.text}"
         if not print_line(row):
             return 0
     if not characters:
@@ -260,15 +258,10 @@ def show(pieces: Iterator[str]) -> None:
     """Print a text while it is generated, and end its line in any case."""
     try:
         for piece in pieces:
-            if not print_line(fit(piece), end=""):
+            if not print_line(piece, end=""):
                 break
     finally:
         print_line("")
-
-
-def fit(text: str) -> str:
-    """Remove control characters for a terminal; leave the text alone for a file."""
-    return printable(text, "\n\t") if sys.stdout and sys.stdout.isatty() else text
 
 
 def quoted(symbol: str) -> str:

@@ -4,6 +4,7 @@ from bptt import backend as backends
 from bptt import textbook
 from bptt.cli.parser import BackendFlag, RequireFlag, Text, app
 from bptt.data import corpus, vocabulary
+from bptt.display.text import printable
 from bptt.errors import InputError
 
 
@@ -26,7 +27,7 @@ def run_textbook(  # noqa: D417
         backends.select(backend, "float64", require=True)
     text = str(corpus.read(data).text).lower()
     symbols = vocabulary.characters(text).symbols or ()
-    ix_to_char = dict(enumerate(symbols))
-    char_to_ix = {character: ix for ix, character in ix_to_char.items()}
+    ix_to_char = {ix: printable(character, "\n\t") for ix, character in enumerate(symbols)}  # to be printed
+    char_to_ix = {character: ix for ix, character in enumerate(symbols)}
     textbook.model(text, ix_to_char, char_to_ix, num_iterations=iterations, vocab_size=len(symbols), backend=backend)
     return 0

@@ -4,8 +4,9 @@ import sys
 
 
 def print_safe(text: str) -> None:
-    """Print at once, with ? for each character that standard output cannot encode."""
+    """Print at once, without control characters and with ? for each character that standard output cannot encode."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    text = printable(text, "\n\t")
     print(text.encode(encoding, "replace").decode(encoding), flush=True)
 
 

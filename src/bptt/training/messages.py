@@ -233,7 +233,7 @@ def make_reporter(
     """
 
     def reporter(text: str, row: dict[str, Any]) -> None:
-        message = (json.dumps(row) if row else "") if settings.json else text
+        message = (json.dumps(row) if row else "") if settings.json else printable(text, "\n\t")
         if settings.quiet:
             is_new_folder = row.get("event") == "end" and not named
             message = "" if not is_new_folder else message if settings.json else row["out"]
