@@ -392,6 +392,14 @@ def test_a_run_whose_folder_is_gone_is_saved_elsewhere(tmp_path, monkeypatch, ca
     assert cli.main(["train", "names.txt", "--resume", "elsewhere/bptt-run", "--quiet", "--out", "new"]) == 0
 
 
+def test_no_checkpoint_is_written_into_a_folder_that_is_not_the_run(run, saved):
+    shutil.rmtree(run)
+    run.mkdir()
+    with pytest.raises(SaveError, match=r"cannot write in .*run: config.toml is not there any more"):
+        run_folder.save_checkpoint(run, saved, 7, best=7, most=3)
+    assert list(run.iterdir()) == []
+
+
 def test_a_removed_folder_of_checkpoints_is_made_again(run, saved):
     shutil.rmtree(run / "checkpoints")
     run_folder.save_checkpoint(run, saved, 7, best=7, most=3)

@@ -4,6 +4,20 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "a run written through a link",
+        "checkpoint.run_folder.locked",
+        "if path.is_symlink():",
+        "if False:",
+        "test_run_folder.py::test_a_run_does_not_write_through_a_link_in_its_folder",
+    ),
+    Mutation(
+        "a folder that was removed made again",
+        "checkpoint.run_folder.save_checkpoint",
+        "if not os.path.isfile(folder / CONFIG):",
+        "if False:",
+        "test_run_folder.py::test_no_checkpoint_is_written_into_a_folder_that_is_not_the_run",
+    ),
+    Mutation(
         "checksums not looked at",
         "checkpoint.store.read.content",
         "if files.checksum(data) != listed[name]:",
