@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import bptt
 from bptt import backend as backends
 from bptt import cli, errors, files
 from bptt.checkpoint import run_folder
 from bptt.checkpoint.format import Checkpoint
 from bptt.errors import InputError, KernelWarning
 from bptt.inference import language_model
+from bptt.report import page
 from bptt.train_step import stepper
 from bptt.training import setup
 from forging import ALL, RUN, content, forge, restore, tensor_file, train, training_text
@@ -173,6 +176,86 @@ def test_a_record_leads_to_no_file_but_its_text(original, tmp_path, monkeypatch,
     assert str(place) in message
     assert ("bytes now" if kind in ("hole", "other") else "is not a regular file") in message
     assert not Path("cache").exists()
+
+
+# Extreme numbers
+
+
+@pytest.fixture
+def huge(original, tmp_path, monkeypatch):
+    """A checkpoint in `new` whose weights are as large as float32 allows."""
+    monkeypatch.chdir(tmp_path)
+    _, whole = original
+    restore(tmp_path / "new", whole)
+    arrays = safetensors.numpy.load(whole["model.safetensors"])
+    rng = np.random.default_rng(0)
+    for name, array in arrays.items():
+        arrays[name] = rng.choice(np.array([-3.4e38, 3.4e38], np.float32), array.shape)
+    forge(tmp_path / "new", "model.safetensors", safetensors.numpy.save(arrays))
+    Path("text.txt").write_text("ad\n")
+    return whole
+
+
+@pytest.mark.parametrize("flags", ["", "--dtype float64"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "next new a",
+        "next new a --json",
+        "score new text.txt --json",
+        "evaluate new text.txt",
+        "evaluate new text.txt --dynamic",
+        "sample new --length 3",
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of NumPy
+def test_results_that_are_not_finite_are_an_error(huge, capsys, command, flags):
+    """In float64 they are finite, but so large that their digits would fill the screen."""
+    code = cli.main([*command.split(), *flags.split()])
+    out, err = capsys.readouterr()
+    assert "nan" not in out.lower()
+    assert not re.search(r"\d{100}", out)
+    for line in out.splitlines():
+        if line.startswith("{"):
+            json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    if not flags:
+        assert code == 2
+        assert err.count("\n") == 1
+        expected = "the predictions of the model are not finite numbers: its weights are too large: compute in another type"
+        assert expected in err
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        (("seconds",), 1e299, "holds an invalid count or number"),
+        (("seconds",), -1.0, "holds an invalid count or number"),
+        (("history", -1, "seconds"), 1e299, "holds an invalid time"),
+        (("history", -1, "step"), -(10**12), "holds an invalid count"),
+        (("history", -1, "step"), 10**12, "holds a history whose steps do not rise to that of the run"),
+        (("history", -1, "characters"), 1.5, "holds an invalid count"),
+        (("history", -1, "loss"), 10**400, "is no entry of a history"),
+    ],
+)
+def test_a_history_with_numbers_out_of_range_is_refused(original, tmp_path, part, value, words):
+    mode, whole = original
+    restore(tmp_path / "new", whole)
+    found = json.loads(whole["training.json"])
+    holder = found
+    for key in part[:-1]:
+        holder = holder[key]
+    holder[part[-1]] = value
+    forge(tmp_path / "new", "training.json", files.to_json(found))
+    assert words in refusal(tmp_path / "new", training_text(mode), changed_text=False)
+
+
+def test_a_report_does_without_a_clip_norm_that_is_no_number(original, tmp_path):
+    _, whole = original
+    restore(tmp_path / "new", whole)
+    found = json.loads(whole["config.json"])
+    found["record"]["settings"]["clip_norm"] = 10**400
+    forge(tmp_path / "new", "config.json", files.to_json(found))
+    assert page._clip(bptt.load(tmp_path / "new")) is None
 
 
 # Bombs: refused before they take time or memory

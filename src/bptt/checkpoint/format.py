@@ -4,6 +4,7 @@ Every check raises `InvalidFile` with the reason, and allocates nothing by a siz
 """
 
 import math
+import operator
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -30,6 +31,7 @@ MAX_NESTING = 500  # lists and objects, but for those of a history
 MAX_HEADER_BYTES = 1 << 20  # bytes, of safetensors; a forged one of 76 MB would cost seconds and a gigabyte
 MAX_BATCH = 1 << 20  # columns of saved hidden states
 MAX_UNITS = 1_000_000  # of a layer: Waa alone would take 4 TB
+MAX_SECONDS = 1e10  # of a run: three hundred years
 MAX_SYMBOLS = 0x110000  # there are no more code points
 HEX = set("0123456789abcdef")
 ROW_FIELDS = ("step", "loss", "rate", "norm", "characters", "seconds")  # of an entry of the history: numbers
@@ -186,15 +188,17 @@ def progress(value: Any) -> Progress:
         raise InvalidFile(f"is not the progress of a run ({error})") from None
     counts = (result.step, result.epoch, result.batch, result.characters, result.waited, *(best[:1] if best else ()))
     numbers = (result.seconds, *result.losses, *result.norms, *(best[1:] if best else ()))
-    if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts) or not all(map(is_number, numbers)):
+    whole = all(type(count) is int and 0 <= count < 1 << 62 for count in counts)
+    if not whole or not all(map(is_number, numbers)) or not 0 <= result.seconds < MAX_SECONDS:
         raise InvalidFile("holds an invalid count or number")
-    for row in result.history:
-        _check_row(row)
+    steps = [_check_row(row)["step"] for row in result.history]
+    if any(map(operator.ge, steps, steps[1:])) or (steps and steps[-1] > result.step):
+        raise InvalidFile("holds a history whose steps do not rise to that of the run")
     return result
 
 
-def _check_row(row: Any) -> None:
-    """Refuse a malformed row of a history."""
+def _check_row(row: Any) -> dict[str, Any]:
+    """Return a row of a history, or refuse a malformed one."""
     known = isinstance(row, dict) and row.keys() <= {*ROW_FIELDS, *EVALUATION_FIELDS}
     if not known or not all(is_number(row.get(name)) for name in ROW_FIELDS) or not is_number(row.get("held_out", 0)):
         raise InvalidFile(f"{row!r:.80} is no entry of a history")
@@ -204,6 +208,11 @@ def _check_row(row: Any) -> None:
     layers = row.get("radii", [])
     if not isinstance(layers, list) or not all(isinstance(one, list) and all(map(is_number, one)) for one in layers):
         raise InvalidFile(f"{layers!r:.80} are no spectral radii")
+    if not all(type(row[name]) is int and 0 <= row[name] < 1 << 62 for name in ("step", "characters")):
+        raise InvalidFile(f"{row!r:.80} holds an invalid count")
+    if not 0 <= row["seconds"] < MAX_SECONDS:
+        raise InvalidFile(f"{row!r:.80} holds an invalid time")
+    return dict(row)
 
 
 def is_number(value: Any) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bptt import acceleration
 from bptt.backend import Array, Backend, namespace
 from bptt.data.batches import Batch
@@ -37,8 +39,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         """One line for people."""
+        perplexity = f"{self.perplexity:.3f}" if self.perplexity < 1e6 else f"{self.perplexity:.4g}"
         return (
-            f"{self.nats_per_char:.4f} nats per character, {self.bits_per_char:.4f} bits, perplexity {self.perplexity:.3f}, "
+            f"{self.nats_per_char:.4f} nats per character, {self.bits_per_char:.4f} bits, perplexity {perplexity}, "
             f"{self.characters} characters"
         )
 
@@ -46,6 +49,7 @@ class Evaluation:
 def evaluate(config: Configs, params: Any, backend: Backend, batches: Iterable[Batch]) -> Evaluation:
     """The cross-entropy of a model over batches on the device; a batch that continues the one before starts from its state."""
     nats, characters = batch_nats(config, params, backend, batches)
+    prediction.check_finite(np.array(nats))
     return Evaluation(math.fsum(nats), characters)
 
 

@@ -195,7 +195,7 @@ def read_prompt(config: Configs, params: Any, backend: Backend, ids: HostArray) 
         logits, states = prediction.forward(config, params, backend.put(x), states)
     if logits is None or states is None:
         raise ValueError("a text begins with the start symbol")
-    return backend.get(logits[-1, ...]), states
+    return prediction.check_finite(backend.get(logits[-1, ...])), states
 
 
 def uniform_numbers(seed: int, first: int, count: int) -> Iterator[HostArray]:

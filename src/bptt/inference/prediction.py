@@ -5,7 +5,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bptt.backend import Array, namespace
+import numpy as np
+
+from bptt.backend import Array, HostArray, namespace
+from bptt.errors import InputError
 from bptt.nn import model
 
 Configs = model.Config | tuple[model.Config, ...]  # of one model, or of each model of an ensemble
@@ -24,6 +27,14 @@ def forward(config: Configs, params: Any, x: Array, states: Any = None) -> tuple
         logits.append(member_logits)
         after.append(state)
     return log_mean_probabilities(logits), tuple(after)
+
+
+def check_finite(results: HostArray) -> HostArray:
+    """Return results of a model, or raise an InputError where one of them is infinite or no number."""
+    if not np.isfinite(results).all():
+        problem = "the predictions of the model are not finite numbers: its weights are too large"
+        raise InputError(f"{problem}: compute in another type with --dtype float64, or use another checkpoint")
+    return results
 
 
 def log_mean_probabilities(logits: Sequence[Array]) -> Array:

@@ -149,5 +149,5 @@ def token_nats(config: Configs, params: Any, backend: Backend, sequences: Sequen
                 steps.append(backend.get(loss.nats(logits, batch.y)))
         columns = np.concatenate(steps)  # (T, B)
         for b, i in enumerate(group.tolist()):
-            nats[i] = columns[: sequences.lengths[i], b]
+            nats[i] = prediction.check_finite(columns[: sequences.lengths[i], b])
     return nats

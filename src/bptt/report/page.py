@@ -12,6 +12,7 @@ import numpy as np  # what bptt.inspect gives is on the host
 from bptt import inspect
 from bptt.backend import HostArray
 from bptt.checkpoint import run_folder
+from bptt.checkpoint.format import is_number
 from bptt.config.compatibility import complete_format_1
 from bptt.config.settings import from_flags
 from bptt.data import corpus
@@ -176,7 +177,7 @@ def _radii(trained: LanguageModel, history: list[dict[str, Any]]) -> tuple[list[
 def _clip(trained: LanguageModel) -> float | None:
     settings = trained.record.get("settings")
     clip = settings.get("clip_norm") if isinstance(settings, dict) else None
-    return float(clip) if isinstance(clip, int | float) and clip > 0 else None
+    return float(clip) if isinstance(clip, int | float) and is_number(clip) and clip > 0 else None
 
 
 def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The training loop: update, evaluate, checkpoint and log until the run ends or is interrupted."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -12,7 +13,7 @@ from bptt import errors
 from bptt.checkpoint import run_folder
 from bptt.checkpoint.format import Progress
 from bptt.display import plots
-from bptt.errors import Diverged, SaveError, TrainingWarning
+from bptt.errors import Diverged, InputError, SaveError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model
 from bptt.train_step import microbatches
@@ -191,7 +192,10 @@ def sample_and_radii(task: TrainTask, current: LanguageModel) -> dict[str, Any]:
     if group.rank == group.size - 1:
         host_radii = task.backend.get(model.spectral_radii(task.config, current.params)).astype(np.float64)
         radii = np.round(np.minimum(host_radii, 1e200), 4).tolist()  # JSON has no infinity
-    gathered = group.all_gather((messages.sample_preview(current, group), radii))
+    texts: list[str] = []
+    with contextlib.suppress(InputError):  # of a model that diverges: the next update says so, in all processes
+        texts = messages.sample_preview(current, group)
+    gathered = group.all_gather((texts, radii))
     return {"sample": [text for texts, _ in gathered for text in texts], "radii": gathered[-1][1]}
 
 
