@@ -84,6 +84,18 @@ def test_cached_code_is_verified_before_it_is_unpickled(folder):
     assert compiles()
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners and modes of POSIX")
+@pytest.mark.parametrize("whose", ["file", "folder"])
+def test_code_that_another_user_could_have_written_is_not_unpickled(folder, whose):
+    assert compiles()
+    (path,) = files(folder)
+    place = path if whose == "file" else path.parent
+    place.chmod(0o777)
+    assert compiles()
+    place.chmod(0o755)
+    assert not compiles()
+
+
 def test_nothing_is_cached_without_a_writable_folder(folder, monkeypatch):
     monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="no locator available"):

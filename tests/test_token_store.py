@@ -4,15 +4,18 @@ import gc
 import io
 import json
 import os
+import stat
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bptt import files
 from bptt.data import corpus, source, token_store
 from bptt.data.vocabulary import BYTES, Vocabulary, characters
 from bptt.errors import InputError
@@ -173,7 +176,8 @@ DAMAGE = {
     "fields gone": (".json", Path.unlink),
     "no fields": (".json", lambda file: file.write_bytes(b"")),
     "other fields": (".json", lambda file: file.write_text("[]")),
-    "another format": (".json", lambda file: file.write_text(file.read_text().replace('"format": 1', '"format": 2'))),
+    "another format": (".json", lambda file: file.write_text(file.read_text().replace('"format": 2', '"format": 1'))),
+    "another text": (".json", lambda file: file.write_text(file.read_text().replace('"key": "', '"key": "0'))),
     "another type": (".json", lambda file: file.write_text(file.read_text().replace("uint8", "uint16"))),
     "another count": (".json", lambda file: file.write_text(file.read_text().replace('"count": 7', '"count": 1'))),
     "other symbols": (".json", lambda file: file.write_text(file.read_text().replace('"a"', '"b"'))),
@@ -195,6 +199,50 @@ def test_damaged_cache_files_are_replaced(cache, path, encodings, suffix, damage
     assert file.read_bytes() == whole
     corpus.read(path)
     assert len(encodings) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners and modes of POSIX")
+@pytest.mark.parametrize("whose", [".ids", ".json", "folder"])
+@pytest.mark.parametrize("how", ["another owner", "written by all"])
+def test_ids_that_another_user_could_have_written_are_not_used(cache, path, encodings, monkeypatch, whose, how):
+    corpus.read(path)
+    place = cache if whose == "folder" else next(cache.glob(f"*{whose}"))
+    if how == "written by all":
+        place.chmod(0o777)
+    else:
+        os.utime(place, (1, 1))
+        mine = files.only_this_user_writes
+        monkeypatch.setattr(files, "only_this_user_writes", lambda status: status.st_mtime != 1 and mine(status))
+    if whose == "folder":
+        with pytest.raises(InputError, match=r"other users could change the ids of the text in .*: chmod go-w it, or set"):
+            corpus.read(path)
+    else:
+        corpus.read(path)
+        assert len(encodings) == 2
+        assert stat.S_IMODE(next(cache.glob(f"*{whose}")).stat().st_mode) == 0o600
+
+
+def test_who_can_write_to_a_file(monkeypatch):
+    def status(user, group, mode):
+        return SimpleNamespace(st_uid=user, st_gid=group, st_mode=mode)
+
+    monkeypatch.setattr(os, "getuid", lambda: 1000, raising=False)
+    monkeypatch.setattr(os, "getgid", lambda: 1000, raising=False)
+    for user, group, mode in [(1000, 1000, 0o600), (1000, 5, 0o755), (0, 0, 0o644), (1000, 1000, 0o664)]:
+        assert files.only_this_user_writes(status(user, group, mode))
+    for user, group, mode in [(1001, 1000, 0o600), (1000, 5, 0o664), (1000, 1000, 0o666), (0, 0, 0o664)]:
+        assert not files.only_this_user_writes(status(user, group, mode))
+    monkeypatch.setattr(os, "getgid", lambda: 100, raising=False)  # a group of all users
+    assert not files.only_this_user_writes(status(1000, 100, 0o664))
+
+
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="reads with pread")
+def test_ids_that_are_cut_off_while_they_are_used_are_an_error(cache, path):
+    read = token_store.reader(corpus.read(path).ids)
+    assert len(read(1, 3)) == 2
+    os.truncate(next(cache.glob("*.ids")), 2)
+    with pytest.raises(InputError, match=r"the ids of the text were cut off in .* while they were in use: try again"):
+        read(1, 3)
 
 
 def test_concurrent_readers_get_the_same_ids(cache, path):

@@ -155,6 +155,19 @@ def open_regular(path: Path, *, links: bool = False, pipes: bool = False) -> Bin
         raise InvalidFile("no such file") from None
 
 
+def only_this_user_writes(status: os.stat_result) -> bool:
+    """Whether a file or folder is this user's or the superuser's, and nobody else may write to it.
+
+    A group that has the number of the user counts as the user alone: so are they where everybody has one of their own.
+    """
+    if not hasattr(os, "getuid"):
+        return True
+    user = os.getuid()
+    own_group = status.st_gid == os.getgid() == user
+    others = stat.S_IWOTH | (0 if own_group else stat.S_IWGRP)
+    return status.st_uid in (user, 0) and not status.st_mode & others
+
+
 class FileReference(NamedTuple):
     """A text that another file names, such as the record of a model, which may come from strangers.
 

@@ -11,16 +11,18 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from bptt import files
 from bptt.backend import HostArray
 from bptt.data.vocabulary import Vocabulary
-from bptt.errors import InputError
+from bptt.errors import InputError, InvalidFile
 
 CHUNK = 1 << 18  # ids worked on at a time
-_FORMAT = 1  # of the files
+_FORMAT = 2  # of the files; 1 does not have their key
+_MAX_JSON, _MAX_NESTING = 1 << 25, 100  # bytes, lists and objects, of a vocabulary of all code points and more
 
 
 class Tokens(NamedTuple):
@@ -38,28 +40,49 @@ def in_memory(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Tokens:
 
 
 def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
-    """Load the ids cached under a key, if they match a vocabulary (or any); None if they are missing or damaged."""
+    """Load the ids cached under a key, if they match a vocabulary (or any).
+
+    None if they are missing, damaged, those of another text, or if somebody else could have written them.
+    """
     path = cache_folder() / key
     try:
-        fields = json.loads(path.with_suffix(".json").read_bytes())
-        stored, count, sha256 = Vocabulary.from_json(fields["symbols"]), fields["count"], fields["sha256"]
-        if fields["format"] != _FORMAT or fields["dtype"] != stored.dtype.name or vocabulary not in (None, stored):
+        if not files.only_this_user_writes(os.stat(path.parent)):
             return None
-        with path.with_suffix(".ids").open("rb") as file:  # what is verified is what is mapped, whoever replaces the file
+        with _open_own(path.with_suffix(".json")) as file:
+            fields = files.parse_json(file.read(_MAX_JSON), _MAX_NESTING)
+        stored, count, sha256 = Vocabulary.from_json(fields["symbols"]), fields["count"], fields["sha256"]
+        if (fields["format"], fields["key"], fields["dtype"]) != (_FORMAT, key, stored.dtype.name):
+            return None
+        if vocabulary not in (None, stored):
+            return None
+        with _open_own(path.with_suffix(".ids")) as file:  # what is verified is what is mapped, whoever replaces the file
             if _digest(stored, iter(lambda: file.read(CHUNK), b"")).hexdigest() != sha256:
                 return None
             ids = memory_map(file, _little(stored))
         return Tokens(ids, stored, sha256) if len(ids) == count else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InvalidFile, OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _open_own(path: Path) -> BinaryIO:
+    """Open a file for reading that only this user can have written."""
+    file = files.open_regular(path)
+    if not files.only_this_user_writes(os.fstat(file.fileno())):
+        file.close()
+        raise InvalidFile("belongs to somebody else")
+    return file
 
 
 def save(key: str, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary, shown: str) -> Tokens:
     """Write the `count` ids of the pieces of a text into the cache, and map the file.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or not by this user alone.
     """
+    folder = cache_folder()
+    if folder.is_dir() and not files.only_this_user_writes(os.stat(folder)):
+        remedy = "chmod go-w it, or set BPTT_CACHE to a folder of your own"
+        raise InputError(f"{shown}: other users could change the ids of the text in {str(folder)!r}: {remedy}")
     with input_error_if_full(shown, (count + 2) * vocabulary.dtype.itemsize):
         try:
             _write(cache_folder() / key, _between(ids, vocabulary), count + 2, vocabulary)
@@ -127,7 +150,14 @@ def reader(ids: HostArray) -> Callable[[int, int], HostArray]:
     if base is None or not hasattr(os, "pread"):
         return lambda start, stop: ids[start:stop]
     file, size, skipped = base.file, ids.itemsize, ids.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
-    return lambda start, stop: np.frombuffer(os.pread(file, (stop - start) * size, skipped + start * size), ids.dtype)
+
+    def read(start: int, stop: int) -> HostArray:
+        data = os.pread(file, (stop - start) * size, skipped + start * size)
+        if len(data) != (stop - start) * size:
+            raise InputError(f"the ids of the text were cut off in {str(cache_folder())!r} while they were in use: try again")
+        return np.frombuffer(data, ids.dtype)
+
+    return read
 
 
 def chunks(ids: HostArray) -> Iterator[HostArray]:
@@ -172,6 +202,7 @@ def _write(path: Path, ids: Iterable[HostArray], count: int, vocabulary: Vocabul
             file.write(raw)
     fields = {
         "format": _FORMAT,
+        "key": path.name,
         "dtype": vocabulary.dtype.name,
         "count": count,
         "sha256": digest.hexdigest(),
@@ -186,7 +217,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that is renamed into place when it is complete."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=_private) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -195,6 +226,10 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _digest(vocabulary: Vocabulary, ids: Iterable[bytes | HostArray] = ()) -> "hashlib._Hash":

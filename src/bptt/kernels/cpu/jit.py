@@ -22,6 +22,9 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
+from bptt import files
+from bptt.errors import InvalidFile
+
 if numba.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
@@ -48,9 +51,14 @@ class Files:
         return self._folder / f"{self._name}-{SOURCE}-{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}.nbc"
 
     def load(self, key: Any) -> Any:
-        """The code; None where there is none, or a damaged one."""
-        with contextlib.suppress(OSError):
-            checksum, data = (raw := self.path(key).read_bytes())[:32], raw[32:]
+        """The code; None where there is none, a damaged one, or one that another user could have put there."""
+        with contextlib.suppress(OSError, InvalidFile):
+            if not files.only_this_user_writes(os.stat(self._folder)):
+                return None
+            with files.open_regular(self.path(key)) as file:
+                if not files.only_this_user_writes(os.fstat(file.fileno())):
+                    return None
+                checksum, data = file.read(32), file.read()
             return pickle.loads(data) if hashlib.sha256(data).digest() == checksum else None
         return None
 
