@@ -118,6 +118,18 @@ def test_a_second_ctrl_c_exits_at_once_even_if_a_save_hangs(workdir):
     assert outcome(workdir / "run") == uninterrupted_outcome(*FLAGS)
 
 
+def test_sigterm_while_a_file_is_written_leaves_nothing(workdir):
+    train(steps=1).save("model")
+    (workdir / "hang").touch()
+    with bptt_process("export", "model", "--to", "torch", "--out", "model.safetensors", code=HANGING) as running:
+        assert wait_until(running, (workdir / "hanging").exists)
+        assert list(workdir.glob(".bptt-*"))
+        running.send_signal(signal.SIGTERM)
+        assert running.communicate(timeout=60) == ("", "")
+    assert running.returncode == 143
+    assert sorted(path.name for path in workdir.iterdir()) == ["hang", "hanging", "model", "names.txt"]
+
+
 @pytest.mark.parametrize("imports", [1, 10, 60, 120, 200, 300])
 def test_ctrl_c_during_the_imports_prints_one_line(workdir, imports):
     """With -X importtime Python says what it has imported: as soon as our code runs, and so many imports later."""

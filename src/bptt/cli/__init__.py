@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None, began: float | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that cannot print a character shows ? in its place
     output = Output(sys.stdout)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(output):
+    words = sys.argv[1:] if arguments is None else arguments
+    ending = contextlib.nullcontext() if words[:1] == ["train"] else signals.exit_on_termination()  # a run saves first
+    with warnings.catch_warnings(), contextlib.redirect_stdout(output), ending:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = warn
         code = attempt(arguments, began)

@@ -54,6 +54,24 @@ def deferred_interrupt() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def exit_on_termination() -> Iterator[None]:
+    """Let SIGTERM end the block by SystemExit, so that what is half written is removed; for commands that train nothing."""
+
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        sys.exit(exit_code(signal.Signals(number).name))
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def die_by_interrupt() -> NoReturn:
     """End this process by Ctrl-C itself, where there is such an end, so that a launcher ends all others."""
     sys.stdout.flush()
