@@ -27,9 +27,18 @@ from runs import NAMES, PROSE, outcome, saved_steps, wait_until
 pytestmark = pytest.mark.mpi
 
 STEPS = {"steps": 200, "evaluate_every": 200, "backend": "numpy"}
+OTHER = {  # than the default of each setting of the optimizer
+    "schedule": "wsd",
+    "warmup": 7,
+    "final_rate": 0.1,
+    "average": 0.8,
+    "beta1": 0.8,
+    "beta2": 0.9,
+    "weight_decay": 0.2,
+}
 RUNS = [  # lines with masks, columns that end early and states that cross windows; a stream; both with dropout
-    (text, {"cell": cell, "dtype": dtype, "hidden": 6, "batch": 7, "length": length, "dropout": 0.2, **STEPS})
-    for dtype in ("float32", "float64")
+    (text, {"cell": cell, "dtype": dtype, "hidden": 6, "batch": 7, "length": length, "dropout": 0.2, **STEPS, **options})
+    for dtype, options in (("float32", OTHER), ("float64", {}))
     for cell in ("vanilla", "gru", "lstm")
     for text, length in ((NAMES, 3), (PROSE, 9))
 ]

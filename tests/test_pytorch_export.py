@@ -677,6 +677,18 @@ def test_torch_runs_the_lines_in_the_readme(workdir, torch):
     np.testing.assert_allclose(found["logits"].detach().numpy(), ours, rtol=0, atol=1e-5)  # many units add up
 
 
+@pytest.mark.parametrize("cell", ["vanilla", "gru", "lstm"])
+def test_the_averaged_weights_are_exported(workdir, cell):
+    names = [a + b for a in "bdk" for b in "aeiou"]
+    flags = {"hidden": 4, "steps": 9, "average": 0.9, "schedule": "wsd", "validation": 0, "backend": "numpy", "report": None}
+    trained = bptt.train(names, cell=cell, out="run", **flags)
+    trained.export("torch", "model.safetensors")
+    averaged = tree.ravel(bptt.load("run").params)
+    np.testing.assert_array_equal(tree.ravel(bptt.from_torch("model.safetensors").params), averaged)
+    last = safetensors.numpy.load_file("run/checkpoints/latest/optimizer.safetensors")["params"]
+    assert np.abs(last - averaged).max() > 1e-3
+
+
 def test_a_file_of_ours_is_not_taken_for_one_of_pytorch(tmp_path):
     bptt.train(["anna", "bob"] * 5, report=None, hidden=4, steps=1, backend="numpy").save(tmp_path / "model")
     for given in ({}, {"symbols": "\nabno", "mode": "lines"}):
