@@ -95,7 +95,7 @@ class Settings:
     warmup: int | None = None
     """Number of updates in which the learning rate rises to its peak; by default 200, or a tenth of a short run."""
     final_rate: float = 0.02
-    """Learning rate of the last update, as a fraction of the peak."""
+    """Learning rate that the schedule falls towards, as a fraction of the peak; constant does not fall."""
     beta1: float | None = None
     """Decay of the running mean of the gradient in adam; by default 0.9."""
     beta2: float | None = None
