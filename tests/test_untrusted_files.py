@@ -149,6 +149,8 @@ def test_a_forged_record_is_refused(original, tmp_path, part, value, words):
     ],
 )
 def test_a_record_leads_to_no_file_but_its_text(original, tmp_path, monkeypatch, capsys, part, command, kind):
+    if command.startswith("report"):
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed: the extra plot brings it")
     mode, whole = original
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
@@ -232,7 +234,7 @@ def test_results_that_are_not_finite_are_an_error(huge, capsys, command, flags):
         (("seconds",), -1.0, "holds an invalid count or number"),
         (("history", -1, "seconds"), 1e299, "holds an invalid time"),
         (("history", -1, "step"), -(10**12), "holds an invalid count"),
-        (("history", -1, "step"), 10**12, "holds a history whose steps do not rise to that of the run"),
+        (("history", 0, "step"), 10**12, "holds a history whose steps fall"),
         (("history", -1, "characters"), 1.5, "holds an invalid count"),
         (("history", -1, "loss"), 10**400, "is no entry of a history"),
     ],

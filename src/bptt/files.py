@@ -114,7 +114,7 @@ def read(path: Path, most: int, least: int = 0, *, named: bool = False) -> bytes
     try:
         with open_regular(path, links=named, pipes=named) as file:
             size = os.fstat(file.fileno()).st_size  # 0 of a pipe
-            if size > most or size < least:
+            if not least <= size <= most:
                 raise InvalidFile(f"has {size:,} bytes, expected {_range(least, most)}")
             data = file.read(most + 1)
             if len(data) > most:

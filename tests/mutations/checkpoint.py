@@ -139,8 +139,8 @@ MUTATIONS = [
     Mutation(
         "old ones removed file by file",
         "checkpoint.run_folder.save_checkpoint",
-        "path.rename(aside)\n                shutil.rmtree(aside, ignore_errors=True)\n    return",
-        "shutil.rmtree(path)\n    return",
+        "files.remove_folder(path)",
+        "shutil.rmtree(path)",
         "test_run_folder.py::test_a_failure_at_any_call_leaves_a_checkpoint_to_resume",
     ),
     Mutation(

@@ -198,8 +198,8 @@ MUTATIONS = [
     Mutation(
         "scores in the order of their lengths",
         "inference.scoring.token_nats",
-        "nats[i] = columns",
-        "nats[first + b] = columns",
+        "nats[i] = prediction",
+        "nats[first + b] = prediction",
         "test_scoring.py::test_every_target_is_scored_by_itself",
     ),
     Mutation(

@@ -19,8 +19,8 @@ MUTATIONS = [
     ),
     Mutation(
         "links followed",
-        "files.read",
-        "os.lstat(path)",
+        "files.open_regular",
+        "(os.stat if links else os.lstat)(path)",
         "os.stat(path)",
         "test_store.py::test_a_missing_or_special_file_is_named",
     ),

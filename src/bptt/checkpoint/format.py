@@ -188,12 +188,12 @@ def progress(value: Any) -> Progress:
         raise InvalidFile(f"is not the progress of a run ({error})") from None
     counts = (result.step, result.epoch, result.batch, result.characters, result.waited, *(best[:1] if best else ()))
     numbers = (result.seconds, *result.losses, *result.norms, *(best[1:] if best else ()))
-    whole = all(type(count) is int and 0 <= count < 1 << 62 for count in counts)
-    if not whole or not all(map(is_number, numbers)) or not 0 <= result.seconds < MAX_SECONDS:
+    valid = all(type(count) is int and 0 <= count < 1 << 62 for count in counts) and all(map(is_number, numbers))
+    if not valid or not 0 <= result.seconds < MAX_SECONDS:
         raise InvalidFile("holds an invalid count or number")
     steps = [_check_row(row)["step"] for row in result.history]
-    if any(map(operator.ge, steps, steps[1:])) or (steps and steps[-1] > result.step):
-        raise InvalidFile("holds a history whose steps do not rise to that of the run")
+    if any(map(operator.gt, steps, steps[1:])):
+        raise InvalidFile("holds a history whose steps fall")
     return result
 
 

@@ -70,10 +70,10 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
         setting = f"{path}: cell = {settings['cell']!r:.80}"
         raise InputError(f"{setting}: expected one of {', '.join(CELLS)}: name a file with --cell FILE.py on the command line")
     plain = validate(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
-    found = {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
-    if isinstance(file := found.get("validation"), Path):
-        found["validation"] = folder / file.expanduser()
-    return found
+    settings = {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
+    if isinstance(file := settings.get("validation"), Path):
+        settings["validation"] = folder / file.expanduser()
+    return settings
 
 
 def read_beneath(explicit: Mapping[str, Any], path: Path) -> dict[str, Any]:

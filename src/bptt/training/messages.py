@@ -12,10 +12,11 @@ from typing import Any
 from bptt import acceleration
 from bptt.config.defaults import MOST_TIME
 from bptt.config.settings import Settings, duration_seconds
-from bptt.data.dataset import Dataset, contained, count_targets, max_columns, validation_share
+from bptt.data.dataset import Dataset, contained, count_shared_lines, count_targets, max_columns, validation_share
 from bptt.data.sequences import Sequences
 from bptt.display.text import printable
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from bptt.errors import KernelWarning, TrainingWarning, warn
 from bptt.inference import generate
 from bptt.inference.language_model import LanguageModel
 from bptt.inference.request import make_request
@@ -241,3 +242,28 @@ def make_reporter(
             report(message)
 
     return reporter
+
+
+def warn_if_micro_batches_changed(before: int, task: TrainTask) -> None:
+    """Warn if a resumed run splits its batches into another number of micro-batches than before."""
+    if (count := task.settings.micro_batches) != before:
+        had = f"had {before} micro-batches" if before > 1 else "were not split"
+        changed = f"batches {had} before and have {count} micro-batches for {task.group.size} processes"
+        warn(f"{changed}: the numbers will be equal up to rounding, not bit for bit", KernelWarning)
+
+
+def warn_of_shared_lines(data: Dataset) -> None:
+    """Warn if lines of the validation set are also in the training text."""
+    if data.validation_sha256 == data.sha256:
+        warn(f"the validation set {data.validation_file!r} is the training text itself", TrainingWarning)
+    elif shared := count_shared_lines(data):
+        lines = f"{shared:,} of {len(data.validation):,} validation lines {'is' if shared == 1 else 'are'}"
+        problem = f"{lines} also in the training text"
+        warn(f"{problem}: the validation loss is lower than it would be on new lines", TrainingWarning)
+
+
+def warn_of_long_warmup(task: TrainTask) -> None:
+    """Warn if a new run ends before its learning rate has risen to the peak."""
+    if (warmup := task.settings.warmup or 0) >= task.plan.steps > 1:
+        problem = f"--warmup {warmup}: the run has {task.plan.steps:,} steps, so its learning rate never reaches the peak"
+        warn(problem, TrainingWarning)

@@ -19,7 +19,6 @@ from bptt.data.dataset import (
     Dataset,
     Position,
     batches_in_epoch,
-    count_shared_lines,
     count_targets,
     count_text_targets,
     epochs,
@@ -35,7 +34,7 @@ from bptt.inference.language_model import model_from_checkpoint
 from bptt.nn import model, parametrization, tree
 from bptt.train_step.optimizer_step import optimizer_options
 from bptt.train_step.state import TrainState, TrainTask, from_host, initial_state
-from bptt.training import memory_estimate
+from bptt.training import memory_estimate, messages
 from bptt.training.state import LoopState
 
 NO_PROGRESS = Progress(0, 0, 0, 0, 0.0, None, 0, (), (), ())
@@ -69,7 +68,7 @@ def from_scratch(
     symbols = source[1].vocabulary if source else None
     data = prepare(text, settings, make_rng(settings.split_seed, 0), symbols, validation)
     if not group.rank and (data.validation_file or settings.duplicates == "independent"):
-        _warn_of_shared_lines(data)
+        messages.warn_of_shared_lines(data)
     plan = _plan(settings, data)
     if source:
         config = source[1].config
@@ -78,7 +77,7 @@ def from_scratch(
         config = model.Config(name, len(data.vocabulary), plan.hidden, settings.layers, user_cell=user_cell)
     task = _task(config, backend, data, settings, plan, group)
     if settings.micro_batches > 1:  # of a run that had not saved anything yet; new ones are refused
-        _warn_if_micro_batches_changed(settings.micro_batches, task)
+        messages.warn_if_micro_batches_changed(settings.micro_batches, task)
     return _before_first_update(task, (lambda: model_from_checkpoint(source[1], backend).params) if source else None)
 
 
@@ -189,33 +188,8 @@ def from_checkpoint(
         raise CheckpointError(
             f"{where / OPTIMIZER}: batch {now.batch} cannot be resumed from its states: use another checkpoint"
         )
-    _warn_if_micro_batches_changed(settings.micro_batches, task)
+    messages.warn_if_micro_batches_changed(settings.micro_batches, task)
     return Prepared(task, {**saved.record, **_record(task)}, LoopState(state, now))
-
-
-def _warn_if_micro_batches_changed(before: int, task: TrainTask) -> None:
-    """Warn if a resumed run splits its batches into another number of micro-batches than before."""
-    if (count := task.settings.micro_batches) != before:
-        had = f"had {before} micro-batches" if before > 1 else "were not split"
-        changed = f"batches {had} before and have {count} micro-batches for {task.group.size} processes"
-        errors.warn(f"{changed}: the numbers will be equal up to rounding, not bit for bit", errors.KernelWarning)
-
-
-def _warn_of_shared_lines(data: Dataset) -> None:
-    """Warn if lines of the validation set are also in the training text."""
-    if data.validation_sha256 == data.sha256:
-        errors.warn(f"the validation set {data.validation_file!r} is the training text itself", TrainingWarning)
-    elif shared := count_shared_lines(data):
-        lines = f"{shared:,} of {len(data.validation):,} validation lines {'is' if shared == 1 else 'are'}"
-        problem = f"{lines} also in the training text"
-        errors.warn(f"{problem}: the validation loss is lower than it would be on new lines", TrainingWarning)
-
-
-def warn_of_long_warmup(task: TrainTask) -> None:
-    """Warn if a new run ends before its learning rate has risen to the peak."""
-    if (warmup := task.settings.warmup or 0) >= task.plan.steps > 1:
-        problem = f"--warmup {warmup}: the run has {task.plan.steps:,} steps, so its learning rate never reaches the peak"
-        errors.warn(problem, TrainingWarning)
 
 
 def _backend(settings: Settings) -> Backend:

@@ -78,7 +78,7 @@ def start(
         saving = settings.out is not None or runs is not None
         prepared = budget.fit_to_budget(prepared, requested, began, report, saving=saving)
         if group.rank == 0:
-            setup.warn_of_long_warmup(prepared.task)
+            messages.warn_of_long_warmup(prepared.task)
         out = group.on_rank_0(lambda: _new_folder(prepared.task, settings.out, runs, stack))
         try:
             header = messages.header(prepared.task, prepared.record.get("budget"))
