@@ -133,7 +133,7 @@ def test_the_key_of_compiled_code_depends_on_the_cpu_kernels_alone(tmp_path):
 def test_compiled_functions_call_only_those_of_their_folder(path):
     imported = re.findall(r"(?m)^\s*(?:from|import) (bptt[\w.]*)", path.read_text())
     outside = {name for name in imported if not name.startswith("bptt.kernels.cpu")}
-    assert not outside or path.stem == "__init__"  # which registers kernels and compiles none
+    assert not outside or path.stem in ("__init__", "jit")  # which register kernels and keep code; they compile none
 
 
 def test_a_removed_cache_folder_does_not_stop_compilation(folder):
