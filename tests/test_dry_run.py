@@ -46,7 +46,8 @@ def test_a_dry_run_prints_json(capsys):
     assert cli.main(["train", "python-help", "--dry-run", "--json", "--backend", "numpy", "--hidden", "8"]) == 0
     event = json.loads(capsys.readouterr().out)
     assert event["event"] == "dry_run"
-    assert (event["plan"]["hidden"], event["plan"]["steps"]) == (8, 3000)
+    assert event["plan"]["hidden"] == 8
+    assert 2500 <= event["plan"]["steps"] <= 3600  # the text differs between versions of Python
     assert event["memory_bytes"] > 1e7
     assert event["seconds"] > 0.05
     assert event["parameters"] > 1000
