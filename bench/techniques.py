@@ -26,6 +26,7 @@ PURPOSE = 100  # of the random numbers, see `make_rng`
 NO_TOKEN = -1e4  # the bias of a symbol that never comes: exp of it is 0
 
 Context = Callable[[], contextlib.AbstractContextManager[None]]
+Masks = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]  # of some tensors, by name
 LossAndGrad = Callable[..., tuple[Any, Any, Any]]
 
 
@@ -35,6 +36,7 @@ class Prototype(NamedTuple):
     context: Context
     settings: Mapping[str, Any] = MappingProxyType({})
     timed_as: Mapping[str, Any] | None = None  # settings whose updates are timed instead; with none, it gets as many updates
+    kernels: bool = True  # without: its updates are timed against default ones that use no kernels either
 
 
 def dropout_mask(rng: np.random.Generator, shape: tuple[int, ...], probability: float) -> Any:
@@ -57,15 +59,20 @@ def replaced(wrap: Callable[[LossAndGrad], LossAndGrad]) -> Iterator[None]:
         yield
 
 
-def masked_weights(write: Callable[[dict[str, Any], np.random.Generator], None]) -> contextlib.AbstractContextManager[None]:
-    """The weights of each update are multiplied by a mask; `write` enters it into the tensors of a vector of ones."""
+def masked_weights(masks: Masks) -> contextlib.AbstractContextManager[None]:
+    """Some tensors of each update are multiplied by a mask."""
 
     def wrap(plain: LossAndGrad) -> LossAndGrad:
         def loss_and_grad(task: TrainTask, params_vector: Any, window: Any, states: Any, step: int, *rest: Any) -> Any:
-            mask = np.ones_like(params_vector)
-            write(leaves(task.config, mask), make_rng(task.settings.seed, PURPOSE, step))
-            loss, grad, after = plain(task, params_vector * mask, window, states, step, *rest)
-            return loss, grad * mask, after
+            masked = params_vector.copy()
+            tensors = leaves(task.config, masked)
+            factors = masks(tensors, make_rng(task.settings.seed, PURPOSE, step))
+            for name, mask in factors.items():
+                tensors[name] *= mask
+            loss, grad, after = plain(task, masked, window, states, step, *rest)
+            for name, mask in factors.items():
+                leaves(task.config, grad)[name] *= mask
+            return loss, grad, after
 
         return loss_and_grad
 
@@ -75,22 +82,20 @@ def masked_weights(write: Callable[[dict[str, Any], np.random.Generator], None])
 def weight_dropout(probability: float) -> contextlib.AbstractContextManager[None]:
     """Single weights of each Waa are 0 in a batch: DropConnect, as in the AWD-LSTM (Merity et al. 2017, arXiv 1708.02182)."""
 
-    def write(mask: dict[str, Any], rng: np.random.Generator) -> None:
-        for name, Waa in mask.items():
-            if name.endswith(".Waa"):
-                Waa[...] = dropout_mask(rng, Waa.shape, probability)
+    def masks(tensors: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        Waa = {name: tensor for name, tensor in tensors.items() if name.endswith(".Waa")}
+        return {name: dropout_mask(rng, tensor.shape, probability) for name, tensor in Waa.items()}
 
-    return masked_weights(write)
+    return masked_weights(masks)
 
 
 def symbol_dropout(probability: float) -> contextlib.AbstractContextManager[None]:
     """Some symbols have no input weights in a batch: embedding dropout (Gal and Ghahramani 2016, arXiv 1512.05287)."""
 
-    def write(mask: dict[str, Any], rng: np.random.Generator) -> None:
-        Wax = mask["layers.0.Wax"]
-        Wax[...] = dropout_mask(rng, Wax.shape[1:], probability)
+    def masks(tensors: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        return {"layers.0.Wax": dropout_mask(rng, tensors["layers.0.Wax"].shape[1:], probability)}
 
-    return masked_weights(write)
+    return masked_weights(masks)
 
 
 def step_dropout(probability: float) -> contextlib.AbstractContextManager[None]:
@@ -165,13 +170,17 @@ def residual_layers() -> Iterator[None]:
 
 LAYER_NORM = {"cell": Path(__file__).with_name("layer_norm_gru.py")}
 
-# A prototype is slower than the technique would be in the package, so it is taken to cost nothing, or as much as its settings.
+# A mask of weights costs what the prototype takes. Input dropout would cost next to nothing in the package: it gets as many
+# updates as the default settings. Layer normalisation has no kernels: it costs what it takes beside a GRU without them.
 PROTOTYPES: dict[str, Prototype] = {
-    **{f"weight dropout {p}": Prototype(partial(weight_dropout, p), {}, {}) for p in (0.1, 0.2, 0.3)},
+    **{f"weight dropout {p}": Prototype(partial(weight_dropout, p)) for p in (0.1, 0.2, 0.3)},
     **{f"input dropout {p}, by symbol": Prototype(partial(symbol_dropout, p), {}, {}) for p in (0.05, 0.1, 0.2)},
     **{f"input dropout {p}, by step": Prototype(partial(step_dropout, p), {}, {}) for p in (0.05, 0.1, 0.2)},
     "two layers, residual": Prototype(residual_layers, {"layers": 2}, {"layers": 2}),
-    "layer normalisation": Prototype(contextlib.nullcontext, LAYER_NORM, {}),
+    "layer normalisation": Prototype(contextlib.nullcontext, LAYER_NORM, kernels=False),
+    "layer normalisation, twice the learning rate": Prototype(
+        contextlib.nullcontext, {**LAYER_NORM, "learning_rate": 2.0}, kernels=False
+    ),
 }
 
 

@@ -23,6 +23,7 @@ from machine import report
 from techniques import PROTOTYPES, Prototype, check
 
 import bptt
+from bptt import acceleration, dispatch
 from bptt.config.settings import from_flags
 from bptt.train_step import stepper, update
 from bptt.training import setup
@@ -65,7 +66,7 @@ def nats(text: str, flags: dict[str, Any], prototype: Prototype, seeds: list[int
 
 def relative_time(text: str, base: dict[str, Any], flags: dict[str, Any], prototype: Prototype) -> float:
     """How much longer an update takes with a technique: of the same updates, each the fastest of some turns."""
-    plain = Prototype(contextlib.nullcontext)
+    plain = Prototype(contextlib.nullcontext, kernels=prototype.kernels)
     updates = max(10, min(200, round(TRIAL / statistics.median(update_seconds(text, base, plain, 10)))))
     turns = [[update_seconds(text, *pair, updates) for pair in ((flags, prototype), (base, plain))] for _ in range(TURNS)]
     after, before = (sum(map(min, zip(*runs))) for runs in zip(*turns))
@@ -83,7 +84,10 @@ def update_seconds(text: str, flags: dict[str, Any], prototype: Prototype, updat
         return result
 
     alone = patch.object(stepper, "fits_group", lambda task, window: False)
-    with prototype.context(), alone, patch.object(stepper, "update", timed):
+    kernels = contextlib.nullcontext() if prototype.kernels else patch.object(acceleration, "enable_for")
+    with dispatch.restored(), kernels, prototype.context(), alone, patch.object(stepper, "update", timed):
+        if not prototype.kernels:
+            dispatch.disable()
         bptt.train(text, **{**flags, "steps": updates, "evaluate_every": updates, "validation": 0.0})
     return seconds
 
