@@ -15,7 +15,8 @@ from bptt import acceleration, cli
 from bptt.backend import NumPy
 from bptt.config import defaults
 from bptt.config.defaults import RunCost, budget_hidden, budget_steps
-from bptt.config.settings import check_duration, duration_seconds, from_flags
+from bptt.config.rules import check_duration, duration_seconds
+from bptt.config.settings import from_flags
 from bptt.display import plots
 from bptt.errors import InputError, OutOfMemory
 from bptt.train_step import threads

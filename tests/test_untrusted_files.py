@@ -24,7 +24,7 @@ from bptt.errors import InputError, KernelWarning
 from bptt.inference import language_model
 from bptt.report import page
 from bptt.train_step import stepper
-from bptt.training import setup
+from bptt.training import resume
 from forging import ALL, RUN, content, forge, restore, tensor_file, train, training_text
 from fuzzing import mutate_file
 
@@ -47,7 +47,7 @@ def use_checkpoint(where: Path, saved: Checkpoint, source: Any, *, changed_text:
     model = language_model.model_from_checkpoint(saved, backends.select("numpy", "float32"))
     assert repr(model)
     model.sample(1, length=5)
-    ready = setup.from_checkpoint(where, saved, source, {}, changed_text=changed_text)
+    ready = resume.from_checkpoint(where, saved, source, {}, changed_text=changed_text)
     next(stepper.run_updates(ready.task, ready.now.state))
     files.to_json([ready.record, ready.now.progress._asdict()])
 

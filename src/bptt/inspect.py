@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np  # on the host, in float64, whatever the model is on
 
 from bptt.backend import HostArray
-from bptt.config import settings
+from bptt.config import rules
 from bptt.errors import InputError
 from bptt.inference import generate
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import linear, loss, model, tree
 
-HORIZON = settings.SEED  # a whole number, at least 0
+HORIZON = rules.SEED  # a whole number, at least 0
 TOGETHER = 64  # losses whose gradients are followed side by side: bounds the memory, does not change the numbers
 
 
@@ -100,7 +100,7 @@ def gradients_of_losses(trained: LanguageModel, text: str, horizon: int = 50) ->
     Raises:
         InputError: as `gradient_flow`.
     """
-    horizon = settings.check_number("horizon", HORIZON, horizon)
+    horizon = rules.check_number("horizon", HORIZON, horizon)
     read = _read(trained, text)
     T, K = len(read.x), min(horizon, len(read.x) - 1)
     _, loss_cache = loss.forward(read.logits, read.y, np.ones((T, 1)), np.ones(()))  # the sum, not the mean

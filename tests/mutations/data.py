@@ -54,7 +54,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a changed validation file goes unnoticed",
-        "training.setup._difference",
+        "training.resume._difference",
         "if data.validation_sha256 ==",
         "if True or data.validation_sha256 ==",
         "test_validation_set.py::test_a_changed_validation_file_is_refused_without_changed_text",

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from bptt.backend import HostArray
-from bptt.config import settings, user_cells
+from bptt.config import rules, settings, user_cells
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile
 from bptt.files import checksum, describe_os_error, to_json
@@ -36,9 +36,9 @@ MAX_SYMBOLS = 0x110000  # there are no more code points
 HEX = set("0123456789abcdef")
 ROW_FIELDS = ("step", "loss", "rate", "norm", "characters", "seconds")  # of an entry of the history: numbers
 EVALUATION_FIELDS = ("held_out", "sample", "radii")  # of some, too: a number, texts, and numbers by layer
-COUNTS: dict[str, settings.Rule] = {
+COUNTS: dict[str, rules.Rule] = {
     "hidden": (f"a whole number from 1 to {MAX_UNITS}", int, lambda value: 1 <= value <= MAX_UNITS),
-    "layers": settings.LAYERS,
+    "layers": rules.LAYERS,
     "vocabulary": (f"a whole number from 1 to {MAX_SYMBOLS}", int, lambda value: 1 <= value <= MAX_SYMBOLS),
 }
 

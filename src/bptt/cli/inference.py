@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from bptt.cli.console import complain, print_line
 from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, RequireFlag, Text, app
-from bptt.config import settings
+from bptt.config import rules
 from bptt.data import corpus
 from bptt.errors import InputError
 from bptt.inference import ensemble, scoring
@@ -116,7 +116,7 @@ def following(  # noqa: D417
     unknown
         What to do with characters of the prompt that the model does not know: complain, or skip them.
     """
-    top = settings.check_number("--top", settings.COUNT, top)
+    top = rules.check_number("--top", rules.COUNT, top)
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     for symbol, p in model.next(prompt, temperature=temperature, unknown=unknown)[:top]:
         nats = -math.log(p) + 0.0 if p else None

@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bptt.config.settings import COUNT, MAX_COUNT, Settings, check_number
+from bptt.config.rules import COUNT, MAX_COUNT, check_number
+from bptt.config.settings import Settings
 from bptt.nn.cells import CELLS
 from bptt.nn.optimizers import OPTIMIZERS
 from bptt.nn.parametrization import Parametrization

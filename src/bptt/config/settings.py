@@ -3,9 +3,6 @@
 import contextlib
 import dataclasses
 import difflib
-import math
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,24 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from bptt.backend import BackendName, DtypeName
 from bptt.config import user_cells
+from bptt.config.rules import (
+    ABOVE_ZERO,
+    BETA,
+    COUNT,
+    EVERY,
+    FRACTION,
+    LAYERS,
+    NOT_BELOW_ZERO,
+    PASSES,
+    SEED,
+    SHARE,
+    SHARE_OR_FILE,
+    WHOLE,
+    check_duration,
+    check_number,
+    check_path,
+    names_a_file,
+)
 from bptt.errors import InputError
 from bptt.nn import initializers
 from bptt.nn.cells import Cell, CellName
@@ -137,31 +152,9 @@ MAY_CHANGE_ON_RESUME = tuple(field.name for field in dataclasses.fields(Settings
 # settings that say how long a run is, of which one is given
 LENGTHS_OF_A_RUN = ("steps", "epochs", "budget")
 
-# a time, as a number and a unit of so many seconds
-DURATION = re.compile(r"(\d+\.?\d*|\.\d+)([smh])", re.ASCII)
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
-
 # settings that only some optimizers have, and the keyword argument of the update that each of them gives
 OPTIMIZER_OPTIONS = {"beta1": "beta1", "beta2": "beta2", "weight_decay": "weight_decay", "parametrization": "groups"}
 
-Rule = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]  # what is expected, in words, as a type and as a test
-MAX_COUNT = 1_000_000_000
-COUNT: Rule = (f"a whole number from 1 to {MAX_COUNT:,}", int, lambda value: 1 <= value <= MAX_COUNT)
-LAYERS: Rule = ("a whole number from 1 to 1000", int, lambda value: 1 <= value <= 1000)
-EVERY: Rule = (
-    "a whole number from 1 to 1,000,000,000, or sqrt",
-    lambda value: "sqrt" if value == "sqrt" else int(value),
-    lambda value: value == "sqrt" or 1 <= value <= 1_000_000_000,
-)
-SEED: Rule = ("a whole number, at least 0", int, lambda value: value >= 0)
-WHOLE: Rule = ("a whole number from 0 to 1,000,000,000", int, lambda value: 0 <= value <= 1_000_000_000)
-BETA: Rule = ("a number above 0 and below 1", float, lambda value: 0 < value < 1)
-FRACTION: Rule = ("a fraction from 0 to 1", float, lambda value: 0 <= value <= 1)
-SHARE: Rule = ("a share, at least 0 and below 1", float, lambda value: 0 <= value < 1)
-SHARE_OR_FILE: Rule = (f"{SHARE[0]}, or the path of a file (./0.1 for one that is called 0.1)", *SHARE[1:])
-PASSES: Rule = ("a number above 0, at most 1e9", float, lambda value: 0 < value <= 1e9)
-ABOVE_ZERO: Rule = ("a finite number above 0", float, lambda value: 0 < value < math.inf)
-NOT_BELOW_ZERO: Rule = ("a finite number, at least 0", float, lambda value: 0 <= value < math.inf)
 RULES = {
     "hidden": COUNT,
     "layers": LAYERS,
@@ -238,48 +231,6 @@ def validate(settings: Settings, called: Callable[[str], str] = flag) -> Setting
             problem = f"{called(name)} {value}: {called('optimizer')} {settings.optimizer} does not have it"
             raise InputError(f"{problem}: leave it out, or give {called('optimizer')} {users}")
     return settings
-
-
-def check_number(name: str, rule: Rule, value: Any) -> Any:
-    """The value as a plain number, or a word that the rule allows; an InputError where it does not keep to the rule."""
-    expected, kind, fine = rule
-    try:
-        plain = kind(value)
-        if not isinstance(value, bool) and plain == value and fine(plain):  # a str equals no number, a NaN not even itself
-            return plain
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise InputError(f"{name} {value!r}: expected {expected}")
-
-
-def check_duration(name: str, value: Any) -> str:
-    """The value as a time above 0 with its unit, or an InputError where it is none."""
-    if isinstance(value, str) and DURATION.fullmatch(value) and 0 < duration_seconds(value) < math.inf:
-        return str(value)
-    raise InputError(f"{name} {value!r}: expected a number above 0 and its unit, s, m or h, as in 30s, 5m or 1.5h")
-
-
-def duration_seconds(duration: str) -> float:
-    """The seconds of a time such as 90s, 5m or 1.5h."""
-    return float(duration[:-1]) * UNIT_SECONDS[duration[-1]]
-
-
-def check_path(name: str, value: Any) -> Path:
-    """The value as a path, or an InputError where it is none."""
-    if isinstance(value, str | os.PathLike):
-        return Path(value)
-    raise InputError(f"{name} {value!r}: expected a path")
-
-
-def names_a_file(value: Any) -> bool:
-    """Whether a value is a path and no number: text that reads as a number is none, here as on the command line."""
-    if not isinstance(value, str):
-        return isinstance(value, os.PathLike)
-    try:
-        float(value)
-    except ValueError:
-        return bool(value)
-    return False
 
 
 def _choice(called: str, name: str, kind: Any, value: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bptt import files
 from bptt.checkpoint.format import Checkpoint
-from bptt.config import settings
+from bptt.config import rules
 from bptt.errors import InputError, SaveError
 from bptt.nn import model, tree
 
@@ -18,7 +18,7 @@ RECORD = ("text", "step", "held_out")  # of the record of the training, which ha
 
 def new_file(path: str | os.PathLike[str]) -> Path:
     """Return a path as a Path, or raise an InputError if the file exists."""
-    target = settings.check_path("path", path)
+    target = rules.check_path("path", path)
     if os.path.lexists(target):
         raise InputError(f"{target}: already exists: name a new file, or move the old one away")
     return target

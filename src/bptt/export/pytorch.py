@@ -17,7 +17,7 @@ from bptt import files, system
 from bptt.backend import HostArray
 from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint.format import Checkpoint
-from bptt.config import settings
+from bptt.config import rules
 from bptt.config.settings import Mode
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
@@ -64,7 +64,7 @@ def from_torch(
         ModelFileError: no such file, one that is damaged or forged, numbers other than float32 or float64, symbols that are
             missing, unusable, or not as many as the network has.
     """
-    place = settings.check_path("path", path)
+    place = rules.check_path("path", path)
     try:
         return _read(place, symbols, mode)
     except InvalidFile as problem:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from bptt import files
 from bptt.checkpoint import format as checkpoint_format
-from bptt.config import settings
+from bptt.config import rules
 from bptt.config.settings import Mode
 from bptt.data.vocabulary import START, Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
@@ -94,7 +94,7 @@ def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
         return None
     shown, order = "--symbols", list[Any](symbols) if isinstance(symbols, str) else []
     if START not in order:
-        place = settings.check_path("--symbols", symbols)
+        place = rules.check_path("--symbols", symbols)
         shown = f"--symbols {place}"
         try:
             order = files.parse_json(files.read(place, checkpoint_format.MAX_JSON_BYTES, named=True), 1)

@@ -9,7 +9,7 @@ from bptt import export
 from bptt.backend import Backend, BackendName, DtypeName
 from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
-from bptt.config import settings, user_cells
+from bptt.config import rules, user_cells
 from bptt.config.settings import Mode
 from bptt.data.corpus import Corpus
 from bptt.errors import InputError
@@ -55,7 +55,7 @@ class LanguageModel(TextModel):
         Raises:
             InputError: the folder exists already or cannot be written.
         """
-        store.write(settings.check_path("folder", folder), self.to_checkpoint())
+        store.write(rules.check_path("folder", folder), self.to_checkpoint())
 
     def export(self, format: ExportFormat, path: str | os.PathLike[str]) -> None:
         """Write the model into a new file for another program.
@@ -113,7 +113,7 @@ def load(
         raise InputError(
             f"cell {user_cell!r}: expected the module or the file of a user-defined cell; leave out a built-in one"
         )
-    _, saved = run_folder.read_checkpoint(settings.check_path("folder", folder), cell=user_cell)
+    _, saved = run_folder.read_checkpoint(rules.check_path("folder", folder), cell=user_cell)
     stored = str(next(iter(saved.weights.values())).dtype)
     return model_from_checkpoint(saved, backends.select(backend, dtype or stored, require=require_backend))
 

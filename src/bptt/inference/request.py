@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from bptt.backend import HostArray
-from bptt.config import settings
+from bptt.config import rules
 from bptt.config.settings import Mode
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
@@ -14,7 +14,7 @@ from bptt.inference.sampling import SamplingOptions
 Unknown = Literal["error", "skip"]  # what to do with characters that the vocabulary lacks
 
 MAX_LENGTH = {"lines": 200, "stream": 500}  # new characters by mode, unless the text ends before
-PROBABILITY: settings.Rule = ("a number above 0, at most 1", float, lambda value: 0 < value <= 1)
+PROBABILITY: rules.Rule = ("a number above 0, at most 1", float, lambda value: 0 < value <= 1)
 
 
 class StopCriteria(NamedTuple):
@@ -51,13 +51,13 @@ def make_request(
         InputError: a value out of its range, or a prompt or stop string that the vocabulary cannot encode.
     """
     temperature, top_k, top_p = sampling
-    length = settings.check_number("length", settings.COUNT, MAX_LENGTH[mode] if length is None else length)
+    length = rules.check_number("length", rules.COUNT, MAX_LENGTH[mode] if length is None else length)
     sampling = SamplingOptions(
-        settings.check_number("temperature", settings.NOT_BELOW_ZERO, temperature),
-        None if top_k is None else settings.check_number("top_k", settings.COUNT, top_k),
-        None if top_p is None else settings.check_number("top_p", PROBABILITY, top_p),
+        rules.check_number("temperature", rules.NOT_BELOW_ZERO, temperature),
+        None if top_k is None else rules.check_number("top_k", rules.COUNT, top_k),
+        None if top_p is None else rules.check_number("top_p", PROBABILITY, top_p),
     )
-    seed = settings.check_number("seed", settings.SEED, seed)
+    seed = rules.check_number("seed", rules.SEED, seed)
     criteria = StopCriteria(length, vocabulary.start if mode == "lines" else None)
     if stop is not None:
         if not isinstance(stop, str) or not stop:

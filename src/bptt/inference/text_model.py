@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bptt.backend import Backend
-from bptt.config import settings
+from bptt.config import rules
 from bptt.config.settings import Mode
 from bptt.data import batches, corpus
 from bptt.data.batches import WINDOW
@@ -71,7 +71,7 @@ class TextModel(ABC):
             InputError: an argument out of its range, a prompt with characters the model does not know, or with `novel`
                 a training text that cannot be read.
         """
-        count = settings.check_number("count", settings.COUNT, count)
+        count = rules.check_number("count", rules.COUNT, count)
         options = SamplingOptions(temperature, top_k, top_p)
         request = make_request(
             self.vocabulary, self.mode, options, seed=seed, prompt=prompt, length=length, stop=stop, unknown=unknown
@@ -129,7 +129,7 @@ class TextModel(ABC):
         Raises:
             InputError: an argument out of its range, or a prompt with characters the model does not know.
         """
-        temperature = settings.check_number("temperature", settings.NOT_BELOW_ZERO, temperature)
+        temperature = rules.check_number("temperature", rules.NOT_BELOW_ZERO, temperature)
         ids = prompt_ids(self.vocabulary, self.mode, prompt, unknown)
         return generate.next_symbols(self.config, self.params, self.backend, self.vocabulary, ids, temperature)
 
@@ -159,7 +159,7 @@ class TextModel(ABC):
             InputError: a line with characters the model does not know, unless `unknown` is "skip", which leaves it out.
         """
         check_unknown(unknown)
-        batch_size = settings.check_number("batch_size", settings.COUNT, batch_size)
+        batch_size = rules.check_number("batch_size", rules.COUNT, batch_size)
         if isinstance(lines, str | bytes):
             lines = lines.split("\n") if isinstance(lines, str) else lines.split(b"\n")
         parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)

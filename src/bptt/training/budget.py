@@ -15,7 +15,8 @@ from bptt import acceleration
 from bptt.backend import Backend
 from bptt.checkpoint import store
 from bptt.config.defaults import EVALUATIONS, MIN_BUDGET_HIDDEN, MOST_TIME, RunCost, budget_hidden, budget_steps
-from bptt.config.settings import Settings, duration_seconds
+from bptt.config.rules import duration_seconds
+from bptt.config.settings import Settings
 from bptt.data.batches import Window
 from bptt.display import plots
 from bptt.errors import OutOfMemory

@@ -11,7 +11,8 @@ from typing import Any
 
 from bptt import acceleration
 from bptt.config.defaults import MOST_TIME
-from bptt.config.settings import Settings, duration_seconds
+from bptt.config.rules import duration_seconds
+from bptt.config.settings import Settings
 from bptt.data.dataset import Dataset, contained, count_shared_lines, count_targets, max_columns, validation_share
 from bptt.data.sequences import Sequences
 from bptt.display.text import printable

@@ -1,31 +1,39 @@
 """Resume a run from the newest checkpoint in its folder, which is tidied up, or a new run from a single checkpoint."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bptt import errors
+from bptt import acceleration, errors
 from bptt.checkpoint import run_folder, store
-from bptt.checkpoint.format import Checkpoint
+from bptt.checkpoint.format import AVERAGING, CONFIG, OPTIMIZER, Checkpoint
 from bptt.config import toml, user_cells
-from bptt.config.settings import from_flags
-from bptt.distributed.process_group import ProcessGroup
-from bptt.errors import InputError
+from bptt.config.compatibility import complete_format_1
+from bptt.config.defaults import Hyperparameters
+from bptt.config.settings import Settings, from_flags
+from bptt.data.dataset import Dataset, Position, batches_in_epoch, count_text_targets, epochs, make_rng, prepare
+from bptt.data.source import recorded_text, recorded_validation_file
+from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from bptt.errors import CheckpointError, InputError, RunFinished, TextChanged
 from bptt.files import FileReference
 from bptt.inference.language_model import model_from_checkpoint
+from bptt.nn import tree
 from bptt.nn.cells import Cell
-from bptt.training import setup
-from bptt.training.setup import Prepared
+from bptt.train_step.state import TrainState, TrainTask, from_host
+from bptt.training import memory_estimate, messages, setup
+from bptt.training.setup import NO_PROGRESS, Prepared, make_record, make_task, select_backend
+from bptt.training.state import LoopState
 
 
 def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGroup, *, changed_text: bool) -> Prepared:
     """Set up a run to be resumed in its own folder, which process 0 tidies up if nothing is in the way.
 
-    Raises what `setup.from_checkpoint` does, and before the first checkpoint what `setup.from_scratch` does.
+    Raises what `from_checkpoint` does, and before the first checkpoint what `setup.from_scratch` does.
     """
     mending, cell = group.rank == 0, changes.get("cell")
     if not run_folder.checkpoints(place):  # ended before its first checkpoint
         config = toml.read(place / run_folder.CONFIG, without=["cell"] if cell else [], named=False)
-        setup.refuse_other_validation(place, config, changes)
+        refuse_other_validation(place, config, changes)
         first = {**config, "nccl": False, **changes}
         named = first.pop("text", None)
         if text is None and named in (None, "-"):
@@ -42,7 +50,7 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
     where, saved = run_folder.read_checkpoint(place, run=True, cell=cell)
     saved = _with_best(place, saved)
     try:
-        prepared = setup.from_checkpoint(where, saved, text, changes, group, changed_text=changed_text)
+        prepared = from_checkpoint(where, saved, text, changes, group, changed_text=changed_text)
     except errors.RunFinished:  # it may have been killed after its last checkpoint
         if mending:
             _mend(place, where, saved)
@@ -65,14 +73,14 @@ def _match_last_session(place: Path, cell: Cell) -> None:
 
 
 def _mend(place: Path, where: Path, saved: Checkpoint) -> None:
-    now = saved.progress or setup.NO_PROGRESS
+    now = saved.progress or NO_PROGRESS
     run_folder.repair(place, where, now.history)
     run_folder.update_links(place, where.name, run_folder.checkpoint_name(now.best[0]) if now.best else where.name)
 
 
 def _with_best(place: Path, saved: Checkpoint) -> Checkpoint:
     """A checkpoint of a run without its best one, if that does not exist any more."""
-    now = saved.progress or setup.NO_PROGRESS
+    now = saved.progress or NO_PROGRESS
     if now.best and now.best[0] != now.step:
         try:
             folder = place / run_folder.CHECKPOINTS / run_folder.checkpoint_name(now.best[0])
@@ -88,12 +96,123 @@ def from_single_checkpoint(
 ) -> Prepared:
     """Set up a new run from a single checkpoint, which leaves its own run and the best one there.
 
-    Raises what `setup.from_checkpoint` does.
+    Raises what `from_checkpoint` does.
     """
     where, saved = run_folder.read_checkpoint(place, run=True, cell=changes.get("cell"))
-    now = saved.progress or setup.NO_PROGRESS
+    now = saved.progress or NO_PROGRESS
     if now.best and now.best[0] != now.step:
         saved = saved._replace(progress=now._replace(best=None, waited=0))
-    prepared = setup.from_checkpoint(where, saved, text, changes, group, changed_text=changed_text)
+    prepared = from_checkpoint(where, saved, text, changes, group, changed_text=changed_text)
     best = model_from_checkpoint(saved, prepared.task.backend) if prepared.now.progress.best else None
     return prepared._replace(now=prepared.now._replace(best=best))
+
+
+def from_checkpoint(
+    where: Path,
+    saved: Checkpoint,
+    text: Any,
+    changes: dict[str, Any],
+    group: ProcessGroup = SINGLE_PROCESS,
+    *,
+    changed_text: bool,
+) -> Prepared:
+    """A run as a checkpoint has it; `changes` are the settings that replace the saved ones.
+
+    Raises:
+        CheckpointError: a checkpoint that is forged, or damaged in a way that no checksum shows.
+        InputError: a text that is not the same any more, unless `changed_text`; a run that has ended.
+    """
+    settings, plan = _saved_settings(where, saved, changes)
+    refuse_other_validation(where, saved.record["settings"], changes)
+    if text is None and saved.record["source"] in ("", "-"):
+        came = "came from standard input" if saved.record["source"] else "was given in Python"
+        raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
+    backend = select_backend(settings)
+    acceleration.warn_if_changed(saved.record, backend)
+    file, validation_file = recorded_text(saved.record), recorded_validation_file(saved.record, settings.validation)
+    if changed_text:
+        file, validation_file = (recorded and recorded._replace(size=None) for recorded in (file, validation_file))
+    if "validation" in changes:
+        validation_file = None  # that one was named by the user
+    try:
+        read = file if text is None else text
+        data = prepare(read, settings, make_rng(settings.split_seed, 0), saved.vocabulary, validation_file)
+    except TextChanged as error:
+        raise InputError(f"{where}: its {error}: give it as it was, or --changed-text to resume all the same") from None
+    except InputError as error:
+        what = "text or its validation set" if isinstance(settings.validation, Path) else "text"
+        option = ", or --validation FILE," if isinstance(settings.validation, Path) else ""
+        elsewhere = f"give the path of the text{option} beside --resume if it is elsewhere now"
+        raise InputError(f"{where}: the run cannot be resumed with its {what}: {error}; {elsewhere}") from None
+    task = make_task(saved.config, backend, data, settings, plan, group)
+    memory_estimate.refuse_too_large(task)
+    now = saved.progress or NO_PROGRESS
+    if now.step >= plan.steps:
+        raise RunFinished(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or start a new run with --from")
+    if difference := _difference(saved.record, data):
+        if not changed_text:
+            raise InputError(f"{where}: {difference} as it was, or --changed-text to resume all the same")
+        now = now._replace(best=None, waited=0)  # what was best on the text before is not now
+    if data.sha256 != saved.record.get("sha256"):
+        now = now._replace(epoch=now.epoch + 1, batch=0)
+    elif now.batch >= batches_in_epoch(data, plan.batch, plan.length, settings.seed, now.epoch):
+        raise CheckpointError(f"{where}: batch {now.batch} is beyond the end of an epoch: use another checkpoint")
+    if plan.average and not (saved.training_arrays or {}).keys() >= set(AVERAGING):
+        raise CheckpointError(f"{where / OPTIMIZER}: has no average of the weights: use another checkpoint")
+    params = model_from_checkpoint(saved, backend).params
+    state = from_host(task, tree.ravel(params), saved.training_arrays or {}, now.step, Position(now.epoch, now.batch))
+    if now.batch == 0:
+        state = state._replace(states=None)
+    elif not _states_fit(task, state):
+        raise CheckpointError(
+            f"{where / OPTIMIZER}: batch {now.batch} cannot be resumed from its states: use another checkpoint"
+        )
+    messages.warn_if_micro_batches_changed(settings.micro_batches, task)
+    return Prepared(task, {**saved.record, **make_record(task)}, LoopState(state, now))
+
+
+def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> tuple[Settings, Hyperparameters]:
+    """The settings and the hyperparameters of a run, from a record that may hold anything."""
+    config, record = saved.config, saved.record
+    try:
+        once = {"epochs": None, "out": None, "stop_after": None, "nccl": None}  # of the session before
+        recorded = {**complete_format_1(record["settings"]), **record["plan"], **once}
+        before = {name: value for name, value in recorded.items() if value is not None}
+        if before["cell"] != config.cell:
+            raise KeyError("cell")
+        cell = config.user_cell or config.cell  # a record names no file that is executed
+        settings = from_flags({**before, "mode": saved.mode, **changes, "cell": cell})
+        plan = Hyperparameters(**{name: getattr(settings, name) for name in Hyperparameters._fields})
+        source = record["source"]
+    except (KeyError, TypeError, AttributeError, InputError) as error:
+        raise CheckpointError(f"{where / CONFIG}: is not the record of a run ({error!s:.200})") from None
+    shape = (config.hidden, config.layers)
+    if not isinstance(source, str) or None in plan or shape != (settings.hidden, settings.layers):
+        raise CheckpointError(f"{where / CONFIG}: is not the record of this model's run")
+    return settings, plan
+
+
+def refuse_other_validation(where: Path, before: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Raise an InputError if the changes of a resumed run put a file in the place of a part of its text."""
+    if "validation" in changes and not isinstance(before.get("validation"), str | Path):
+        problem = f"--validation {changes['validation']}: the validation set of this run is a part of its text"
+        raise InputError(f"{problem}: leave it out, or start a new run with --from {where}")
+
+
+def _states_fit(task: TrainTask, state: TrainState) -> bool:
+    """Whether the next batch can continue from the carried states; only those of a forged checkpoint do not fit."""
+    _, window = next(epochs(task.data, task.plan.batch, task.plan.length, task.settings.seed, state.position))
+    return window.start or (state.states is not None and state.states.shape[2] == window.columns.shape[1])
+
+
+def _difference(record: dict[str, Any], data: Dataset) -> str:
+    """How a text, or else the file of its validation set, differs from the one of a run, and what to give; else nothing."""
+    now, before = count_text_targets(data), record.get("targets") or 0
+    if data.sha256 == record.get("sha256"):
+        file = record.get("validation")
+        if data.validation_sha256 == (file.get("sha256") if isinstance(file, dict) else ""):
+            return ""
+        return f"its validation set {data.validation_file!r} has changed: give the file"
+    if now == before:
+        return "its text has changed: it is as long as before, but not the same: give the text"
+    return f"its text has changed: {now:,} characters to learn and to measure now, {before:,} before: give the text"

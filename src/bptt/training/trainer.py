@@ -16,7 +16,8 @@ from bptt import acceleration, dispatch, errors, system
 from bptt.checkpoint import run_folder, store
 from bptt.config import toml
 from bptt.config.defaults import Hyperparameters
-from bptt.config.settings import MAY_CHANGE_ON_RESUME, Settings, check_path, flag, from_flags, names_a_file
+from bptt.config.rules import check_path, names_a_file
+from bptt.config.settings import MAY_CHANGE_ON_RESUME, Settings, flag, from_flags
 from bptt.config.user_cells import is_user_cell
 from bptt.data.dataset import count_text_targets, validation_share
 from bptt.display import text
