@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bptt import backend as backends
 from bptt.backend import Backend
 from bptt.data import batches, token_store
-from bptt.data.sequences import Sequences, single
+from bptt.data.sequences import Sequences
 from bptt.errors import InputError
 from conftest import forbid_host_reads, make_sequences
 
@@ -117,12 +117,40 @@ def test_an_epoch_of_lines_can_start_at_any_batch(targets, width, length, seed):
 
 
 @quick
-@given(st.integers(0, 300), sizes, sizes)
-def test_an_epoch_of_a_stream_can_start_at_any_batch(targets, width, length):
-    text = sequences_of([targets])
-    epoch = batch_values(text, batches.stream(text, width, length))
+@given(st.lists(st.integers(1, 99), min_size=1, max_size=20) | st.just([0]), sizes, sizes, seeds)
+def test_an_epoch_of_streams_can_start_at_any_batch(targets, width, length, seed):
+    texts = sequences_of(targets)
+    epoch = batch_values(texts, batches.stream(texts, width, length, generator(seed)))
     for first in some_of(len(epoch) + 2):
-        assert batch_values(text, batches.stream(text, width, length, first)) == epoch[first:]
+        assert batch_values(texts, batches.stream(texts, width, length, generator(seed), first)) == epoch[first:]
+
+
+@quick
+@given(st.lists(st.integers(1, 99), min_size=2, max_size=20), sizes, sizes, seeds)
+def test_streams_of_several_texts_give_each_target_once_and_cross_no_border(targets, width, length, seed):
+    texts = sequences_of(targets)
+    windows = list(batches.stream(texts, width, length, generator(seed)))
+    epoch = read_batches(texts, iter(windows))
+    for batch in epoch:
+        check_form(batch, width, length)
+        counts = batch.mask == 1
+        assert (batch.y[counts] == batch.x[counts] + 1).all()  # no target of one text follows an input of another
+    found = Counter(int(y) for batch in epoch for y in batch.y[batch.mask == 1])
+    assert found == Counter(id for sequence in texts for id in sequence[1:].tolist())
+    assert batches.stream_count(texts, width, length) == len(epoch)
+    assert batches.stream_width(texts, width, length) == max(window.columns.shape[1] for window in windows)
+    begins = {int(begin) for window in windows if window.start for begin in window.columns[0]}
+    assert begins >= set(texts.starts.tolist())  # each text begins at the initial state
+
+
+def test_texts_of_about_one_length_are_side_by_side():
+    """A window of a long text beside short ones would be nearly all padding."""
+    lengths = np.random.default_rng(0).permutation([1000] * 8 + [10] * 80).tolist()
+    texts = sequences_of(lengths)
+    epoch = list(batches.stream(texts, 8, 10, generator(1)))
+    assert sum(window.targets for window in epoch) / sum(window.steps * window.columns.shape[1] for window in epoch) > 0.9
+    firsts = {tuple(next(batches.stream(texts, 8, 10, generator(seed))).columns[0].tolist()) for seed in range(9)}
+    assert len(firsts) > 1  # which group comes first is drawn
 
 
 @pytest.mark.parametrize("start", [batches.lines, batches.stream])
@@ -130,8 +158,7 @@ def test_skipped_windows_are_not_built(monkeypatch, start):
     rows, built = sequences_of([9] * 1000 if start is batches.lines else [9999]), []
     monkeypatch.setattr(batches, "Window", lambda *_: built.append(None))
     batch, length = (10, 3) if start is batches.lines else (10, 9)
-    arguments = (rows, batch, length, generator(0)) if start is batches.lines else (rows, batch, length)
-    next(start(*arguments, 100))
+    next(start(rows, batch, length, generator(0), 100))
     assert len(built) == 1
 
 
@@ -317,6 +344,10 @@ def test_without_a_generator_batches_are_ordered_by_length():
     assert [window.steps for window in epoch] == [9, 5]
 
 
+def one_text(ids, start, targets):
+    return Sequences(ids, np.array([start]), np.array([targets]))
+
+
 def sequences_in_file(folder, sequences):
     """The same sequences in a memory map of a file."""
     (folder / "ids").write_bytes(sequences.ids.tobytes())
@@ -327,7 +358,7 @@ def sequences_in_file(folder, sequences):
 def test_an_epoch_from_a_file_equals_one_from_memory(tmp_path):
     sequences = sequences_of([5, 9, 9, 30, 2, 5])
     large = sequences_in_file(tmp_path, sequences)
-    for some in (lambda s: batches.stream(single(s.ids, 3, 50), 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
+    for some in (lambda s: batches.stream(one_text(s.ids, 3, 50), 4, 7), lambda s: batches.lines(s, 2, 7, generator(0))):
         assert batch_values(large, some(large)) == batch_values(sequences, some(sequences))
 
 

@@ -138,6 +138,7 @@ FLAGS = {
     "split_seed": 3,
     "duplicates": "independent",
     "validation": 0.2,
+    "glob": "*.txt",
     "evaluate_every": 1,
     "patience": 2,
     "checkpoint_every": 3,
@@ -150,7 +151,7 @@ FLAGS = {
 
 def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, workdir):
     assert (
-        FLAGS.keys() | {"epochs", "budget", "from_", "distributed"} == vars(Settings()).keys()
+        FLAGS.keys() | {"epochs", "budget", "from_", "distributed", "separator", "encoding"} == vars(Settings()).keys()
     )  # the last ones rule others out
     switches = {True: "", False: "=false"}
     words = [
@@ -168,6 +169,8 @@ def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, workdi
         "budget": None,
         "from_": None,
         "distributed": None,
+        "separator": None,
+        "encoding": "utf-8",
     }
     assert by_flags.score("ban") == by_keywords.score("ban")
     run("train", "names.txt", "--epochs", "1.5", "--out", "third", "--quiet", "--hidden", "2")
@@ -317,8 +320,8 @@ def run_refused(run, *arguments, code=2, words=()):
         ("--help=3", ["Unknown option: --help=3. Did you mean --help?"]),
         ("train names.txt --no-graph", ["Unknown option: --no-graph. Did you mean --graph=false?"]),
         ("train names.txt --no-hidden", ["Unknown option: --no-hidden. Did you mean --hidden?"]),
-        ("train names.txt -", ["unexpected '-': one text"]),
-        ("train names.txt more.txt", ["unexpected 'more.txt': one text at a time (cat a b | bptt train -)"]),
+        ("train names.txt -", ["standard input (-) is a text alone"]),
+        ("train names.txt more.txt", ["'more.txt' does not exist"]),
         ("evaluate m --bakend numpy names.txt", ["Did you mean --backend?"]),
         ("sample", ["RUN"]),
         ("sample m names.txt", ["unexpected 'names.txt'"]),
@@ -350,12 +353,12 @@ def run_refused(run, *arguments, code=2, words=()):
         ("train names.txt --cell grru", ["grru", "vanilla", "did you mean gru?"]),
         ("train names.txt --backend numpie", ["numpie", "numpy"]),
         ("train nmaes.txt", ["'nmaes.txt' does not exist", "did you mean 'names.txt'?", "- for standard input"]),
-        ("train m", ["'m' is a folder"]),
-        ("train m --out new", ["'m' is a folder"]),
+        ("train m", ["'m' is a folder of a run or a model, expected texts: for the run, give --resume or --from"]),
+        ("train m --out new", ["'m' is a folder of a run or a model, expected texts: for the run, give --resume or --from"]),
         ("train empty", ["'empty' holds nothing"]),
         ("train blank", ["nothing but white space"]),
         ("train same", ["'same' holds one character only"]),
-        ("train utf16", ["looks like UTF-16", "iconv"]),
+        ("train utf16", ["looks like UTF-16", "give --encoding utf-16"]),
         ("train cut", ["is not UTF-8", "--vocabulary bytes"]),
         ("train binary", ["looks like a binary file", ": train with --vocabulary bytes"]),
         ("train names.txt --out m", ["m: already exists: name a new folder, or move the old one away"]),

@@ -8,7 +8,7 @@ import pytest
 import bptt
 from bptt.config import toml
 from bptt.config.compatibility import complete_format_1
-from bptt.data import corpus
+from bptt.data import corpus, sequences
 from bptt.data.dataset import make_rng
 from bptt.display import plots
 from bptt.files import to_json
@@ -83,7 +83,7 @@ def test_the_split_of_an_old_run_is_that_of_its_seed(tmp_path):
     """By the function that drew it, so that it cannot change in the runs that are compared above."""
     sizes = []
     text = corpus.read(NAMES * 2)
-    _, held_out = corpus.split(corpus.sequences(text, "lines"), 0.1, make_rng(4, 0))
+    _, held_out = sequences.split(corpus.sequences(text, "lines"), 0.1, make_rng(4, 0), "lines")
     run = train(tmp_path / "run", **AS_BEFORE, steps=1)
     sizes.append(run.evaluate("\n".join(text.vocabulary.decode(line[1:-1]) for line in held_out)).nats_per_char)
     assert sizes == [pytest.approx(run.record["held_out"], rel=1e-6)]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bptt.data import corpus, source, token_store
+from bptt.data import corpus, loading, sequences, source, token_store
 from bptt.data.sequences import Sequences
 from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
@@ -42,7 +42,7 @@ def set_stdin(monkeypatch, raw):
 def stream_everything(monkeypatch, cache, chunk):
     """Treat every file of more than a byte as a large one, and work in tiny chunks."""
     monkeypatch.setenv("BPTT_CACHE", str(cache))
-    monkeypatch.setattr(source, "LARGE", 1)
+    monkeypatch.setattr(loading, "LARGE", 1)
     monkeypatch.setattr(source, "CHUNK", chunk)
     monkeypatch.setattr(token_store, "CHUNK", chunk)
 
@@ -97,7 +97,7 @@ def test_an_iterable_is_read_as_lines(lines):
 
 
 def test_an_iterable_is_joined_in_chunks(monkeypatch):
-    monkeypatch.setattr(source, "_LINES", 3)
+    monkeypatch.setattr(loading, "_LINES", 3)
     for count in range(1, 9):
         assert corpus.read(map(str, range(count)), "bytes").text == "\n".join(map(str, range(count)))
 
@@ -155,13 +155,16 @@ BAD_FILES = {
     "empty": (b"", ["holds nothing: expected text of at least two", "or a built-in text (dinosaurs, python-help)"]),
     "blank": (b" \n\t\r\n", ["nothing but white space"]),
     "only a mark": (b"\xef\xbb\xbf", ["holds nothing"]),
-    "latin-1": (b"abc\ncaf\xe9 noir", ["byte 0xe9 at offset 7, line 2", "iconv", "or train with --vocabulary bytes"]),
+    "latin-1": (
+        b"abc\ncaf\xe9 noir",
+        ["byte 0xe9 at offset 7, line 2", "--encoding NAME, such as cp1252, cp1250", "or train with --vocabulary bytes"],
+    ),
     "latin-1 with a bell": (
         b"caf\xe9 noir\a " * 9 + 99 * b"caf\xe9 ",
-        ["is not UTF-8: byte 0xe9 at offset 3, line 1", "iconv -f LATIN1"],
+        ["is not UTF-8: byte 0xe9 at offset 3, line 1", "its encoding has to be known: give it as --encoding NAME, such as"],
     ),
     "latin-1 with more": (b"caf\xe9 noir\a " * 9, ["looks like a binary file"]),
-    "utf-16 with a bell": ((SENTENCE * 9 + "\a").encode("utf-16-le"), ["looks like UTF-16LE,"]),
+    "utf-16 with a bell": ((SENTENCE * 9 + "\a").encode("utf-16-le"), ["looks like UTF-16-LE,"]),
     "chinese utf-32-le": (("\u4e2d\u6587 " * 9).encode("utf-32-le"), ["looks like a binary file"]),
     "latin-1 after a mark": (b"\xef\xbb\xbfab\xff", ["byte 0xff at offset 5, line 1"]),
     "truncated": (
@@ -178,29 +181,43 @@ BAD_FILES = {
     ),
     "cyrillic utf-16-le": (
         "привет мир".encode("utf-16-le"),
-        ["looks like UTF-16LE,", "0x00 at offset 13", "iconv -f UTF-16LE -t"],
+        ["looks like UTF-16-LE,", "0x00 at offset 13", ": give --encoding utf-16-le"],
     ),
     "cyrillic utf-16-be": (
         "привет мир".encode("utf-16-be"),
-        ["looks like UTF-16BE,", "0x00 at offset 12", "iconv -f UTF-16BE -t"],
+        ["looks like UTF-16-BE,", "0x00 at offset 12", ": give --encoding utf-16-be"],
     ),
     "a program": (b"\x7fELF\2\1\1" + bytes(9) + b"\3\0\x3e\0\1", ["looks like a binary file", "0x00 at offset 7"]),
     "every byte": (bytes(range(256)), ["looks like a binary file", ": train with --vocabulary bytes"]),
-    "one nul": (source.dinosaurs().encode() + b"\0", ["looks like a binary file"]),
+    "one nul": (
+        source.dinosaurs().encode() + b"\0",
+        ["holds 1 NUL byte, which no text has: byte 0x00 at offset 18143, line 1422: remove it (tr -d '\\0' < OLD > NEW)"],
+    ),
+    "some nuls": ((SENTENCE * 99).encode() + b"\0\0", ["holds 2 NUL bytes, which", ": remove them (tr -d"]),
+    "windows-1252": (
+        "“He said so.”\n".encode("cp1252") * 9,
+        ["0x93 at offset 0", "it looks like Windows-1252: give --encoding cp1252,"],
+    ),
+    "gbk": ("举头望明月\n".encode("gbk"), ["--encoding NAME, such as gb18030"]),
+    "shift_jis": ("古池や蛙飛び込む水の音\n".encode("shift_jis"), ["shift_jis"]),
+    "koi8": ("Привет, как дела\n".encode("koi8-r") * 9, ["such as cp1251, koi8_r"]),
     "another nul": (SENTENCE.encode() + b"\0", ["looks like a binary file"]),
     "controls": (b"ab\1\2\3\xff", ["looks like a binary file", "0xff at offset 5", ": train with --vocabulary bytes"]),
     "surrogate": (b"ab\xed\xa0\x80", ["byte 0xed at offset 2"]),
     "utf-16": (
         SENTENCE.encode("utf-16"),
-        ["looks like UTF-16,", "at offset 0, line 1", "iconv -f UTF-16 -t UTF-8"],
+        ["looks like UTF-16,", "at offset 0, line 1: give --encoding utf-16"],
     ),
-    "utf-32": (SENTENCE.encode("utf-32"), ["looks like UTF-32,", "iconv -f UTF-32 -t UTF-8"]),
+    "utf-32": (SENTENCE.encode("utf-32"), ["looks like UTF-32,", "give --encoding utf-32"]),
     "utf-16-be marked": (b"\xfe\xff" + SENTENCE.encode("utf-16-be"), ["looks like UTF-16,"]),
-    "utf-16-le": (SENTENCE.encode("utf-16-le"), ["looks like UTF-16LE,", "byte 0x00 at offset 1", "iconv -f UTF-16LE"]),
-    "utf-16-be": (SENTENCE.encode("utf-16-be"), ["looks like UTF-16BE,"]),
-    "utf-32-le": (SENTENCE.encode("utf-32-le"), ["looks like UTF-32LE,"]),
+    "utf-16-le": (
+        SENTENCE.encode("utf-16-le"),
+        ["looks like UTF-16-LE,", "byte 0x00 at offset 1", "give --encoding utf-16-le"],
+    ),
+    "utf-16-be": (SENTENCE.encode("utf-16-be"), ["looks like UTF-16-BE,"]),
+    "utf-32-le": (SENTENCE.encode("utf-32-le"), ["looks like UTF-32-LE,"]),
     "utf-32-be marked": (b"\0\0\xfe\xff" + SENTENCE.encode("utf-32-be"), ["UTF-32,", "at offset 0"]),
-    "utf-32-be": (SENTENCE.encode("utf-32-be"), ["looks like UTF-32BE,"]),
+    "utf-32-be": (SENTENCE.encode("utf-32-be"), ["looks like UTF-32-BE,"]),
 }
 
 
@@ -223,7 +240,7 @@ def test_errors_name_the_bad_file_or_standard_input_and_explain(tmp_path, monkey
         for words in expected:
             assert words in message
         assert not ("UTF-16" in message and "--vocabulary" in message)
-        assert not ("binary" in message and "iconv" in message)
+        assert not ("binary" in message and "--encoding" in message)
 
 
 @pytest.mark.parametrize(
@@ -284,8 +301,10 @@ def test_an_empty_file_of_bytes_is_refused(tmp_path, raw):
         ("dinosaur", ["did you mean 'dinosaurs'?"]),
         ("nowhere/names.txt", ["'nowhere/names.txt' does not exist:"]),
         ("", ["'' does not exist"]),
-        ("folder", ["'folder' is a folder"]),
-        (Path("folder"), ["'folder' is a folder"]),
+        ("folder", ["'folder/verse.txt' holds nothing"]),
+        (Path("folder"), ["'folder/verse.txt' holds nothing"]),
+        ("empty", ["'empty' holds no files: expected texts in the folder"]),
+        ("*.md", ["'*.md' matches no file: expected a file, or a pattern"]),
         ("names.txt/emma", ["'names.txt/emma' cannot be read", "directory"]),
         ("a" * 9000, ["aaa...' cannot be read", "too long", "a newline in it"]),
         ("a\0b", ["'a\\x00b' cannot be read", "null"]),
@@ -294,7 +313,14 @@ def test_an_empty_file_of_bytes_is_refused(tmp_path, raw):
         (" \n", ["the text holds nothing but white space"]),
         ([], ["the text holds nothing"]),
         (["emma", 5], ["line 2 of the text is int, expected str"]),
-        (b"emma", ["got bytes, expected a path, a text or lines of text, as str"]),
+        (bytearray(b"emma"), ["got bytearray, expected a path, several paths, a text or lines of text, as str"]),
+        (["names.txt", "win.txt"], ["got the names of 2 files, and a str is a line of text: give each as pathlib.Path(...)"]),
+        ([Path("names.txt"), "win.txt"], ["got 'win.txt' among paths, expected a path: give pathlib.Path('win.txt')"]),
+        (
+            "C:\new\names.txt",
+            [r"got 'C:\new\names.txt', which looks like a path with a newline in it: write r'C:\new\names.txt'"],
+        ),
+        ("./data\names.txt", ["which looks like a path with a newline in it"]),
         (None, ["got NoneType"]),
         (np.array("emma"), ["got ndarray"]),
     ],
@@ -305,6 +331,7 @@ def test_a_bad_source_is_a_one_line_error(tmp_path, monkeypatch, source, expecte
     Path("win.txt").touch()
     Path("folder").mkdir()
     Path("folder", "verse.txt").touch()
+    Path("empty").mkdir()
     message = complaint(source)
     assert len(message) < 400
     for words in expected:
@@ -524,9 +551,7 @@ def sequences_of(targets):
 @given(several, fractions, st.integers(0, 99))
 def test_a_split_of_lines_keeps_each_line_exactly_once(lengths, fraction, seed):
     whole = sequences_of(lengths)
-    if len(whole) == 1:
-        return
-    training, validation_ids = corpus.split(whole, fraction, generator(seed))
+    training, validation_ids = sequences.split(whole, fraction, generator(seed), "lines")
     names = [[int(s[0]) for s in part] for part in (training, validation_ids)]
     assert sorted(names[0] + names[1]) == whole.starts.tolist()
     assert names == [sorted(part) for part in names]
@@ -538,7 +563,7 @@ def test_a_split_of_lines_keeps_each_line_exactly_once(lengths, fraction, seed):
 @given(st.integers(0, 300), fractions)
 def test_the_end_of_a_stream_is_the_validation_set(targets, fraction):
     whole = sequences_of([targets])
-    training, validation_ids = corpus.split(whole, fraction, generator())
+    training, validation_ids = sequences.split(whole, fraction, generator(), "stream")
     size = min(round(fraction * targets), targets - 1)
     size = size if size >= 2 else 0
     assert [s.tolist() for s in training] == [list(range(targets - size + 1))]
@@ -550,7 +575,7 @@ def test_the_seed_alone_chooses_the_validation_lines():
     whole = sequences_of([1] * 50)
 
     def validation_ids(seed):
-        return [int(s[0]) for s in corpus.split(whole, 0.2, generator(seed))[1]]
+        return [int(s[0]) for s in sequences.split(whole, 0.2, generator(seed), "lines")[1]]
 
     assert validation_ids(1) == validation_ids(1)
     assert validation_ids(1) != validation_ids(2)
@@ -562,7 +587,8 @@ def test_the_seed_alone_chooses_the_validation_lines():
 )
 def test_a_fraction_below_one_sequence_gives_no_validation_set(targets, fraction):
     whole = sequences_of(targets)
-    training, validation_ids = corpus.split(whole, fraction, generator())
+    mode = "stream" if len(targets) == 1 else "lines"
+    training, validation_ids = sequences.split(whole, fraction, generator(), mode)
     assert len(validation_ids) == 0
     assert [s.tolist() for s in training] == [s.tolist() for s in whole]
 
@@ -570,4 +596,4 @@ def test_a_fraction_below_one_sequence_gives_no_validation_set(targets, fraction
 @pytest.mark.parametrize("fraction", [-0.1, 1, 5, float("nan")])
 def test_an_invalid_validation_fraction_is_refused(fraction):
     with pytest.raises(InputError, match="held-out fraction"):
-        corpus.split(sequences_of([9]), fraction, generator())
+        sequences.split(sequences_of([9]), fraction, generator(), "stream")

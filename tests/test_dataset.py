@@ -7,7 +7,7 @@ import pytest
 
 from bptt import backend as backends
 from bptt.config.settings import Settings
-from bptt.data import batches, dataset, source, token_store
+from bptt.data import batches, dataset, loading, source, token_store
 from bptt.data.dataset import Position
 from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
@@ -156,7 +156,7 @@ def test_a_large_text_gives_the_batches_of_a_small_one(tmp_path, monkeypatch, te
     path.write_text(text, "utf-8")
     small = prepare(path, vocabulary=vocabulary)
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-    for module, name, value in [(source, "LARGE", 9), (source, "CHUNK", 5), (token_store, "CHUNK", 3)]:
+    for module, name, value in [(loading, "LARGE", 9), (source, "CHUNK", 5), (token_store, "CHUNK", 3)]:
         monkeypatch.setattr(module, name, value)
     large = prepare(path, vocabulary=vocabulary)
     assert large[:5] == small[:5]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import bptt
 from bptt.config.settings import Settings, from_flags
-from bptt.data import corpus, dataset, duplicates, source, token_store
+from bptt.data import corpus, dataset, duplicates, loading, sequences, token_store
 from bptt.data.vocabulary import characters
 from bptt.errors import TrainingWarning
 from bptt.training import setup
@@ -114,7 +114,7 @@ def test_a_large_text_is_split_as_a_small_one(tmp_path, monkeypatch):
 
     small = sides()
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(source, "LARGE", 9)
+    monkeypatch.setattr(loading, "LARGE", 9)
     monkeypatch.setattr(token_store, "CHUNK", 5)
     assert sides() == small
 
@@ -127,7 +127,7 @@ def test_the_setting_chooses_how_copies_are_drawn():
     )
     assert dataset.count_shared_lines(together) == 0
     assert dataset.count_shared_lines(independent) == len(independent.validation) == 12
-    old = corpus.split(corpus.sequences(corpus.read(lines), "lines"), 0.3, dataset.make_rng(0, 0))
+    old = sequences.split(corpus.sequences(corpus.read(lines), "lines"), 0.3, dataset.make_rng(0, 0), "lines")
     assert independent.validation.starts.tolist() == old[1].starts.tolist()
 
 
@@ -135,7 +135,7 @@ def test_the_setting_chooses_how_copies_are_drawn():
 @given(TEXTS, st.integers(0, 9))
 def test_shared_lines_are_counted(text, seed):
     lines, symbols = sequences_of(text)
-    first, second = corpus.split(lines, 0.4, np.random.default_rng(seed))
+    first, second = sequences.split(lines, 0.4, np.random.default_rng(seed), "lines")
     ours, theirs = decoded(first, symbols), set(decoded(second, symbols))
     assert duplicates.count_shared(first, second, symbols) == sum(line in theirs for line in ours)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bptt.config.settings import Settings
-from bptt.data import corpus, dataset, source
+from bptt.data import corpus, dataset, loading
 
 MB = 1_000_000
 NAMES = b"".join(f"{a}{b}{c}{d}na\n".encode() for a in "bdfgk" for b in "aeiou" for c in "lmnrst" for d in ("ia", "e", "orio"))
@@ -104,8 +104,8 @@ def test_a_long_run_of_combining_marks_is_read(tmp_path, monkeypatch):
     path = tmp_path / "marks.txt"
     path.write_text(text, "utf-8")
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-    for large in (source.LARGE, 1000):
-        monkeypatch.setattr(source, "LARGE", large)
+    for large in (loading.LARGE, 1000):
+        monkeypatch.setattr(loading, "LARGE", large)
         read = corpus.read(path)
         assert len(read.ids) == 1 + 400_004
         assert read.vocabulary.symbols == ("\n", "a", "b", "\u0301")

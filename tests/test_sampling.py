@@ -214,7 +214,7 @@ def test_texts_of_a_batch_differ_and_a_seed_repeats_them():
 def test_a_text_depends_only_on_the_seed_and_its_number(cell):
     """Neither on how many are written beside it, nor on which of these have ended."""
     config, params = random_model(cell)
-    how = Choice(), StopCriteria(40, newline=0), 2
+    how = Choice(), StopCriteria(40, boundary=0), 2
     whole = generated_ids(config, params, HERE, [0], *how, count=150)
     assert len({len(text) for text in whole}) > 10  # they end one by one
     for first, count in [(0, 1), (5, 1), (60, 10), (64, 64), (149, 1)]:
@@ -225,7 +225,7 @@ def test_finished_texts_are_not_computed(monkeypatch):
     config, params = random_model()
     real, sizes = model.forward, []
     monkeypatch.setattr(model, "forward", lambda c, p, x, s=None: sizes.append(x.shape[1]) or real(c, p, x, s))
-    texts = generated_ids(config, params, HERE, [0, 3], Choice(), StopCriteria(1000, newline=0), count=100)
+    texts = generated_ids(config, params, HERE, [0, 3], Choice(), StopCriteria(1000, boundary=0), count=100)
     assert all(text[-1] == 0 and 0 not in text[:-1] for text in texts)
     longest = max(map(len, texts))
     assert len(sizes) == longest  # the prompt, for all of them at once, and a step for each but the last character
@@ -257,17 +257,17 @@ def test_a_text_ends_with_the_first_stop_string(stop, seed):
     assert len({len(text) for text in cut}) > 10
 
 
-def hold_back(ids, stop, newline=None):
-    return list(generate.hold_back_stop(ids, StopCriteria(99, newline, np.array(stop, np.int64))))
+def hold_back(ids, stop, boundary=None):
+    return list(generate.hold_back_stop(ids, StopCriteria(99, boundary, np.array(stop, np.int64))))
 
 
 def test_hold_back_keeps_the_characters_that_cannot_be_removed():
     assert hold_back([1, 2, 3], []) == [1, 2, 3]
-    assert hold_back([1, 2, 0, 3], [], newline=0) == [1, 2]
+    assert hold_back([1, 2, 0, 3], [], boundary=0) == [1, 2]
     assert hold_back([1, 2, 3], [3]) == [1, 2]
     assert hold_back([1, 1, 1, 2], [1, 1, 2]) == [1]
     assert hold_back([1, 2, 1, 2, 1, 3], [1, 2, 1, 3]) == [1, 2]
-    assert hold_back([1, 2, 0], [1, 2, 3], newline=0) == [1, 2]
+    assert hold_back([1, 2, 0], [1, 2, 3], boundary=0) == [1, 2]
     assert hold_back([1, 2], [1, 2, 3]) == [1, 2]
     assert hold_back([5, 1, 2, 3, 4], [1, 2, 3]) == [5]
 

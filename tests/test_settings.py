@@ -122,7 +122,7 @@ def test_none_is_refused_for_settings_without_a_default_rule(name):
         ({"cell": np.array(["gru", "lstm"])}, ["--cell array(", "vanilla, gru, lstm"]),
         ({"optimizer": 5}, ["--optimizer 5", "adam, rmsprop, adagrad, momentum, sgd"]),
         ({"dtype": np.float32}, ["--dtype <class", "float32, float64"]),
-        ({"mode": "line"}, ["--mode 'line'", "lines, stream"]),
+        ({"mode": "line"}, ["--mode 'line'", "lines, records, stream"]),
         ({"quiet": "yes"}, ["--quiet 'yes'", "False, True"]),
         ({"require_backend": 2}, ["--require-backend 2", "False, True"]),
         ({"learning_rate": math.inf}, ["--learning-rate inf: expected a finite number above 0"]),

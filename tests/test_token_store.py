@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bptt import files
-from bptt.data import corpus, source, token_store
+from bptt.data import corpus, loading, source, token_store
 from bptt.data.vocabulary import BYTES, Vocabulary, characters
 from bptt.errors import InputError
 
@@ -28,7 +28,7 @@ quick = settings(deadline=None, max_examples=200)
 def cache(tmp_path, monkeypatch):
     """Where every file of more than a byte is kept as a large text."""
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(source, "LARGE", 1)
+    monkeypatch.setattr(loading, "LARGE", 1)
     monkeypatch.setattr(source, "CHUNK", 7)
     return tmp_path / "cache"
 
@@ -82,7 +82,7 @@ def test_encoding_in_chunks_equals_encoding_at_once(tmp_path_factory, mark, text
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BPTT_CACHE", str(folder / "cache"))
-        patch.setattr(source, "LARGE", 0)
+        patch.setattr(loading, "LARGE", 0)
         patch.setattr(source, "CHUNK", chunk)
         for _ in ("encoded", "found"):
             read = corpus.read(path, vocabulary)
@@ -104,10 +104,10 @@ def test_ids_are_as_wide_as_the_vocabulary(cache, tmp_path):
 
 
 def test_a_text_that_fits_stays_in_memory(cache, path, monkeypatch):
-    monkeypatch.setattr(source, "LARGE", path.stat().st_size)
+    monkeypatch.setattr(loading, "LARGE", path.stat().st_size)
     assert not mapped(corpus.read(path))
     assert not cache.exists()
-    monkeypatch.setattr(source, "LARGE", path.stat().st_size - 1)
+    monkeypatch.setattr(loading, "LARGE", path.stat().st_size - 1)
     assert mapped(corpus.read(path))
 
 
@@ -176,7 +176,7 @@ DAMAGE = {
     "fields gone": (".json", Path.unlink),
     "no fields": (".json", lambda file: file.write_bytes(b"")),
     "other fields": (".json", lambda file: file.write_text("[]")),
-    "another format": (".json", lambda file: file.write_text(file.read_text().replace('"format": 2', '"format": 1'))),
+    "another format": (".json", lambda file: file.write_text(file.read_text().replace('"format": 3', '"format": 2'))),
     "another text": (".json", lambda file: file.write_text(file.read_text().replace('"key": "', '"key": "0'))),
     "another type": (".json", lambda file: file.write_text(file.read_text().replace("uint8", "uint16"))),
     "another count": (".json", lambda file: file.write_text(file.read_text().replace('"count": 7', '"count": 1'))),
@@ -303,7 +303,7 @@ def test_an_unwritable_cache_folder_is_reported_for_standard_input(cache, path, 
         monkeypatch.setattr(sys, "stdin", os.fdopen(os.dup(file.fileno())))
         message = complaint("-")
         sys.stdin.close()
-    assert message.startswith("standard input: 2 bytes cannot be written into")
+    assert message.startswith("standard input: 16 bytes cannot be written into")
     assert "(Not a directory): set BPTT_CACHE" in message
 
 
@@ -354,7 +354,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_refused(cache, path, monkeypat
         def seek(self, *_):
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(source, "_content", lambda *_, **__: Broken())
+    monkeypatch.setattr(loading._Opening, "content", lambda *_, **__: (Broken(), None))
     assert complaint(path) == f"{str(path)!r} cannot be read (Input/output error)"
 
 

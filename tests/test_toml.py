@@ -124,7 +124,7 @@ def test_bptt_toml_is_read_by_default(workdir):
         ("cell = 'grru'", "m.toml: cell = 'grru': expected one of vanilla, gru, lstm"),
         ("steps = 2\nepochs = 3", "m.toml: steps = 2 and m.toml: epochs = 3: give one of the two"),
         ("budget = 5", "m.toml: budget = 5: expected a number above 0 and its unit, s, m or h, as in 30s, 5m or 1.5h"),
-        ("text = 5", "m.toml: text = 5: expected a path, - or the name of a built-in text"),
+        ("text = 5", "m.toml: text = 5: expected a path, a list of paths, - or the name of a built-in text"),
         ("text = ''", "m.toml: text = '': expected"),
         ("hidden = [3]", "m.toml: hidden = [3]: expected a whole number"),
         ("[train]\nhidden = 3", "m.toml: 'train' is unknown"),
@@ -236,7 +236,7 @@ def test_written_settings_are_read_back(tmp_path_factory, source, rate, steps):
         "dropout": 0.25,
         "recompute_every": "sqrt",
         "quiet": True,
-        "text": source if source == "-" else FileReference(source, folder=str(path.parent)),
+        "text": source if source == "-" else FileReference(source, folder=str(path.parent), folders=True),
         "mode": "lines",
         "validation": 0.1,
     }

@@ -7,7 +7,7 @@ import pytest
 import bptt
 from bptt import cli
 from bptt.config.settings import from_flags
-from bptt.data import dataset, source
+from bptt.data import dataset, loading
 from bptt.display import plots
 from bptt.errors import InputError
 from bptt.report import page
@@ -82,7 +82,7 @@ def test_a_file_of_one_character_is_a_validation_set(workdir):
 def test_a_large_file_is_read_as_a_small_one(workdir, monkeypatch):
     small = train("names.txt", validation="val.txt").record
     monkeypatch.setenv("BPTT_CACHE", str(workdir / "cache"))
-    monkeypatch.setattr(source, "LARGE", 5)
+    monkeypatch.setattr(loading, "LARGE", 5)
     for _ in range(2):  # the second time from the cache
         large = train("names.txt", validation="val.txt").record
         assert (large["held_out"], large["validation"]) == (small["held_out"], small["validation"])

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bptt.data import vocabulary
-from bptt.data.vocabulary import BYTES, START, Vocabulary, characters
+from bptt.data.vocabulary import BYTES, NEWLINE, Vocabulary, characters
 from bptt.errors import InputError
 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=60)  # with surrogates, NUL, emoji, combining marks
@@ -50,7 +50,7 @@ def test_bytes_go_through_json_as_null():
 
 def test_the_start_symbol_is_the_newline_and_always_known():
     for known in (characters("abc"), characters("\t\0"), BYTES):
-        assert known.decode([known.start]) == START == "\n"
+        assert known.decode([known.start]) == NEWLINE == "\n"
     assert (BYTES.start, len(BYTES)) == (10, 256)
     assert (characters("").start, len(characters(""))) == (0, 1)
 

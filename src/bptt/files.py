@@ -177,6 +177,8 @@ class FileReference(NamedTuple):
     place: str  # a path, or the name of a built-in text
     size: int | None = None  # bytes; None where it may have changed, or was not recorded
     folder: str = ""  # that the path is relative to
+    unpacked: int | None = None  # bytes of what it holds, where it is compressed
+    folders: bool = False  # whether it may be a folder or a pattern, for the files of that
 
 
 def parse_json(data: bytes, most: int) -> Any:

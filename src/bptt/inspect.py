@@ -142,10 +142,11 @@ def _read(trained: LanguageModel, text: str) -> Read:
         raise InputError(f"model {trained!r:.80}: expected what bptt.load or bptt.train gives")
     if not isinstance(text, str) or not text:
         raise InputError(f"text {text!r}: expected at least one character, as str")
-    start, lines = [trained.vocabulary.start], trained.mode == "lines"
-    if lines and "\n" in text:
-        raise InputError(f"text {text!r}: expected one line without its end, for the model reads lines")
-    ids = np.concatenate([start, trained.vocabulary.encode(text), start if lines else []]).astype(np.int64)
+    start, ends = [trained.vocabulary.start], trained.mode != "stream"
+    if ends and trained.vocabulary.boundary in text:
+        unit = "line" if trained.mode == "lines" else "record"
+        raise InputError(f"text {text!r}: expected one {unit} without its end, for the model reads {unit}s")
+    ids = np.concatenate([start, trained.vocabulary.encode(text), start if ends else []]).astype(np.int64)
     get = trained.backend.get
     params = tree.tree_map(lambda a: np.asarray(get(a), np.float64), trained.params)
     x, y = ids[:-1, None], ids[1:, None]

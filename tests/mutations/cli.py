@@ -20,8 +20,8 @@ MUTATIONS = [
     Mutation(
         "configuration: the text that a file names is forgotten",
         "cli.train.train",
-        'text = explicit.get("text") if text is None else text',
-        "text = text",
+        'explicit.get("text") if not text else',
+        "None if not text else",
         "test_toml.py::test_a_configuration_file_is_read_once",
     ),
     Mutation(

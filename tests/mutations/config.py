@@ -12,8 +12,8 @@ MUTATIONS = [
     ),
     Mutation(
         "texts of a TOML file beside the current folder",
-        "config.toml.read",
-        "folder=str(folder)",
+        "config.toml._texts",
+        "folder=folder",
         "folder=''",
         "test_toml.py::test_files_are_looked_for_beside_the_toml_file",
     ),

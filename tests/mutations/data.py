@@ -4,8 +4,43 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "several texts: the last line of one runs into the first of the next",
+        "data.joining._joined",
+        "and last != end",
+        "and last == end",
+        "test_input_texts.py::test_the_border_of_two_files_is_a_border_of_texts",
+    ),
+    Mutation(
+        "records: a separator across two pieces is not seen",
+        "data.joining._replaced",
+        "(rest + piece).split(separator)",
+        "piece.split(separator)",
+        "test_input_texts.py::test_separators_are_replaced_as_in_the_text_at_once",
+    ),
+    Mutation(
+        "records: bytes of a blank record are taken for ink",
+        "data.sequences.marks",
+        "ink[vocabulary.start] = False",
+        "pass",
+        "test_input_texts.py::test_a_record_of_white_space_is_left_out",
+    ),
+    Mutation(
+        "several texts: a checksum without their borders",
+        "data.token_store._sha256",
+        "if len(parts) > 1:",
+        "if False:",
+        "test_input_texts.py::test_the_checksum_says_where_texts_end",
+    ),
+    Mutation(
+        "compressed texts: more than was recorded is unpacked",
+        "data.loading._Opening.copy",
+        "piece and (most is None or copy.tell() <= most)",
+        "piece",
+        "test_input_texts.py::test_unpacking_stops_at_the_recorded_size",
+    ),
+    Mutation(
         "the size of a text that a record names not compared",
-        "data.source._recorded",
+        "data.loading._Opening.recorded",
         "if file.size not in (None, size):",
         "if False:",
         "test_untrusted_files.py::test_a_record_leads_to_no_file_but_its_text",
@@ -89,9 +124,9 @@ MUTATIONS = [
     ),
     Mutation(
         "tail of the text dropped",
-        "data.batches.stream",
-        "start + targets * b // streams",
-        "start + targets // streams * b",
+        "data.batches._stream_columns",
+        "starts[which] + targets[which] * k // counts[which]",
+        "starts[which] + targets[which] // counts[which] * k",
         "test_batches.py",
     ),
     Mutation(

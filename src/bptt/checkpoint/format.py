@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from bptt.backend import HostArray
 from bptt.config import rules, settings, user_cells
-from bptt.data.vocabulary import Vocabulary
+from bptt.data.vocabulary import BOUNDARIES, Vocabulary
 from bptt.errors import InputError, InvalidFile
 from bptt.files import checksum, describe_os_error, to_json
 from bptt.nn import model, tree
@@ -124,10 +124,10 @@ def configuration(value: Any, cell: Cell | None = None) -> tuple[model.Config, s
     return config, mode, record
 
 
-def vocabulary(value: Any, config: model.Config) -> Vocabulary:
+def vocabulary(value: Any, config: model.Config, mode: settings.Mode) -> Vocabulary:
     """Validate vocabulary.json and return the symbols of a model."""
     try:
-        symbols = Vocabulary.from_json(value)
+        symbols = Vocabulary.from_json(value, BOUNDARIES[mode])
     except InputError as error:
         raise InvalidFile(str(error)) from None
     if len(symbols) != config.vocabulary:

@@ -115,7 +115,7 @@ def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkp
         name = WEIGHTS
         checkpoint_format.check_size(listed[name]["bytes"], parameters)
         name = VOCABULARY
-        symbols = checkpoint_format.vocabulary(json(64 + 20 * config.vocabulary, 1), config)
+        symbols = checkpoint_format.vocabulary(json(64 + 20 * config.vocabulary, 1), config, mode)
         name = WEIGHTS
         weights = checkpoint_format.tensors(content())
         checkpoint_format.check_weights(weights, config)

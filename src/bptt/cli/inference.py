@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bptt.cli.console import complain, print_line
-from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, RequireFlag, Text, app
+from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Encoding, RequireFlag, Text, app
 from bptt.config import rules
 from bptt.data import corpus
+from bptt.data.source import recorded_reading
 from bptt.errors import InputError
 from bptt.inference import ensemble, scoring
 from bptt.inference.ensemble import Ensemble
@@ -78,7 +79,8 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
         return 0
     texts = model.sample(count, **how, novel=novel)
     if texts:
-        print_line(("\n" if model.mode == "lines" else "\n\n").join(texts))
+        separator = recorded_reading(model.record, model.mode).separator
+        print_line(("\n" if model.mode == "lines" else separator or "\n\n").join(texts))
     if len(texts) < count:
         complain(f"{len(texts)} of {count} texts are new: try a higher --temperature")
     return 0
@@ -135,6 +137,7 @@ def score(  # noqa: D417
     *,
     per_char: bool = False,
     unknown: Unknown = "error",
+    encoding: Encoding = "utf-8",
     as_json: Json = False,
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
@@ -160,7 +163,8 @@ def score(  # noqa: D417
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     lines = characters = 0
     nats = 0.0
-    for line in model.scores(scoring.read_lines(text, model.vocabulary), unknown=unknown):
+    reading = recorded_reading(model.record, model.mode, rules.check_encoding("--encoding", encoding))
+    for line in model.scores(scoring.read_lines(text, model.vocabulary, reading), unknown=unknown):
         lines, characters, nats = lines + 1, characters + len(line.each), nats + line.nats
         each = list(zip(line.symbols, line.each))
         if as_json:
@@ -185,6 +189,7 @@ def evaluate(  # noqa: D417
     /,
     *others: Text,
     text: Text | None = None,
+    encoding: Encoding = "utf-8",
     dynamic: bool = False,
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
@@ -212,7 +217,8 @@ def evaluate(  # noqa: D417
         raise InputError(f"--dynamic: {len(runs)} runs, expected one: a dynamic evaluation is that of one model")
     models = _load_each(runs, cell, backend=backend, dtype=dtype, require_backend=require_backend or None)
     ensemble.check(models, runs)
-    source = corpus.read(text, models[0].vocabulary)
+    reading = recorded_reading(models[0].record, models[0].mode, rules.check_encoding("--encoding", encoding))
+    source = corpus.read(text, models[0].vocabulary, reading)
     try:
         result = Ensemble(models).evaluate(source)
     except InputError as error:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -29,6 +30,8 @@ from bptt.nn.cells import Cell
 
 def converted(kind: Any, tokens: Sequence[Token]) -> Any:
     """Convert the value of a flag; cyclopts would round 8.5 to a whole number."""
+    if tokens and tokens[0].keyword == "--separator" and tokens[0].source == "cli":
+        return unescaped(tokens[0].value)
     if Cell in get_args(kind):  # the name of one, or its file, which `settings.validate` loads
         return tokens[0].value
     if int not in (kind, *get_args(kind)):
@@ -38,6 +41,12 @@ def converted(kind: Any, tokens: Sequence[Token]) -> Any:
         return typed if typed in words else int(typed)
     except ValueError:
         raise ValueError(" or ".join([f"{typed!r} is not a whole number", *words])) from None
+
+
+def unescaped(typed: str) -> str:
+    r"""A text with the characters that \n, \t, \r, \\, \x1e or \u2028 stand for."""
+    named = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+    return ESCAPE.sub(lambda match: named.get(match[1]) or chr(int(match[1][1:], 16)), typed)
 
 
 class MistakenFlag(CycloptsError):
@@ -60,6 +69,9 @@ CellFile = Annotated[
     Parameter(name="--cell", help="Python file of the model's own cell, which is executed; not for built-in cells."),
 ]
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
+
+Encoding = Annotated[str, Parameter(help="Encoding of the text, by its name in Python, as in cp1252, gb18030 or utf-16.")]
+ESCAPE = re.compile(r"\\([ntr\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 
 app = App(
     name="bptt",
@@ -127,7 +139,7 @@ def explain(error: CycloptsError, words: Sequence[str]) -> str:
         near = closest_match(setting_name(word), positive)
         return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
     if command and word:
-        return f"unexpected {word!r}" + ": one text at a time (cat a b | bptt train -)" * (command == "train")
+        return f"unexpected {word!r}"
     return str(error)
 
 

@@ -12,6 +12,7 @@ from bptt.checkpoint import run_folder
 from bptt.cli.console import print_line
 from bptt.cli.parser import Text, app
 from bptt.config.settings import Settings, validate
+from bptt.data.source import Names
 from bptt.display import panel
 from bptt.distributed.launcher import launched_processes
 from bptt.errors import InputError
@@ -26,9 +27,7 @@ RUNS = Path("runs")
 
 @app.command
 def train(  # noqa: D417  # explicit is not for people
-    text: Text | None = None,
-    /,
-    *,
+    *text: Text,
     resume: Path | None = None,
     changed_text: bool = False,
     config: Path | None = None,  # which `parser.parse` reads
@@ -42,7 +41,7 @@ def train(  # noqa: D417  # explicit is not for people
     Parameters
     ----------
     text
-        A file, - for standard input, or a built-in text: dinosaurs (the default) or python-help.
+        Files, folders or patterns, - for standard input, or a built-in text: dinosaurs (the default) or python-help.
     resume
         Run folder to resume exactly as if it had never stopped, or one checkpoint to continue in a new run.
     changed_text
@@ -60,13 +59,13 @@ def train(  # noqa: D417  # explicit is not for people
             raise InputError("--changed-text is for --resume: give both, or neither")
         if dry_run and resume is not None:
             raise InputError("--dry-run is for a new run: leave out --resume")
-        text = explicit.get("text") if text is None else text
+        named = explicit.get("text") if not text else text[0] if len(text) == 1 else Names(text)
         if resume is not None:
-            return _resume(text, settings, resume, explicit, changed_text=changed_text)
-        return _train("dinosaurs" if text is None else text, settings, began, dry_run=dry_run)
+            return _resume(named, settings, resume, explicit, changed_text=changed_text)
+        return _train("dinosaurs" if named is None else named, settings, began, dry_run=dry_run)
 
 
-def _train(text: str, settings: Settings, began: float | None, *, dry_run: bool) -> int:
+def _train(text: Any, settings: Settings, began: float | None, *, dry_run: bool) -> int:
     """Train a new run, or say what it would do."""
     if dry_run:
         report_plan(text, settings, messages.make_reporter(dataclasses.replace(settings, quiet=False), print_line), began)
@@ -75,7 +74,7 @@ def _train(text: str, settings: Settings, began: float | None, *, dry_run: bool)
         return code(trainer.start(text, settings, report, began=began, runs=RUNS, caught=TERMINATION))
 
 
-def _resume(text: str | None, settings: Settings, place: Path, explicit: dict[str, Any], *, changed_text: bool) -> int:
+def _resume(text: Any, settings: Settings, place: Path, explicit: dict[str, Any], *, changed_text: bool) -> int:
     """Resume a run; `explicit` names the settings that are not defaults."""
     with live_reporter(settings, named=settings.out is not None or run_folder.is_run(place)) as report:
         changes = {name: value for name, value in vars(settings).items() if name in explicit}

@@ -121,7 +121,7 @@ def default_average(steps: int) -> float:
 
 def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int, int], int]) -> Hyperparameters:
     """The plan for a text of so many targets; `batches(batch, length)` counts the batches of one pass."""
-    preset = preset_for(mode, targets)
+    preset = preset_for("lines" if mode == "lines" else "stream", targets)
     hidden = settings.hidden or _to_multiple(preset.hidden, 16)
     batch = settings.batch or round(preset.batch)
     length = settings.length or (256 if mode == "lines" else 64)

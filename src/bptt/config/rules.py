@@ -1,5 +1,7 @@
 """Values that a user gives: what is expected of a number, a time or a path, and the one line that says so."""
 
+import codecs
+import contextlib
 import math
 import os
 import re
@@ -62,6 +64,23 @@ def check_path(name: str, value: Any) -> Path:
     if isinstance(value, str | os.PathLike):
         return Path(value)
     raise InputError(f"{name} {value!r}: expected a path")
+
+
+def check_text(name: str, value: Any) -> str:
+    """The value as a str that is not empty, or an InputError where it is none."""
+    if isinstance(value, str) and value:
+        return str(value)
+    raise InputError(f"{name} {value!r}: expected a text of at least one character")
+
+
+def check_encoding(name: str, value: Any) -> str:
+    """The usual name of an encoding of texts, or an InputError where it is none."""
+    try:
+        with contextlib.suppress(UnicodeError):
+            b"a".decode(value)  # refuses those that are not for texts, as hex
+        return codecs.lookup(value).name
+    except (LookupError, TypeError, ValueError):
+        raise InputError(f"{name} {value!r}: expected an encoding that Python knows, as utf-8, cp1252 or gb18030") from None
 
 
 def names_a_file(value: Any) -> bool:

@@ -24,8 +24,10 @@ from bptt.config.rules import (
     SHARE_OR_FILE,
     WHOLE,
     check_duration,
+    check_encoding,
     check_number,
     check_path,
+    check_text,
     names_a_file,
 )
 from bptt.errors import InputError
@@ -36,7 +38,7 @@ from bptt.nn.parametrization import Parametrization
 from bptt.nn.schedules import ScheduleName
 from bptt.nn.segments import RecomputeEvery
 
-Mode = Literal["lines", "stream"]
+Mode = Literal["lines", "records", "stream"]
 VocabularyName = Literal["characters", "bytes"]
 Duplicates = Literal["together", "independent"]
 
@@ -89,7 +91,14 @@ class Settings:
     graph: bool = may_change(True)
     """On a GPU, replay updates as CUDA graphs, captured once for each shape of batch. --graph=false launches each kernel."""
     mode: Mode | None = None
-    """Whether each line is a text of its own (names), or all is one long text; by default detected in the text."""
+    """Whether each line is a text of its own (names), each record of several lines, or all is one long text.
+    By default detected in the text."""
+    separator: str | None = None
+    r"""What stands between two records, texts of several lines that end by themselves, as in '\n---\n'."""
+    encoding: str = "utf-8"
+    """Encoding of the text, by its name in Python, as in cp1252, gb18030 or utf-16."""
+    glob: str = "*"
+    """Which files of a folder to read, as in '*.py'."""
     vocabulary: VocabularyName = "characters"
     """What a token is: a character of the text, or a byte of its UTF-8 form."""
     steps: int | None = may_change(None)
@@ -224,6 +233,12 @@ def validate(settings: Settings, called: Callable[[str], str] = flag) -> Setting
         first, second = (f"{called(name)} {getattr(settings, name)}" for name in lengths[:2])
         raise InputError(f"{first} and {second}: give one of the two")
     settings = dataclasses.replace(settings, **plain)
+    if settings.separator is not None and settings.mode not in (None, "records"):
+        problem = f"{called('separator')} {settings.separator!r}: {called('mode')} {settings.mode} does not have it"
+        raise InputError(f"{problem}: leave out one of the two")
+    if settings.encoding != "utf-8" and settings.vocabulary == "bytes":
+        problem = f"{called('encoding')} {settings.encoding}: {called('vocabulary')} bytes decodes nothing"
+        raise InputError(f"{problem}: leave out one of the two")
     for name, option in OPTIMIZER_OPTIONS.items():
         value = getattr(settings, name)
         if value and value != "standard" and option not in OPTIMIZERS[settings.optimizer].options:
@@ -240,6 +255,10 @@ def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
         return check_path(called, value)
     if name == "budget":
         return check_duration(called, value)
+    if name == "encoding":
+        return check_encoding(called, value)
+    if name in ("glob", "separator"):
+        return check_text(called, value)
     if name == "cell":
         return user_cells.resolve(called, value)
     words = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]

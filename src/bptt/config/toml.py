@@ -60,12 +60,8 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
     if source.startswith(HEADER):  # a run wrote it
         settings = complete_format_1(settings)
     settings = {name: value for name, value in settings.items() if name not in without}
-    text = settings.pop("text", None)
-    if text is not None and (not isinstance(text, str) or not text):
-        raise InputError(f"{path}: text = {text!r}: expected a path, - or the name of a built-in text")
     folder = Path() if str(path).startswith(files.OPEN_PIPES) else path.parent
-    if text not in (None, "-"):
-        text = files.FileReference(text, folder=str(folder))
+    text = _texts(path, settings.pop("text", None), str(folder), named=named)
     if settings.get("cell", "gru") not in CELLS:  # no file executes another one
         setting = f"{path}: cell = {settings['cell']!r:.80}"
         raise InputError(f"{setting}: expected one of {', '.join(CELLS)}: name a file with --cell FILE.py on the command line")
@@ -74,6 +70,19 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
     if isinstance(file := settings.get("validation"), Path):
         settings["validation"] = folder / file.expanduser()
     return settings
+
+
+def _texts(
+    path: Path, text: Any, folder: str, *, named: bool
+) -> str | files.FileReference | tuple[files.FileReference, ...] | None:
+    """What the value of `text` names; a file that a user named may also name a folder or a pattern."""
+    places = text if isinstance(text, list) else [text]
+    if text is None or text == "-":
+        return None if text is None else "-"
+    if not places or "-" in places or not all(isinstance(place, str) and place for place in places):
+        raise InputError(f"{path}: text = {text!r}: expected a path, a list of paths, - or the name of a built-in text")
+    references = tuple(files.FileReference(place, folder=folder, folders=named) for place in places)
+    return references if isinstance(text, list) else references[0]
 
 
 def read_beneath(explicit: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -88,10 +97,11 @@ def read_beneath(explicit: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return read(path, (*lengths, *cell, *lacking))
 
 
-def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str, validation: float | Path) -> str:
+def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str | list[str], validation: float | Path) -> str:
     """Write the TOML that repeats a run: the settings that were made and those that were chosen.
 
-    `source` finds the text again, or is empty; `validation` is the share of the text that is held out, or a file.
+    `source` finds the text again, or each of several, or is empty; `validation` is the share of the text that is held out,
+    or a file.
     """
     lines = [HEADER]
     if source:

@@ -136,20 +136,27 @@ def lines(sequences: Sequences, batch: int, length: int, rng: np.random.Generato
             first = 0
 
 
-def stream(text: Sequences, batch: int, length: int, first: int = 0) -> Iterator[Window]:
-    """Yield one epoch of a single sequence, split into at most `batch` parallel streams.
+def stream(
+    texts: Sequences, batch: int, length: int, rng: np.random.Generator | None = None, first: int = 0
+) -> Iterator[Window]:
+    """Yield one epoch of texts that are split into at most `batch` parallel streams.
 
-    A text too short for `batch` streams of `length` targets is cut into fewer. Each window of at most `length` steps goes on
-    where the one before ended, and every target counts exactly once. The epoch begins with its window number `first`.
+    Texts too short for `batch` streams of `length` targets are cut into fewer. Each window of at most `length` steps goes on
+    where the one before ended, and every target counts exactly once. A stream is of one text. Where there are more of them
+    than `batch`, those of about one length are side by side, and `rng` draws the order of these groups. The epoch begins
+    with its window number `first`.
 
     Raises:
         InputError: a batch or length below 1.
     """
     _check(batch, length)
-    start, targets = int(text.starts[0]), int(text.lengths[0])
-    streams = _streams(targets, batch, length)
-    cuts = np.array([start + targets * b // streams for b in range(streams + 1)])
-    yield from _windows(np.array((cuts[:-1], cuts[1:])), length, first)
+    columns = _stream_columns(texts, batch, length)
+    borders = _borders(columns.shape[1], batch)
+    counts = _windows_count(columns[1] - columns[0], borders, length).tolist()
+    for group in shuffled(len(counts), rng).tolist():
+        if first < counts[group]:
+            yield from _windows(columns[:, borders[group] : borders[group + 1]], length, first)
+        first = max(0, first - counts[group])
 
 
 def lines_count(sequences: Sequences, batch: int, length: int, rng: np.random.Generator | None) -> int:
@@ -161,12 +168,16 @@ def lines_count(sequences: Sequences, batch: int, length: int, rng: np.random.Ge
     return int(_windows_count(lengths[_order(lengths, rng)], borders, length).sum())
 
 
-def stream_count(text: Sequences, batch: int, length: int) -> int:
+def stream_count(texts: Sequences, batch: int, length: int) -> int:
     """The number of windows that `stream` yields."""
     _check(batch, length)
-    targets = int(text.lengths[0])
-    longest = -(-targets // _streams(targets, batch, length))
-    return -(-longest // length)
+    columns = _stream_columns(texts, batch, length)
+    return int(_windows_count(columns[1] - columns[0], _borders(columns.shape[1], batch), length).sum())
+
+
+def stream_width(texts: Sequences, batch: int, length: int) -> int:
+    """The largest number of streams side by side that `stream` yields."""
+    return int(np.diff(_borders(_stream_columns(texts, batch, length).shape[1], batch)).max())
 
 
 def windows(sequences: Sequences, length: int, first: int = 0) -> Iterator[Window]:
@@ -219,8 +230,21 @@ def _order(lengths: HostArray, rng: np.random.Generator | None) -> HostArray:
     return np.argsort(~lengths, kind="stable").astype(np.min_scalar_type(len(lengths)))
 
 
-def _streams(targets: int, batch: int, length: int) -> int:
-    return min(batch, max(1, targets // length))
+def _stream_columns(texts: Sequences, batch: int, length: int) -> HostArray:
+    """The positions of the first input and the last target of each stream, (2, S) int64: in order, or the longest first.
+
+    Each text is cut into as many equal streams as its share of all targets.
+    """
+    starts, targets = texts.starts.astype(np.int64), texts.lengths.astype(np.int64)
+    streams = min(batch, max(1, int(targets.sum()) // length))
+    counts = np.maximum(1, targets * streams // max(1, int(targets.sum())))  # of the streams of each text
+    which = np.repeat(np.arange(len(counts)), counts)
+    number = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)  # of a stream in its text
+    begins, ends = (starts[which] + targets[which] * k // counts[which] for k in (number, number + 1))
+    if len(which) > batch:
+        order = np.argsort(begins - ends, kind="stable")
+        begins, ends = begins[order], ends[order]
+    return np.array((begins, ends))
 
 
 def _windows_count(lengths: HostArray, borders: HostArray, length: int) -> HostArray:

@@ -4,21 +4,21 @@ import codecs
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from bptt.backend import HostArray
 from bptt.config.settings import Mode, VocabularyName
-from bptt.data import decoding, token_store
-from bptt.data.sequences import Sequences, lines, marks, shuffled, single, split_lines
-from bptt.data.source import BUILT_IN, VALIDATION_EXPECTED, Source, fetch, open_validation_file
-from bptt.data.token_store import Tokens
-from bptt.data.vocabulary import BYTES, Vocabulary, characters, code_points
+from bptt.data import decoding, joining, token_store
+from bptt.data.loading import VALIDATION_EXPECTED, fetch, open_validation_file
+from bptt.data.sequences import Sequences, lines, marks, split_lines, texts
+from bptt.data.source import AS_USUAL, BUILT_IN, Reading, Texts
+from bptt.data.token_store import Part, Tokens
+from bptt.data.vocabulary import NEWLINE, RECORD, Vocabulary, characters, code_points
 from bptt.errors import InputError
 from bptt.files import FileReference
 
@@ -31,10 +31,11 @@ class Corpus:
     """The token ids of a text, and where it comes from."""
 
     name: str  # a built-in name, the stem of a file, "stdin" or "text"
-    source: str  # what finds the text again: a built-in name, an absolute path, "-", or "" for text given in Python
+    source: str | list[str]  # what finds a text again: a built-in name, an absolute path, "-", or "" for one given in Python
     shown: str  # what an error message calls it
     tokens: Tokens
-    size: int | None = None  # bytes of a file
+    size: int | None = None  # bytes of a file, where it is one alone
+    files: dict[str, list[Any]] | None = None  # of texts with a place: their sizes, and checksums of what they hold
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -62,14 +63,14 @@ class Corpus:
         return contained(self.ids, self.vocabulary, mode, texts)
 
 
-def read(
-    source: str | os.PathLike[str] | Iterable[str] | FileReference, vocabulary: VocabularyName | Vocabulary = "characters"
-) -> Corpus:
+def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", reading: Reading = AS_USUAL) -> Corpus:
     r"""Read a source and encode it with its own characters, with bytes, or with an existing vocabulary.
 
-    A str with a newline in it is the text itself, "-" is standard input, a name in `BUILT_IN` that text (write ./dinosaurs
-    for a file of that name), and any other str a path. An iterable gives lines. For the byte vocabulary the bytes are taken
-    as they are; otherwise they must be UTF-8 without NULs, a byte order mark is dropped, and "\r\n" and "\r" become "\n".
+    A str with a newline in it is the text itself, as are bytes. "-" is standard input, a name in `BUILT_IN` that text (write
+    ./dinosaurs for a file of that name), and any other str a path: of a file, of a folder, whose files are read, or a pattern
+    such as texts/*.txt. An iterable gives lines, or, if one of them holds a newline, texts; an iterable of `pathlib.Path`
+    files. What is compressed is unpacked. For the byte vocabulary the bytes are taken as they are; otherwise they must be
+    UTF-8 without NULs, or of the encoding of `reading`, a byte order mark is dropped, and "\r\n" and "\r" become "\n".
     The ids of a large file are written into the cache folder, `token_store.cache_folder()`, and found there the next time.
 
     Raises:
@@ -78,19 +79,20 @@ def read(
     """
     if not isinstance(vocabulary, Vocabulary) and vocabulary not in get_args(VocabularyName):
         raise InputError(f"vocabulary {vocabulary!r} is unknown: use characters or bytes")
-    known = BYTES if vocabulary == "bytes" else vocabulary if isinstance(vocabulary, Vocabulary) else None
-    with fetch(source) as opened:
-        return _read(opened, known)
+    with fetch(source, reading) as opened:
+        known = vocabulary if isinstance(vocabulary, Vocabulary) else None
+        boundary = (RECORD if opened.reading.records else NEWLINE) if known is None else known.boundary
+        return _read(opened, Vocabulary(None, boundary) if vocabulary == "bytes" else known, boundary)
 
 
-def read_validation_file(path: Path | FileReference, vocabulary: Vocabulary) -> Corpus:
+def read_validation_file(path: Path | FileReference, vocabulary: Vocabulary, reading: Reading = AS_USUAL) -> Corpus:
     """Read the file of a validation set as `read` does, with the vocabulary of the training text.
 
     Raises:
         InputError: what `read` raises; symbols that the training text does not have are listed, at most ten.
     """
-    with open_validation_file(path) as opened:
-        return _read(opened, vocabulary)
+    with open_validation_file(path, reading) as opened:
+        return _read(opened, vocabulary, vocabulary.boundary)
 
 
 def from_text(text: str | bytes, vocabulary: Vocabulary) -> Corpus:
@@ -158,43 +160,19 @@ class Ink:
 def sequences(source: Corpus, mode: Mode) -> Sequences:
     """Split a text into sequences s of ids (n + 1,): inputs s[:-1] and targets s[1:], where s[0] is the start symbol.
 
-    In mode "lines" there is one for each line that is not blank, its newline at both ends; in mode "stream" there is one
-    for the whole text, every character of which is a target.
+    In mode "lines" there is one for each line that is not blank, its newline at both ends, and so it is for records. In mode
+    "stream" there is one for each text, every character of which is a target.
 
     Raises:
         InputError: an unknown mode.
     """
     if mode not in get_args(Mode):
-        raise InputError(f"mode {mode!r} is unknown: use lines or stream")
-    return lines(source.tokens) if mode == "lines" else single(source.ids, 0, len(source.ids) - 1)
-
-
-def split(sequences: Sequences, fraction: float, rng: np.random.Generator) -> tuple[Sequences, Sequences]:
-    """Split off a validation set: lines that `rng` draws, or the end of one long text.
-
-    Every target is in one part or the other. A share that rounds to no line, or to less than two targets of a text, leaves
-    everything to training.
-
-    Raises:
-        InputError: a fraction below 0, or of 1 and more.
-    """
-    if not 0 <= fraction < 1:
-        raise InputError(f"held-out fraction is {fraction}, expected at least 0 and less than 1, such as 0.1")
-    if len(sequences) == 1:
-        targets = int(sequences.lengths[0])
-        size = min(round(fraction * targets), targets - 1)
-        start, rest = int(sequences.starts[0]), targets - size
-        if size < 2:
-            return sequences, sequences[:0]
-        return single(sequences.ids, start, rest), single(sequences.ids, start + rest, size)
-    count = min(round(fraction * len(sequences)), max(0, len(sequences) - 1))
-    held = np.zeros(len(sequences), bool)
-    held[shuffled(len(sequences), rng)[:count]] = True
-    return sequences.take(~held), sequences.take(held)
+        raise InputError(f"mode {mode!r} is unknown: use lines, records or stream")
+    return texts(source.tokens) if mode == "stream" else lines(source.tokens)
 
 
 def contained(ids: HostArray, vocabulary: Vocabulary, mode: Mode, texts: Iterable[str]) -> set[str]:
-    """Return the texts that are lines of another text, or substrings of it in mode "stream"; its ids are (N,).
+    """Return the texts that are lines or records of another text, or substrings of it in mode "stream"; its ids are (N,).
 
     Blank lines are no lines.
     """
@@ -204,8 +182,8 @@ def contained(ids: HostArray, vocabulary: Vocabulary, mode: Mode, texts: Iterabl
     tail = ""  # of the pieces before: what can still be the beginning of one that is wanted
     for piece in _texts(ids[1:], vocabulary):
         text = tail + piece
-        if mode == "lines":
-            *complete, tail = text.split("\n")
+        if mode != "stream":
+            *complete, tail = text.split(vocabulary.boundary)
             tail = tail[: longest + 1]  # too long to be wanted stays too long
             matches |= wanted.intersection(complete)
         else:
@@ -214,54 +192,79 @@ def contained(ids: HostArray, vocabulary: Vocabulary, mode: Mode, texts: Iterabl
     return matches | (wanted & {tail})
 
 
-def _read(opened: Source, known: Vocabulary | None) -> Corpus:
-    if known != BYTES and not isinstance(opened.content, str):  # a NUL in a str is a character like others
-        decoding.refuse_binary(opened)
-    kept = _kept(opened, known) if opened.large else None
-    return Corpus(opened.name, opened.place, opened.shown, kept or _encoded(opened, known), opened.size)
+def _read(opened: Texts, known: Vocabulary | None, boundary: str) -> Corpus:
+    for part in opened.parts:
+        if (known is None or known.symbols is not None) and not isinstance(part.content, str):  # a NUL in a str is a character
+            decoding.refuse_binary(part)
+    tokens = (_kept(opened, known, boundary) if opened.large else None) or _encoded(opened, known, boundary)
+    parts, places = opened.parts, [part.place for part in opened.parts]
+    one = parts[0] if len(parts) == 1 else None
+    files: dict[str, list[Any]] = {
+        "bytes": [part.size for part in parts],
+        "unpacked": [part.unpacked for part in parts],
+        "sha256": [part.sha256 for part in tokens.parts],
+    }
+    source = (places if all(places) else "") if one is None else one.place
+    size = None if one is None else one.size
+    return Corpus(opened.name, source, opened.shown, tokens, size, files if source else None)
 
 
-def _kept(opened: Source, known: Vocabulary | None) -> Tokens | None:
-    """Return the ids of a large file from the cache, if an earlier run wrote them."""
-    if not opened.sha256:
-        for _ in opened.pieces():
-            pass
-    for key in (_key(opened, None), _key(opened, known)):
+def _kept(opened: Texts, known: Vocabulary | None, boundary: str) -> Tokens | None:
+    """Return the ids of large texts from the cache, if an earlier run wrote them."""
+    for part in opened.parts:
+        if not part.sha256:
+            for _ in part.pieces():
+                pass
+    for key in (_key(opened, None, boundary), _key(opened, known, boundary)):
         if kept := token_store.load(key, known):
             return kept
     return None
 
 
-def _encoded(opened: Source, vocabulary: Vocabulary | None) -> Tokens:
-    def pieces() -> Iterator[str] | Iterator[bytes]:
-        return opened.pieces() if vocabulary == BYTES else decoding.characters(opened)
+def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str) -> Tokens:
+    as_bytes = vocabulary is not None and vocabulary.symbols is None
 
-    seen, size = np.zeros(0x110000, bool), 0
-    for piece in pieces():
+    def pieces() -> Iterator[tuple[int, str]] | Iterator[tuple[int, bytes]]:
+        return joining.raw(opened, boundary) if as_bytes else joining.characters(opened, boundary)
+
+    seen, counts, digests = np.zeros(0x110000, bool), [0] * len(opened.parts), [hashlib.sha256() for _ in opened.parts]
+    for number, piece in pieces():
         seen[np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else code_points(piece)] = True
-        size += len(piece)
+        counts[number] += len(piece)
+        digests[number].update(piece if isinstance(piece, bytes) else piece.encode("utf-8", "surrogatepass"))
+    parts = tuple(Part(count, digest.hexdigest()) for count, digest in zip(counts, digests))
     codes = np.flatnonzero(seen).tolist()
     distinct = "".join(map(chr, codes))
-    if not (bytes(codes) if vocabulary == BYTES else distinct).strip():
+    if not (bytes(codes) if as_bytes else distinct).strip():
         expected = VALIDATION_EXPECTED if opened.validation else EXPECTED
-        raise InputError(f"{opened.shown} holds {'nothing but white space' if size else 'nothing'}: {expected}")
-    characters_used = characters(distinct)
-    encoder = vocabulary or characters_used
+        raise InputError(f"{opened.shown} holds {'nothing but white space' if sum(counts) else 'nothing'}: {expected}")
+    if opened.reading.separator is not None and not seen[ord(boundary)]:
+        problem = f"--separator {opened.reading.separator!r}: {opened.shown} does not hold it"
+        raise InputError(f"{problem}: expected what stands between two records, as in --separator='\\n---\\n'")
+    alone = characters(distinct, boundary)
+    encoder = vocabulary or alone
     if encoder.unknown(distinct):
         foreign = (10,) if opened.validation else ()  # how many are listed
-        raise InputError(f"{opened.shown}: {encoder.complaint(decoding.characters(opened), *foreign)}")
-    ids = map(encoder.encode, pieces())
+        for part in opened.parts:
+            if any(encoder.unknown(text) for text in decoding.characters(part)):
+                raise InputError(f"{part.shown}: {encoder.complaint(decoding.characters(part), *foreign)}")
+    ids = (encoder.encode(piece) for _, piece in pieces())
     if not opened.large:
-        return token_store.in_memory(ids, encoder)
-    return token_store.save(_key(opened, None if encoder == characters_used else encoder), ids, size, encoder, opened.shown)
+        return token_store.in_memory(ids, encoder, parts)
+    return token_store.save(_key(opened, None if encoder == alone else encoder, boundary), ids, parts, encoder, opened.shown)
 
 
-def _key(opened: Source, vocabulary: Vocabulary | None) -> str:
-    """The cache key of a large file's ids; vocabulary None stands for its own characters."""
-    if vocabulary is None:
-        return f"{opened.sha256}-characters"
-    symbols = json.dumps(vocabulary.to_json()).encode()
-    return f"{opened.sha256}-bytes" if vocabulary == BYTES else f"{opened.sha256}-{hashlib.sha256(symbols).hexdigest()}"
+def _key(opened: Texts, vocabulary: Vocabulary | None, boundary: str) -> str:
+    """The cache key of the ids of large texts; vocabulary None stands for their own characters."""
+    kind = "characters" if vocabulary is None else "bytes" if vocabulary.symbols is None else None
+    if kind is None:
+        kind = hashlib.sha256(json.dumps(vocabulary.to_json()).encode()).hexdigest() if vocabulary else ""
+    checksums = [part.sha256 or hashlib.sha256(b"".join(part.pieces())).hexdigest() for part in opened.parts]
+    usual = boundary == NEWLINE and len(checksums) == 1 and opened.reading.encoding == "utf-8"
+    if usual:
+        return f"{checksums[0]}-{kind}"
+    facts = [checksums, boundary, opened.reading.encoding, opened.reading.separator]
+    return f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}-{kind}"
 
 
 def _marks(source: Corpus) -> Iterator[tuple[HostArray, HostArray]]:

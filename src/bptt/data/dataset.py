@@ -9,8 +9,9 @@ import numpy as np
 from bptt.config.settings import Mode, Settings
 from bptt.data import batches, corpus, duplicates
 from bptt.data.batches import WINDOW, Window
-from bptt.data.sequences import Sequences
-from bptt.data.vocabulary import Vocabulary
+from bptt.data.sequences import Sequences, split
+from bptt.data.source import Reading
+from bptt.data.vocabulary import RECORD, Vocabulary
 from bptt.files import FileReference
 
 VALIDATION_LINES = 64  # measured side by side
@@ -22,7 +23,7 @@ class Dataset(NamedTuple):
     """Sequences of ids (n + 1,) for training and validation."""
 
     name: str
-    source: str  # what finds the text again, empty where it was given in Python
+    source: str | list[str]  # what finds the text, or each of several, again; empty where it was given in Python
     sha256: str  # of the whole text and its vocabulary
     vocabulary: Vocabulary
     mode: Mode
@@ -30,8 +31,9 @@ class Dataset(NamedTuple):
     validation: Sequences
     validation_file: str = ""  # absolute path of the validation set, empty where it is a part of the text
     validation_sha256: str = ""  # of that file and the vocabulary
-    size: int | None = None  # bytes of the file of the text
+    size: int | None = None  # bytes of the file of the text, where it is one alone
     validation_size: int | None = None  # bytes of that of the validation set
+    files: dict[str, list[Any]] | None = None  # of the texts, as in `corpus.Corpus`
 
 
 class Position(NamedTuple):
@@ -56,21 +58,36 @@ def prepare(
         InputError: the text or the validation set cannot be read, has nothing to learn from, or has symbols that the
             vocabulary does not have.
     """
-    source = corpus.read(text, vocabulary or settings.vocabulary)
+    reading = Reading(settings.encoding, settings.glob, settings.separator, settings.mode)
+    source = corpus.read(text, vocabulary or settings.vocabulary, reading)
     corpus.check_learnable(source)
-    mode = settings.mode or corpus.choose_mode(source)
-    sequences = corpus.sequences(source, mode)
-    facts = (source.name, source.source, source.sha256, source.vocabulary, mode)
+    mode = settings.mode or ("records" if source.vocabulary.boundary == RECORD else corpus.choose_mode(source))
+    parts = corpus.sequences(source, mode)
+    data = Dataset(
+        source.name,
+        source.source,
+        source.sha256,
+        source.vocabulary,
+        mode,
+        parts,
+        parts[:0],
+        size=source.size,
+        files=source.files,
+    )
     if isinstance(settings.validation, Path):
-        file = corpus.read_validation_file(validation or settings.validation, source.vocabulary)
-        parts = sequences, corpus.sequences(file, mode)
-        return Dataset(*facts, *parts, file.source, file.sha256, size=source.size, validation_size=file.size)
-    share = validation_share(settings, count_targets(sequences))
-    if mode == "lines" and len(sequences) == 1:  # part of a line is not a line
+        file = corpus.read_validation_file(validation or settings.validation, source.vocabulary, reading._replace(mode=mode))
+        validation_part, place = corpus.sequences(file, mode), str(file.source)
+        return data._replace(
+            validation=validation_part, validation_file=place, validation_sha256=file.sha256, validation_size=file.size
+        )
+    share = validation_share(settings, count_targets(parts))
+    if mode != "stream" and len(parts) == 1:  # part of a line is not a line
         share = 0.0
-    if mode == "lines" and settings.duplicates == "together":
-        return Dataset(*facts, *duplicates.split_together(sequences, source.vocabulary, share, rng), size=source.size)
-    return Dataset(*facts, *corpus.split(sequences, share, rng), size=source.size)
+    if mode != "stream" and settings.duplicates == "together":
+        training, validation_part = duplicates.split_together(parts, source.vocabulary, share, rng)
+    else:
+        training, validation_part = split(parts, share, rng, mode)
+    return data._replace(training=training, validation=validation_part)
 
 
 def validation_share(settings: Settings, targets: int) -> float:
@@ -92,7 +109,7 @@ def count_targets(sequences: Sequences) -> int:
 
 def count_shared_lines(data: Dataset) -> int:
     """The number of validation lines that are also in the training text; 0 in mode "stream"."""
-    return duplicates.count_shared(data.validation, data.training, data.vocabulary) if data.mode == "lines" else 0
+    return duplicates.count_shared(data.validation, data.training, data.vocabulary) if data.mode != "stream" else 0
 
 
 def count_text_targets(data: Dataset) -> int:
@@ -101,18 +118,20 @@ def count_text_targets(data: Dataset) -> int:
 
 
 def contained(data: Dataset, texts: Iterable[str]) -> set[str]:
-    """Return the texts that are lines of the dataset, held out or not, or substrings of it in mode "stream"."""
+    """Return the texts that are lines or records of the dataset, held out or not, or in mode "stream" substrings of it."""
     return corpus.contained(data.training.ids, data.vocabulary, data.mode, texts)
 
 
 def max_columns(data: Dataset, batch: int, length: int) -> int:
     """The number of sequences in a batch: `batch`, or fewer if the text is too short."""
-    return min(batch, max(1, len(data.training) if data.mode == "lines" else count_targets(data.training) // length))
+    if data.mode == "stream":
+        return batches.stream_width(data.training, batch, length)
+    return min(batch, max(1, len(data.training)))
 
 
 def batches_in_epoch(data: Dataset, batch: int, length: int, seed: int, epoch: int = 0) -> int:
     """The number of batches in one epoch of the training set."""
-    if data.mode == "lines":
+    if data.mode != "stream":
         return batches.lines_count(data.training, batch, length, make_rng(seed, 2, epoch))
     return batches.stream_count(data.training, batch, length)
 
@@ -128,18 +147,16 @@ def epochs(
     epoch, first = position
     while True:
         count = batches_in_epoch(data, batch, length, seed, epoch)
-        if data.mode == "lines":
-            rng = make_rng(seed, 2, epoch)
-            part = batches.lines(data.training, batch, length, rng, first)
-        else:
-            part = batches.stream(data.training, batch, length, first)
+        rng = make_rng(seed, 2, epoch)
+        make = batches.stream if data.mode == "stream" else batches.lines
+        part = make(data.training, batch, length, rng, first)
         for after, window in enumerate(part, first + 1):
             yield Position(epoch, after) if after < count else Position(epoch + 1, 0), window
         epoch, first = epoch + 1, 0
 
 
 def validation_windows(data: Dataset) -> Iterator[Window]:
-    """Yield the windows of the validation set; a stream is split into 16, which is faster and costs 15 restarts."""
-    if data.mode == "lines":
+    """Yield the windows of the validation set; streams are split into 16, which is faster and costs 15 restarts."""
+    if data.mode != "stream":
         return batches.lines(data.validation, VALIDATION_LINES, WINDOW, None)
     return batches.stream(data.validation, VALIDATION_STREAMS, WINDOW)

@@ -74,7 +74,7 @@ def hashes(lines: Sequences, vocabulary: Vocabulary, key: int = 0) -> Iterator[H
 def split_together(
     lines: Sequences, vocabulary: Vocabulary, fraction: float, rng: np.random.Generator
 ) -> tuple[Sequences, Sequences]:
-    """Split off a validation set of lines as `corpus.split` does, with all copies of a line on one side.
+    """Split off a validation set of lines as `sequences.split` does, with all copies of a line on one side.
 
     Lines are drawn by a hash of their characters with a key from `rng`: which ones are held out does not depend on their
     order, and hardly on lines that are added. A line with more copies than are still missing is left to training, unless

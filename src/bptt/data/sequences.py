@@ -7,9 +7,11 @@ from typing import overload
 import numpy as np
 
 from bptt.backend import HostArray
+from bptt.config.settings import Mode
 from bptt.data import token_store
 from bptt.data.token_store import Tokens
 from bptt.data.vocabulary import Vocabulary
+from bptt.errors import InputError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,13 +40,15 @@ class Sequences(Sequence[HostArray]):
         return Sequences(self.ids, self.starts[which], self.lengths[which])
 
 
-def single(ids: HostArray, start: int, targets: int) -> Sequences:
-    """Make a single sequence of all ids."""
-    return Sequences(ids, _smallest(np.array([start])), _smallest(np.array([targets])))
+def texts(tokens: Tokens) -> Sequences:
+    """Make one sequence of each text that has anything in it."""
+    counts = np.array([part.size for part in tokens.parts] if len(tokens.parts) > 1 else [len(tokens.ids) - 2])
+    sequences = Sequences(tokens.ids[:-1], smallest(np.cumsum(counts) - counts), smallest(counts))
+    return sequences.take(counts > 0) if len(counts) > 1 else sequences
 
 
 def lines(text: Tokens) -> Sequences:
-    """Make one sequence of each line that is not blank, with a newline at both ends."""
+    """Make one sequence of each line or record that is not blank, with the boundary at both ends."""
 
     def nonblank() -> Iterator[tuple[HostArray, HostArray]]:
         for starts, lengths, full in split_lines(marks(text.ids[1:], text.vocabulary)):
@@ -67,12 +71,37 @@ def lines(text: Tokens) -> Sequences:
     return result
 
 
+def split(sequences: Sequences, fraction: float, rng: np.random.Generator, mode: Mode) -> tuple[Sequences, Sequences]:
+    """Split off a validation set: lines or records that `rng` draws, or in mode "stream" the end of each text.
+
+    Every target is in one part or the other. A share that rounds to no line, or to less than two targets of a text, leaves
+    everything to training.
+
+    Raises:
+        InputError: a fraction below 0, or of 1 and more.
+    """
+    if not 0 <= fraction < 1:
+        raise InputError(f"held-out fraction is {fraction}, expected at least 0 and less than 1, such as 0.1")
+    if mode == "stream":
+        starts, targets = (values.astype(np.int64) for values in (sequences.starts, sequences.lengths))
+        sizes = np.minimum(np.rint(fraction * targets).astype(np.int64), targets - 1)
+        sizes[sizes < 2] = 0
+        first = Sequences(sequences.ids, sequences.starts, smallest(targets - sizes))
+        ends = Sequences(sequences.ids, smallest(starts + targets - sizes), smallest(sizes))
+        return first, ends.take(sizes > 0)
+    count = min(round(fraction * len(sequences)), max(0, len(sequences) - 1))
+    held = np.zeros(len(sequences), bool)
+    held[shuffled(len(sequences), rng)[:count]] = True
+    return sequences.take(~held), sequences.take(held)
+
+
 def marks(ids: HostArray, vocabulary: Vocabulary) -> Iterator[tuple[HostArray, HostArray]]:
-    """Yield two masks of pieces of ids: newlines, and characters that are not white space."""
+    """Yield two masks of pieces of ids: boundaries, and characters that are not white space."""
     if vocabulary.symbols is None:
         ink = np.array([not bytes([byte]).isspace() for byte in range(256)])
     else:
         ink = np.array([not symbol.isspace() for symbol in vocabulary.symbols])
+    ink[vocabulary.start] = False
     for piece in token_store.chunks(ids):
         yield piece == vocabulary.start, ink[piece]
 
@@ -106,5 +135,6 @@ def shuffled(count: int, rng: np.random.Generator | None) -> HostArray:
     return places
 
 
-def _smallest(numbers: HostArray) -> HostArray:
+def smallest(numbers: HostArray) -> HostArray:
+    """Return numbers in the smallest unsigned type."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

@@ -1,27 +1,20 @@
-"""Sources of text: files, standard input, built-in texts and str; large files stay on the disk."""
+"""A text before it is decoded, or several: where it comes from, its bytes, and how a record names it."""
 
 import contextlib
-import difflib
 import hashlib
-import os
-import stat
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from bptt import files
-from bptt.data import token_store
-from bptt.errors import InputError, InvalidFile, TextChanged
+from bptt.config.rules import check_encoding
+from bptt.config.settings import Mode
+from bptt.errors import InputError, InvalidFile
 from bptt.files import FileReference
 
-LARGE = 1 << 24  # bytes; files above are read in pieces and their ids mapped from the disk
 CHUNK = 1 << 20  # bytes read at a time
-VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file of text"
-RECORDED_EXPECTED = "expected a file of text"
-_LINES = 1 << 16  # lines of an iterable joined at a time
 
 
 def dinosaurs() -> str:
@@ -39,6 +32,29 @@ def python_help() -> str:
 BUILT_IN: dict[str, Callable[[], str]] = {"dinosaurs": dinosaurs, "python-help": python_help}
 
 
+class Reading(NamedTuple):
+    """How the bytes of texts become characters and records."""
+
+    encoding: str = "utf-8"
+    pattern: str = "*"  # of the names of files in a folder
+    separator: str | None = None  # between the records of a text
+    mode: Mode | None = None  # None: to be chosen
+
+    @property
+    def records(self) -> bool:
+        """Whether a text is a record, or holds several."""
+        return self.separator is not None or self.mode == "records"
+
+
+AS_USUAL = Reading()
+
+
+class Names(NamedTuple):
+    """Texts as they are named on the command line: paths, built-in names, or - alone."""
+
+    names: tuple[str, ...]
+
+
 @dataclass
 class Source:
     """A text before it is decoded, which can be read several times."""
@@ -46,10 +62,13 @@ class Source:
     name: str  # a built-in name, the stem of a file, "stdin" or "text"
     place: str  # what finds it again: a built-in name, an absolute path, "-", or "" for text given in Python
     shown: str  # what an error message calls it
-    content: str | bytes | IO[bytes]  # a file where it is large
+    content: str | bytes | IO[bytes] | Path  # a file where it is large, a path where several are
     sha256: str = ""  # of a large file, known after the first reading
     size: int | None = None  # bytes of a regular file
+    unpacked: int | None = None  # bytes of what a compressed file holds
     validation: bool = False  # whether it is a validation set, of which errors expect something else
+    encoding: str = "utf-8"
+    listed: bool = False  # whether it was found in a folder or by a pattern
 
     @property
     def large(self) -> bool:
@@ -69,175 +88,87 @@ class Source:
         else:
             digest = hashlib.sha256()
             try:
-                self.content.seek(0)
-                while piece := self.content.read(CHUNK):
-                    digest.update(piece)
-                    yield piece
-            except OSError as error:
-                raise InputError(f"{self.shown} cannot be read ({error.strerror or error})") from None
+                with contextlib.ExitStack() as stack:
+                    file = self.content
+                    if isinstance(file, Path):
+                        file = stack.enter_context(files.open_regular(file, links=True))
+                    file.seek(0)
+                    while piece := file.read(CHUNK):
+                        digest.update(piece)
+                        yield piece
+            except (OSError, InvalidFile) as error:
+                raise InputError(f"{self.shown} cannot be read ({files.describe_os_error(error)})") from None
             if self.sha256 not in ("", digest.hexdigest()):
                 raise InputError(f"{self.shown} changed while it was read: try again")
             self.sha256 = digest.hexdigest()
 
 
-@contextlib.contextmanager
-def fetch(source: str | os.PathLike[str] | Iterable[str] | FileReference) -> Iterator[Source]:
-    """Open the source that `corpus.read` is called with, for the length of the context."""
-    with contextlib.ExitStack() as stack:
-        if isinstance(source, os.PathLike):
-            yield _file(os.fsdecode(source), stack)
-        elif isinstance(source, FileReference):
-            yield _built_in(source.place) if source.place in BUILT_IN else _recorded(source, stack)
-        elif not isinstance(source, str):
-            yield Source("text", "", "the text", _join(source))
-        elif "\n" in source:
-            yield Source("text", "", "the text", source)
-        elif source in BUILT_IN:
-            yield _built_in(source)
-        elif source == "-":
-            yield _stdin(stack)
-        else:
-            yield _file(source, stack)
+@dataclass
+class Texts:
+    """What is read as one: a text, or several in their order."""
+
+    name: str
+    shown: str
+    parts: list[Source]
+    reading: Reading
+
+    @property
+    def large(self) -> bool:
+        """Whether one of the texts stays on the disk, and with it the ids of all."""
+        return any(part.large for part in self.parts)
+
+    @property
+    def validation(self) -> bool:
+        """Whether they are a validation set."""
+        return self.parts[0].validation
 
 
-@contextlib.contextmanager
-def open_validation_file(path: Path | FileReference) -> Iterator[Source]:
-    """Open the file of a validation set, for the length of the context; no name stands for anything but a file."""
-    with contextlib.ExitStack() as stack:
-        if isinstance(path, FileReference):
-            yield _recorded(path, stack, validation=True)
-        else:
-            yield _file(os.fsdecode(path), stack, validation=True)
+def recorded_texts(record: Mapping[str, Any]) -> tuple[FileReference, ...] | None:
+    """The texts that the record of a model names, which may hold anything; None where they were no files."""
+    place, listed = record.get("source"), record.get("files")
+    places = place if isinstance(place, list) else [place]
+    columns = listed if isinstance(listed, dict) else {}
+
+    def column(name: str) -> list[Any]:
+        values = columns.get(name)
+        return values if isinstance(values, list) and len(values) == len(places) else [None] * len(places)
+
+    sizes = column("bytes") if isinstance(place, list) else [record.get("bytes")]
+    references = [_recorded_file(*facts) for facts in zip(places, sizes, column("unpacked")) if facts[0] not in ("", "-")]
+    named = tuple(reference for reference in references if reference is not None)
+    return named if named and len(named) == len(places) else None
 
 
-def recorded_text(record: Mapping[str, Any]) -> FileReference | None:
-    """The text that the record of a model names, which may hold anything; None where there is no such file."""
-    place = record.get("source")
-    return None if place in ("", "-") else _recorded_file(place, record)
+def recorded_reading(record: Mapping[str, Any], mode: Mode, encoding: str = "utf-8") -> Reading:
+    """How to read a text for a model: with the separator of its record, which may hold anything."""
+    settings = record.get("settings")
+    separator = settings.get("separator") if isinstance(settings, dict) else None
+    return Reading(encoding, separator=separator if mode == "records" and isinstance(separator, str) else None, mode=mode)
+
+
+def recorded_encoding(record: Mapping[str, Any]) -> str:
+    """The encoding of the text of a record.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    settings = record.get("settings")
+    named = settings.get("encoding", "utf-8") if isinstance(settings, dict) else "utf-8"
+    return check_encoding("its encoding", named)
 
 
 def recorded_validation_file(record: Mapping[str, Any], setting: object) -> FileReference | None:
     """The file of the validation set of a recorded run, given its setting `validation`; None where that is no file."""
     file = record.get("validation")
-    return _recorded_file(setting, file if isinstance(file, dict) else {}) if isinstance(setting, Path) else None
+    facts = file if isinstance(file, dict) else {}
+    return _recorded_file(setting, facts.get("bytes"), facts.get("unpacked")) if isinstance(setting, Path) else None
 
 
-def _recorded_file(place: object, record: Mapping[str, Any]) -> FileReference | None:
-    size = record.get("bytes")
+def _recorded_file(place: object, size: object, unpacked: object) -> FileReference | None:
     if not isinstance(place, str | Path):
         return None
-    return FileReference(str(place), size if type(size) is int and size >= 0 else None)
+    return FileReference(str(place), _count(size), unpacked=_count(unpacked))
 
 
-def _join(lines: Iterable[str]) -> str:
-    try:
-        items = None if isinstance(lines, bytes | bytearray) else iter(lines)
-    except TypeError:
-        items = None
-    if items is None:
-        raise InputError(f"got {type(lines).__name__}, expected a path, a text or lines of text, as str")
-    parts, part = [], []  # joined now and then: a list of all lines would be many times the text
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, str):
-            raise InputError(f"line {number} of the text is {type(item).__name__}, expected str")
-        part.append(item.removesuffix("\n"))
-        if len(part) == _LINES:
-            parts.append("\n".join(part))
-            part = []
-    return "\n".join([*parts, *part])
-
-
-def _stdin(stack: contextlib.ExitStack) -> Source:
-    try:
-        content = _content(sys.stdin.buffer, "standard input", stack, again=False)
-    except (OSError, AttributeError):  # sys.stdin is None where the caller closed it
-        raise InputError("standard input cannot be read: pipe a text into it, or name a file") from None
-    return Source("stdin", "-", "standard input", content)
-
-
-def _built_in(name: str) -> Source:
-    return Source(name, name, name, BUILT_IN[name]())
-
-
-def _shown(path: str, *, validation: bool) -> str:
-    return "validation set " * validation + repr(path if len(path) <= 100 else path[:97] + "...")
-
-
-def _recorded(file: FileReference, stack: contextlib.ExitStack, *, validation: bool = False) -> Source:
-    """Open the file that a run or a model names.
-
-    Raises:
-        InputError: it is not a regular file, or cannot be read.
-        TextChanged: it is not as long as it was.
-    """
-    path = os.path.join(file.folder, os.path.expanduser(file.place))
-    shown = _shown(path, validation=validation)
-    try:
-        opened = stack.enter_context(files.open_regular(Path(path), links=True))
-        size = os.fstat(opened.fileno()).st_size
-        content = opened if size > LARGE else opened.read(LARGE + 1)
-    except InvalidFile as problem:
-        missing = not os.path.lexists(path)
-        reason = "does not exist" + _hint(path, [] if validation else BUILT_IN) if missing else str(problem)
-        raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED if validation else RECORDED_EXPECTED}") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"{shown} cannot be read ({files.describe_os_error(error)})") from None
-    if file.size not in (None, size):
-        raise TextChanged(f"{'' if validation else 'text '}{shown} has changed: {size:,} bytes now, {file.size:,} before")
-    return Source(_name(path), os.path.abspath(path), shown, content, size=size, validation=validation)
-
-
-def _name(path: str) -> str:
-    return Path(path).stem.strip(".") or "text"
-
-
-def _file(path: str, stack: contextlib.ExitStack, *, validation: bool = False) -> Source:
-    shown = _shown(path, validation=validation)
-    if os.path.isdir(path):
-        raise InputError(f"{shown} is a folder, expected a file of text: name one of its files")
-    try:
-        with contextlib.ExitStack() as closing:
-            file = closing.enter_context(open(path, "rb"))
-            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            size = os.fstat(file.fileno()).st_size if regular else None
-            content = _content(file, shown, stack, again=regular)
-            stack.enter_context(closing.pop_all())
-        return Source(_name(path), os.path.abspath(path), shown, content, size=size, validation=validation)
-    except FileNotFoundError:
-        reason = "does not exist" + _hint(path, [] if validation else BUILT_IN)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-    if validation:
-        raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED}")
-    raise InputError(
-        f"{shown} {reason}: expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
-        "or in Python a text with a newline in it"
-    )
-
-
-def _content(file: IO[bytes], shown: str, stack: contextlib.ExitStack, again: bool) -> bytes | IO[bytes]:
-    """Return the bytes of a small file, else the file, or a copy of it if it cannot be read `again`."""
-    piece = file.read(LARGE + 1)
-    if len(piece) <= LARGE:
-        return piece
-    if again:
-        return file
-    with token_store.input_error_if_full(shown, len(piece)):
-        copy = stack.enter_context(token_store.temporary_file())
-    while piece:
-        with token_store.input_error_if_full(shown, copy.tell() + len(piece)):
-            copy.write(piece)
-        piece = file.read(CHUNK)
-    return copy
-
-
-def _hint(path: str, other_names: Iterable[str]) -> str:
-    folder, name = os.path.split(path)
-    try:
-        names = os.listdir(folder or ".") + ([] if folder else list(other_names))
-    except OSError:
-        return ""
-    close = difflib.get_close_matches(name, names, 1, 0.75)
-    return f" (did you mean {os.path.join(folder, close[0])!r}?)" if close else ""
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None

@@ -21,7 +21,7 @@ from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile
 
 CHUNK = 1 << 18  # ids worked on at a time
-_FORMAT = 2  # of the files; 1 does not have their key
+_FORMAT = 3  # of the files; 1 does not have their key, 2 not the texts
 _MAX_JSON, _MAX_NESTING = 1 << 25, 100  # bytes, lists and objects, of a vocabulary of all code points and more
 
 
@@ -30,13 +30,21 @@ class Tokens(NamedTuple):
 
     ids: HostArray  # (N + 1,) in the smallest unsigned type; a read-only memory map of a file where the text is large
     vocabulary: Vocabulary
-    sha256: str  # of the vocabulary and the ids: equal for equal texts
+    sha256: str  # of the vocabulary, the ids and, of several texts, where each ends: equal for equal texts
+    parts: tuple["Part", ...] = ()  # the texts that they are of, where these were read from somewhere
 
 
-def in_memory(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Tokens:
+class Part(NamedTuple):
+    """One of the texts that the ids are of."""
+
+    size: int  # number of its ids
+    sha256: str  # of its characters in UTF-8, or its bytes
+
+
+def in_memory(ids: Iterable[HostArray], vocabulary: Vocabulary, parts: tuple[Part, ...] = ()) -> Tokens:
     """Encode the pieces of a text into an array in memory."""
     tokens = np.concatenate(list(_between(ids, vocabulary)))
-    return Tokens(tokens, vocabulary, _digest(vocabulary, chunks(tokens)).hexdigest())
+    return Tokens(tokens, vocabulary, _sha256(_digest(vocabulary, chunks(tokens)), parts), parts)
 
 
 def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
@@ -50,16 +58,17 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
             return None
         with _open_own(path.with_suffix(".json")) as file:
             fields = files.parse_json(file.read(_MAX_JSON), _MAX_NESTING)
-        stored, count, sha256 = Vocabulary.from_json(fields["symbols"]), fields["count"], fields["sha256"]
+        stored, count, sha256 = Vocabulary.from_json(fields["symbols"], fields["boundary"]), fields["count"], fields["sha256"]
+        parts = tuple(Part(int(count), str(sha256)) for count, sha256 in zip(*fields["parts"], strict=True))
         if (fields["format"], fields["key"], fields["dtype"]) != (_FORMAT, key, stored.dtype.name):
             return None
         if vocabulary not in (None, stored):
             return None
         with _open_own(path.with_suffix(".ids")) as file:  # what is verified is what is mapped, whoever replaces the file
-            if _digest(stored, iter(lambda: file.read(CHUNK), b"")).hexdigest() != sha256:
+            if _sha256(_digest(stored, iter(lambda: file.read(CHUNK), b"")), parts) != sha256:
                 return None
             ids = memory_map(file, _little(stored))
-        return Tokens(ids, stored, sha256) if len(ids) == count else None
+        return Tokens(ids, stored, sha256, parts) if len(ids) == count else None
     except (InvalidFile, OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -73,8 +82,8 @@ def _open_own(path: Path) -> BinaryIO:
     return file
 
 
-def save(key: str, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary, shown: str) -> Tokens:
-    """Write the `count` ids of the pieces of a text into the cache, and map the file.
+def save(key: str, ids: Iterable[HostArray], parts: tuple[Part, ...], vocabulary: Vocabulary, shown: str) -> Tokens:
+    """Write the ids of the pieces of texts into the cache, and map the file.
 
     Raises:
         InputError: the folder cannot be written, or not by this user alone.
@@ -83,9 +92,9 @@ def save(key: str, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary,
     if folder.is_dir() and not files.only_this_user_writes(os.stat(folder)):
         remedy = "chmod go-w it, or set BPTT_CACHE to a folder of your own"
         raise InputError(f"{shown}: other users could change the ids of the text in {str(folder)!r}: {remedy}")
-    with input_error_if_full(shown, (count + 2) * vocabulary.dtype.itemsize):
+    with input_error_if_full(shown, (sum(part.size for part in parts) + 2) * vocabulary.dtype.itemsize):
         try:
-            _write(cache_folder() / key, _between(ids, vocabulary), count + 2, vocabulary)
+            _write(cache_folder() / key, _between(ids, vocabulary), parts, vocabulary)
         except PermissionError:  # also where another process was faster: Windows replaces no file that is mapped
             tokens = load(key, vocabulary)
             if tokens is None:
@@ -192,7 +201,7 @@ def _between(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Iterator[HostA
     return itertools.chain([newline], ids, [newline])
 
 
-def _write(path: Path, ids: Iterable[HostArray], count: int, vocabulary: Vocabulary) -> None:
+def _write(path: Path, ids: Iterable[HostArray], parts: tuple[Part, ...], vocabulary: Vocabulary) -> None:
     path.parent.mkdir(0o700, parents=True, exist_ok=True)
     digest = _digest(vocabulary)
     with _replacing(path.with_suffix(".ids")) as file:
@@ -204,9 +213,11 @@ def _write(path: Path, ids: Iterable[HostArray], count: int, vocabulary: Vocabul
         "format": _FORMAT,
         "key": path.name,
         "dtype": vocabulary.dtype.name,
-        "count": count,
-        "sha256": digest.hexdigest(),
+        "count": sum(part.size for part in parts) + 2,
+        "sha256": _sha256(digest, parts),
         "symbols": vocabulary.to_json(),
+        "boundary": vocabulary.boundary,
+        "parts": [[part.size for part in parts], [part.sha256 for part in parts]],
     }
     with _replacing(path.with_suffix(".json")) as file:  # last: it says that the other one is there
         file.write(json.dumps(fields).encode())
@@ -238,6 +249,13 @@ def _digest(vocabulary: Vocabulary, ids: Iterable[bytes | HostArray] = ()) -> "h
     for piece in ids:
         digest.update(piece if isinstance(piece, bytes) else piece.astype(_little(vocabulary), copy=False).tobytes())
     return digest
+
+
+def _sha256(digest: "hashlib._Hash", parts: tuple[Part, ...]) -> str:
+    """The checksum of ids, given the digest of the ids, which is changed: of several texts it says where each ends."""
+    if len(parts) > 1:
+        digest.update(json.dumps([part.size for part in parts]).encode())
+    return digest.hexdigest()
 
 
 def _little(vocabulary: Vocabulary) -> np.dtype[Any]:

@@ -11,7 +11,10 @@ from numpy.typing import ArrayLike
 from bptt.backend import HostArray
 from bptt.errors import InputError
 
-START = "\n"  # the symbol before every text and after every line
+NEWLINE = "\n"  # before every text and after every line
+RECORD = "\x1e"  # before and after every record, which may have several lines: the record separator of ASCII
+
+BOUNDARIES = {"lines": NEWLINE, "records": RECORD, "stream": NEWLINE}  # by mode
 
 # characters encoded at a time: the temporary arrays stay in the cache (19 ms -> 2 ms a megabyte with the table)
 _PIECE = 1 << 16
@@ -25,10 +28,11 @@ class Vocabulary:
     A character is one Unicode code point, nothing is normalised: a combining mark is a character of its own.
 
     Raises:
-        InputError: symbols that are not distinct single characters in sorted order with the newline among them.
+        InputError: symbols that are not distinct single characters in sorted order with the boundary among them.
     """
 
     symbols: tuple[str, ...] | None  # sorted characters; None: the 256 bytes of UTF-8
+    boundary: str = NEWLINE  # the symbol before every text, and after every line or record
 
     def __post_init__(self) -> None:
         if self.symbols is None:
@@ -36,8 +40,9 @@ class Vocabulary:
         for symbol in self.symbols:
             if not isinstance(symbol, str) or len(symbol) != 1:
                 raise InputError(f"vocabulary holds {symbol!r}, expected single characters: is the file damaged?")
-        if self.symbols != tuple(sorted(set(self.symbols))) or START not in self.symbols:
-            raise InputError("vocabulary is out of order, expected distinct sorted characters with the newline among them")
+        if self.symbols != tuple(sorted(set(self.symbols))) or self.boundary not in self.symbols:
+            boundary = "newline" if self.boundary == NEWLINE else "end of a record, U+001E,"
+            raise InputError(f"vocabulary is out of order, expected distinct sorted characters with the {boundary} among them")
 
     def __len__(self) -> int:
         return 256 if self.symbols is None else len(self.symbols)
@@ -49,8 +54,8 @@ class Vocabulary:
 
     @property
     def start(self) -> int:
-        """The id of the newline, which is the start symbol of texts and of lines."""
-        return ord(START) if self.symbols is None else self.symbols.index(START)
+        """The id of the boundary, which is the start symbol of every text."""
+        return ord(self.boundary) if self.symbols is None else self.symbols.index(self.boundary)
 
     def encode(self, text: str | bytes) -> HostArray:
         """Encode a text as ids (n,) in `dtype`.
@@ -111,17 +116,17 @@ class Vocabulary:
         return None if self.symbols is None else list(self.symbols)
 
     @classmethod
-    def from_json(cls, value: Any) -> "Vocabulary":
+    def from_json(cls, value: Any, boundary: str = NEWLINE) -> "Vocabulary":
         """Make the vocabulary of a value of `to_json`.
 
         Raises:
-            InputError: anything but null or a list of distinct sorted characters with the newline among them.
+            InputError: anything but null or a list of distinct sorted characters with the boundary among them.
         """
         if value is not None and not isinstance(value, list):
             raise InputError(
                 f"vocabulary is {type(value).__name__}, expected a list of characters or null: is the file damaged?"
             )
-        return cls(None if value is None else tuple(value))
+        return cls(None if value is None else tuple(value), boundary)
 
     def complaint(self, pieces: Iterable[str], most: int = _SHOWN) -> str:
         """Return the message of `encode` about unknown characters in the pieces of a text; it lists `most` of them."""
@@ -146,9 +151,9 @@ class Vocabulary:
 BYTES = Vocabulary(None)
 
 
-def characters(text: Iterable[str]) -> Vocabulary:
-    """Make the vocabulary of the characters of a text, and of the newline."""
-    return Vocabulary(tuple(sorted({START, *text})))
+def characters(text: Iterable[str], boundary: str = NEWLINE) -> Vocabulary:
+    """Make the vocabulary of the characters of a text, and of the boundary."""
+    return Vocabulary(tuple(sorted({boundary, *text})), boundary)
 
 
 def code_points(text: str) -> HostArray:

@@ -19,7 +19,7 @@ from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import rules
 from bptt.config.settings import Mode
-from bptt.data.vocabulary import Vocabulary
+from bptt.data.vocabulary import BOUNDARIES, Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export import pytorch_header
 from bptt.export.common import METADATA_KEY, host_params, metadata_json, new_file, write_file
@@ -104,7 +104,7 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
     with np.errstate(over="ignore"):  # of a sum of biases or a forged state: told in words
         weights = dict(tree.named_leaves(_params(arrays, config, known)))
     checkpoint_format.check_weights(weights, config)
-    vocabulary = Vocabulary(None if known.symbols is None else tuple(sorted(known.symbols)))
+    vocabulary = Vocabulary(None if known.symbols is None else tuple(sorted(known.symbols)), BOUNDARIES[known.mode])
     return Checkpoint(config, known.mode, vocabulary, known.record, weights)
 
 

@@ -13,7 +13,7 @@ from bptt import files
 from bptt.checkpoint import format as checkpoint_format
 from bptt.config import rules
 from bptt.config.settings import Mode
-from bptt.data.vocabulary import START, Vocabulary
+from bptt.data.vocabulary import NEWLINE, Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export.common import FORMAT, METADATA_KEY, RECORD, SHAPE
 from bptt.nn import model
@@ -93,7 +93,7 @@ def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
     if symbols == "bytes":
         return None
     shown, order = "--symbols", list[Any](symbols) if isinstance(symbols, str) else []
-    if START not in order:
+    if NEWLINE not in order:
         place = rules.check_path("--symbols", symbols)
         shown = f"--symbols {place}"
         try:
@@ -108,7 +108,7 @@ def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
     for symbol, times in Counter(order).items():
         if times > 1:
             raise ModelFileError(f"{shown}: {symbol!r} is there {times} times, expected each once, in the order of their ids")
-    if START not in order:
+    if NEWLINE not in order:
         raise ModelFileError(f"{shown}: expected the newline, too, in the place of what texts or lines begin and end with")
     return order
 

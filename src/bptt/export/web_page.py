@@ -12,8 +12,8 @@ from bptt.export import common
 from bptt.nn import model, tree
 
 CELLS = ("vanilla", "gru", "lstm")  # those that web_page.html computes
-WRITTEN = {"lines": "lines", "stream": "text"}
-LONGEST = {"lines": 100, "stream": 300}  # characters that are written, if a line does not end before
+WRITTEN = {"lines": "lines", "records": "texts", "stream": "text"}
+LONGEST = {"lines": 100, "records": 500, "stream": 300}  # characters that are written, if a line does not end before
 
 
 def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
@@ -35,6 +35,7 @@ def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         "layers": config.layers,
         "mode": saved.mode,
         "symbols": saved.vocabulary.to_json(),
+        "start": saved.vocabulary.start,
         "longest": LONGEST[saved.mode],
         "leaves": [[name, list(array.shape)] for name, array in leaves],
         "weights": base64.b64encode(b"".join(array.tobytes() for _, array in leaves)).decode(),

@@ -90,11 +90,11 @@ def generate(
 ) -> Iterator[HostArray]:
     """The ids (count,) of one character of each text after the other, until all texts have ended.
 
-    `numbers` gives (count,) numbers from [0, 1) for every step. The last id of a text is the newline or the end of the stop
+    `numbers` gives (count,) numbers from [0, 1) for every step. The last id of a text is the boundary or the end of the stop
     string, if the text ends in one; -1 follows. On a GPU several characters are sampled before the host reads them.
     """
     xp, criteria = backend.xp, request.criteria
-    stops_early = criteria.newline is not None or len(criteria.stop) > 0
+    stops_early = criteria.boundary is not None or len(criteria.stop) > 0
     per_read = 1 if backend.is_host else CHARACTERS_PER_READ
     sampler = Sampler(
         config, tree.tree_map(column_major, params), request.sampling, criteria._replace(stop=backend.put(criteria.stop))
@@ -145,7 +145,7 @@ def sample_character(sampler: Sampler, state: GenerationState, u: Array) -> tupl
     xp, criteria = namespace(u), sampler.criteria
     logits, states = prediction.forward(sampler.config, sampler.params, xp.reshape(state.ids, (1, -1)), state.states)
     ids = inverse_cdf(unnormalized_probabilities(logits[-1, ...], sampler.sampling), u)
-    stops_early = criteria.newline is not None or criteria.stop.shape[0] > 0
+    stops_early = criteria.boundary is not None or criteria.stop.shape[0] > 0
     return update_finished(criteria, state, ids, states), xp.where(state.ended, -1, ids) if stops_early else ids
 
 
@@ -179,8 +179,8 @@ def _first_state(sampler: Sampler, ids: HostArray, states: Any, backend: Backend
 def update_finished(criteria: StopCriteria, before: GenerationState, ids: Array, states: Any) -> GenerationState:
     """The state after one more character (n,) of each text: those that have just written their end have ended."""
     xp, ended, recent = namespace(ids), before.ended, before.recent
-    if criteria.newline is not None:
-        ended = ended | (ids == criteria.newline)
+    if criteria.boundary is not None:
+        ended = ended | (ids == criteria.boundary)
     if criteria.stop.shape[0]:
         recent = xp.concat([recent[:, 1:], xp.reshape(ids, (-1, 1))], axis=1)
         ended = ended | xp.all(recent == criteria.stop, axis=1)
@@ -216,11 +216,11 @@ def _take_rows(nested: Any, rows: HostArray, backend: Backend) -> Any:
 
 
 def hold_back_stop(ids: Iterable[int], criteria: StopCriteria) -> Iterator[int]:
-    """The ids of one text, each as soon as it is certain not to belong to the newline or stop string at the end."""
+    """The ids of one text, each as soon as it is certain not to belong to the boundary or stop string at the end."""
     stop = criteria.stop.tolist()
     held: list[int] = []  # what could be the beginning of the stop string
     for i in ids:
-        if i == criteria.newline:
+        if i == criteria.boundary:
             break
         held.append(i)
         if held == stop:

@@ -15,11 +15,12 @@ def training_text(record: dict[str, Any], vocabulary: Vocabulary, mode: Mode) ->
     Raises:
         InputError: the record names no training text, or one that cannot be read.
     """
-    file = source.recorded_text(record)
-    if file is None:
+    files = source.recorded_texts(record)
+    if files is None:
         raise InputError("--novel: the training text was no file, and the model does not keep it")
     try:
-        text = corpus.read(file, vocabulary)
+        reading = source.recorded_reading(record, mode, source.recorded_encoding(record))
+        text = corpus.read(files, vocabulary, reading)
     except InputError as error:
         raise InputError(f"--novel needs the training text: {error}") from None
     if text.sha256 != record.get("sha256", text.sha256):

@@ -13,15 +13,15 @@ from bptt.inference.sampling import SamplingOptions
 
 Unknown = Literal["error", "skip"]  # what to do with characters that the vocabulary lacks
 
-MAX_LENGTH = {"lines": 200, "stream": 500}  # new characters by mode, unless the text ends before
+MAX_LENGTH = {"lines": 200, "records": 500, "stream": 500}  # new characters by mode, unless the text ends before
 PROBABILITY: rules.Rule = ("a number above 0, at most 1", float, lambda value: 0 < value <= 1)
 
 
 class StopCriteria(NamedTuple):
-    """Where a text ends: at the first new newline or stop string, or after `length` new characters."""
+    """Where a text ends: at the first new boundary or stop string, or after `length` new characters."""
 
     length: int
-    newline: int | None = None  # its id; None where a text may have several lines
+    boundary: int | None = None  # its id, of the newline or the end of a record; None where a text goes on
     stop: HostArray = np.empty(0, np.int64)  # (S,): the ids of the stop string; empty for none
 
 
@@ -58,7 +58,7 @@ def make_request(
         None if top_p is None else rules.check_number("top_p", PROBABILITY, top_p),
     )
     seed = rules.check_number("seed", rules.SEED, seed)
-    criteria = StopCriteria(length, vocabulary.start if mode == "lines" else None)
+    criteria = StopCriteria(length, vocabulary.start if mode != "stream" else None)
     if stop is not None:
         if not isinstance(stop, str) or not stop:
             raise InputError(f"stop {stop!r}: expected at least one character, as str")
@@ -73,8 +73,9 @@ def prompt_ids(vocabulary: Vocabulary, mode: Mode, prompt: str, unknown: Unknown
     """The ids (n,) of the start symbol and a prompt, or an InputError where the model cannot read it."""
     if not isinstance(prompt, str):
         raise InputError(f"prompt {prompt!r}: expected str")
-    if mode == "lines" and "\n" in prompt:
-        raise InputError(f"prompt {prompt!r}: expected the beginning of one line, for the model writes lines")
+    if mode != "stream" and vocabulary.boundary in prompt:
+        unit = "line" if mode == "lines" else "record"
+        raise InputError(f"prompt {prompt!r}: expected the beginning of one {unit}, for the model writes {unit}s")
     check_unknown(unknown)
     if unknown == "skip":
         unknown_characters = set(vocabulary.unknown(prompt))

@@ -10,11 +10,12 @@ import numpy as np
 from bptt import acceleration
 from bptt.backend import Backend, HostArray
 from bptt.config.settings import Mode
-from bptt.data import batches, decoding
+from bptt.data import batches, decoding, joining
 from bptt.data.batches import WINDOW
+from bptt.data.loading import fetch
 from bptt.data.sequences import Sequences
-from bptt.data.source import fetch
-from bptt.data.vocabulary import Vocabulary
+from bptt.data.source import AS_USUAL, Reading
+from bptt.data.vocabulary import NEWLINE, Vocabulary
 from bptt.errors import InputError
 from bptt.inference import prediction
 from bptt.inference.generate import symbol_names
@@ -46,24 +47,26 @@ class Score(NamedTuple):
         return self.nats / len(self.each)
 
 
-def read_lines(source: str, vocabulary: Vocabulary) -> Iterator[str | bytes]:
-    """The lines of a text that `corpus.read` understands, one after the other, without their newlines; as bytes for bytes.
+def read_lines(source: Any, vocabulary: Vocabulary, reading: Reading = AS_USUAL) -> Iterator[str | bytes]:
+    """The lines or records of a text that `corpus.read` understands, one after the other, without their ends; bytes as bytes.
 
     Raises:
         InputError: a text that cannot be read, or is not UTF-8.
     """
-    with fetch(source) as source_text:
+    boundary = vocabulary.boundary
+    with fetch(source, reading) as texts:
         if vocabulary.symbols is None:
-            yield from _split(source_text.pieces(), b"\n")
+            yield from _split((piece for _, piece in joining.raw(texts, boundary)), boundary.encode())
         else:
-            decoding.refuse_binary(source_text)
-            yield from _split(decoding.characters(source_text), "\n")
+            for part in texts.parts:
+                decoding.refuse_binary(part)
+            yield from _split((piece for _, piece in joining.characters(texts, boundary)), boundary)
 
 
-def _split(pieces: Iterable[AnyStr], newline: AnyStr) -> Iterator[AnyStr]:
-    rest = newline[:0]
+def _split(pieces: Iterable[AnyStr], boundary: AnyStr) -> Iterator[AnyStr]:
+    rest = boundary[:0]
     for piece in pieces:
-        parts = (rest + piece).split(newline)
+        parts = (rest + piece).split(boundary)
         yield from parts[:-1]
         rest = parts[-1]
     if rest:
@@ -100,8 +103,9 @@ def _is_blank(number: int, line: str | bytes, vocabulary: Vocabulary) -> bool:
     """Whether a line is nothing but white space; an InputError if it is no line."""
     if not isinstance(line, str | bytes) or (isinstance(line, bytes) and vocabulary.symbols is not None):
         raise InputError(f"line {number} is {type(line).__name__}, expected str")
-    if b"\n" in line if isinstance(line, bytes) else "\n" in line:
-        raise InputError(f"line {number} is {line!r}, expected one line without its newline")
+    if vocabulary.boundary.encode() in line if isinstance(line, bytes) else vocabulary.boundary in line:
+        unit, end = ("line", "its newline") if vocabulary.boundary == NEWLINE else ("record", "the U+001E at its end")
+        raise InputError(f"{unit} {number} is {line!r}, expected one {unit} without {end}")
     return not line.strip()
 
 
@@ -126,9 +130,9 @@ def _sequences(lines: list[str | bytes], vocabulary: Vocabulary, mode: Mode) -> 
     """The ids (n + 1,) of the start symbol and each line, and in lines mode of its end; all are encoded at once."""
     if vocabulary.symbols is None:
         raw = [line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line for line in lines]
-        ids = vocabulary.encode(b"\n".join([b"", *raw, b""]))
+        ids = vocabulary.encode(vocabulary.boundary.encode().join([b"", *raw, b""]))
     else:
-        ids = vocabulary.encode("\n".join(["", *map(str, lines), ""]))
+        ids = vocabulary.encode(vocabulary.boundary.join(["", *map(str, lines), ""]))
     ends = np.flatnonzero(ids == vocabulary.start)
     return Sequences(ids, ends[:-1], np.diff(ends) - (mode == "stream"))
 

@@ -161,7 +161,8 @@ class TextModel(ABC):
         check_unknown(unknown)
         batch_size = rules.check_number("batch_size", rules.COUNT, batch_size)
         if isinstance(lines, str | bytes):
-            lines = lines.split("\n") if isinstance(lines, str) else lines.split(b"\n")
+            end = self.vocabulary.boundary
+            lines = lines.split(end) if isinstance(lines, str) else lines.split(end.encode())
         parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)
         return scoring.score_lines(*parts, lines, unknown=unknown, batch_size=batch_size)
 

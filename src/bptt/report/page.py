@@ -18,7 +18,7 @@ from bptt.config.settings import from_flags
 from bptt.data import corpus
 from bptt.data.dataset import make_rng, prepare
 from bptt.data.sequences import Sequences
-from bptt.data.source import recorded_text, recorded_validation_file
+from bptt.data.source import recorded_reading, recorded_texts, recorded_validation_file
 from bptt.display.text import printable
 from bptt.errors import CheckpointError, InputError
 from bptt.export import common
@@ -96,26 +96,26 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
 
 def _looked(trained: LanguageModel, text: str | None) -> Looked:
     """Choose the text to analyse: the named one, the validation set of the run, or else its training set."""
-    if text is not None:
-        source = corpus.read(text, trained.vocabulary)
-        return _pieces(f"The text {source.shown}", corpus.sequences(source, trained.mode), trained)
     record = trained.record
-    settings_then, place = record.get("settings"), recorded_text(record)
-    if place is None or not isinstance(settings_then, dict):
+    if text is not None:
+        source = corpus.read(text, trained.vocabulary, recorded_reading(record, trained.mode))
+        return _pieces(f"The text {source.shown}", corpus.sequences(source, trained.mode), trained)
+    settings_then, places = record.get("settings"), recorded_texts(record)
+    if places is None or not isinstance(settings_then, dict):
         raise InputError("the text of this model was no file: give one to look at")
     try:
         recorded = complete_format_1(settings_then)
-        names = ("split_seed", "duplicates", "validation")
+        names = ("split_seed", "duplicates", "validation", "separator", "encoding")
         of_split = {name: recorded[name] for name in names if recorded.get(name) is not None}
         settings = from_flags({**of_split, "mode": trained.mode})
         rng, of_validation = make_rng(settings.split_seed, 0), recorded_validation_file(record, settings.validation)
-        data = prepare(place, settings, rng, trained.vocabulary, of_validation)
+        data = prepare(places, settings, rng, trained.vocabulary, of_validation)
     except InputError as error:
         raise InputError(f"the text of this model cannot be read again: {error}: give one to look at") from None
     file = record.get("validation")
     checksums = record.get("sha256"), (file.get("sha256") if isinstance(file, dict) else "")
     if (data.sha256, data.validation_sha256) != checksums:  # another text is split in another way
-        changed = data.validation_file or place.place
+        changed = data.validation_file or places[0].place
         raise InputError(f"{changed}: the text of this model has changed since: give one to look at")
     if data.validation:
         return _pieces("Text that was held out", data.validation, trained)

@@ -40,7 +40,7 @@ def implemented_by(implementation: Callable[..., Any]) -> Callable[[Function], F
 
 @implemented_by(trainer.train)
 def train(
-    text: FilePath | Iterable[str] | None = None,
+    text: FilePath | bytes | Iterable[str | os.PathLike[str]] | None = None,
     *,
     report: Callable[[str], None] | None = display.print_safe,
     config: FilePath | None = None,
@@ -64,6 +64,9 @@ def train(
     nccl: bool = False,
     graph: bool = True,
     mode: Mode | None = None,
+    separator: str | None = None,
+    encoding: str = "utf-8",
+    glob: str = "*",
     vocabulary: VocabularyName = "characters",
     steps: int | None = None,
     epochs: float | None = None,
@@ -91,10 +94,12 @@ def train(
     quiet: bool = False,
     json: bool = False,
 ) -> LanguageModel:
-    """Train a model on a text, as in `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`.
+    r"""Train a model on a text, as in `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`.
 
     The text is a path or the name of a built-in text (dinosaurs, python-help); a str with a newline in it is the text itself,
-    "-" is standard input, and an iterable gives lines. Without one it is the text that `config` names, or the dinosaurs.
+    as are bytes, and "-" is standard input. The path of a folder, or a pattern such as texts/*.txt, is that of all its files,
+    each of which is a text of its own; so is each `pathlib.Path` of a list. Another iterable gives lines, or whole texts if
+    one has a newline in it. Without a text it is the one that `config` names, or the dinosaurs.
 
     The model that is returned is the best one: the one with the lowest validation loss. Ctrl-C stops the run after the next
     update; so does a loss that becomes NaN or infinite, with a TrainingWarning. After any other exception the weights are
@@ -126,7 +131,10 @@ def train(
         recompute_every: Keep the states of one step in so many, recompute the rest (gradient checkpointing), or sqrt.
         nccl: With several processes, each on its own GPU, all-reduce gradients from device to device.
         graph: On a GPU, replay updates as CUDA graphs, captured once for each shape of batch.
-        mode: Whether each line is a text of its own (names), or all is one long text; by default detected in the text.
+        mode: Whether each line is a text of its own (names), each record of several lines, or all is one long text.
+        separator: What stands between two records, texts of several lines that end by themselves, as in '\n---\n'.
+        encoding: Encoding of the text, by its name in Python, as in cp1252, gb18030 or utf-16.
+        glob: Which files of a folder to read, as in '*.py'.
         vocabulary: What a token is: a character of the text, or a byte of its UTF-8 form.
         steps: Number of updates; by default one that suits the size of the text.
         epochs: Passes over the training text, instead of a number of steps.

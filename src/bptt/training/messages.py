@@ -25,14 +25,16 @@ from bptt.inference.sampling import SamplingOptions
 from bptt.nn import model, tree
 from bptt.train_step.state import TrainTask
 
-FINAL_TEXTS = 10  # new texts at the end of a run
+FINAL_TEXTS = 10  # new lines at the end of a run
+FINAL_RECORDS = 3
+UNITS = {"lines": "line", "records": "record", "stream": "character"}  # that the size of a text is counted in
 PREVIEW_LINES = 10  # lines sampled at an evaluation
 
 
 def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
     """The dataset, the model and the hyperparameters of a run, a line each, and what its budget led to, if it has one."""
     data, settings, plan = task.data, task.settings, task.plan
-    unit = "line" if data.mode == "lines" else "character"
+    unit = UNITS[data.mode]
     training = _size(data, data.training)
     batch, shrunk = max_columns(data, plan.batch, plan.length), ""
     if batch < plan.batch:
@@ -78,7 +80,7 @@ def _budget_line(task: TrainTask, budget: dict[str, Any]) -> str:
 
 def _size(data: Dataset, part: Sequences) -> int:
     """The lines of a part of a dataset, or the characters of a stream."""
-    return len(part) if data.mode == "lines" else count_targets(part)
+    return count_targets(part) if data.mode == "stream" else len(part)
 
 
 def _validation(task: TrainTask) -> str:
@@ -91,10 +93,12 @@ def _validation(task: TrainTask) -> str:
             return "none held out (as requested), so the last weights are kept"
         lines = len(data.training)
         wanted = min(round(validation_share(task.settings, count_targets(data.training)) * lines), lines - 1)
-        return f"none held out ({'most lines are copies of one' if wanted > 0 else 'the text is too short'})"
-    if data.mode == "lines":
+        copies = f"most {UNITS[data.mode]}s are copies of one"
+        return f"none held out ({copies if wanted > 0 else 'the text is too short'})"
+    if data.mode != "stream":
         return f"{count:,} held out"
-    return f"the last {100 * count / (count + _size(data, data.training)):.2g} % ({count:,}) held out"
+    of_each = " of each text" * (len(data.training) > 1)
+    return f"the last {100 * count / (count + _size(data, data.training)):.2g} %{of_each} ({count:,}) held out"
 
 
 def model_title(task: TrainTask) -> str:
@@ -110,7 +114,7 @@ def resume_header(task: TrainTask, place: Path, step: int) -> str:
 
 def sample_preview(current: LanguageModel, group: ProcessGroup = SINGLE_PROCESS) -> list[str]:
     """Texts from the current model; of several processes, each writes some of them and returns its own."""
-    count, length = (1, 200) if current.mode == "stream" else (PREVIEW_LINES, None)
+    count, length = (PREVIEW_LINES, None) if current.mode == "lines" else (1, 200)
     first, end = (-(-count * rank // group.size) for rank in (group.rank, group.rank + 1))
     if first == end:
         return []
@@ -126,7 +130,7 @@ def evaluation_line(row: dict[str, Any], task: TrainTask) -> str:
     if validation_loss is not None:
         validation = f"  held out {validation_loss:.4f} nats/char ({validation_loss / math.log(2):.4f} bits)"
     texts = [text for text in row["sample"] if text.strip()]
-    words = texts[0] if task.data.mode == "stream" and texts else ", ".join(texts[:3])
+    words = ", ".join(texts[:3]) if task.data.mode == "lines" else "".join(texts[:1])
     return f"{_place(row, task)}  loss {row['loss']:.4f}{validation}  {printable(words[:60])}"
 
 
@@ -220,10 +224,14 @@ def _new_texts(trained: LanguageModel, task: TrainTask) -> list[str]:
     def known(texts: list[str]) -> set[str]:
         return contained(task.data, texts) | {""}
 
-    new = [text for text in trained.sample(FINAL_TEXTS, temperature=0.8, exclude=known) if text.strip()]
+    count, kept = (FINAL_TEXTS, "") if trained.mode == "lines" else (FINAL_RECORDS, "\n\t")
+    unit = UNITS[trained.mode]
+    new = [text for text in trained.sample(count, temperature=0.8, exclude=known) if text.strip()]
     if not new:
-        return ["no new lines: all that was generated is in the training text"]
-    return [f"{len(new)} new line{'s' * (len(new) != 1)}, not in the training text:", *(f"  {printable(text)}" for text in new)]
+        return [f"no new {unit}s: all that was generated is in the training text"]
+    title = f"{len(new)} new {unit}{'s' * (len(new) != 1)}, not in the training text:"
+    shown = [f"  {printable(text, kept)}".replace("\n", "\n  ") for text in new]
+    return [title, *shown] if trained.mode == "lines" else [title, "\n\n".join(shown)]
 
 
 def make_reporter(

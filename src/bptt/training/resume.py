@@ -12,7 +12,7 @@ from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters
 from bptt.config.settings import Settings, from_flags
 from bptt.data.dataset import Dataset, Position, batches_in_epoch, count_text_targets, epochs, make_rng, prepare
-from bptt.data.source import recorded_text, recorded_validation_file
+from bptt.data.source import recorded_texts, recorded_validation_file
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import CheckpointError, InputError, RunFinished, TextChanged
 from bptt.files import FileReference
@@ -129,13 +129,14 @@ def from_checkpoint(
         raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
     backend = select_backend(settings)
     acceleration.warn_if_changed(saved.record, backend)
-    file, validation_file = recorded_text(saved.record), recorded_validation_file(saved.record, settings.validation)
+    named, validation_file = recorded_texts(saved.record), recorded_validation_file(saved.record, settings.validation)
     if changed_text:
-        file, validation_file = (recorded and recorded._replace(size=None) for recorded in (file, validation_file))
+        named = named and tuple(file._replace(size=None, unpacked=None) for file in named)
+        validation_file = validation_file and validation_file._replace(size=None, unpacked=None)
     if "validation" in changes:
         validation_file = None  # that one was named by the user
     try:
-        read = file if text is None else text
+        read = named if text is None else text
         data = prepare(read, settings, make_rng(settings.split_seed, 0), saved.vocabulary, validation_file)
     except TextChanged as error:
         raise InputError(f"{where}: its {error}: give it as it was, or --changed-text to resume all the same") from None
@@ -187,7 +188,7 @@ def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> 
     except (KeyError, TypeError, AttributeError, InputError) as error:
         raise CheckpointError(f"{where / CONFIG}: is not the record of a run ({error!s:.200})") from None
     shape = (config.hidden, config.layers)
-    if not isinstance(source, str) or None in plan or shape != (settings.hidden, settings.layers):
+    if not isinstance(source, str | list) or None in plan or shape != (settings.hidden, settings.layers):
         raise CheckpointError(f"{where / CONFIG}: is not the record of this model's run")
     return settings, plan
 

@@ -154,6 +154,7 @@ def make_record(task: TrainTask) -> dict[str, Any]:
         "text": data.name,
         "source": data.source,
         "bytes": data.size,
+        "files": data.files,
         "sha256": data.sha256,
         "targets": count_text_targets(data),
         "validation": validation if data.validation_file else None,

@@ -30,7 +30,7 @@ from bptt.training.state import LoopState, Reporter, RunContext
 
 
 def train(
-    text: str | os.PathLike[str] | Iterable[str] | None = None,
+    text: str | bytes | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
     *,
     report: Callable[[str], None] | None = text.print_safe,
     config: str | os.PathLike[str] | None = None,

@@ -1,0 +1,79 @@
+"""Several texts, or the records of a text, as the pieces of one: a boundary stands where one of them ends."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import AnyStr
+
+from bptt.data import decoding
+from bptt.data.source import Source, Texts
+from bptt.data.vocabulary import NEWLINE, RECORD
+from bptt.errors import InputError
+
+
+def characters(texts: Texts, boundary: str) -> Iterator[tuple[int, str]]:
+    """Yield the decoded pieces of the texts, each with the number of its text; one text by itself is not changed.
+
+    Where the boundary is the newline, a text that another follows ends with one. Otherwise each text ends with the boundary,
+    which also takes the place of the separator.
+
+    Raises:
+        InputError: a text that cannot be decoded, or that has the boundary in it.
+    """
+    return _joined(texts, boundary, "", decoding.characters)
+
+
+def raw(texts: Texts, boundary: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the pieces of `characters` as the bytes that they are, not decoded."""
+    return _joined(texts, boundary, b"", Source.pieces)
+
+
+def _joined(
+    texts: Texts, boundary: str, empty: AnyStr, read: Callable[[Source], Iterator[AnyStr]]
+) -> Iterator[tuple[int, AnyStr]]:
+    separator, end = _like(empty, texts.reading.separator), _like(empty, boundary)
+    records = boundary != NEWLINE
+    for number, part in enumerate(texts.parts):
+        pieces = read(part)
+        if records:
+            pieces = _replaced(_without(pieces, end, separator, part), separator, end)
+        last = end
+        for piece in pieces:
+            if piece:
+                yield number, piece
+                last = piece[-1:]
+        if number < len(texts.parts) - 1 and last != end:
+            yield number, end
+
+
+def _like(kind: AnyStr, text: str | None) -> AnyStr:
+    """A text as str or as bytes."""
+    encoded: AnyStr = (text or "") if isinstance(kind, str) else (text or "").encode("utf-8", "surrogatepass")
+    return encoded
+
+
+def _without(pieces: Iterable[AnyStr], end: AnyStr, separator: AnyStr, part: Source) -> Iterator[AnyStr]:
+    """Yield the pieces of a text that does not have the boundary."""
+    for piece in pieces:
+        if end in piece and separator != end:
+            problem = f"{part.shown} holds the character U+{ord(RECORD):04X}, which ends a record here"
+            raise InputError(f"{problem}: remove it, or separate the records by it: --separator '\\x1e'")
+        yield piece
+
+
+def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr) -> Iterator[AnyStr]:
+    r"""Yield the pieces with the boundary in the place of each separator.
+
+    At the end of the text, a newline is one where the separator begins with a newline: files end with a newline, and what
+    is before "\n---\n" does not.
+    """
+    if not separator:
+        yield from pieces
+        return
+    held = len(separator) - 1  # characters that can be the beginning of a separator
+    rest = separator[:0]
+    for piece in pieces:
+        *complete, tail = (rest + piece).split(separator)
+        keep = min(held, len(tail))
+        rest = tail[len(tail) - keep :]
+        yield end.join([*complete, tail[: len(tail) - keep]])
+    newline = _like(separator, NEWLINE)
+    yield rest.removesuffix(newline) if separator.startswith(newline) else rest

@@ -1,0 +1,494 @@
+"""Texts as people have them: several files, folders, patterns, compressed files, records, encodings."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import sys
+import zipfile
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bptt
+import forging
+from bptt.backend import select
+from bptt.config import toml
+from bptt.config.settings import Settings
+from bptt.data import corpus, dataset, joining, loading, token_store
+from bptt.data.source import Names, Reading
+from bptt.data.vocabulary import RECORD, characters
+from bptt.errors import InputError
+from bptt.training.setup import from_scratch
+
+quick = settings(deadline=None, max_examples=100)
+PROSE = "It was a dark night and nobody was there to see what went on behind the house of the old man.\n"
+NAMES = "\n".join(a + b + c for a in "abc" for b in "aei" for c in "lmnr") + "\n"
+POEMS = "\n---\n".join(f"roses are red\nviolets are {word}" for word in ("blue", "new", "true", "few", "due", "grey")) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
+
+
+def write(path, text):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return Path(path)
+
+
+def complaint(*arguments, **flags):
+    with pytest.raises(InputError) as error:
+        corpus.read(*arguments, **flags)
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+def prepare(text, **flags):
+    return dataset.prepare(text, Settings(**flags), np.random.default_rng(0))
+
+
+def decoded(data, part):
+    return [data.vocabulary.decode(sequence) for sequence in part]
+
+
+def train(text, **flags):
+    return bptt.train(text, **{"hidden": 4, "steps": 2, "report": None, "backend": "numpy", **flags})
+
+
+# Compressed files
+
+
+def zipped(members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+PACKED = {
+    "gz": gzip.compress(NAMES.encode()),
+    "bz2": bz2.compress(NAMES.encode()),
+    "xz": lzma.compress(NAMES.encode()),
+    "zip": zipped({"names.txt": NAMES}),
+    "zip with a folder": zipped({"texts/": "", "texts/names.txt": NAMES}),
+}
+
+
+@pytest.mark.parametrize("raw", PACKED.values(), ids=PACKED.keys())
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_a_compressed_text_is_read_as_what_it_holds(monkeypatch, raw, large, vocabulary):
+    if large:
+        monkeypatch.setattr(loading, "LARGE", 9)
+    path = write("anything", raw)  # the content tells, not the name
+    read, plain = corpus.read(path, vocabulary), corpus.read(write("names.txt", NAMES), vocabulary)
+    assert read.text == NAMES
+    assert (read.sha256, read.size) == (plain.sha256, len(raw))
+    assert read.files["unpacked"] == [len(NAMES)]
+    with path.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        assert corpus.read("-", vocabulary).text == NAMES
+
+
+@pytest.mark.parametrize("suffix", ["txt.gz", "txt.bz2", "txt.xz", "txt.zip", "gz"])
+def test_a_run_is_named_by_the_text_in_a_compressed_file(suffix):
+    assert corpus.read(write(f"names.{suffix}", PACKED[suffix.rpartition(".")[2]])).name == "names"
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (PACKED["gz"][:-9], "is compressed and cannot be unpacked"),
+        (PACKED["xz"][:-9], "is compressed and cannot be unpacked"),
+        (PACKED["bz2"][:-9], "is compressed and cannot be unpacked"),
+        (PACKED["zip"][:-9], "is compressed and cannot be unpacked"),
+        (PACKED["gz"][:40] + b"????" + PACKED["gz"][44:], "is compressed and cannot be unpacked"),
+        (zipped({"a.txt": "a\nb\n", "b.txt": "c\n"}), "is an archive of 2 files, expected one: unpack it, and name its folder"),
+        (zipped({}), "looks like a binary file"),  # no member, and another beginning
+        (b"\x28\xb5\x2f\xfd" + bytes(99), "zstd"),
+        (gzip.compress(b"\xff\xfe\xfd" * 9), "is not UTF-8"),
+    ],
+    ids=map(str, range(9)),
+)
+def test_a_compressed_file_that_cannot_be_used_is_refused(raw, expected):
+    message = complaint(write("text", raw))
+    assert message.startswith("'text' ")
+    assert expected in message or (expected == "zstd" and "unpacked" in message)
+
+
+def test_a_text_that_begins_like_a_format_is_not_taken_for_it():
+    for text in ("BZh9 is how a bzip2 file begins\nand this one does, too\n", "PK\nPKs\n"):
+        assert corpus.read(write("text", text)).text == text
+
+
+def test_unpacking_stops_at_the_recorded_size(monkeypatch):
+    """A file that somebody sends with a model may unpack to any size; the record says to which."""
+    monkeypatch.setattr(loading, "LARGE", 1000)
+    monkeypatch.setattr(loading, "CHUNK", 1000)
+    path = write("names.gz", PACKED["gz"])
+    model = train(str(path), out="run", steps=4, stop_after=2)
+    assert model.record["files"]["unpacked"] == [len(NAMES)]
+    bomb = gzip.compress(b"ab\n" * 10**6)
+    path.write_bytes(bomb)
+    record = Path("run/checkpoints/step-00000002/config.json")
+    sizes = [b'"bytes": %d' % len(raw) for raw in (PACKED["gz"], bomb)]
+    forging.forge(record.parent, record.name, record.read_bytes().replace(*sizes))
+    copied = []
+
+    class Watched(io.BytesIO):
+        def close(self):
+            copied.append(len(self.getvalue()))
+            super().close()
+
+    monkeypatch.setattr(token_store, "temporary_file", Watched)
+    with pytest.raises(InputError, match=r"its text '.*names\.gz' has changed: it holds 1,001 bytes now, 144 before"):
+        bptt.train(resume="run", report=None)
+    assert copied
+    assert max(copied) <= len(NAMES) + 2 * 1001
+
+
+# Several texts
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_the_border_of_two_files_is_a_border_of_texts(monkeypatch, large, end):
+    if large:
+        monkeypatch.setattr(loading, "LARGE", 9)
+    first, second = write("a.txt", NAMES.rstrip("\n") + end), write("b.txt", "zora\nzoe\n")
+    data = prepare([first, second], validation=0.0)
+    assert data.mode == "lines"
+    assert decoded(data, data.training) == [f"\n{line}\n" for line in (NAMES + "zora\nzoe").split("\n")]
+    first, second = write("a.txt", PROSE * 3 + "The end." + end), write("b.txt", "Another story." + end)
+    data = prepare([first, second], validation=0.0)
+    assert data.mode == "stream"
+    assert decoded(data, data.training) == [f"\n{PROSE * 3}The end.\n", "\nAnother story." + end]
+    assert data.source == [str(first.absolute()), str(second.absolute())]
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_the_end_of_each_file_is_held_out_of_a_stream(vocabulary):
+    paths = [write(f"{n}.txt", PROSE * n) for n in (3, 5)]
+    data = prepare(paths, vocabulary=vocabulary, validation=0.1, mode="stream")
+    sizes = [len(PROSE) * n for n in (3, 5)]
+    assert data.validation.lengths.tolist() == [round(0.1 * size) for size in sizes]
+    assert (data.training.lengths + data.validation.lengths).tolist() == sizes
+    for part, other, n in zip(decoded(data, data.training), decoded(data, data.validation), (3, 5)):
+        assert part[1:] + other[1:] == PROSE * n  # the input before is the last character that is trained on
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths():
+    for path in ("t/b.py", "t/a.py", "t/deep/c.py", "t/deep/d.txt", "t/.hidden", "t/.git/e.py"):
+        write(path, f"print('{path}')\n" + PROSE)
+    write("t/empty.py", "")
+    os.symlink("/dev/zero", "t/zero.py")  # not a regular file
+    os.symlink(os.curdir, "t/loop")
+
+    def read(*source, pattern="*"):
+        return [Path(path).as_posix() for path in corpus.read(*source, reading=Reading(pattern=pattern)).source]
+
+    here = Path.cwd().as_posix()
+    files = [f"{here}/t/{name}" for name in ("a.py", "b.py", "deep/c.py", "deep/d.txt", "empty.py")]
+    assert read("t") == read(Path("t")) == read(Names(("t",))) == files
+    python = [files[0], files[1], files[2], files[4]]
+    assert read("t", pattern="*.py") == python
+    assert read("t", pattern="deep/*") == files[2:4]
+    assert read("t/*.py") == [files[0], files[1], files[4]]
+    assert read(Names(("t/deep", "t/a.py"))) == [files[2], files[3], files[0]]
+    assert corpus.read("t").name == "t"
+    assert corpus.read(Path("t/../t")).name == "t"
+    assert corpus.read([Path("t/b.py"), Path("t/a.py"), Path("t/deep")]).name == "b-and-3-more"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("-", "a.txt"), "standard input (-) is a text alone: leave out the others, or give all of them as files"),
+        (("a.txt", "missing.txt"), "'missing.txt' does not exist"),
+        (("a.txt", "b*.md"), "'b*.md' matches no file: expected a file, or a pattern such as 'texts/*.txt'"),
+        (("blank.txt", "empty.txt"), "2 texts holds nothing but white space"),
+        (("a.txt", "binary"), "'binary' looks like a binary file"),
+        (("folder",), "'folder/binary' looks like a binary file, expected UTF-8: byte 0x00 at offset 0, line 1: train with "),
+        (("folder",), "or choose files with --glob, as in --glob '*.txt'"),
+        (("run",), "'run' is a folder of a run or a model, expected texts: for the run, give --resume or --from"),
+    ],
+)
+def test_texts_that_cannot_be_read_together_are_refused(names, expected):
+    write("a.txt", NAMES)
+    write("blank.txt", " \n")
+    write("empty.txt", "")
+    write("binary", bytes(99))
+    write("folder/binary", bytes(99))
+    write("run/manifest.json", "{}")
+    assert expected in complaint(Names(names))
+
+
+def test_too_many_files_are_refused(monkeypatch):
+    for n in range(4):
+        write(f"t/{n}", "abc\n")
+    monkeypatch.setattr("bptt.data.file_lists.MOST_FILES", 3)
+    assert complaint("t").startswith("'t' holds more than 3 files, or files with very long names: choose some with --glob")
+
+
+def test_the_checksum_says_where_texts_end():
+    one, two = corpus.read([write("a", "ab\nc\n"), write("b", "d\n")]), corpus.read([write("c", "ab\n"), write("d", "c\nd\n")])
+    assert one.text == two.text
+    assert one.sha256 != two.sha256
+    assert corpus.read(write("e", "ab\nc\nd\n")).sha256 != one.sha256
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+def test_large_texts_give_what_small_ones_do(monkeypatch, mode):
+    paths = [write("a.txt", NAMES), write("b.txt", PROSE), write("c.gz", PACKED["gz"])]
+    small = prepare(paths, mode=mode)
+    for module, name, value in [(loading, "LARGE", 60), (loading, "CHUNK", 50), (token_store, "CHUNK", 30)]:
+        monkeypatch.setattr(module, name, value)
+    for _ in range(2):  # written, and found in the cache
+        large = prepare(paths, mode=mode)
+        assert token_store.is_map(large.training.ids)
+        assert decoded(large, chain(large.training, large.validation)) == decoded(
+            small, chain(small.training, small.validation)
+        )
+        assert (large.sha256, large.files) == (small.sha256, small.files)
+    write("b.txt", PROSE.upper())
+    assert prepare(paths, mode=mode).sha256 != small.sha256
+
+
+def test_a_run_of_several_texts_is_repeated_resumed_and_reported(capsys):
+    write("t/a.txt", PROSE * 9)
+    write("t/b.txt", PROSE.swapcase() * 5)
+    done = train("t", out="run", steps=6)
+    assert done.record["source"] == [str(Path(f"t/{name}.txt").absolute()) for name in "ab"]
+    assert done.record["files"] == {
+        "bytes": [len(PROSE) * 9, len(PROSE) * 5],
+        "unpacked": [None, None],
+        "sha256": done.record["files"]["sha256"],
+    }
+    assert len({*done.record["files"]["sha256"]}) == 2
+    again = bptt.train(config="run/config.toml", report=None, out="again")
+    assert np.array_equal(again.params.Wya, done.params.Wya)
+    train("t", out="part", steps=6, stop_after=3)
+    write("t/c.txt", "a file that came later\n")  # and has no part in the run
+    assert np.array_equal(bptt.train(resume="part", report=None).params.Wya, done.params.Wya)
+    from bptt.report import page
+
+    page.write(done, Path("run"), None, Path("page.html"))
+    texts = done.sample(3, length=9, novel=False)
+    assert len(texts) == 3
+    write("t/b.txt", PROSE.swapcase() * 4 + PROSE.swapcase()[::-1])
+    with pytest.raises(InputError, match="has changed: it is as long as before, but not the same"):
+        bptt.train(resume="run", steps=9, report=None)
+    write("t/b.txt", PROSE)
+    with pytest.raises(InputError, match=r"its text '.*b\.txt' has changed: \d+ bytes now, \d+ before"):
+        bptt.train(resume="run", steps=9, report=None)
+
+
+def test_texts_in_toml_are_beside_the_file():
+    write("there/one.txt", NAMES)
+    write("there/two.txt", "zora\nzoe\n")
+    path = write("there/bptt.toml", 'text = ["one.txt", "two.txt"]\n')
+    assert prepare(toml.read(path)["text"]).source == [str(Path(f"there/{name}.txt").absolute()) for name in ("one", "two")]
+    path.write_text('text = "."\nglob = "*.txt"\n')
+    assert len(prepare(toml.read(path)["text"], glob="*.txt").source) == 2
+    for text in ("[]", '["one.txt", 3]', '["-", "one.txt"]', '""', "{a = 1}"):
+        path.write_text(f"text = {text}\n")
+        with pytest.raises(InputError, match=r"expected a path, a list of paths, - or the name of a built-in text$"):
+            toml.read(path)
+
+
+def test_the_config_of_a_run_leads_to_files_alone():
+    """A folder that somebody sends must not make this machine list its disk."""
+    write("texts/a.txt", NAMES)
+    path = write("config.toml", 'text = "texts"\n')
+    with pytest.raises(InputError, match="texts' is not a regular file"):
+        prepare(toml.read(path, named=False)["text"])
+
+
+# Records
+
+
+@quick
+@given(st.text("ab-\n", max_size=40), st.text("ab-\n", min_size=1, max_size=4), st.integers(1, 7))
+def test_separators_are_replaced_as_in_the_text_at_once(text, separator, size):
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    expected = text.replace(separator, "!")
+    end = text[text.rfind(separator) + len(separator) :] if separator in text else text
+    if separator.startswith("\n") and len(separator) > 1 and end.endswith("\n"):
+        expected = expected[:-1]
+    assert "".join(joining._replaced(iter(pieces), separator, "!")) == expected
+    raw = [piece.encode() for piece in pieces]
+    assert b"".join(joining._replaced(iter(raw), separator.encode(), b"!")) == expected.encode()
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_each_record_is_a_text_that_ends_by_itself(vocabulary):
+    path = write("poems.txt", POEMS)
+    data = prepare(path, separator="\n---\n", vocabulary=vocabulary, validation=0.2)
+    assert data.mode == "records"
+    assert data.vocabulary.boundary == RECORD
+    records = decoded(data, chain(data.training, data.validation))
+    assert sorted(records) == sorted(f"{RECORD}{poem}{RECORD}" for poem in POEMS.removesuffix("\n").split("\n---\n"))
+    assert len(data.validation) == 1
+    assert dataset.contained(data, ["roses are red\nviolets are blue", "roses are red"]) == {"roses are red\nviolets are blue"}
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_a_record_of_white_space_is_left_out(vocabulary):
+    data = prepare(write("t", "ab%% \n%cd\ne%%%"), separator="%", vocabulary=vocabulary, validation=0.0)
+    assert decoded(data, data.training) == [f"{RECORD}ab{RECORD}", f"{RECORD}cd\ne{RECORD}"]
+
+
+def test_the_end_of_a_file_is_the_end_of_a_record():
+    paths = [write("a", "one\ntwo%three"), write("b", "four%")]
+    data = prepare(paths, separator="%", validation=0.0)
+    assert [text.strip(RECORD) for text in decoded(data, data.training)] == ["one\ntwo", "three", "four"]
+    data = prepare(paths, mode="records", validation=0.0)  # without a separator, each file is one
+    assert [text.strip(RECORD) for text in decoded(data, data.training)] == ["one\ntwo%three", "four%"]
+
+
+def test_items_with_newlines_are_kept_whole():
+    texts = ["roses are red\nviolets", "one line", "sugar\nis sweet\n"]
+    for source in (texts, iter(texts)):
+        data = prepare(source, validation=0.0)
+        assert data.mode == "records"
+        assert [text.strip(RECORD) for text in decoded(data, data.training)] == [text.removesuffix("\n") for text in texts]
+    stream = prepare(texts, validation=0.0, mode="stream")
+    assert [text[1:].removesuffix("\n") for text in decoded(stream, stream.training)] == [t.removesuffix("\n") for t in texts]
+    with pytest.raises(InputError, match="a text of the list holds a newline, and in mode lines each line is a text"):
+        prepare(texts, mode="lines")
+    lines = prepare(["emma\n", "ava", "zoe"], validation=0.0)
+    assert (lines.mode, len(lines.training)) == ("lines", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "expected"),
+    [
+        ("ab\ncd\n", {"separator": "---"}, "--separator '---': 't' does not hold it: expected what stands between two records"),
+        (f"ab{RECORD}c%d", {"separator": "%"}, "'t' holds the character U+001E, which ends a record here: remove it, or"),
+    ],
+)
+def test_records_that_cannot_be_separated_are_refused(text, flags, expected):
+    for vocabulary in ("characters", "bytes"):
+        with pytest.raises(InputError) as error:
+            prepare(write("t", text), vocabulary=vocabulary, **flags)
+        assert expected in str(error.value)
+    assert len(prepare(write("t", f"ab{RECORD}c%d"), separator=RECORD, validation=0.0).training) == 2
+
+
+def test_a_model_of_records_writes_scores_and_continues_records(tmp_path):
+    """A model that knows one record by heart ends where that ends."""
+    write("poems.txt", "a\nb%" * 40)
+    model = train("poems.txt", separator="%", hidden=24, steps=150, validation=0.0, out="run", batch=8)
+    assert model.mode == "records"
+    assert model.sample(3, temperature=0.0) == ["a\nb"] * 3
+    assert model.sample(1, temperature=0.0, prompt="a\n") == ["a\nb"]
+    assert model.score("a\nb") < model.score("a\nb\nb")
+    loaded = bptt.load("run")
+    assert loaded.sample(1, temperature=0.0) == ["a\nb"]
+    assert loaded.evaluate(corpus.read("poems.txt", loaded.vocabulary, Reading(separator="%"))).characters == 160
+    with pytest.raises(InputError, match="expected the beginning of one record, for the model writes records"):
+        model.sample(1, prompt=f"a{RECORD}")
+    resumed = bptt.train(resume="run", steps=151, report=None)
+    assert resumed.mode == "records"
+    tuned = train("poems.txt", separator="%", from_="run", hidden=None)
+    assert tuned.vocabulary == model.vocabulary
+
+
+def test_records_from_and_to_other_formats():
+    model = train("poems.txt" if write("poems.txt", POEMS) else None, separator="\n---\n")
+    model.export("torch", "model.safetensors")
+    again = bptt.from_torch("model.safetensors")
+    assert (again.mode, again.vocabulary) == ("records", model.vocabulary)
+    assert again.sample(2, seed=3) == model.sample(2, seed=3)
+    model.export("page", "page.html")
+    known = json.loads(re.search(r">(\{.*\})</script>", Path("page.html").read_text())[1])
+    assert (known["mode"], known["symbols"][known["start"]]) == ("records", RECORD)
+
+
+# Encodings
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "gb18030", "utf-16", "utf-16-le", "utf-32", "shift_jis", "koi8-r", "utf-8-sig"])
+@pytest.mark.parametrize("chunk", [1, 3, 1 << 20])
+def test_a_text_of_any_encoding_is_decoded_in_pieces(monkeypatch, encoding, chunk):
+    text = {"koi8-r": "Привет,\nмир\n", "cp1252": "“café”\nnaïve\n"}.get(encoding, "古池や蛙飛び\n込む水の音\n")
+    monkeypatch.setattr("bptt.data.source.CHUNK", chunk)
+    path = write("text", text.replace("\n", "\r\n").encode(encoding))
+    assert corpus.read(path, reading=Reading(encoding)).text == text
+    assert prepare(path, encoding=encoding).vocabulary == characters(text)
+
+
+def test_an_encoding_that_does_not_fit_is_refused():
+    path = write("text", "“Привет”".encode())
+    assert "is not in the encoding ascii: byte 0xe2 at offset 0, line 1" in complaint(path, reading=Reading("ascii"))
+    assert "give the encoding of the text (--encoding)" in complaint(path, reading=Reading("shift_jis"))
+    message = complaint(write("odd", b"a\0b"), reading=Reading("utf-16-le"))
+    assert "is not in the encoding utf-16-le: byte 0x62 at offset 2, line 1 (truncated data)" in message
+
+
+@pytest.mark.parametrize("name", ["klingon", "hex", "rot13", "", "\0", 5, b"utf-8"])
+def test_an_unknown_encoding_is_refused(name):
+    with pytest.raises(
+        InputError, match=r"^--encoding .*: expected an encoding that Python knows, as utf-8, cp1252 or gb18030$"
+    ):
+        train(NAMES, encoding=name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"separator": ""}, "--separator '': expected a text of at least one character"),
+        ({"separator": 5}, "--separator 5: expected a text of at least one character"),
+        ({"glob": ""}, "--glob '': expected a text of at least one character"),
+        ({"separator": "%", "mode": "lines"}, "--separator '%': --mode lines does not have it: leave out one of the two"),
+        ({"encoding": "cp1252", "vocabulary": "bytes"}, "--encoding cp1252: --vocabulary bytes decodes nothing"),
+    ],
+)
+def test_settings_of_texts_that_contradict_each_other_are_refused(flags, expected):
+    with pytest.raises(InputError) as error:
+        train(NAMES, **flags)
+    assert str(error.value).startswith(expected)
+
+
+def test_the_encoding_of_a_run_is_used_again():
+    write("text", ("“café”\nnaïve\n" * 9).encode("cp1252"))
+    train("text", encoding="cp1252", out="run", steps=4, stop_after=2)
+    assert bptt.train(resume="run", report=None).record["settings"]["encoding"] == "cp1252"
+    assert 'encoding = "cp1252"' in Path("run/config.toml").read_text()
+
+
+# Bytes and strings in Python
+
+
+def test_bytes_are_a_text():
+    midi = b"MThd\0\0\0\6" + bytes(range(256))
+    data = prepare(midi, vocabulary="bytes", mode="stream")
+    assert data.training.ids[1:].astype(np.uint8).tobytes() == midi
+    assert prepare(NAMES.encode()).vocabulary == characters(NAMES)
+    assert prepare("“a”\nb\n".encode("cp1252"), encoding="cp1252").vocabulary == characters("“a”\nb\n")
+    assert "looks like a binary file" in complaint(midi)
+
+
+@pytest.mark.parametrize(
+    "text", ["~\nis a tilde.", "/ or\nnot. Maybe", "C:\n", "a/b\nc/d\n", "see:\n./x.txt\n", "x" * 300 + "/\nb.txt"]
+)
+def test_a_text_with_a_newline_is_seldom_taken_for_a_path(text):
+    assert corpus.read(text).text == text
+
+
+def test_the_memory_of_a_run_counts_the_columns_of_several_texts():
+    paths = [write(f"{n}.txt", PROSE * 20) for n in range(3)]
+    task = from_scratch(paths, Settings(backend="numpy", mode="stream", batch=8, length=16, hidden=4, steps=2)).task
+    assert select("numpy").is_host
+    assert dataset.max_columns(task.data, 8, 16) == 6  # two streams of each
