@@ -54,6 +54,23 @@ def test_the_window_length_does_not_change_the_loss_of_a_stream(cell):
         assert got.nats == pytest.approx(expected, rel=1e-12)
 
 
+def test_columns_that_have_ended_are_not_computed(monkeypatch):
+    config, params, rng = random_model()
+    shapes, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda *a: shapes.append(a[2].shape) or forward(*a))
+    lines = make_sequences([rng.integers(0, V, n) for n in (41, 2, 12, 9, 5)])
+    got = evaluate(config, params, HERE, map(batches.batch_reader(lines.ids, HERE), batches.lines(lines, 5, 8, None)))
+    assert shapes == [(8, 5), (8, 2), (8, 1), (8, 1), (8, 1)]
+    assert got.nats == pytest.approx(sum(by_hand(config, params, line) for line in lines), rel=1e-12)
+
+
+def test_columns_in_any_order_give_the_same_evaluation():
+    config, params, rng = random_model()
+    lines = make_sequences([rng.integers(0, V, n) for n in (2, 12, 3, 9, 5)])
+    got = evaluate(config, params, HERE, map(batches.batch_reader(lines.ids, HERE), batches.windows(lines, 2)))
+    assert got.nats == pytest.approx(sum(by_hand(config, params, line) for line in lines), rel=1e-12)
+
+
 def test_every_backend_gives_the_same_evaluation(lab):
     config, params, rng = random_model("vanilla", 1)
     lines = make_sequences([rng.integers(0, V, n) for n in (9, 9, 8, 5)])  # two windows, the second one padded

@@ -1,12 +1,16 @@
 """Scores of single lines: the model's own probabilities, whatever is scored beside them, and taken as they come."""
 
+import dataclasses
+import pickle
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from bptt import backend as backends
 from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
-from bptt.inference import scoring
+from bptt.inference import prediction, scoring
 from bptt.nn import model, tree
 from conftest import make_sequences, variant
 
@@ -58,11 +62,54 @@ def test_the_batch_size_does_not_change_order_and_line_numbers():
     vocabulary = characters("abcd\t")
     whole = list(scores(lines, vocabulary))
     assert [(score.number, score.text) for score in whole] == [(1, "abca"), (3, "d"), (4, "ab" * 30), (5, "c"), (7, "dd")]
+    assert ["".join(score.symbols) for score in whole] == [f"{score.text}\n" for score in whole]
     for together in (1, 2, 3):
         few = list(scores(lines, vocabulary, together=together))
-        assert [score[:3] for score in few] == [score[:3] for score in whole]
+        assert [(one.number, one.text, one.ids) for one in few] == [(one.number, one.text, one.ids) for one in whole]
         for one, other in zip(few, whole):
             np.testing.assert_allclose(one.each, other.each, rtol=1e-12)
+
+
+def test_columns_that_have_ended_are_not_computed(monkeypatch):
+    """One line of 40 characters among short ones: after the first window it is alone."""
+    config, params, rng = random_model()
+    shapes, forward = [], model.forward
+    monkeypatch.setattr(scoring, "WINDOW", 8)
+    monkeypatch.setattr(model, "forward", lambda *a: shapes.append(a[2].shape) or forward(*a))
+    sequences = [rng.integers(0, 5, n) for n in (3, 41, 2, 12, 9, 5)]
+    got = scoring.token_nats(config, params, HERE, make_sequences(sequences))
+    assert shapes == [(8, 6), (8, 2), (8, 1), (8, 1), (8, 1)]
+    for nats, sequence in zip(got, sequences):
+        np.testing.assert_allclose(nats, by_hand(config, params, sequence), rtol=1e-11)
+
+
+def test_a_long_line_takes_a_few_bytes_a_character(monkeypatch):
+    """Lists of symbols and of numbers, and pairs of them, would take 127."""
+
+    def nothing(config, params, batch, states):
+        return np.zeros(batch.x.shape), states
+
+    monkeypatch.setattr(prediction, "target_nats", nothing)
+    monkeypatch.setattr(scoring, "WINDOW", 1 << 14)
+    line = "abcd" * 250_000
+    tracemalloc.start()
+    try:
+        (score,) = scores([line])
+        assert score.nats == 0.0
+        assert sum(nats for _, nats in score.pairs()) == 0.0
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 30 * len(line)  # 8 of them twice for the nats in float64
+    assert len(score.each) == len(score.symbols) == len(line) + 1
+
+
+def test_a_score_is_a_value():
+    (first,), (second,) = scores(["ab"]), scores(["ab"])
+    assert first == second == pickle.loads(pickle.dumps(first))
+    assert first.each is first.each  # made once: a loop over the places would make it for each
+    assert list(first.pairs()) == list(zip(first.symbols, first.each))
+    assert {type(nats) for nats in first.each} == {float}
 
 
 def test_lines_are_consumed_as_they_are_needed():
@@ -90,7 +137,7 @@ def test_a_model_of_lines_also_scores_the_newline():
 
 def test_bytes_and_str_are_scored_alike_by_a_model_of_bytes():
     (text,), (raw,) = scores(["é"], BYTES), scores([b"\xc3\xa9"], BYTES)
-    assert text == raw._replace(text="é")
+    assert text == dataclasses.replace(raw, text="é")
     assert (raw.symbols, raw.text) == (["\\xc3", "\\xa9", "\n"], "é")
     assert next(scores([b"a\xff"], BYTES)).text == "a\\xff"
 
@@ -117,7 +164,7 @@ def test_input_that_is_not_a_line_is_refused():
 def test_file_lines_are_split_at_any_line_end(tmp_path, monkeypatch):
     file = tmp_path / "text"
     file.write_bytes("\ufeffanna\r\nbö\n\nend".encode())
-    for size in (1, 2, 3, 1 << 20):
+    for size in (1, 2, 3, 5, 1 << 20):
         monkeypatch.setattr("bptt.data.source.CHUNK", size)
         assert list(scoring.read_lines(str(file), LETTERS)) == ["anna", "bö", "", "end"]
         assert list(scoring.read_lines(str(file), BYTES)) == [b"\xef\xbb\xbfanna\r", "bö".encode(), b"", b"end"]

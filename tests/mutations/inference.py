@@ -11,6 +11,27 @@ MUTATIONS = [
         "test_evaluation.py::test_the_window_length_does_not_change_the_loss_of_a_stream",
     ),
     Mutation(
+        "columns that have ended are computed in evaluation and in scores",
+        "inference.prediction.target_nats",
+        "1 + int(np.flatnonzero(batch.window.lengths).max(initial=0))",
+        "batch.x.shape[1]",
+        "test_scoring.py::test_columns_that_have_ended_are_not_computed",
+    ),
+    Mutation(
+        "columns behind one that has ended are left out",
+        "inference.prediction.target_nats",
+        "1 + int(np.flatnonzero(batch.window.lengths).max(initial=0))",
+        "int(np.count_nonzero(batch.window.lengths))",
+        "test_evaluation.py::test_columns_in_any_order_give_the_same_evaluation",
+    ),
+    Mutation(
+        "scores of each window written over those of the one before",
+        "inference.scoring.token_nats",
+        "done += batch.window.steps",
+        "done += 0",
+        "test_scoring.py::test_every_target_is_scored_by_itself",
+    ),
+    Mutation(
         "padding measured, too",
         "inference.evaluation.batch_nats",
         " * batch.mask",
@@ -198,8 +219,8 @@ MUTATIONS = [
     Mutation(
         "scores in the order of their lengths",
         "inference.scoring.token_nats",
-        "nats[i] = prediction",
-        "nats[first + b] = prediction",
+        "zip(group.tolist()",
+        "zip(range(first, first + len(group))",
         "test_scoring.py::test_every_target_is_scored_by_itself",
     ),
     Mutation(

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,10 @@ from bptt.inference import ensemble, scoring
 from bptt.inference.ensemble import Ensemble
 from bptt.inference.language_model import LanguageModel, load
 from bptt.inference.request import Unknown
+from bptt.inference.scoring import Score
 
 FIGURES = ("nats_per_char", "bits_per_char", "perplexity", "characters")  # of an `Evaluation`, as JSON has them
+PIECE = 4096  # characters of a line that are printed at a time
 
 Json = Annotated[bool, Parameter(name="--json", help="Print a JSON object a line, for other programs.")]
 
@@ -165,22 +168,32 @@ def score(  # noqa: D417
     nats = 0.0
     reading = recorded_reading(model.record, model.mode, rules.check_encoding("--encoding", encoding))
     for line in model.scores(scoring.read_lines(text, model.vocabulary, reading), unknown=unknown):
-        lines, characters, nats = lines + 1, characters + len(line.each), nats + line.nats
-        each = list(zip(line.symbols, line.each))
-        if as_json:
-            sums = {"line": line.number, "text": line.text, "nats": line.nats, "nats_per_char": line.nats_per_char}
-            row = json.dumps(sums | ({"each": each} if per_char else {}))
-        elif per_char:
-            row = "\n".join(f"{n:.4f}\t{line.number}\t{i}\t{quoted(symbol)}" for i, (symbol, n) in enumerate(each, 1))
-        else:
-            row = f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{line.text}"
-        if not print_line(row):
+        lines, characters, nats = lines + 1, characters + len(line.costs), nats + line.nats
+        if not all(print_line(piece, end="") for piece in _row(line, per_char=per_char, as_json=as_json)):
             return 0
     if not characters:
         raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
     mean = nats / characters
     complain(f"{lines:,} line{'s' * (lines != 1)}, {characters:,} characters, {nats:.4f} nats, {mean:.4f} per character")
     return 0
+
+
+def _row(line: Score, *, per_char: bool, as_json: bool) -> Iterator[str]:
+    """What is printed of a line, in pieces, as it may have millions of characters."""
+    pairs = line.pairs() if per_char else iter(())
+    pieces = enumerate(iter(lambda: list(islice(pairs, PIECE)), []))
+    if as_json:
+        sums = {"line": line.number, "text": line.text, "nats": line.nats, "nats_per_char": line.nats_per_char}
+        yield json.dumps(sums)[:-1] + (', "each": [' if per_char else "}\n")
+        for k, piece in pieces:
+            yield ", " * (k > 0) + json.dumps(piece)[1:-1]
+        yield "]}\n" if per_char else ""
+    elif per_char:
+        for k, piece in pieces:
+            numbered = enumerate(piece, 1 + k * PIECE)
+            yield "".join(f"{nats:.4f}\t{line.number}\t{i}\t{quoted(symbol)}\n" for i, (symbol, nats) in numbered)
+    else:
+        yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{line.text}\n"
 
 
 @app.command

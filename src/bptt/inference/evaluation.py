@@ -12,7 +12,7 @@ from bptt.backend import Array, Backend, namespace
 from bptt.data.batches import Batch
 from bptt.inference import prediction
 from bptt.inference.prediction import Configs
-from bptt.nn import loss, tree
+from bptt.nn import tree
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def batch_nats(config: Configs, params: Any, backend: Backend, batches: Iterable
     with acceleration.gpu_kernels(backend):
         for batch in batches:
             start = None if batch.window.start else states
-            logits, states = prediction.forward(config, params, batch.x, start)
+            nats, states = prediction.target_nats(config, params, batch, start)
             states = tree.tree_map(lambda a: namespace(a).asarray(a, copy=True), states)  # views would keep all steps
-            nats = loss.nats(logits, batch.y) * batch.mask
+            nats = nats * batch.mask[:, : nats.shape[1]]
             sums.append(namespace(nats).sum(nats))
             characters += batch.window.targets
     return (backend.get(backend.xp.stack(sums)).tolist() if sums else []), characters  # one look at the device

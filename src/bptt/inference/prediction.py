@@ -1,4 +1,4 @@
-"""The logits of the next token: those of one model, or of an ensemble, the mean of the probabilities of its models."""
+"""The logits of the next token, of one model or of an ensemble (the mean of the probabilities), and -log p of targets."""
 
 import functools
 import math
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from bptt.backend import Array, HostArray, namespace
+from bptt.data.batches import Batch
 from bptt.errors import InputError
-from bptt.nn import model
+from bptt.nn import loss, model, tree
 
 Configs = model.Config | tuple[model.Config, ...]  # of one model, or of each model of an ensemble
 
@@ -27,6 +28,18 @@ def forward(config: Configs, params: Any, x: Array, states: Any = None) -> tuple
         logits.append(member_logits)
         after.append(state)
     return log_mean_probabilities(logits), tuple(after)
+
+
+def target_nats(config: Configs, params: Any, batch: Batch, states: Any = None) -> tuple[Array, Any]:
+    """-log p of every target (T, W) of the first W columns of a batch, and their next states.
+
+    The columns behind them ended before the batch and are not computed; where the longest come first, that is all of these.
+    """
+    W = 1 + int(np.flatnonzero(batch.window.lengths).max(initial=0))
+    if states is not None:
+        states = tree.tree_map(lambda a: a[:W, ...], states)
+    logits, after = forward(config, params, batch.x[:, :W], states)
+    return loss.nats(logits, batch.y[:, :W]), after
 
 
 def check_finite(results: HostArray) -> HostArray:

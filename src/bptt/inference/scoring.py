@@ -1,9 +1,12 @@
 """Scores: the negative log-likelihood of each line and of each of its characters, in nats."""
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
-from typing import Any, AnyStr, NamedTuple
+from typing import Any, AnyStr
 
 import numpy as np
 
@@ -21,30 +24,48 @@ from bptt.inference import prediction
 from bptt.inference.generate import symbol_names
 from bptt.inference.prediction import Configs
 from bptt.inference.request import Unknown
-from bptt.nn import loss
 
 BATCH = 64  # sequences scored in one batch
 LINES_AT_A_TIME = 1024  # lines read and scored at a time
 SHOWN = 10  # unknown characters that a message lists
 
 
-class Score(NamedTuple):
-    """One line by itself, with the nats of each of its characters and, in lines mode, of its end."""
+@dataclass(frozen=True)
+class Score:
+    """One line by itself, with the nats of each of its characters and, in lines mode, of its end.
+
+    A line may have millions of characters: `symbols` and `each` become lists of objects when they are first used.
+    """
 
     number: int  # of the line, counted from 1
     text: str
-    symbols: list[str]  # what was predicted, the newline at the end included; of a model of bytes, bytes
-    each: list[float]  # the nats of each: -log p
+    ids: "array[int]"  # (n,): what was predicted, as numbers of the vocabulary
+    costs: "array[float]"  # (n,): the nats of each, in the type of the model
+    names: list[str] = field(repr=False)  # of the symbols of the vocabulary
+
+    @cached_property
+    def symbols(self) -> list[str]:
+        """What was predicted, the newline at the end included; of a model of bytes, bytes."""
+        return [self.names[i] for i in self.ids]
+
+    @cached_property
+    def each(self) -> list[float]:
+        """The nats of each symbol: -log p."""
+        return self.costs.tolist()
 
     @property
     def nats(self) -> float:
         """The sum of -log p."""
-        return math.fsum(self.each)
+        return math.fsum(self.costs)
 
     @property
     def nats_per_char(self) -> float:
         """Mean cross-entropy in nats."""
-        return self.nats / len(self.each)
+        return self.nats / len(self.costs)
+
+    def pairs(self) -> Iterator[tuple[str, float]]:
+        """Each symbol with its nats, one after the other."""
+        return zip(map(self.names.__getitem__, self.ids), self.costs)
 
 
 def read_lines(source: Any, vocabulary: Vocabulary, reading: Reading = AS_USUAL) -> Iterator[str | bytes]:
@@ -64,12 +85,15 @@ def read_lines(source: Any, vocabulary: Vocabulary, reading: Reading = AS_USUAL)
 
 
 def _split(pieces: Iterable[AnyStr], boundary: AnyStr) -> Iterator[AnyStr]:
-    rest = boundary[:0]
+    begun: list[AnyStr] = []  # the pieces of a line whose end has not come
     for piece in pieces:
-        parts = (rest + piece).split(boundary)
-        yield from parts[:-1]
-        rest = parts[-1]
-    if rest:
+        parts = piece.split(boundary)
+        begun.append(parts[0])
+        if len(parts) > 1:
+            yield boundary[:0].join(begun)
+            yield from parts[1:-1]
+            begun = parts[-1:]
+    if rest := boundary[:0].join(begun):
         yield rest
 
 
@@ -96,7 +120,12 @@ def score_lines(
         sequences = _sequences([line for _, line in encodable], vocabulary, mode)
         for (number, line), ids, nats in zip(encodable, sequences, token_nats(config, params, backend, sequences)):
             text = line if isinstance(line, str) else line.decode("utf-8", "backslashreplace")
-            yield Score(number, text, [names[i] for i in ids[1:].tolist()], nats.tolist())
+            yield Score(number, text, _compact(ids[1:]), _compact(nats), names)
+
+
+def _compact(numbers: HostArray) -> "array[Any]":
+    """Numbers (n,) as Python has them, in as little memory as NumPy."""
+    return array(numbers.dtype.char, numbers.tobytes())
 
 
 def _is_blank(number: int, line: str | bytes, vocabulary: Vocabulary) -> bool:
@@ -140,18 +169,18 @@ def _sequences(lines: list[str | bytes], vocabulary: Vocabulary, mode: Mode) -> 
 def token_nats(config: Configs, params: Any, backend: Backend, sequences: Sequences) -> list[HostArray]:
     """The nats of every target (n,) of each sequence of ids (n + 1,), n >= 1: -log p, as `evaluation.evaluate` sums them up."""
     read = batches.batch_reader(sequences.ids, backend)
-    nats: list[HostArray] = [np.empty(0)] * len(sequences)
+    nats = [np.empty(length, backend.dtype) for length in sequences.lengths.tolist()]
     order = np.argsort(
         -sequences.lengths.astype(np.int64), kind="stable"
     )  # sequences of similar length share a batch: little padding
     for first in range(0, len(order), BATCH):
         group = order[first : first + BATCH]
-        states, steps = None, []
+        states, done = None, 0  # steps so far
         for batch in map(read, batches.windows(sequences.take(group), WINDOW)):
             with acceleration.gpu_kernels(backend):
-                logits, states = prediction.forward(config, params, batch.x, states)
-                steps.append(backend.get(loss.nats(logits, batch.y)))
-        columns = np.concatenate(steps)  # (T, B)
-        for b, i in enumerate(group.tolist()):
-            nats[i] = prediction.check_finite(columns[: sequences.lengths[i], b])
+                each, states = prediction.target_nats(config, params, batch, states)
+                columns = backend.get(each)  # (T, W)
+            for i, steps, column in zip(group.tolist(), batch.window.lengths.tolist(), columns.T):
+                nats[i][done : done + steps] = prediction.check_finite(column[:steps])
+            done += batch.window.steps
     return nats
