@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import bptt
+from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint import run_folder, store
 from bptt.config.settings import SETTING_NAMES as SETTINGS
 from bptt.display import plots
@@ -665,6 +666,17 @@ def test_a_half_written_history_is_rewritten(tmp_path, text):
             file.write('{"step": 8, "loss": 2.')
     resume(tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_history_beyond_its_limit_loses_no_row(tmp_path, text, monkeypatch):
+    train(text, out=tmp_path / "whole")
+    monkeypatch.setattr(checkpoint_format, "MAX_HISTORY_BYTES", 900)
+    train(text, out=tmp_path / "run", stop_after=7)
+    kept = [row["step"] for row in json.loads((newest_checkpoint(tmp_path / "run") / "training.json").read_text())["history"]]
+    assert len(kept) < kept[-1] == 7
+    resume(tmp_path / "run")
+    for name in ("metrics", "samples"):
+        assert outcome(tmp_path / "run")[name] == outcome(tmp_path / "whole")[name]
 
 
 # One at a time

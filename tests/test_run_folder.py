@@ -476,6 +476,29 @@ def test_a_torn_last_line_is_removed_on_resume(run):
     assert {name: (run / name).read_bytes() for name in names} == whole
 
 
+def test_rows_that_a_checkpoint_leaves_out_stay_in_the_metrics(run):
+    """The history of a checkpoint is at most 16 MiB: of a longer one it has every second row."""
+    rows = [{**(MEASURED if step % 2 else ROW), "step": step} for step in range(1, 9)]
+    run_folder.write_history(run, rows)
+    written = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "samples.txt")}
+    assert b"step 5" in written["samples.txt"]
+    files.append(run / "metrics.jsonl", json.dumps({**ROW, "step": 9}) + '\n{"step": 10, "lo')  # after the checkpoint
+    run_folder.write_history(run, rows[1::2])
+    assert {name: (run / name).read_bytes() for name in written} == written
+
+
+@posix
+@pytest.mark.parametrize("content", [b"[1]\nnull\n\n{}\n\xff\n", b" " * (1 << 20), b"", None, "pipe"])
+def test_metrics_that_are_damaged_are_made_of_the_history(run, content):
+    (run / "metrics.jsonl").unlink()
+    if content == "pipe":
+        os.mkfifo(run / "metrics.jsonl")
+    elif content is not None:
+        (run / "metrics.jsonl").write_bytes(content)
+    run_folder.write_history(run, [ROW, MEASURED])
+    assert [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] == [ROW, MEASURED]
+
+
 @posix
 @pytest.mark.parametrize("write", [run_folder.write_history, run_folder.append_row])
 def test_a_history_on_a_full_disk_is_an_error(run, write):

@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -58,8 +59,8 @@ def write_folder(folder: Path, files: dict[str, bytes], *, private: bool = False
         shutil.rmtree(partial, ignore_errors=True)  # nothing is there after the rename
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Write a file atomically: a reader sees either the old content or the new one.
+def replace(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file atomically, at once or in parts: a reader sees either the old content or the new one.
 
     Raises:
         OSError: it cannot be written; what was there still is.
@@ -221,9 +222,10 @@ def _without_links(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes | Iterable[bytes]) -> None:
     with open(path, "xb") as file:
-        file.write(data)
+        for part in [data] if isinstance(data, bytes) else data:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

@@ -103,7 +103,7 @@ MUTATIONS = [
     ),
     Mutation(
         "rows with anything else in them",
-        "checkpoint.format._check_row",
+        "checkpoint.format.check_row",
         "row.keys() <= {*ROW_FIELDS, *EVALUATION_FIELDS}",
         "True",
         "test_store.py::test_a_forged_progress_is_refused",
@@ -198,6 +198,27 @@ MUTATIONS = [
         "files.remove_leftovers(path)",
         "pass",
         "test_run_folder.py::test_leftovers_are_removed_and_damaged_checkpoints_moved_aside",
+    ),
+    Mutation(
+        "rows that the history of a checkpoint leaves out are lost on resume",
+        "checkpoint.run_folder.write_history",
+        'heapq.merge(_rows_left_out(folder / METRICS, rows), rows, key=operator.itemgetter("step"))',
+        "rows",
+        "test_resume.py::test_a_history_beyond_its_limit_loses_no_row",
+    ),
+    Mutation(
+        "rows after the checkpoint stay in the metrics",
+        "checkpoint.run_folder._rows_left_out",
+        " < max(steps, default=0)",
+        "",
+        "test_run_folder.py::test_rows_that_a_checkpoint_leaves_out_stay_in_the_metrics",
+    ),
+    Mutation(
+        "of a long history the newest row is left out",
+        "checkpoint.store._progress_json",
+        "[::-2][::-1]",
+        "[1::2] or progress.history[:1]",
+        "test_resume.py::test_a_history_beyond_its_limit_loses_no_row",
     ),
     Mutation(
         "metrics of a killed session kept",

@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 AVERAGING = ("average", "params")  # arrays of a run that averages its weights
 DAMAGED = "the file is damaged, use another copy"
 MAX_JSON_BYTES = 1 << 20  # bytes
-MAX_HISTORY_BYTES = 1 << 24  # bytes
+MAX_HISTORY_BYTES = 1 << 24  # bytes; of a longer history a checkpoint holds every second row, `metrics.jsonl` holds all
 MAX_NESTING = 500  # lists and objects, but for those of a history
 MAX_HEADER_BYTES = 1 << 20  # bytes, of safetensors; a forged one of 76 MB would cost seconds and a gigabyte
 MAX_BATCH = 1 << 20  # columns of saved hidden states
@@ -191,13 +191,13 @@ def progress(value: Any) -> Progress:
     valid = all(type(count) is int and 0 <= count < 1 << 62 for count in counts) and all(map(is_number, numbers))
     if not valid or not 0 <= result.seconds < MAX_SECONDS:
         raise InvalidFile("holds an invalid count or number")
-    steps = [_check_row(row)["step"] for row in result.history]
+    steps = [check_row(row)["step"] for row in result.history]
     if any(map(operator.gt, steps, steps[1:])):
         raise InvalidFile("holds a history whose steps fall")
     return result
 
 
-def _check_row(row: Any) -> dict[str, Any]:
+def check_row(row: Any) -> dict[str, Any]:
     """Return a row of a history, or refuse a malformed one."""
     known = isinstance(row, dict) and row.keys() <= {*ROW_FIELDS, *EVALUATION_FIELDS}
     if not known or not all(is_number(row.get(name)) for name in ROW_FIELDS) or not is_number(row.get("held_out", 0)):

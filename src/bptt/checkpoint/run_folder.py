@@ -6,8 +6,10 @@ checkpoints/step-00000200/ ..., and the links latest and best to two of them
 
 import contextlib
 import errno
+import heapq
 import itertools
 import json
+import operator
 import os
 import re
 import shutil
@@ -19,12 +21,13 @@ import filelock
 
 from bptt import errors, files
 from bptt.checkpoint import store
-from bptt.checkpoint.format import EVALUATION_FIELDS, MANIFEST, ROW_FIELDS, Checkpoint
+from bptt.checkpoint.format import EVALUATION_FIELDS, MANIFEST, ROW_FIELDS, Checkpoint, check_row
 from bptt.errors import CheckpointError, CheckpointWarning, InputError, InvalidFile, SaveError
 from bptt.nn.cells import Cell
 
 CONFIG, ENVIRONMENT, METRICS, SAMPLES, CURVE = "config.toml", "env.json", "metrics.jsonl", "samples.txt", "curve.png"
 CHECKPOINTS, LATEST, BEST, LOCK = "checkpoints", "latest", "best", ".lock"
+MAX_ROW_BYTES = 1 << 20  # of a line of metrics.jsonl: texts, and a few numbers for each layer
 STEP = re.compile(r"step-(\d{8,18})")
 
 
@@ -214,11 +217,27 @@ def repair(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) 
 
 
 def write_history(folder: Path, history: Iterable[dict[str, Any]]) -> None:
-    """Write a history into `metrics.jsonl` and `samples.txt`, in place of what they hold."""
+    """Write a history into `metrics.jsonl` and `samples.txt`, in place of what they hold.
+
+    The history of a checkpoint may leave rows out, see `format.MAX_HISTORY_BYTES`: those that `metrics.jsonl` has stay there.
+    """
     rows = list(history)
     with _writing(folder):
-        for file, form in [(METRICS, _metrics), (SAMPLES, _samples)]:
-            files.replace(folder / file, "".join(map(form, rows)).encode("utf-8", "surrogatepass"))
+        for file, form in [(SAMPLES, _samples), (METRICS, _metrics)]:  # in this order, as both are made of the metrics
+            complete = heapq.merge(_rows_left_out(folder / METRICS, rows), rows, key=operator.itemgetter("step"))
+            files.replace(folder / file, (form(row).encode("utf-8", "surrogatepass") for row in complete))
+
+
+def _rows_left_out(metrics: Path, history: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of `metrics.jsonl` before the last one of a history that it does not have; torn ones are passed over."""
+    last, steps = -1, {row["step"] for row in history}
+    with contextlib.suppress(InvalidFile), files.open_regular(metrics) as file:
+        while 0 < len(line := file.readline(MAX_ROW_BYTES)) < MAX_ROW_BYTES:
+            with contextlib.suppress(InvalidFile):
+                row = check_row(files.parse_json(line, len(line)))
+                if last <= row["step"] < max(steps, default=0) and row["step"] not in steps:
+                    last = row["step"]
+                    yield row
 
 
 def append_row(folder: Path, row: dict[str, Any]) -> None:

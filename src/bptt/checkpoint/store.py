@@ -178,9 +178,12 @@ def _claims(value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _progress_json(progress: checkpoint_format.Progress) -> bytes:
-    """Serialize the progress; of a history that is too long to be read again, every second row is dropped."""
-    while len(data := files.to_json(progress._asdict())) > checkpoint_format.MAX_HISTORY_BYTES:
-        progress = progress._replace(history=progress.history[::2])
+    """Serialize the progress; of a history that is too long to be read again, every second row is left out.
+
+    The newest one stays: `run_folder.write_history` keeps the rows before it that are in `metrics.jsonl`.
+    """
+    while len(data := files.to_json(progress._asdict())) > checkpoint_format.MAX_HISTORY_BYTES and len(progress.history) > 1:
+        progress = progress._replace(history=progress.history[::-2][::-1])
     return data
 
 
