@@ -1,12 +1,14 @@
 """What a model does inside: against the definition of its equations, finite differences, and its own backward pass."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import bptt
 from bptt import backend as backends
 from bptt import inspect
-from bptt.data.vocabulary import Vocabulary
+from bptt.data.vocabulary import Vocabulary, characters
 from bptt.errors import InputError
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import cells, loss, model, tree
@@ -191,3 +193,35 @@ def test_inspect_is_an_attribute_of_the_package():
 def test_a_path_is_refused_as_a_model():
     with pytest.raises(InputError, match=r"model 'runs/names': expected what bptt\.load or bptt\.train gives"):
         inspect.activations("runs/names", TEXT)
+
+
+@pytest.mark.parametrize("together", [1, 12, 10**9])
+def test_logits_of_some_steps_at_a_time_give_the_same_numbers(monkeypatch, together):
+    one = trained()
+    whole, vectors = inspect.activations(one, TEXT), inspect.gradients_of_losses(one, TEXT)
+    monkeypatch.setattr(inspect, "LOGITS_TOGETHER", together)
+    parts = inspect.activations(one, TEXT)
+    np.testing.assert_allclose(parts.p, whole.p, rtol=1e-12)
+    np.testing.assert_allclose(parts.nats, whole.nats, rtol=1e-12)
+    np.testing.assert_allclose(inspect.gradients_of_losses(one, TEXT), vectors, atol=1e-15)
+    few = inspect.activations(one, TEXT, predicted=3)
+    np.testing.assert_allclose(few.p, whole.p[:3], rtol=1e-12)
+    np.testing.assert_allclose(few.nats, whole.nats, rtol=1e-12)
+
+
+def test_tens_of_thousands_of_symbols_take_little_memory():
+    """Their logits at all steps, in float64, would take 192 MB, and what is computed of them as much again each."""
+    vocabulary = characters(map(chr, range(0x4E00, 0x4E00 + 40_000)))
+    config = model.Config("gru", len(vocabulary), 4)
+    params = model.init(config, np.random.default_rng(0))
+    one = LanguageModel(config, vocabulary, "stream", params, backends.select("numpy", "float64"), {})
+    text = chr(0x4E00) * 600
+    tracemalloc.start()
+    try:
+        seen = inspect.activations(one, text, predicted=80)
+        inspect.gradient_flow(one, text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seen.p.shape == (80, 40_001)
+    assert peak < 150e6

@@ -262,7 +262,8 @@ def test_units_are_coloured_by_their_activations(tmp_path, monkeypatch):
     assert ("curves", 0.7) == (shown[0][0], shown[0][1][1])
     (flow,) = [one for one in shown if isinstance(one, inspect.Flow)]
     np.testing.assert_array_equal(flow.norms, inspect.gradient_flow(model, "dir" * 30, 50).norms)
-    activations = page._joined([inspect.activations(model, text) for text in texts])
+    activations = page._seen(model, texts)
+    assert len(activations.p) == page.STRIP < len(activations.nats)  # what is shown of them, as each has all symbols
     blocks = re.findall(r'<div class="text lines">(.*?)</div>', source, re.DOTALL)
     assert len(blocks) == len(units.most_informative(activations)) == model.config.hidden
     for block, unit in zip(blocks, units.most_informative(activations)):

@@ -4,6 +4,7 @@ The numbers are those of the model's own equations, forward and backward, comput
 one sequence after the start symbol, a line with its end; a text of several lines is for a model of streams.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np  # on the host, in float64, whatever the model is on
@@ -16,6 +17,7 @@ from bptt.inference.language_model import LanguageModel
 from bptt.nn import linear, loss, model, tree
 
 HORIZON = rules.SEED  # a whole number, at least 0
+LOGITS_TOGETHER = 1 << 20  # numbers: those of all steps would take a gigabyte where there are tens of thousands of symbols
 TOGETHER = 64  # losses whose gradients are followed side by side: bounds the memory, does not change the numbers
 
 
@@ -27,7 +29,7 @@ class Activations(NamedTuple):
     a: HostArray  # (T, L, H): the states
     cells: HostArray | None  # (T, L, H): the cell states of an LSTM
     gates: HostArray | None  # (T, L, G, H), in the order of the cell's GATES; None for a cell that says nothing of them
-    p: HostArray  # (T, V): the probabilities of all symbols to come next
+    p: HostArray  # (T, V): the probabilities of all symbols to come next; perhaps of the first steps alone
     nats: HostArray  # (T,): -log p of what came
 
 
@@ -45,18 +47,33 @@ class Read(NamedTuple):
     params: model.Params
     x: HostArray  # (T, 1)
     y: HostArray  # (T, 1)
-    logits: HostArray  # (T, 1, V)
-    cache: model.Cache
+    cache: model.Cache  # what the output layer saw is its field a, (T, 1, H)
+
+    def logits(self) -> Iterator[tuple[slice, HostArray]]:
+        """The logits (n, 1, V) of n steps at a time, and which these are."""
+        T, n = len(self.x), max(1, LOGITS_TOGETHER // self.config.vocabulary)
+        for steps in (slice(first, first + n) for first in range(0, T, n)):
+            yield steps, linear.forward(self.params.Wya, self.cache.a[steps, ...], self.params.by)
 
 
-def activations(trained: LanguageModel, text: str) -> Activations:
+def activations(trained: LanguageModel, text: str, predicted: int | None = None) -> Activations:
     """Compute the states, gates and predictions of a model at every step of a text.
+
+    With `predicted` the probabilities are those of so many first steps, to save memory where there are many symbols.
 
     Raises:
         InputError: a text with characters that the model does not know, or an empty one, or several lines for a model of lines;
-            something else than a model.
+            something else than a model; a number of steps below 0.
     """
+    predicted = None if predicted is None else rules.check_number("predicted", HORIZON, predicted)
     read = _read(trained, text)
+    p = np.empty((len(read.x) if predicted is None else min(predicted, len(read.x)), read.config.vocabulary))
+    nats = np.empty(len(read.x))
+    for steps, logits in read.logits():
+        y = read.y[steps, ...]
+        nats[steps] = loss.nats(logits, y)[:, 0]
+        if len(rows := p[steps, ...]):
+            rows[...] = loss.forward(logits, y, np.ones(y.shape))[1].p[: len(rows), 0, :]
     names, layers, H = generate.symbol_names(trained.vocabulary), read.cache.layers, read.config.hidden
     optional: dict[str, HostArray | None] = {"cells": None, "gates": None}
     cell = read.config.definition
@@ -69,8 +86,8 @@ def activations(trained: LanguageModel, text: str) -> Activations:
         inputs=[names[i] for i in read.x[:, 0]],
         targets=[names[i] for i in read.y[:, 0]],
         a=np.stack([layer.a[1:, 0, :] for layer in layers], axis=1),
-        p=loss.forward(read.logits, read.y, np.ones(read.y.shape))[1].p[:, 0, :],
-        nats=loss.nats(read.logits, read.y)[:, 0],
+        p=p,
+        nats=nats,
         **optional,
     )
 
@@ -103,8 +120,11 @@ def gradients_of_losses(trained: LanguageModel, text: str, horizon: int = 50) ->
     horizon = rules.check_number("horizon", HORIZON, horizon)
     read = _read(trained, text)
     T, K = len(read.x), min(horizon, len(read.x) - 1)
-    _, loss_cache = loss.forward(read.logits, read.y, np.ones((T, 1)), np.ones(()))  # the sum, not the mean
-    da: Any = linear.backward(read.params.Wya, read.cache.a, loss.backward(loss_cache))[0]  # (T, 1, H)
+    da = np.empty((T, 1, read.config.hidden))
+    for steps, logits in read.logits():
+        y = read.y[steps, ...]
+        _, loss_cache = loss.forward(logits, y, np.ones(y.shape), np.ones(()))  # the sum, not the mean
+        da[steps, ...] = linear.backward(read.params.Wya, read.cache.a[steps, ...], loss.backward(loss_cache))[0]
     result = np.zeros((read.config.layers, T, K + 1, read.config.hidden))
     for first in range(0, T, TOGETHER):
         at = np.arange(first, min(T, first + TOGETHER))
@@ -150,8 +170,8 @@ def _read(trained: LanguageModel, text: str) -> Read:
     get = trained.backend.get
     params = tree.tree_map(lambda a: np.asarray(get(a), np.float64), trained.params)
     x, y = ids[:-1, None], ids[1:, None]
-    logits, _, cache = model.forward(trained.config, params, x)
-    return Read(trained.config, params, x, y, logits, cache)
+    _, _, cache = model.run_layers(trained.config, params, x, None, ())
+    return Read(trained.config, params, x, y, cache)
 
 
 def _steps(cache: Any, t: HostArray) -> Any:

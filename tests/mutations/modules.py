@@ -158,6 +158,13 @@ MUTATIONS = [
         "test_gradcheck.py::test_float32_errors_are_those_of_rounding",
     ),
     Mutation(
+        "inspect: the logits of all steps at a time",
+        "inspect.Read.logits",
+        "max(1, LOGITS_TOGETHER // self.config.vocabulary)",
+        "len(self.x)",
+        "test_inspect.py::test_tens_of_thousands_of_symbols_take_little_memory",
+    ),
+    Mutation(
         "inspect: nothing comes from the layer above",
         "inspect._followed",
         "above = zero if dx is None else dx[0, ...]",

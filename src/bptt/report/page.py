@@ -68,7 +68,7 @@ def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> N
 def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
     import jinja2
 
-    seen = _joined([inspect.activations(trained, one) for one in looked.texts])
+    seen = _seen(trained, looked.texts)
     longest = max(looked.texts, key=len)
     history = _history(place, trained)
     steps, radii = _radii(trained, history)
@@ -141,8 +141,11 @@ def _pieces(where: str, sequences: Sequences, trained: LanguageModel) -> Looked:
     return Looked(where, texts)
 
 
-def _joined(parts: list[Activations]) -> Activations:
-    """Concatenate the activations of several texts."""
+def _seen(trained: LanguageModel, texts: list[str]) -> Activations:
+    """The activations of several texts, one after the other, and the probabilities of the symbols that are shown."""
+    parts = list[Activations]()
+    for text in texts:
+        parts.append(inspect.activations(trained, text, STRIP - sum(len(part.p) for part in parts)))
     arrays: dict[str, Any] = {}
     for name in Activations._fields:
         values = [getattr(part, name) for part in parts]
