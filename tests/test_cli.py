@@ -151,7 +151,8 @@ FLAGS = {
 
 def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, workdir):
     assert (
-        FLAGS.keys() | {"epochs", "budget", "from_", "distributed", "separator", "encoding"} == vars(Settings()).keys()
+        FLAGS.keys() | {"epochs", "budget", "from_", "new_symbols", "distributed", "separator", "encoding"}
+        == vars(Settings()).keys()
     )  # the last ones rule others out
     switches = {True: "", False: "=false"}
     words = [
@@ -168,6 +169,7 @@ def test_flags_are_the_keywords_of_train_and_the_words_of_the_record(run, workdi
         "epochs": None,
         "budget": None,
         "from_": None,
+        "new_symbols": "error",
         "distributed": None,
         "separator": None,
         "encoding": "utf-8",
@@ -424,7 +426,7 @@ def test_running_out_of_memory_is_a_one_line_error(run, monkeypatch):
     words = ["out of memory: --hidden 1000000 --layers 1: 3,0", "GB, this machine has", ": choose fewer units or layers"]
     run_refused(run, "train", "names.txt", "--hidden", "1000000", code=4, words=words)
 
-    def fails(*_):
+    def fails(*_, **__):
         raise MemoryError("Unable to allocate 9.9 GiB")
 
     monkeypatch.setattr(model, "init", fails)

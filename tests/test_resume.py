@@ -37,6 +37,7 @@ ANEW |= {"stop_after", "quiet", "json"}
 OTHERS = {
     "out": "elsewhere",
     "from_": "elsewhere",
+    "new_symbols": "add",
     "dtype": "float64",
     "cell": "lstm",
     "hidden": 7,

@@ -248,4 +248,18 @@ MUTATIONS = [
         "True",
         "test_resume.py::test_an_unreadable_checkpoint_folder_is_not_taken_for_empty",
     ),
+    Mutation(
+        "new symbols: old columns in the places of a shorter vocabulary",
+        "checkpoint.new_symbols._grown",
+        "np.moveaxis(result, grown[0], 0)[old]",
+        "np.moveaxis(result, grown[0], 0)[: len(old)]",
+        "test_new_symbols.py::test_old_symbols_keep_their_logits_and_new_ones_are_unlikely",
+    ),
+    Mutation(
+        "new symbols: biases of zero",
+        "checkpoint.new_symbols.with_symbols",
+        'saved.weights["by"].min()',
+        "0.0",
+        "test_new_symbols.py::test_new_symbols_have_the_weights_of_a_new_run",
+    ),
 ]

@@ -199,4 +199,25 @@ MUTATIONS = [
         "updated",
         "test_graphed_updates.py::test_a_bad_update_leaves_the_state_unchanged",
     ),
+    Mutation(
+        "new symbols: ids of a shortened text cached as those of the text",
+        "data.corpus._encoded",
+        'f"{_key(opened, vocabulary)}-skip" if skipped else _key(',
+        "_key(",
+        "test_new_symbols.py::test_cached_ids_are_those_of_the_choice",
+    ),
+    Mutation(
+        "new symbols: added by a resumed run",
+        "data.dataset.prepare",
+        "settings.new_symbols if fine_tuning else skip",
+        "settings.new_symbols",
+        "test_new_symbols.py::test_a_resumed_run_adds_no_symbols",
+    ),
+    Mutation(
+        "new symbols: skipped characters counted twice",
+        "data.new_symbols.skip",
+        "skipped.clear()",
+        "pass",
+        "test_new_symbols.py::test_what_is_skipped_is_counted_anew_in_each_pass",
+    ),
 ]

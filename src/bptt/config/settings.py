@@ -41,6 +41,7 @@ from bptt.nn.segments import RecomputeEvery
 Mode = Literal["lines", "records", "stream"]
 VocabularyName = Literal["characters", "bytes"]
 Duplicates = Literal["together", "independent"]
+NewSymbols = Literal["error", "add", "skip"]
 
 Value = TypeVar("Value")
 
@@ -58,6 +59,8 @@ class Settings:
     """New folder for the run, with checkpoints to resume from. By default runs/NAME, then NAME-2 and so on."""
     from_: Path | None = None
     """Run or checkpoint whose weights and vocabulary to start from in a new run (fine-tuning)."""
+    new_symbols: NewSymbols = "error"
+    """Characters that the model to start from lacks: an error, add them to its vocabulary, or skip them."""
     backend: BackendName = may_change("auto")
     """Array library; auto is CuPy if a CUDA device responds, else NumPy; strict is array-api-strict, for tests."""
     require_backend: bool = may_change(False)

@@ -4,8 +4,9 @@ import codecs
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,12 +14,12 @@ import numpy as np
 
 from bptt.backend import HostArray
 from bptt.config.settings import Mode, VocabularyName
-from bptt.data import decoding, joining, token_store
+from bptt.data import decoding, joining, new_symbols, token_store
 from bptt.data.loading import VALIDATION_EXPECTED, fetch, open_validation_file
 from bptt.data.sequences import Sequences, lines, marks, split_lines, texts
 from bptt.data.source import AS_USUAL, BUILT_IN, Reading, Texts
 from bptt.data.token_store import Part, Tokens
-from bptt.data.vocabulary import NEWLINE, RECORD, Vocabulary, characters, code_points
+from bptt.data.vocabulary import NEWLINE, RECORD, REMEDY, SHOWN, Vocabulary, characters, code_points
 from bptt.errors import InputError
 from bptt.files import FileReference
 
@@ -36,6 +37,7 @@ class Corpus:
     tokens: Tokens
     size: int | None = None  # bytes of a file, where it is one alone
     files: dict[str, list[Any]] | None = None  # of texts with a place: their sizes, and checksums of what they hold
+    skipped: Counter[str] = field(default_factory=Counter)  # how often each character was left out of the text
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -72,6 +74,8 @@ def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", re
     files. What is compressed is unpacked. For the byte vocabulary the bytes are taken as they are; otherwise they must be
     UTF-8 without NULs, or of the encoding of `reading`, a byte order mark is dropped, and "\r\n" and "\r" become "\n".
     The ids of a large file are written into the cache folder, `token_store.cache_folder()`, and found there the next time.
+    Characters that an existing vocabulary lacks are an error; the `unknown` "add" of `reading` adds them, and "skip" leaves
+    them out.
 
     Raises:
         InputError: a source that cannot be read, is not UTF-8, holds nothing but white space, or has a character that the
@@ -196,7 +200,10 @@ def _read(opened: Texts, known: Vocabulary | None, boundary: str) -> Corpus:
     for part in opened.parts:
         if (known is None or known.symbols is not None) and not isinstance(part.content, str):  # a NUL in a str is a character
             decoding.refuse_binary(part)
-    tokens = (_kept(opened, known, boundary) if opened.large else None) or _encoded(opened, known, boundary)
+    skips = opened.reading.unknown == "skip"  # what is left out is counted each time
+    kept = _kept(opened, known, boundary) if opened.large and not skips else None
+    skipped = Counter[str]()
+    tokens = kept or _encoded(opened, known, boundary, skipped)
     parts, places = opened.parts, [part.place for part in opened.parts]
     one = parts[0] if len(parts) == 1 else None
     files: dict[str, list[Any]] = {
@@ -206,7 +213,7 @@ def _read(opened: Texts, known: Vocabulary | None, boundary: str) -> Corpus:
     }
     source = (places if all(places) else "") if one is None else one.place
     size = None if one is None else one.size
-    return Corpus(opened.name, source, opened.shown, tokens, size, files if source else None)
+    return Corpus(opened.name, source, opened.shown, tokens, size, files if source else None, skipped)
 
 
 def _kept(opened: Texts, known: Vocabulary | None, boundary: str) -> Tokens | None:
@@ -221,11 +228,14 @@ def _kept(opened: Texts, known: Vocabulary | None, boundary: str) -> Tokens | No
     return None
 
 
-def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str) -> Tokens:
-    as_bytes = vocabulary is not None and vocabulary.symbols is None
+def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str, skipped: Counter[str]) -> Tokens:
+    as_bytes, unknown = vocabulary is not None and vocabulary.symbols is None, opened.reading.unknown
 
     def pieces() -> Iterator[tuple[int, str]] | Iterator[tuple[int, bytes]]:
-        return joining.raw(opened, boundary) if as_bytes else joining.characters(opened, boundary)
+        if as_bytes:
+            return joining.raw(opened, boundary)
+        text = joining.characters(opened, boundary)
+        return new_symbols.skip(text, vocabulary, skipped) if vocabulary and unknown == "skip" else text
 
     seen, counts, digests = np.zeros(0x110000, bool), [0] * len(opened.parts), [hashlib.sha256() for _ in opened.parts]
     for number, piece in pieces():
@@ -237,21 +247,27 @@ def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str) -> Tok
     distinct = "".join(map(chr, codes))
     if not (bytes(codes) if as_bytes else distinct).strip():
         expected = VALIDATION_EXPECTED if opened.validation else EXPECTED
-        raise InputError(f"{opened.shown} holds {'nothing but white space' if sum(counts) else 'nothing'}: {expected}")
+        nothing = "nothing that the model knows" if skipped else "nothing but white space" if sum(counts) else "nothing"
+        raise InputError(f"{opened.shown} holds {nothing}: {expected}")
     if opened.reading.separator is not None and not seen[ord(boundary)]:
         problem = f"--separator {opened.reading.separator!r}: {opened.shown} does not hold it"
         raise InputError(f"{problem}: expected what stands between two records, as in --separator='\\n---\\n'")
     alone = characters(distinct, boundary)
-    encoder = vocabulary or alone
+    encoder = new_symbols.extended(vocabulary, distinct) if vocabulary and unknown == "add" else vocabulary or alone
     if encoder.unknown(distinct):
-        foreign = (10,) if opened.validation else ()  # how many are listed
+        most, remedy = 10 if opened.validation else SHOWN, new_symbols.REMEDY if unknown == "error" else REMEDY
         for part in opened.parts:
             if any(encoder.unknown(text) for text in decoding.characters(part)):
-                raise InputError(f"{part.shown}: {encoder.complaint(decoding.characters(part), *foreign)}")
+                raise InputError(f"{part.shown}: {encoder.complaint(decoding.characters(part), most, remedy)}")
     ids = (encoder.encode(piece) for _, piece in pieces())
     if not opened.large:
         return token_store.in_memory(ids, encoder, parts)
-    return token_store.save(_key(opened, None if encoder == alone else encoder, boundary), ids, parts, encoder, opened.shown)
+    key = (
+        f"{_key(opened, vocabulary, boundary)}-skip"
+        if skipped
+        else _key(opened, None if encoder == alone else encoder, boundary)
+    )
+    return token_store.save(key, ids, parts, encoder, opened.shown)
 
 
 def _key(opened: Texts, vocabulary: Vocabulary | None, boundary: str) -> str:

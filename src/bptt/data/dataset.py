@@ -1,12 +1,13 @@
 """The dataset of a training run: vocabulary, training and validation sequences, and the order of its batches."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bptt.config.settings import Mode, Settings
+from bptt.config.settings import Mode, NewSymbols, Settings
 from bptt.data import batches, corpus, duplicates
 from bptt.data.batches import WINDOW, Window
 from bptt.data.sequences import Sequences, split
@@ -34,6 +35,7 @@ class Dataset(NamedTuple):
     size: int | None = None  # bytes of the file of the text, where it is one alone
     validation_size: int | None = None  # bytes of that of the validation set
     files: dict[str, list[Any]] | None = None  # of the texts, as in `corpus.Corpus`
+    skipped: tuple[tuple[str, Counter[str]], ...] = ()  # what a file is called, and how often characters were left out of it
 
 
 class Position(NamedTuple):
@@ -49,17 +51,22 @@ def prepare(
     rng: np.random.Generator,
     vocabulary: Vocabulary | None = None,
     validation: FileReference | None = None,
+    *,
+    fine_tuning: bool = False,
 ) -> Dataset:
     """Read a source (see `corpus.read`) and split it by `rng`, or read the validation set; an existing vocabulary is kept.
 
-    `validation` replaces the file of the validation set in the settings.
+    `validation` replaces the file of the validation set in the settings. Only a new run (`fine_tuning`) adds symbols to an
+    existing vocabulary, those of the text alone.
 
     Raises:
         InputError: the text or the validation set cannot be read, has nothing to learn from, or has symbols that the
             vocabulary does not have.
     """
-    reading = Reading(settings.encoding, settings.glob, settings.separator, settings.mode)
-    source = corpus.read(text, vocabulary or settings.vocabulary, reading)
+    skip: NewSymbols | None = "skip" if settings.new_symbols == "skip" else None
+    reading = Reading(settings.encoding, settings.glob, settings.separator, settings.mode, skip)
+    of_text = reading._replace(unknown=settings.new_symbols) if fine_tuning else reading
+    source = corpus.read(text, vocabulary or settings.vocabulary, of_text)
     corpus.check_learnable(source)
     mode = settings.mode or ("records" if source.vocabulary.boundary == RECORD else corpus.choose_mode(source))
     parts = corpus.sequences(source, mode)
@@ -73,12 +80,16 @@ def prepare(
         parts[:0],
         size=source.size,
         files=source.files,
+        skipped=((source.shown, source.skipped),),
     )
     if isinstance(settings.validation, Path):
         file = corpus.read_validation_file(validation or settings.validation, source.vocabulary, reading._replace(mode=mode))
-        validation_part, place = corpus.sequences(file, mode), str(file.source)
         return data._replace(
-            validation=validation_part, validation_file=place, validation_sha256=file.sha256, validation_size=file.size
+            validation=corpus.sequences(file, mode),
+            validation_file=str(file.source),
+            validation_sha256=file.sha256,
+            validation_size=file.size,
+            skipped=(*data.skipped, (file.shown, file.skipped)),
         )
     share = validation_share(settings, count_targets(parts))
     if mode != "stream" and len(parts) == 1:  # part of a line is not a line

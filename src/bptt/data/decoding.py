@@ -4,13 +4,29 @@ import codecs
 import io
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from bptt.data import encodings
-from bptt.data.encodings import CONTROLS, HEAD, Look
 from bptt.data.source import Source
 from bptt.errors import InputError
 
 AS_BYTES = "train with --vocabulary bytes"
+WESTERN = "cp1252"
+MULTIBYTE = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr")  # which hardly any other text keeps to
+SINGLE_BYTE = ("cp1251", "koi8_r", "cp1253", "cp1255", "cp1256")  # Cyrillic twice, Greek, Hebrew, Arabic
+EUROPEAN = ("cp1252", "cp1250", "iso8859_15", "mac_roman")
+CONTROLS = bytes({*range(32), 127} - {*b"\t\n\v\f\r\x1b"})  # that texts do not have
+HEAD = 100_000  # bytes from which an encoding is guessed
+_C1 = bytes(range(0x80, 0xA0))  # controls in ISO 8859, punctuation in Windows-1252
+_HIGH = bytes(range(0x80, 0x100))
+
+
+class Look(NamedTuple):
+    """What the bytes of a text reveal about their encoding."""
+
+    size: int
+    head: bytes
+    nuls: int
+    first: int  # offset of the first NUL, -1 without one
 
 
 def characters(source: Source) -> Iterator[str]:
@@ -33,12 +49,12 @@ def refuse_binary(source: Source) -> None:
     if source.encoding != "utf-8":
         return
     look = _look(source)
-    if encoding := encodings.wide(look):
+    if encoding := _wide_encoding(look):
         offset = 0 if look.head[0] > 0xF0 else look.first  # of the byte order mark, or of a NUL
         raise _refusal(source, f"looks like {encoding.upper()}, expected UTF-8", offset, "", f"give --encoding {encoding}")
     if not look.nuls:
         return
-    if 100 * look.nuls < look.size and encodings.is_text(look.head, "utf-8"):
+    if 100 * look.nuls < look.size and _is_text(look.head, "utf-8"):
         count = f"{look.nuls:,} NUL byte{'s' * (look.nuls > 1)}"
         remedy = rf"remove {'them' if look.nuls > 1 else 'it'} (tr -d '\0' < OLD > NEW), or {AS_BYTES}"
         raise _refusal(source, f"holds {count}, which no text has", look.first, "", remedy)
@@ -80,8 +96,8 @@ def _undecodable(source: Source, offset: int, reason: str) -> InputError:
     if reason == "unexpected end of data":
         problem = "is not UTF-8 to its end, but cut off in the middle of a character"
         return _refusal(source, problem, offset, f" ({reason})", f"get the whole file, or {AS_BYTES}")
-    names = encodings.likely(_look(source).head)
-    if names == (encodings.WESTERN,):
+    names = likely_encodings(_look(source).head)
+    if names == (WESTERN,):
         remedy = f"it looks like Windows-1252: give --encoding {names[0]}, or {AS_BYTES}"
     else:
         listed = f", such as {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}" if names else ""
@@ -109,3 +125,51 @@ def _look(source: Source) -> Look:
         nuls += piece.count(0)
         size += len(piece)
     return Look(size, head, nuls, first)
+
+
+def _wide_encoding(look: Look) -> str:
+    """Return UTF-16 or UTF-32, as Python calls it, by byte order mark or NULs; empty for other texts."""
+    name = _wide_name(look)
+    if name and _is_text(look.head, name) and not _is_text(look.head, "utf-8"):  # ASCII in pairs can look Chinese
+        return name
+    return ""
+
+
+def likely_encodings(head: bytes) -> tuple[str, ...]:
+    """Encodings that a text which is not UTF-8 could have, of those that people use, the likeliest first."""
+    high = len(head) - len(head.translate(None, _HIGH))
+    if 10 * high < 3 * len(head):
+        punctuation = high == len(head) - len(head.translate(None, _C1))
+        return (WESTERN,) if punctuation and _decodes(head, WESTERN) else _of(EUROPEAN, head)
+    return _of(MULTIBYTE, head) or _of(SINGLE_BYTE, head)
+
+
+def _is_text(head: bytes, encoding: str) -> bool:
+    """Whether bytes decode in an encoding to mostly printable characters."""
+    text = head.decode(encoding, "replace")
+    return sum(not (c.isprintable() or c.isspace()) or c == "\ufffd" for c in text) <= 0.02 * len(text)
+
+
+def _decodes(head: bytes, encoding: str) -> bool:
+    """Whether the beginning of a text is valid in an encoding; its last character may be cut off."""
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _of(names: tuple[str, ...], head: bytes) -> tuple[str, ...]:
+    return tuple(name for name in names if _decodes(head, name))
+
+
+def _wide_name(look: Look) -> str:
+    if look.head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
+    if look.head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if not look.nuls:
+        return ""
+    if 5 * look.nuls < look.size:  # Cyrillic, say, has NULs in its spaces and newlines only
+        return "utf-16-le" if look.first % 2 else "utf-16-be"
+    return ("utf-32" if 5 * look.nuls > 3 * look.size else "utf-16") + ("-be" if look.head[0] == 0 else "-le")

@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 
 from bptt import files
 from bptt.config.rules import check_encoding
-from bptt.config.settings import Mode
+from bptt.config.settings import Mode, NewSymbols
 from bptt.errors import InputError, InvalidFile
 from bptt.files import FileReference
 
@@ -39,6 +39,7 @@ class Reading(NamedTuple):
     pattern: str = "*"  # of the names of files in a folder
     separator: str | None = None  # between the records of a text
     mode: Mode | None = None  # None: to be chosen
+    unknown: NewSymbols | None = None  # what to do with characters that a given vocabulary lacks; None: refuse them
 
     @property
     def records(self) -> bool:

@@ -18,7 +18,8 @@ BOUNDARIES = {"lines": NEWLINE, "records": RECORD, "stream": NEWLINE}  # by mode
 
 # characters encoded at a time: the temporary arrays stay in the cache (19 ms -> 2 ms a megabyte with the table)
 _PIECE = 1 << 16
-_SHOWN = 100  # unknown characters that an error message lists
+SHOWN = 100  # unknown characters that an error message lists
+REMEDY = "use characters of the training text, or train a new model with --vocabulary bytes"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Vocabulary:
             )
         return cls(None if value is None else tuple(value), boundary)
 
-    def complaint(self, pieces: Iterable[str], most: int = _SHOWN) -> str:
+    def complaint(self, pieces: Iterable[str], most: int = SHOWN, remedy: str = REMEDY) -> str:
         """Return the message of `encode` about unknown characters in the pieces of a text; it lists `most` of them."""
         known, foreign = frozenset(self.symbols or ()), dict[str, None]()
         line = column = 1  # of the first unknown one, in the end
@@ -142,10 +143,7 @@ class Vocabulary:
         unknown = list(foreign)
         shown = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:most])
         more = f" and {len(unknown) - most} more" if len(unknown) > most else ""
-        return (
-            f"not in the vocabulary: {shown}{more}, first at line {line}, column {column}: "
-            "use characters of the training text, or train a new model with --vocabulary bytes"
-        )
+        return f"not in the vocabulary: {shown}{more}, first at line {line}, column {column}: {remedy}"
 
 
 BYTES = Vocabulary(None)

@@ -20,7 +20,9 @@ def training_text(record: dict[str, Any], vocabulary: Vocabulary, mode: Mode) ->
         raise InputError("--novel: the training text was no file, and the model does not keep it")
     try:
         reading = source.recorded_reading(record, mode, source.recorded_encoding(record))
-        text = corpus.read(files, vocabulary, reading)
+        settings = record.get("settings")
+        skips = isinstance(settings, dict) and settings.get("new_symbols") == "skip"
+        text = corpus.read(files, vocabulary, reading._replace(unknown="skip") if skips else reading)
     except InputError as error:
         raise InputError(f"--novel needs the training text: {error}") from None
     if text.sha256 != record.get("sha256", text.sha256):

@@ -105,7 +105,7 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
         raise InputError("the text of this model was no file: give one to look at")
     try:
         recorded = complete_format_1(settings_then)
-        names = ("split_seed", "duplicates", "validation", "separator", "encoding")
+        names = ("split_seed", "duplicates", "validation", "separator", "encoding", "new_symbols")
         of_split = {name: recorded[name] for name in names if recorded.get(name) is not None}
         settings = from_flags({**of_split, "mode": trained.mode})
         rng, of_validation = make_rng(settings.split_seed, 0), recorded_validation_file(record, settings.validation)

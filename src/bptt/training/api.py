@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from bptt.backend import BackendName, DtypeName
-from bptt.config.settings import Duplicates, Mode, VocabularyName
+from bptt.config.settings import Duplicates, Mode, NewSymbols, VocabularyName
 from bptt.display import text as display
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import initializers
@@ -48,6 +48,7 @@ def train(
     changed_text: bool = False,
     out: FilePath | None = None,
     from_: FilePath | None = None,
+    new_symbols: NewSymbols = "error",
     backend: BackendName = "auto",
     require_backend: bool = False,
     dtype: DtypeName = "float32",
@@ -116,6 +117,7 @@ def train(
         changed_text: Resume even if the text or the validation file is no longer the same.
         out: New folder for the run, with checkpoints to resume from. By default everything stays in memory.
         from_: Run or checkpoint whose weights and vocabulary to start from in a new run (fine-tuning).
+        new_symbols: Characters that the model to start from lacks: an error, add them to its vocabulary, or skip them.
         backend: Array library; auto is CuPy if a CUDA device responds, else NumPy; strict is array-api-strict, for tests.
         require_backend: Raise an error, instead of falling back to NumPy, if the backend cannot be used.
         dtype: Floating-point type of weights and arithmetic.

@@ -14,6 +14,7 @@ from bptt.config.defaults import MOST_TIME
 from bptt.config.rules import duration_seconds
 from bptt.config.settings import Settings
 from bptt.data.dataset import Dataset, contained, count_shared_lines, count_targets, max_columns, validation_share
+from bptt.data.new_symbols import skipped_message
 from bptt.data.sequences import Sequences
 from bptt.display.text import printable
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -259,6 +260,13 @@ def warn_if_micro_batches_changed(before: int, task: TrainTask) -> None:
         had = f"had {before} micro-batches" if before > 1 else "were not split"
         changed = f"batches {had} before and have {count} micro-batches for {task.group.size} processes"
         warn(f"{changed}: the numbers will be equal up to rounding, not bit for bit", KernelWarning)
+
+
+def warn_of_skipped_characters(data: Dataset) -> None:
+    """Warn if characters were left out of the text or of the validation set (--new-symbols skip)."""
+    for shown, skipped in data.skipped:
+        if skipped:
+            warn(skipped_message(shown, skipped), TrainingWarning)
 
 
 def warn_of_shared_lines(data: Dataset) -> None:

@@ -145,6 +145,8 @@ def from_checkpoint(
         option = ", or --validation FILE," if isinstance(settings.validation, Path) else ""
         elsewhere = f"give the path of the text{option} beside --resume if it is elsewhere now"
         raise InputError(f"{where}: the run cannot be resumed with its {what}: {error}; {elsewhere}") from None
+    if not group.rank:
+        messages.warn_of_skipped_characters(data)
     task = make_task(saved.config, backend, data, settings, plan, group)
     memory_estimate.refuse_too_large(task)
     now = saved.progress or NO_PROGRESS

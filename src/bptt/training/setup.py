@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bptt import acceleration, errors
 from bptt import backend as backends
 from bptt.backend import Backend
-from bptt.checkpoint import run_folder
+from bptt.checkpoint import new_symbols, run_folder
 from bptt.checkpoint.format import Checkpoint, Progress
 from bptt.config import user_cells
 from bptt.config.defaults import Hyperparameters, resolve
@@ -56,25 +56,30 @@ def from_scratch(
         InputError: a text that cannot be read or learnt from, a backend that has to be there and is not.
         OutOfMemory: the run needs more memory than there is.
     """
+    if settings.new_symbols != "error" and settings.from_ is None:
+        raise InputError(f"--new-symbols {settings.new_symbols} is for --from: give both, or neither")
     user_cell = settings.cell if user_cells.is_user_cell(settings.cell) else None
     source = run_folder.read_checkpoint(settings.from_, cell=user_cell) if settings.from_ else None
     backend = select_backend(settings)
     if source is not None:
         settings = _with_model_shape(settings, *source)
     symbols = source[1].vocabulary if source else None
-    data = prepare(text, settings, make_rng(settings.split_seed, 0), symbols, validation)
+    data = prepare(text, settings, make_rng(settings.split_seed, 0), symbols, validation, fine_tuning=source is not None)
+    if not group.rank:
+        messages.warn_of_skipped_characters(data)
     if not group.rank and (data.validation_file or settings.duplicates == "independent"):
         messages.warn_of_shared_lines(data)
     plan = _plan(settings, data)
     if source:
-        config = source[1].config
+        saved = _with_new_symbols(source[1], settings, data, plan)
+        config = saved.config
     else:
         name = user_cells.name_of(settings.cell)
         config = model.Config(name, len(data.vocabulary), plan.hidden, settings.layers, user_cell=user_cell)
     task = make_task(config, backend, data, settings, plan, group)
     if settings.micro_batches > 1:  # of a run that had not saved anything yet; new ones are refused
         messages.warn_if_micro_batches_changed(settings.micro_batches, task)
-    return _before_first_update(task, (lambda: model_from_checkpoint(source[1], backend).params) if source else None)
+    return _before_first_update(task, (lambda: model_from_checkpoint(saved, backend).params) if source else None)
 
 
 def with_size(ready: Prepared, hidden: int, steps: int) -> Prepared:
@@ -117,11 +122,24 @@ def _before_first_update(task: TrainTask, load: Callable[[], model.Params] | Non
         if load is not None:
             params = load()
         else:
-            host_params = model.init(task.config, make_rng(task.settings.seed, 1), task.settings.init)
-            params = tree.tree_map(task.backend.put, parametrization.scale(host_params, task.plan.parametrization))
+            params = tree.tree_map(task.backend.put, _first_weights(task.config, task.settings, task.plan))
         return Prepared(task, make_record(task), LoopState(initial_state(task, params), NO_PROGRESS))
     except MemoryError as error:
         raise errors.OutOfMemory(memory_estimate.out_of_memory_message(task)) from error
+
+
+def _first_weights(config: model.Config, settings: Settings, plan: Hyperparameters) -> model.Params:
+    """The weights of a new model, drawn on the host."""
+    params = model.init(config, make_rng(settings.seed, 1), settings.init)
+    return parametrization.scale(params, plan.parametrization)
+
+
+def _with_new_symbols(source: Checkpoint, settings: Settings, data: Dataset, plan: Hyperparameters) -> Checkpoint:
+    """The model to begin from with the vocabulary of the dataset, which has more symbols with --new-symbols add."""
+    if data.vocabulary == source.vocabulary:
+        return source
+    config = dataclasses.replace(source.config, vocabulary=len(data.vocabulary))
+    return new_symbols.with_symbols(source, data.vocabulary, _first_weights(config, settings, plan))
 
 
 def select_backend(settings: Settings) -> Backend:

@@ -1,0 +1,41 @@
+"""Characters of a text that the vocabulary of a model lacks: refused, left out, or new symbols of it (`--new-symbols`)."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from bptt.data.vocabulary import Vocabulary, characters
+
+REMEDY = "--new-symbols add gives the model these symbols, skip leaves them out of the text, error (the default) refuses them"
+_SHOWN = 10  # characters that were left out that a message lists
+
+
+def extended(vocabulary: Vocabulary, text: str) -> Vocabulary:
+    """The vocabulary with the characters of a text, in sorted order; that of bytes lacks none."""
+    return vocabulary if vocabulary.symbols is None else characters([*vocabulary.symbols, *text], vocabulary.boundary)
+
+
+def skip(pieces: Iterable[tuple[int, str]], vocabulary: Vocabulary, skipped: Counter[str]) -> Iterator[tuple[int, str]]:
+    """Yield the pieces of `joining.characters` without the characters that the vocabulary lacks.
+
+    `skipped` counts them, from zero on.
+    """
+    skipped.clear()
+    known = frozenset(vocabulary.symbols or ())
+    for number, piece in pieces:
+        unknown = set(piece) - known
+        skipped.update({character: piece.count(character) for character in unknown})
+        if kept := piece.translate(dict.fromkeys(map(ord, unknown))) if unknown else piece:
+            yield number, kept
+
+
+def skipped_message(shown: str, skipped: Counter[str]) -> str:
+    """That characters of a text were left out, how many and which, the most frequent first."""
+    ranked = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
+    times = [
+        (f"{character!r} (U+{ord(character):04X})", f"{n:,} times" if n > 1 else "once") for character, n in ranked[:_SHOWN]
+    ]
+    listed = ", ".join(map(" ".join, times))
+    more = f" and {len(ranked) - _SHOWN:,} other characters" if len(ranked) > _SHOWN else ""
+    total = skipped.total()
+    count = f"{total:,} characters that the model lacks are" if total > 1 else "1 character that the model lacks is"
+    return f"{shown}: {count} left out: {listed}{more}"
