@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -17,10 +17,13 @@ import bptt
 from bptt import backend as backends
 from bptt import cli, textbook
 from bptt.checkpoint import run_folder
+from bptt.cli import parser
+from bptt.cli.parser import app
 from bptt.config.settings import Settings, flag
 from bptt.data import corpus
 from bptt.display import panel, plots
 from bptt.nn import model, optimizers
+from bptt.nn.cells import Cell
 from bptt.training import setup
 from runs import replace_adam
 
@@ -467,6 +470,75 @@ def test_other_os_errors_are_not_blamed_on_standard_output(run, monkeypatch):
 
     monkeypatch.setattr(model, "init", init)
     assert run("train", "names.txt", *SMALL) == (2, "", "bptt: [Errno 5] Input/output error\n")
+
+
+# Words that look like flags, and paths beneath the home folder
+
+POSITIONALS = {"evaluate": ["m", "names.txt"], "report": ["m", "names.txt"], "import": ["file"], "check": [], "textbook": []}
+VALUES = [  # each flag that takes a string or a path
+    (
+        command,
+        name,
+        "path" if Path in kinds or Cell in kinds or (argument.hint == str | None and name != "--stop") else "string",
+    )
+    for command in app
+    if not command.startswith("-")
+    for argument in app[command].assemble_argument_collection()
+    for name, kinds in [(argument.names[0], (argument.hint, *get_args(argument.hint)))]
+    if name.startswith("--") and argument.parse and {str, Path, Cell} & set(kinds) and name != "--budget"
+]
+
+
+def test_all_flags_with_a_string_or_a_path_are_tested_below():
+    assert {("sample", "--prompt", "string"), ("train", "--validation", "path"), ("check", "--cell", "path")} <= set(VALUES)
+    assert len(VALUES) > 20
+
+
+@pytest.mark.parametrize(("command", "name", "kind"), VALUES)
+def test_a_value_that_looks_like_a_flag_needs_an_equals_sign(run, command, name, kind):
+    words = [command, *POSITIONALS.get(command, ["m"])]
+    expected = f"bptt: {name} requires a value: -C looks like a flag; if it is the value, write {name}=-C\n"
+    assert run(*words, name, "-C") == (2, "", expected)
+    assert "looks like a flag" not in run(*words, f"{name}=-C")[2]
+
+
+@pytest.mark.parametrize(("command", "name", "kind"), [one for one in VALUES if one[2] == "path"])
+def test_a_path_after_an_equals_sign_may_lie_in_the_home_folder(workdir, monkeypatch, command, name, kind):
+    monkeypatch.setenv("HOME", str(workdir / "home"))
+    monkeypatch.setenv("USERPROFILE", str(workdir / "home"))
+    Path("home").mkdir()
+    Path("home", "x").write_text("seed = 7\n")
+    required = {"export": ["--to=torch"], "import": ["--out=new"] if name != "--out" else []}
+    words = [command, *POSITIONALS.get(command, ["m"]), *required.get(command, [])]
+    bound = str(parser.parse([*words, f"{name}=~/x"]))
+    assert "seed=7" in bound if name == "--config" else str(workdir / "home" / "x") in bound
+
+
+def test_quoted_paths_may_lie_in_the_home_folder_but_texts_and_prompts_are_as_typed(workdir, monkeypatch):
+    monkeypatch.setenv("HOME", str(workdir))
+    monkeypatch.setenv("USERPROFILE", str(workdir))
+    for command in ("train", "score", "evaluate", "report", "export", "next", "sample", "import"):
+        words = ["~/m", "~/names.txt"] if command in ("score", "evaluate", "report") else ["~/m"]
+        bound = parser.parse([command, *words, *{"export": ["--to=page"], "import": ["--out=new"]}.get(command, [])])
+        assert [str(word) for word in bound.args] == [str(workdir / word[2:]) for word in words]
+    assert parser.parse(["train", "~/x\ny"]).args == ("~/x\ny",)
+    assert parser.parse(["next", "m", "~/x"]).args[1] == "~/x"
+    assert parser.parse(["sample", "m", "--prompt=~/x"]).keywords["prompt"] == "~/x"
+
+
+def test_two_hyphens_end_the_flags(run):
+    assert parser.parse(["next", "--top", "3", "m", "--", "-C"]).args == (Path("m"), "-C")
+    assert parser.parse(["next", "--", "m", "--top"]).args == (Path("m"), "--top")
+    assert parser.parse(["sample", "--", "-x"]).args == (Path("-x"),)
+    assert parser.parse(["train", "--", "--x"]).args == ("--x",)
+    assert (
+        run("evaluate", "--", "m", "names.txt") == run("evaluate", "m", "--", "names.txt") == run("evaluate", "m", "names.txt")
+    )
+    run_refused(run, "next", "m", "-C", words="Unknown option: -C. Ask --help for all. If it is no option, write -- before it.")
+    run_refused(run, "next", "-C", "m", "--", "-C", words="Unknown option: -C.")
+    run_refused(run, "sample", "m", "--", "-C", words="unexpected '-C'")
+    run_refused(run, "score", "m", "--", "-C", words="'-C' does not exist")
+    run_refused(run, "evaluate", "m", "--text=-C", words="'-C' does not exist")
 
 
 # How a run ends

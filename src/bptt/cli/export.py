@@ -7,13 +7,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from bptt.cli.console import print_line
-from bptt.cli.parser import CellFile, app
+from bptt.cli.parser import CellFile, app, converted_path
 from bptt.config.settings import Mode
 from bptt.export import EXPORTERS, ExportFormat
 from bptt.inference.language_model import from_torch, load
 
 FORMATS = "; ".join(f"{name} ({exporter.suffix}): {exporter.description}" for name, exporter in EXPORTERS.items())
 Format = Annotated[ExportFormat, Parameter(help=f"The file format. {FORMATS}.")]
+Symbols = Annotated[str, Parameter(converter=converted_path)]
 
 
 @app.command
@@ -37,7 +38,7 @@ def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile 
 
 
 @app.command(name="import")
-def import_(file: Path, /, *, out: Path, symbols: str | None = None, mode: Mode | None = None) -> int:
+def import_(file: Path, /, *, out: Path, symbols: Symbols | None = None, mode: Mode | None = None) -> int:
     r"""Make a model of a file that bptt export wrote, or that was saved from a PyTorch network with the same names.
 
     The network is a torch.nn.RNN (tanh), GRU or LSTM named rnn, which sees symbols one-hot, and a torch.nn.Linear named

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bptt.cli.console import complain, print_line
-from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Encoding, RequireFlag, Text, app
+from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Encoding, Prompt, RequireFlag, Text, app
 from bptt.config import rules
 from bptt.data import corpus
 from bptt.data.source import recorded_reading
@@ -92,7 +92,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
 @app.command(name="next")
 def following(  # noqa: D417
     run: Path,
-    prompt: Text = "",
+    prompt: Prompt = "",
     /,
     *,
     top: int = 10,

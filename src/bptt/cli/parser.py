@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -32,10 +33,11 @@ def converted(kind: Any, tokens: Sequence[Token]) -> Any:
     """Convert the value of a flag; cyclopts would round 8.5 to a whole number."""
     if tokens and tokens[0].keyword == "--separator" and tokens[0].source == "cli":
         return unescaped(tokens[0].value)
-    if Cell in get_args(kind):  # the name of one, or its file, which `settings.validate` loads
-        return tokens[0].value
-    if int not in (kind, *get_args(kind)):
-        return cyclopts.convert(kind, tokens)
+    kinds = (kind, *get_args(kind))
+    if Cell in kinds:  # the name of one, or its file, which `settings.validate` loads
+        return expand_home(tokens[0].value)
+    if int not in kinds:
+        return converted_path(kind, tokens) if Path in kinds else cyclopts.convert(kind, tokens)
     typed, words = tokens[0].value, [word for part in get_args(kind) for word in get_args(part)]
     try:
         return typed if typed in words else int(typed)
@@ -49,14 +51,22 @@ def unescaped(typed: str) -> str:
     return ESCAPE.sub(lambda match: named.get(match[1]) or chr(int(match[1][1:], 16)), typed)
 
 
+def converted_path(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Convert what names a file or a folder."""
+    return cyclopts.convert(kind, [token.evolve(value=expand_home(token.value)) for token in tokens])
+
+
+def expand_home(path: str) -> str:
+    """Replace a leading ~/ by the home folder, as shells do, but neither after a = nor in quotes."""
+    return os.path.expanduser(path) if path.startswith("~/") and "\n" not in path else path  # with a newline it is a text
+
+
 class MistakenFlag(CycloptsError):
-    """An unknown flag in the place of a text; `explain` has the message."""
+    """An unknown flag in the place of a text, or of the value of the flag `after`; `explain` has the message."""
 
-
-def refuse_flag(kind: Any, text: str | None) -> None:
-    """Raise an error for a misspelt flag in the place of a text; only - is a text that begins with a hyphen."""
-    if text and text.startswith("-") and text != "-":
-        raise MistakenFlag(msg=text)
+    def __init__(self, word: str, after: str | None) -> None:
+        super().__init__(msg=word)
+        self.after = after
 
 
 BackendFlag = Annotated[BackendName, Parameter(help="Array library; auto is CuPy if a CUDA device responds, else NumPy.")]
@@ -68,7 +78,8 @@ CellFile = Annotated[
     Path | None,
     Parameter(name="--cell", help="Python file of the model's own cell, which is executed; not for built-in cells."),
 ]
-Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=refuse_flag)]
+Prompt = Annotated[str, Parameter(allow_leading_hyphen=True)]  # `_refuse_flags` allows only what cannot be a mistake
+Text = Annotated[str, Parameter(allow_leading_hyphen=True, converter=converted_path)]
 
 Encoding = Annotated[str, Parameter(help="Encoding of the text, by its name in Python, as in cp1252, gb18030 or utf-16.")]
 ESCAPE = re.compile(r"\\([ntr\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
@@ -89,10 +100,31 @@ def parse(words: list[str] | None, began: float | None = None) -> Callable[[], A
     its `began` gets the time at which the process began.
     """
     explicit: dict[str, Any] = {}
-    app.config = functools.partial(_read_file, explicit)
+    app.config = [
+        functools.partial(_refuse_flags, sys.argv[1:] if words is None else words),
+        functools.partial(_read_file, explicit),
+    ]
     command, arguments, contexts = app.parse_args(words, exit_on_error=False, print_error=False)
     context = {"explicit": explicit, "began": began}
     return functools.partial(command, *arguments.args, **arguments.kwargs, **{name: context[name] for name in contexts})
+
+
+def _refuse_flags(words: Sequence[str], app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Raise an error for a misspelt flag in the place of a text.
+
+    What begins with a hyphen is a text after --, after the = of a flag, or if it is - alone.
+    """
+    for argument in arguments:
+        if argument.parameter.allow_leading_hyphen:
+            for token in argument.tokens:
+                meant = token.value in no_flags(words) if token.keyword is None else f"{token.keyword}={token.value}" in words
+                if token.value.startswith("-") and token.value != "-" and not meant:
+                    raise MistakenFlag(token.value, token.keyword)
+
+
+def no_flags(words: Sequence[str]) -> Sequence[str]:
+    """Return the words from -- on, which are no flags."""
+    return words[words.index("--") :] if "--" in words else []
 
 
 def _read_file(explicit: dict[str, Any], app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -101,7 +133,7 @@ def _read_file(explicit: dict[str, Any], app: App, command: tuple[str, ...], arg
         return
     typed = {argument.field_info.name: argument.tokens[0].value for argument in arguments if argument.tokens}
     explicit.update(typed)
-    path = toml.find_file(typed.get("config"), new="resume" not in typed)
+    path = toml.find_file(expand_home(typed.get("config", "")), new="resume" not in typed)
     if path is not None:
         table = toml.read_beneath(typed, path)
         explicit.update(table | typed)
@@ -127,7 +159,8 @@ def explain(error: CycloptsError, words: Sequence[str]) -> str:
     else:
         return str(error)
     command = (error.command_chain or [""])[0]
-    if word.startswith("-") and word != "-":
+    is_flag = words.count(word) != no_flags(words).count(word) or word not in words
+    if word.startswith("-") and word != "-" and is_flag:
         arguments = app[command].assemble_argument_collection() if command else []
         flags = ["--help", "--version", *(name for argument in arguments for name in argument.names)]
         names = [setting_name(name) for name in flags if name.startswith("--")]
@@ -137,7 +170,11 @@ def explain(error: CycloptsError, words: Sequence[str]) -> str:
         if isinstance(error, MistakenFlag) and setting_name(word) in names:  # bptt evaluate RUN --text --dynamic
             return f"{word} is in the place of a text: expected a file, - for standard input, or a built-in text"
         near = closest_match(setting_name(word), positive)
-        return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
+        if near or not isinstance(error, MistakenFlag):
+            return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
+        if error.after:
+            return _flaglike(error.after, word)
+        return f"Unknown option: {word}. Ask --help for all. If it is no option, write -- before it."
     if command and word:
         return f"unexpected {word!r}"
     return str(error)
@@ -148,8 +185,13 @@ def _missing(error: MissingArgumentError, words: Sequence[str]) -> str:
     names = error.argument.names if error.argument else ()
     for name, value in itertools.pairwise(words):
         if name in names and value.startswith("-"):
-            return f"{name} requires a value: {value} looks like a flag; if it is the value, write {name}={value}"
+            return _flaglike(name, value)
     return str(error)
+
+
+def _flaglike(name: str, value: str) -> str:
+    """Return the message for a value of a flag that looks like another flag."""
+    return f"{name} requires a value: {value} looks like a flag; if it is the value, write {name}={value}"
 
 
 def setting_name(typed: str) -> str:
