@@ -27,6 +27,7 @@ from bptt.errors import (
     SharedError,
     TextChanged,
     TrainingWarning,
+    UnknownCharacters,
 )
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "SharedError",
     "TextChanged",
     "TrainingWarning",
+    "UnknownCharacters",
     "__version__",
     "from_torch",
     "inspect",

@@ -28,6 +28,10 @@ class InputError(SharedError, ValueError):
     """
 
 
+class UnknownCharacters(InputError):
+    """Text with characters that a vocabulary does not have."""
+
+
 # Files
 
 

@@ -20,7 +20,7 @@ from bptt.data.sequences import Sequences, lines, marks, split_lines, texts
 from bptt.data.source import AS_USUAL, BUILT_IN, Reading, Texts
 from bptt.data.token_store import Part, Tokens
 from bptt.data.vocabulary import NEWLINE, RECORD, REMEDY, SHOWN, Vocabulary, characters, code_points
-from bptt.errors import InputError
+from bptt.errors import InputError, UnknownCharacters
 from bptt.files import FileReference
 
 EXPECTED = f"expected text of at least two different characters, or a built-in text ({', '.join(BUILT_IN)})"
@@ -258,7 +258,7 @@ def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str, skippe
         most, remedy = 10 if opened.validation else SHOWN, new_symbols.REMEDY if unknown == "error" else REMEDY
         for part in opened.parts:
             if any(encoder.unknown(text) for text in decoding.characters(part)):
-                raise InputError(f"{part.shown}: {encoder.complaint(decoding.characters(part), most, remedy)}")
+                raise UnknownCharacters(f"{part.shown}: {encoder.complaint(decoding.characters(part), most, remedy)}")
     ids = (encoder.encode(piece) for _, piece in pieces())
     if not opened.large:
         return token_store.in_memory(ids, encoder, parts)

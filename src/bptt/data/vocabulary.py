@@ -1,6 +1,7 @@
 """The tokenizer: text to token ids and back, with the characters of a text or the 256 bytes of UTF-8."""
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bptt.backend import HostArray
-from bptt.errors import InputError
+from bptt.errors import InputError, UnknownCharacters
 
 NEWLINE = "\n"  # before every text and after every line
 RECORD = "\x1e"  # before and after every record, which may have several lines: the record separator of ASCII
@@ -64,7 +65,8 @@ class Vocabulary:
         The byte vocabulary takes anything: a str as its UTF-8, bytes as they are.
 
         Raises:
-            InputError: a character that the vocabulary does not have, or bytes for a vocabulary of characters.
+            UnknownCharacters: characters that the vocabulary does not have.
+            InputError: bytes for a vocabulary of characters.
         """
         if self.symbols is None:
             raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
@@ -75,7 +77,7 @@ class Vocabulary:
         for i in range(0, len(text), _PIECE):
             piece = self._table.take(code_points(text[i : i + _PIECE]), mode="clip")
             if piece.min() < 0:
-                raise InputError(self.complaint([text]))
+                raise UnknownCharacters(self.complaint([text]))
             ids[i : i + _PIECE] = piece
         return ids
 
@@ -131,7 +133,7 @@ class Vocabulary:
 
     def complaint(self, pieces: Iterable[str], most: int = SHOWN, remedy: str = REMEDY) -> str:
         """Return the message of `encode` about unknown characters in the pieces of a text; it lists `most` of them."""
-        known, foreign = frozenset(self.symbols or ()), dict[str, None]()
+        known, foreign, advice = frozenset(self.symbols or ()), dict[str, None](), ""
         line = column = 1  # of the first unknown one, in the end
         for piece in pieces:
             new = sorted(set(piece) - known - foreign.keys(), key=piece.index)
@@ -139,11 +141,20 @@ class Vocabulary:
                 before = piece[: piece.index(new[0])] if new else piece
                 line += before.count("\n")
                 column = len(before) - before.rfind("\n") if "\n" in before else column + len(before)
+                advice = self.advice(piece, remedy) if new else ""
             foreign.update(dict.fromkeys(new))
-        unknown = list(foreign)
-        shown = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in unknown[:most])
-        more = f" and {len(unknown) - most} more" if len(unknown) > most else ""
-        return f"not in the vocabulary: {shown}{more}, first at line {line}, column {column}: {remedy}"
+        return f"not in the vocabulary: {listed(list(foreign), most)}, first at line {line}, column {column}: {advice}"
+
+    def advice(self, text: str, otherwise: str = REMEDY) -> str:
+        """Return what to do about the unknown characters of a text: one that is as é has two forms in Unicode."""
+        unknown = self.unknown(text)
+        for form in ("NFC", "NFD"):
+            normalized = unicodedata.normalize(form, text)
+            left = self.unknown(normalized)
+            if len(left) < len(unknown) and not set(normalized) <= {*text, *left}:
+                convert = f"uconv -x any-{form.lower()}, or unicodedata.normalize in Python"
+                return f"the model knows more of them in the Unicode normal form {form}: convert the text with {convert}"
+        return otherwise
 
 
 BYTES = Vocabulary(None)
@@ -152,6 +163,12 @@ BYTES = Vocabulary(None)
 def characters(text: Iterable[str], boundary: str = NEWLINE) -> Vocabulary:
     """Make the vocabulary of the characters of a text, and of the boundary."""
     return Vocabulary(tuple(sorted({boundary, *text})), boundary)
+
+
+def listed(characters: Sequence[str], most: int) -> str:
+    """Name `most` characters, and say how many there are besides."""
+    shown = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in characters[:most])
+    return shown + (f" and {len(characters) - most} more" if len(characters) > most else "")
 
 
 def code_points(text: str) -> HostArray:

@@ -18,8 +18,8 @@ from bptt.data.batches import WINDOW
 from bptt.data.loading import fetch
 from bptt.data.sequences import Sequences
 from bptt.data.source import AS_USUAL, Reading
-from bptt.data.vocabulary import NEWLINE, Vocabulary
-from bptt.errors import InputError
+from bptt.data.vocabulary import NEWLINE, Vocabulary, listed
+from bptt.errors import InputError, UnknownCharacters
 from bptt.inference import prediction
 from bptt.inference.generate import symbol_names
 from bptt.inference.prediction import Configs
@@ -147,11 +147,9 @@ def _encodable(lines: list[tuple[int, str | bytes]], vocabulary: Vocabulary, unk
         return [(number, line) for number, line in lines if missing.isdisjoint(line)]
     number, line = next((number, line) for number, line in lines if not missing.isdisjoint(line))
     characters = [character for character in dict.fromkeys(line) if character in missing]
-    listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in map(str, characters[:SHOWN]))
-    more = f" and {len(characters) - SHOWN} more" if len(characters) > SHOWN else ""
-    raise InputError(
-        f"line {number}: not in the vocabulary: {listed}{more}: leave such lines out with --unknown skip, "
-        "or train a new model with --vocabulary bytes"
+    raise UnknownCharacters(
+        f"line {number}: not in the vocabulary: {listed(list(map(str, characters)), SHOWN)}: "
+        f"leave such lines out with --unknown skip; {vocabulary.advice(str(line))}"
     )
 
 
