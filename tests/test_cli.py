@@ -210,7 +210,8 @@ def test_sample_and_evaluate_take_a_dtype(run, monkeypatch):
         asked.append(flags["dtype"])
         return bptt.load(folder, **flags)
 
-    monkeypatch.setattr(cli.inference, "load", load)
+    for module in (cli.inference, cli.evaluation):
+        monkeypatch.setattr(module, "load", load)
     for command in (["sample", "m"], ["evaluate", "m", "names.txt"]):
         double, single, same = (run(*command, *more) for more in (["--dtype", "float64"], ["--dtype", "float32"], []))
         assert double == same

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import unicodedata
 from ast import literal_eval
 from pathlib import Path
 
@@ -18,8 +19,10 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import cli
-from bptt.data import corpus
+from bptt.data import corpus, source
 from bptt.data.vocabulary import BYTES, characters
+from bptt.inference import request
+from bptt.inference.generate import Sample, is_cut
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model, tree
 
@@ -95,8 +98,8 @@ def test_a_single_text_is_printed_as_it_is_generated(run, monkeypatch):
 
 def test_control_characters_are_printed_to_files_but_not_to_terminals(run, monkeypatch):
     raw = ["a\x1b[2J\u200db\n", "\x9bc"]
-    monkeypatch.setattr(LanguageModel, "stream", lambda *_, **__: iter(raw))
-    monkeypatch.setattr(LanguageModel, "sample", lambda *_, **__: raw)
+    monkeypatch.setattr(cli.inference, "stream_text", lambda *_: iter(raw))
+    monkeypatch.setattr(cli.inference, "sample_texts", lambda *_, **__: [Sample(text, cut=False) for text in raw])
     assert run("sample", "s")[1] == "".join(raw) + "\n"
     assert run("sample", "s", "--count", "2")[1] == "\n\n".join(raw) + "\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -143,6 +146,136 @@ def test_novel_stops_if_no_new_text_is_left(run, workdir):
     assert (code, out) == (0, "")
     assert "is not what it was when the model was trained" in err.splitlines()[0]
     assert err.splitlines()[1] == "bptt: 0 of 3 texts are new: try a higher --temperature"
+
+
+def test_novel_texts_may_be_those_outside_of_another_text(run, workdir):
+    m = save_novel_model(workdir / "gone.txt")
+    texts = [text for text in m.sample(60) if text.strip()]
+    Path("other.txt").write_text("\n".join([*texts[::2], "Ünknown"]))  # with characters that the model does not know
+    code, out, err = run("sample", "n", "--count", 20, "--novel", "--text", "other.txt")
+    assert (code, err) == (0, "")
+    new = out.splitlines()
+    assert len(set(new)) == 20
+    assert not {*texts[::2], "", " "} & set(new)
+    assert bptt.load("n").sample(20, novel="other.txt") == bptt.load("n").sample(20, novel=Path("other.txt")) == new
+    assert run("sample", "m", "--count", 20, "--novel", "--text", "other.txt") == (0, out, "")  # its record names no text
+    err = run("sample", "n", "--novel")[2]
+    assert "gone.txt' does not exist" in err
+    assert err.endswith("; with --text another file takes its place\n")
+
+
+def test_novel_texts_of_a_model_of_bytes_are_outside_of_bytes(run):
+    Path("any.bin").write_bytes(bytes(range(128, 256)) + b"a")
+    assert "a" not in run("sample", "b", "--novel", "--text", "any.bin", "--length", 1, "--count", 50)[1].split("\n\n")
+
+
+# The prompt
+
+
+def test_a_prompt_may_be_the_content_of_a_file_or_of_standard_input(run, monkeypatch):
+    for raw in (b"an", b"an\n", b"\xef\xbb\xbfan\r\n"):
+        Path("prompt.txt").write_bytes(raw)
+        assert run("sample", "m", "--prompt-file", "prompt.txt") == run("sample", "m", "--prompt", "an")
+        assert run("next", "m", "--prompt-file=prompt.txt") == run("next", "m", "an")
+        set_stdin(monkeypatch, raw)
+        assert run("next", "m", "--prompt-file", "-") == run("next", "m", "an")
+    Path("prompt.txt").write_bytes(b"bo\r\nan\n")  # of a stream, the last newline counts
+    assert run("sample", "s", "--prompt-file", "prompt.txt") == run("sample", "s", "--prompt", "bo\nan\n")
+    assert run("sample", "s", "--prompt-file", "prompt.txt")[1].startswith("bo\nan\n")
+    Path("prompt.txt").write_bytes(b"an\n\n")  # one newline is left out, no more
+    assert "expected the beginning of one line" in run("sample", "m", "--prompt-file", "prompt.txt")[2]
+
+
+@posix
+def test_a_prompt_may_come_from_a_pipe_of_the_shell(workdir):
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m bptt next m --top 1 --prompt-file <(printf an)"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_prompt_file_is_bounded(run, monkeypatch):
+    monkeypatch.setattr(request, "MAX_PROMPT", 4)
+    Path("prompt.txt").write_text("annab")
+    assert "has 5 bytes, expected at most 4" in run("next", "m", "--prompt-file", "prompt.txt")[2]
+    set_stdin(monkeypatch, b"annab")
+    assert run("next", "m", "--prompt-file", "-")[2] == (
+        "bptt: --prompt-file -: expected at most 4 bytes: give the end of it alone\n"
+    )
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input cannot be read" in run("next", "m", "--prompt-file", "-")[2]
+
+
+def test_a_typed_backslash_and_n_is_no_newline(run):
+    said = r"\n is a backslash and an n, and the model knows no backslash: for a newline write $'\n' (bash, zsh)"
+    for flag in ("--prompt", "--stop"):
+        code, out, err = run("sample", "s", flag, r"an\nbo")
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert said in err
+        assert said not in run("sample", "m", flag, r"an\nbo")[2]  # which writes lines
+        assert run("sample", "s", flag, "an\nbo")[0] == 0
+    make_model("stream", characters(TEXT + "\\")).save("k")
+    assert run("sample", "k", "--prompt", r"an\nbo")[0] == 0
+
+
+@pytest.mark.parametrize(("form", "prompt"), [("NFC", "bo\u0302"), ("NFD", "b\u00f4")])
+def test_a_character_in_the_other_unicode_form_is_explained(run, form, prompt):
+    Path("text.txt").write_text(prompt, encoding="utf-8")
+    make_model(vocabulary=characters(unicodedata.normalize(form, TEXT + prompt))).save("u")
+    said = f"the model knows more of them in the Unicode normal form {form}: convert the text with uconv -x any-{form.lower()}"
+    for words in (
+        ["sample", "u", "--prompt", prompt],
+        ["next", "u", prompt],
+        ["score", "u", "text.txt"],
+        ["evaluate", "u", "text.txt"],
+    ):
+        code, _, err = run(*words)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert said in err
+    assert "Unicode normal form" not in run("next", "u", "z")[2]
+
+
+# Texts that are cut
+
+
+def test_texts_that_are_cut_are_counted(run, monkeypatch):
+    monkeypatch.setitem(request.MAX_LENGTH, "lines", 3)
+    rows = [json.loads(line) for line in run("sample", "m", "--count", 40, "--json")[1].splitlines()]
+    assert [row["text"] for row in rows] == bptt.load("m").sample(40, length=3)
+    assert [row["cut"] for row in rows] == [len(row["text"]) == 3 for row in rows]
+    cut = sum(row["cut"] for row in rows)
+    assert 1 < cut < 40
+    said = f"bptt: {cut} of 40 samples were cut at 3 characters: give --length N for longer ones\n"
+    assert run("sample", "m", "--count", 40)[2] == run("sample", "m", "--count", 40, "--json")[2] == said
+    assert run("sample", "m", "--count", 40, "--length", 3)[2] == ""
+    first = [
+        "bptt: the sample was cut at 3 characters: give --length N for longer ones\n" if row["cut"] else "" for row in rows
+    ]
+    for seed in range(8):
+        text = bptt.load("m").sample(length=3, seed=seed)[0]
+        assert (run("sample", "m", "--seed", seed)[2] != "") is (len(text) == 3)
+    assert run("sample", "m", "--json")[2] == run("sample", "m")[2] == first[0]
+
+
+def test_a_text_of_a_stream_is_cut_only_where_a_stop_string_was_asked_for(run, monkeypatch):
+    monkeypatch.setitem(request.MAX_LENGTH, "stream", 6)
+    assert run("sample", "s", "--count", 30)[2] == run("sample", "s")[2] == ""
+    rows = [json.loads(line) for line in run("sample", "s", "--count", 30, "--json", "--stop", "a")[1].splitlines()]
+    assert [row["cut"] for row in rows] == [len(row["text"]) == 6 for row in rows]
+    assert 0 < sum(row["cut"] for row in rows) < 30
+
+
+def test_a_text_that_ends_with_its_last_character_is_not_cut():
+    for ids, newline, stop, expected in [
+        ([1, 2, 3], None, [], False),
+        ([1, 2, 3], 0, [], True),
+        ([1, 2, 0], 0, [], False),
+        ([1, 2], 0, [], False),
+        ([1, 2, 3], None, [2, 3], False),
+        ([1, 2, 3], None, [3, 2], True),
+        ([1, 2, 3], 0, [3, 3], True),
+    ]:
+        assert is_cut(ids, request.StopCriteria(3, newline, np.array(stop, np.int64))) is expected
 
 
 # next
@@ -293,6 +426,38 @@ def test_evaluate_takes_the_text_of_one_run_with_or_without_its_flag(run):
     assert run("evaluate", "m", "--text", "names.txt", "--dynamic") == run("evaluate", "m", "names.txt", "--dynamic")
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_evaluate_skips_unknown_characters_and_counts_them(run, monkeypatch, large):
+    if large:
+        monkeypatch.setattr(source, "LARGE", 8)
+    Path("some.txt").write_text("xannaé\n\nbxo\nx\n", encoding="utf-8")
+    Path("plain.txt").write_text("anna\n\nbo\n\n")
+    code, _, err = run("evaluate", "m", "some.txt")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.endswith("or train a new model with --vocabulary bytes, or leave them out with --unknown skip\n")
+    code, out, err = run("evaluate", "m", "some.txt", "--unknown", "skip")
+    assert (code, err) == (0, "bptt: 4 characters that the model does not know are left out: 'x' (U+0078), 'é' (U+00E9)\n")
+    plain = run("evaluate", "m", "plain.txt")[1].splitlines()
+    assert out.splitlines()[0] == plain[0]
+    assert json.loads(out.splitlines()[1]) == {**json.loads(plain[1]), "skipped": 4}
+    assert run("evaluate", "m", "some.txt", "--unknown", "skip", "--dynamic")[0] == 0
+    code, out, err = run("evaluate", "m", "plain.txt", "--unknown", "skip")
+    assert (code, err, json.loads(out.splitlines()[1])["skipped"]) == (0, "", 0)
+    code, out, err = run("evaluate", "b", "some.txt", "--unknown", "skip")
+    assert (code, err, json.loads(out.splitlines()[1])["characters"]) == (0, "", 15)
+    Path("foreign.txt").write_text("xyz" * 5)
+    code, out, err = run("evaluate", "m", "foreign.txt", "--unknown", "skip")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[1] == "bptt: 'foreign.txt': nothing to evaluate: expected text that is more than white space"
+
+
+def test_evaluate_takes_a_text_of_one_character(run):
+    Path("one.txt").write_text("a")
+    for saved, count in (("m", 2), ("s", 1), ("b", 1)):
+        code, out, err = run("evaluate", saved, "one.txt", "--dynamic")
+        assert (code, err, json.loads(out.splitlines()[1])["characters"]) == (0, "", count)
+
+
 # What is common to all
 
 
@@ -304,10 +469,11 @@ def test_help_describes_every_flag(run, command):
     assert "--no-" not in shown
     assert "{" not in shown
     own = {
-        "sample": ["count", "temperature", "top-k", "top-p", "seed", "prompt", "unknown", "length", "stop", "novel"],
-        "next": ["top", "temperature", "unknown", "json"],
+        "sample": ["count", "temperature", "top-k", "top-p", "seed", "prompt", "prompt-file", "unknown", "length", "stop"]
+        + ["novel", "text", "json"],
+        "next": ["prompt-file", "top", "temperature", "unknown", "json"],
         "score": ["per-char", "unknown", "json"],
-        "evaluate": ["text", "dynamic"],
+        "evaluate": ["text", "dynamic", "unknown"],
     }
     for name in [*own[command], "backend", "require-backend", "dtype"]:
         after = shown.split(f"--{name} ", 1)[1].split(" --", 1)[0]
@@ -323,6 +489,18 @@ def test_help_describes_every_flag(run, command):
         ("sample m --stop x", "stop 'x': not in the vocabulary"),
         ("sample m --unknown drop", "drop"),
         ("sample m --novel", "--novel: the training text was no file"),
+        ("sample m --text names.txt", "--text is for --novel: give both, or neither"),
+        ("sample m --novel --text nowhere", "'nowhere' does not exist"),
+        ("sample m --prompt a --prompt-file names.txt", "--prompt 'a' and --prompt-file names.txt: give one of the two"),
+        (
+            "sample m --prompt-file nowhere",
+            "--prompt-file nowhere: no such file: expected a file of text, or - for standard input",
+        ),
+        ("sample m --prompt-file s", "--prompt-file s: is not a regular file"),
+        ("next m --prompt-file binary", "--prompt-file binary looks like a binary file"),
+        ("next m a --prompt-file names.txt", "PROMPT 'a' and --prompt-file names.txt: give one of the two"),
+        ("next m --prompt-file names.txt", "expected the beginning of one line"),
+        ("evaluate m names.txt --unknown drop", "drop"),
         ("sample m --prompt xo", "leave them out with --unknown skip"),
         ("next", "RUN"),
         ("next m --top 0", "--top 0: expected a whole number from 1 to 1,000,000,000"),
@@ -379,7 +557,8 @@ def test_every_command_passes_on_backend_and_dtype(run, monkeypatch, command):
         asked.append(flags)
         return bptt.load(folder)
 
-    monkeypatch.setattr(cli.inference, "load", load)
+    for module in (cli.inference, cli.evaluation):
+        monkeypatch.setattr(module, "load", load)
     command = command.split()
     assert run(*command, "--backend", "strict", "--dtype", "float32", "--require-backend")[0] == 0
     assert run(*command)[0] == 0

@@ -73,7 +73,7 @@ def test_the_final_message_has_ten_new_samples():
 
 def test_the_sample_preview_is_short_and_has_no_empty_texts(monkeypatch):
     names = ["ba", "", " ", "x" * 80]
-    monkeypatch.setattr(generate, "generate_texts", lambda *_: names)
+    monkeypatch.setattr(generate, "generate_texts", lambda *_: [generate.Sample(name, cut=False) for name in names])
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: names)
     _, lines = reported_lines(NAMES, steps=1)
     assert lines[1].endswith("  " + f"ba, {'x' * 56}")

@@ -305,7 +305,8 @@ def test_streaming_gives_the_same_text(vocabulary, stop):
         ending = StopCriteria(400, None, vocabulary.encode(stop))
         task = GenerationRequest(np.concatenate([[vocabulary.start], vocabulary.encode("abc")]), Choice(), ending, 3)
         pieces = list(generate.stream_text(config, params, HERE, vocabulary, task))
-        assert ["".join(pieces)] == generate.generate_texts(config, params, HERE, vocabulary, task, range(1))
+        samples = generate.generate_texts(config, params, HERE, vocabulary, task, range(1))
+        assert ["".join(pieces)] == [sample.text for sample in samples]
         assert pieces[0] == "abc"
         assert {len(piece) for piece in pieces[1:]} <= {1, 2}  # two where bytes are no character, and the next one is
 

@@ -124,7 +124,9 @@ def test_a_text_is_transferred_once_and_batches_as_positions(monkeypatch, mode):
 
     monkeypatch.setattr(Backend, "put", spy)
     monkeypatch.setattr(bptt.LanguageModel, "sample", lambda *_, **__: ["new"])
-    monkeypatch.setattr(generate, "generate_texts", lambda *_: ["new"])  # would put what it writes on the device
+    monkeypatch.setattr(
+        generate, "generate_texts", lambda *_: [generate.Sample("new", cut=False)]
+    )  # would put what it writes on the device
     text = "\n".join(NAMES) if mode == "lines" else PROSE
     flags = {"mode": mode, "steps": 9, "batch": 3, "evaluate_every": 3, "validation": 0.3, "dropout": 0.0, "quiet": True}
     strict = backends.select("strict")

@@ -202,8 +202,8 @@ MUTATIONS = [
     Mutation(
         "new symbols: ids of a shortened text cached as those of the text",
         "data.corpus._encoded",
-        'f"{_key(opened, vocabulary)}-skip" if skipped else _key(',
-        "_key(",
+        'f"{key}-skip" if skipped else key',
+        "key",
         "test_new_symbols.py::test_cached_ids_are_those_of_the_choice",
     ),
     Mutation(
@@ -219,5 +219,12 @@ MUTATIONS = [
         "skipped.clear()",
         "pass",
         "test_new_symbols.py::test_what_is_skipped_is_counted_anew_in_each_pass",
+    ),
+    Mutation(
+        "vocabulary: a normal form is recommended that helps nothing",
+        "data.vocabulary.Vocabulary.advice",
+        " and not set(normalized) <= {*text, *left}",
+        "",
+        "test_vocabulary.py::test_unknown_characters_are_named_with_position_and_remedy",
     ),
 ]

@@ -162,9 +162,9 @@ MUTATIONS = [
     ),
     Mutation(
         "ensemble: novel for the first model only",
-        "inference.text_model.TextModel.sample",
-        "in self._records]",
-        "in self._records[:1]]",
+        "inference.text_model.sample_texts",
+        "in trained._records]",
+        "in trained._records[:1]]",
         "test_ensemble.py::test_novel_texts_are_in_the_training_text_of_no_model",
     ),
     Mutation(
@@ -236,5 +236,40 @@ MUTATIONS = [
         "return model_from_checkpoint, (self.to_checkpoint(), self.backend)",
         "return object.__reduce_ex__(self, 4)",
         "test_public_api.py::test_model_pickled_with_a_gpu",
+    ),
+    Mutation(
+        "prompt file: the newline at its end belongs to the prompt of a line",
+        "inference.request.read_prompt",
+        'prompt.removesuffix("\\n")',
+        "prompt",
+        "test_cli_inference.py::test_a_prompt_may_be_the_content_of_a_file_or_of_standard_input",
+    ),
+    Mutation(
+        "prompt file: standard input is read without a bound",
+        "inference.request.read_prompt",
+        "read(MAX_PROMPT + 1)",
+        "read()[:MAX_PROMPT]",
+        "test_cli_inference.py::test_a_prompt_file_is_bounded",
+    ),
+    Mutation(
+        "sample: a text that ends with its last character is cut",
+        "inference.generate.is_cut",
+        " and ids[-1] != criteria.newline",
+        "",
+        "test_cli_inference.py::test_a_text_that_ends_with_its_last_character_is_not_cut",
+    ),
+    Mutation(
+        "sample: a text of a stream is cut",
+        "inference.generate.is_cut",
+        "return ends and ",
+        "return ",
+        "test_cli_inference.py::test_a_text_that_ends_with_its_last_character_is_not_cut",
+    ),
+    Mutation(
+        "novel: a text that a user names may have only characters that the model knows",
+        "inference.novelty.text",
+        '"bytes" if vocabulary.symbols is None else "characters"',
+        "vocabulary",
+        "test_cli_inference.py::test_novel_texts_may_be_those_outside_of_another_text",
     ),
 ]

@@ -64,3 +64,8 @@ def complain(line: str, code: int = 0) -> int:
 def warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning as one line, without the line of code that it comes from."""
     complain(f"warning: {message}")
+
+
+def quoted(symbol: str) -> str:
+    """Quote a character, with a name for one that cannot be seen."""
+    return repr(symbol) if len(symbol) == 1 else f"'{symbol}'"

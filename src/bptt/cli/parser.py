@@ -78,7 +78,9 @@ CellFile = Annotated[
     Path | None,
     Parameter(name="--cell", help="Python file of the model's own cell, which is executed; not for built-in cells."),
 ]
+Json = Annotated[bool, Parameter(name="--json", help="Print a JSON object a line, for other programs.")]
 Prompt = Annotated[str, Parameter(allow_leading_hyphen=True)]  # `_refuse_flags` allows only what cannot be a mistake
+PromptFile = Annotated[Path, Parameter(allow_leading_hyphen=True)]  # - is standard input
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, converter=converted_path)]
 
 Encoding = Annotated[str, Parameter(help="Encoding of the text, by its name in Python, as in cp1252, gb18030 or utf-16.")]

@@ -16,7 +16,7 @@ from bptt.backend import HostArray
 from bptt.config.settings import Mode, VocabularyName
 from bptt.data import decoding, joining, new_symbols, token_store
 from bptt.data.loading import VALIDATION_EXPECTED, fetch, open_validation_file
-from bptt.data.sequences import Sequences, lines, marks, split_lines, texts
+from bptt.data.sequences import Ink, Sequences, lines, marks, split_lines, texts
 from bptt.data.source import AS_USUAL, BUILT_IN, Reading, Texts
 from bptt.data.token_store import Part, Tokens
 from bptt.data.vocabulary import NEWLINE, RECORD, REMEDY, SHOWN, Vocabulary, characters, code_points
@@ -141,26 +141,6 @@ def choose_mode(source: Corpus) -> Mode:
     return "lines" if full > 1 and every - full <= 0.01 * every and short else "stream"
 
 
-class Ink:
-    """Counts the characters of a text that are not white space while it passes through."""
-
-    first = -1  # place of the first one
-    last = -1
-    words = 0
-
-    def watch(self, pieces: Iterable[tuple[HostArray, HostArray]]) -> Iterator[tuple[HostArray, HostArray]]:
-        """Yield the pieces of `marks` unchanged, and count."""
-        position, before = 0, False  # characters so far, and whether the last one was ink
-        for newline, ink in pieces:
-            yield newline, ink
-            places = np.flatnonzero(ink)
-            if len(places):
-                self.first = position + int(places[0]) if self.first < 0 else self.first
-                self.last = position + int(places[-1])
-            self.words += int(np.count_nonzero(ink[1:] & ~ink[:-1])) + (bool(ink[0]) and not before)
-            position, before = position + len(ink), bool(ink[-1])
-
-
 def sequences(source: Corpus, mode: Mode) -> Sequences:
     """Split a text into sequences s of ids (n + 1,): inputs s[:-1] and targets s[1:], where s[0] is the start symbol.
 
@@ -256,18 +236,14 @@ def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str, skippe
     encoder = new_symbols.extended(vocabulary, distinct) if vocabulary and unknown == "add" else vocabulary or alone
     if encoder.unknown(distinct):
         most, remedy = 10 if opened.validation else SHOWN, new_symbols.REMEDY if unknown == "error" else REMEDY
-        for part in opened.parts:
-            if any(encoder.unknown(text) for text in decoding.characters(part)):
-                raise UnknownCharacters(f"{part.shown}: {encoder.complaint(decoding.characters(part), most, remedy)}")
+        first = next(number for number, piece in pieces() if encoder.unknown(str(piece)))
+        of_first = (str(piece) for number, piece in pieces() if number == first)
+        raise UnknownCharacters(f"{opened.parts[first].shown}: {encoder.complaint(of_first, most, remedy)}")
     ids = (encoder.encode(piece) for _, piece in pieces())
     if not opened.large:
         return token_store.in_memory(ids, encoder, parts)
-    key = (
-        f"{_key(opened, vocabulary, boundary)}-skip"
-        if skipped
-        else _key(opened, None if encoder == alone else encoder, boundary)
-    )
-    return token_store.save(key, ids, parts, encoder, opened.shown)
+    key = _key(opened, None if encoder == alone and not skipped else encoder, boundary)
+    return token_store.save(f"{key}-skip" if skipped else key, ids, parts, encoder, opened.shown)
 
 
 def _key(opened: Texts, vocabulary: Vocabulary | None, boundary: str) -> str:

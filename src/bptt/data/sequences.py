@@ -127,6 +127,26 @@ def split_lines(pieces: Iterable[tuple[HostArray, HostArray]]) -> Iterator[tuple
         position += len(newline)
 
 
+class Ink:
+    """Counts the characters of a text that are not white space while it passes through."""
+
+    first = -1  # place of the first one
+    last = -1
+    words = 0
+
+    def watch(self, pieces: Iterable[tuple[HostArray, HostArray]]) -> Iterator[tuple[HostArray, HostArray]]:
+        """Yield the pieces of `marks` unchanged, and count."""
+        position, before = 0, False  # characters so far, and whether the last one was ink
+        for newline, ink in pieces:
+            yield newline, ink
+            places = np.flatnonzero(ink)
+            if len(places):
+                self.first = position + int(places[0]) if self.first < 0 else self.first
+                self.last = position + int(places[-1])
+            self.words += int(np.count_nonzero(ink[1:] & ~ink[:-1])) + (bool(ink[0]) and not before)
+            position, before = position + len(ink), bool(ink[-1])
+
+
 def shuffled(count: int, rng: np.random.Generator | None) -> HostArray:
     """Return a permutation as `rng.permutation` in the smallest integer type; without `rng` in order."""
     places = np.arange(count, dtype=np.min_scalar_type(count))

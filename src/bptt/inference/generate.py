@@ -1,7 +1,7 @@
 """Text generation: one forward step per character, for many texts at once."""
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,13 @@ RNG_BLOCK = 64  # texts that share a random number generator
 CHARACTERS_PER_READ = 16  # characters sampled on a GPU before the host reads them
 
 
+class Sample(NamedTuple):
+    """A text that a model has written."""
+
+    text: str
+    cut: bool  # whether it ends after the `length` of the request, and not in a newline or stop string that would end it
+
+
 def generate_texts(
     config: Configs,
     params: Any,
@@ -28,23 +35,45 @@ def generate_texts(
     vocabulary: Vocabulary,
     request: GenerationRequest,
     places: range,
-) -> list[str]:
+) -> list[Sample]:
     """Texts number `places.start` to `places.stop - 1` of a request, generated in one batch."""
     numbers = uniform_numbers(request.seed, places.start, len(places))
     with acceleration.sampling_kernels(backend):
         steps = list(generate(config, params, backend, request, numbers))
-    prompt, ids = vocabulary.decode(request.prompt[1:]), np.stack(steps, axis=1)  # (count, steps)
-    return [prompt + "".join(decode_ids(hold_back_stop(row[row >= 0].tolist(), request.criteria), vocabulary)) for row in ids]
+    prompt, rows = vocabulary.decode(request.prompt[1:]), np.stack(steps, axis=1)  # (count, steps)
+    samples = []
+    for row in rows:
+        ids = row[row >= 0].tolist()
+        text = prompt + "".join(decode_ids(hold_back_stop(ids, request.criteria), vocabulary))
+        samples.append(Sample(text, is_cut(ids, request.criteria)))
+    return samples
 
 
 def stream_text(
     config: Configs, params: Any, backend: Backend, vocabulary: Vocabulary, request: GenerationRequest
-) -> Iterator[str]:
-    """The first text of a request: its prompt, then each character as soon as it is sampled and known to belong to it."""
+) -> Generator[str, None, bool]:
+    """The first text of a request: its prompt, then each character as soon as it is sampled and known to belong to it.
+
+    The generator returns whether the text was cut, see `Sample`.
+    """
     if len(request.prompt) > 1:
         yield vocabulary.decode(request.prompt[1:])
-    steps = generate(config, params, backend, request, uniform_numbers(request.seed, 0, 1))
-    yield from decode_ids(hold_back_stop((int(ids[0]) for ids in steps), request.criteria), vocabulary)
+    sampled: list[int] = []
+
+    def sample_ids() -> Iterator[int]:
+        for ids in generate(config, params, backend, request, uniform_numbers(request.seed, 0, 1)):
+            sampled.append(int(ids[0]))
+            yield sampled[-1]
+
+    yield from decode_ids(hold_back_stop(sample_ids(), request.criteria), vocabulary)
+    return is_cut(sampled, request.criteria)
+
+
+def is_cut(ids: list[int], criteria: StopCriteria) -> bool:
+    """Whether the ids of a text end after `length` and not in the newline or the stop string that ends a text."""
+    stop = criteria.stop.tolist()
+    ends = criteria.boundary is not None or bool(stop)  # otherwise a text has no other end
+    return ends and len(ids) == criteria.length and ids[-1] != criteria.boundary and (not stop or ids[-len(stop) :] != stop)
 
 
 def next_symbols(

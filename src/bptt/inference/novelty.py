@@ -1,10 +1,13 @@
-"""Texts that a model writes and that its training text does not contain."""
+"""Texts that a model writes and that its training text, or another one, does not contain."""
 
+import os
 from collections.abc import Callable, Collection
 from typing import Any
 
-from bptt.config.settings import Mode
+from bptt.config.settings import Mode, VocabularyName
 from bptt.data import corpus, source
+from bptt.data.corpus import Corpus
+from bptt.data.source import Reading
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import CheckpointWarning, InputError, warn
 
@@ -17,14 +20,30 @@ def training_text(record: dict[str, Any], vocabulary: Vocabulary, mode: Mode) ->
     """
     files = source.recorded_texts(record)
     if files is None:
-        raise InputError("--novel: the training text was no file, and the model does not keep it")
+        raise InputError("--novel: the training text was no file, and the model does not keep it: name a text with --text")
     try:
         reading = source.recorded_reading(record, mode, source.recorded_encoding(record))
         settings = record.get("settings")
         skips = isinstance(settings, dict) and settings.get("new_symbols") == "skip"
         text = corpus.read(files, vocabulary, reading._replace(unknown="skip") if skips else reading)
     except InputError as error:
-        raise InputError(f"--novel needs the training text: {error}") from None
+        raise InputError(f"--novel needs the training text: {error}; with --text another file takes its place") from None
     if text.sha256 != record.get("sha256", text.sha256):
         warn(f"{text.shown} is not what it was when the model was trained", CheckpointWarning)
+    return _known(text, mode)
+
+
+def text(file: str | os.PathLike[str], vocabulary: Vocabulary, reading: Reading) -> Callable[[list[str]], Collection[str]]:
+    """Return a function that finds the texts that are not novel: blank ones, and those in a text that a user names.
+
+    The text may have characters that the model does not know.
+
+    Raises:
+        InputError: a text that cannot be read.
+    """
+    kind: VocabularyName = "bytes" if vocabulary.symbols is None else "characters"
+    return _known(corpus.read(file, kind, reading), reading.mode or "stream")
+
+
+def _known(text: Corpus, mode: Mode) -> Callable[[list[str]], Collection[str]]:
     return lambda texts: text.contains(texts, mode) | {blank for blank in texts if not blank.strip()}

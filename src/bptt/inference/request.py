@@ -1,19 +1,25 @@
 """What a user asks a model to write: checked, and encoded for `generate`."""
 
+import sys
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from bptt import files
 from bptt.backend import HostArray
 from bptt.config import rules
 from bptt.config.settings import Mode
+from bptt.data import decoding
+from bptt.data.source import Source
 from bptt.data.vocabulary import Vocabulary
-from bptt.errors import InputError
+from bptt.errors import InputError, InvalidFile, UnknownCharacters
 from bptt.inference.sampling import SamplingOptions
 
 Unknown = Literal["error", "skip"]  # what to do with characters that the vocabulary lacks
 
 MAX_LENGTH = {"lines": 200, "records": 500, "stream": 500}  # new characters by mode, unless the text ends before
+MAX_PROMPT = 1 << 24  # bytes of a file
 PROBABILITY: rules.Rule = ("a number above 0, at most 1", float, lambda value: 0 < value <= 1)
 
 
@@ -62,10 +68,11 @@ def make_request(
     if stop is not None:
         if not isinstance(stop, str) or not stop:
             raise InputError(f"stop {stop!r}: expected at least one character, as str")
+        _refuse_typed_newline(f"stop {stop!r}", vocabulary, mode, stop)
         try:
             criteria = criteria._replace(stop=vocabulary.encode(stop))
-        except InputError as error:
-            raise InputError(f"stop {stop!r}: {error}") from None
+        except UnknownCharacters as error:
+            raise UnknownCharacters(f"stop {stop!r}: {error}") from None
     return GenerationRequest(prompt_ids(vocabulary, mode, prompt, unknown), sampling, criteria, seed)
 
 
@@ -80,11 +87,42 @@ def prompt_ids(vocabulary: Vocabulary, mode: Mode, prompt: str, unknown: Unknown
     if unknown == "skip":
         unknown_characters = set(vocabulary.unknown(prompt))
         prompt = "".join(character for character in prompt if character not in unknown_characters)
+    _refuse_typed_newline(f"prompt {prompt[:100]!r}", vocabulary, mode, prompt)
     try:
         ids = vocabulary.encode(prompt)
-    except InputError as error:
-        raise InputError(f"{error}, or leave them out with --unknown skip") from None
+    except UnknownCharacters as error:
+        raise UnknownCharacters(f"{error}, or leave them out with --unknown skip") from None
     return np.concatenate([np.array([vocabulary.start], ids.dtype), ids])
+
+
+def _refuse_typed_newline(shown: str, vocabulary: Vocabulary, mode: Mode, text: str) -> None:
+    r"""Raise an InputError for \n as two characters, for a model of a stream that does not know the first of them."""
+    if mode == "stream" and "\\n" in text and "\\" in vocabulary.unknown(text):
+        remedy = r"for a newline write $'\n' (bash, zsh), or give a prompt with --prompt-file FILE"
+        raise InputError(rf"{shown}: \n is a backslash and an n, and the model knows no backslash: {remedy}")
+
+
+def read_prompt(file: Path, mode: Mode) -> str:
+    """The content of a file, or for - of standard input, as a prompt; in lines mode without the newline at its end.
+
+    It is UTF-8, without a byte order mark, and with the newlines that a training text has.
+
+    Raises:
+        InputError: a file that cannot be read, is too large or not UTF-8.
+    """
+    shown = f"--prompt-file {file}"
+    try:
+        raw = sys.stdin.buffer.read(MAX_PROMPT + 1) if str(file) == "-" else files.read(file, MAX_PROMPT, named=True)
+    except InvalidFile as problem:
+        raise InputError(f"{shown}: {problem}: expected a file of text, or - for standard input") from None
+    except (OSError, ValueError, AttributeError):  # sys.stdin is None where the caller closed it
+        raise InputError(f"{shown}: standard input cannot be read: pipe a text into it, or name a file") from None
+    if len(raw) > MAX_PROMPT:
+        raise InputError(f"{shown}: expected at most {MAX_PROMPT:,} bytes: give the end of it alone")
+    source = Source("prompt", "", shown, raw)
+    decoding.refuse_binary(source)
+    prompt = "".join(decoding.characters(source))
+    return prompt.removesuffix("\n") if mode == "lines" else prompt
 
 
 def check_unknown(unknown: str) -> None:

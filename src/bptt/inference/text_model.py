@@ -1,7 +1,8 @@
 """What people do with a model, or with an ensemble of models: sample, score and evaluate texts."""
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,14 @@ from bptt.data import batches, corpus
 from bptt.data.batches import WINDOW
 from bptt.data.corpus import Corpus
 from bptt.data.sequences import Sequences
+from bptt.data.source import recorded_reading
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
 from bptt.inference import generate, novelty, scoring
 from bptt.inference.evaluation import Evaluation, evaluate
+from bptt.inference.generate import Sample
 from bptt.inference.prediction import Configs
-from bptt.inference.request import Unknown, check_unknown, make_request, prompt_ids
+from bptt.inference.request import GenerationRequest, Unknown, check_unknown, make_request, prompt_ids
 from bptt.inference.sampling import SamplingOptions
 from bptt.inference.scoring import LINES_AT_A_TIME, Score
 
@@ -53,7 +56,7 @@ class TextModel(ABC):
         stop: str | None = None,
         unknown: Unknown = "error",
         exclude: Collection[str] | Callable[[list[str]], Collection[str]] = (),
-        novel: bool = False,
+        novel: bool | str | os.PathLike[str] = False,
     ) -> list[str]:
         """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
 
@@ -65,38 +68,18 @@ class TextModel(ABC):
         The texts of a seed come in one order: a text depends on the seed and its place, not on how many are written.
         Texts in `exclude`, or those among a list of texts that it returns as known, are left out, and so are repeated ones
         where it is not empty; the next ones take their place, but there may be fewer than `count` in the end. `novel` leaves
-        out, in the same way, texts that the training text contains and blank ones; it reads that text again.
+        out, in the same way, texts that the training text contains and blank ones; it reads that text again. In its place it
+        reads what `novel` names: a file or a built-in text.
 
         Raises:
             InputError: an argument out of its range, a prompt with characters the model does not know, or with `novel`
-                a training text that cannot be read.
+                a text that cannot be read.
         """
-        count = rules.check_number("count", rules.COUNT, count)
         options = SamplingOptions(temperature, top_k, top_p)
         request = make_request(
             self.vocabulary, self.mode, options, seed=seed, prompt=prompt, length=length, stop=stop, unknown=unknown
         )
-
-        def texts(first: int) -> list[str]:
-            parts = (self.config, self.params, self.backend, self.vocabulary, request)
-            places = range(first, first + count)
-            batches = [places[start : start + BATCH_SIZE] for start in range(0, count, BATCH_SIZE)]
-            return [text for batch in batches for text in generate.generate_texts(*parts, batch)]
-
-        excluded = exclude if callable(exclude) else frozenset(exclude)
-        filters = [excluded if callable(excluded) else excluded.intersection] if excluded else []
-        if novel:
-            filters += [novelty.training_text(record, self.vocabulary, self.mode) for record in self._records]
-        if not filters:
-            return texts(0)
-        distinct: dict[str, None] = {}  # in order, each once
-        for first in range(0, MAX_ROUNDS * count, count):
-            drawn = texts(first)
-            leave = {text for known in filters for text in known(drawn)}
-            distinct.update(dict.fromkeys(text for text in drawn if text not in leave))
-            if len(distinct) >= count or temperature == 0:
-                break
-        return list(distinct)[:count]
+        return [sample.text for sample in sample_texts(self, count, request, exclude, novel=novel)]
 
     def stream(
         self,
@@ -109,8 +92,10 @@ class TextModel(ABC):
         length: int | None = None,
         stop: str | None = None,
         unknown: Unknown = "error",
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, bool]:
         """The first text that `sample` gives, piece by piece: its prompt, then each character as it is drawn.
+
+        The generator returns whether the text was cut after `length` characters, before it had come to its end.
 
         Raises:
             InputError: as `sample` does, at once.
@@ -189,3 +174,42 @@ class TextModel(ABC):
         if not sequences:
             raise InputError("nothing to evaluate: expected text that is more than white space")
         return sequences
+
+
+def sample_texts(
+    trained: TextModel,
+    count: int,
+    request: GenerationRequest,
+    exclude: Collection[str] | Callable[[list[str]], Collection[str]] = (),
+    *,
+    novel: bool | str | os.PathLike[str] = False,
+) -> list[Sample]:
+    """The first `count` texts of a request that are not excluded, as `TextModel.sample` describes."""
+    count = rules.check_number("count", rules.COUNT, count)
+
+    def samples(first: int) -> list[Sample]:
+        parts = (trained.config, trained.params, trained.backend, trained.vocabulary, request)
+        places = range(first, first + count)
+        batches = [places[start : start + BATCH_SIZE] for start in range(0, count, BATCH_SIZE)]
+        return [sample for batch in batches for sample in generate.generate_texts(*parts, batch)]
+
+    excluded = exclude if callable(exclude) else frozenset(exclude)
+    filters = [excluded if callable(excluded) else excluded.intersection] if excluded else []
+    if isinstance(novel, str | os.PathLike):
+        reading = recorded_reading(trained._records[0], trained.mode)
+        filters.append(novelty.text(novel, trained.vocabulary, reading))
+    elif novel:
+        filters += [novelty.training_text(record, trained.vocabulary, trained.mode) for record in trained._records]
+    if not filters:
+        return samples(0)
+    distinct: dict[str, Sample] = {}  # in order, each once
+    for first in range(0, MAX_ROUNDS * count, count):
+        drawn = samples(first)
+        texts = [sample.text for sample in drawn]
+        leave = {text for known in filters for text in known(texts)}
+        for sample in drawn:
+            if sample.text not in leave:
+                distinct.setdefault(sample.text, sample)
+        if len(distinct) >= count or request.sampling.temperature == 0:
+            break
+    return list(distinct.values())[:count]

@@ -121,7 +121,7 @@ def sample_preview(current: LanguageModel, group: ProcessGroup = SINGLE_PROCESS)
         return []
     request = make_request(current.vocabulary, current.mode, SamplingOptions(0.8), seed=current.record["step"], length=length)
     parts = current.config, current.params, current.backend, current.vocabulary
-    return generate.generate_texts(*parts, request, range(first, end))
+    return [sample.text for sample in generate.generate_texts(*parts, request, range(first, end))]
 
 
 def evaluation_line(row: dict[str, Any], task: TrainTask) -> str:

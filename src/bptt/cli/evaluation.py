@@ -1,0 +1,180 @@
+"""The commands that measure what a saved model predicts: `bptt score` and `bptt evaluate`."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bptt.cli.console import complain, print_line, quoted
+from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Encoding, Json, RequireFlag, Text, app
+from bptt.config import rules
+from bptt.data import corpus, new_symbols
+from bptt.data.corpus import Corpus
+from bptt.data.source import Reading, recorded_reading
+from bptt.data.vocabulary import Vocabulary
+from bptt.errors import InputError, UnknownCharacters
+from bptt.inference import ensemble, scoring
+from bptt.inference.ensemble import Ensemble
+from bptt.inference.language_model import LanguageModel, load
+from bptt.inference.request import Unknown
+from bptt.inference.scoring import Score
+
+FIGURES = ("nats_per_char", "bits_per_char", "perplexity", "characters")  # of an `Evaluation`, as JSON has them
+PIECE = 4096  # characters of a line that are printed at a time
+
+
+@app.command
+def score(  # noqa: D417
+    run: Path,
+    text: Text = "-",
+    /,
+    *,
+    per_char: bool = False,
+    unknown: Unknown = "error",
+    encoding: Encoding = "utf-8",
+    as_json: Json = False,
+    backend: BackendFlag = "auto",
+    require_backend: RequireFlag = False,
+    dtype: DtypeFlag = None,
+    cell: CellFile = None,
+) -> int:
+    """Show how likely lines are, each by itself: nats, nats per character, and the line.
+
+    Nats are -log p, so the most likely line has the fewest. A model of lines counts the end of a line as a character; for a
+    model of a stream a line is the beginning of a text. Blank lines are left out. The sum is on standard error.
+
+    Parameters
+    ----------
+    run
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+    text
+        A file, - for standard input, or a built-in text: dinosaurs or python-help.
+    per_char
+        Show each character instead: nats, number of the line, place in the line, and the character.
+    unknown
+        What to do with a line that has characters the model does not know: complain, or skip it.
+    """
+    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
+    lines = characters = 0
+    nats = 0.0
+    reading = recorded_reading(model.record, model.mode, rules.check_encoding("--encoding", encoding))
+    for line in model.scores(scoring.read_lines(text, model.vocabulary, reading), unknown=unknown):
+        lines, characters, nats = lines + 1, characters + len(line.costs), nats + line.nats
+        if not all(print_line(piece, end="") for piece in _row(line, per_char=per_char, as_json=as_json)):
+            return 0
+    if not characters:
+        raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
+    mean = nats / characters
+    complain(f"{lines:,} line{'s' * (lines != 1)}, {characters:,} characters, {nats:.4f} nats, {mean:.4f} per character")
+    return 0
+
+
+def _row(line: Score, *, per_char: bool, as_json: bool) -> Iterator[str]:
+    """What is printed of a line, in pieces, as it may have millions of characters."""
+    pairs = line.pairs() if per_char else iter(())
+    pieces = enumerate(iter(lambda: list(islice(pairs, PIECE)), []))
+    if as_json:
+        sums = {"line": line.number, "text": line.text, "nats": line.nats, "nats_per_char": line.nats_per_char}
+        yield json.dumps(sums)[:-1] + (', "each": [' if per_char else "}\n")
+        for k, piece in pieces:
+            yield ", " * (k > 0) + json.dumps(piece)[1:-1]
+        yield "]}\n" if per_char else ""
+    elif per_char:
+        for k, piece in pieces:
+            numbered = enumerate(piece, 1 + k * PIECE)
+            yield "".join(f"{nats:.4f}\t{line.number}\t{i}\t{quoted(symbol)}\n" for i, (symbol, nats) in numbered)
+    else:
+        yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{line.text}\n"
+
+
+@app.command
+def evaluate(  # noqa: D417
+    run: Path,
+    /,
+    *others: Text,
+    text: Text | None = None,
+    dynamic: bool = False,
+    unknown: Unknown = "error",
+    encoding: Encoding = "utf-8",
+    backend: BackendFlag = "auto",
+    require_backend: RequireFlag = False,
+    dtype: DtypeFlag = None,
+    cell: CellFile = None,
+) -> int:
+    """Measure how well a saved model predicts a text: bptt evaluate RUN TEXT.
+
+    Several models predict together, as an ensemble, by the mean of their probabilities: bptt evaluate RUN RUN --text TEXT.
+
+    Parameters
+    ----------
+    run
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+    others
+        The text; with --text, more runs.
+    text
+        A file, - for standard input, or a built-in text: dinosaurs or python-help.
+    dynamic
+        Also measure how well a model predicts it that learns from each part of the text after predicting it (dynamic
+        evaluation). The saved model does not change.
+    unknown
+        What to do with characters of the text that the model does not know: complain, or skip them.
+    """
+    runs, text = _runs_and_text([str(run), *others], text)
+    if dynamic and len(runs) > 1:
+        raise InputError(f"--dynamic: {len(runs)} runs, expected one: a dynamic evaluation is that of one model")
+    models = _load_each(runs, cell, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    ensemble.check(models, runs)
+    reading = recorded_reading(models[0].record, models[0].mode, rules.check_encoding("--encoding", encoding))
+    source = _read(text, models[0].vocabulary, reading._replace(unknown="skip" if unknown == "skip" else None))
+    try:
+        result = Ensemble(models).evaluate(source)
+    except InputError as error:
+        raise InputError(f"{source.shown}: {error}") from None
+    figures = {name: getattr(result, name) for name in FIGURES}
+    figures |= {"skipped": source.skipped.total()} if unknown == "skip" else {}
+    if dynamic:
+        adapted = models[0].evaluate(source, dynamic=True)
+        print_line(f"dynamic evaluation: {adapted}; static: {result.nats_per_char:.4f} nats per character")
+        figures["dynamic"] = {name: getattr(adapted, name) for name in FIGURES}
+    else:
+        print_line(str(result))
+    print_line(json.dumps(figures))
+    return 0
+
+
+def _read(text: str, vocabulary: Vocabulary, reading: Reading) -> Corpus:
+    """The text to evaluate; one line says which of its characters are left out."""
+    try:
+        source = corpus.read(text, vocabulary, reading)
+    except UnknownCharacters as error:
+        raise UnknownCharacters(f"{error}, or leave them out with --unknown skip") from None
+    if source.skipped:
+        complain(new_symbols.skipped_message(source.shown, source.skipped))
+    return source
+
+
+def _load_each(runs: list[str], cell: Path | None, **flags: Any) -> list[LanguageModel]:
+    """Load the models; of several, those with a built-in cell do without `cell`."""
+    if cell is None or len(runs) == 1:
+        return [load(run, cell=cell, **flags) for run in runs]
+    models = []
+    for run in runs:
+        try:
+            models.append(load(run, **flags))
+        except InputError:
+            models.append(load(run, cell=cell, **flags))
+    if not any(model.config.user_cell for model in models):
+        raise InputError(f"--cell {cell}: all of these models have built-in cells: leave it out")
+    return models
+
+
+def _runs_and_text(words: list[str], text: str | None) -> tuple[list[str], str]:
+    """The runs and the text that the words of `bptt evaluate` name: without --text, the second and last one is the text."""
+    if text is not None:
+        return words, text
+    if len(words) != 2:
+        raise InputError(f"{' '.join(words)}: expected RUN TEXT, or one or more runs and --text TEXT")
+    if Path(words[1]).is_dir():
+        raise InputError(f"{words[1]!r} is a folder, expected a file of text; for several runs, name the text with --text")
+    return words[:1], words[1]
