@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -401,14 +402,36 @@ def test_the_cache_folder_comes_from_the_environment_or_the_system(monkeypatch, 
     assert token_store.cache_folder() == Path("here")
 
 
-def test_a_missing_home_folder_is_reported(monkeypatch, cache, path):
-    def none():
-        raise RuntimeError("Could not determine home directory.")
+@pytest.mark.parametrize("home", ["none", "no folder", "read-only"])
+@pytest.mark.parametrize("piped", [False, True])
+def test_without_a_folder_for_a_cache_a_temporary_file_holds_the_ids(monkeypatch, cache, path, tmp_path, home, piped):
+    def find_home():
+        if home == "none":
+            raise RuntimeError("Could not determine home directory.")
+        return Path(os.devnull, "home") if home == "no folder" else tmp_path / "home"
 
+    expected = corpus.read(path)
     for name in ("BPTT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", none)
-    assert "set BPTT_CACHE" in complaint(path)
+    monkeypatch.setattr(Path, "home", find_home)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with path.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", os.fdopen(os.dup(file.fileno())))
+        read = corpus.read("-" if piped else path)
+        sys.stdin.close()
+    assert mapped(read)
+    assert (read.text, read.sha256) == (TEXT, expected.sha256)
+    assert token_store.reader(read.ids)(3, 9).tolist() == expected.ids[3:9].tolist()
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert [one for one in (tmp_path / "home").rglob("*") if one.is_file()] == []
+
+
+def test_a_cache_folder_that_was_chosen_and_cannot_be_made_is_an_error(monkeypatch, cache, path):
+    monkeypatch.setenv("BPTT_CACHE", str(Path(os.devnull, "cache")))
+    assert "cannot be written into '/dev/null/cache' (Not a directory): set BPTT_CACHE" in complaint(path)
 
 
 # Maps

@@ -227,4 +227,20 @@ MUTATIONS = [
         "",
         "test_vocabulary.py::test_unknown_characters_are_named_with_position_and_remedy",
     ),
+    Mutation(
+        "cache: a folder that $BPTT_CACHE names is replaced by a temporary one",
+        "data.token_store.writable_folder",
+        """        if os.environ.get("BPTT_CACHE"):
+            raise
+""",
+        "",
+        "test_token_store.py::test_a_cache_folder_that_was_chosen_and_cannot_be_made_is_an_error",
+    ),
+    Mutation(
+        "cache: a folder that cannot be written is used",
+        "data.token_store.writable_folder",
+        'folder if os.access(folder, os.W_OK) or os.environ.get("BPTT_CACHE") else None',
+        "folder",
+        "test_token_store.py::test_without_a_folder_for_a_cache_a_temporary_file_holds_the_ids",
+    ),
 ]

@@ -52,8 +52,8 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
 
     None if they are missing, damaged, those of another text, or if somebody else could have written them.
     """
-    path = cache_folder() / key
     try:
+        path = cache_folder() / key
         if not files.only_this_user_writes(os.stat(path.parent)):
             return None
         with _open_own(path.with_suffix(".json")) as file:
@@ -83,18 +83,25 @@ def _open_own(path: Path) -> BinaryIO:
 
 
 def save(key: str, ids: Iterable[HostArray], parts: tuple[Part, ...], vocabulary: Vocabulary, shown: str) -> Tokens:
-    """Write the ids of the pieces of texts into the cache, and map the file.
+    """Write the ids of the pieces of texts into the cache, or into a temporary file, and map the file.
 
     Raises:
         InputError: the folder cannot be written, or not by this user alone.
     """
-    folder = cache_folder()
-    if folder.is_dir() and not files.only_this_user_writes(os.stat(folder)):
+    size = (sum(part.size for part in parts) + 2) * vocabulary.dtype.itemsize
+    with input_error_if_full(shown, size):
+        folder = writable_folder()
+        if folder is None:
+            with temporary_file() as file:
+                sha256 = _sha256(_write_ids(file, _between(ids, vocabulary), vocabulary), parts)
+                file.flush()
+                return Tokens(memory_map(file, _little(vocabulary)), vocabulary, sha256, parts)
+    if not files.only_this_user_writes(os.stat(folder)):
         remedy = "chmod go-w it, or set BPTT_CACHE to a folder of your own"
         raise InputError(f"{shown}: other users could change the ids of the text in {str(folder)!r}: {remedy}")
-    with input_error_if_full(shown, (sum(part.size for part in parts) + 2) * vocabulary.dtype.itemsize):
+    with input_error_if_full(shown, size):
         try:
-            _write(cache_folder() / key, _between(ids, vocabulary), parts, vocabulary)
+            _write(folder / key, _between(ids, vocabulary), parts, vocabulary)
         except PermissionError:  # also where another process was faster: Windows replaces no file that is mapped
             tokens = load(key, vocabulary)
             if tokens is None:
@@ -112,16 +119,32 @@ def input_error_if_full(shown: str, size: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        folder = cache_folder() if os.environ.get("BPTT_CACHE") else writable_folder() or tempfile.gettempdir()
         raise InputError(
-            f"{shown}: {size:,} bytes cannot be written into {str(cache_folder())!r} ({error.strerror or error}): "
+            f"{shown}: {size:,} bytes cannot be written into {str(folder)!r} ({error.strerror or error}): "
             "set BPTT_CACHE to a folder that has room for them"
         ) from None
 
 
 def temporary_file() -> IO[bytes]:
-    """Open a file in the cache folder that is removed when it is closed."""
-    cache_folder().mkdir(0o700, parents=True, exist_ok=True)
-    return tempfile.TemporaryFile(dir=cache_folder())
+    """Open a file in the cache folder, or else in one for temporary files, that is removed when it is closed."""
+    return tempfile.TemporaryFile(dir=writable_folder())
+
+
+def writable_folder() -> Path | None:
+    """Make the cache folder; None where a user has none, as without a home folder that can be written.
+
+    Raises:
+        OSError: the folder that $BPTT_CACHE names cannot be made.
+    """
+    try:
+        folder = cache_folder()
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+    except (OSError, InputError):
+        if os.environ.get("BPTT_CACHE"):
+            raise
+        return None
+    return folder if os.access(folder, os.W_OK) or os.environ.get("BPTT_CACHE") else None
 
 
 def cache_folder() -> Path:
@@ -202,13 +225,8 @@ def _between(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Iterator[HostA
 
 
 def _write(path: Path, ids: Iterable[HostArray], parts: tuple[Part, ...], vocabulary: Vocabulary) -> None:
-    path.parent.mkdir(0o700, parents=True, exist_ok=True)
-    digest = _digest(vocabulary)
     with _replacing(path.with_suffix(".ids")) as file:
-        for piece in ids:
-            raw = piece.astype(_little(vocabulary), copy=False).tobytes()
-            digest.update(raw)
-            file.write(raw)
+        digest = _write_ids(file, ids, vocabulary)
     fields = {
         "format": _FORMAT,
         "key": path.name,
@@ -221,6 +239,16 @@ def _write(path: Path, ids: Iterable[HostArray], parts: tuple[Part, ...], vocabu
     }
     with _replacing(path.with_suffix(".json")) as file:  # last: it says that the other one is there
         file.write(json.dumps(fields).encode())
+
+
+def _write_ids(file: IO[bytes], ids: Iterable[HostArray], vocabulary: Vocabulary) -> "hashlib._Hash":
+    """Write ids into a file; returns their digest."""
+    digest = _digest(vocabulary)
+    for piece in ids:
+        raw = piece.astype(_little(vocabulary), copy=False).tobytes()
+        digest.update(raw)
+        file.write(raw)
+    return digest
 
 
 @contextlib.contextmanager
