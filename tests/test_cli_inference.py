@@ -573,7 +573,7 @@ def process(*arguments, **keywords):
     main = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from bptt.cli import main"
     command = [sys.executable, "-c", f"{main}; sys.exit(main())", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, **pipes, **keywords)
+    return subprocess.Popen(command, env=environment, **{**pipes, **keywords})
 
 
 @posix
@@ -602,14 +602,38 @@ def test_a_closed_output_pipe_stops_the_command(workdir, command):
         assert (running.returncode, running.stderr.read()) == (0, b"")
 
 
-def test_the_commands_work_on_an_ascii_console(workdir):
+def on_terminal(*arguments, env):
+    """The exit code of a command, and what it prints on a terminal."""
+    import pty  # not on Windows
+
+    terminal, end = pty.openpty()
+    with os.fdopen(terminal, "rb", 0) as shown, process(*arguments, env=env, stdout=end, stderr=end) as running:
+        os.close(end)
+        out = b""
+        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+            while piece := shown.read(1 << 16):
+                out += piece
+    return running.returncode, out
+
+
+@posix
+def test_a_terminal_gets_its_own_encoding_and_pipes_get_utf8(workdir):
     make_model(vocabulary=characters("日本é")).save("j")
+    Path("lines.txt").write_text("日é\n", encoding="utf-8")
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
     for command in (["sample", "j", "--prompt", "日"], ["next", "j"], ["score", "j", "lines.txt"]):
-        Path("lines.txt").write_text("日é\n", encoding="utf-8")
         with process(*command, env=environment) as running:
             out, err = running.communicate(timeout=60)
-        assert running.returncode == 0
-        assert b"?" in out
-        assert out.isascii()
-        assert err.isascii()
+        assert (running.returncode, b"?" in out + err) == (0, False)
+        assert "日" in out.decode()
+        code, shown = on_terminal(*command, env=environment)
+        assert (code, b"?" in shown, shown.isascii()) == (0, True, True)
+
+
+@posix
+def test_output_is_utf8_in_the_locale_c(workdir):
+    make_model(vocabulary=characters("日本é")).save("j")
+    with process("next", "j", env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}) as running:
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (0, b"")
+    assert "'日'\t" in out.decode()

@@ -18,6 +18,20 @@ MUTATIONS = [
         "test_cli.py::test_no_name_reaches_the_terminal_as_a_command",
     ),
     Mutation(
+        "a pipe gets the encoding of the locale",
+        "cli.main",
+        'None if stream.isatty() else "utf-8"',
+        "None",
+        "test_cli_inference.py::test_output_is_utf8_in_the_locale_c",
+    ),
+    Mutation(
+        "a message without standard error reaches standard output",
+        "cli.console.complain",
+        "sys.stderr.write(f",
+        "(sys.stderr or sys.stdout).write(f",
+        "test_cli.py::test_without_standard_error_a_message_does_not_reach_standard_output",
+    ),
+    Mutation(
         "parser: what follows -- is a misspelt flag",
         "cli.parser._refuse_flags",
         "token.value in no_flags(words) if",

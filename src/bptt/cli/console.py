@@ -56,8 +56,8 @@ def print_line(text: str, end: str = "\n") -> bool:
 
 def complain(line: str, code: int = 0) -> int:
     """Print one line on standard error and return the exit code."""
-    with contextlib.suppress(OSError):
-        print(f"bptt: {printable(' '.join(line.split()))}", file=sys.stderr)
+    with contextlib.suppress(OSError, AttributeError):  # sys.stderr is None where the caller closed it, and print takes stdout
+        sys.stderr.write(f"bptt: {printable(' '.join(line.split()))}\n")
     return code
 
 
