@@ -50,6 +50,43 @@ def test_the_header_describes_the_text_the_model_and_the_run(text, flags, words)
         assert word in lines[0]
 
 
+RECORD = '{"name": "anna", "tags": ["one", "two", "three", "four", "five", "six"]}'
+LONG = "every line of this text is longer than forty characters, and stands for itself"
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "noted"),
+    [
+        ([RECORD] * 4, {}, True),
+        ([RECORD, "", RECORD, ""], {"vocabulary": "bytes"}, True),
+        (["[" + RECORD + "]"] * 4, {}, True),
+        ([RECORD] * 4, {"mode": "stream"}, False),  # as asked for
+        ([RECORD] * 4, {"mode": "lines"}, False),
+        ([RECORD, "a" + RECORD, RECORD], {}, False),
+        (["[" * 9000 + "1", RECORD], {}, False),  # nested too deeply for a parser
+        ([LONG] * 10, {}, True),
+        ([LONG] * 9, {}, False),
+        ([*[LONG] * 9, "", LONG], {}, False),  # paragraphs
+        (["123456"] * 4, {"mode": None, "vocabulary": "bytes"}, False),  # are JSON, but no record, and short lines
+        ([LONG * 300], {}, False),
+    ],
+)
+def test_the_header_says_that_lines_may_be_texts_of_their_own(lines, flags, noted):
+    text = "\n".join([*lines, ""])
+    note = "mode   read as one stream of text; --mode lines makes each line a text of its own"
+    assert (note in reported_lines(text, steps=1, **flags)[1][0].splitlines()) is noted
+
+
+def test_a_file_of_json_lines_is_known_by_its_name_and_the_note_is_made_once(tmp_path):
+    for name, noted in (("a.jsonl", True), ("a.ndjson", True), ("a.txt", False)):
+        (tmp_path / name).write_text(LONG * 300)  # no line ends in the part that is looked at
+        _, lines = reported_lines(tmp_path / name, out=tmp_path / f"run-{name}", steps=2, stop_after=1)
+        assert ("mode   read as one stream" in lines[0]) is noted
+    lines = []
+    bptt.train(resume=tmp_path / "run-a.jsonl", report=lines.append)
+    assert "mode   " not in lines[0]
+
+
 def test_the_evaluation_line_has_nats_bits_and_samples():
     trained, lines = reported_lines(NAMES, steps=1)
     held_out = trained.record["held_out"]

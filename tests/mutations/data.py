@@ -243,4 +243,18 @@ MUTATIONS = [
         "folder",
         "test_token_store.py::test_without_a_folder_for_a_cache_a_temporary_file_holds_the_ids",
     ),
+    Mutation(
+        "json lines: paragraphs may be lines, too",
+        "data.dataset.may_be_lines",
+        " and full == lines",
+        "",
+        "test_messages.py::test_the_header_says_that_lines_may_be_texts_of_their_own",
+    ),
+    Mutation(
+        "json lines: deep nesting ends the run",
+        "data.dataset._is_json",
+        "(ValueError, RecursionError)",
+        "ValueError",
+        "test_messages.py::test_the_header_says_that_lines_may_be_texts_of_their_own",
+    ),
 ]

@@ -1,5 +1,6 @@
 """The dataset of a training run: vocabulary, training and validation sequences, and the order of its batches."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from bptt.files import FileReference
 
 VALIDATION_LINES = 64  # measured side by side
 VALIDATION_STREAMS = 16  # that a stream is cut into to be measured
+HEAD = 1 << 14  # characters in which lines are looked for that a stream may consist of
+LONG_LINES = 10  # that are enough to notice
 MAX_VALIDATION = 100_000  # characters by default: ten evaluations of them take some seconds
 
 
@@ -131,6 +134,25 @@ def count_text_targets(data: Dataset) -> int:
 def contained(data: Dataset, texts: Iterable[str]) -> set[str]:
     """Return the texts that are lines or records of the dataset, held out or not, or in mode "stream" substrings of it."""
     return corpus.contained(data.training.ids, data.vocabulary, data.mode, texts)
+
+
+def may_be_lines(data: Dataset) -> bool:
+    """Whether a stream may be JSON Lines, or other long lines that stand each for itself; its beginning is looked at."""
+    if data.mode != "stream":
+        return False
+    lines = data.vocabulary.decode(data.training.ids[1:HEAD]).split("\n")[:-1]  # all of which are whole
+    full = [line for line in lines if line.strip()]
+    place = data.source if isinstance(data.source, str) else data.source[0]
+    is_json = place.endswith((".jsonl", ".ndjson")) or (bool(full) and all(map(_is_json, full)))
+    return is_json or (len(lines) >= LONG_LINES and full == lines and sum(map(len, lines)) > 40 * len(lines))
+
+
+def _is_json(line: str) -> bool:
+    """Whether a line is an object or a list of JSON."""
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def max_columns(data: Dataset, batch: int, length: int) -> int:
