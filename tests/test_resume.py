@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from typing import Any
@@ -378,8 +379,11 @@ def test_a_text_from_standard_input_must_be_given_again(tmp_path, text, monkeypa
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
     train("-", out=tmp_path / "run", stop_after=5)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
-    with pytest.raises(InputError, match=r"the text of this run came from standard input: give it again, beside --resume$"):
+    command = rf"give it again: bptt train - --resume {re.escape(str(tmp_path))}/run < TEXT$"
+    with pytest.raises(InputError, match=rf"run: the text of this run came from standard input: {command}"):
         resume(tmp_path / "run")
+    with pytest.raises(InputError, match=r"came from standard input: give it again: bptt train - --resume .*/latest < TEXT$"):
+        resume(tmp_path / "run" / "checkpoints" / "latest")
     np.testing.assert_array_equal(theta(resume(tmp_path / "run", text)), theta(whole))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
     np.testing.assert_array_equal(theta(resume(tmp_path / "copy", "-")), theta(whole))
@@ -574,9 +578,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, text, g
     train(source, out=tmp_path / "run", seed=5, stop_after=1, nccl=True)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     if given == "Python":
-        with pytest.raises(
-            InputError, match="the run has no checkpoint yet and no file of text: give the text beside --resume"
-        ):
+        with pytest.raises(InputError, match="the text of this run was given in Python: give it again, beside --resume"):
             resume(tmp_path / "run")
         resume(tmp_path / "run", LONG)
     else:

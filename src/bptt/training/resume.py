@@ -1,5 +1,6 @@
 """Resume a run from the newest checkpoint in its folder, which is tidied up, or a new run from a single checkpoint."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,7 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
         refuse_other_validation(place, config, changes)
         first = {**config, "nccl": False, **changes}
         named = first.pop("text", None)
-        if text is None and named in (None, "-"):
-            raise InputError(f"{place}: the run has no checkpoint yet and no file of text: give the text beside --resume")
+        _refuse_missing_text(place, text, "" if named is None else named)
         if cell:
             _match_last_session(place, cell)
         settings = from_flags(first)
@@ -48,6 +48,7 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
             run_folder.repair(place, None, [])
         return prepared
     where, saved = run_folder.read_checkpoint(place, run=True, cell=cell)
+    _refuse_missing_text(place, text, saved.record.get("source"))
     saved = _with_best(place, saved)
     try:
         prepared = from_checkpoint(where, saved, text, changes, group, changed_text=changed_text)
@@ -62,6 +63,15 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
         kept = store.read(folder, cell=cell)
         prepared = prepared._replace(now=prepared.now._replace(best=model_from_checkpoint(kept, prepared.task.backend)))
     return prepared
+
+
+def _refuse_missing_text(place: Path, text: Any, source: Any) -> None:
+    """Raise an InputError if a run has to be given its text again, because it was no file."""
+    if text is None and source == "-":
+        command = f"bptt train - --resume {shlex.quote(str(place))} < TEXT"
+        raise InputError(f"{place}: the text of this run came from standard input: give it again: {command}")
+    if text is None and source == "":
+        raise InputError(f"{place}: the text of this run was given in Python: give it again, beside --resume")
 
 
 def _match_last_session(place: Path, cell: Cell) -> None:
@@ -99,6 +109,7 @@ def from_single_checkpoint(
     Raises what `from_checkpoint` does.
     """
     where, saved = run_folder.read_checkpoint(place, run=True, cell=changes.get("cell"))
+    _refuse_missing_text(place, text, saved.record.get("source"))
     now = saved.progress or NO_PROGRESS
     if now.best and now.best[0] != now.step:
         saved = saved._replace(progress=now._replace(best=None, waited=0))
@@ -124,9 +135,6 @@ def from_checkpoint(
     """
     settings, plan = _saved_settings(where, saved, changes)
     refuse_other_validation(where, saved.record["settings"], changes)
-    if text is None and saved.record["source"] in ("", "-"):
-        came = "came from standard input" if saved.record["source"] else "was given in Python"
-        raise InputError(f"{where}: the text of this run {came}: give it again, beside --resume")
     backend = select_backend(settings)
     acceleration.warn_if_changed(saved.record, backend)
     named, validation_file = recorded_texts(saved.record), recorded_validation_file(saved.record, settings.validation)
