@@ -119,6 +119,15 @@ def test_a_missing_library_is_an_error_with_a_remedy(monkeypatch, name, module, 
         select(name)
 
 
+def test_selecting_jax_allows_64_bits_in_the_whole_process(monkeypatch):
+    updates = []
+    config = types.SimpleNamespace(update=lambda name, value: updates.append((name, value)))
+    monkeypatch.setitem(sys.modules, "jax", types.SimpleNamespace(config=config, numpy=np))
+    monkeypatch.setitem(sys.modules, "jax.numpy", np)
+    assert select("jax", "float32").name == "jax"
+    assert updates == [("jax_enable_x64", True)]
+
+
 def test_the_type_of_names_lists_the_table():
     assert get_args(BackendName) == backends.NAMES == ("auto", *BACKENDS)
 

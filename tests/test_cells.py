@@ -240,6 +240,14 @@ def test_init_draws_uniform_weights_and_opens_the_gates(cell):
         assert not np.shares_memory(params.ban, params.b)
 
 
+def test_uniform_weights_reach_both_bounds():
+    """A bound 2 % off, or on one side alone, would show."""
+    W = initializers.uniform(np.random.default_rng(0), (200, 300), 50)
+    assert W.shape == (200, 300)
+    np.testing.assert_allclose([W.min(), W.max()], [-(50**-0.5), 50**-0.5], rtol=1e-3)
+    assert np.abs(W).max() <= 50**-0.5
+
+
 @CELLS
 def test_init_can_be_orthogonal_or_identity(cell):
     Waa = cell.init(np.random.default_rng(3), 7, 16, "orthogonal").Waa.reshape(len(cell.GATES), 16, 16)

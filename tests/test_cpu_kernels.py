@@ -160,6 +160,30 @@ def test_a_kernel_equals_its_pure_function(name, dtype, size):
     assert_results(KERNELS[name](*found), pure_function(name)(*found), dtype)
 
 
+@DTYPES
+def test_texts_begin_with_the_learned_state_of_each_layer_and_field(dtype):
+    """All numbers of the states are different from each other, so that none can be taken for another one."""
+    config, rng = model.Config("lstm", 5, 4, 2), np.random.default_rng(0)
+    params = model.init(config, rng)
+    params = params._replace(initial=tree.tree_map(lambda a: rng.normal(size=a.shape), params.initial))
+    x, y = rng.integers(0, 5, (2, 3, 2))
+    found = [np.asarray(tree.ravel(params), dtype), config, x, y, np.ones((3, 2), dtype), None, (), None]
+    assert_results(KERNELS["gradient.loss_and_grad"](*found), pure_function("gradient.loss_and_grad")(*found), dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("count", [None, 0])
+def test_without_targets_loss_and_gradient_are_zero(dtype, count):
+    for name in ("loss.cross_entropy", "gradient.loss_and_grad"):
+        found = arguments(name, dtype, Sizes(3, 4, 5, 6, 7, True, 1))
+        mask, count = np.zeros((3, 4), dtype), None if count is None else np.asarray(0.0, dtype)
+        found = [*found[:2], mask, count] if name == "loss.cross_entropy" else [*found[:4], mask, *found[5:7], count]
+        got = KERNELS[name](*found)
+        assert_results(got, pure_function(name)(*found), dtype)
+        assert not got[0]
+        assert not got[2 if name == "loss.cross_entropy" else 1].any()
+
+
 def strided(array: np.ndarray) -> np.ndarray:
     wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), np.nan if array.dtype.kind == "f" else 10**9, array.dtype)
     wide[..., ::2] = array

@@ -105,3 +105,9 @@ def test_an_evaluation_has_nats_bits_and_perplexity():
     assert result.perplexity == pytest.approx(4)
     assert str(result) == "1.3863 nats per character, 2.0000 bits, perplexity 4.000, 10 characters"
     assert math.isfinite(Evaluation(nats=1e9, characters=1).perplexity)
+
+
+def test_perplexity_is_finite():
+    """exp of 710 nats is too large for a float; JSON has no word for infinity."""
+    assert Evaluation(1e6, 2).perplexity == math.exp(700.0)
+    assert Evaluation(1398.0, 2).perplexity == pytest.approx(math.exp(699.0))

@@ -9,8 +9,8 @@ from bptt.nn import loss
 from gradcheck import central_differences
 
 
-def loss_and_gradient(logits, y, mask):
-    mean, cache = loss.forward(logits, y, mask)
+def loss_and_gradient(logits, y, mask, count=None):
+    mean, cache = loss.forward(logits, y, mask, count)
     return mean, loss.backward(cache)
 
 
@@ -68,3 +68,19 @@ def test_softmax_subtracts_the_maximum_of_each_row(lab):
     mean, d = lab.call(loss_and_gradient, logits, np.array([[0], [1], [1]]), np.ones((3, 1)))
     lab.close(mean, np.asarray(2 * math.log(2) / 3))
     lab.close(d, np.array([[[0.0, 0.0, 0.0]], [[0.5, -0.5, 0.0]], [[0.5, -0.5, 0.0]]]) / 3)
+
+
+@pytest.mark.parametrize("count", [None, np.asarray(0.0)], ids=["none", "count 0"])
+def test_without_targets_loss_and_gradient_are_zero(lab, arrays, count):
+    logits, y, mask = arrays
+    mean, d = lab.call(loss_and_gradient, logits, y, np.zeros_like(mask), count)
+    lab.close(mean, np.asarray(0.0))
+    lab.close(d, np.zeros_like(logits))
+
+
+def test_a_count_gives_the_share_of_all_targets(lab, arrays):
+    logits, y, mask = arrays
+    mean, cache = loss.forward(logits, y, mask)
+    share, d = lab.call(loss_and_gradient, logits, y, mask, np.asarray(36.0))
+    lab.close(share, np.asarray(mean / 4))
+    lab.close(d, loss.backward(cache) / 4)

@@ -330,3 +330,36 @@ def test_next_symbols_are_the_softmax_of_the_logits(lab, cell):
 def test_symbol_names_name_characters_and_bytes():
     assert generate.symbol_names(characters("ab")) == ["\n", "a", "b"]
     assert [generate.symbol_names(BYTES)[i] for i in (10, 65, 0xE9)] == ["\n", "A", "\\xe9"]
+
+
+def test_texts_of_different_seeds_share_no_random_numbers():
+    """A list of numbers as a seed is read in words of 32 bits: [2**32 + 5, 0] was [5, 1], the seed of the texts from 64 on."""
+    one, other = (next(generate.uniform_numbers(seed, first, 64)) for seed, first in ((2**32 + 5, 0), (5, 64)))
+    assert not np.isin(one, other).any()
+
+
+def test_sixty_four_texts_share_a_generator():
+    """The random numbers of a text must not change from version to version."""
+    block = np.random.default_rng(np.random.SeedSequence(7, spawn_key=(1,))).random((2, 64))
+    numbers = generate.uniform_numbers(7, 60, 70)
+    for row in block:
+        u = next(numbers)
+        assert u[4:68].tolist() == row.tolist()
+        assert not np.isin(u[:4], block).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_random_number_that_is_rounded_to_one_gives_a_symbol(dtype):
+    """As float32, some numbers below 1 are 1; nor may a symbol without weight be chosen."""
+    w = generator().random((500, 9)).astype(dtype)
+    w[::2, 6:] = 0.0
+    ids = sampling.inverse_cdf(w, np.full(500, 1 - 2.0**-53).astype(dtype))
+    np.testing.assert_array_equal(ids, np.where(np.arange(500) % 2, 8, 5))
+
+
+def test_of_equally_likely_symbols_the_first_are_kept():
+    """Three logits, each of about 300 symbols, of which the first 30 of the highest stay."""
+    logits = generator().integers(0, 3, (2, 1000)).astype(float)
+    w = sampling.unnormalized_probabilities(logits, Choice(1.0, 30))
+    for row, kept in zip(logits, w):
+        assert np.flatnonzero(kept).tolist() == np.flatnonzero(row == 2)[:30].tolist()

@@ -44,3 +44,12 @@ def test_the_schedules_decay_as_their_names_say(schedule, half, tenth, end):
 def test_no_warm_up_starts_at_the_peak():
     assert schedules.learning_rate(0, 3.0, warmup=0, total_steps=50) == 3.0
     assert schedules.learning_rate(50, 1.0, warmup=0, total_steps=50) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("schedule", schedules.SCHEDULES)
+def test_the_last_update_of_the_warm_up_and_the_next_have_the_peak(schedule):
+    """As the docstring says: other rates would change runs that are resumed."""
+    rate = rates(schedule, 20)
+    assert rate[8] < rate[9] == rate[10] == 2.0
+    if schedule in ("cosine", "linear"):
+        assert rate[11] < 2.0

@@ -69,6 +69,19 @@ def test_recomputing_works_with_two_layers_and_dropout(lab, cell):
     lab.close(lab.call(recomputed(config, "sqrt"), *arguments), expected)
 
 
+@pytest.mark.parametrize("every", [None, 1, 2])
+def test_the_learned_initial_state_of_each_field_begins_a_text(short_segments, every):
+    """Those of an LSTM are two per layer: each has its gradient, from the first segment alone."""
+    config, arguments = random_batch("lstm", 2)
+    expected = model.loss_and_grad(config, *arguments)
+    gradients = [array for _, array in tree.named_leaves(expected[1].initial)]
+    assert len(gradients) == 4
+    assert all(array.all() for array in gradients)
+    got = in_segments(config, lengths=[3, 1, 2], every=every)(*arguments)
+    for (name, one), (_, other) in zip(tree.named_leaves(got[1]), tree.named_leaves(expected[1])):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12, err_msg=name)
+
+
 @pytest.mark.compiled
 @CELLS
 def test_recomputing_works_with_a_zero_initial_state(lab, cell):

@@ -164,10 +164,10 @@ def test_smooth_and_initial_loss():
     assert textbook.get_initial_loss(27, 7) == pytest.approx(7 * math.log(27), rel=1e-15)
 
 
-def test_update_parameters_is_plain_gradient_descent_on_new_arrays():
+def test_update_parameters_is_plain_gradient_descent():
     parameters, _ = draw(3, 4, 5)
     gradients = {"d" + name: array for name, array in draw(3, 4, 5, seed=1)[0].items()}
-    before = dict(freeze(parameters))
+    before = freeze(copies(parameters))
     updated = textbook.update_parameters(parameters, freeze(gradients), 0.1)
     assert updated is parameters
     for name in NAMES:
@@ -180,7 +180,7 @@ def test_optimize_clips_at_5_updates_and_returns_the_last_state():
     X, Y = [None, 3, 1, 3], [3, 1, 3, 0]
     expected_loss, cache = textbook.rnn_forward(X, Y, a0, parameters, vocab_size=6)
     raw, a = textbook.rnn_backward(X, Y, parameters, cache)
-    before = dict(freeze(parameters))
+    before = freeze(copies(parameters))
     loss, gradients, last = textbook.optimize(X, Y, a0, parameters, learning_rate=0.02)
     assert loss == expected_loss
     assert np.array_equal(last, a[3])
@@ -291,7 +291,7 @@ def test_rnn_step_backward_adds_to_the_gradients_and_reads_da_next():
     a, _ = textbook.rnn_step_forward(parameters, a_prev, x)
     dy = np.array([[0.1], [-0.4], [0.2], [0.3], [-0.2]])
     start = freeze({"d" + name: np.ones_like(parameters[name]) for name in NAMES} | {"da_next": np.full((3, 1), 0.5)})
-    gradients = textbook.rnn_step_backward(dy, dict(start), freeze(parameters), x, a, a_prev)
+    gradients = textbook.rnn_step_backward(dy, copies(start), freeze(parameters), x, a, a_prev)
     daraw = (1 - a**2) * (parameters["Wya"].T @ dy + 0.5)
     expected = {
         "dWya": np.outer(dy, a),
@@ -452,3 +452,28 @@ def test_float32_stays_float32():
     parameters = {name: array.astype(np.float32) for name, array in host.items()}
     loss, gradients, a = textbook.optimize([None, 2], [2, 0], a0.astype(np.float32), parameters)
     assert {array.dtype for array in (loss, a, *gradients.values(), *parameters.values())} == {np.dtype(np.float32)}
+
+
+# In place, as in the course
+
+
+def test_gradients_and_parameters_are_changed_in_place():
+    parameters, a0 = draw(3, 4, 5)
+    gradients = {"d" + name: np.zeros_like(array) for name, array in parameters.items()} | {"da_next": np.zeros_like(a0)}
+    arrays = {**gradients, **parameters}
+    x, dy = np.eye(4)[:, :1], np.ones((5, 1))
+    assert textbook.rnn_step_backward(dy, gradients, parameters, x, a0, a0) is gradients
+    for name in NAMES:
+        assert gradients["d" + name] is arrays["d" + name]
+        assert gradients["d" + name].any()
+    assert textbook.update_parameters(parameters, gradients, 0.1) is parameters
+    assert all(parameters[name] is arrays[name] for name in NAMES)
+
+
+def test_the_first_state_of_the_cache_is_a_copy():
+    parameters, a0 = draw(3, 4, 4)
+    _, (_, a, _) = textbook.rnn_forward([None, 1], [1, 0], a0, parameters, 4)
+    assert not np.shares_memory(a[-1], a0)
+    np.testing.assert_array_equal(a[-1], a0)
+    a0 += 1.0
+    assert not (a[-1] == a0).any()

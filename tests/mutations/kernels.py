@@ -311,4 +311,18 @@ MUTATIONS = [
         "cell[i] = 0",
         "test_cuda_source.py::test_the_cuda_kernels_equal_the_pure_functions and lstm-50-7",
     ),
+    Mutation(
+        "no targets: 0 / 0",
+        "kernels.cpu.loss.cross_entropy",
+        "count = max(count, 1.0)",
+        "pass",
+        "test_cpu_kernels.py::test_without_targets_loss_and_gradient_are_zero",
+    ),
+    Mutation(
+        "initial states: of one field alone",
+        "kernels.cpu.gradient.initial_states",
+        "begin += H",
+        "begin += H if field == 0 and layer else 0",
+        "test_cpu_kernels.py::test_texts_begin_with_the_learned_state_of_each_layer_and_field",
+    ),
 ]

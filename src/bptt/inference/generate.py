@@ -230,10 +230,12 @@ def read_prompt(config: Configs, params: Any, backend: Backend, ids: HostArray) 
 def uniform_numbers(seed: int, first: int, count: int) -> Iterator[HostArray]:
     """Yield arrays of `count` random numbers in [0, 1) without end, one for each text from text number `first` on.
 
-    The numbers of a text depend only on the seed and on the number of the text, not on the texts generated beside it.
+    The numbers of a text depend only on the seed and on the number of the text, not on the texts generated beside it. The text
+    that is made of them may: products of another width round in another way.
     """
     blocks = range(first // RNG_BLOCK, (first + count - 1) // RNG_BLOCK + 1)
-    generators = [np.random.default_rng([seed, block]) for block in blocks]
+    # a spawn key keeps apart what a list of numbers does not: [2**32 + 5, 0] is [5, 1] there, word by word
+    generators = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block,))) for block in blocks]
     while True:
         yield np.concatenate([rng.random(RNG_BLOCK) for rng in generators])[first % RNG_BLOCK :][:count]
 

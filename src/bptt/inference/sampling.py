@@ -47,5 +47,6 @@ def unnormalized_probabilities(logits: Array, options: SamplingOptions) -> Array
 def inverse_cdf(w: Array, u: Array) -> Array:
     """One id (B,) for each row of weights (B, V), by the inverse of the distribution function at u (B,) from [0, 1)."""
     xp = namespace(w)
-    c = xp.cumulative_sum(w, axis=1)  # the product below is less than the last of these, as u is below 1
-    return xp.count_nonzero(c <= u[:, None] * c[:, -1:], axis=1)
+    c = xp.cumulative_sum(w, axis=1)
+    u = xp.minimum(u, 1.0 - float(xp.finfo(u.dtype).eps))  # float32 rounds some of [0, 1) to 1, of which the id would be V
+    return xp.count_nonzero(c <= u[:, None] * c[:, -1:], axis=1)  # the product is less than the last c, as u is below 1

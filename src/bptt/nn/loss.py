@@ -24,7 +24,7 @@ def forward(logits: Array, y: Array, mask: Array, count: Array | None = None) ->
     """The mean of -log p(y) over the targets that count: logits (T, B, V), ids y (T, B), mask (T, B) of ones and zeros.
 
     `count` () is the number of all targets, where these are some of them: the result is then their share of the mean.
-    Without a target that counts it is NaN.
+    Without a target that counts, or with a count of 0 and a mask of zeros, loss and gradient are 0.
     """
     mean, p, weight = cross_entropy(logits, y, mask, count)
     return mean, Cache(p, y, weight)
@@ -40,7 +40,7 @@ def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> 
     """The mean of -log p(y), or the share in it, p (T, B, V), and the weight of each target (T, B)."""
     xp = namespace(logits)
     each, p = _softmax(logits, y)
-    weight = mask / (xp.sum(mask) if count is None else count)
+    weight = mask / xp.maximum(xp.sum(mask) if count is None else count, 1.0)  # no targets: 0 / 1
     return xp.sum(each * weight), p, weight
 
 

@@ -21,7 +21,9 @@ def learning_rate(
 ) -> float:
     """The learning rate of the update after `step` others, in a run of so many steps.
 
-    It rises to the peak in `warmup` equal steps and then follows the schedule down to `final_rate` times the peak.
+    It rises to the peak in `warmup` equal steps and then follows the schedule, from the peak down to `final_rate` times it. So
+    two updates have the peak: the last one of the warm-up, and the first one after it. It would take other rates for the rest
+    of the run to change that, and saved runs, which resume bit for bit, have these.
     """
     if step < warmup:
         return peak * (step + 1) / warmup

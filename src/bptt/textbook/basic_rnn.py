@@ -62,15 +62,16 @@ def rnn_step_forward(parameters: Arrays, a_prev: Array, x: Array) -> tuple[Array
 def rnn_step_backward(dy: Array, gradients: Arrays, parameters: Arrays, x: Array, a: Array, a_prev: Array) -> Arrays:
     """The mirror of one step: adds its share to `gradients`, given dy (n_y, 1), the gradient w.r.t. Wya a + by.
 
+    As in the course, it adds in place, to the arrays themselves (in libraries whose arrays can change).
     On the way in `gradients["da_next"]` is the gradient w.r.t. a from the step after; on the way out, w.r.t. a_prev.
     """
-    gradients["dWya"] = gradients["dWya"] + dy @ a.T
-    gradients["dby"] = gradients["dby"] + dy
+    gradients["dWya"] += dy @ a.T
+    gradients["dby"] += dy
     da = parameters["Wya"].T @ dy + gradients["da_next"]  # (n_a, 1): a is read by y and by the next step
     daraw = (1 - a * a) * da  # (n_a, 1): through tanh, whose derivative is 1 - tanh²
-    gradients["db"] = gradients["db"] + daraw
-    gradients["dWax"] = gradients["dWax"] + daraw @ x.T
-    gradients["dWaa"] = gradients["dWaa"] + daraw @ a_prev.T
+    gradients["db"] += daraw
+    gradients["dWax"] += daraw @ x.T
+    gradients["dWaa"] += daraw @ a_prev.T
     gradients["da_next"] = parameters["Waa"].T @ daraw
     return gradients
 
@@ -80,12 +81,12 @@ def rnn_forward(
 ) -> tuple[Array, Cache]:
     """The loss sum over t of -log y_hat[t][Y[t]] (nats) of one sequence, and the cache (y_hat, a, x) for the way back.
 
-    X and Y are token ids; None in X is the zero vector. a0 (n_a, 1) is the state before the first step, kept as a[-1].
+    X and Y are token ids; None in X is the zero vector. a0 (n_a, 1) is the state before the first step; a[-1] is a copy of it.
     """
     xp = namespace(a0)
     x: Steps = {}
     y_hat: Steps = {}
-    a: Steps = {-1: a0}
+    a: Steps = {-1: 1 * a0}  # a copy, by an operation that the autograd of other libraries follows
     loss: Array = 0.0
     for t in range(len(X)):
         x[t] = one_hot(X[t], vocab_size, a0)
@@ -107,7 +108,7 @@ def rnn_backward(X: Sequence[int | None], Y: Sequence[int], parameters: Arrays, 
 
 
 def update_parameters(parameters: Arrays, gradients: Arrays, lr: float) -> Arrays:
-    """One step of gradient descent, W = W - lr dW: new arrays in the same dictionary."""
+    """One step of gradient descent, W = W - lr dW, in place as in the course."""
     for name in ("Wax", "Waa", "Wya", "b", "by"):
-        parameters[name] = parameters[name] - lr * gradients["d" + name]
+        parameters[name] += -lr * gradients["d" + name]
     return parameters

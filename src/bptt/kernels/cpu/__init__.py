@@ -98,7 +98,7 @@ kernel(loss.cross_entropy_backward)(loss_kernels.cross_entropy_backward)
 
 @kernel(loss.cross_entropy)
 def loss_cross_entropy(logits: Any, y: Any, mask: Any, count: Any) -> Any:
-    return loss_kernels.cross_entropy(logits, y, mask, 0.0 if count is None else float(count))
+    return loss_kernels.cross_entropy(logits, y, mask, -1.0 if count is None else float(count))
 
 
 @functools.cache
@@ -124,7 +124,7 @@ def gradient_segment_loss_and_grad(
     L, S, G, _, H, _ = sizes = gradient_kernels.model_sizes(config)
     states, dafter = (nothing(params_vector.dtype, L, S, 0, H) if array is None else array for array in (states, dafter))
     masks = np.stack(keep) if keep else nothing(params_vector.dtype, 0, 0, H)
-    of = 0.0 if count is None else float(count)
+    of = -1.0 if count is None else float(count)
     return gradient_kernels.loss_and_grad(params_vector, x, y, mask, states, masks, of, dafter, sizes, (0,) * G)
 
 

@@ -53,7 +53,7 @@ def row_sum(row: Any) -> Any:
 
 @compiled
 def cross_entropy(logits: Any, y: Any, mask: Any, of: float) -> Any:
-    """The mean of -log p(y), p (T, B, V), and the weight of each target (T, B); all of them `of`, or 0: those here."""
+    """The mean of -log p(y), p (T, B, V), and the weight of each target (T, B); all of them `of`, or -1: those here."""
     T, B, V = logits.shape
     p, weight, mean = np.empty_like(logits), np.empty_like(mask), np.empty((), logits.dtype)
     count = loss = 0.0
@@ -66,8 +66,9 @@ def cross_entropy(logits: Any, y: Any, mask: Any, of: float) -> Any:
             for v in range(V):
                 row[v] = logits[t, b, v] - largest
             weight[t, b] = row[y[t, b]]
-    if of:  # the targets here are not all
+    if of >= 0:  # the targets here are not all
         count = of
+    count = max(count, 1.0)
     flat = p.reshape(-1)
     for i in range(0, flat.size, width(flat)):
         store(exp(load(flat, i, flat.size - i)), flat, i, flat.size - i)

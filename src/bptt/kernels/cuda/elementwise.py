@@ -27,7 +27,7 @@ SOFTMAX = cupy.ElementwiseKernel(  # a warp does a row: lane k its elements k, k
     for (int other = 16; other; other /= 2) total += __shfl_xor_sync(0xffffffffu, total, other);
     for (int k = lane; k < V; k += 32) p[row * V + k] = exp(u[k] - top) / total;
     if (lane == 0) {
-        weight[row] = mask[row] / count[0];
+        weight[row] = mask[row] / max(count[0], T(1));
         share[row] = (log(total) - (u[y[row]] - top)) * weight[row];
     }
     """,
