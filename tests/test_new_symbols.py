@@ -11,8 +11,9 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt.checkpoint import new_symbols
-from bptt.data import corpus, source, token_store
+from bptt.data import corpus, loading, source, token_store
 from bptt.data.new_symbols import skip, skipped_message
+from bptt.data.source import Reading
 from bptt.data.vocabulary import BYTES, characters
 from bptt.display import plots
 from bptt.errors import InputError, TrainingWarning
@@ -204,9 +205,9 @@ def test_a_text_of_new_symbols_alone_is_refused(tmp_path):
 def test_what_is_skipped_is_counted_anew_in_each_pass(size):
     counts = Counter("z")
     for _ in range(2):
-        kept = list(skip([NEW[i : i + size] for i in range(0, len(NEW), size)], characters(OLD), counts))
-        assert "".join(kept) == OLD
-        assert all(kept)
+        kept = list(skip([(0, NEW[i : i + size]) for i in range(0, len(NEW), size)], characters(OLD), counts))
+        assert "".join(piece for _, piece in kept) == OLD
+        assert all(piece for _, piece in kept)
         assert counts == Counter({"ñ": 10, "A": 10, "ø": 10})
 
 
@@ -226,21 +227,21 @@ def test_the_message_lists_ten_characters():
 def test_cached_ids_are_those_of_the_choice(tmp_path, monkeypatch):
     """The text without the skipped characters may use exactly the old vocabulary: its ids are not those of the file."""
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(source, "LARGE", 1)
+    monkeypatch.setattr(loading, "LARGE", 1)
     monkeypatch.setattr(source, "CHUNK", 7)
     monkeypatch.setattr(token_store, "CHUNK", 7)
     path, known = tmp_path / "new.txt", characters(OLD)
     path.write_text(NEW, "utf-8")
     expected = {"skip": OLD, "add": NEW}
     for choice in ("skip", "add", "skip", "add", "skip"):
-        read = corpus.read(path, known, choice)
+        read = corpus.read(path, known, Reading(unknown=choice))
         assert (read.text, token_store.is_map(read.ids)) == (expected[choice], True)
         assert read.vocabulary == (known if choice == "skip" else characters(OLD + NEW))
         assert read.skipped.total() == (30 if choice == "skip" else 0)
     assert corpus.read(path).text == NEW
     with pytest.raises(InputError, match="'A'"):
-        corpus.read(path, known, "error")
-    assert corpus.read(path, characters(OLD + NEW + "z"), "skip").text == NEW
+        corpus.read(path, known, Reading(unknown="error"))
+    assert corpus.read(path, characters(OLD + NEW + "z"), Reading(unknown="skip")).text == NEW
 
 
 # Other backends

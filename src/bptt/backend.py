@@ -168,8 +168,8 @@ class Jax(Backend):
     def open(cls, requested: str, dtype: str) -> Self:
         """Import JAX and allow 64-bit types: token ids are int64, and floats keep the type of their arrays.
 
-        JAX has one switch for that, `jax_enable_x64`, and arrays outlive any block of code that could set it for a while: it
-        stays on for the whole process, and new arrays of other code are then float64 unless they ask for another type.
+        JAX has one switch for that, `jax_enable_x64`, which arrays outlive: it stays on for the whole process, and new arrays
+        of other code are then float64 unless they ask for another type.
         """
         backend = super().open(requested, dtype)
         importlib.import_module("jax").config.update("jax_enable_x64", True)

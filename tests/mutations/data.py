@@ -209,8 +209,8 @@ MUTATIONS = [
     Mutation(
         "new symbols: added by a resumed run",
         "data.dataset.prepare",
-        "settings.new_symbols if fine_tuning else skip",
-        "settings.new_symbols",
+        "reading._replace(unknown=settings.new_symbols) if fine_tuning else reading",
+        "reading._replace(unknown=settings.new_symbols)",
         "test_new_symbols.py::test_a_resumed_run_adds_no_symbols",
     ),
     Mutation(

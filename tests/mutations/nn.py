@@ -216,7 +216,7 @@ MUTATIONS = [
     Mutation(
         "mask ignored",
         "nn.loss.cross_entropy",
-        "weight = mask / (xp.sum(mask) if count is None else count)",
+        "weight = mask / xp.maximum(xp.sum(mask) if count is None else count, 1.0)",
         "weight = xp.ones_like(each) / (y.shape[0] * y.shape[1])",
         "test_model.py::test_a_padded_batch_equals_its_lines_one_at_a_time",
     ),
