@@ -168,8 +168,7 @@ class Jax(Backend):
     def open(cls, requested: str, dtype: str) -> Self:
         """Import JAX and allow 64-bit types: token ids are int64, and floats keep the type of their arrays.
 
-        JAX has one switch for that, `jax_enable_x64`, which arrays outlive: it stays on for the whole process, and new arrays
-        of other code are then float64 unless they ask for another type.
+        The switch, `jax_enable_x64`, stays on for the process: new arrays of other code are float64 unless they ask for less.
         """
         backend = super().open(requested, dtype)
         importlib.import_module("jax").config.update("jax_enable_x64", True)
