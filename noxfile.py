@@ -42,6 +42,7 @@ EVERYWHERE = {
     "files": "writes that replace a file, folders, links",
     "full_disk": "errors of the operating system",
     "info": "names the versions",
+    "input_texts": "decoders, and readers of compressed files",
     "killed": "processes that end at any moment, and go on",
     "package": "what is installed, and what is imported when",
     "public_api": "signatures, annotations and help",
