@@ -515,7 +515,7 @@ def test_a_path_after_an_equals_sign_may_lie_in_the_home_folder(workdir, monkeyp
     assert "seed=7" in bound if name == "--config" else str(workdir / "home" / "x") in bound
 
 
-def test_quoted_paths_may_lie_in_the_home_folder_but_texts_and_prompts_are_as_typed(workdir, monkeypatch):
+def test_only_quoted_paths_are_looked_for_at_home(workdir, monkeypatch):
     monkeypatch.setenv("HOME", str(workdir))
     monkeypatch.setenv("USERPROFILE", str(workdir))
     for command in ("train", "score", "evaluate", "report", "export", "next", "sample", "import"):

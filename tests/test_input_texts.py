@@ -421,7 +421,7 @@ def test_records_from_and_to_other_formats():
 
 @pytest.mark.parametrize("encoding", ["cp1252", "gb18030", "utf-16", "utf-16-le", "utf-32", "shift_jis", "koi8-r", "utf-8-sig"])
 @pytest.mark.parametrize("chunk", [1, 3, 1 << 20])
-def test_a_text_of_any_encoding_is_decoded_in_pieces(monkeypatch, encoding, chunk):
+def test_any_encoding_is_decoded_in_chunks(monkeypatch, encoding, chunk):
     text = {"koi8-r": "Привет,\nмир\n", "cp1252": "“café”\nnaïve\n"}.get(encoding, "古池や蛙飛び\n込む水の音\n")
     monkeypatch.setattr("bptt.data.source.CHUNK", chunk)
     path = write("text", text.replace("\n", "\r\n").encode(encoding))

@@ -50,7 +50,7 @@ MUTATIONS = [
         "cli.parser",
         "Prompt = Annotated[str, Parameter(allow_leading_hyphen=True)]",
         "Prompt = Annotated[str, Parameter(allow_leading_hyphen=True, converter=converted_path)]",
-        "test_cli.py::test_quoted_paths_may_lie_in_the_home_folder_but_texts_and_prompts_are_as_typed",
+        "test_cli.py::test_only_quoted_paths_are_looked_for_at_home",
     ),
     Mutation(
         "parser: a configuration file is not in the home folder",
