@@ -210,7 +210,6 @@ def huge(original, tmp_path, monkeypatch):
         "sample new --length 3",
     ],
 )
-@pytest.mark.filterwarnings("ignore")  # of NumPy
 def test_results_that_are_not_finite_are_an_error(huge, capsys, command, flags):
     """In float64 they are finite, but so large that their digits would fill the screen."""
     code = cli.main([*command.split(), *flags.split()])

@@ -4,6 +4,13 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "warnings of NumPy are printed",
+        "cli.main",
+        'warnings.simplefilter("ignore", RuntimeWarning)',
+        "pass",
+        "test_untrusted_files.py::test_results_that_are_not_finite_are_an_error",
+    ),
+    Mutation(
         "control characters printed to a terminal",
         "cli.console.print_line",
         "sys.stdout and sys.stdout.isatty()",

@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None, began: float | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     ending = contextlib.nullcontext() if words[:1] == ["train"] else signals.exit_on_termination()  # a run saves first
     with warnings.catch_warnings(), contextlib.redirect_stdout(output), ending:
+        warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy, on overflow: what is not finite in the end is an error
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = warn
         code = attempt(arguments, began)
