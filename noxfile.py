@@ -161,8 +161,8 @@ def browser(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def endurance(session: nox.Session) -> None:
-    """What takes minutes: runs killed 75 times and resumed, 100 MB of text, the memory of whole runs."""
-    session.install(".", "--group", "test")
+    """What takes minutes: runs killed and resumed, commands on 5,000 forged runs, 100 MB of text, the memory of whole runs."""
+    session.install(".[plot]", "--group", "test")
     pytest(session, "-m", "endurance", "--backend=numpy", "--numprocesses=auto")  # no test waits for anything
 
 

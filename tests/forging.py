@@ -61,6 +61,17 @@ def forge(folder: Path, name: str, data: bytes, size: int | None = None) -> None
     restore(folder, {"manifest.json": to_json(manifest)})
 
 
+def reseal(folder: Path) -> None:
+    """Say in the manifest of a checkpoint that its files were saved as they are now, those that are regular files."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for name in manifest["files"]:
+        path = folder / name
+        if path.is_file() and not path.is_symlink():
+            data = path.read_bytes()
+            manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    restore(folder, {"manifest.json": to_json(manifest)})
+
+
 def tensor_file(header: Any, data: bytes = b"") -> bytes:
     """A file of tensors with any header, an object or as it is."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
