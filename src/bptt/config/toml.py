@@ -62,8 +62,8 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
     settings = {name: value for name, value in settings.items() if name not in without}
     folder = Path() if str(path).startswith(files.OPEN_PIPES) else path.parent
     text = _texts(path, settings.pop("text", None), str(folder), named=named)
-    if settings.get("cell", "gru") not in CELLS:  # no file executes another one
-        setting = f"{path}: cell = {settings['cell']!r:.80}"
+    if (cell := settings.get("cell", "gru")) not in tuple(CELLS):  # no file executes another one; a table has no hash
+        setting = f"{path}: cell = {cell!r:.80}"
         raise InputError(f"{setting}: expected one of {', '.join(CELLS)}: name a file with --cell FILE.py on the command line")
     plain = validate(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
     settings = {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
