@@ -307,8 +307,8 @@ def test_symbols_are_given_as_text_as_a_file_or_as_bytes(workdir):
         ([["\n"]], "holds 2 lists and objects, expected at most 1"),
         (b"\nabc", "is not JSON: expected a JSON file"),
         (b"[" * 99, "holds 99 lists and objects"),
-        ("\nabcde", "decoder.weight is [7, 5], expected a row for each of 6 symbols"),
-        ("bytes", "decoder.weight is [7, 5], expected a row for each of 256 symbols"),
+        ("\nabcde", "'decoder.weight' is [7, 5], expected a row for each of 6 symbols"),
+        ("bytes", "'decoder.weight' is [7, 5], expected a row for each of 256 symbols"),
     ],
 )
 def test_invalid_symbols_are_refused(workdir, symbols, words):
@@ -339,26 +339,40 @@ def without(arrays, *names):
 
 A = network("gru", 2)
 REFUSED = [
-    (without(A, "rnn.weight_hh_l0"), "rnn.weight_hh_l0 is nothing, expected [H, H] of a torch.nn.RNN, [3H, H] of a GRU"),
-    (A | {"rnn.weight_hh_l0": np.zeros((2 * H, H))}, "rnn.weight_hh_l0 is [10, 5], expected [H, H]"),
-    (A | {"rnn.weight_hh_l0": np.zeros((0, 0))}, "rnn.weight_hh_l0 is [0, 0], expected [H, H]"),
-    (A | {"rnn.weight_hh_l0": np.zeros(H)}, "rnn.weight_hh_l0 is [5], expected [H, H]"),
-    (without(A, "decoder.weight"), "decoder.weight is nothing, expected a row for each of 7 symbols"),
-    (without(A, "decoder.bias"), "has no decoder.bias: expected rnn, a torch.nn.RNN, GRU or LSTM with biases"),
-    (without(A, "rnn.bias_hh_l1"), "has no rnn.bias_hh_l1: expected rnn"),
-    (without(A, "rnn.weight_hh_l1"), "has 'rnn.bias_hh_l1', too: expected rnn"),
-    (A | {"rnn.weight_ih_l0_reverse": np.zeros(1)}, "has 'rnn.weight_ih_l0_reverse', too: expected rnn"),
-    (A | {"encoder.weight": np.zeros((V, V))}, "has 'encoder.weight', too: expected rnn"),
-    (A | {"a\nb\x1b[2J": np.zeros(1)}, "has 'a\\nb\\x1b[2J', too: expected rnn"),
-    (A | {"rnn.weight_ih_l0": np.zeros((3 * H, V + 1))}, "rnn.weight_ih_l0 is [15, 8], expected [15, 7]"),
-    (A | {"rnn.weight_ih_l1": np.zeros((3 * H, V))}, "rnn.weight_ih_l1 is [15, 7], expected [15, 5]"),
-    (A | {"decoder.bias": np.zeros((V, 1))}, "decoder.bias is [7, 1], expected [7]"),
+    (
+        without(A, "rnn.weight_hh_l0"),
+        "'rnn.weight_hh_l0' is nothing, expected a matrix: expected a torch.nn.RNN (tanh), GRU or LSTM",
+    ),
+    (A | {"rnn.weight_hh_l0": np.zeros((2 * H, H))}, "'rnn.weight_hh_l0' is [10, 5], expected [H, H]"),
+    (A | {"rnn.weight_hh_l0": np.zeros((0, 0))}, "'rnn.weight_hh_l0' is [0, 0], expected [H, H]"),
+    (A | {"rnn.weight_hh_l0": np.zeros(H)}, "'rnn.weight_hh_l0' is [5], expected a matrix"),
+    (without(A, "decoder.weight"), "has no torch.nn.Linear: expected"),
+    (without(A, *[name for name in A if "rnn" in name]), "has no recurrent module: expected"),
+    (A | {"gru.weight_hh_l0": np.zeros((3 * H, H))}, "has several recurrent modules: expected"),
+    (without(A, "rnn.bias_hh_l1"), "has no rnn.bias_hh_l1: expected a torch.nn.RNN"),
+    (without(A, "rnn.weight_hh_l1"), "has 'rnn.bias_hh_l1', too: expected a torch.nn.RNN"),
+    (A | {"rnn.weight_ih_l0_reverse": np.zeros(1)}, "has 'rnn.weight_ih_l0_reverse': it is bidirectional: expected"),
+    (
+        A | {"rnn.weight_hr_l0": np.zeros((2, H))},
+        "has 'rnn.weight_hr_l0': it is an LSTM with a projection (proj_size): expected",
+    ),
+    (A | {"encoder.weight": np.zeros((V + 1, V))}, "does not show what comes before and after the recurrent module: expected"),
+    (A | {"norm.weight": np.zeros(H), "norm.bias": np.zeros(H)}, "does not show what comes before and after the recurrent"),
+    (A | {"decoder.scale": np.zeros(H)}, "has 'decoder.scale', too: expected"),
+    (A | {"a\nb\x1b[2J": np.zeros(1)}, "has 'a\\nb\\x1b[2J', too: expected"),
+    (A | {"rnn.weight_ih_l0": np.zeros((3 * H, V + 1))}, "'rnn.weight_ih_l0' is [15, 8], expected [15, 7]"),
+    (A | {"rnn.weight_ih_l1": np.zeros((3 * H, V))}, "'rnn.weight_ih_l1' is [15, 7], expected [15, 5]"),
+    (A | {"decoder.bias": np.zeros((V, 1))}, "'decoder.bias' is [7, 1], expected [7]"),
     (network(dtype="float16"), "is F16, expected all F32 or all F64: call network.float() before it is saved"),
-    (A | {"rnn.bias_ih_l1": A["rnn.bias_ih_l1"].astype("f4")}, "rnn.bias_ih_l1 is F32, expected all F32 or all F64"),
-    ({name: a.astype("i8") for name, a in A.items()}, "decoder.bias is I64, expected all F32 or all F64"),
+    (A | {"rnn.bias_ih_l1": A["rnn.bias_ih_l1"].astype("f4")}, "'rnn.bias_ih_l1' is F32, expected all F32 or all F64"),
+    ({name: a.astype("i8") for name, a in A.items()}, "'decoder.bias' is I64, expected all F32 or all F64"),
     (A | {"rnn.weight_hh_l1": np.full((3 * H, H), np.nan)}, "rnn.weight_hh_l1 holds numbers that are not finite"),
     (A | {"rnn.bias_hh_l0": np.full(3 * H, np.inf)}, "rnn.bias_hh_l0 holds numbers that are not finite"),
     (A | {f"rnn.bias_{side}_l0": np.full(3 * H, 1e308) for side in ("ih", "hh")}, "holds numbers that are not finite"),
+    (
+        A | {"encoder.weight": np.full((V, V), 1e308), "rnn.weight_ih_l0": np.full((3 * H, V), 1e308)},
+        "numbers that are not finite",
+    ),
 ]
 
 
@@ -368,6 +382,92 @@ def test_tensors_of_another_network_are_refused(workdir, arrays, words):
     assert words in refusal(symbols="\nabcdef", mode="lines")
 
 
+def test_a_refusal_lists_the_tensors_of_the_file(workdir):
+    write_tensors("file", {name.replace("rnn", "core\n"): array for name, array in network("lstm", hidden=2).items()})
+    bptt.from_torch("file", symbols="\nabcdef", mode="lines")
+    write_tensors("file", network("lstm", hidden=2) | {"extra": np.zeros(3)})
+    message = refusal(symbols="\nabcdef", mode="lines")
+    assert "the file has decoder.bias [7], decoder.weight [7, 2], extra [3], rnn.bias_hh_l0 [8], " in message
+    assert message.endswith("rnn.weight_ih_l0 [8, 7]")
+    write_tensors("file", network("lstm", 50) | {"x" * 500: np.zeros(3)})
+    assert refusal(symbols="\nabcdef", mode="lines").endswith("...")
+
+
+def test_metadata_that_says_relu_is_refused(workdir):
+    for value in ("relu", "ReLU"):
+        Path("file").write_bytes(safetensors.numpy.save(network("vanilla"), {"nonlinearity": value}))
+        assert refusal(symbols="\nabcdef", mode="lines") == (
+            "file: says that its nonlinearity is relu: expected a torch.nn.RNN with tanh, a GRU or an LSTM"
+        )
+    Path("file").write_bytes(safetensors.numpy.save(network("vanilla"), {"nonlinearity": "tanh"}))
+    assert bptt.from_torch("file", symbols="\nabcdef", mode="lines").config.cell == "vanilla"
+
+
+# Other names, no biases, an embedding
+
+
+def renamed(arrays, **modules):
+    """The tensors with other names of their modules."""
+    return {f"{modules[name.partition('.')[0]]}{name.partition('.')[2]}": array for name, array in arrays.items()}
+
+
+@CELLS
+@pytest.mark.parametrize(
+    ("rnn", "decoder"),
+    [("lstm.", "fc."), ("gru.", "linear."), ("module.rnn.", "module.decoder."), ("net.0.core.", "net.1."), ("", "head.")],
+)
+def test_modules_may_have_any_names(workdir, cell, rnn, decoder):
+    arrays = network(cell, 2)
+    expected = bptt.from_torch(write_tensors("expected", arrays), symbols="\nabcdef", mode="lines")
+    found = bptt.from_torch(write_tensors("file", renamed(arrays, rnn=rnn, decoder=decoder)), symbols="\nabcdef", mode="lines")
+    assert same_model(found, expected)
+
+
+@CELLS
+@pytest.mark.parametrize("which", ["rnn.bias", "decoder.bias", "bias"])
+def test_missing_biases_are_zeros(workdir, cell, which):
+    arrays = network(cell, 2)
+    zeros = {name: np.zeros_like(array) if which in name else array for name, array in arrays.items()}
+    expected = bptt.from_torch(write_tensors("expected", zeros), symbols="\nabcdef", mode="lines")
+    some = {name: array for name, array in arrays.items() if which not in name}
+    assert same_model(bptt.from_torch(write_tensors("file", some), symbols="\nabcdef", mode="lines"), expected)
+
+
+@CELLS
+@pytest.mark.parametrize("size", [1, 3, H, V, 20])
+@pytest.mark.parametrize("biases", [True, False])
+def test_an_embedding_is_folded_into_the_input_weights(workdir, cell, size, biases):
+    """Against a network that sees one-hot symbols through the product, by the equations in PyTorch's documentation."""
+    arrays = network(cell, 2, inputs=V)
+    rng, symbols = np.random.default_rng(5), "dac\nfeb"
+    E, W = rng.uniform(-1, 1, (V, size)), rng.uniform(-1, 1, (GATES[cell] * H, size))
+    if not biases:
+        arrays = {name: np.zeros_like(array) if "bias" in name else array for name, array in arrays.items()}
+    same = arrays | {"rnn.weight_ih_l0": W @ E.T}
+    saved = arrays | {"rnn.weight_ih_l0": W, "encoder.weight": E}
+    saved = {name: array for name, array in saved.items() if biases or "bias" not in name}
+    saved = renamed(saved, rnn="module.gru.", decoder="module.head.", encoder="module.emb.")
+    found = bptt.from_torch(write_tensors("file", saved), symbols=symbols, mode="lines")
+    ids = [3, 0, 1, 6, 6, 2]
+    expected = by_the_book(cell, same, ids, np.zeros((2, 2, H)))
+    order = [symbols.index(symbol) for symbol in LETTERS.symbols]
+    ours = logits(found, [order.index(i) for i in ids])
+    np.testing.assert_allclose(ours, expected[:, order], rtol=0, atol=1e-13)
+
+
+def test_two_equal_matrices_without_biases_are_told_apart_by_name_or_refused(workdir):
+    arrays = {name: array for name, array in network(inputs=V).items() if name != "decoder.bias"}
+    arrays["rnn.weight_ih_l0"] = np.ones((3 * H, H))
+    E = np.random.default_rng(0).normal(size=(V, H))
+    for before, after in (("a.embed", "a.x"), ("token_encoder", "z"), ("x", "out"), ("b", "fc"), ("encoder", "decoder")):
+        saved = renamed(arrays | {"encoder.weight": E}, rnn="rnn.", decoder=f"{after}.", encoder=f"{before}.")
+        found = bptt.from_torch(write_tensors("file", saved), symbols="\nabcdef", mode="lines")
+        np.testing.assert_array_equal(found.params.Wya, arrays["decoder.weight"])
+    saved = renamed(arrays | {"encoder.weight": E}, rnn="rnn.", decoder="x.", encoder="y.")
+    write_tensors("file", saved)
+    assert "does not show what comes before and after" in refusal(symbols="\nabcdef", mode="lines")
+
+
 @pytest.mark.parametrize(
     ("part", "value", "words"),
     [
@@ -375,7 +475,7 @@ def test_tensors_of_another_network_are_refused(workdir, arrays, words):
         ("symbols", ["a", "\n"], "its metadata: vocabulary is out of order"),
         ("symbols", [1], "its metadata: vocabulary holds 1"),
         ("symbols", 5, "its metadata: vocabulary is int"),
-        ("symbols", ["\n", "a"], "decoder.weight is [7, 5], expected a row for each of 2 symbols"),
+        ("symbols", ["\n", "a"], "'decoder.weight' is [7, 5], expected a row for each of 2 symbols"),
         ("symbols", None, "expected a row for each of 256 symbols"),
         ("mode", "prose", "mode 'prose' is unknown"),
         ("mode", ["lines"], "mode ['lines'] is unknown"),
@@ -696,3 +796,34 @@ def test_a_file_of_ours_is_not_taken_for_one_of_pytorch(tmp_path):
             InputError, match="holds weights by the names of bptt, not of PyTorch: load the folder that it is in"
         ):
             bptt.from_torch(tmp_path / "model" / "model.safetensors", **given)
+
+
+@CELLS
+@DTYPES
+@pytest.mark.parametrize("biases", [True, False])
+def test_torch_networks_with_an_embedding_give_our_logits(workdir, torch, cell, dtype, biases):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    kind = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
+    parts = {
+        "embedding": torch.nn.Embedding(V, 3),
+        "lstm": kind(3, H, 2, bias=biases),
+        "fc": torch.nn.Linear(H, V, bias=biases),
+    }
+    network = torch.nn.DataParallel(torch.nn.ModuleDict(parts).to(getattr(torch, dtype)))
+    save_file(network.state_dict(), "file")
+    found = bptt.from_torch("file", symbols="\nabcdef", mode="lines")
+    ids = np.random.default_rng(0).integers(0, V, (20, 3))
+    with torch.no_grad():
+        expected = parts["fc"](parts["lstm"](parts["embedding"](torch.from_numpy(ids)))[0]).numpy()
+    np.testing.assert_allclose(model.forward(found.config, found.params, ids)[0], expected, rtol=0, atol=TOLERANCE[dtype])
+
+
+def test_torch_networks_of_other_kinds_are_refused(workdir, torch):
+    from safetensors.torch import save_file
+
+    for how, words in (({"bidirectional": True}, "it is bidirectional"), ({"proj_size": 2}, "with a projection (proj_size)")):
+        parts = {"rnn": torch.nn.LSTM(V, H, **how), "decoder": torch.nn.Linear(H, V)}
+        save_file(torch.nn.ModuleDict(parts).state_dict(), "file")
+        assert words in refusal(symbols="\nabcdef", mode="lines")

@@ -54,10 +54,12 @@ class ModelFileError(InputError):
 class InvalidFile(Exception):
     """A file whose content cannot be used; the reason is one short line, whatever the file holds."""
 
+    longest = 300  # characters of the reason
+
     def __str__(self) -> str:
         """The reason, without what could move a cursor."""
         text = super().__str__()
-        text = text if len(text) <= 300 else f"{text[:300]}..."
+        text = text if len(text) <= self.longest else f"{text[: self.longest]}..."
         return "".join(character if character.isprintable() else " " for character in text)
 
 

@@ -66,4 +66,32 @@ MUTATIONS = [
         "False",
         "test_pytorch_export.py::test_claims_of_a_header_take_no_memory",
     ),
+    Mutation(
+        "import: the output layer taken for the embedding",
+        "export.pytorch_names._around",
+        "before not in biased",
+        "before in biased",
+        "test_pytorch_export.py::test_an_embedding_is_folded_into_the_input_weights",
+    ),
+    Mutation(
+        "import: rows of the embedding in another order",
+        "export.pytorch._folded",
+        ".astype(np.float64).T",
+        "[::-1].astype(np.float64).T",
+        "test_pytorch_export.py::test_an_embedding_is_folded_into_the_input_weights",
+    ),
+    Mutation(
+        "import: a bidirectional network taken as one in one direction",
+        "export.pytorch_names._recurrent_tensors",
+        "if reverse:",
+        "if False:",
+        "test_pytorch_export.py::test_tensors_of_another_network_are_refused",
+    ),
+    Mutation(
+        "import: relu taken for tanh",
+        "export.pytorch_header.read_header",
+        'if "relu" in',
+        'if "never" in',
+        "test_pytorch_export.py::test_metadata_that_says_relu_is_refused",
+    ),
 ]

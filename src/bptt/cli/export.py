@@ -39,10 +39,11 @@ def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile 
 
 @app.command(name="import")
 def import_(file: Path, /, *, out: Path, symbols: Symbols | None = None, mode: Mode | None = None) -> int:
-    r"""Make a model of a file that bptt export wrote, or that was saved from a PyTorch network with the same names.
+    r"""Make a model of a file that bptt export wrote, or that was saved from a PyTorch network.
 
-    The network is a torch.nn.RNN (tanh), GRU or LSTM named rnn, which sees symbols one-hot, and a torch.nn.Linear named
-    decoder, in float32 or float64, saved by safetensors.torch.save_file(network.state_dict(), FILE).
+    The network is a torch.nn.RNN (taken to have tanh), GRU or LSTM, which sees symbols one-hot or behind a torch.nn.Embedding,
+    and a torch.nn.Linear, with or without biases and by any names, in float32 or float64, saved by
+    safetensors.torch.save_file(network.state_dict(), FILE).
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """Export to and import from PyTorch: safetensors files with the names of torch.nn modules.
 
 They hold a torch.nn.RNN (tanh), GRU or LSTM named `rnn`, which sees symbols one-hot, and a torch.nn.Linear named `decoder`.
-What PyTorch has no names for, such as the symbols, is JSON in the metadata. Files may come from strangers: nothing in them is
-executed, and nothing is read that their header does not bear out.
+What PyTorch has no names for, such as the symbols, is JSON in the metadata. Files of other networks of this kind may have other
+names, no biases, and a torch.nn.Embedding. Files may come from strangers: nothing in them is executed, and nothing is read that
+their header does not bear out.
 """
 
 import math
@@ -21,9 +22,10 @@ from bptt.config import rules
 from bptt.config.settings import Mode
 from bptt.data.vocabulary import BOUNDARIES, Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
-from bptt.export import pytorch_header
+from bptt.export import pytorch_header, pytorch_names
 from bptt.export.common import METADATA_KEY, host_params, metadata_json, new_file, write_file
-from bptt.export.pytorch_header import BYTES_PER_NUMBER, Metadata, Shapes
+from bptt.export.pytorch_header import BYTES_PER_NUMBER, Metadata
+from bptt.export.pytorch_names import EMBEDDING, Shapes
 from bptt.nn import model, tree
 
 TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of a layer
@@ -55,6 +57,8 @@ def from_torch(
 ) -> Checkpoint:
     r"""Read the model of a file that `to_torch` wrote, or that was saved from such a PyTorch network.
 
+    The modules of a network may have any names, its biases may be missing, and a torch.nn.Embedding may come first: names and
+    shapes show which tensor is which. A torch.nn.RNN is taken to have tanh: only metadata could say that it has relu.
     PyTorch's two biases are added where that changes nothing: everywhere but in the n part of a GRU, whose `bias_hh` is `ban`.
     A file of somebody else needs `mode`, lines or stream, and `symbols`, in the order of their ids: a str with a newline in
     it is the symbols themselves, "bytes" the 256 bytes of UTF-8, and any other str the path of a JSON file with a list of
@@ -62,7 +66,7 @@ def from_torch(
 
     Raises:
         ModelFileError: no such file, one that is damaged or forged, numbers other than float32 or float64, symbols that are
-            missing, unusable, or not as many as the network has.
+            missing, unusable, or not as many as the network has; another network, such as a bidirectional one.
     """
     place = rules.check_path("path", path)
     try:
@@ -88,10 +92,11 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
         )
     else:
         known = Metadata(pytorch_header.symbol_order(symbols), mode, {}, None, None)
-    config = pytorch_header.infer_config(shapes, known)
-    expected: Shapes = {name: tuple(shape) for name, shape in _torch_names(model.shapes(config)).items()}
+    names = pytorch_names.find_tensors(shapes)
+    config = pytorch_header.infer_config(shapes, names, known)
+    expected = _expected_shapes(config, names, shapes)
     pytorch_header.check_tensors(kinds, shapes, expected)
-    size = len(head) + BYTES_PER_NUMBER[kinds["decoder.bias"]] * sum(map(math.prod, expected.values()))
+    size = len(head) + BYTES_PER_NUMBER[kinds[names["decoder.weight"]]] * sum(map(math.prod, expected.values()))
     if size > system.physical_memory():
         raise InvalidFile(f"has {size:,} bytes, more than this machine has memory")
     data = files.read(place, size, size, named=True)
@@ -101,8 +106,8 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise InvalidFile(f"{name} holds numbers that are not finite")
-    with np.errstate(over="ignore"):  # of a sum of biases or a forged state: told in words
-        weights = dict(tree.named_leaves(_params(arrays, config, known)))
+    with np.errstate(over="ignore", invalid="ignore"):  # of a sum of biases, a product or a forged state: told in words
+        weights = dict(tree.named_leaves(_params(_folded(arrays, names, config), config, known)))
     checkpoint_format.check_weights(weights, config)
     vocabulary = Vocabulary(None if known.symbols is None else tuple(sorted(known.symbols)), BOUNDARIES[known.mode])
     return Checkpoint(config, known.mode, vocabulary, known.record, weights)
@@ -117,6 +122,34 @@ def _torch_names(params: model.Params) -> dict[str, Any]:
             second[-len(p.ban) :] = p.ban
         named |= {f"rnn.{part}_l{layer}": array for part, array in zip(TORCH_NAMES, (p.Wax, p.Waa, p.b, second))}
     return {**named, "decoder.weight": params.Wya, "decoder.bias": params.by}
+
+
+def _expected_shapes(config: model.Config, names: dict[str, str], shapes: Shapes) -> Shapes:
+    """The shapes of the tensors of a network by their names in its file, those of biases and of an embedding if it has them."""
+    expected: Shapes = {name: tuple(shape) for name, shape in _torch_names(model.shapes(config)).items()}
+    if not any(name.startswith("rnn.bias") for name in names):
+        expected = {name: shape for name, shape in expected.items() if not name.startswith("rnn.bias")}
+    if "decoder.bias" not in names:
+        del expected["decoder.bias"]
+    if EMBEDDING in names:
+        size = shapes[names[EMBEDDING]][1]
+        expected |= {EMBEDDING: (config.vocabulary, size), "rnn.weight_ih_l0": (expected["rnn.weight_ih_l0"][0], size)}
+    prefix = names["rnn.weight_hh_l0"].removesuffix("weight_hh_l0")
+    return {names.get(name, name.replace("rnn.", prefix)): shape for name, shape in expected.items()}
+
+
+def _folded(arrays: dict[str, HostArray], names: dict[str, str], config: model.Config) -> dict[str, HostArray]:
+    """The tensors of a network by the names of `to_torch`: zeros for biases that it does not have, and no embedding.
+
+    A row of the embedding E enters the weights, W E[i], where symbol i enters one-hot here: the columns of W Eᵀ are the same.
+    """
+    tensors = {name: arrays[file] for name, file in names.items()}
+    weight = tensors["rnn.weight_ih_l0"]
+    if EMBEDDING in tensors:
+        product = weight.astype(np.float64) @ tensors.pop(EMBEDDING).astype(np.float64).T
+        tensors["rnn.weight_ih_l0"] = product.astype(weight.dtype)
+    shapes = _torch_names(model.shapes(config))
+    return {name: tensors[name] if name in tensors else np.zeros(shape, weight.dtype) for name, shape in shapes.items()}
 
 
 def _params(arrays: dict[str, HostArray], config: model.Config, known: Metadata) -> model.Params:

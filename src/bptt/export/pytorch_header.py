@@ -16,6 +16,7 @@ from bptt.config.settings import Mode
 from bptt.data.vocabulary import NEWLINE, Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
 from bptt.export.common import FORMAT, METADATA_KEY, RECORD, SHAPE
+from bptt.export.pytorch_names import Shapes, refusal
 from bptt.nn import model
 from bptt.nn.cells import CELLS
 
@@ -23,10 +24,6 @@ MODULES = {"vanilla": "RNN", "gru": "GRU", "lstm": "LSTM"}  # of torch.nn
 BYTES_PER_NUMBER = {"F32": 4, "F64": 8}  # bytes of a number
 MAX_NESTING = 3 * 4 * 1001  # lists and objects: three a tensor, four tensors a layer, a thousand layers and the output layer
 EXPECTED_FILE = "expected a file of bptt export, or of safetensors.torch.save_file(network.state_dict(), FILE)"
-EXPECTED_NETWORK = (
-    "expected rnn, a torch.nn.RNN, GRU or LSTM with biases and in one direction, and decoder, a torch.nn.Linear, alone"
-)
-Shapes = dict[str, tuple[int, ...]]
 
 
 class Metadata(NamedTuple):
@@ -57,7 +54,10 @@ def read_header(place: Path) -> tuple[bytes, dict[str, str], Shapes, str | None]
     except InvalidFile as problem:
         raise InvalidFile(f"its header {problem}: {EXPECTED_FILE}") from None
     metadata = header.pop("__metadata__", None)
-    about = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
+    metadata = metadata if isinstance(metadata, dict) else {}
+    about = metadata.get(METADATA_KEY)
+    if "relu" in str(metadata.get("nonlinearity", "")).lower():  # nothing else shows it
+        raise InvalidFile("says that its nonlinearity is relu: expected a torch.nn.RNN with tanh, a GRU or an LSTM")
     kinds, shapes = dict[str, str](), Shapes()
     for name, entry in header.items():
         match entry:
@@ -113,19 +113,18 @@ def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
     return order
 
 
-def infer_config(shapes: Shapes, known: Metadata) -> model.Config:
-    """Infer the model configuration from the shapes of the tensors."""
-    waa, wya = shapes.get("rnn.weight_hh_l0", ()), shapes.get("decoder.weight", ())
-    cells = [name for name in MODULES if len(waa) == 2 and waa[0] == len(CELLS[name].GATES) * waa[1] > 0]
+def infer_config(shapes: Shapes, names: dict[str, str], known: Metadata) -> model.Config:
+    """Infer the model configuration from the shapes of the tensors, given the names in the file of `find_tensors`."""
+    waa, wya = shapes[names["rnn.weight_hh_l0"]], shapes[names["decoder.weight"]]
+    cells = [name for name in MODULES if waa[0] == len(CELLS[name].GATES) * waa[1] > 0]
     if not cells:
         build = "[H, H] of a torch.nn.RNN, [3H, H] of a GRU or [4H, H] of an LSTM"
-        raise InvalidFile(f"rnn.weight_hh_l0 is {list(waa) or 'nothing'}, expected {build}: {EXPECTED_NETWORK}")
+        raise refusal(f"{names['rnn.weight_hh_l0']!r:.60} is {list(waa)}, expected {build}", shapes)
     symbols = 256 if known.symbols is None else len(known.symbols)
     if wya[:1] != (symbols,):
-        raise InvalidFile(
-            f"decoder.weight is {list(wya) or 'nothing'}, expected a row for each of {symbols:,} symbols: {EXPECTED_NETWORK}"
-        )
-    layers = next(layer for layer in itertools.count() if f"rnn.weight_hh_l{layer}" not in shapes)
+        rows = f"expected a row for each of {symbols:,} symbols"
+        raise refusal(f"{names['decoder.weight']!r:.60} is {list(wya)!s:.40}, {rows}", shapes)
+    layers = next(layer for layer in itertools.count() if f"rnn.weight_hh_l{layer}" not in names)
     shape = {"cell": cells[0], "hidden": waa[1], "layers": layers}
     if known.shape not in (None, tuple(shape.values())):
         raise InvalidFile(f"its metadata is of another model than its tensors: {checkpoint_format.DAMAGED}")
@@ -135,16 +134,17 @@ def infer_config(shapes: Shapes, known: Metadata) -> model.Config:
 
 def check_tensors(kinds: dict[str, str], shapes: Shapes, expected: Shapes) -> None:
     """Refuse tensors that are not those of the expected model."""
+    first = kinds[next(name for name in expected if name in kinds)]
     for name in sorted(expected.keys() | shapes.keys()):
         if name not in shapes:
-            raise InvalidFile(f"has no {name}: {EXPECTED_NETWORK}")
+            raise refusal(f"has no {name:.60}", shapes)
         if name not in expected:
-            raise InvalidFile(f"has {name!r:.60}, too: {EXPECTED_NETWORK}")
+            raise refusal(f"has {name!r:.60}, too", shapes)
         if shapes[name] != expected[name]:
-            raise InvalidFile(f"{name} is {list(shapes[name])}, expected {list(expected[name])}")
-        if kinds[name] not in BYTES_PER_NUMBER or kinds[name] != kinds["decoder.bias"]:
+            raise refusal(f"{name!r:.60} is {list(shapes[name])!s:.40}, expected {list(expected[name])}", shapes)
+        if kinds[name] not in BYTES_PER_NUMBER or kinds[name] != first:
             raise InvalidFile(
-                f"{name} is {kinds[name]:.20}, expected all F32 or all F64: call network.float() before it is saved"
+                f"{name!r:.60} is {kinds[name]:.20}, expected all F32 or all F64: call network.float() before it is saved"
             )
 
 

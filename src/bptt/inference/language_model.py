@@ -130,14 +130,15 @@ def from_torch(
 ) -> LanguageModel:
     r"""The model of a file that `export("torch", path)` wrote, or that was saved from such a network of PyTorch; on NumPy.
 
-    The network is a torch.nn.RNN (tanh), GRU or LSTM named `rnn`, which sees symbols one-hot, and a torch.nn.Linear named
-    `decoder`, saved by `safetensors.torch.save_file(network.state_dict(), path)`. Such a file needs `mode`, lines or stream,
+    The network is a torch.nn.RNN (taken to have tanh), GRU or LSTM, which sees symbols one-hot or behind a torch.nn.Embedding,
+    and a torch.nn.Linear, with or without biases and by any names. It is saved by
+    `safetensors.torch.save_file(network.state_dict(), path)`. Such a file needs `mode`, lines or stream,
     and `symbols`, in the order of their ids: a str with a newline in it is the symbols themselves, "bytes" the 256 bytes of
     UTF-8, and any other str the path of a JSON file with a list of them (the `vocabulary.json` of a saved model is one).
 
     Raises:
         ModelFileError: no such file, one that is damaged or forged, numbers other than float32 or float64, symbols that are
-            missing, unusable, or not as many as the network has.
+            missing, unusable, or not as many as the network has; another network, such as a bidirectional one.
     """
     saved = pytorch.from_torch(path, symbols=symbols, mode=mode)
     return model_from_checkpoint(saved, backends.select("numpy", str(saved.weights["Wya"].dtype)))
