@@ -21,7 +21,7 @@ from bptt import backend as backends
 from bptt import cli
 from bptt.data import corpus, source
 from bptt.data.vocabulary import BYTES, characters
-from bptt.inference import request
+from bptt.inference import generate, request, text_model
 from bptt.inference.generate import Sample, is_cut
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model, tree
@@ -233,6 +233,26 @@ def test_a_character_in_the_other_unicode_form_is_explained(run, form, prompt):
         assert (code, len(err.splitlines())) == (2, 1)
         assert said in err
     assert "Unicode normal form" not in run("next", "u", "z")[2]
+
+
+def test_texts_are_printed_as_their_batches_are_written(run, monkeypatch):
+    monkeypatch.setattr(text_model, "BATCH_SIZE", 4)
+    expected = {saved: run("sample", saved, "--count", 10, "--length", 20)[1] for saved in ("m", "s")}
+    real, batches = generate.generate_texts, []
+
+    def interrupted(*arguments):
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        batches.append(arguments[-1])
+        return real(*arguments)
+
+    monkeypatch.setattr(generate, "generate_texts", interrupted)
+    for saved, between in (("m", "\n"), ("s", "\n\n")):
+        batches.clear()
+        code, out, _ = run("sample", saved, "--count", 10, "--length", 20)
+        assert code == 130
+        assert expected[saved].startswith(out)
+        assert out.count(between) >= 7
 
 
 # Texts that are cut

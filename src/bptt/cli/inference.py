@@ -88,15 +88,19 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
         cut = int(show(stream_text(model.config, model.params, model.backend, model.vocabulary, request)))
     else:
         samples = sample_texts(model, count, request, novel=text if novel and text is not None else novel)
-        if as_json:
-            for one in samples:
-                print_line(json.dumps(one._asdict()))
-        elif samples:
-            separator = recorded_reading(model.record, model.mode).separator
-            print_line(("\n" if model.mode == "lines" else separator or "\n\n").join(one.text for one in samples))
-        if len(samples) < count:
-            complain(f"{len(samples)} of {count} texts are new: try a higher --temperature")
-        count, cut = len(samples), sum(one.cut for one in samples)
+        separator = recorded_reading(model.record, model.mode).separator or "\n\n"
+        between = "\n" if as_json or model.mode == "lines" else separator
+        end = "\n" if between.startswith("\n") else ""  # the first character of what is between two texts ends a line at once
+        written = cut = 0
+        for each in samples:
+            words = json.dumps(each._asdict()) if as_json else each.text
+            if not print_line(between.removeprefix(end) * (written > 0) + words, end=end):
+                return 0
+            written, cut = written + 1, cut + each.cut
+        print_line("", end="" if end or not written else "\n")
+        if written < count:
+            complain(f"{written} of {count} texts are new: try a higher --temperature")
+        count = written
     if cut and length is None:
         unit = "bytes" if model.vocabulary.symbols is None else "characters"
         which = f"{cut} of {count} samples {'was' if cut == 1 else 'were'}" if count > 1 else "the sample was"

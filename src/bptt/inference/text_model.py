@@ -186,15 +186,18 @@ def sample_texts(
     exclude: Collection[str] | Callable[[list[str]], Collection[str]] = (),
     *,
     novel: bool | str | os.PathLike[str] = False,
-) -> list[Sample]:
-    """The first `count` texts of a request that are not excluded, as `TextModel.sample` describes."""
+) -> Iterator[Sample]:
+    """The first `count` texts of a request that are not excluded, as `TextModel.sample` describes.
+
+    Where none can be excluded, each comes as soon as its batch is written.
+    """
     count = rules.check_number("count", rules.COUNT, count)
 
-    def samples(first: int) -> list[Sample]:
+    def samples(first: int) -> Iterator[Sample]:
         parts = (trained.config, trained.params, trained.backend, trained.vocabulary, request)
         places = range(first, first + count)
-        batches = [places[start : start + BATCH_SIZE] for start in range(0, count, BATCH_SIZE)]
-        return [sample for batch in batches for sample in generate.generate_texts(*parts, batch)]
+        for start in range(0, count, BATCH_SIZE):
+            yield from generate.generate_texts(*parts, places[start : start + BATCH_SIZE])
 
     excluded = exclude if callable(exclude) else frozenset(exclude)
     filters = [excluded if callable(excluded) else excluded.intersection] if excluded else []
@@ -204,10 +207,11 @@ def sample_texts(
     elif novel:
         filters += [novelty.training_text(record, trained.vocabulary, trained.mode) for record in trained._records]
     if not filters:
-        return samples(0)
+        yield from samples(0)
+        return
     distinct: dict[str, Sample] = {}  # in order, each once
     for first in range(0, MAX_ROUNDS * count, count):
-        drawn = samples(first)
+        drawn = list(samples(first))
         texts = [sample.text for sample in drawn]
         leave = {text for known in filters for text in known(texts)}
         for sample in drawn:
@@ -215,4 +219,4 @@ def sample_texts(
                 distinct.setdefault(sample.text, sample)
         if len(distinct) >= count or request.sampling.temperature == 0:
             break
-    return list(distinct.values())[:count]
+    yield from list(distinct.values())[:count]
