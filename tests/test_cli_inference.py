@@ -19,7 +19,7 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import cli
-from bptt.data import corpus, source
+from bptt.data import corpus, loading
 from bptt.data.vocabulary import BYTES, characters
 from bptt.inference import generate, request, text_model
 from bptt.inference.generate import Sample, is_cut
@@ -449,14 +449,15 @@ def test_evaluate_takes_the_text_of_one_run_with_or_without_its_flag(run):
 @pytest.mark.parametrize("large", [False, True])
 def test_evaluate_skips_unknown_characters_and_counts_them(run, monkeypatch, large):
     if large:
-        monkeypatch.setattr(source, "LARGE", 8)
+        monkeypatch.setattr(loading, "LARGE", 8)
     Path("some.txt").write_text("xannaé\n\nbxo\nx\n", encoding="utf-8")
     Path("plain.txt").write_text("anna\n\nbo\n\n")
     code, _, err = run("evaluate", "m", "some.txt")
     assert (code, len(err.splitlines())) == (2, 1)
     assert err.endswith("or train a new model with --vocabulary bytes, or leave them out with --unknown skip\n")
     code, out, err = run("evaluate", "m", "some.txt", "--unknown", "skip")
-    assert (code, err) == (0, "bptt: 4 characters that the model does not know are left out: 'x' (U+0078), 'é' (U+00E9)\n")
+    left_out = "4 characters that the model lacks are left out: 'x' (U+0078) 3 times, 'é' (U+00E9) once"
+    assert (code, err) == (0, f"bptt: 'some.txt': {left_out}\n")
     plain = run("evaluate", "m", "plain.txt")[1].splitlines()
     assert out.splitlines()[0] == plain[0]
     assert json.loads(out.splitlines()[1]) == {**json.loads(plain[1]), "skipped": 4}
@@ -468,7 +469,7 @@ def test_evaluate_skips_unknown_characters_and_counts_them(run, monkeypatch, lar
     Path("foreign.txt").write_text("xyz" * 5)
     code, out, err = run("evaluate", "m", "foreign.txt", "--unknown", "skip")
     assert (code, out) == (2, "")
-    assert err.splitlines()[1] == "bptt: 'foreign.txt': nothing to evaluate: expected text that is more than white space"
+    assert err.startswith("bptt: 'foreign.txt' holds nothing that the model knows: expected text of at least two different ")
 
 
 def test_evaluate_takes_a_text_of_one_character(run):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import bptt
 import forging
+from bptt import cli
 from bptt.backend import select
 from bptt.config import toml
 from bptt.config.settings import Settings
@@ -492,3 +493,16 @@ def test_the_memory_of_a_run_counts_the_columns_of_several_texts():
     task = from_scratch(paths, Settings(backend="numpy", mode="stream", batch=8, length=16, hidden=4, steps=2)).task
     assert select("numpy").is_host
     assert dataset.max_columns(task.data, 8, 16) == 6  # two streams of each
+
+
+@pytest.mark.parametrize(
+    ("separator", "expected"), [("%", "a\nb%a\nb\n"), ("\n%\n", "a\nb\n%\na\nb\n"), ("%\n", "a\nb%\na\nb\n")]
+)
+def test_samples_of_records_are_printed_as_the_text_has_them(capsys, separator, expected):
+    write("poems.txt", separator.join(["a\nb"] * 40))
+    train("poems.txt", separator=separator, hidden=24, steps=150, validation=0.0, out="run", batch=8)
+    assert cli.main(["sample", "run", "--count", "2", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out == expected
+    assert cli.main(["sample", "run", "--count", "2", "--temperature", "0", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == ["a\nb"] * 2
