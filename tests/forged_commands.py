@@ -262,7 +262,8 @@ def run_case(number: int, folder: Path, files: dict[str, bytes | str], seen: lis
     outside = snapshot(folder.parent / OUTSIDE)
     run, checkpoint, command = choose(rng)
     forged = forge_files(rng, run, checkpoint, command)
-    before, out, err = memory_peak(), io.StringIO(), io.StringIO()
+    before, raw = memory_peak(), io.BytesIO()
+    out, err = io.TextIOWrapper(raw, "utf-8"), io.StringIO()
     before = memory_peak()  # now that the peak before is forgotten
     seen.clear()
     began, failure, code = time.process_time(), "", -1
@@ -274,14 +275,16 @@ def run_case(number: int, folder: Path, files: dict[str, bytes | str], seen: lis
         failure = traceback.format_exc()
     faulthandler.cancel_dump_traceback_later()
     seconds, written, peak = time.process_time() - began, list(seen), memory_peak()
-    wrong = [failure] if failure else list(problems(command, code, out.getvalue(), err.getvalue()))
+    out.flush()
+    printed, complaints = raw.getvalue().decode("utf-8"), err.getvalue()
+    wrong = [failure] if failure else list(problems(command, code, printed, complaints))
     if snapshot(folder.parent / OUTSIDE) != outside:
         wrong.append("something outside has changed")
     wrong += [f"written outside: {path}" for path in written]
     report = {"case": number, "command": command, "forged": forged, "code": code}
     report |= {"seconds": round(seconds, 3), "megabytes": round(peak - before, 1), "problems": wrong}
-    report["message"] = err.getvalue().splitlines()[-1] if code and err.getvalue() else ""
-    return report | ({"printed": (out.getvalue() + err.getvalue())[-TAIL:]} if wrong else {})
+    report["message"] = complaints.splitlines()[-1] if code and complaints else ""
+    return report | ({"printed": (printed + complaints)[-TAIL:]} if wrong else {})
 
 
 def main(first: int, end: int, place: Path) -> None:

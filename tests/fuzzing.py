@@ -33,6 +33,8 @@ UNEXPECTED_VALUES: list[Any] = [
     *(1e299, -1e299, 5e-324, -(10**12), 10**12, 2**31, "/dev/zero", "/etc/passwd", "../outside/secret.txt", "names.txt"),
     *("x" * 100_000, "\x1b]0;owned\x07", "\u202egnp", "bptt: done", json.loads("[" * 400 + "]" * 400)),
 ]
+ODD_SYMBOLS = [chr(code) for code in (0, 7, 9, 13, 27, 34, 38, 39, 60, 92, 0x7F, 0x85, 0x301, 0x2028, 0x202E)]
+ODD_SYMBOLS += ["\ud800", "\udfff", "\ufeff", "\ufffd", "\uffff", "\U0001f600", "\U0010ffff"]
 NUMBERS = [3.4e38, -3.4e38, 1.7e308, 1e30, -1e30, 1e-45, 0.0, -0.0, 1.0, float("nan"), float("inf"), float("-inf")]
 SPECIAL_FILES = ["/dev/zero", "/dev/null", "../outside/secret.txt", "../outside", "nowhere", "pipe"]
 TOML_KEYS = ["text", *SETTING_NAMES, "x", "a.b", '"\\u001b"']
@@ -225,6 +227,14 @@ def mutate_toml(rng: random.Random, data: bytearray) -> None:
     data[:] = "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
+def mutate_symbols(rng: random.Random, data: bytearray) -> None:
+    """Other symbols in a vocabulary, as many and in order: control characters, halves of pairs, marks, quotes, the last one."""
+    symbols = json.loads(data)
+    odd = rng.sample(ODD_SYMBOLS, rng.randint(1, min(4, len(symbols) - 1)))
+    kept = [symbol for symbol in symbols if symbol not in odd]
+    data[:] = files.to_json(sorted({"\n", *odd, *kept[: len(symbols) - len({"\n", *odd})]})[: len(symbols)])
+
+
 def forge_file(rng: random.Random, name: str, whole: bytes) -> bytes | str:
     """Other content for a file, whose reader may find it well formed; or where a link in its place leads, or "pipe"."""
     if rng.random() < 0.03:
@@ -234,6 +244,8 @@ def forge_file(rng: random.Random, name: str, whole: bytes) -> bytes | str:
         rng.choice(BYTE_MUTATIONS)(rng, data)
     elif name.endswith(".safetensors"):
         rng.choice([mutate_tensors, mutate_tensors, mutate_tensors, mutate_tensor_header, mutate_metadata])(rng, data)
+    elif name.endswith(("vocabulary.json", "symbols.json")) and rng.random() < 0.6:
+        mutate_symbols(rng, data)
     elif name.endswith(".json"):
         mutate_json(rng, data)
     elif name.endswith(".toml"):
