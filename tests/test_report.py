@@ -239,6 +239,15 @@ def test_a_report_shows_the_validation_set(tmp_path):
     assert looked == ("Text that it learned from, for none was held out", NAMES)
 
 
+def test_a_report_leaves_out_the_characters_that_the_run_left_out(tmp_path):
+    old = trained(tmp_path, steps=1, validation=0)
+    (tmp_path / "new").mkdir()
+    text, flags = [f"{name}ñ" for name in NAMES], {"hidden": None, "from_": old, "new_symbols": "skip", "steps": 1}
+    with pytest.warns(bptt.TrainingWarning, match=f"{len(NAMES)} characters that the model lacks are left out"):
+        run = trained(tmp_path / "new", text, **flags, validation=0)
+    assert page._looked(bptt.load(run), None) == ("Text that it learned from, for none was held out", NAMES)
+
+
 @pytest.mark.parametrize("offset", [0, 1])
 def test_a_character_split_by_the_validation_border_is_left_out(tmp_path, offset):
     """The held-out end of a stream may begin within one, and what is looked at may end within one."""

@@ -1,9 +1,10 @@
 """Characters of a text that the vocabulary of a model lacks: refused, left out, or new symbols of it (`--new-symbols`)."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from bptt.data.vocabulary import Vocabulary, characters
+from bptt.data.vocabulary import Vocabulary
 
 REMEDY = "--new-symbols add gives the model these symbols, skip leaves them out of the text, error (the default) refuses them"
 _SHOWN = 10  # characters that were left out that a message lists
@@ -11,7 +12,8 @@ _SHOWN = 10  # characters that were left out that a message lists
 
 def extended(vocabulary: Vocabulary, text: str) -> Vocabulary:
     """The vocabulary with the characters of a text, in sorted order; that of bytes lacks none."""
-    return vocabulary if vocabulary.symbols is None else characters([*vocabulary.symbols, *text], vocabulary.boundary)
+    known = vocabulary.symbols
+    return vocabulary if known is None else dataclasses.replace(vocabulary, symbols=tuple(sorted({*known, *text})))
 
 
 def skip(pieces: Iterable[tuple[int, str]], vocabulary: Vocabulary, skipped: Counter[str]) -> Iterator[tuple[int, str]]:
