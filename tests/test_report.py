@@ -4,6 +4,7 @@ import html
 import importlib.util
 import json
 import math
+import os
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -362,6 +363,15 @@ def test_a_folder_as_output_of_the_report_is_refused(tmp_path, capsys, out):
     (tmp_path / "a folder").mkdir()
     assert cli.main(["report", str(run), "--out", str(tmp_path / out) if out else out]) == 2
     assert "is a folder: name a file for the report" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_the_report_takes_the_place_of_no_device_or_pipe(tmp_path, capsys):
+    run, pipe = trained(tmp_path, steps=1), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert cli.main(["report", str(run), "--out", str(pipe)]) == 2
+    assert capsys.readouterr().err == f"bptt: {str(pipe)!r} is a device or a pipe: name a file for the report\n"
+    assert pipe.is_fifo()
 
 
 def test_units_are_chosen_by_their_correlations():

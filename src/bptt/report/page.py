@@ -55,11 +55,13 @@ def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> N
     `text` is a file or a built-in text to look at; by default what the run held out.
 
     Raises:
-        InputError: no text, or one with characters that the model does not know, or a folder in the place of the file.
+        InputError: no text, or one with characters that the model does not know, or no file but a folder, device or pipe.
         SaveError: the file cannot be written; what was there stays.
     """
     if not out.name or out.is_dir():
         raise InputError(f"{str(out)!r} is a folder: name a file for the report")
+    if out.exists() and not out.is_file():  # the file would take the place of /dev/stdout
+        raise InputError(f"{str(out)!r} is a device or a pipe: name a file for the report")
     if missing := available():
         raise InputError(f"a report needs {missing}, which is not installed: pip install 'bptt[plot]'")
     common.write_file(out, _page(trained, place, _looked(trained, text)).encode())
