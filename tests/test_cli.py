@@ -311,7 +311,10 @@ def run_refused(run, *arguments, code=2, words=()):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("trian names.txt", ["trian", "train"]),
+        ("trian names.txt", ["Unknown command: 'trian'. Did you mean bptt train?"]),
+        ("help", ["Unknown command: 'help'. bptt --help lists all."]),
+        ("-- train", ["Unknown command: '--'. bptt --help lists all."]),
+        ("train --config=", ["is not a regular file: expected settings in TOML"]),
         ("train names.txt --hiden 5", ["--hiden", "Did you mean --hidden?"]),
         ("train --hiden 5", ["--hiden", "Did you mean --hidden?"]),
         ("train --hiden=5", ["--hiden=5", "Did you mean --hidden?"]),
@@ -329,7 +332,8 @@ def run_refused(run, *arguments, code=2, words=()):
         ("train names.txt -", ["standard input (-) is a text alone"]),
         ("train names.txt more.txt", ["'more.txt' does not exist"]),
         ("evaluate m --bakend numpy names.txt", ["Did you mean --backend?"]),
-        ("sample", ["RUN"]),
+        ("sample", ["RUN is missing: bptt sample --help describes it"]),
+        ("export m", ["--to is missing: bptt export --help describes it"]),
         ("sample m names.txt", ["unexpected 'names.txt'"]),
         ("evaluate m", ["TEXT"]),
         ("train names.txt --hidden", ["--hidden", "requires an argument"]),
@@ -384,6 +388,7 @@ def run_refused(run, *arguments, code=2, words=()):
         ("sample m --prompt xyz", ["not in the vocabulary: 'x' (U+0078), 'y' (U+0079), 'z' (U+007A)", "--vocabulary bytes"]),
         ("evaluate m empty", ["'empty' holds nothing"]),
         ("evaluate m unknown", ["'unknown': not in the vocabulary: 'z' (U+007A), first at line 2, column 1"]),
+        ("evaluate m --text=", ["'' does not exist"]),
         ("evaluate m nowhere", ["'nowhere' does not exist"]),
         ("evaluate nowhere names.txt", ["nowhere: no such folder"]),
         ("textbook --iterations 0", ["--iterations 0: expected at least 1"]),
@@ -477,11 +482,7 @@ def test_other_os_errors_are_not_blamed_on_standard_output(run, monkeypatch):
 
 POSITIONALS = {"evaluate": ["m", "names.txt"], "report": ["m", "names.txt"], "import": ["file"], "check": [], "textbook": []}
 VALUES = [  # each flag that takes a string or a path
-    (
-        command,
-        name,
-        "path" if Path in kinds or Cell in kinds or (argument.hint == str | None and name != "--stop") else "string",
-    )
+    (command, name, "string" if name in ("--prompt", "--stop") else "path")
     for command in app
     if not command.startswith("-")
     for argument in app[command].assemble_argument_collection()
@@ -641,3 +642,30 @@ def test_without_standard_error_a_message_does_not_reach_standard_output(workdir
     command = f"{sys.executable} -m bptt sample nowhere 2>&-"
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of files that are not UTF-8")
+def test_the_name_of_a_file_is_printed_in_the_bytes_that_it_has(workdir):
+    shutil.copy("names.txt", b"na\xffme.txt")
+    with process("train", b"na\xffme.txt".decode("utf-8", "surrogateescape"), *SMALL, "--quiet") as running:
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (0, b"runs/na\xffme\n", b"")
+    assert os.path.isdir(out.strip())
+
+
+def test_what_no_encoding_has_is_printed_as_a_question_mark():
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, "utf-8", "bptt")
+    stream.write("a\ud800b\udcffc")
+    stream.flush()
+    assert written.getvalue() == b"a?b\xffc"
+    assert "a\xe9\udcff".encode("ascii", "bptt") == b"a??"
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode("utf-8", "bptt")
+
+
+def test_a_long_name_does_not_fill_the_screen(run):
+    for words in (["sample", "x" * 5000], ["train", "names.txt", "--hidden", "1" * 5000], ["y" * 5000]):
+        code, _, err = run(*words)
+        assert (code, len(err.splitlines()), len(err) < 2100) == (2, 1, True)
+        assert " ... " in err

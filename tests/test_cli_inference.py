@@ -470,6 +470,7 @@ def test_evaluate_skips_unknown_characters_and_counts_them(run, monkeypatch, lar
     code, out, err = run("evaluate", "m", "foreign.txt", "--unknown", "skip")
     assert (code, out) == (2, "")
     assert err.startswith("bptt: 'foreign.txt' holds nothing that the model knows: expected text of at least two different ")
+    assert "'' does not exist" in run("evaluate", "m", "")[2]
 
 
 def test_evaluate_takes_a_text_of_one_character(run):

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None, began: float | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # a console that cannot print a character shows ? in its place; files and pipes get UTF-8 in any locale
-            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="bptt")
     output = Output(sys.stdout)
     words = sys.argv[1:] if arguments is None else arguments
     ending = contextlib.nullcontext() if words[:1] == ["train"] else signals.exit_on_termination()  # a run saves first

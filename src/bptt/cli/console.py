@@ -1,5 +1,6 @@
 """Output of the command line: results on standard output, one line for each problem on standard error."""
 
+import codecs
 import contextlib
 import io
 import os
@@ -8,6 +9,21 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from bptt.display.text import printable
+
+MAX_LINE = 2000  # characters of a problem, of which a longer one loses its middle
+
+
+def replace_unencodable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Encode a name of a file as the bytes that it was read from, and what else an encoding lacks as ?, for `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    part = error.object[error.start : error.end]
+    if error.encoding == "utf-8" and all("\udc80" <= character <= "\udcff" for character in part):
+        return part.encode("utf-8", "surrogateescape"), error.end
+    return "?" * len(part), error.end
+
+
+codecs.register_error("bptt", replace_unencodable)
 
 
 class Output:
@@ -56,8 +72,10 @@ def print_line(text: str, end: str = "\n") -> bool:
 
 def complain(line: str, code: int = 0) -> int:
     """Print one line on standard error and return the exit code."""
+    line = " ".join(line.split())
+    line = line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
     with contextlib.suppress(OSError, AttributeError):  # sys.stderr is None where the caller closed it, and print takes stdout
-        sys.stderr.write(f"bptt: {printable(' '.join(line.split()))}\n")
+        sys.stderr.write(f"bptt: {printable(line)}\n")
     return code
 
 

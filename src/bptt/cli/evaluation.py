@@ -175,6 +175,6 @@ def _runs_and_text(words: list[str], text: str | None) -> tuple[list[str], str]:
         return words, text
     if len(words) != 2:
         raise InputError(f"{' '.join(words)}: expected RUN TEXT, or one or more runs and --text TEXT")
-    if Path(words[1]).is_dir():
+    if words[1] and Path(words[1]).is_dir():
         raise InputError(f"{words[1]!r} is a folder, expected a file of text; for several runs, name the text with --text")
     return words[:1], words[1]

@@ -135,7 +135,8 @@ def _read_file(explicit: dict[str, Any], app: App, command: tuple[str, ...], arg
         return
     typed = {argument.field_info.name: argument.tokens[0].value for argument in arguments if argument.tokens}
     explicit.update(typed)
-    path = toml.find_file(expand_home(typed.get("config", "")), new="resume" not in typed)
+    named = expand_home(typed["config"]) if "config" in typed else None
+    path = toml.find_file(named, new="resume" not in typed)
     if path is not None:
         table = toml.read_beneath(typed, path)
         explicit.update(table | typed)
@@ -177,7 +178,10 @@ def explain(error: CycloptsError, words: Sequence[str]) -> str:
         if error.after:
             return _flaglike(error.after, word)
         return f"Unknown option: {word}. Ask --help for all. If it is no option, write -- before it."
-    if command and word:
+    if not command:
+        near = closest_match(word, [name for name in app if not name.startswith("-")])
+        return f"Unknown command: {word!r}. " + (f"Did you mean bptt {near}?" if near else "bptt --help lists all.")
+    if word:
         return f"unexpected {word!r}"
     return str(error)
 
@@ -188,7 +192,9 @@ def _missing(error: MissingArgumentError, words: Sequence[str]) -> str:
     for name, value in itertools.pairwise(words):
         if name in names and value.startswith("-"):
             return _flaglike(name, value)
-    return str(error)
+    if not names or any(name in words for name in names):
+        return str(error)
+    return f"{names[0]} is missing: bptt {' '.join(error.command_chain or ())} --help describes it"
 
 
 def _flaglike(name: str, value: str) -> str:

@@ -23,7 +23,7 @@ NOT_REPEATED = ("out", "epochs", "budget", "stop_after")  # of one session, or s
 
 def find_file(named: str | Path | None, *, new: bool) -> Path | None:
     """Return the file that the command line reads: the named one, or for a new run bptt.toml if it exists."""
-    return Path(named) if named else DEFAULT if new and DEFAULT.exists() else None
+    return Path(named) if named is not None else DEFAULT if new and DEFAULT.exists() else None
 
 
 def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> dict[str, Any]:
