@@ -455,7 +455,7 @@ def test_an_embedding_is_folded_into_the_input_weights(workdir, cell, size, bias
     np.testing.assert_allclose(ours, expected[:, order], rtol=0, atol=1e-13)
 
 
-def test_equal_matrices_without_biases_are_told_apart_by_name(workdir):
+def test_the_name_tells_equal_matrices_apart(workdir):
     arrays = {name: array for name, array in network(inputs=V).items() if name != "decoder.bias"}
     arrays["rnn.weight_ih_l0"] = np.ones((3 * H, H))
     E = np.random.default_rng(0).normal(size=(V, H))
