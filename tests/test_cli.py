@@ -670,3 +670,20 @@ def test_a_long_name_does_not_fill_the_screen(run):
         code, _, err = run(*words)
         assert (code, len(err.splitlines()), len(err) < 2100) == (2, 1, True)
         assert " ... " in err
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-3", "99999999", "x"])
+def test_the_help_is_readable_on_any_terminal(workdir, columns):
+    with process("sample", "--help", env={"COLUMNS": columns}) as running:
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (0, b"")
+    assert 20 <= max(map(len, out.decode().splitlines())) <= 1000
+
+
+def test_the_help_leaves_the_environment_as_it_was(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "7")
+    assert run("sample", "--help")[0] == 0
+    assert os.environ["COLUMNS"] == "7"
+    monkeypatch.delenv("COLUMNS")
+    run("--help")
+    assert "COLUMNS" not in os.environ

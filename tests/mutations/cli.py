@@ -80,4 +80,18 @@ MUTATIONS = [
         "",
         "test_panel.py::test_there_is_no_panel_with_several_processes",
     ),
+    Mutation(
+        "the help is laid out for a terminal of one column",
+        "cli.help_width",
+        "min(max(shutil.get_terminal_size().columns, 20), 1000)",
+        "max(shutil.get_terminal_size().columns, 1)",
+        "test_cli.py::test_the_help_is_readable_on_any_terminal and 99999999",
+    ),
+    Mutation(
+        "the name of a file that is not UTF-8 is printed with a question mark",
+        "cli.main",
+        'errors="bptt"',
+        'errors="replace"',
+        "test_cli.py::test_the_name_of_a_file_is_printed_in_the_bytes_that_it_has",
+    ),
 ]
