@@ -159,6 +159,20 @@ def test_unpacking_stops_at_the_recorded_size(monkeypatch):
     assert max(copied) <= len(NAMES) + 2 * 1001
 
 
+def test_a_validation_set_may_be_compressed():
+    write("names.txt", NAMES)
+    write("held.gz", gzip.compress(b"mla\nmel\n"))
+    model = train("names.txt", validation="held.gz", out="run", steps=4, stop_after=2)
+    assert model.record["validation"]["unpacked"] == 8
+    packed = gzip.compress(b"mla\nmel\nmer\n")
+    write("held.gz", packed)
+    record = Path("run/checkpoints/step-00000002/config.json")
+    size = b'"bytes": %d' % model.record["validation"]["bytes"]
+    forging.forge(record.parent, record.name, record.read_bytes().replace(size, b'"bytes": %d' % len(packed)))
+    with pytest.raises(InputError, match=r"validation set '.*held\.gz' has changed: it holds 12 bytes now, 8 before"):
+        bptt.train(resume="run", report=None)
+
+
 # Several texts
 
 

@@ -37,6 +37,7 @@ class Dataset(NamedTuple):
     validation_sha256: str = ""  # of that file and the vocabulary
     size: int | None = None  # bytes of the file of the text, where it is one alone
     validation_size: int | None = None  # bytes of that of the validation set
+    validation_unpacked: int | None = None  # bytes of what it holds, where it is compressed
     files: dict[str, list[Any]] | None = None  # of the texts, as in `corpus.Corpus`
     skipped: tuple[tuple[str, Counter[str]], ...] = ()  # what a file is called, and how often characters were left out of it
 
@@ -92,6 +93,7 @@ def prepare(
             validation_file=str(file.source),
             validation_sha256=file.sha256,
             validation_size=file.size,
+            validation_unpacked=file.files["unpacked"][0] if file.files else None,
             skipped=(*data.skipped, (file.shown, file.skipped)),
         )
     share = validation_share(settings, count_targets(parts))

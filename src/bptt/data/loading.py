@@ -184,7 +184,9 @@ class _Opening:
                 raise InputError(f"{shown} is compressed and cannot be unpacked ({error}): is it complete?") from None
         size = len(held) if isinstance(held, bytes) else held.tell()
         if most is not None and size != most:
-            raise TextChanged(f"text {shown} has changed: it holds {size:,} bytes now, {most:,} before")
+            raise TextChanged(
+                f"{'' if self.validation else 'text '}{shown} has changed: it holds {size:,} bytes now, {most:,} before"
+            )
         self.room -= len(held) if isinstance(held, bytes) else 0
         return held, size
 

@@ -167,7 +167,12 @@ def make_record(task: TrainTask) -> dict[str, Any]:
     data = task.data
     settings = vars(task.settings) | {"cell": task.config.cell}
     user_cell = task.config.user_cell
-    validation = {"source": data.validation_file, "sha256": data.validation_sha256, "bytes": data.validation_size}
+    validation = {
+        "source": data.validation_file,
+        "sha256": data.validation_sha256,
+        "bytes": data.validation_size,
+        "unpacked": data.validation_unpacked,
+    }
     return {
         "text": data.name,
         "source": data.source,
