@@ -122,6 +122,7 @@ def test_bptt_toml_is_read_by_default(workdir):
             "m.toml: recompute_every = 'root': expected a whole number from 1 to 1,000,000,000, or sqrt",
         ),
         ("cell = 'grru'", "m.toml: cell = 'grru': expected one of vanilla, gru, lstm"),
+        ("validation = '/dev/zero'", "m.toml: validation = '/dev/zero': is not a regular file: name a file of text"),
         ("cell = {a = 1}", "m.toml: cell = {'a': 1}: expected one of vanilla, gru, lstm"),
         ("steps = 2\nepochs = 3", "m.toml: steps = 2 and m.toml: epochs = 3: give one of the two"),
         ("budget = 5", "m.toml: budget = 5: expected a number above 0 and its unit, s, m or h, as in 30s, 5m or 1.5h"),

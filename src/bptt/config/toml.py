@@ -1,6 +1,7 @@
 """TOML files: `bptt.toml`, which people write, and `config.toml`, which a run writes."""
 
 import json
+import os
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -68,7 +69,9 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
     plain = validate(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
     settings = {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
     if isinstance(file := settings.get("validation"), Path):
-        settings["validation"] = folder / file.expanduser()
+        settings["validation"] = file = folder / file.expanduser()
+        if named and os.path.exists(file) and not (os.path.isfile(file) or os.path.isdir(file)):  # a device may never end
+            raise InputError(f"{path}: validation = {str(file)!r}: is not a regular file: name a file of text")
     return settings
 
 
