@@ -38,7 +38,7 @@ def test_a_captured_function_returns_what_the_function_does(error):
     assert len(recorded) == 2  # once for each shape
 
 
-@pytest.mark.parametrize("ending", [StopCriteria(40), StopCriteria(40, newline=0), StopCriteria(50, stop=np.array([2, 3]))])
+@pytest.mark.parametrize("ending", [StopCriteria(40), StopCriteria(40, boundary=0), StopCriteria(50, stop=np.array([2, 3]))])
 def test_texts_sampled_with_a_cuda_graph_are_the_same(monkeypatch, ending):
     where, here = backends.select("strict", "float64"), backends.select("numpy", "float64")
     config = model.Config("lstm", 7, 5, 2)

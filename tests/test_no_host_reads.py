@@ -59,7 +59,7 @@ def test_evaluations_do_not_read_arrays_on_the_host(cell, text):
 
 @CELLS
 @pytest.mark.parametrize("choice", [SamplingOptions(), SamplingOptions(0.7, 3, 0.9), SamplingOptions(0.0)])
-@pytest.mark.parametrize("ending", [StopCriteria(40), StopCriteria(40, newline=0), StopCriteria(50, stop=np.array([2, 3]))])
+@pytest.mark.parametrize("ending", [StopCriteria(40), StopCriteria(40, boundary=0), StopCriteria(50, stop=np.array([2, 3]))])
 def test_sampling_reads_arrays_on_the_host_only_between_blocks(monkeypatch, cell, choice, ending):
     """The characters that are written at a time; between those what was written is read."""
     made = []

@@ -114,7 +114,7 @@ def test_bptt_toml_is_read_by_default(workdir):
             "m.toml: 'learning-rate' is set twice, in two spellings: leave",
         ),
         ("learningrate = 3", "did you mean 'learning_rate'?"),
-        ("zzz = 3", "m.toml: 'zzz' is unknown: the keys are text, out, from_, backend"),
+        ("zzz = 3", "m.toml: 'zzz' is unknown: the keys are text, out, from_, new_symbols, backend"),
         ("hidden = 0", "m.toml: hidden = 0: expected a whole number from 1 to 1,000,000,000"),
         ("hidden = 'many'", "m.toml: hidden = 'many': expected a whole number"),
         (

@@ -166,7 +166,11 @@ class _Opening:
         """
         head = file.read(compression.BEGINNING)
         if not compression.is_compressed(head):
-            piece = head + file.read(max(0, self.room + 1 - len(head)))
+            if path is not None:
+                file.seek(0)
+                head = b""
+            rest = file.read(max(0, self.room + 1 - len(head)))
+            piece = head + rest if head else rest  # without a copy of what may be 16 megabytes
             if len(piece) <= self.room:
                 self.room -= len(piece)
                 return piece, None
@@ -203,16 +207,7 @@ class _Opening:
     def source(
         self, name: str, place: str, shown: str, content: bytes | IO[bytes] | Path, size: int | None, unpacked: int | None
     ) -> Source:
-        return Source(
-            name,
-            place,
-            shown,
-            content,
-            size=size,
-            unpacked=unpacked,
-            validation=self.validation,
-            encoding=self.reading.encoding,
-        )
+        return Source(name, place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
 
     def shown(self, path: str) -> str:
         """What an error message calls a file."""
