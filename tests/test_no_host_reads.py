@@ -70,4 +70,4 @@ def test_sampling_reads_arrays_on_the_host_only_between_blocks(monkeypatch, cell
     request = GenerationRequest(np.array([0, 4]), choice, ending, 5)
     steps = list(generate.generate(config, params, where, request, generate.uniform_numbers(5, 0, 70)))
     assert {len(ids) for ids in steps} == {70}
-    assert made or ending.newline == 0  # where so many end early that no two batches are of one size
+    assert made or ending.boundary == 0  # where so many end early that no two batches are of one size
