@@ -41,7 +41,7 @@ def opened(file: IO[bytes], head: bytes, shown: str, stack: contextlib.ExitStack
         return _member(file, shown, stack)
     if head.startswith(ZSTD):
         try:
-            from compression import zstd  # type: ignore[import-not-found]  # of Python 3.14
+            from compression import zstd  # type: ignore[import-not-found]  # Python 3.14 has it, mypy looks at 3.11
         except ImportError:
             raise InputError(f"{shown} is compressed by zstd, which Python has since 3.14: unpack it (zstd -d)") from None
         reader = zstd.open

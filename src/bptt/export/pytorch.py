@@ -141,7 +141,8 @@ def _expected_shapes(config: model.Config, names: dict[str, str], shapes: Shapes
 def _folded(arrays: dict[str, HostArray], names: dict[str, str], config: model.Config) -> dict[str, HostArray]:
     """The tensors of a network by the names of `to_torch`: zeros for biases that it does not have, and no embedding.
 
-    A row of the embedding E enters the weights, W E[i], where symbol i enters one-hot here: the columns of W Eᵀ are the same.
+    With an embedding E (V, I) and input weights W (G H, I), symbol i adds W E[i] to the gates. Column i of W Eᵀ (G H, V) adds
+    the same where symbols enter one-hot.
     """
     tensors = {name: arrays[file] for name, file in names.items()}
     weight = tensors["rnn.weight_ih_l0"]
