@@ -234,7 +234,7 @@ def test_a_folder_is_read_in_the_order_of_its_paths():
         (("-", "a.txt"), "standard input (-) is a text alone: leave out the others, or give all of them as files"),
         (("a.txt", "missing.txt"), "'missing.txt' does not exist"),
         (("a.txt", "b*.md"), "'b*.md' matches no file: expected a file, or a pattern such as 'texts/*.txt'"),
-        (("blank.txt", "empty.txt"), "2 texts holds nothing but white space"),
+        (("blank.txt", "empty.txt"), "the text (2 files) holds nothing but white space"),
         (("a.txt", "binary"), "'binary' looks like a binary file"),
         (("folder",), "'folder/binary' looks like a binary file, expected UTF-8: byte 0x00 at offset 0, line 1: train with "),
         (("folder",), "or choose files with --glob, as in --glob '*.txt'"),
@@ -400,6 +400,10 @@ def test_records_that_cannot_be_separated_are_refused(text, flags, expected):
             prepare(write("t", text), vocabulary=vocabulary, **flags)
         assert expected in str(error.value)
     assert len(prepare(write("t", f"ab{RECORD}c%d"), separator=RECORD, validation=0.0).training) == 2
+    with pytest.raises(InputError, match=r"--separator '%': the text \(2 files\) does not hold it"):
+        prepare([write("a", "ab\nc\n"), write("b", "d\n")], separator="%")
+    one = corpus.read(write("one", "ab\nc"), characters("abc\n", RECORD), Reading(separator="%", mode="records"))
+    assert len(corpus.sequences(one, "records")) == 1  # a model of records may be measured on one
 
 
 def test_a_model_of_records_writes_scores_and_continues_records(tmp_path):

@@ -117,6 +117,15 @@ def check_learnable(source: Corpus) -> None:
         raise InputError(f"{source.shown} holds one character only: {EXPECTED}")
 
 
+def check_separated(source: Corpus, separator: str) -> None:
+    """Raise an InputError if a text that is to be learnt does not have the separator of its records."""
+    vocabulary = source.vocabulary
+    ends = sum(int(np.count_nonzero(piece == vocabulary.start)) for piece in token_store.chunks(source.ids[1:]))
+    if ends < len(source.tokens.parts):  # of several texts, all but the last one end a record
+        problem = f"--separator {separator!r}: {source.shown} does not hold it"
+        raise InputError(f"{problem}: expected what stands between two records, as in --separator='\\n---\\n'")
+
+
 def choose_mode(source: Corpus) -> Mode:
     """Choose between lines, which are independent of each other like names, and one stream.
 
@@ -229,9 +238,6 @@ def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str, skippe
         expected = VALIDATION_EXPECTED if opened.validation else EXPECTED
         nothing = "nothing that the model knows" if skipped else "nothing but white space" if sum(counts) else "nothing"
         raise InputError(f"{opened.shown} holds {nothing}: {expected}")
-    if opened.reading.separator is not None and not seen[ord(boundary)]:
-        problem = f"--separator {opened.reading.separator!r}: {opened.shown} does not hold it"
-        raise InputError(f"{problem}: expected what stands between two records, as in --separator='\\n---\\n'")
     alone = characters(distinct, boundary)
     encoder = new_symbols.extended(vocabulary, distinct) if vocabulary and unknown == "add" else vocabulary or alone
     if encoder.unknown(distinct):

@@ -72,6 +72,8 @@ def prepare(
     of_text = reading._replace(unknown=settings.new_symbols) if fine_tuning else reading
     source = corpus.read(text, vocabulary or settings.vocabulary, of_text)
     corpus.check_learnable(source)
+    if settings.separator is not None:
+        corpus.check_separated(source, settings.separator)
     mode = settings.mode or ("records" if source.vocabulary.boundary == RECORD else corpus.choose_mode(source))
     parts = corpus.sequences(source, mode)
     data = Dataset(

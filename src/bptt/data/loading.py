@@ -222,7 +222,7 @@ def _texts(parts: list[Source], source: Any, reading: Reading) -> Texts:
     names = [os.fsdecode(source)] if isinstance(source, os.PathLike) else getattr(source, "names", [source])
     folder = names[0] if len(names) == 1 and isinstance(names[0], str) and os.path.isdir(names[0]) else ""
     name = Path(os.path.abspath(folder)).name if folder else f"{first.name}-and-{len(parts) - 1}-more"
-    return Texts(name or "text", f"{'validation set of ' * first.validation}{len(parts):,} texts", parts, reading)
+    return Texts(name or "text", f"the text ({len(parts):,} files)", parts, reading)
 
 
 def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
