@@ -10,7 +10,7 @@ counts.
     python bench/parallel.py --predict bench/results/parallel.json
 
 The second one computes from such a result what as many more machines would do, each with one process and a batch of the same
-width; docs/scaling.md says how, and what it leaves out.
+width; docs/explanation/scaling.md says how, and what it leaves out.
 """
 
 import argparse

@@ -11,11 +11,11 @@ import bptt
 from bptt.config.settings import SETTING_NAMES, flag
 
 ROOT = Path(__file__).parents[1]  # the checkout, or the source distribution
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 README = ROOT / "README.md"
-TREE = "\n## What is where\n"  # the heading in the README over the tree of files
-EQUATIONS = ROOT / "docs" / "equations.md"
-ARCHITECTURE = ROOT / "docs" / "architecture.md"
+TREE = "\n## What is where\n"  # the heading over the tree of files in architecture.md
+EQUATIONS = ROOT / "docs" / "explanation" / "equations.md"
+ARCHITECTURE = ROOT / "docs" / "explanation" / "architecture.md"
 CODE = [path for folder in ("src", "examples", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 FILE = r"[\w.-]+(?:/[\w.-]+)*\.(?:py|cu|hpp|md)"
 DATA = {"txt", "toml", "json", "jsonl", "safetensors", "png", "svg", "lock", "html", "onnx"}  # endings of names of files
@@ -160,7 +160,7 @@ def test_links_in_the_docs_have_targets(page):
 
 
 def files_of_tree(text: str) -> dict[Path, str]:
-    """The files and folders that the tree in the README names, each with its line."""
+    """The files and folders that the tree of files names, each with its line."""
     tree = text.partition(TREE)[2]
     folders: list[tuple[int, Path]] = []  # that the next line may be in, with their indents
     paths = {}
@@ -177,8 +177,8 @@ def files_of_tree(text: str) -> dict[Path, str]:
     return paths
 
 
-def test_the_tree_in_the_readme_is_that_of_the_package():
-    paths = files_of_tree(README.read_text("utf-8"))
+def test_the_tree_of_files_is_that_of_the_package():
+    paths = files_of_tree(ARCHITECTURE.read_text("utf-8"))
     assert [line for path, line in paths.items() if not path.exists()] == []
     package = ROOT / "src" / "bptt"
     missing = {path for path in package.rglob("*.py") if path.stem != "__init__"} - paths.keys()

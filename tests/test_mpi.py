@@ -416,8 +416,8 @@ def test_a_signal_to_the_launcher_saves_once_and_stops_all(name, names, tmp_path
 
 
 def test_the_slurm_script_saves_and_resumes(names, tmp_path):
-    """The script of docs/clusters.md, under bash: when its time is up it saves, requeues itself and then resumes."""
-    words = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text("utf-8")
+    """The script of docs/how-to/clusters.md, under bash: when its time is up it saves, requeues itself and then resumes."""
+    words = (Path(__file__).parents[1] / "docs" / "how-to" / "clusters.md").read_text("utf-8")
     endless = " ".join((*TINY, "--steps", "1000000", "--checkpoint-every", "40"))
     script = words.split("```bash\n")[1].split("```")[0].replace("--batch 512", endless)
     (tmp_path / "job").write_text(script)

@@ -211,9 +211,9 @@ def private(page):
     "page",
     [
         "README.md",
-        "docs/clusters.md",
-        "docs/scaling.md",
-        "docs/speed.md",
+        "docs/how-to/clusters.md",
+        "docs/explanation/scaling.md",
+        "docs/explanation/speed.md",
         "examples/names.py",
         "examples/odd_ones_out.py",
         "examples/style.py",

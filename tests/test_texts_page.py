@@ -1,4 +1,4 @@
-"""docs/texts.md: each of its examples runs as it stands, and reads the text as the page says."""
+"""docs/how-to/texts.md: each of its examples runs as it stands, and reads the text as the page says."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ import pytest
 from bptt import cli
 from bptt.display import plots
 
-PAGE = Path(__file__).parents[1] / "docs" / "texts.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "texts.md"
 SECTIONS = {
     title: script
     for section in PAGE.read_text("utf-8").split("\n## ")[1:]

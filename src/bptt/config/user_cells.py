@@ -99,7 +99,7 @@ def _checked(shown: str, module: Any) -> Cell:
     """The module as a cell."""
     _refuse_name(shown, name_of(module))
     if missing := [name for name in REQUIRED if not hasattr(module, name)]:
-        raise InputError(f"{shown}: it has no {missing[0]}: a cell has {', '.join(REQUIRED)} (see docs/new-cell.md)")
+        raise InputError(f"{shown}: it has no {missing[0]}: a cell has {', '.join(REQUIRED)} (see docs/tutorials/new-cell.md)")
     gates = module.GATES
     if not isinstance(gates, dict) or not gates:
         raise InputError(
