@@ -34,7 +34,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """The number of equally likely symbols that would be as hard to guess: exp(nats per character)."""
+        """The number of equally likely symbols that would be as hard to guess, exp(nats per character)."""
         return math.exp(min(700.0, self.nats_per_char))
 
     def __str__(self) -> str:

@@ -98,7 +98,7 @@ def train(
     r"""Train a model on a text, as in `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`.
 
     The text is a path or the name of a built-in text (dinosaurs, python-help); a str with a newline in it is the text itself,
-    as are bytes, and "-" is standard input. The path of a folder, or a pattern such as texts/*.txt, is that of all its files,
+    as are bytes, and "-" is standard input. The path of a folder, or a pattern such as `texts/*.txt`, is that of all its files,
     each of which is a text of its own; so is each `pathlib.Path` of a list. Another iterable gives lines, or whole texts if
     one has a newline in it. Without a text it is the one that `config` names, or the dinosaurs.
 
