@@ -81,10 +81,13 @@ def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr) -> Itera
     yield rest.removesuffix(newline) if separator.startswith(newline) else rest
 
 
-def lines(first: object, items: Iterator[object]) -> tuple[list[str], bool]:
-    """Join lines to one text; as soon as an item has a newline inside, each of them is a text, and the result true."""
+def lines(first: object, items: Iterator[object], *, several: bool) -> tuple[list[str], bool]:
+    """Join lines to one text; as soon as an item has a newline inside, each of them is a text, and the result true.
+
+    `several` says that each of them is a text in any case.
+    """
     parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
-    several, number, item = False, 0, first
+    number, item = 0, first
     while True:
         number += 1
         if not isinstance(item, str):

@@ -271,7 +271,7 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
         return _texts(parts, None, reading)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str) and os.path.isfile(item) for item in source):
         raise InputError(f"got the names of {len(source):,} files, and a str is a line of text: give each as pathlib.Path(...)")
-    lines, several = joining.lines(first, items)
+    lines, several = joining.lines(first, items, several=reading.mode == "records")
     if several and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
     if several and reading.mode is None:
