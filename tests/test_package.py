@@ -42,6 +42,14 @@ def test_importing_loads_no_heavy_libraries(module):
     assert not imported & heavy
 
 
+def test_the_version_is_printed_without_the_command_line():
+    code = "import bptt.__main__, sys; sys.argv[1:] = ['--version']; code = bptt.__main__.main(); print(code, *sys.modules)"
+    version, rest = run(sys.executable, "-c", code).stdout.splitlines()
+    assert version == bptt.__version__
+    assert rest.startswith("0 ")
+    assert not {"numpy", "cyclopts", "rich", "bptt.cli"} & set(rest.split())
+
+
 def test_data_files_are_installed():
     """From a wheel, as nox installs the package, this reads what the wheel holds."""
     files = importlib.resources.files("bptt")
