@@ -61,6 +61,11 @@ def expand_home(path: str) -> str:
     return os.path.expanduser(path) if path.startswith("~/") and "\n" not in path else path  # with a newline it is a text
 
 
+def shown_default(value: Any) -> Any:
+    """The default value that the help shows: none for a switch, which is off unless its text says more, or for None."""
+    return None if value is None or isinstance(value, bool) else value
+
+
 class MistakenFlag(CycloptsError):
     """An unknown flag in the place of a text, or of the value of the flag `after`; `explain` has the message."""
 
@@ -90,7 +95,7 @@ app = App(
     name="bptt",
     version=__version__,
     help="Train small recurrent language models on text, one character at a time, and write with them.",
-    default_parameter=Parameter(converter=converted, negative=()),
+    default_parameter=Parameter(converter=converted, negative=(), show_default=shown_default),
     suppress_keyboard_interrupt=False,
 )
 

@@ -1,0 +1,91 @@
+"""The help of the command line: the groups of the flags, their defaults, and the reference that documentation is made of."""
+
+import dataclasses
+import re
+
+import pytest
+
+from bptt import cli
+from bptt.cli import parser
+from bptt.config import defaults, reference, settings
+from bptt.config.settings import GROUPS, SETTING_NAMES, Settings
+from bptt.data import dataset
+
+
+@pytest.fixture
+def shown(capsys, monkeypatch):
+    """Call the command line; the lines of what it prints, without frames, that fit into 80 columns."""
+
+    def lines(*words):
+        monkeypatch.setenv("COLUMNS", "80")
+        assert cli.main(list(words)) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert max(map(len, out.splitlines())) <= 80
+        return [line.strip("│ ") for line in out.splitlines()]
+
+    return lines
+
+
+def test_every_setting_is_in_one_group():
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(SETTING_NAMES)
+
+
+def test_train_shows_its_flags_in_groups(shown):
+    lines = shown("train", "--help")
+    titles = [line.strip("╭─╮ ") for line in lines if line.startswith("╭")]
+    assert titles == ["Arguments", *GROUPS]
+    starts = [lines.index(line) for line in lines if line.startswith("╭")]
+    for title, start, end in zip(titles[1:], starts[1:], [*starts[2:], len(lines)], strict=True):
+        flags = [line.split()[0] for line in lines[start:end] if line.startswith("--")]
+        assert [name for name in flags if name in map(settings.flag, SETTING_NAMES)] == [*map(settings.flag, GROUPS[title])]
+
+
+def test_the_help_has_the_reference_of_every_setting(shown):
+    text = " ".join(shown("train", "--help"))
+    text = " ".join(text.split()).replace("- ", "-")  # lines break after a hyphen, too
+    for each in reference.settings_reference():
+        entry = f"{each.flag} {each.type} {each.description}" if each.type else f"{each.flag} {each.description}"
+        entry += f" [choices: {', '.join(each.choices)}]" if len(each.choices) > 1 else ""
+        entry += f" [default: {each.default}]" if each.default is not None and each.type else ""
+        assert f" {entry} " in text.replace("╰" + "─" * 78 + "╯", "") + " ", each.setting
+
+
+def test_the_reference_has_the_facts_of_settings():
+    rows = {row.setting: row for row in reference.settings_reference()}
+    assert {name: row.default for name, row in rows.items()} == vars(Settings())
+    assert rows["from_"][:4] == ("from_", "--from", "PATH", ())
+    assert rows["cell"][2:6] == ("CHOICE|FILE.py", ("vanilla", "gru", "lstm"), "gru", "Model")
+    assert rows["recompute_every"][2:4] == ("INT|sqrt", ("sqrt",))
+    assert rows["validation"].type == "FLOAT|PATH"
+    assert rows["distributed"].type == rows["quiet"].type == ""
+    assert all(row.description.endswith(".") and row.description.count(". ") <= 1 for row in rows.values())
+
+
+def test_the_defaults_in_words_are_those_of_the_presets():
+    """By default 64 to 320, and so on: over all presets, as `resolve` rounds them."""
+    texts = reference.descriptions()
+    sizes = [10, *(round(preset.targets) for presets in defaults.PRESETS.values() for preset in presets), 10**9]
+    plans = [defaults.resolve(Settings(), mode, size, lambda *_: 1) for mode in ("lines", "stream") for size in sizes]
+    for name in ("hidden", "batch", "steps", "learning_rate", "weight_decay"):
+        values = [getattr(plan, name) for plan in plans]
+        assert f"By default {min(values):,} to {max(values):,}" in texts[name]
+    lengths = {plan.length for plan in plans}
+    assert f"By default {max(lengths)} for lines, else {min(lengths)}." in texts["length"]
+    assert max(plan.dropout for plan in plans) == 0.5
+    assert "at most 0.5" in texts["dropout"]
+    assert all(plan.evaluate_every == plan.checkpoint_every == plan.steps // 10 for plan in plans)
+    limit = dataset.MAX_VALIDATION * 10
+    assert f"By default 0.1, or less for texts over {limit:,} characters." in texts["validation"]
+    assert [dataset.validation_share(Settings(), size) for size in (limit, 2 * limit)] == [0.1, 0.05]
+
+
+@pytest.mark.parametrize("command", [name for name in parser.app if not name.startswith("-")])
+def test_no_switch_shows_its_default(shown, command):
+    assert not re.search(r"\[default:\s(True|False|None)", " ".join(shown(command, "--help")))
+
+
+def test_a_setting_keeps_its_type_as_a_flag():
+    code = parser.parse(["train", "names.txt", "--seed", "3", "--quiet"])
+    flags = code.keywords["flags"]
+    assert dataclasses.asdict(flags) == dataclasses.asdict(Settings(seed=3, quiet=True))
