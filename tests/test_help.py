@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
+import shlex
 
 import pytest
 
 from bptt import cli
-from bptt.cli import parser
+from bptt.cli import help, parser
 from bptt.config import defaults, reference, settings
 from bptt.config.settings import GROUPS, SETTING_NAMES, Settings
 from bptt.data import dataset
@@ -89,3 +90,69 @@ def test_a_setting_keeps_its_type_as_a_flag():
     code = parser.parse(["train", "names.txt", "--seed", "3", "--quiet"])
     flags = code.keywords["flags"]
     assert dataclasses.asdict(flags) == dataclasses.asdict(Settings(seed=3, quiet=True))
+
+
+def test_commands_stand_in_the_order_of_use(shown):
+    lines = shown("--help")
+    listed = [line.split()[0] for line in lines if line and line.split()[0] in parser.app]
+    assert listed == [*parser.commands(), "--help", "--version"]
+    assert listed[:2] == ["train", "sample"]
+    assert listed.index("textbook") == len(parser.commands()) - 1
+
+
+def test_a_command_without_a_place_comes_before_the_last(monkeypatch):
+    app = dict.fromkeys(("textbook", "novel", "sample", "--help", "train"))
+    monkeypatch.setattr(parser, "app", app)
+    assert parser.commands() == ["train", "sample", "novel", "textbook"]
+
+
+@pytest.mark.parametrize("name", parser.commands())
+def test_help_of_a_command_is_that_of_its_flag(shown, name):
+    assert shown("help", name) == shown(name, "--help") == shown(name, "-h")
+
+
+def test_help_alone_is_that_of_no_words(shown):
+    assert shown("help") == shown() == shown("--help")
+
+
+@pytest.mark.parametrize("name", ["trian", "-x", ""])
+def test_help_of_an_unknown_command_is_one_line(capsys, name):
+    assert cli.main(["help", name]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "usage"),
+    [
+        ("train", "bptt train [OPTIONS] [TEXT...]"),
+        ("sample", "bptt sample [OPTIONS] RUN"),
+        ("next", "bptt next [OPTIONS] RUN [PROMPT]"),
+        ("score", "bptt score [OPTIONS] RUN [TEXT]"),
+        ("evaluate", "bptt evaluate [OPTIONS] RUN TEXT"),
+        ("export", "bptt export --to CHOICE [OPTIONS] RUN"),
+        ("help", "bptt help [COMMAND]"),
+    ],
+)
+def test_the_usage_names_the_arguments(shown, name, usage):
+    lines = shown(name, "--help")
+    assert lines[0] == f"Usage: {usage}"
+    assert not any("ARGS" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", parser.commands())
+def test_a_command_has_one_sentence_in_the_list(name):
+    summary = parser.app[name].help.partition("\n\n")[0]
+    assert summary.endswith(".")
+    assert ". " not in summary
+
+
+def test_examples_are_commands(shown):
+    """Each line is shown as it is written, and parses."""
+    for name, text in help.EXAMPLES.items():
+        lines = shown("help", *([name] if name else []))
+        assert 2 <= len(text.splitlines()) - 1 <= 6
+        for line in text.strip().splitlines():
+            assert line in lines
+            words = shlex.split(line.partition("|")[2] if line.startswith("echo") else line.partition("|")[0], comments=True)
+            assert words[0] == "bptt"
+            assert callable(parser.parse(words[1:]))

@@ -82,7 +82,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the help is laid out for a terminal of one column",
-        "cli.help_width",
+        "cli.help.layout",
         "min(max(shutil.get_terminal_size().columns, 20), 1000)",
         "max(shutil.get_terminal_size().columns, 1)",
         "test_cli.py::test_the_help_is_readable_on_any_terminal and 99999999",

@@ -39,10 +39,11 @@ def score(  # noqa: D417
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    """Show how likely lines are, each by itself: nats, nats per character, and the line.
+    """Print how likely each line of a text is, by a saved model.
 
-    Nats are -log p, so the most likely line has the fewest. A model of lines counts the end of a line as a character; for a
-    model of a stream a line is the beginning of a text. Blank lines are left out. The sum is on standard error.
+    The columns are nats, nats per character, and the line. Nats are -log p, so the most likely line has the fewest. A model of
+    lines counts the end of a line as a character; for a model of a stream a line is the beginning of a text. Blank lines are
+    left out. The sum is on standard error.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def _row(line: Score, *, per_char: bool, as_json: bool) -> Iterator[str]:
         yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{line.text}\n"
 
 
-@app.command
+@app.command(usage="Usage: bptt evaluate [OPTIONS] RUN TEXT\n       bptt evaluate [OPTIONS] RUN... --text TEXT")
 def evaluate(  # noqa: D417
     run: Path,
     /,
@@ -102,9 +103,9 @@ def evaluate(  # noqa: D417
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    """Measure how well a saved model predicts a text: bptt evaluate RUN TEXT.
+    """Measure how well a saved model predicts a text.
 
-    Several models predict together, as an ensemble, by the mean of their probabilities: bptt evaluate RUN RUN --text TEXT.
+    With --text, several models predict together, as an ensemble, by the mean of their probabilities.
 
     Parameters
     ----------
