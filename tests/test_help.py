@@ -95,7 +95,7 @@ def test_a_setting_keeps_its_type_as_a_flag():
 def test_commands_stand_in_the_order_of_use(shown):
     lines = shown("--help")
     listed = [line.split()[0] for line in lines if line and line.split()[0] in parser.app]
-    assert listed == [*parser.commands(), "--help", "--version"]
+    assert listed == [*parser.commands(), "--help", "--install-completion", "--version"]
     assert listed[:2] == ["train", "sample"]
     assert listed.index("textbook") == len(parser.commands()) - 1
 
@@ -144,6 +144,11 @@ def test_a_command_has_one_sentence_in_the_list(name):
     summary = parser.app[name].help.partition("\n\n")[0]
     assert summary.endswith(".")
     assert ". " not in summary
+
+
+@pytest.mark.parametrize("name", ["--install-completion", *(name for name in parser.commands() if name not in help.EXAMPLES)])
+def test_a_command_without_examples_shows_none(shown, name):
+    assert "Examples:" not in shown(name, "--help")
 
 
 def test_examples_are_commands(shown):

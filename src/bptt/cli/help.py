@@ -81,7 +81,7 @@ def arrange() -> None:
     options = Group("Options")
     for name in app:
         if name.startswith("-"):
-            app[name].group = options
+            app[name].group, app[name].help_epilogue = options, ""
     app.help_epilogue = epilogue("")
 
 

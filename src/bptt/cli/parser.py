@@ -217,7 +217,8 @@ def explain(error: CycloptsError, words: Sequence[str]) -> str:
     if word.startswith("-") and word != "-" and is_flag:
         all_flags = f"{' '.join(filter(None, ('bptt', command)))} --help lists all options."
         arguments = app[command].assemble_argument_collection() if command else []
-        flags = ["--help", "--version", *(name for argument in arguments for name in argument.names)]
+        general = ("--help", "--version") if command else app
+        flags = [*general, *(name for argument in arguments for name in argument.names)]
         names = [setting_name(name) for name in flags if name.startswith("--")]
         positive, off = [name for name in names if not name.startswith("no_")], setting_name(word).removeprefix("no_")
         if f"no_{off}" in names and setting_name(word) != off:  # cyclopts knows such a name for what is on or off
