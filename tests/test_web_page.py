@@ -14,6 +14,7 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import cli
+from bptt.config.defaults import TEMPERATURE
 from bptt.data.vocabulary import BYTES, Vocabulary
 from bptt.export import web_page
 from bptt.inference.language_model import LanguageModel
@@ -231,6 +232,7 @@ def test_the_page_is_one_self_contained_file(tmp_path, capsys, monkeypatch):
     assert cli.main(["export", "names", "--to", "page"]) == 0
     assert capsys.readouterr().out == "saved in names.html\n"
     source = (tmp_path / "names.html").read_text("utf-8")
+    assert re.search(r'<input id="temperature"[^>]* value="(.*?)"', source)[1] == str(TEMPERATURE)
     assert not re.search(r"https?:|src=|href=|@import|url\(|fetch|XMLHttp|WebSocket|import\(", source)
     assert cli.main(["export", "names", "--to", "page"]) == 2
     assert "names.html: already exists" in capsys.readouterr().err

@@ -41,7 +41,8 @@ def score(  # noqa: D417
 ) -> int:
     """Print how likely each line of a text is, by a saved model.
 
-    The columns are nats, nats per character, and the line. Nats are -log p, so the most likely line has the fewest. A model of
+    The columns are nats, nats per character, and the line. Nats are -log p, so the most likely line has the fewest; p is the
+    probability by the model itself, at temperature 1. A model of
     lines counts the end of a line as a character; for a model of a stream a line is the beginning of a text. Blank lines are
     left out. The sum is on standard error.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from bptt.cli.console import complain, print_line, quoted
 from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Json, Prompt, PromptFile, RequireFlag, Text, app
 from bptt.config import rules
+from bptt.config.defaults import TEMPERATURE
 from bptt.data.source import recorded_reading
 from bptt.errors import InputError
 from bptt.inference.generate import stream_text
@@ -23,7 +24,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     /,
     *,
     count: int = 1,
-    temperature: float = 1.0,
+    temperature: float = TEMPERATURE,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
@@ -49,7 +50,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     count
         How many texts.
     temperature
-        Below 1 more likely characters are preferred, above 1 less; 0 takes the most likely one.
+        1 samples with the probabilities of the model, less prefers likely characters; 0 takes the most likely one each time.
     top_k
         Choose among so many of the most likely characters only; by default among all.
     top_p
@@ -139,7 +140,7 @@ def following(  # noqa: D417
     top
         How many characters to show.
     temperature
-        Below 1 more likely characters are preferred, above 1 less; 0 takes the most likely one.
+        1 shows the probabilities of the model, as bptt score and evaluate measure them; bptt sample uses 0.8 by default.
     unknown
         What to do with characters of the prompt that the model does not know: complain, or skip them.
     """

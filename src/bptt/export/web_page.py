@@ -8,6 +8,7 @@ from importlib import resources
 import numpy as np
 
 from bptt.checkpoint.format import Checkpoint
+from bptt.config.defaults import TEMPERATURE
 from bptt.export import common
 from bptt.nn import model, tree
 
@@ -41,5 +42,6 @@ def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         "weights": base64.b64encode(b"".join(array.tobytes() for _, array in leaves)).decode(),
     }
     text = json.dumps(known, sort_keys=True).replace("<", "\\u003c")  # nothing in it ends the script that it stands in
-    page = resources.files(__package__).joinpath("web_page.html").read_text("utf-8").replace(">MODEL<", f">{text}<")
+    page = resources.files(__package__).joinpath("web_page.html").read_text("utf-8")
+    page = page.replace('"TEMPERATURE"', f'"{TEMPERATURE}"').replace(">MODEL<", f">{text}<")
     common.write_file(target, page.encode())

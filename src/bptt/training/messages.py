@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bptt import acceleration
-from bptt.config.defaults import MOST_TIME
+from bptt.config.defaults import MOST_TIME, TEMPERATURE
 from bptt.config.rules import duration_seconds
 from bptt.config.settings import Settings
 from bptt.data.dataset import Dataset, contained, count_shared_lines, count_targets, max_columns, may_be_lines, validation_share
@@ -121,7 +121,9 @@ def sample_preview(current: LanguageModel, group: ProcessGroup = SINGLE_PROCESS)
     first, end = (-(-count * rank // group.size) for rank in (group.rank, group.rank + 1))
     if first == end:
         return []
-    request = make_request(current.vocabulary, current.mode, SamplingOptions(0.8), seed=current.record["step"], length=length)
+    request = make_request(
+        current.vocabulary, current.mode, SamplingOptions(TEMPERATURE), seed=current.record["step"], length=length
+    )
     parts = current.config, current.params, current.backend, current.vocabulary
     return [sample.text for sample in generate.generate_texts(*parts, request, range(first, end))]
 
@@ -222,14 +224,14 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
 
 def _new_texts(trained: LanguageModel, task: TrainTask) -> list[str]:
     if trained.mode == "stream":
-        return ["new text:", printable(trained.sample(1, temperature=0.8, length=300)[0], "\n\t")]
+        return ["new text:", printable(trained.sample(1, length=300)[0], "\n\t")]
 
     def known(texts: list[str]) -> set[str]:
         return contained(task.data, texts) | {""}
 
     count, kept = (FINAL_TEXTS, "") if trained.mode == "lines" else (FINAL_RECORDS, "\n\t")
     unit = UNITS[trained.mode]
-    new = [text for text in trained.sample(count, temperature=0.8, exclude=known) if text.strip()]
+    new = [text for text in trained.sample(count, exclude=known) if text.strip()]
     if not new:
         return [f"no new {unit}s: all that was generated is in the training text"]
     title = f"{len(new)} new {unit}{'s' * (len(new) != 1)}, not in the training text:"
