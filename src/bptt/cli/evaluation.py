@@ -1,6 +1,7 @@
 """The commands that measure what a saved model predicts: `bptt score` and `bptt evaluate`."""
 
 import json
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from bptt.data import corpus, new_symbols
 from bptt.data.corpus import Corpus
 from bptt.data.source import Reading, recorded_reading
 from bptt.data.vocabulary import Vocabulary
+from bptt.display.cross_entropy import bits, in_words, nats_and_bits
 from bptt.errors import InputError, UnknownCharacters
 from bptt.inference import ensemble, scoring
 from bptt.inference.ensemble import Ensemble
@@ -41,10 +43,9 @@ def score(  # noqa: D417
 ) -> int:
     """Print how likely each line of a text is, by a saved model.
 
-    The columns are nats, nats per character, and the line. Nats are -log p, so the most likely line has the fewest; p is the
-    probability by the model itself, at temperature 1. A model of
-    lines counts the end of a line as a character; for a model of a stream a line is the beginning of a text. Blank lines are
-    left out. The sum is on standard error.
+    The columns are nats, nats and bits per character, and the line. Nats are -log p, so the most likely line has the fewest; p
+    is the probability by the model itself, at temperature 1. A model of lines counts the end of a line as a character; for a
+    model of a stream a line is the beginning of a text. Blank lines are left out. The sum is on standard error.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def score(  # noqa: D417
     text
         A file, - for standard input, or a built-in text: dinosaurs or python-help.
     per_char
-        Show each character instead: nats, number of the line, place in the line, and the character.
+        Show each character instead: nats, bits, number of the line, place in the line, and the character.
     unknown
         What to do with a line that has characters the model does not know: complain, or skip it.
     """
@@ -68,7 +69,8 @@ def score(  # noqa: D417
     if not characters:
         raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
     mean = nats / characters
-    complain(f"{lines:,} line{'s' * (lines != 1)}, {characters:,} characters, {nats:.4f} nats, {mean:.4f} per character")
+    each = f"{mean:.4f} nats per character ({bits(mean):.4f} bits)"
+    complain(f"{lines:,} line{'s' * (lines != 1)}, {characters:,} characters, {nats_and_bits(nats)}, {each}")
     return 0
 
 
@@ -78,6 +80,7 @@ def _row(line: Score, *, per_char: bool, as_json: bool) -> Iterator[str]:
     pieces = enumerate(iter(lambda: list(islice(pairs, PIECE)), []))
     if as_json:
         sums = {"line": line.number, "text": line.text, "nats": line.nats, "nats_per_char": line.nats_per_char}
+        sums["bits_per_char"] = bits(line.nats_per_char)
         yield json.dumps(sums)[:-1] + (', "each": [' if per_char else "}\n")
         for k, piece in pieces:
             yield ", " * (k > 0) + json.dumps(piece)[1:-1]
@@ -85,9 +88,11 @@ def _row(line: Score, *, per_char: bool, as_json: bool) -> Iterator[str]:
     elif per_char:
         for k, piece in pieces:
             numbered = enumerate(piece, 1 + k * PIECE)
-            yield "".join(f"{nats:.4f}\t{line.number}\t{i}\t{quoted(symbol)}\n" for i, (symbol, nats) in numbered)
+            yield "".join(
+                f"{nats:.4f}\t{bits(nats):.4f}\t{line.number}\t{i}\t{quoted(symbol)}\n" for i, (symbol, nats) in numbered
+            )
     else:
-        yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{line.text}\n"
+        yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{bits(line.nats_per_char):.4f}\t{line.text}\n"
 
 
 @app.command(usage="Usage: bptt evaluate [OPTIONS] RUN TEXT\n       bptt evaluate [OPTIONS] RUN... --text TEXT")
@@ -137,10 +142,14 @@ def evaluate(  # noqa: D417
     figures |= {"skipped": source.skipped.total()} if unknown == "skip" else {}
     if dynamic:
         adapted = models[0].evaluate(source, dynamic=True)
-        print_line(f"dynamic evaluation: {adapted}; static: {result.nats_per_char:.4f} nats per character")
+        static = f"{result.nats_per_char:.4f} nats per character, {result.bits_per_char:.4f} bits"
+        print_line(f"dynamic evaluation: {adapted}; static: {static}")
         figures["dynamic"] = {name: getattr(adapted, name) for name in FIGURES}
     else:
         print_line(str(result))
+    if sys.stdout.isatty():
+        symbols = "bytes" if models[0].vocabulary.symbols is None else "characters"
+        print_line(f"{nats_and_bits(result.nats_per_char)}: {in_words(result.nats_per_char, symbols)}")
     print_line(json.dumps(figures))
     return 0
 

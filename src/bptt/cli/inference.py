@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from bptt.cli.console import complain, print_line, quoted
@@ -10,12 +11,16 @@ from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Json, Prompt, Prom
 from bptt.config import rules
 from bptt.config.defaults import TEMPERATURE
 from bptt.data.source import recorded_reading
+from bptt.display import table
+from bptt.display.cross_entropy import bits
 from bptt.errors import InputError
 from bptt.inference.generate import stream_text
 from bptt.inference.language_model import LanguageModel, load
 from bptt.inference.request import Unknown, make_request, read_prompt
 from bptt.inference.sampling import SamplingOptions
 from bptt.inference.text_model import sample_texts
+
+BAR_END = 100  # columns that a line of `bptt next` takes at most, the bar included
 
 
 @app.command
@@ -125,7 +130,7 @@ def following(  # noqa: D417
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    r"""Show what may come next: characters, their probabilities and the nats of these, the most likely first.
+    r"""Show what may come next: characters, their probabilities and the nats and bits of these, the most likely first.
 
     In a model of lines \'\\n\' is the end of the line.
 
@@ -146,13 +151,32 @@ def following(  # noqa: D417
     """
     top = rules.check_number("--top", rules.COUNT, top)
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
-    for symbol, p in model.next(_prompt(prompt, prompt_file, "PROMPT", model), temperature=temperature, unknown=unknown)[:top]:
-        nats = -math.log(p) + 0.0 if p else None
-        if as_json:
-            print_line(json.dumps({"character": symbol, "probability": p, "nats": nats}))
-        else:
-            print_line(f"{quoted(symbol)}\t{p:.6f}\t{math.inf if nats is None else nats:.4f}")
+    likeliest = model.next(_prompt(prompt, prompt_file, "PROMPT", model), temperature=temperature, unknown=unknown)[:top]
+    for line in _next_lines(likeliest, as_json=as_json):
+        print_line(line)
     return 0
+
+
+def _next_lines(likeliest: list[tuple[str, float]], *, as_json: bool) -> Iterator[str]:
+    """What is printed of the next characters: JSON, bars on a terminal, or columns between tabs."""
+    rows = [(symbol, p, -math.log(p) + 0.0 if p else math.inf) for symbol, p in likeliest]
+    if as_json:
+        for symbol, p, nats in rows:
+            costs = {"nats": nats, "bits": bits(nats)} if p else {"nats": None, "bits": None}
+            yield json.dumps({"character": symbol, "probability": p, **costs})
+    elif sys.stdout.isatty():
+        shown = [(quoted(symbol), f"{100 * p:.1f} %", f"{nats:.2f}", f"{bits(nats):.2f}") for symbol, p, nats in rows]
+        head, *lines = table.lay_out(("symbol", "", "nats", "bits"), shown, "lrrr", table.UNLIMITED)
+        width = max(map(table.cells, (head, *lines)))
+        room = max(1, min(table.columns(), BAR_END) - width - 2)
+        full = "█" if sys.stdout.encoding.lower().startswith("utf") else "#"
+        yield head
+        for line, (_, p, _) in zip(lines, rows):
+            yield f"{table.pad(line, width)}  {full * round(p * room)}".rstrip()
+    else:
+        yield "symbol\tprobability\tnats\tbits"
+        for symbol, p, nats in rows:
+            yield f"{quoted(symbol)}\t{p:.6f}\t{nats:.4f}\t{bits(nats):.4f}"
 
 
 def _prompt(prompt: str | None, file: Path | None, called: str, model: LanguageModel) -> str:

@@ -16,6 +16,7 @@ from bptt.config.settings import Settings
 from bptt.data.dataset import Dataset, contained, count_shared_lines, count_targets, max_columns, may_be_lines, validation_share
 from bptt.data.new_symbols import skipped_message
 from bptt.data.sequences import Sequences
+from bptt.display import cross_entropy
 from bptt.display.text import printable
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import KernelWarning, TrainingWarning, warn
@@ -213,10 +214,10 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C skips the texts only
             lines += _new_texts(trained, task)
     if validation_loss is not None:
-        bits = validation_loss / math.log(2)
-        lines.append(
-            f"best at step {trained.record.get('step')}: {validation_loss:.4f} nats per held-out character ({bits:.4f} bits)"
-        )
+        best = f"{validation_loss:.4f} nats per held-out character ({cross_entropy.bits(validation_loss):.4f} bits)"
+        symbols = "bytes" if trained.vocabulary.symbols is None else "characters"
+        explained = cross_entropy.in_words(validation_loss, symbols)
+        lines.append(f"best at step {trained.record.get('step')}: {best}, {explained}")
     if out is not None and not ended:
         lines += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))}{_cell_flag(task)} --count 10 --seed 1"]
     return "\n".join(lines), row
