@@ -17,6 +17,7 @@ from bptt.cli import (
     inference,  # noqa: F401
     info,  # noqa: F401
     report,  # noqa: F401
+    runs,  # noqa: F401
     textbook,  # noqa: F401
     train,  # noqa: F401
 )

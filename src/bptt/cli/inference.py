@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bptt.cli.console import complain, print_line, quoted
 from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Json, Prompt, PromptFile, RequireFlag, Text, app
+from bptt.cli.runs import newest
 from bptt.config import rules
 from bptt.config.defaults import TEMPERATURE
 from bptt.data.source import recorded_reading
@@ -25,7 +26,7 @@ BAR_END = 100  # columns that a line of `bptt next` takes at most, the bar inclu
 
 @app.command
 def sample(  # noqa: D417  # BackendFlag and the like bring their help
-    run: Path,
+    run: Path | None = None,
     /,
     *,
     count: int = 1,
@@ -51,7 +52,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     Parameters
     ----------
     run
-        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model; by default the newest run in runs/.
     count
         How many texts.
     temperature
@@ -79,7 +80,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     """
     if text is not None and not novel:
         raise InputError("--text is for --novel: give both, or neither")
-    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
+    model = load(run or newest(), backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     request = make_request(
         model.vocabulary,
         model.mode,
