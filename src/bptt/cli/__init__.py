@@ -10,6 +10,7 @@ from cyclopts import CycloptsError
 
 from bptt.cli import (
     check,  # noqa: F401  # each adds its commands to the app
+    compare,  # noqa: F401
     completion,  # noqa: F401
     evaluation,  # noqa: F401
     export,  # noqa: F401
