@@ -39,6 +39,7 @@ __all__ = [
     "Diverged",
     "Ensemble",
     "Evaluation",
+    "Event",
     "ForcedInterrupt",
     "InputError",
     "InvalidFile",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from bptt.inference.language_model import LanguageModel, from_torch, load
     from bptt.inference.scoring import Score
     from bptt.training.api import train
+    from bptt.training.events import Event
 else:  # or a type checker would accept every name
 
     def __getattr__(name):
@@ -81,8 +83,9 @@ else:  # or a type checker would accept every name
         from bptt.inference.language_model import LanguageModel, from_torch, load
         from bptt.inference.scoring import Score
         from bptt.training.api import train
+        from bptt.training.events import Event
 
-        public = (Ensemble, Evaluation, LanguageModel, Score, from_torch, load, train)
+        public = (Ensemble, Evaluation, Event, LanguageModel, Score, from_torch, load, train)
         globals().update({value.__name__: value for value in public})  # the next use does not come here
         return globals()[name]
 

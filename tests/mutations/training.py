@@ -4,6 +4,41 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "the history handed to callbacks",
+        "training.events.send",
+        "copy.deepcopy(row),",
+        "row,",
+        "test_callbacks.py::test_run_with_callbacks_equals_one_without",
+    ),
+    Mutation(
+        "no callback after the first that stops the run",
+        "training.events.send",
+        "answers = [callback(event) for callback in run.callbacks]",
+        "answers = (callback(event) for callback in run.callbacks)",
+        "test_callbacks.py::test_every_callback_gets_the_event_that_stops_the_run",
+    ),
+    Mutation(
+        "a run that any answer stops",
+        "training.events.send",
+        "isinstance(answer, bool | np.bool_) and bool(answer)",
+        "bool(answer)",
+        "test_callbacks.py::test_other_answers_do_not_stop_the_run",
+    ),
+    Mutation(
+        "a run that a callback stops and that is not saved",
+        "training.events.send_of_update",
+        "    run.task.group.rank_0_then_others(functools.partial(checkpoints.save, run, now))\n",
+        "",
+        "test_callbacks.py::test_true_stops_the_run_and_it_can_be_resumed",
+    ),
+    Mutation(
+        "a callback that stops process 0 alone",
+        "training.events.send_of_update",
+        "run.task.group.broadcast(stop)",
+        "stop",
+        "test_mpi.py::test_callback_of_process_0_stops_all_processes",
+    ),
+    Mutation(
         "the last model kept instead of the best",
         "training.loop._evaluate",
         "if progress.best is not None and progress.best[1] <= validation_loss:",

@@ -16,6 +16,7 @@ from bptt.nn.parametrization import Parametrization
 from bptt.nn.schedules import ScheduleName
 from bptt.nn.segments import RecomputeEvery
 from bptt.training import trainer
+from bptt.training.events import Callback
 
 FilePath = str | os.PathLike[str]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -46,6 +47,7 @@ def train(
     config: FilePath | None = None,
     resume: FilePath | None = None,
     changed_text: bool = False,
+    callbacks: Iterable[Callback] = (),
     out: FilePath | None = None,
     from_: FilePath | None = None,
     new_symbols: NewSymbols = "error",
@@ -115,6 +117,7 @@ def train(
         config: TOML file with settings and a text; what is passed beside it takes precedence.
         resume: Run folder to continue exactly as if it had never stopped, or one checkpoint to continue in a new run.
         changed_text: Resume even if the text or the validation file is no longer the same.
+        callbacks: Functions that get each `bptt.Event`; one that returns True for a row or a checkpoint stops the run.
         out: New folder for the run and its checkpoints. By default everything stays in memory.
         from_: Run or checkpoint whose weights and vocabulary a new run starts from (fine-tuning).
         new_symbols: Characters that the model to start from lacks: stop at them, add them to its vocabulary, or skip them.

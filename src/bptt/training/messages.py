@@ -204,7 +204,7 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
     if ended == "patience":
         lines.append(f"stopped early at step {step:,}: no lower validation loss in {task.settings.patience} evaluations")
     elif ended:
-        why = "paused" if ended == "paused" else f"interrupted ({ended})"
+        why = {"paused": "paused", "callback": "stopped by a callback"}.get(ended, f"interrupted ({ended})")
         lines.append(
             f"{why} at step {step:,}" + (f": saved in {out}, resume with" if out else ": keeping the best model so far")
         )
