@@ -163,7 +163,7 @@ def test_unknown_keyword_of_train_names_the_nearest_setting():
 
 def test_all_is_complete():
     exceptions = {name for name, value in vars(errors).items() if isinstance(value, type) and not name.startswith("_")}
-    classes = {"Ensemble", "Evaluation", "Event", "LanguageModel", "Score"}
+    classes = {"Ensemble", "Evaluation", "Event", "History", "LanguageModel", "Score"}
     assert set(bptt.__all__) == exceptions | classes | {"from_torch", "inspect", "load", "train", "__version__"}
     assert all(getattr(bptt, name) is getattr(errors, name) for name in exceptions)
 

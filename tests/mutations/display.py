@@ -4,6 +4,41 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "HTML that is not escaped",
+        "display.html.escape",
+        "html.escape(printable(str(text), allowed))",
+        "printable(str(text), allowed)",
+        "test_history.py::test_what_a_file_says_is_escaped",
+    ),
+    Mutation(
+        "control characters in HTML",
+        "display.html.escape",
+        "printable(str(text), allowed)",
+        "str(text)",
+        "test_history.py::test_what_a_file_says_is_escaped",
+    ),
+    Mutation(
+        "the last point of a long line left out",
+        "display.html._points",
+        "[*points[:-1:every], points[-1]]",
+        "points[::every]",
+        "test_history.py::test_chart_of_a_long_run_is_short",
+    ),
+    Mutation(
+        "IPython in a terminal taken for a notebook",
+        "display.notebook.in_notebook",
+        'getattr(shell, "kernel", None) is not None',
+        "shell is not None",
+        "test_notebook.py::test_ipython_in_a_terminal_is_no_notebook",
+    ),
+    Mutation(
+        "an output for each drawing",
+        "display.notebook.ProgressDisplay._draw",
+        "if self._handle is None:",
+        "if True:",
+        "test_notebook.py::test_run_in_a_notebook_has_one_output_that_is_updated",
+    ),
+    Mutation(
         "the limits of the curve before",
         "display.plots._wipe",
         "        axes.autoscale()\n",

@@ -20,7 +20,8 @@ from bptt.config.rules import check_path, names_a_file
 from bptt.config.settings import MAY_CHANGE_ON_RESUME, Settings, flag, from_flags
 from bptt.config.user_cells import is_user_cell
 from bptt.data.dataset import count_text_targets, validation_share
-from bptt.display import text
+from bptt.display import notebook, text
+from bptt.distributed.launcher import launched_processes
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
 from bptt.train_step.state import TrainTask
@@ -49,11 +50,19 @@ def train(
         settings = from_flags(passed)
         if "cell" in passed:
             passed["cell"] = settings.cell  # loaded once
-        reporter, functions = messages.make_reporter(settings, report), events.check_callbacks(callbacks)
+        reporter, functions = _make_reporter(settings, report), events.check_callbacks(callbacks)
         if resume is not None:
             place = check_path("resume", resume)
             return resume_run(place, text, passed, reporter, changed_text=changed_text, callbacks=functions)
     return start("dinosaurs" if text is None else text, settings, reporter, began=began, callbacks=functions)
+
+
+def _make_reporter(settings: Settings, report: Callable[[str], None] | None) -> Reporter:
+    """A progress display in a notebook, where nothing else was asked for; else a reporter of lines."""
+    default = report is text.print_safe and not settings.quiet and not settings.json
+    if default and notebook.in_notebook() and launched_processes() == 1:
+        return notebook.ProgressDisplay().report
+    return messages.make_reporter(settings, report)
 
 
 def start(
