@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from bptt.display import plots
@@ -267,6 +268,19 @@ def test_a_text_chart_marks_the_evaluations():
     assert drawn[-1].startswith("1.00│")
     assert drawn[-1].endswith("o")
     assert "".join(drawn).count("o") == 2
+
+
+def test_the_axis_leaves_out_the_losses_of_the_first_tenth():
+    losses = [9.0, 5.0, *np.linspace(2.0, 1.0, 19)]
+    drawn = plots.text_chart(points(*losses), 46, 6)
+    assert drawn[0].startswith("2.00│")
+    assert not drawn[1][5:9].strip()  # the curve comes in from above, after the first two points
+    assert plots.text_chart(points(*losses[:10]), 46, 6)[0].startswith("9.00│")  # of a few there is room for all
+    rows = points(*losses)
+    rows[1]["held_out"], rows[12]["held_out"] = 7.0, 3.0
+    drawn = plots.text_chart(rows, 46, 6)
+    assert drawn[0].startswith("3.00│")
+    assert "".join(drawn).count("o") == 1
 
 
 def test_a_text_chart_of_one_loss_is_flat():

@@ -45,4 +45,32 @@ MUTATIONS = [
         "",
         "test_plots.py::test_a_reused_figure_gives_the_same_curve",
     ),
+    Mutation(
+        "panel: the time left from the mean of all steps",
+        "display.panel._numbers",
+        "history[-RECENT - 1] if len(history) > RECENT else ",
+        "",
+        "test_panel.py::test_the_time_left_follows_the_speed_of_the_last_rows",
+    ),
+    Mutation(
+        "panel: progress between two rows is a point of the curve",
+        "display.panel.Panel.show",
+        "        if log:\n            self._history.append(row)",
+        "        self._history.append(row)",
+        "test_panel.py::test_progress_between_two_rows_is_no_point_of_the_curve",
+    ),
+    Mutation(
+        "panel: the spinner goes on in the run",
+        "display.panel.Panel._stop_waiting",
+        "self._spinner.stop()",
+        "pass",
+        "test_panel.py::test_a_spinner_turns_while_the_run_waits",
+    ),
+    Mutation(
+        "text chart: the axis holds the first losses, too",
+        "display.plots._after_start",
+        "len(steps) > FEW",
+        "False",
+        "test_plots.py::test_the_axis_leaves_out_the_losses_of_the_first_tenth",
+    ),
 ]

@@ -244,7 +244,7 @@ MUTATIONS = [
     Mutation(
         "budget: a trial compiles in silence",
         "training.budget.fit_to_budget",
-        "report(waiting, {})",
+        "messages.report_compilation(task, report)",
         "pass",
         "test_budget.py::test_a_trial_that_compiles_says_so_before_it_does",
     ),
@@ -275,5 +275,12 @@ MUTATIONS = [
         "dataclasses.replace(task.config, hidden=hidden), _plan(settings, task.data)",
         "dataclasses.replace(task.config, hidden=hidden), task.plan._replace(hidden=hidden, steps=steps)",
         "test_budget.py::test_a_budget_and_its_numbers_as_flags_give_the_same_bits",
+    ),
+    Mutation(
+        "loop: progress between two rows is passed off as a row of the log",
+        "training.loop.train_loop",
+        '"log" if due.log else "progress"',
+        '"log"',
+        "test_loop.py::test_progress_between_two_rows_is_an_event_of_its_own",
     ),
 ]

@@ -94,21 +94,20 @@ def live_reporter(settings: Settings, *, named: bool) -> Iterator[Reporter]:
         yield messages.make_reporter(settings, print_line, named=named)
         return
     with contextlib.ExitStack() as stack:
-        live: list[panel.Panel] = []
+        live = stack.enter_context(panel.Panel(console))
 
         def report(words: str, row: dict[str, Any]) -> None:
             event = row.get("event")
             if event in ("start", "resume"):
-                live.append(stack.enter_context(panel.Panel(console, row["record"]["plan"]["steps"])))
-                live[0].set_header(words)
+                live.start(words, row["record"]["plan"]["steps"])
                 for earlier in row.get("history", ()):
-                    live[0].show(earlier)
-            elif event in ("log", "measurement"):
-                live[0].show(row)
+                    live.show(earlier)
+            elif event == "compile":
+                live.wait(words)
+            elif event in ("log", "measurement", "progress"):
+                live.show(row, log=event != "progress")
             elif event == "end":
                 stack.close()
-                print_line(words)
-            elif words and not live:  # before the start
                 print_line(words)
 
         yield report

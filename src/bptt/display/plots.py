@@ -29,6 +29,8 @@ PANELS = {"left": 0.11, "right": 0.9, "bottom": 0.06, "hspace": 0.07}
 LABEL_PLACE = (-0.105, 0.5)
 HEADING, LINE = 0.02, 0.0225  # of the height: around a heading, and of each of its lines
 
+FEW = 10  # rows, up to which a text chart has room for the first losses too
+
 DOTS = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])  # the bit of each dot in a braille character, 4 x 2
 
 
@@ -76,15 +78,17 @@ def save_curve(
 def text_chart(history: list[dict[str, Any]], width: int, height: int, plain: bool = False) -> list[str]:
     """Draw the loss in `height` lines of `width` characters, with an o for each validation loss.
 
-    All values are in it: where many share a column it spans them all. It is drawn in braille dots, or if `plain` in asterisks.
-    No lines where there is nothing to draw or no room.
+    The axis holds all values but those of the first tenth of the steps, which would leave no room for the others; the curve
+    comes in from above. Where many values share a column it spans them all. It is drawn in braille dots, or if `plain` in
+    asterisks. No lines where there is nothing to draw or no room.
     """
     if not history or height < 2:
         return []
     measured = [row for row in history if row.get("held_out") is not None]
     steps, loss = (np.array([row[key] for row in history], np.float64) for key in ("step", "loss"))
     at, validation_loss = (np.array([row[key] for row in measured], np.float64) for key in ("step", "held_out"))
-    bottom, top = min([*loss, *validation_loss]), max([*loss, *validation_loss])
+    later = np.concatenate([loss[_after_start(steps, steps)], validation_loss[_after_start(at, steps)]])
+    bottom, top = min(later), max(later)
     labels = [f"{top:.2f}", *[""] * (height - 2), f"{bottom:.2f}"]
     margin = max(map(len, labels))
     columns, rows = 2 * (width - margin - 1), 4 * height
@@ -109,9 +113,17 @@ def text_chart(history: list[dict[str, Any]], width: int, height: int, plain: bo
 
     codes = np.sum(dots.reshape(height, 4, -1, 2) * DOTS[:, None, :], axis=(1, 3))
     cells = [[" " if code == 0 else "*" if plain else chr(0x2800 + code) for code in line] for line in codes.tolist()]
-    for i, j in zip(np.rint(down(validation_loss)).astype(int) // 4, np.minimum(across(at), columns - 1).astype(int) // 2):
-        cells[i][j] = "o"
+    drawn = (bottom <= validation_loss) & (validation_loss <= top)
+    marks = np.rint(down(validation_loss[drawn])) // 4, np.minimum(across(at[drawn]), columns - 1) // 2
+    for i, j in zip(*marks):
+        cells[int(i)][int(j)] = "o"
     return [f"{label:>{margin}}{'|' if plain else '│'}{''.join(line)}" for label, line in zip(labels, cells)]
+
+
+def _after_start(at: Any, steps: Any) -> Any:
+    """Which of the steps `at` come after the first tenth of the logged steps; all of them while only a few are logged."""
+    first = steps[0] + 0.1 * (steps[-1] - steps[0]) if len(steps) > FEW else steps[0]
+    return at >= first
 
 
 def label_curves(panels: list["Axes"]) -> None:

@@ -69,16 +69,17 @@ def train_loop(run: RunContext, loop_state: LoopState, signals: list[str]) -> Lo
                 save_time = time.perf_counter()
 
             # 6. Report: a line for people, the row for programs
-            message = ""
+            message, event = "", "measurement" if due.evaluate else "log" if due.log else "progress"
             if due.evaluate:
                 message = messages.evaluation_line(row, task)
             elif silent:
+                row = row or _history_row(loop_state.progress, learning_rate)
                 speed = (loop_state.progress.characters - start.characters) / (time.perf_counter() - start_time)
-                message = messages.progress_line(row or _history_row(loop_state.progress, learning_rate), task, speed)
+                message = messages.progress_line(row, task, speed)
             if message:
                 report_time = time.perf_counter()
-            if message or row:
-                run.report(message, {"event": "measurement" if due.evaluate else "log", **row} if row else {})
+            if row:
+                run.report(message, {"event": event, **row})
 
             # 7. Call the callbacks, each of which may stop the run
             if row or saved:

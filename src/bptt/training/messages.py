@@ -57,16 +57,14 @@ def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
             f"run    {plan.steps:,} steps, batches of up to {batch} x {plan.length}{shrunk}, {settings.optimizer}, "
             f"learning rate {plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
             *([] if budget is None else [_budget_line(task, budget)]),
-            *([waiting] if (waiting := compilation(task)) else []),
         ]
     )
 
 
-def compilation(task: TrainTask) -> str:
-    """That the first update waits for the compiler; empty where nothing is compiled, or was compiled before."""
-    if not acceleration.compiled_by(task.backend) or not acceleration.cache_is_empty():
-        return ""
-    return "wait   kernels are compiled once, in the first run on this processor"
+def report_compilation(task: TrainTask, report: Callable[[str, dict[str, Any]], None]) -> None:
+    """Report that the first update waits for the compiler; nothing where nothing is compiled, or was compiled before."""
+    if acceleration.compiled_by(task.backend) and acceleration.cache_is_empty():
+        report("compiling kernels, once on this machine, about half a minute", {"event": "compile"})
 
 
 def _budget_line(task: TrainTask, budget: dict[str, Any]) -> str:

@@ -165,6 +165,7 @@ def _first_checkpoint(prepared: Prepared, out: Path | None, report: Reporter) ->
 def fit(run: RunContext, now: LoopState, caught: tuple[str, ...], early: list[str] | None = None) -> LanguageModel:
     """Train until the run ends, for whatever reason, save, and report; `early` is a list that already collects signals."""
     task, out = run.task, run.folder
+    messages.report_compilation(task, run.report)
     acceleration.warm_up(task.config, task.backend, task.group)
     environment = {**system.run_environment(task.backend), "compiled": acceleration.compiled_by(task.backend)}
     if "cell_file" in run.record:
