@@ -1,11 +1,14 @@
 """The panel: what a person should see of a run is on the screen, whatever the terminal, and the terminal is left as it was."""
 
+import importlib.util
 import io
 import re
 import subprocess
 import sys
 import threading
 import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -17,6 +20,7 @@ from bptt.display import panel
 from bptt.display.panel import Panel
 
 HEADING = "text   names\nmodel  gru\nrun    [bold]2,000 steps"
+SCRIPT = Path(__file__).parents[1] / "docs" / "make_panel.py"
 WAITING = "compiling kernels, once on this machine, about half a minute"
 TURNS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 CONTROL = r"\x1b\[[?\d;]*[A-Za-z]"
@@ -303,11 +307,14 @@ def test_on_a_low_terminal_the_progress_is_kept_longest(height, shown):
 def test_nothing_is_cut_at_the_usual_widths(width):
     names = [f"{n}{'saurus' * (1 + n % 2)}" for n in range(10)]
     rows = [row(n, held_out=1.5, sample=names) for n in range(1, 5)]
-    lines = show_rows(rows, where=console(width, 24))
-    assert max(map(len, lines)) <= width or lines[:3] == HEADING.splitlines()
+    heading = f"text   names: {'1,279 lines to train on, ' * 4}\nmodel  gru"
+    lines = show_rows(rows, where=console(width, 24), heading=heading)
+    last = next(n for n, line in enumerate(lines) if line.startswith("model  gru"))
+    assert all(line.startswith(" " * 7) for line in lines[1:last])
+    assert max(map(len, lines)) <= width
     words = " ".join(" ".join(lines).split())
     for part in (
-        *HEADING.splitlines()[1:],
+        *heading.splitlines(),
         "loss in nats per character o: held out",
         "step 40/2,000 2 %",
         "loss 1.7500 held out 1.5000 best 1.5000 (2.1640 bits) at step 10",
@@ -316,6 +323,30 @@ def test_nothing_is_cut_at_the_usual_widths(width):
         " ".join(["samples at step 40:", *names]),
     ):
         assert " ".join(part.split()) in words
+
+
+def test_the_panel_becomes_an_animated_picture_without_scripts():
+    if not SCRIPT.exists() or sys.platform == "win32":
+        pytest.skip("needs docs/make_panel.py and a terminal of its own")
+    spec = importlib.util.spec_from_file_location("make_panel", SCRIPT)
+    make_panel = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_panel)
+    code = r"print('text  <names>\n\x1b[36m1.05│⡇ ⠁\x1b[0m\nbar ██░', end='', flush=True);"
+    code += r"print('\r\x1b[2K\x1b[1A\x1b[2K\x1b[36m9.05\x1b[0m\nend █', flush=True)"
+    screens = make_panel.record([sys.executable, "-c", code])
+    frames = make_panel.chosen(screens)
+    assert len(frames) == make_panel.FRAMES + 1
+    assert [line.plain for line in frames[-1]] == ["text  <names>", "9.05", "end █", ""]
+    before = make_panel.shown("text  <names>\n\x1b[36m1.05│⡇ ⠁\x1b[0m\nbar ██░")
+    picture = make_panel.picture([before, frames[-1]], "a command")
+    tree = ET.fromstring(picture)
+    assert not {"script", "image", "foreignObject"} & {one.tag.partition("}")[2] for one in tree.iter()}
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", picture)
+    texts = [one.text for one in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert sorted(texts) == sorted(["text  <names>", "1.05│", "bar", "9.05", "end", "a command"])  # the first one is in both
+    (path,) = tree.iter("{http://www.w3.org/2000/svg}path")
+    assert path.get("d").count("M") == 2  # ⡇ is one stroke of four dots, ⠁ is one dot
+    assert picture.count('class="f"') == picture.count('class="l"') == 1
 
 
 def test_samples_take_at_most_six_lines_and_no_name_is_broken():

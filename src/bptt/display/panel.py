@@ -19,6 +19,7 @@ OFTEN = SPIN = 1 / 8  # seconds from one drawing to the next: of rows, of the sp
 RECENT = 10  # rows that say how fast a run is
 TALLEST, SHORTEST = 12, 3  # lines of the curve
 LINES = 6  # of samples
+INDENT = 7  # of a line of the header that goes on: the width of its labels
 LEGEND = ("loss in nats per character", "o: held out")
 
 
@@ -97,8 +98,14 @@ class Panel:
 
     def start(self, header: str, steps: int) -> None:
         """Print the header, model and text in one line or more, above the panel of a run of so many steps."""
+        from rich.text import Text
+
         self._stop_waiting()
-        self.print_above(header)
+        width = self._console.width
+        indent = INDENT if width > 2 * INDENT else 0
+        for line in header.splitlines():
+            first, *others = self._wrapped(line, width - indent)
+            self._console.print(first, *(Text(" " * indent).append(part) for part in others), sep="\n")
         self._steps = steps
         self._draw()
 
