@@ -73,4 +73,18 @@ MUTATIONS = [
         "False",
         "test_plots.py::test_the_axis_leaves_out_the_losses_of_the_first_tenth",
     ),
+    Mutation(
+        "curve: the legend in the panel",
+        "display.plots",
+        '"loc": "lower left", "bbox_to_anchor"',
+        '"loc": "upper left", "bbox_to_anchor"',
+        "test_plots.py::test_a_legend_lies_on_no_curve_and_in_the_picture",
+    ),
+    Mutation(
+        "curve: the axis holds the first losses, too",
+        "display.plots._loss_limits",
+        '_after_start(row["step"], steps)',
+        "True",
+        "test_plots.py::test_the_axis_of_the_losses_leaves_out_the_first_tenth",
+    ),
 ]
