@@ -76,8 +76,8 @@ MUTATIONS = [
     Mutation(
         "curve: the legend in the panel",
         "display.plots",
-        '"loc": "lower left", "bbox_to_anchor"',
-        '"loc": "upper left", "bbox_to_anchor"',
+        '"loc": "lower left"',
+        '"loc": "upper left"',
         "test_plots.py::test_a_legend_lies_on_no_curve_and_in_the_picture",
     ),
     Mutation(

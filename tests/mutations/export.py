@@ -94,4 +94,11 @@ MUTATIONS = [
         'if "never" in',
         "test_pytorch_export.py::test_metadata_that_says_relu_is_refused",
     ),
+    Mutation(
+        "page: a link to what is no address",
+        "export.web_page.home",
+        'if ", https://" in address',
+        'if ", " in address',
+        "test_web_page.py::test_the_address_is_that_of_the_installed_package",
+    ),
 ]

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, metadata
 
 import numpy as np
 
@@ -15,6 +16,16 @@ from bptt.nn import model, tree
 CELLS = ("vanilla", "gru", "lstm")  # those that web_page.html computes
 WRITTEN = {"lines": "lines", "records": "texts", "stream": "text"}
 LONGEST = {"lines": 100, "records": 500, "stream": 300}  # characters that are written, if a line does not end before
+
+
+def home() -> str:
+    """The address of the project, as the installed package says it; empty if it says none, or its owner has not filled it in."""
+    try:
+        addresses = metadata("bptt").get_all("Project-URL", [])
+    except PackageNotFoundError:  # the source alone
+        return ""
+    places = dict(address.split(", ", 1) for address in addresses if ", https://" in address and "/OWNER/" not in address)
+    return places.get("Homepage") or next(iter(places.values()), "")
 
 
 def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
@@ -38,6 +49,7 @@ def to_page(saved: Checkpoint, path: str | os.PathLike[str]) -> None:
         "symbols": saved.vocabulary.to_json(),
         "start": saved.vocabulary.start,
         "longest": LONGEST[saved.mode],
+        "home": home(),
         "leaves": [[name, list(array.shape)] for name, array in leaves],
         "weights": base64.b64encode(b"".join(array.tobytes() for _, array in leaves)).decode(),
     }
