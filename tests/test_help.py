@@ -125,7 +125,7 @@ def test_help_of_an_unknown_command_is_one_line(capsys, name):
     ("name", "usage"),
     [
         ("train", "bptt train [OPTIONS] [TEXT...]"),
-        ("sample", "bptt sample [OPTIONS] RUN"),
+        ("sample", "bptt sample [OPTIONS] [RUN]"),
         ("next", "bptt next [OPTIONS] RUN [PROMPT]"),
         ("score", "bptt score [OPTIONS] RUN [TEXT]"),
         ("evaluate", "bptt evaluate [OPTIONS] RUN TEXT"),

@@ -61,7 +61,7 @@ def test_fine_tuning_takes_the_separator_of_the_model():
         finetune("other.txt", "run")
 
 
-def test_several_texts_to_fine_tune_on_are_records_without_the_separator_of_the_model():
+def test_several_texts_to_fine_tune_on_are_records():
     train("poems.txt", separator="\n%\n", out="run")
     for number, poem in enumerate(POEMS):
         Path(f"{number}.poem").write_text(poem)

@@ -176,7 +176,7 @@ def test_a_run_before_its_first_checkpoint_has_a_row(run):
 
 def damage(path, name="training.json"):
     data = bytearray((path / name).read_bytes())
-    data[len(data) // 2] ^= 1
+    data[1] ^= 1  # elsewhere in a manifest it could be the checksum of the weights, which are not read
     (path / name).write_bytes(data)
 
 

@@ -142,6 +142,8 @@ MUTATIONS = [
         'print_line(f"changed: {startup_file(shell)}")',
         "pass",
         "test_completion.py::test_the_changed_files_are_printed_and_no_others_change",
+    ),
+    Mutation(
         "runs: names and texts of strangers are printed as they are",
         "cli.runs.runs",
         "tuple(printable(cell) for cell in _row(summary))",

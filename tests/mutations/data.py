@@ -276,7 +276,7 @@ MUTATIONS = [
         "data.dataset._check_records",
         " and not (several and settings.from_)",
         "",
-        "test_records.py::test_several_texts_to_fine_tune_on_are_records_without_the_separator_of_the_model",
+        "test_records.py::test_several_texts_to_fine_tune_on_are_records",
     ),
     Mutation(
         "records: a file is one record without a word",

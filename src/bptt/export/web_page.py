@@ -19,7 +19,7 @@ LONGEST = {"lines": 100, "records": 500, "stream": 300}  # characters that are w
 
 
 def home() -> str:
-    """The address of the project, as the installed package says it; empty if it says none, or its owner has not filled it in."""
+    """The address of the project, as the installed package says it; empty if it names none, or a placeholder."""
     try:
         addresses = metadata("bptt").get_all("Project-URL", [])
     except PackageNotFoundError:  # the source alone
