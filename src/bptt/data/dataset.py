@@ -1,6 +1,7 @@
 """The dataset of a training run: vocabulary, training and validation sequences, and the order of its batches."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 from bptt.config.settings import Mode, NewSymbols, Settings
 from bptt.data import batches, corpus, duplicates
 from bptt.data.batches import WINDOW, Window
+from bptt.data.corpus import Corpus
 from bptt.data.sequences import Sequences, split
-from bptt.data.source import Reading
+from bptt.data.source import Names, Reading
 from bptt.data.vocabulary import RECORD, Vocabulary
+from bptt.errors import InputError
 from bptt.files import FileReference
 
 VALIDATION_LINES = 64  # measured side by side
@@ -72,8 +75,8 @@ def prepare(
     of_text = reading._replace(unknown=settings.new_symbols) if fine_tuning else reading
     source = corpus.read(text, vocabulary or settings.vocabulary, of_text)
     corpus.check_learnable(source)
-    if settings.separator is not None:
-        corpus.check_separated(source, settings.separator)
+    if vocabulary is None or fine_tuning:
+        _check_records(text, source, settings)
     mode = settings.mode or ("records" if source.vocabulary.boundary == RECORD else corpus.choose_mode(source))
     parts = corpus.sequences(source, mode)
     data = Dataset(
@@ -106,6 +109,19 @@ def prepare(
     else:
         training, validation_part = split(parts, share, rng, mode)
     return data._replace(training=training, validation=validation_part)
+
+
+def _check_records(text: Any, source: Corpus, settings: Settings) -> None:
+    """Raise an InputError if a text of a new run is a single record, because nothing separates its records.
+
+    Several texts are a record each; with the separator of a model to start from they need not hold it.
+    """
+    several = len(source.tokens.parts) > 1 or not isinstance(text, str | bytes | os.PathLike | Names)
+    if settings.separator is not None and not (several and settings.from_):
+        corpus.check_separated(source, settings.separator)
+    elif settings.mode == "records" and not several:
+        problem = f"--mode records: all of {source.shown} is one record"
+        raise InputError(f"{problem}: give what stands between two records, as in --separator='\\n---\\n'")
 
 
 def validation_share(settings: Settings, targets: int) -> float:

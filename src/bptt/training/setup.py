@@ -12,7 +12,7 @@ from bptt.checkpoint import new_symbols, run_folder
 from bptt.checkpoint.format import Checkpoint, Progress
 from bptt.config import user_cells
 from bptt.config.defaults import Hyperparameters, resolve
-from bptt.config.settings import Settings, flag
+from bptt.config.settings import Settings, flag, refuse_contradictions
 from bptt.data import batches
 from bptt.data.dataset import (
     Dataset,
@@ -22,6 +22,7 @@ from bptt.data.dataset import (
     make_rng,
     prepare,
 )
+from bptt.data.source import recorded_reading
 from bptt.distributed import reduction
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import InputError, TrainingWarning
@@ -190,7 +191,7 @@ def make_record(task: TrainTask) -> dict[str, Any]:
 
 
 def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Settings:
-    """The settings with the shape of the model to begin from, which they must not contradict."""
+    """The settings with the shape and the separator of the model to begin from, which they must not contradict."""
     config, defaults = source.config, Settings()
     symbols = "bytes" if source.vocabulary.symbols is None else "characters"
     shape: dict[str, Any] = {
@@ -204,4 +205,11 @@ def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Se
         asked = getattr(settings, name)
         if asked not in (value, getattr(defaults, name)):
             raise InputError(f"{flag(name)} {asked}: the model in {place} has {value}: leave it out, or begin without --from")
-    return dataclasses.replace(settings, **shape, from_=place)
+    if settings.separator is None:
+        shape["separator"] = recorded_reading(source.record, source.mode).separator
+    settings = dataclasses.replace(settings, **shape, from_=place)
+    try:
+        refuse_contradictions(settings)
+    except InputError as error:
+        raise InputError(f"{error} (mode and vocabulary are those of the model in {place})") from None
+    return settings
