@@ -246,7 +246,7 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
         return _texts(parts, None, reading)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str) and os.path.isfile(item) for item in source):
         raise InputError(f"got the names of {len(source):,} files, and a str is a line of text: give each as pathlib.Path(...)")
-    lines, several = _join(first, items)
+    lines, several = _join(first, items, several=reading.mode == "records")
     if several and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
     if several and reading.mode is None:
@@ -254,10 +254,13 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
     return Texts("text", "the text", [Source("text", "", "the text", line) for line in lines], reading)
 
 
-def _join(first: object, items: Iterator[object]) -> tuple[list[str], bool]:
-    """Join lines to one text; as soon as an item has a newline inside, each of them is a text, and the result true."""
+def _join(first: object, items: Iterator[object], *, several: bool) -> tuple[list[str], bool]:
+    """Join lines to one text; as soon as an item has a newline inside, each of them is a text, and the result true.
+
+    `several` says that each of them is a text in any case.
+    """
     parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
-    several, number, item = False, 0, first
+    number, item = 0, first
     while True:
         number += 1
         if not isinstance(item, str):
