@@ -17,7 +17,7 @@ from bptt.errors import InputError, InvalidFile, TextChanged
 from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
-VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file of text"
+VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
 RECORDED_EXPECTED = "expected a file of text"
 _LINES = 1 << 16  # lines of an iterable joined at a time
 _PATH = re.compile(r"([A-Za-z]:|~|\.{0,2}[/\\])[^\n]*\n.*\.\w{1,5}", re.DOTALL)  # with a newline in it
@@ -49,12 +49,16 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
 
 
 @contextlib.contextmanager
-def open_validation_file(path: Path | FileReference, reading: Reading = AS_USUAL) -> Iterator[Texts]:
-    """Open the file of a validation set, for the length of the context; no name stands for anything but a file."""
+def open_validation_set(source: Path | tuple[FileReference, ...], reading: Reading = AS_USUAL) -> Iterator[Texts]:
+    """Open the files of a validation set, for the length of the context; no name stands for a built-in text."""
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading, validation=True)
-        part = opening.recorded(path) if isinstance(path, FileReference) else [opening.file(os.fsdecode(path))]
-        yield _texts(part, path, reading)
+        if isinstance(source, tuple):
+            parts = [part for file in source for part in opening.recorded(file, several=len(source) > 1)]
+        else:
+            parts = opening.path(os.fsdecode(source))
+        opened = _texts(parts, source, reading)
+        yield opened if len(parts) == 1 else dataclasses.replace(opened, shown=f"the validation set ({len(parts):,} files)")
 
 
 class _Opening:
@@ -86,7 +90,10 @@ class _Opening:
 
     def path(self, path: str, *, several: bool = False) -> list[Source]:
         """The file at a path, or the files of a folder or a pattern."""
-        expanded = file_lists.expand(path, self.reading.pattern)
+        try:
+            expanded = file_lists.expand(path, self.reading.pattern)
+        except InputError as error:
+            raise InputError(f"{'validation set ' * self.validation}{error}") from None
         if expanded is None:
             return [self.file(path, several=several)]
         return [dataclasses.replace(self.file(one, several=True), listed=True) for one in expanded]
@@ -255,10 +262,7 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
 
 
 def _join(first: object, items: Iterator[object], *, several: bool) -> tuple[list[str], bool]:
-    """Join lines to one text; as soon as an item has a newline inside, each of them is a text, and the result true.
-
-    `several` says that each of them is a text in any case.
-    """
+    """Join lines to one text; if `several`, or as soon as one has a newline inside, each is a text, and the result true."""
     parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
     number, item = 0, first
     while True:
