@@ -390,7 +390,7 @@ def test_score_takes_any_bytes(run):
 def test_score_prints_no_control_characters_to_a_terminal(run, monkeypatch):
     Path("any.bin").write_bytes(b"a\x1b[2J\tb\n")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert run("score", "b", "any.bin")[1].endswith("\ta [2J\tb\n")
+    assert run("score", "b", "any.bin")[1].endswith("\ta [2J\\tb\n")
     assert "'\\x1b'" in run("score", "b", "any.bin", "--per-char")[1]
 
 
@@ -494,8 +494,8 @@ def test_help_describes_every_flag(run, command):
         "sample": ["count", "temperature", "top-k", "top-p", "seed", "prompt", "prompt-file", "unknown", "length", "stop"]
         + ["novel", "text", "json"],
         "next": ["prompt-file", "top", "temperature", "unknown", "json"],
-        "score": ["per-char", "unknown", "json"],
-        "evaluate": ["text", "dynamic", "unknown"],
+        "score": ["per-char", "unknown", "encoding", "separator", "glob", "json"],
+        "evaluate": ["text", "dynamic", "unknown", "encoding", "separator", "glob"],
     }
     for name in [*own[command], "backend", "require-backend", "dtype"]:
         after = shown.split(f"--{name} ", 1)[1].split(" --", 1)[0]
@@ -545,8 +545,14 @@ def test_help_describes_every_flag(run, command):
         ("evaluate m empty --dynamic", "'empty' holds nothing"),
         ("evaluate", "RUN"),
         ("evaluate --text names.txt", "RUN"),
-        ("evaluate m s", "'s' is a folder, expected a file of text; for several runs, name the text with --text"),
-        ("evaluate m m names.txt", "m m names.txt: expected RUN TEXT, or one or more runs and --text TEXT"),
+        ("evaluate m s", "m s: expected RUN TEXT, RUN and several texts, or several runs and --text TEXT"),
+        ("evaluate m m names.txt", "m m names.txt: expected RUN TEXT, RUN and several texts, or several runs and --text TEXT"),
+        ("evaluate m names.txt m", "m names.txt m: expected RUN TEXT, RUN and several texts, or several runs and --text TEXT"),
+        ("evaluate b names.txt --encoding cp1252", "--encoding cp1252: a model of bytes decodes nothing: leave it out"),
+        ("score b names.txt --encoding cp1252", "--encoding cp1252: a model of bytes decodes nothing: leave it out"),
+        ("score m names.txt --encoding klingon", "--encoding 'klingon': expected an encoding that Python knows"),
+        ("score m names.txt --separator %", "--separator '%' only works with a model of records, not with mode lines"),
+        ("evaluate s names.txt --separator %", "--separator '%' only works with a model of records, not with mode stream"),
         ("evaluate m names.txt --text names.txt", "names.txt: is a file, expected a folder"),
         ("evaluate m m --text", "--text"),
         ("evaluate m m --text --dynamic", "--dynamic is in the place of a text: expected a file, - for standard input"),

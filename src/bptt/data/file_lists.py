@@ -23,7 +23,7 @@ def expand(place: str, pattern: str) -> list[str] | None:
         InputError: no file matches, or more than a run keeps the names of.
     """
     if os.path.isdir(place):
-        if any(os.path.exists(os.path.join(place, name)) for name in OF_A_RUN):
+        if is_run_or_model(place):
             raise InputError(f"{place!r} is a folder of a run or a model, expected texts: for the run, give --resume or --from")
         paths = _limited(_in_folder(place, pattern), place)
         if not paths:
@@ -36,6 +36,11 @@ def expand(place: str, pattern: str) -> list[str] | None:
     if not paths:
         raise InputError(f"{place!r} matches no file: expected a file, or a pattern such as 'texts/*.txt'")
     return paths
+
+
+def is_run_or_model(folder: str) -> bool:
+    """Whether a folder is that of a run, of a checkpoint or of a saved model."""
+    return any(os.path.exists(os.path.join(folder, name)) for name in OF_A_RUN)
 
 
 def hint(path: str, other_names: Iterable[str]) -> str:
