@@ -228,7 +228,7 @@ def test_the_header_says_what_the_validation_set_is(workdir):
     )
     assert header("names.txt", validation=0.2) == "text   names: 24 lines to train on, 6 held out, 11 symbols"
     assert "107 characters to train on, the last 20 % (27) held out" in header("names.txt", validation=0.2, mode="stream")
-    assert "30 lines to train on, none held out (as requested), so the last weights" in header("names.txt", validation=0)
+    assert "30 lines to train on, no validation set (as requested); the last weights" in header("names.txt", validation=0)
 
 
 def test_without_a_validation_set_the_last_weights_are_kept(workdir):
