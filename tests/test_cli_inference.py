@@ -20,7 +20,7 @@ import bptt
 from bptt import backend as backends
 from bptt import cli
 from bptt.data import corpus, loading
-from bptt.data.vocabulary import BYTES, characters
+from bptt.data.vocabulary import BYTES, RECORD, characters
 from bptt.inference import generate, request, text_model
 from bptt.inference.generate import Sample, is_cut
 from bptt.inference.language_model import LanguageModel
@@ -214,6 +214,8 @@ def test_a_typed_backslash_and_n_is_no_newline(run):
         assert said in err
         assert said not in run("sample", "m", flag, r"an\nbo")[2]  # which writes lines
         assert run("sample", "s", flag, "an\nbo")[0] == 0
+    make_model("records", characters(TEXT, RECORD)).save("r")
+    assert said in run("sample", "r", "--prompt", r"an\nbo")[2]
     make_model("stream", characters(TEXT + "\\")).save("k")
     assert run("sample", "k", "--prompt", r"an\nbo")[0] == 0
 
@@ -492,7 +494,7 @@ def test_help_describes_every_flag(run, command):
     assert "{" not in shown
     own = {
         "sample": ["count", "temperature", "top-k", "top-p", "seed", "prompt", "prompt-file", "unknown", "length", "stop"]
-        + ["novel", "text", "json"],
+        + ["novel", "text", "raw", "json"],
         "next": ["prompt-file", "top", "temperature", "unknown", "json"],
         "score": ["per-char", "unknown", "encoding", "separator", "glob", "json"],
         "evaluate": ["text", "dynamic", "unknown", "encoding", "separator", "glob"],
@@ -512,6 +514,9 @@ def test_help_describes_every_flag(run, command):
         ("sample m --unknown drop", "drop"),
         ("sample m --novel", "--novel: the training text was no file"),
         ("sample m --text names.txt", "--text is for --novel: give both, or neither"),
+        ("sample m --raw", "the model writes characters, not bytes: expected one that was trained with the vocabulary bytes"),
+        ("sample b --raw --count 2", "--raw writes the bytes of one text: leave out --count, --novel and --json"),
+        ("sample b --raw --json", "--raw writes the bytes of one text"),
         ("sample m --novel --text nowhere", "'nowhere' does not exist"),
         ("sample m --prompt a --prompt-file names.txt", "--prompt 'a' and --prompt-file names.txt: give one of the two"),
         (
@@ -519,7 +524,7 @@ def test_help_describes_every_flag(run, command):
             "--prompt-file nowhere: no such file: expected a file of text, or - for standard input",
         ),
         ("sample m --prompt-file s", "--prompt-file s: is not a regular file"),
-        ("next m --prompt-file binary", "--prompt-file binary looks like a binary file"),
+        ("next m --prompt-file binary", "--prompt-file binary is not UTF-8: byte 0x80 at offset 0: convert it with iconv"),
         ("next m a --prompt-file names.txt", "PROMPT 'a' and --prompt-file names.txt: give one of the two"),
         ("next m --prompt-file names.txt", "expected the beginning of one line"),
         ("evaluate m names.txt --unknown drop", "drop"),

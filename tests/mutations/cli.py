@@ -108,4 +108,11 @@ MUTATIONS = [
         "file_lists.is_run_or_model(words[1])",
         "test_cli_inference.py::test_bad_input_is_a_one_line_error and evaluate",
     ),
+    Mutation(
+        "sample: raw bytes reach a terminal",
+        "cli.inference.sample",
+        "if raw and sys.stdout.isatty():",
+        "if False:",
+        "test_bytes.py::test_raw_bytes_are_not_written_to_a_terminal",
+    ),
 ]

@@ -56,19 +56,20 @@ class TextModel(ABC):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
-        prompt: str = "",
+        prompt: str | bytes = "",
         length: int | None = None,
         stop: str | None = None,
         unknown: Unknown = "error",
         exclude: Collection[str] | Callable[[list[str]], Collection[str]] = (),
         novel: bool | str | os.PathLike[str] = False,
     ) -> list[str]:
-        """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
+        """New texts that begin with `prompt`: lines or records up to their end, or `length` characters of a stream.
 
-        `length` is by default 200 characters at most for lines and 500 for a stream, of a model of bytes as many bytes; a
-        text ends before the first `stop` that is newly written, too. `temperature` 0 takes the most likely character each time;
-        `top_k` keeps the most likely ones only, and `top_p` the fewest whose probability reaches it, of what the temperature
-        and `top_k` leave. `unknown` "skip" leaves out of the prompt what the model does not know.
+        `length` is by default 200 characters at most for lines, and 500 for records and for a stream, of a model of bytes as
+        many bytes; a text ends before the first `stop` that is newly written, too. `temperature` 0 takes the most likely
+        character each time; `top_k` keeps the most likely ones only, and `top_p` the fewest whose probability reaches it, of
+        what the temperature and `top_k` leave. `unknown` "skip" leaves out of the prompt what the model does not know. A model
+        of bytes writes U+FFFD for bytes that are no text, which `sample_bytes` has as they are; its prompt may be bytes.
 
         The texts of a seed come in one order: the random numbers of a text depend on the seed and its place, not on how many
         are written. Nor does the text, but for rounding: a matrix product of another width may round the last digit in
@@ -89,6 +90,27 @@ class TextModel(ABC):
         )
         return [sample.text for sample in sample_texts(self, count, request, exclude, novel=novel)]
 
+    def sample_bytes(
+        self,
+        count: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        prompt: str | bytes = "",
+        length: int | None = None,
+        stop: str | None = None,
+    ) -> list[bytes]:
+        """New texts of a model of bytes, as the bytes that they are; `sample` has the same ones as str, with U+FFFD in them.
+
+        Raises:
+            InputError: a model of characters, or an argument out of its range.
+        """
+        options = SamplingOptions(temperature, top_k, top_p)
+        request = make_request(self.vocabulary, self.mode, options, seed=seed, prompt=prompt, length=length, stop=stop)
+        return list(raw_texts(self, count, request))
+
     def stream(
         self,
         *,
@@ -96,7 +118,7 @@ class TextModel(ABC):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
-        prompt: str = "",
+        prompt: str | bytes = "",
         length: int | None = None,
         stop: str | None = None,
         unknown: Unknown = "error",
@@ -114,7 +136,9 @@ class TextModel(ABC):
         )
         return generate.stream_text(self.config, self.params, self.backend, self.vocabulary, request)
 
-    def next(self, prompt: str = "", *, temperature: float = 1.0, unknown: Unknown = "error") -> list[tuple[str, float]]:
+    def next(
+        self, prompt: str | bytes = "", *, temperature: float = 1.0, unknown: Unknown = "error"
+    ) -> list[tuple[str, float]]:
         r"""Every character with its probability of coming next after `prompt`, the most likely first.
 
         In lines mode the newline stands for the end of the line. A model of bytes gives those beyond ASCII as \xe9.
@@ -192,6 +216,21 @@ class TextModel(ABC):
         if not sequences:
             raise InputError("nothing to evaluate: expected text that is more than white space")
         return sequences
+
+
+def raw_texts(trained: TextModel, count: int, request: GenerationRequest) -> Iterator[bytes]:
+    """The first `count` texts of a request to a model of bytes.
+
+    Raises:
+        InputError: a model of characters.
+    """
+    if trained.vocabulary.symbols is not None:
+        raise InputError("the model writes characters, not bytes: expected one that was trained with the vocabulary bytes")
+    places = range(rules.check_number("count", rules.COUNT, count))
+    for start in range(0, count, BATCH_SIZE):
+        batch = places[start : start + BATCH_SIZE]
+        for ids, _ in generate.generate_ids(trained.config, trained.params, trained.backend, request, batch):
+            yield request.prompt[1:].tobytes() + bytes(ids)
 
 
 def sample_texts(
