@@ -168,6 +168,13 @@ def endurance(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """The documentation as a site in build/docs; a warning, or a page that needs the network to open, is an error."""
+    session.install(".[plot]", "--group", "docs")
+    session.run("python", "docs/build.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(default=False)
 def mutations(session: nox.Session) -> None:
     """Deliberate mistakes, one at a time, each of which a named test must catch."""
     session.install(".[fast,onnx,plot,mpi]", "onnxruntime", "--group", "test")

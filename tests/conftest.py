@@ -198,6 +198,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_columns() -> Iterator[None]:
+    """Print tables as into a pipe, also in the processes of pytest-xdist, which sets the width of a terminal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _kernels_as_before() -> Iterator[None]:
     """No test leaves compiled kernels to the next one."""

@@ -309,20 +309,44 @@ def test_next_prints_the_probabilities_of_the_next_characters(run):
         code, out, err = run("next", "m", *words)
         assert (code, err) == (0, "")
         expected = m.next(*words[:1], **keywords)
-        assert [literal_eval(symbol) for symbol, _, _ in parse_table(out)] == [symbol for symbol, _ in expected]
-        np.testing.assert_allclose([float(p) for _, p, _ in parse_table(out)], [p for _, p in expected], atol=1e-6)
-        np.testing.assert_allclose([float(n) for _, _, n in parse_table(out)], [-math.log(p) for _, p in expected], atol=1e-4)
+        heads, *rows = parse_table(out)
+        assert heads == ["symbol", "probability", "nats", "bits"]
+        assert [literal_eval(row[0]) for row in rows] == [symbol for symbol, _ in expected]
+        columns = np.array([list(map(float, row[1:])) for row in rows]).T
+        p = np.array([p for _, p in expected])
+        np.testing.assert_allclose(columns[0], p, atol=1e-6)
+        np.testing.assert_allclose(columns[1:], [-np.log(p), -np.log2(p)], atol=1e-4)
     assert "'\\n'\t" in out
     assert "' '\t" in out
-    assert run("next", "m", "an", "--top", 3)[1].splitlines() == run("next", "m", "an")[1].splitlines()[:3]
+    assert run("next", "m", "an", "--top", 3)[1].splitlines() == run("next", "m", "an")[1].splitlines()[:4]
     assert run("next", "m", "xan", "--unknown", "skip") == run("next", "m", "an")
 
 
 def test_next_prints_probabilities_of_zero_and_one(run):
-    assert parse_table(run("next", "m", "--temperature", 0, "--top", 2)[1])[0][1:] == ["1.000000", "0.0000"]
-    assert parse_table(run("next", "m", "--temperature", 0, "--top", 2)[1])[1][1:] == ["0.000000", "inf"]
+    _, first, second = parse_table(run("next", "m", "--temperature", 0, "--top", 2)[1])
+    assert (first[1:], second[1:]) == (["1.000000", "0.0000", "0.0000"], ["0.000000", "inf", "inf"])
     rows = [json.loads(line) for line in run("next", "m", "--temperature", 0, "--top", 2, "--json")[1].splitlines()]
-    assert [(row["probability"], row["nats"]) for row in rows] == [(1.0, 0.0), (0.0, None)]
+    assert [(row["probability"], row["nats"], row["bits"]) for row in rows] == [(1.0, 0.0, 0.0), (0.0, None, None)]
+
+
+@pytest.mark.parametrize(("columns", "encoding", "full"), [(40, "utf-8", "█"), (300, "utf-8", "█"), (60, "ascii", "#")])
+def test_next_draws_bars_on_a_terminal(workdir, monkeypatch, columns, encoding, full):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert cli.main(["next", "m", "an"]) == 0
+    head, *lines = terminal.buffer.getvalue().decode(encoding).splitlines()
+    assert head.split() == ["symbol", "nats", "bits"]
+    p = [p for _, p in bptt.load("m").next("an")]
+    assert len(lines) == len(p)
+    for share, line in zip(p, lines, strict=True):
+        assert line.split(" %")[0].endswith(f" {100 * share:.1f}")
+        assert line.split(" %")[1].split()[:2] == [f"{-math.log(share):.2f}", f"{-math.log2(share):.2f}"]
+    bars = [line.count(full) for line in lines]
+    assert bars == sorted(bars, reverse=True)
+    assert max(bars) > bars[-1]
+    assert max(map(len, lines)) <= min(columns, 100)
 
 
 def test_next_prints_json_and_byte_values(run):
@@ -340,12 +364,15 @@ def test_score_prints_each_line(run, monkeypatch):
     m = bptt.load("m")
     code, out, err = run("score", "m", "names.txt")
     assert code == 0
-    for (nats, mean, text), expected in zip(parse_table(out), ["anna", "bo", "carla"], strict=True):
+    for (nats, mean, bits, text), expected in zip(parse_table(out), ["anna", "bo", "carla"], strict=True):
         assert text == expected
         assert float(nats) == pytest.approx(m.score(text), abs=1e-4)
         assert float(mean) == pytest.approx(m.evaluate(text).nats_per_char, abs=1e-4)
+        assert float(bits) == pytest.approx(m.evaluate(text).bits_per_char, abs=1e-4)
     total = m.evaluate(TEXT)
-    assert err == f"bptt: 3 lines, 14 characters, {total.nats:.4f} nats, {total.nats_per_char:.4f} per character\n"
+    nats = f"{total.nats:.4f} nats ({total.nats / math.log(2):.4f} bits)"
+    each = f"{total.nats_per_char:.4f} nats per character ({total.bits_per_char:.4f} bits)"
+    assert err == f"bptt: 3 lines, 14 characters, {nats}, {each}\n"
     set_stdin(monkeypatch, TEXT.encode())
     assert run("score", "m") == (0, out, err)
     set_stdin(monkeypatch, b"bo")
@@ -357,14 +384,15 @@ def test_score_prints_each_character(run, run_, characters_):
     rows = parse_table(run("score", run_, "names.txt", "--per-char")[1])
     assert "".join(literal_eval(symbol) for *_, symbol in rows) == characters_
     for number, text in enumerate(["anna", "bo", "carla"], 1):
-        own = [row for row in rows if int(row[1]) == number]
-        assert [int(row[2]) for row in own] == list(range(1, len(own) + 1))
+        own = [row for row in rows if int(row[2]) == number]
+        assert [int(row[3]) for row in own] == list(range(1, len(own) + 1))
+        assert [float(row[1]) for row in own] == pytest.approx([float(row[0]) / math.log(2) for row in own], abs=2e-4)
         assert sum(float(row[0]) for row in own) == pytest.approx(bptt.load(run_).score(text), abs=1e-3)
 
 
 def test_score_prints_json(run):
     rows = [json.loads(line) for line in run("score", "m", "names.txt", "--json")[1].splitlines()]
-    assert [row.keys() for row in rows] == [{"line", "text", "nats", "nats_per_char"}] * 3
+    assert [row.keys() for row in rows] == [{"line", "text", "nats", "nats_per_char", "bits_per_char"}] * 3
     assert [(row["line"], row["text"]) for row in rows] == [(1, "anna"), (2, "bo"), (3, "carla")]
     more = [json.loads(line) for line in run("score", "m", "names.txt", "--json", "--per-char")[1].splitlines()]
     for row, each in zip(rows, more, strict=True):
@@ -380,7 +408,7 @@ def test_score_refuses_or_skips_unknown_characters(run):
     assert err.startswith("bptt: line 3: not in the vocabulary: 'x' (U+0078), '-' (U+002D), 'é' (U+00E9): ")
     assert len(err.splitlines()) == 1
     code, out, err = run("score", "m", "some.txt", "--unknown", "skip")
-    assert (code, [text for _, _, text in parse_table(out)]) == (0, ["bo", "anna"])
+    assert (code, [text for *_, text in parse_table(out)]) == (0, ["bo", "anna"])
     assert err.startswith("bptt: 2 lines, 8 characters, ")
 
 
@@ -413,7 +441,8 @@ def test_evaluate_prints_the_dynamic_figure_beside_the_static_one(run, workdir, 
     code, out, err = run("evaluate", "m", "names.txt", "--dynamic")
     assert (code, err) == (0, "")
     sentence, numbers = out.splitlines()
-    assert sentence == f"dynamic evaluation: {dynamic}; static: {static.nats_per_char:.4f} nats per character"
+    expected = f"{static.nats_per_char:.4f} nats per character, {static.bits_per_char:.4f} bits"
+    assert sentence == f"dynamic evaluation: {dynamic}; static: {expected}"
     assert {path: path.read_bytes() for path in Path("m").iterdir()} == before
     numbers = json.loads(numbers)
     keys = ["nats_per_char", "bits_per_char", "perplexity", "characters"]
@@ -423,6 +452,17 @@ def test_evaluate_prints_the_dynamic_figure_beside_the_static_one(run, workdir, 
     assert numbers == json.loads(run("evaluate", "m", "names.txt")[1].splitlines()[1])
     set_stdin(monkeypatch, (TEXT * 20).encode())
     assert run("evaluate", "m", "-", "--dynamic") == (0, out, "")
+
+
+@pytest.mark.parametrize(("saved", "symbols"), [("m", "characters"), ("b", "bytes")])
+def test_evaluate_explains_its_nats_on_a_terminal(run, monkeypatch, saved, symbols):
+    piped = run("evaluate", saved, "names.txt")[1].splitlines()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = run("evaluate", saved, "names.txt")[1].splitlines()
+    measured = bptt.load(saved).evaluate(TEXT)
+    both = f"{measured.nats_per_char:.4f} nats ({measured.bits_per_char:.4f} bits)"
+    assert lines[1] == f"{both}: as unsure as among {measured.perplexity:.1f} equally likely {symbols}"
+    assert [lines[0], lines[2]] == piped
 
 
 def test_evaluate_takes_several_runs_as_an_ensemble(run, monkeypatch):

@@ -2,12 +2,14 @@
 
 import ast
 import functools
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
 import bptt
+from bptt import cli
 from bptt.config.settings import SETTING_NAMES, flag
 
 ROOT = Path(__file__).parents[1]  # the checkout, or the source distribution
@@ -144,6 +146,8 @@ def test_equations_md_names_every_backward_pass_and_recurrence():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_python_code_in_the_docs_is_quoted_from_a_file(page):
+    if page.parent.name == "how-to":
+        pytest.skip("tests/test_pages.py runs it")
     files = [path.read_text("utf-8") for path in CODE]
     for block in split(page.read_text("utf-8"))[2]:
         assert any(block in text for text in files), block
@@ -223,3 +227,61 @@ def test_every_row_of_what_to_open_names_a_file():
 def test_flags_in_the_architecture_exist():
     known = {flag(name) for name in SETTING_NAMES} | {"--resume", "--dry-run", "--to"}
     assert set(re.findall(r"--[a-z][\w-]*", ARCHITECTURE.read_text("utf-8"))) <= known
+
+
+@pytest.fixture
+def build():
+    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "loading",
+    [
+        '<script src="https://cdn.example/x.js"></script>',
+        "<img alt='' src='//example.org/a.png'>",
+        '<link rel="stylesheet" href="http://fonts.example/a.css">',
+        "<style>@import 'https://fonts.example/a.css';</style>",
+        "<style>a { background: url(https://example.org/a.png) }</style>",
+    ],
+)
+def test_a_page_that_loads_from_the_network_is_noticed(build, tmp_path, loading):
+    (tmp_path / "index.html").write_text(f"<html>{loading}</html>")
+    assert len(build.loads_from_network(tmp_path)) == 1
+
+
+def test_links_and_files_of_a_site_are_no_loading_from_the_network(build, tmp_path):
+    (tmp_path / "index.html").write_text(
+        '<a href="https://example.org">x</a><img src="a.png"><script src="_static/x.js"></script>'
+    )
+    assert build.loads_from_network(tmp_path) == []
+
+
+def test_every_page_is_in_the_contents_of_the_site(build):
+    listed = set(re.findall(r"^[\w-]+(?:/[\w-]+)?$", (ROOT / "docs" / "index.md").read_text("utf-8"), re.MULTILINE))
+    pages = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in PAGES} - {"index"}
+    assert listed == pages | {"gallery", "reference/command-line"}  # these two are generated
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "python.md").read_text("utf-8")
+    errors = defined(ROOT / "src" / "bptt" / "errors.py")
+    names = {name for name in bptt.__all__ if name not in errors} - {"__version__"}
+    assert [name for name in sorted(names) if not re.search(rf"auto\w+:: bptt\.{name}\b", page)] == []
+    maths = (ROOT / "docs" / "reference" / "nn.md").read_text("utf-8")
+    modules = {path.stem for path in (ROOT / "src" / "bptt" / "nn").glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"automodule:: bptt\.nn\.(\w+)", maths)) == modules
+
+
+def test_every_environment_variable_is_in_the_reference():
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    page = (ROOT / "docs" / "reference" / "environment.md").read_text("utf-8")
+    assert [name for name in sorted(set(re.findall(r"\bBPTT_[A-Z_]+\b", code))) if f"`{name}`" not in page] == []
+
+
+def test_every_exit_code_is_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "exit-codes.md").read_text("utf-8")
+    told = cli.main.__doc__.partition("\n")[2]
+    assert {int(row[0]) for row in table(page)} == {int(code) for code in re.findall(r"\b\d+\b", told)}

@@ -18,11 +18,24 @@ def _pure(monkeypatch):
 def test_correct_gradients_pass(capsys):
     assert cli.main(["check", "--backend", "numpy"]) == 0
     out, err = capsys.readouterr()
-    heads, *rows = out.splitlines()
+    heads, *rows, verdict = out.splitlines()
     assert " ".join(heads.split()) == "backend cell of the type compared with functions largest error allowed"
     assert err == ""
     assert [row.split()[1] for row in rows] == ["vanilla", "gru", "lstm", *["vanilla"] * 3, *["gru"] * 3, *["lstm"] * 3]
     assert "WRONG" not in out
+    assert verdict == "All gradients agree: 12 of 12 checks passed."
+
+
+def test_the_checks_are_readable_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert cli.main(["check", "--backend", "numpy"]) == 0
+    out, err = capsys.readouterr()
+    assert max(map(len, out.splitlines())) <= 40
+    words = " ".join(out.split())
+    assert words.startswith("numpy cell vanilla of the gradient type float64 compared with central differences functions pure")
+    assert words.count("largest error") == words.count("allowed") == 12
+    assert words.endswith("All gradients agree: 12 of 12 checks passed.")
+    assert err == ""
 
 
 def test_gradcheck_runs_on_another_array_library(capsys):
@@ -53,13 +66,16 @@ def test_a_wrong_backward_pass_is_named(capsys, monkeypatch):
     out, err = capsys.readouterr()
     wrong = [line.split()[1:5] for line in out.splitlines() if "WRONG" in line]
     assert wrong == [["gru", "gradient", "float64", "central"], ["gru", "segments", "float32", "pure"]]
-    assert err == "bptt: 2 of 12 checks failed (gru): do not trust what is trained here\n"
+    remedy = (
+        "do not train here: use another --backend, or other versions of the libraries that bptt info lists, and check again"
+    )
+    assert err == f"bptt: 2 of 12 checks failed: gradients of gru differ: {remedy}\n"
 
 
 def test_nan_does_not_pass(capsys, monkeypatch):
     monkeypatch.setattr(gradient, "loss_and_grad", lambda theta, *_: (theta[0] * np.nan, theta * np.nan, None))
     assert cli.main(["check", "--backend", "numpy"]) == 1
-    assert "12 of 12 checks failed (gru, lstm, vanilla)" in capsys.readouterr().err
+    assert "12 of 12 checks failed: gradients of gru, lstm, vanilla differ" in capsys.readouterr().err
 
 
 def test_an_unavailable_backend_is_reported_once(capsys, monkeypatch):
@@ -106,7 +122,8 @@ def test_a_wrong_kernel_is_named(capsys, monkeypatch):
     assert both >= {("gru", "gradient"), ("vanilla", "segments"), ("lstm", "layers")}
     assert not both & {("gru", "layers"), ("vanilla", "gradient"), ("vanilla", "layers")}
     assert "pure" not in {line.split()[6] for line in out.splitlines() if "WRONG" in line}
-    assert "(gru, lstm, vanilla)" in err
+    assert "gradients of gru, lstm, vanilla differ: train without compiled functions, which alone are wrong" in err
+    assert "set BPTT_KERNELS=0" in err
 
 
 def test_kernels_that_do_not_compile_are_reported_and_not_checked(capsys, monkeypatch):

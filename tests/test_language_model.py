@@ -9,6 +9,7 @@ import pytest
 
 import bptt
 from bptt import backend as backends
+from bptt.config.defaults import TEMPERATURE
 from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
 from bptt.inference import generate, text_model
@@ -43,7 +44,7 @@ def test_texts_are_sampled_as_often_as_their_scores_say(mode):
     """What `sample` writes and what `score` thinks of it are one distribution."""
     m = make_model(mode, characters("ab"))
     count = 20_000
-    drawn = m.sample(count, length=3)
+    drawn = m.sample(count, length=3, temperature=1)
     # in lines mode the third character of a line of two letters is its end
     texts = [a + b + ("" if mode == "lines" else c) for a in "ab" for b in "ab" for c in ("a" if mode == "lines" else "a\n")]
     for text in texts:
@@ -55,7 +56,9 @@ def test_texts_are_sampled_as_often_as_their_scores_say(mode):
 def test_the_same_seed_gives_the_same_texts():
     m = make_model("stream")
     assert m.sample(3, length=30, seed=1) == m.sample(3, length=30, seed=1) != m.sample(3, length=30, seed=2)
-    assert m.sample(3, length=30) == m.sample(3, length=30, seed=0, temperature=1.0)
+    assert m.sample(3, length=30) == m.sample(3, length=30, seed=0, temperature=TEMPERATURE)
+    assert "".join(m.stream(length=30)) == m.sample(length=30, temperature=TEMPERATURE)[0]
+    assert m.sample(3, length=30) != m.sample(3, length=30, temperature=1)
     assert m.sample(3, length=30, temperature=0.7) != m.sample(3, length=30, temperature=1.3)
 
 
@@ -244,7 +247,7 @@ def test_a_bad_argument_is_a_one_line_error(arguments, words):
 
 def test_whole_numbers_of_any_type_are_accepted():
     m = make_model("stream")
-    assert m.sample(2.0, length=np.int64(5), seed=3.0, temperature=1) == m.sample(2, length=5, seed=3)
+    assert m.sample(2.0, length=np.int64(5), seed=3.0, temperature=np.float64(TEMPERATURE)) == m.sample(2, length=5, seed=3)
 
 
 # Scores

@@ -283,6 +283,23 @@ def test_progress_is_reported_every_few_seconds(monkeypatch):
     assert all("characters/s, about " in line for line in events)
 
 
+def test_progress_between_two_rows_is_an_event_of_its_own(monkeypatch):
+    now = [0.0]
+
+    def clock():
+        now[0] += 0.3
+        return now[0]
+
+    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    news = []
+    train(steps=300_000, stop_after=299, news=news, validation=0, json=True)  # a row comes at each 3,000th step
+    rows = [json.loads(line) for line in news]
+    steps = [row["step"] for row in rows if row["event"] == "progress"]
+    assert len(steps) > 1
+    assert steps == sorted(set(steps))
+    assert [row["event"] for row in rows if row["event"] != "progress"] == ["start", "end"]
+
+
 @pytest.mark.parametrize("late", [1, 4])
 def test_metrics_are_read_every_sync_every_updates(monkeypatch, late):
     looked, look = [], loop._read_metrics

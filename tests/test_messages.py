@@ -1,6 +1,7 @@
 """Progress: the words for people say what was done, and text from a model cannot play with the terminal."""
 
 import io
+import math
 import sys
 
 import pytest
@@ -109,6 +110,15 @@ def test_the_final_message_has_ten_new_samples():
     head, *names = lines[-1].splitlines()[:11]
     assert head == "10 new lines, not in the training text:"
     assert len({name.strip() for name in names} - {*NAMES, ""}) == 10
+
+
+@pytest.mark.parametrize(("vocabulary", "symbols"), [("characters", "characters"), ("bytes", "bytes")])
+def test_the_final_message_explains_the_nats(vocabulary, symbols):
+    trained, lines = reported_lines(NAMES, vocabulary=vocabulary)
+    nats, place = trained.record["held_out"], trained.record["step"]
+    both = f"{nats:.4f} nats per held-out character ({nats / math.log(2):.4f} bits)"
+    expected = f"best at step {place}: {both}, as unsure as among {math.exp(nats):.1f} equally likely {symbols}"
+    assert expected in lines[-1].splitlines()
 
 
 def test_the_sample_preview_is_short_and_has_no_empty_texts(monkeypatch):

@@ -171,6 +171,41 @@ print(MPI.COMM_WORLD.allgather((then.record["step"], then.score("ban"))) == [(th
     assert (code, out.count("True"), out.count("False")) == (0, 2, 0), err
 
 
+CALLBACKS = """
+import sys, bptt
+from mpi4py import MPI
+rank, kinds = MPI.COMM_WORLD.rank, []
+def callback(event):
+    kinds.append(event.kind)
+    if (event.kind, event.step) == ("log", 12):
+        return STOP
+callbacks = [callback] if rank == 0 else []  # the processes may have different ones
+flags = {"hidden": 4, "steps": 20, "evaluate_every": 5, "micro_batches": 2, "backend": "numpy", "report": None}
+trained = bptt.train(NAMES, out=sys.argv[1], callbacks=callbacks, **flags)
+print(MPI.COMM_WORLD.gather((trained.record["ended"], len(kinds) > 5)))
+"""
+
+
+def test_callback_of_process_0_stops_all_processes(names, tmp_path, monkeypatch):
+    monkeypatch.setenv("BPTT_KERNELS", "0")
+    words = f"NAMES = {NAMES}\n{CALLBACKS}"
+    code, out, err = run_processes(2, "-c", words.replace("STOP", "True"), tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert "[('callback', True), ('callback', False)]" in out
+    assert saved_steps(tmp_path / "run")[-1] == 12
+    assert run_processes(1, "-c", words.replace("STOP", "None"), tmp_path / "whole")[::2] == (0, "")
+    bptt.train(NAMES, resume=tmp_path / "run", report=None)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_exception_of_a_callback_ends_all_processes_after_a_save(names, tmp_path):
+    words = f"NAMES = {NAMES}\n{CALLBACKS}".replace("return STOP", "raise ZeroDivisionError")
+    code, _, err = run_processes(2, "-c", words, tmp_path / "run")
+    assert code == 1
+    assert "bptt: process 0 of 2 ends all: Traceback" in err
+    assert saved_steps(tmp_path / "run")[-1] == 12
+
+
 def test_weights_that_are_not_finite_on_saving_stop_all_processes(names, tmp_path):
     wild = ("--optimizer", "sgd", "--learning-rate", "1e39", "--checkpoint-every", "1", "--evaluate-every", "9")
     code, _, err = run_processes(

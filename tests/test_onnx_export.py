@@ -142,14 +142,14 @@ def test_the_command_exports_an_onnx_file(tmp_path, capsys, monkeypatch):
     assert "names.onnx: already exists" in capsys.readouterr().err
 
 
-def test_the_readme_example_runs(tmp_path, capsys, monkeypatch):
-    readme = Path(__file__).parents[1] / "README.md"  # in the checkout and in the source distribution
-    parts = re.findall(r"```python\n(.*?)```", readme.read_text("utf-8"), re.DOTALL)
+def test_the_example_in_the_docs_runs(tmp_path, capsys, monkeypatch):
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "export.md"
+    parts = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     code = next(part for part in parts if "onnxruntime" in part)
     monkeypatch.chdir(tmp_path)
     one = bptt.train(["anna", "bob", "carol"] * 5, report=None, hidden=8, steps=40, backend="numpy")
     one.export("onnx", "dinosaurs.onnx")
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "export.md", "exec"), {})
     likeliest = max(one.next("")[:1], key=lambda pair: pair[1])[0]
     assert capsys.readouterr().out.strip() == likeliest
 

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.resources
 import inspect
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -39,6 +40,14 @@ def test_importing_loads_no_heavy_libraries(module):
     heavy |= {"bptt": {"numpy", "bptt.training"}, "bptt.cli": set()}.get(module, {"cyclopts", "rich"})
     assert module in imported
     assert not imported & heavy
+
+
+def test_the_version_is_printed_without_the_command_line():
+    code = "import bptt.__main__, sys; sys.argv[1:] = ['--version']; code = bptt.__main__.main(); print(code, *sys.modules)"
+    version, rest = run(sys.executable, "-c", code).stdout.splitlines()
+    assert version == bptt.__version__
+    assert rest.startswith("0 ")
+    assert not {"numpy", "cyclopts", "rich", "bptt.cli"} & set(rest.split())
 
 
 def test_data_files_are_installed():
@@ -111,8 +120,19 @@ def test_every_command_has_a_help(name, capsys):
 
 def test_the_readme_quotes_the_real_backward_pass():
     readme = Path(__file__).parents[1] / "README.md"  # in the checkout and in the source distribution
-    block = readme.read_text("utf-8").partition("```python\ndef backward")[2].partition("```")[0]
-    functions = f"def backward{block}".strip().split("\n\n\n")
-    assert len(functions) == 3
-    for function in functions:
-        assert function in inspect.getsource(vanilla)
+    block = readme.read_text("utf-8").partition("```python\ndef recurrence_backward")[2].partition("```")[0]
+    assert block.count("\n") > 8
+    assert inspect.getsource(vanilla.recurrence_backward).endswith(f"def recurrence_backward{block}")
+
+
+def test_the_readme_is_short():
+    readme = Path(__file__).parents[1] / "README.md"
+    assert len(readme.read_text("utf-8").splitlines()) <= 150
+
+
+def test_the_readme_of_a_package_index_has_absolute_links_only():
+    shown = importlib.metadata.metadata("bptt").get_payload()
+    links = re.findall(r"\]\(([^)]*)\)", shown)
+    assert len(links) > 20
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    assert sum("/raw/main/docs/" in link for link in links) == shown.count("![")

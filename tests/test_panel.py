@@ -1,11 +1,14 @@
 """The panel: what a person should see of a run is on the screen, whatever the terminal, and the terminal is left as it was."""
 
+import importlib.util
 import io
 import re
 import subprocess
 import sys
 import threading
 import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -17,6 +20,9 @@ from bptt.display import panel
 from bptt.display.panel import Panel
 
 HEADING = "text   names\nmodel  gru\nrun    [bold]2,000 steps"
+SCRIPT = Path(__file__).parents[1] / "docs" / "make_panel.py"
+WAITING = "compiling kernels, once on this machine, about half a minute"
+TURNS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 CONTROL = r"\x1b\[[?\d;]*[A-Za-z]"
 
 
@@ -66,8 +72,8 @@ def screen(output):
 def show_rows(rows, steps=2000, where=None, heading=HEADING):
     """What is on the screen after a run."""
     where = where or console()
-    with Panel(where, steps) as live:
-        live.set_header(heading)
+    with Panel(where) as live:
+        live.start(heading, steps)
         for one in rows:
             live.show(one)
     return screen(where.file.getvalue())
@@ -79,38 +85,125 @@ def test_the_panel_shows_header_curve_progress_and_samples():
     rows[39] |= {"held_out": 1.625, "sample": ["aba", " ", "cde fg"]}
     lines = show_rows(rows)
     assert lines[:3] == HEADING.splitlines()
-    assert lines[3] == "4.00│⡇"
     assert lines[14].startswith("1.05│")
-    assert lines[15] == "nats per character, steps 10 to 600, o: held out"
-    assert "".join(lines[3:15]).count("o") == 2
+    assert lines[15] == "loss in nats per character  o: held out"
+    assert "".join(lines[3:15]).count("o") == 1 + lines[3].count("o")  # the second one is the highest value after the start
     assert lines[16].startswith("step 600/2,000  30 %  ██")
     assert (lines[16].count("█"), len(lines[16])) == (17, 80)
     assert lines[17:] == [
         "loss 1.0500  held out 1.6250  best 1.5000 (2.1640 bits) at step 300",
-        "rate 0.00125  gradient norm 0.75  1,500 characters/s  0:04:40 left",
-        "aba  cde fg",
+        "2:00 elapsed  5.00 steps/s  1,500 characters/s",
+        "rate 0.00125  gradient norm 0.75",
+        "samples at step 400:  aba  cde fg",
         "",
     ]
 
 
+def test_a_running_panel_shows_the_time_left_and_how_to_stop():
+    where = console()
+    with Panel(where) as live:
+        live.start(HEADING, 2000)
+        for n in range(1, 61):
+            live.show(row(n))
+        lines = screen(where.file.getvalue())
+    assert "2:00 elapsed  about 4:40 left  5.00 steps/s  1,500 characters/s" in lines
+    assert "rate 0.00125  gradient norm 0.75  Ctrl-C stops and saves" in lines
+    ended = "\n".join(screen(where.file.getvalue()))
+    assert "left" not in ended
+    assert "Ctrl-C" not in ended
+
+
+def test_the_time_left_follows_the_speed_of_the_last_rows():
+    where = console()
+    with Panel(where) as live:
+        for n in range(1, 13):
+            live.show(row(n, seconds=100.0 + n))  # after a slow start
+        live.show(row(13, seconds=4000.0), log=False)
+        live.start(HEADING, 2000)
+        slow = "\n".join(screen(where.file.getvalue()))
+        live.show(row(13, seconds=113.0))
+        text = "\n".join(screen(where.file.getvalue()))
+    assert "about 3:07 left  10 steps/s" in text  # 1,870 steps
+    assert "1:06:40 elapsed" in slow
+
+
+def test_progress_between_two_rows_is_no_point_of_the_curve():
+    where = console()
+    with Panel(where) as live:
+        live.start(HEADING, 2000)
+        live.show(row(1))
+        live.show(row(2, loss=9.0), log=False)
+        text = "\n".join(screen(where.file.getvalue()))
+    assert "step 20/2,000" in text
+    assert "loss 9.0000" in text
+    assert "9.00│" not in text
+
+
+def test_a_spinner_turns_while_the_run_waits(monkeypatch):
+    monkeypatch.setattr(panel, "SPIN", 0.01)
+    where, threads = console(40), threading.active_count()
+    with Panel(where) as live:
+        live.start(HEADING, 2000)
+        live.wait(WAITING)
+        turns = set()
+        for _ in range(3000):  # half a minute, on a busy machine
+            turns = set(re.findall(f"[{TURNS}]", where.file.getvalue()))
+            if len(turns) >= 3:
+                break
+            time.sleep(0.01)
+        assert len(turns) >= 3
+        waiting = screen(where.file.getvalue())
+        live.show(row(1))
+        assert threading.active_count() == threads
+        shown = screen(where.file.getvalue())
+    assert " ".join("".join(waiting[4:]).lstrip(TURNS).split()).startswith(WAITING)
+    assert "compiling" not in "".join(shown)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "gone"), KeyboardInterrupt()])
+def test_the_spinner_stops_with_the_run_or_the_terminal(error):
+    def write(_):
+        raise OSError(5, "gone")
+
+    where, threads = console(), threading.active_count()
+    with pytest.raises(type(error)), Panel(where) as live:  # noqa: PT012
+        live.wait("compiling")
+        if isinstance(error, OSError):
+            where.file.write = write
+        raise error
+    assert threading.active_count() == threads
+
+
+def test_a_run_that_compiles_says_so_in_the_panel(monkeypatch):
+    out = Tty()
+    monkeypatch.setattr(sys, "stdout", out)
+    with train.live_reporter(Settings(), named=True) as tell:
+        tell(HEADING, {"event": "start", "record": {"plan": {"steps": 2000}}})
+        tell("compiling kernels", {"event": "compile"})
+        assert screen(out.getvalue())[4].endswith(" compiling kernels  0:00 so far")
+        tell("", {"event": "progress", **row(7)})
+        assert "step 70/2,000" in "".join(screen(out.getvalue()))
+
+
 def test_the_panel_is_redrawn_in_place_below_messages():
     where = console()
-    with Panel(where, 2000) as live:
+    with Panel(where) as live:
         live.print_above("[b]first[/b] :smile:")
-        live.set_header(HEADING)
+        live.start(HEADING, 2000)
         for n in range(1, 20):
             live.show(row(n))
             if n == 10:
                 live.print_above("x" * 200 + "\n\tand \x1b[2J more")
     lines = screen(where.file.getvalue())
-    assert lines[:4] == ["[b]first[/b] :smile:", "x" * 200, "        and  [2J more", "text   names"]
+    assert lines[0] == "[b]first[/b] :smile:"
+    assert lines[4:6] == ["x" * 200, "        and  [2J more"]
     assert sum("text   names" in line for line in lines) == sum("step 190/" in line for line in lines) == 1
 
 
 def test_the_header_is_shown_before_the_first_row():
     where = console()
     with Panel(where, 2000) as live:
-        live.set_header(HEADING)
+        live.start(HEADING, 2000)
         lines = screen(where.file.getvalue())
     assert lines[:3] == HEADING.splitlines()
     assert lines[3].startswith("step 0/2,000  0 %  ░")
@@ -159,7 +252,8 @@ def test_markup_and_control_characters_in_samples_are_not_interpreted():
     where = console()
     lines = show_rows([row(1, held_out=1.0, sample=evil)], where=where, heading="\x1b[3J[b]\x07")
     assert lines[0] == " [3J[b] "
-    assert lines[-2].split() == ["[2J", "]0;title", "[red]x[/red]", "[/]", "[link=http://a.b]", "1m", ".", ":smile:"]
+    samples = " ".join(lines).partition("samples at step 10:")[2].split()
+    assert samples == ["[2J", "]0;title", "[red]x[/red]", "[/]", "[link=http://a.b]", "1m", ".", ":smile:"]
     rest = re.sub(r"\x1b\[(\?25[lh]|[\d;]*m|1A|2K)|[\r\n]", "", where.file.getvalue())
     assert rest.isprintable()
 
@@ -167,16 +261,16 @@ def test_markup_and_control_characters_in_samples_are_not_interpreted():
 def test_the_panel_is_plain_on_an_ascii_terminal():
     file = io.TextIOWrapper(io.BytesIO(), "ascii", newline="")
     with Panel(console(file=file), 2000) as live:
-        live.set_header("text   日本")
+        live.start("text   日本", 2000)
         live.print_above("日")
         live.show(row(1))
         live.show(row(2, held_out=2.0, sample=["aé\u200db"]))
     lines = screen(file.buffer.getvalue().decode("ascii"))
-    assert lines[:2] == ["?", "text   ??"]
+    assert lines[:2] == ["text   ??", "?"]
     assert lines[2].startswith("4.00|**")
     assert lines[13].endswith("o")
     assert lines[15].startswith("step 20/2,000  1 %  ......")
-    assert lines[-2] == "a??b"
+    assert lines[-2] == "samples at step 20:  a??b"
 
 
 @pytest.mark.parametrize("width", [1, 2, 11, 20, 40, 200])
@@ -184,7 +278,11 @@ def test_the_panel_is_plain_on_an_ascii_terminal():
 def test_the_panel_fits_every_terminal_size(width, height):
     texts = ["日本語" * 30, "abc " * 50]
     rows = [row(1), row(2, held_out=1.0, sample=texts), row(3, loss=1e30)]
-    lines = show_rows(rows, where=console(width, height), heading="日" * 90)
+    where = console(width, height)
+    with Panel(where, 2000) as live:
+        for one in rows:
+            live.show(one)
+    lines = screen(where.file.getvalue())
     assert lines.pop() == ""
     assert len(lines) <= max(1, height - 1)
     assert max(map(cell_len, lines)) <= width
@@ -193,27 +291,74 @@ def test_the_panel_fits_every_terminal_size(width, height):
 
 @pytest.mark.parametrize(
     ("height", "shown"),
-    [
-        (24, "heading curve step sample"),
-        (10, "heading curve step sample"),
-        (9, "curve step sample"),
-        (8, "step sample"),
-        (3, "step"),
-    ],
+    [(24, "curve step sample"), (10, "curve step sample"), (9, "curve step"), (8, "step sample"), (3, "step")],
 )
 def test_on_a_low_terminal_the_progress_is_kept_longest(height, shown):
-    text = "\n".join(show_rows([row(1), row(2, held_out=2.0, sample=["zzz"])], where=console(100, height), heading="text"))
-    parts = {"heading": "text", "curve": "4.00│", "step": "step 20/", "sample": "zzz"}
+    where = console(100, height)
+    with Panel(where, 2000) as live:
+        live.show(row(1))
+        live.show(row(2, held_out=2.0, sample=["zzz"]))
+    text = "\n".join(screen(where.file.getvalue()))
+    parts = {"curve": "4.00│", "step": "step 20/", "sample": "zzz"}
     assert [name for name, part in parts.items() if part in text] == shown.split()
 
 
-@pytest.mark.parametrize(
-    ("height", "headings", "samples"), [(40, 2, 4), (13, 2, 4), (12, 0, 4), (11, 0, 4), (10, 0, 1), (8, 0, 1), (7, 0, 4)]
-)
-def test_long_texts_are_wrapped_and_samples_take_at_most_four_lines(height, headings, samples):
-    lines = show_rows([row(1, sample=["z " * 300])], where=console(100, height), heading="q" * 150)
-    assert [line for line in lines if "q" in line] == ["q" * 100, "q" * 50][:headings]
-    assert sum(line.startswith("z z") for line in lines) == samples
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_nothing_is_cut_at_the_usual_widths(width):
+    names = [f"{n}{'saurus' * (1 + n % 2)}" for n in range(10)]
+    rows = [row(n, held_out=1.5, sample=names) for n in range(1, 5)]
+    heading = f"text   names: {'1,279 lines to train on, ' * 4}\nmodel  gru"
+    lines = show_rows(rows, where=console(width, 24), heading=heading)
+    last = next(n for n, line in enumerate(lines) if line.startswith("model  gru"))
+    assert all(line.startswith(" " * 7) for line in lines[1:last])
+    assert max(map(len, lines)) <= width
+    words = " ".join(" ".join(lines).split())
+    for part in (
+        *heading.splitlines(),
+        "loss in nats per character o: held out",
+        "step 40/2,000 2 %",
+        "loss 1.7500 held out 1.5000 best 1.5000 (2.1640 bits) at step 10",
+        "0:08 elapsed 5.00 steps/s 1,500 characters/s",
+        "rate 0.00125 gradient norm 0.75",
+        " ".join(["samples at step 40:", *names]),
+    ):
+        assert " ".join(part.split()) in words
+
+
+def test_the_panel_becomes_an_animated_picture_without_scripts():
+    if not SCRIPT.exists() or sys.platform == "win32":
+        pytest.skip("needs docs/make_panel.py and a terminal of its own")
+    spec = importlib.util.spec_from_file_location("make_panel", SCRIPT)
+    make_panel = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_panel)
+    code = r"print('text  <names>\n\x1b[36m1.05│⡇ ⠁\x1b[0m\nbar ██░', end='', flush=True);"
+    code += r"print('\r\x1b[2K\x1b[1A\x1b[2K\x1b[36m9.05\x1b[0m\nend █', flush=True)"
+    screens = make_panel.record([sys.executable, "-c", code])
+    frames = make_panel.chosen(screens)
+    assert len(frames) == make_panel.FRAMES + 1
+    assert [line.plain for line in frames[-1]] == ["text  <names>", "9.05", "end █", ""]
+    before = make_panel.shown("text  <names>\n\x1b[36m1.05│⡇ ⠁\x1b[0m\nbar ██░")
+    picture = make_panel.picture([before, frames[-1]], "a command")
+    tree = ET.fromstring(picture)
+    assert not {"script", "image", "foreignObject"} & {one.tag.partition("}")[2] for one in tree.iter()}
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", picture)
+    texts = [one.text for one in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert sorted(texts) == sorted(["text  <names>", "1.05│", "bar", "9.05", "end", "a command"])  # the first one is in both
+    (path,) = tree.iter("{http://www.w3.org/2000/svg}path")
+    assert path.get("d").count("M") == 2  # ⡇ is one stroke of four dots, ⠁ is one dot
+    assert picture.count('class="f"') == picture.count('class="l"') == 1
+
+
+def test_samples_take_at_most_six_lines_and_no_name_is_broken():
+    names = [f"{n:02}" + "x" * 14 for n in range(30)]
+    lines = show_rows([row(1, sample=names)], where=console(40, 40))
+    first = lines.index("samples at step 10:  00" + "x" * 14)
+    assert lines[first + 1 :] == [f"{names[n]}  {names[n + 1]}" for n in range(1, 11, 2)] + [""]
+
+
+def test_a_long_sample_is_wrapped_by_the_width_of_its_characters():
+    lines = show_rows([row(1, sample=["日" * 30])], where=console(40, 40))
+    assert lines[-4:] == ["samples at step 10:", "日" * 20, "日" * 10, ""]
 
 
 def test_a_narrow_terminal_splits_no_number():
@@ -229,7 +374,7 @@ def test_the_panel_follows_the_terminal_size():
         where.size = (30, 8)
         before = len(where.file.getvalue())
         live.show(row(2))
-        frame = [re.sub(rf"{CONTROL}|\r", "", line) for line in where.file.getvalue()[before:].splitlines()]
+        frame = [re.sub(rf"{CONTROL}|\r", "", line) for line in where.file.getvalue()[before:].split("\n")]
     assert len(frame) <= 7
     assert max(map(len, frame)) == 30
 
@@ -258,9 +403,9 @@ def test_a_lost_terminal_raises_an_oserror_once(error, capfd):
     with Panel(panel.terminal(file), 2000) as live:
         live.show(row(1))
         file.write = write
-        for method, argument in ((live.show, row(2)), (live.print_above, "x"), (live.set_header, "y")):
+        for method, *arguments in ((live.show, row(2)), (live.print_above, "x"), (live.start, "y", 9)):
             try:
-                method(argument)
+                method(*arguments)
             except OSError as problem:
                 heard.append(problem)
     assert heard == [error] * 3
@@ -291,25 +436,13 @@ def test_output_of_others_goes_above_the_panel_or_to_their_file(monkeypatch):
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
     with Panel(panel.terminal(), 2000) as live:
-        live.set_header(HEADING)
         live.show(row(1))
         print("printed")
         print("logged", file=sys.stderr)
         live.show(row(2))
     assert (sys.stdout, sys.stderr) == (out, err)
-    assert screen(out.getvalue())[:2] == ["printed", "text   names"]
+    assert screen(out.getvalue())[0] == "printed"
     assert err.getvalue() == "logged\n"
-
-
-def test_what_comes_before_the_start_of_a_run_stays_above_the_panel(monkeypatch):
-    out = Tty()
-    monkeypatch.setattr(sys, "stdout", out)
-    with train.live_reporter(Settings(), named=True) as tell:
-        tell("wait   kernels are compiled", {})
-        tell(HEADING, {"event": "start", "record": {"plan": {"steps": 2000}}})
-        tell("in the panel", {})
-    assert screen(out.getvalue())[:2] == ["wait   kernels are compiled", "text   names"]
-    assert "in the panel" not in out.getvalue()
 
 
 def test_the_environment_can_switch_colours_off():

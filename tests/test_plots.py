@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from bptt.display import plots
@@ -45,7 +46,8 @@ def figure(monkeypatch, tmp_path):
 
 
 def lines(axes):
-    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()}
+    named = [line for line in axes.get_lines() if not line.get_label().startswith("_child") or len(axes.get_lines()) == 1]
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in named}
 
 
 RUNS = [  # history, clip
@@ -83,7 +85,8 @@ def test_the_losses_are_drawn_as_they_are(figure):
         "held out": ([row["step"] for row in measured], [row["held_out"] for row in measured]),
         best: ([150], [1.8]),
     }
-    assert [text.get_text() for text in losses.texts] == ["1.8000"]
+    (mark,) = [line for line in losses.get_lines() if line.get_label().startswith("_child")]
+    assert mark.get_xdata() == [150, 150]  # from top to bottom at the best step
     assert [text.get_text() for text in losses.get_legend().get_texts()] == ["training", "held out", best]
     assert [*lines(rates).values()] == [([row["step"] for row in rows], [row["rate"] for row in rows])]
     assert [*lines(norms).values()] == [([row["step"] for row in rows], [row["norm"] for row in rows])]
@@ -95,7 +98,7 @@ def test_the_axes_have_units(figure):
     (bits,) = losses.child_axes
     names = ["loss (nats per character)", "bits per character", "learning rate", "gradient norm"]
     assert [axes.get_ylabel() for axes in (losses, bits, rates, norms)] == names
-    assert norms.get_xlabel() == "step"
+    assert norms.get_xlabel() == "steps"
     assert norms.get_yscale() == "log"
     assert bits.get_ylim() == pytest.approx([nats / math.log(2) for nats in losses.get_ylim()])
     assert all(losses.get_shared_x_axes().joined(losses, axes) for axes in (rates, norms))
@@ -107,7 +110,7 @@ def test_many_rows_get_a_labelled_running_median(figure):
     rows[15]["loss"], rows[-1]["loss"] = 100.0, 50.0
     drawn = lines(figure(rows, "").axes[0])
     assert max(drawn["training"][1]) == 100.0
-    steps, median = drawn["training, running median of 5 rows"]
+    steps, median = drawn["training, median of 5 rows"]
     loss = [row["loss"] for row in rows]
     assert steps == [row["step"] for row in rows]
     assert (median[0], median[1], median[-1]) == (loss[0], sorted(loss[:3])[1], loss[-1])
@@ -117,8 +120,8 @@ def test_many_rows_get_a_labelled_running_median(figure):
 
 @needs_matplotlib
 def test_the_median_window_is_a_tenth_of_the_rows_and_at_most_51(figure):
-    assert "training, running median of 21 rows" in lines(figure(history(200), "").axes[0])
-    assert "training, running median of 51 rows" in lines(figure(history(900), "").axes[0])
+    assert "training, median of 21 rows" in lines(figure(history(200), "").axes[0])
+    assert "training, median of 51 rows" in lines(figure(history(900), "").axes[0])
 
 
 @needs_matplotlib
@@ -181,6 +184,38 @@ def test_labels_fit_and_do_not_overlap(figure, scale, title):
     for axes in (losses, rates, norms, *losses.child_axes):
         name = axes.yaxis.label.get_window_extent()
         assert not name.count_overlaps([label.get_window_extent() for label in axes.get_yticklabels() if label.get_text()])
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(("rows", "every"), [(3, 1), (40, 17), (900, 10_000)])
+def test_a_legend_lies_on_no_curve_and_in_the_picture(figure, rows, every):
+    drawn = figure(history(rows, every), "title", 5.0)
+    losses, rates, norms = drawn.axes
+    for axes, above in ((losses, drawn.bbox.y1), (norms, rates.bbox.y0)):
+        legend = axes.get_legend().get_window_extent()
+        assert axes.bbox.y1 < legend.y0 + 0.01
+        assert legend.y1 <= above
+        assert drawn.bbox.x0 <= legend.x0
+        assert legend.x1 <= drawn.bbox.x1
+    assert losses.get_legend().get_window_extent().y1 <= min(text.get_window_extent().y0 for text in drawn.texts)
+
+
+@needs_matplotlib
+def test_letters_are_at_least_a_sixtieth_of_the_picture(figure):
+    drawn = figure(history(40), "title", 5.0)
+    sizes = [text.get_fontsize() for axes in drawn.axes for text in (axes.yaxis.label, *axes.get_yticklabels())]
+    sizes += [text.get_fontsize() for axes in drawn.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
+    assert min(sizes) / 72 >= drawn.get_figheight() / 60
+
+
+@needs_matplotlib
+def test_the_axis_of_the_losses_leaves_out_the_first_tenth(figure):
+    rows = history(40)
+    rows[0]["loss"], rows[2]["held_out"] = 50.0, 40.0
+    bottom, top = figure(rows, "").axes[0].get_ylim()
+    later = [value for row in rows if row["step"] >= 49 for value in (row["loss"], row.get("held_out", row["loss"]))]
+    assert bottom < min(later) < max(later) < top < 5
+    assert figure(rows[:10], "").axes[0].get_ylim()[1] > 50  # of a few there is room for all
 
 
 @needs_matplotlib
@@ -267,6 +302,19 @@ def test_a_text_chart_marks_the_evaluations():
     assert drawn[-1].startswith("1.00│")
     assert drawn[-1].endswith("o")
     assert "".join(drawn).count("o") == 2
+
+
+def test_the_axis_leaves_out_the_losses_of_the_first_tenth():
+    losses = [9.0, 5.0, *np.linspace(2.0, 1.0, 19)]
+    drawn = plots.text_chart(points(*losses), 46, 6)
+    assert drawn[0].startswith("2.00│")
+    assert not drawn[1][5:9].strip()  # the curve comes in from above, after the first two points
+    assert plots.text_chart(points(*losses[:10]), 46, 6)[0].startswith("9.00│")  # of a few there is room for all
+    rows = points(*losses)
+    rows[1]["held_out"], rows[12]["held_out"] = 7.0, 3.0
+    drawn = plots.text_chart(rows, 46, 6)
+    assert drawn[0].startswith("3.00│")
+    assert "".join(drawn).count("o") == 1
 
 
 def test_a_text_chart_of_one_loss_is_flat():

@@ -33,7 +33,7 @@ from bptt.training import api
 
 ROOT = Path(__file__).parents[1]  # the checkout, or the source distribution
 NAMES = ["anna", "bob", "carol", "dave", "eve"] * 4
-BESIDE_SETTINGS = ["text", "report", "config", "resume", "changed_text"]
+BESIDE_SETTINGS = ["text", "report", "config", "resume", "changed_text", "callbacks"]
 METHODS = ["evaluate", "export", "next", "sample", "save", "score", "scores", "stream", "to_checkpoint"]
 BESIDE_NN = ["bptt.acceleration.enable()", "bptt.system.keep_freed_memory()"]  # for programs that call bptt.nn themselves
 SMALL = {"hidden": 3, "steps": 2, "report": None, "backend": "numpy"}
@@ -163,8 +163,8 @@ def test_unknown_keyword_of_train_names_the_nearest_setting():
 
 def test_all_is_complete():
     exceptions = {name for name, value in vars(errors).items() if isinstance(value, type) and not name.startswith("_")}
-    others = {"Ensemble", "Evaluation", "LanguageModel", "Score", "from_torch", "inspect", "load", "train", "__version__"}
-    assert set(bptt.__all__) == exceptions | others
+    classes = {"Ensemble", "Evaluation", "Event", "History", "LanguageModel", "Score"}
+    assert set(bptt.__all__) == exceptions | classes | {"from_torch", "inspect", "load", "train", "__version__"}
     assert all(getattr(bptt, name) is getattr(errors, name) for name in exceptions)
 
 
@@ -404,6 +404,10 @@ def program():
         flow = bptt.inspect.gradient_flow(model, "a")
         print(bptt.__version__, flow.norms)
         failure: type[Exception] = bptt.InputError
+        def stop(event: bptt.Event) -> bool:
+            print(event.model.sample(), event.folder)
+            return event.kind == "evaluation" and bool(event.row["held_out"] < 2)
+        bptt.train("names.txt", callbacks=[stop, print])
     """
     wrong = """\
         bptt.train("names.txt", hiden=64)
@@ -417,6 +421,8 @@ def program():
         model.simple()
         model.export("pdf", "page.pdf")
         bptt.Ensemble(["runs/names"])
+        bptt.train("names.txt", callbacks=[len])
+        stop(model)
     """
     return textwrap.dedent(correct) + textwrap.dedent(wrong).replace("\n", "  # wrong\n")
 

@@ -765,9 +765,9 @@ def test_torch_in_half_precision_is_refused_in_words(workdir, torch):
         assert f"is {kind}, expected all F32 or all F64" in refusal(symbols="\nabcdef", mode="lines")
 
 
-def test_torch_runs_the_lines_in_the_readme(workdir, torch):
-    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")  # in the checkout and in the source distribution
-    code = next(block for block in readme.split("```python\n") if "strict=True" in block).partition("```")[0]
+def test_torch_runs_the_lines_in_the_docs(workdir, torch):
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "export.md").read_text("utf-8")
+    code = next(block for block in page.split("```python\n") if "strict=True" in block).partition("```")[0]
     hidden = setup.from_scratch("dinosaurs", from_flags({"backend": "numpy"})).task.plan.hidden
     trained = make_model(dtype="float32", vocabulary=characters("abcdefghijklmnopqrstuvwxyz"), hidden=hidden)
     trained.export("torch", "dinosaurs.safetensors")

@@ -118,6 +118,7 @@ def test_recipe_for_a_flag(scratch):
             '    burn_in: int = 0\n    """Steps at the beginning of a text that count for nothing."""\n    quiet: bool =',
         ),
         ('    "seed": SEED,\n', '    "seed": SEED,\n    "burn_in": SEED,\n'),
+        ('    "Output": (', '    "Output": ("burn_in", '),
     )
     scratch.edit("training/api.py", ("    quiet: bool =", "    burn_in: int = 0,\n    quiet: bool ="))
     assert "--burn-in" in scratch.bptt("train", "--help")

@@ -7,6 +7,8 @@ import importlib.util
 import json
 import re
 import shutil
+from email.message import Message
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import pytest
 import bptt
 from bptt import backend as backends
 from bptt import cli
+from bptt.config.defaults import TEMPERATURE
 from bptt.data.vocabulary import BYTES, Vocabulary
 from bptt.export import web_page
 from bptt.inference.language_model import LanguageModel
@@ -101,23 +104,68 @@ def test_the_page_gives_the_greedy_continuations_of_python(browser, tmp_path, ce
         set_inputs(browser, beginning, 0)
         element(browser, "button").click()
         (expected,) = one.sample(1, temperature=0, prompt=beginning, length=web_page.LONGEST[mode])
-        assert shown_text(browser) == [expected] * (10 if mode == "lines" else 3)
+        assert shown_text(browser) == [expected] * (10 if mode == "lines" else 1)
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 @BROWSER
-def test_the_bars_are_the_probabilities_of_the_next_character(browser, tmp_path):
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 0.8, 1.5])
+def test_the_bars_are_the_probabilities_of_the_next_character(browser, tmp_path, temperature):
     one = trained("lstm")
     open_page(browser, one, tmp_path)
     for beginning in ("", "a", "ab", "abé"):
-        set_inputs(browser, beginning, 0.8)
-        cells = [cell.text for cell in browser.find_elements("css selector", "#next > span")]
-        expected = one.next(beginning)[:8]
+        set_inputs(browser, beginning, temperature)
+        rows = [row.text.split() for row in browser.find_elements("css selector", "#next tr")]
+        expected = one.next(beginning, temperature=temperature)[:8]
         names = {"\n": "↵", " ": "␣"}
-        assert cells[::2] == [names.get(name, name) for name, _ in expected]
-        assert [float(share.removesuffix(" %")) for share in cells[1::2]] == pytest.approx(
-            [100 * p for _, p in expected], abs=0.06
+        compared = [row for row in expected if row[1] > 0.001]  # the order of the others is lost in their equal shares
+        assert [row[0] for row in rows][: len(compared)] == [names.get(name, name) for name, _ in compared]
+        assert [float(row[1]) for row in rows] == pytest.approx([100 * p for _, p in expected], abs=0.06)
+        widths = browser.execute_script(
+            "return [...document.querySelectorAll('.bar div')].map(one => parseFloat(one.style.width))"
         )
+        assert widths == pytest.approx([100 * p for _, p in expected], abs=0.001)
+
+
+@BROWSER
+@pytest.mark.parametrize(("mode", "count"), [("lines", 10), ("records", 3), ("stream", 1)])
+def test_the_page_opens_with_texts(browser, tmp_path, mode, count):
+    open_page(browser, trained(mode=mode), tmp_path)
+    texts = shown_text(browser)
+    assert len(texts) == count
+    assert any(texts)
+    assert len(browser.find_elements("css selector", "#next tr")) == len(SYMBOLS)
+    assert element(browser, "output").text == "0.80"
+    assert element(browser, "#problem").rect["height"] == 0  # no empty line
+    assert [button.text for button in browser.find_elements("css selector", "button")] == ["Generate", "Copy"]
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@BROWSER
+@pytest.mark.parametrize("clipboard", [True, False])
+def test_the_texts_are_copied_or_selected(browser, tmp_path, clipboard):
+    open_page(browser, trained(), tmp_path)
+    value = "{writeText: async text => { window.copied = text; }}" if clipboard else "undefined"
+    browser.execute_script(f"Object.defineProperty(navigator, 'clipboard', {{value: {value}, configurable: true}})")
+    texts, button = shown_text(browser), element(browser, "#copy")
+    button.click()
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20).until(lambda _: button.text in ("Copied", "Selected"))
+    assert button.text == ("Copied" if clipboard else "Selected")
+    script = "return window.copied" if clipboard else "return getSelection().toString()"
+    copied = browser.execute_script(script).splitlines()
+    assert list(filter(str.strip, copied)) == list(filter(str.strip, texts))
+
+
+@BROWSER
+@pytest.mark.parametrize("address", ["", "https://example.org/bptt"])
+def test_the_page_links_to_the_project_if_it_has_an_address(browser, tmp_path, monkeypatch, address):
+    monkeypatch.setattr(web_page, "home", lambda: address)
+    open_page(browser, trained(), tmp_path)
+    link = element(browser, "#home")
+    assert link.text == "bptt"
+    assert (link.get_dom_attribute("href") or "") == address
 
 
 @BROWSER
@@ -141,6 +189,8 @@ def test_the_page_works_by_keyboard_and_reports_unknown_characters(browser, tmp_
     browser.switch_to.active_element.send_keys(Keys.TAB, Keys.NULL)
     browser.switch_to.active_element.send_keys(Keys.SPACE)
     assert len(set(shown_text(browser))) == 1  # the likeliest, ten times
+    browser.switch_to.active_element.send_keys(Keys.TAB, Keys.NULL)
+    assert browser.switch_to.active_element.get_attribute("id") == "copy"
 
 
 @BROWSER
@@ -231,9 +281,33 @@ def test_the_page_is_one_self_contained_file(tmp_path, capsys, monkeypatch):
     assert cli.main(["export", "names", "--to", "page"]) == 0
     assert capsys.readouterr().out == "saved in names.html\n"
     source = (tmp_path / "names.html").read_text("utf-8")
+    assert re.search(r'<input id="temperature"[^>]* value="(.*?)"', source)[1] == str(TEMPERATURE)
     assert not re.search(r"https?:|src=|href=|@import|url\(|fetch|XMLHttp|WebSocket|import\(", source)
     assert cli.main(["export", "names", "--to", "page"]) == 2
     assert "names.html: already exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        ([], ""),
+        (["Changes, https://example.org/changes", "Homepage, https://example.org"], "https://example.org"),
+        (["Source, https://example.org/source"], "https://example.org/source"),
+        (["Homepage, javascript:alert(1)", "odd"], ""),
+        (None, ""),
+    ],
+)
+def test_the_address_is_that_of_the_installed_package(monkeypatch, addresses, expected):
+    def metadata(name):
+        if addresses is None:
+            raise PackageNotFoundError(name)
+        message = Message()
+        for address in addresses:
+            message["Project-URL"] = address
+        return message
+
+    monkeypatch.setattr(web_page, "metadata", metadata)
+    assert web_page.home() == expected
 
 
 def test_nothing_in_a_model_closes_the_script_element(tmp_path):

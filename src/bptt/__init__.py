@@ -39,7 +39,9 @@ __all__ = [
     "Diverged",
     "Ensemble",
     "Evaluation",
+    "Event",
     "ForcedInterrupt",
+    "History",
     "InputError",
     "InvalidFile",
     "KernelWarning",
@@ -66,9 +68,11 @@ if TYPE_CHECKING:
     from bptt import inspect
     from bptt.inference.ensemble import Ensemble
     from bptt.inference.evaluation import Evaluation
+    from bptt.inference.history import History
     from bptt.inference.language_model import LanguageModel, from_torch, load
     from bptt.inference.scoring import Score
     from bptt.training.api import train
+    from bptt.training.events import Event
 else:  # or a type checker would accept every name
 
     def __getattr__(name):
@@ -78,11 +82,13 @@ else:  # or a type checker would accept every name
         import bptt.inspect  # noqa: F401  # an import sets the attribute `inspect`
         from bptt.inference.ensemble import Ensemble
         from bptt.inference.evaluation import Evaluation
+        from bptt.inference.history import History
         from bptt.inference.language_model import LanguageModel, from_torch, load
         from bptt.inference.scoring import Score
         from bptt.training.api import train
+        from bptt.training.events import Event
 
-        public = (Ensemble, Evaluation, LanguageModel, Score, from_torch, load, train)
+        public = (Ensemble, Evaluation, Event, History, LanguageModel, Score, from_torch, load, train)
         globals().update({value.__name__: value for value in public})  # the next use does not come here
         return globals()[name]
 

@@ -1,11 +1,13 @@
 """The command `bptt`, also `python -m bptt`. Ctrl-C prints one line, even during the slow imports."""
 
+import contextlib
 import os
 import signal
 import sys
 import time
 from typing import Any, NoReturn
 
+from bptt import __version__
 from bptt.distributed.launcher import LAUNCHER_VARIABLES
 
 
@@ -24,6 +26,11 @@ def leave(number: int, frame: Any) -> NoReturn:
 def main() -> int:
     """Run the command line and return its exit code."""
     began = time.perf_counter()
+    if sys.argv[1:] == ["--version"]:
+        with contextlib.suppress(OSError, AttributeError):  # no standard output: the command line below says so
+            sys.stdout.write(f"{__version__}\n")
+            sys.stdout.flush()
+            return 0
     default_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
         if default_handler:

@@ -15,6 +15,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 from bptt.errors import InvalidFile
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 TEMPORARY = ".bptt-"  # what is being written begins with this; after a crash it may be left behind
 OPEN_PIPES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # of JSON
@@ -156,6 +161,21 @@ def open_regular(path: Path, *, links: bool = False, pipes: bool = False) -> Bin
         raise InvalidFile("no such file") from None
 
 
+def lock(descriptor: int, *, shared: bool, wait: bool = False) -> bool:
+    """Lock an open file or folder until it is closed; False if another process holds a lock in the way.
+
+    With `wait` that lock is waited for. True also where the system or the disk knows no such locks.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True
+
+
 def only_this_user_writes(status: os.stat_result) -> bool:
     """Whether a file or folder is this user's or the superuser's, and nobody else may write to it.
 
@@ -179,7 +199,7 @@ class FileReference(NamedTuple):
     size: int | None = None  # bytes; None where it may have changed, or was not recorded
     folder: str = ""  # that the path is relative to
     unpacked: int | None = None  # bytes of what it holds, where it is compressed
-    folders: bool = False  # whether it may be a folder or a pattern, for the files of that
+    by_user: bool = False  # whether the user wrote the file that names it: it may be a folder or a pattern, for its files
 
 
 def parse_json(data: bytes, most: int) -> Any:

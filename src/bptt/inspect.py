@@ -11,6 +11,7 @@ import numpy as np  # on the host, in float64, whatever the model is on
 
 from bptt.backend import HostArray
 from bptt.config import rules
+from bptt.display import html
 from bptt.errors import InputError
 from bptt.inference import generate
 from bptt.inference.language_model import LanguageModel
@@ -38,6 +39,13 @@ class Flow(NamedTuple):
 
     norms: HostArray  # (L, T, K+1): [l, t, k] is the norm of dL_t / da_(t-k) in layer l; NaN before the first step
     decay: HostArray  # (L, K+1): its mean over all t
+
+    def _repr_html_(self) -> str:
+        """The decay of each layer as a chart, for notebooks."""
+        steps = range(self.decay.shape[1])
+        lines = [html.Line(f"layer {layer}", steps, decay.tolist()) for layer, decay in enumerate(self.decay, 1)]
+        chart = html.line_chart(lines, "steps back", "norm of the gradient of a loss", logarithmic=True)
+        return html.card(f"Gradient flow over {self.norms.shape[1]} steps", (), chart)
 
 
 class Read(NamedTuple):

@@ -108,4 +108,11 @@ MUTATIONS = [
         'SETTINGS = ("encoding",)',
         "test_records.py::test_an_exported_model_of_records_reads_records_as_before",
     ),
+    Mutation(
+        "page: a link to what is no address",
+        "export.web_page.home",
+        'if ", https://" in address',
+        'if ", " in address',
+        "test_web_page.py::test_the_address_is_that_of_the_installed_package",
+    ),
 ]

@@ -4,6 +4,27 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "a history without bound",
+        "inference.history.read",
+        "file.tell() < MAX_BYTES and ",
+        "",
+        "test_history.py::test_no_more_than_a_bound_is_read",
+    ),
+    Mutation(
+        "a copied model without its history",
+        "inference.language_model.LanguageModel.__reduce__",
+        "(self.to_checkpoint(), self.backend, self.rows)",
+        "(self.to_checkpoint(), self.backend)",
+        "test_history.py::test_copy_of_a_model_has_its_history",
+    ),
+    Mutation(
+        "any folder above taken for the run of a model",
+        "inference.language_model.load",
+        "if run.parent.name == run_folder.CHECKPOINTS:",
+        "if True:",
+        "test_history.py::test_model_that_was_saved_alone_has_no_history",
+    ),
+    Mutation(
         "state not carried in evaluation",
         "inference.evaluation.batch_nats",
         "None if batch.window.start else states",
@@ -233,7 +254,7 @@ MUTATIONS = [
     Mutation(
         "a pickled model keeps the arrays of its library",
         "inference.language_model.LanguageModel.__reduce__",
-        "return model_from_checkpoint, (self.to_checkpoint(), self.backend)",
+        "return model_from_checkpoint, (self.to_checkpoint(), self.backend, self.rows)",
         "return object.__reduce_ex__(self, 4)",
         "test_public_api.py::test_model_pickled_with_a_gpu",
     ),

@@ -4,6 +4,41 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "the history handed to callbacks",
+        "training.events.send",
+        "copy.deepcopy(row),",
+        "row,",
+        "test_callbacks.py::test_run_with_callbacks_equals_one_without",
+    ),
+    Mutation(
+        "no callback after the first that stops the run",
+        "training.events.send",
+        "answers = [callback(event) for callback in run.callbacks]",
+        "answers = (callback(event) for callback in run.callbacks)",
+        "test_callbacks.py::test_every_callback_gets_the_event_that_stops_the_run",
+    ),
+    Mutation(
+        "a run that any answer stops",
+        "training.events.send",
+        "isinstance(answer, bool | np.bool_) and bool(answer)",
+        "bool(answer)",
+        "test_callbacks.py::test_other_answers_do_not_stop_the_run",
+    ),
+    Mutation(
+        "a run that a callback stops and that is not saved",
+        "training.events.send_of_update",
+        "    run.task.group.rank_0_then_others(functools.partial(checkpoints.save, run, now))\n",
+        "",
+        "test_callbacks.py::test_true_stops_the_run_and_it_can_be_resumed",
+    ),
+    Mutation(
+        "a callback that stops process 0 alone",
+        "training.events.send_of_update",
+        "run.task.group.broadcast(stop)",
+        "stop",
+        "test_mpi.py::test_callback_of_process_0_stops_all_processes",
+    ),
+    Mutation(
         "the last model kept instead of the best",
         "training.loop._evaluate",
         "if progress.best is not None and progress.best[1] <= validation_loss:",
@@ -209,7 +244,7 @@ MUTATIONS = [
     Mutation(
         "budget: a trial compiles in silence",
         "training.budget.fit_to_budget",
-        "report(waiting, {})",
+        "messages.report_compilation(task, report)",
         "pass",
         "test_budget.py::test_a_trial_that_compiles_says_so_before_it_does",
     ),
@@ -240,5 +275,12 @@ MUTATIONS = [
         "dataclasses.replace(task.config, hidden=hidden), _plan(settings, task.data)",
         "dataclasses.replace(task.config, hidden=hidden), task.plan._replace(hidden=hidden, steps=steps)",
         "test_budget.py::test_a_budget_and_its_numbers_as_flags_give_the_same_bits",
+    ),
+    Mutation(
+        "loop: progress between two rows is passed off as a row of the log",
+        "training.loop.train_loop",
+        '"log" if due.log else "progress"',
+        '"log"',
+        "test_loop.py::test_progress_between_two_rows_is_an_event_of_its_own",
     ),
 ]

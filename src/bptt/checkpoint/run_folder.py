@@ -90,6 +90,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process writes in the folder of a run, which must not begin to do so at this very moment."""
+    with contextlib.suppress(OSError, InvalidFile), files.open_regular(folder / LOCK) as file:
+        return not files.lock(file.fileno(), shared=True)
+    return False
+
+
 def read_environment(folder: Path) -> dict[str, Any]:
     """Read `env.json`, the sessions of a run; empty if it cannot be read."""
     with contextlib.suppress(InvalidFile):

@@ -4,12 +4,14 @@ The folder appears by one rename after all its files are on the disk, and an exi
 never executes anything, and takes no memory for what its manifest and its configuration do not bear out.
 """
 
+import contextlib
 import difflib
 import itertools
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -17,11 +19,12 @@ import safetensors.numpy
 from bptt import files, system
 from bptt.backend import HostArray
 from bptt.checkpoint import format as checkpoint_format
-from bptt.checkpoint.format import CONFIG, MANIFEST, OPTIMIZER, TRAINING, VOCABULARY, WEIGHTS, Checkpoint
+from bptt.checkpoint.format import CONFIG, MANIFEST, OPTIMIZER, TRAINING, VOCABULARY, WEIGHTS, Checkpoint, Progress
 from bptt.config import user_cells
+from bptt.config.settings import Mode
 from bptt.errors import AlreadyExists, CheckpointError, InputError, InvalidFile, SaveError
 from bptt.nn import model, tree
-from bptt.nn.cells import Cell
+from bptt.nn.cells import CELLS, Cell
 
 MADE = "expected a folder that bptt train or model.save made"
 
@@ -77,6 +80,88 @@ def write(folder: Path, saved: Checkpoint, *, private: bool = False) -> None:
         raise SaveError(f"cannot save the model in {folder}: {problem}") from error
 
 
+class RunRecords(NamedTuple):
+    """What a checkpoint of a run says of it, without the weights."""
+
+    cell: str  # its name, as the file claims it; `config` of a user-defined cell has a built-in one in its place
+    config: model.Config
+    mode: Mode
+    record: dict[str, Any]
+    progress: Progress
+    problem: str = ""  # why a newer checkpoint of the run cannot be read
+
+
+class Reader:
+    """The files of a checkpoint, each verified against the manifest; `name` is the one that an error is about."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.name = folder, MANIFEST
+        self.listed: dict[str, Any] = {}
+
+    def manifest(self, *, run: bool) -> None:
+        """Read the manifest, of a run one that lists its training state."""
+        raw = files.read(self._folder / MANIFEST, checkpoint_format.MAX_JSON_BYTES)
+        self.listed = checkpoint_format.manifest(files.parse_json(raw, checkpoint_format.MAX_NESTING), raw)
+        if run and not self.listed.keys() >= set(checkpoint_format.RUN):
+            raise InvalidFile("lists a model alone and no run to resume: start a new run with --from")
+
+    def size(self, name: str) -> int:
+        """The bytes of a file."""
+        self.name = name
+        return int(self.listed[name]["bytes"])
+
+    def content(self, name: str) -> bytes:
+        """The content of a file."""
+        size = self.size(name)
+        if size > system.physical_memory():
+            raise InvalidFile(f"has {size:,} bytes, more than this machine has memory")
+        data = files.read(self._folder / name, size, size)
+        if files.checksum(data) != self.listed[name]:
+            raise InvalidFile(f"does not match its checksum: {checkpoint_format.DAMAGED}")
+        return data
+
+    def json(self, name: str, most: int, nested: int = checkpoint_format.MAX_NESTING) -> Any:
+        """The value of a file of JSON."""
+        if self.size(name) > most:
+            raise InvalidFile(f"has {self.size(name):,} bytes, expected at most {most:,}")
+        return files.parse_json(self.content(name), nested)
+
+    def progress(self) -> Progress:
+        """The progress of a run."""
+        entries = self.size(TRAINING) // 20  # what takes the least is the list of the radius of a layer, 22
+        return checkpoint_format.progress(self.json(TRAINING, checkpoint_format.MAX_HISTORY_BYTES, 16 + entries))
+
+
+@contextlib.contextmanager
+def reading(folder: Path, *, run: bool) -> Iterator[Reader]:
+    """Provide the files of a checkpoint; what is wrong with one of them inside the block is a CheckpointError."""
+    check_is_checkpoint(folder)
+    reader = Reader(folder)
+    try:
+        reader.manifest(run=run)
+        yield reader
+    except InvalidFile as problem:
+        raise CheckpointError(f"{folder / reader.name}: {problem}") from None
+    except MemoryError:
+        raise CheckpointError(f"{folder / reader.name}: there is no memory for it") from None
+    except RecursionError:
+        raise CheckpointError(f"{folder / reader.name}: is nested too deeply") from None
+
+
+def read_records(folder: Path) -> RunRecords:
+    """Read what a checkpoint of a run says of it; neither its weights nor a user-defined cell are needed.
+
+    Raises:
+        CheckpointError: as `read` does.
+    """
+    with reading(folder, run=True) as reader:
+        value = reader.json(CONFIG, checkpoint_format.MAX_JSON_BYTES)
+        cell = _claims(value)[0]
+        known = value if cell in CELLS else {**value, "model": {**value["model"], "cell": "gru"}}
+        config, mode, record = checkpoint_format.configuration(known)
+        return RunRecords(cell, config, mode, record, reader.progress())
+
+
 def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkpoint:
     """Read a checkpoint and verify each file against the manifest; with `run`, read the training state, too.
 
@@ -84,63 +169,28 @@ def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkp
         CheckpointError: no such folder, a file that is missing, changed or forged, or a format of the future.
         InputError: the model has a user-defined cell and `cell` is not it, or a built-in one and `cell` is not None.
     """
-    check_is_checkpoint(folder)
-    name = MANIFEST
-    listed: dict[str, Any] = {}
-
-    def content() -> bytes:
-        size = listed[name]["bytes"]
-        if size > system.physical_memory():
-            raise InvalidFile(f"has {size:,} bytes, more than this machine has memory")
-        data = files.read(folder / name, size, size)
-        if files.checksum(data) != listed[name]:
-            raise InvalidFile(f"does not match its checksum: {checkpoint_format.DAMAGED}")
-        return data
-
-    def json(most: int, nested: int = checkpoint_format.MAX_NESTING) -> Any:
-        if listed[name]["bytes"] > most:
-            raise InvalidFile(f"has {listed[name]['bytes']:,} bytes, expected at most {most:,}")
-        return files.parse_json(content(), nested)
-
-    try:
-        raw = files.read(folder / name, checkpoint_format.MAX_JSON_BYTES)
-        listed = checkpoint_format.manifest(files.parse_json(raw, checkpoint_format.MAX_NESTING), raw)
-        if run and not listed.keys() >= set(checkpoint_format.RUN):
-            raise InvalidFile("lists a model alone and no run to resume: start a new run with --from")
-        name = CONFIG
-        value = json(checkpoint_format.MAX_JSON_BYTES)
+    with reading(folder, run=run) as reader:
+        value = reader.json(CONFIG, checkpoint_format.MAX_JSON_BYTES)
         user_cells.match(folder, *_claims(value), cell)
         config, mode, record = checkpoint_format.configuration(value, cell)
         parameters = tree.num_elements(model.shapes(config))
-        name = WEIGHTS
-        checkpoint_format.check_size(listed[name]["bytes"], parameters)
-        name = VOCABULARY
-        symbols = checkpoint_format.vocabulary(json(64 + 20 * config.vocabulary, 1), config, mode)
-        name = WEIGHTS
-        weights = checkpoint_format.tensors(content())
+        checkpoint_format.check_size(reader.size(WEIGHTS), parameters)
+        symbols = checkpoint_format.vocabulary(reader.json(VOCABULARY, 64 + 20 * config.vocabulary, 1), config, mode)
+        weights = checkpoint_format.tensors(reader.content(WEIGHTS))
         checkpoint_format.check_weights(weights, config)
         if not run:
             return Checkpoint(config, mode, symbols, record, weights)
-        name = TRAINING
-        entries = listed[name]["bytes"] // 20  # what takes the least is the list of the radius of a layer, 22
-        progress = checkpoint_format.progress(json(checkpoint_format.MAX_HISTORY_BYTES, 16 + entries))
-        name = OPTIMIZER
+        progress = reader.progress()
         averaging = len(checkpoint_format.AVERAGING) * parameters
         more = (
             1
             + averaging
             + checkpoint_format.MAX_BATCH * sum(shape[1] for shape in checkpoint_format.state_shapes(config, 1).values())
         )
-        checkpoint_format.check_size(listed[name]["bytes"], 2 * parameters, more)
-        remembered = checkpoint_format.tensors(content())
+        checkpoint_format.check_size(reader.size(OPTIMIZER), 2 * parameters, more)
+        remembered = checkpoint_format.tensors(reader.content(OPTIMIZER))
         checkpoint_format.check_optimizer_state(remembered, parameters, config, next(iter(weights.values())).dtype)
         return Checkpoint(config, mode, symbols, record, weights, progress, remembered)
-    except InvalidFile as problem:
-        raise CheckpointError(f"{folder / name}: {problem}") from None
-    except MemoryError:
-        raise CheckpointError(f"{folder / name}: there is no memory for it") from None
-    except RecursionError:
-        raise CheckpointError(f"{folder / name}: is nested too deeply") from None
 
 
 def check_is_checkpoint(folder: Path) -> None:
@@ -177,7 +227,7 @@ def _claims(value: Any) -> tuple[str, dict[str, Any]]:
     return "gru", {}  # refused by `checkpoint_format.configuration`
 
 
-def _progress_json(progress: checkpoint_format.Progress) -> bytes:
+def _progress_json(progress: Progress) -> bytes:
     """Serialize the progress; of a history that is too long to be read again, every second row is left out.
 
     The newest one stays: `run_folder.write_history` keeps the rows before it that are in `metrics.jsonl`.

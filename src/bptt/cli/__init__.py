@@ -2,22 +2,23 @@
 
 import contextlib
 import io
-import os
 import re
-import shutil
 import sys
 import warnings
-from collections.abc import Iterator
 
 from cyclopts import CycloptsError
 
 from bptt.cli import (
     check,  # noqa: F401  # each adds its commands to the app
+    compare,  # noqa: F401
+    completion,  # noqa: F401
     evaluation,  # noqa: F401
     export,  # noqa: F401
+    help,
     inference,  # noqa: F401
     info,  # noqa: F401
     report,  # noqa: F401
+    runs,  # noqa: F401
     textbook,  # noqa: F401
     train,  # noqa: F401
 )
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None, began: float | None = None) -> int:
     output = Output(sys.stdout)
     words = sys.argv[1:] if arguments is None else arguments
     ending = contextlib.nullcontext() if words[:1] == ["train"] else signals.exit_on_termination()  # a run saves first
-    with warnings.catch_warnings(), contextlib.redirect_stdout(output), ending, help_width(words):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(output), ending, help.layout(words):
         warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy, on overflow: what is not finite in the end is an error
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = warn
@@ -51,22 +52,6 @@ def main(arguments: list[str] | None = None, began: float | None = None) -> int:
     if output.error is None or isinstance(output.error, BrokenPipeError):
         return code
     return complain(f"cannot write to standard output: {output.error.strerror or output.error}", code or 2)
-
-
-@contextlib.contextmanager
-def help_width(words: list[str]) -> Iterator[None]:
-    """Lay the help out in 20 to 1000 columns: on a terminal of one column, rich works for minutes."""
-    if words and not {"--help", "-h"} & set(words):
-        yield
-        return
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(min(max(shutil.get_terminal_size().columns, 20), 1000))
-    try:
-        yield
-    finally:
-        del os.environ["COLUMNS"]
-        if before is not None:
-            os.environ["COLUMNS"] = before
 
 
 def attempt(arguments: list[str] | None, began: float | None = None) -> int:

@@ -4,12 +4,15 @@ import json as json_
 from pathlib import Path
 
 from bptt import gradcheck
+from bptt.acceleration import SWITCH
 from bptt.cli.console import complain, print_line
 from bptt.cli.parser import BackendFlag, RequireFlag, app
 from bptt.config.user_cells import resolve
+from bptt.display import table
 from bptt.gradcheck import Check
-from bptt.nn.cells import CellName
+from bptt.nn.cells import CELLS, CellName
 
+WIDTH = 112  # of a line of these
 COLUMNS = "{:8} {:8} {:8} {:8} {:20} {:16} {:>13} {:>8} {}"
 
 
@@ -33,20 +36,35 @@ def check(  # noqa: D417  # BackendFlag and the like bring their help
         One line of JSON for each check.
     """
     results: list[Check] = []
+    heads = ("backend", "cell", "of the", "type", "compared with", "functions", "largest error", "allowed")
+    columns = table.columns()
     for one in gradcheck.run_checks(backend, require=require_backend, cell=None if cell is None else resolve("--cell", cell)):
         if json:
             print_line(json_.dumps({**one._asdict(), "passed": one.passed}))
         else:
-            if not results:
-                heads = "backend", "cell", "of the", "type", "compared with", "functions", "largest error", "allowed"
-                print_line(COLUMNS.format(*heads, "").rstrip())
-            verdict = "" if one.passed else "WRONG"
-            numbers = f"{one.error:.1e}", f"{one.allowed:.0e}", verdict
+            numbers = f"{one.error:.1e}", f"{one.allowed:.0e}", "" if one.passed else "WRONG"
             row = one.backend, one.cell, one.what, one.dtype, one.against, one.compiled or "pure", *numbers
-            print_line(COLUMNS.format(*row).rstrip())
+            if columns >= WIDTH:
+                if not results:
+                    print_line(COLUMNS.format(*heads, "").rstrip())
+                print_line(COLUMNS.format(*row).rstrip())
+            else:
+                print_line("\n".join(table.lay_out((*heads, "verdict"), [row], "l" * len(row), columns)))
         results.append(one)
     wrong = [one for one in results if not one.passed]
     if wrong:
         cells = ", ".join(sorted({one.cell for one in wrong}))
-        return complain(f"{len(wrong)} of {len(results)} checks failed ({cells}): do not trust what is trained here", 1)
+        return complain(f"{len(wrong)} of {len(results)} checks failed: gradients of {cells} differ: {_advice(wrong)}", 1)
+    if not json:
+        verdict = f"All gradients agree: {len(results)} of {len(results)} checks passed."
+        print_line("\n".join(table.wrap(verdict, columns, indent="")))
     return 0
+
+
+def _advice(wrong: list[Check]) -> str:
+    """What to do about gradients that differ."""
+    if not {one.cell for one in wrong} <= CELLS.keys():
+        return "compare the lines of its backward pass with those of its forward pass"
+    if all(one.compiled for one in wrong):
+        return f"train without compiled functions, which alone are wrong: set {SWITCH}=0"
+    return "do not train here: use another --backend, or other versions of the libraries that bptt info lists, and check again"

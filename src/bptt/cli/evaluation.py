@@ -1,6 +1,7 @@
 """The commands that measure what a saved model predicts: `bptt score` and `bptt evaluate`."""
 
 import json
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from bptt.data import corpus, new_symbols
 from bptt.data.corpus import Corpus
 from bptt.data.source import Reading
 from bptt.data.vocabulary import Vocabulary
+from bptt.display.cross_entropy import bits, in_words, nats_and_bits
 from bptt.errors import InputError, UnknownCharacters
 from bptt.inference import ensemble, scoring
 from bptt.inference.ensemble import Ensemble
@@ -40,11 +42,12 @@ def score(  # noqa: D417
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    """Show how likely lines or records are, each by itself: nats, nats per character, and the line or record.
+    """Print how likely each line or record of a text is, by a saved model.
 
-    Nats are -log p, so the most likely line has the fewest. A model of lines or records counts the end of each as a character;
-    for a model of a stream a line is the beginning of a text. Blank ones are left out. Tabs, and newlines in a record, are
-    escaped. The sum is on standard error.
+    The columns are nats, nats and bits per character, and the line or record, with its newlines and tabs escaped. Nats are
+    -log p, so the most likely one has the fewest; p is the probability by the model itself, at temperature 1. A model of lines
+    or records counts the end of each as a character; for a model of a stream a line is the beginning of a text. Blank ones are
+    left out. The sum is on standard error.
 
     Parameters
     ----------
@@ -53,7 +56,7 @@ def score(  # noqa: D417
     text
         Files, folders or patterns, - for standard input (the default), or a built-in text: dinosaurs or python-help.
     per_char
-        Show each character instead: nats, number of the line, place in the line, and the character.
+        Show each character instead: nats, bits, number of the line, place in the line, and the character.
     unknown
         What to do with a line that has characters the model does not know: complain, or skip it.
     """
@@ -69,7 +72,8 @@ def score(  # noqa: D417
         raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
     mean = nats / characters
     unit, symbol = "record" if model.mode == "records" else "line", "character" if model.vocabulary.symbols else "byte"
-    complain(f"{lines:,} {unit}{'s' * (lines != 1)}, {characters:,} {symbol}s, {nats:.4f} nats, {mean:.4f} per {symbol}")
+    each = f"{mean:.4f} nats per {symbol} ({bits(mean):.4f} bits)"
+    complain(f"{lines:,} {unit}{'s' * (lines != 1)}, {characters:,} {symbol}s, {nats_and_bits(nats)}, {each}")
     return 0
 
 
@@ -79,6 +83,7 @@ def _row(line: Score, *, per_char: bool, as_json: bool) -> Iterator[str]:
     pieces = enumerate(iter(lambda: list(islice(pairs, PIECE)), []))
     if as_json:
         sums = {"line": line.number, "text": line.text, "nats": line.nats, "nats_per_char": line.nats_per_char}
+        sums["bits_per_char"] = bits(line.nats_per_char)
         yield json.dumps(sums)[:-1] + (', "each": [' if per_char else "}\n")
         for k, piece in pieces:
             yield ", " * (k > 0) + json.dumps(piece)[1:-1]
@@ -86,12 +91,14 @@ def _row(line: Score, *, per_char: bool, as_json: bool) -> Iterator[str]:
     elif per_char:
         for k, piece in pieces:
             numbered = enumerate(piece, 1 + k * PIECE)
-            yield "".join(f"{nats:.4f}\t{line.number}\t{i}\t{quoted(symbol)}\n" for i, (symbol, nats) in numbered)
+            yield "".join(
+                f"{nats:.4f}\t{bits(nats):.4f}\t{line.number}\t{i}\t{quoted(symbol)}\n" for i, (symbol, nats) in numbered
+            )
     else:
-        yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{in_one_field(line.text)}\n"
+        yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{bits(line.nats_per_char):.4f}\t{in_one_field(line.text)}\n"
 
 
-@app.command
+@app.command(usage="Usage: bptt evaluate [OPTIONS] RUN TEXT...\n       bptt evaluate [OPTIONS] RUN... --text TEXT")
 def evaluate(  # noqa: D417
     run: Path,
     /,
@@ -107,10 +114,10 @@ def evaluate(  # noqa: D417
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    """Measure how well a saved model predicts a text, or several: bptt evaluate RUN TEXT [TEXT ...].
+    """Measure how well a saved model predicts a text, or several texts.
 
-    Each line, each record, or each text of a stream is predicted by itself. Several models predict together, as an ensemble, by
-    the mean of their probabilities: bptt evaluate RUN RUN --text TEXT.
+    Each line, each record, or each text of a stream is predicted by itself. With --text, several models predict together, as an
+    ensemble, by the mean of their probabilities.
 
     Parameters
     ----------
@@ -143,10 +150,14 @@ def evaluate(  # noqa: D417
     figures |= {"skipped": source.skipped.total()} if unknown == "skip" else {}
     if dynamic:
         adapted = models[0].evaluate(source, dynamic=True)
-        print_line(f"dynamic evaluation: {adapted}; static: {result.nats_per_char:.4f} nats per character")
+        static = f"{result.nats_per_char:.4f} nats per character, {result.bits_per_char:.4f} bits"
+        print_line(f"dynamic evaluation: {adapted}; static: {static}")
         figures["dynamic"] = {name: getattr(adapted, name) for name in FIGURES}
     else:
         print_line(str(result))
+    if sys.stdout.isatty():
+        symbols = "bytes" if models[0].vocabulary.symbols is None else "characters"
+        print_line(f"{nats_and_bits(result.nats_per_char)}: {in_words(result.nats_per_char, symbols)}")
     print_line(json.dumps(figures))
     return 0
 

@@ -19,7 +19,7 @@ Symbols = Annotated[str, Parameter(converter=converted_path)]
 
 @app.command
 def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile = None) -> int:  # noqa: D417
-    """Write a saved model into a file for another program.
+    """Write a saved model to a file for PyTorch, ONNX or a web browser.
 
     The PyTorch network has a torch.nn.RNN, GRU or LSTM named rnn and a torch.nn.Linear named decoder. Symbols, mode and the
     states that texts begin with are JSON in the metadata of safetensors and ONNX files.
@@ -39,11 +39,11 @@ def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile 
 
 @app.command(name="import")
 def import_(file: Path, /, *, out: Path, symbols: Symbols | None = None, mode: Mode | None = None) -> int:
-    r"""Make a model of a file that bptt export wrote, or that was saved from a PyTorch network.
+    r"""Make a model from a file of PyTorch weights.
 
-    The network is a torch.nn.RNN (taken to have tanh), GRU or LSTM, which sees symbols one-hot or behind a torch.nn.Embedding,
-    and a torch.nn.Linear, with or without biases and by any names, in float32 or float64, saved by
-    safetensors.torch.save_file(network.state_dict(), FILE).
+    The file is one that bptt export wrote, or that was saved from a network of your own: a torch.nn.RNN (taken to have tanh),
+    GRU or LSTM, which sees symbols one-hot or behind a torch.nn.Embedding, and a torch.nn.Linear, with or without biases and by
+    any names, in float32 or float64, saved by safetensors.torch.save_file(network.state_dict(), FILE).
 
     Parameters
     ----------

@@ -3,13 +3,17 @@
 import json
 import math
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from bptt.cli.console import complain, print_line, quoted, write_bytes
 from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Json, Prompt, PromptFile, RequireFlag, Text, app
+from bptt.cli.runs import newest
 from bptt.config import rules
+from bptt.config.defaults import TEMPERATURE
 from bptt.data.source import recorded_reading
+from bptt.display import table
+from bptt.display.cross_entropy import bits
 from bptt.errors import InputError
 from bptt.inference.generate import stream_text
 from bptt.inference.language_model import LanguageModel, load
@@ -17,14 +21,16 @@ from bptt.inference.request import Unknown, make_request, read_prompt
 from bptt.inference.sampling import SamplingOptions
 from bptt.inference.text_model import raw_texts, sample_texts
 
+BAR_END = 100  # columns that a line of `bptt next` takes at most, the bar included
+
 
 @app.command
 def sample(  # noqa: D417  # BackendFlag and the like bring their help
-    run: Path,
+    run: Path | None = None,
     /,
     *,
     count: int = 1,
-    temperature: float = 1.0,
+    temperature: float = TEMPERATURE,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
@@ -47,11 +53,11 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     Parameters
     ----------
     run
-        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model; by default the newest run in runs/.
     count
         How many texts.
     temperature
-        Below 1 more likely characters are preferred, above 1 less; 0 takes the most likely one.
+        1 samples with the probabilities of the model, less prefers likely characters; 0 takes the most likely one each time.
     top_k
         Choose among so many of the most likely characters only; by default among all.
     top_p
@@ -82,7 +88,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
         raise InputError("--raw writes the bytes of one text: leave out --count, --novel and --json")
     if raw and sys.stdout.isatty():
         raise InputError("--raw writes bytes, which could change the state of a terminal: write them to a file with > FILE")
-    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
+    model = load(run or newest(), backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     request = make_request(
         model.vocabulary,
         model.mode,
@@ -136,7 +142,7 @@ def following(  # noqa: D417
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    r"""Show what may come next: characters, their probabilities and the nats of these, the most likely first.
+    r"""Show what may come next: characters, their probabilities and the nats and bits of these, the most likely first.
 
     In a model of lines \'\\n\' is the end of the line, in a model of records \'\\x1e\' the end of the record.
 
@@ -151,19 +157,38 @@ def following(  # noqa: D417
     top
         How many characters to show.
     temperature
-        Below 1 more likely characters are preferred, above 1 less; 0 takes the most likely one.
+        1 shows the probabilities of the model, as bptt score and evaluate measure them; bptt sample uses 0.8 by default.
     unknown
         What to do with characters of the prompt that the model does not know: complain, or skip them.
     """
     top = rules.check_number("--top", rules.COUNT, top)
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
-    for symbol, p in model.next(_prompt(prompt, prompt_file, "PROMPT", model), temperature=temperature, unknown=unknown)[:top]:
-        nats = -math.log(p) + 0.0 if p else None
-        if as_json:
-            print_line(json.dumps({"character": symbol, "probability": p, "nats": nats}))
-        else:
-            print_line(f"{quoted(symbol)}\t{p:.6f}\t{math.inf if nats is None else nats:.4f}")
+    likeliest = model.next(_prompt(prompt, prompt_file, "PROMPT", model), temperature=temperature, unknown=unknown)[:top]
+    for line in _next_lines(likeliest, as_json=as_json):
+        print_line(line)
     return 0
+
+
+def _next_lines(likeliest: list[tuple[str, float]], *, as_json: bool) -> Iterator[str]:
+    """What is printed of the next characters: JSON, bars on a terminal, or columns between tabs."""
+    rows = [(symbol, p, -math.log(p) + 0.0 if p else math.inf) for symbol, p in likeliest]
+    if as_json:
+        for symbol, p, nats in rows:
+            costs = {"nats": nats, "bits": bits(nats)} if p else {"nats": None, "bits": None}
+            yield json.dumps({"character": symbol, "probability": p, **costs})
+    elif sys.stdout.isatty():
+        shown = [(quoted(symbol), f"{100 * p:.1f} %", f"{nats:.2f}", f"{bits(nats):.2f}") for symbol, p, nats in rows]
+        head, *lines = table.lay_out(("symbol", "", "nats", "bits"), shown, "lrrr", table.UNLIMITED)
+        width = max(map(table.cells, (head, *lines)))
+        room = max(1, min(table.columns(), BAR_END) - width - 2)
+        full = "█" if sys.stdout.encoding.lower().startswith("utf") else "#"
+        yield head
+        for line, (_, p, _) in zip(lines, rows):
+            yield f"{table.pad(line, width)}  {full * round(p * room)}".rstrip()
+    else:
+        yield "symbol\tprobability\tnats\tbits"
+        for symbol, p, nats in rows:
+            yield f"{quoted(symbol)}\t{p:.6f}\t{nats:.4f}\t{bits(nats):.4f}"
 
 
 def _prompt(prompt: str | None, file: Path | None, called: str, model: LanguageModel) -> str | bytes:

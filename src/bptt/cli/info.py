@@ -25,7 +25,7 @@ EXTRAS = {
 
 @app.command
 def info(*, json: bool = False) -> int:
-    """Say what bptt runs on: versions, libraries, devices; it never fails.
+    """Print the versions, libraries and devices that bptt runs on.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
 """Parsing of the command line: the app, types of flags, and messages about mistakes."""
 
+import contextlib
+import decimal
 import functools
 import itertools
 import os
@@ -40,9 +42,19 @@ def converted(kind: Any, tokens: Sequence[Token]) -> Any:
         return converted_path(kind, tokens) if Path in kinds else cyclopts.convert(kind, tokens)
     typed, words = tokens[0].value, [word for part in get_args(kind) for word in get_args(part)]
     try:
-        return typed if typed in words else int(typed)
+        return typed if typed in words else whole_number(typed)
     except ValueError:
         raise ValueError(" or ".join([f"{typed!r} is not a whole number", *words])) from None
+
+
+def whole_number(typed: str) -> int:
+    """The number that digits stand for, with _ between them or with an exponent, as in 10000, 10_000 or 1e4."""
+    with contextlib.suppress(ValueError):
+        return int(typed)
+    number = float(typed)  # digits may be lost: a large number is written without an exponent
+    if not number.is_integer() or abs(number) >= MAX_FLOAT or decimal.Decimal(typed) != int(number):
+        raise ValueError(typed)
+    return int(number)
 
 
 def unescaped(typed: str) -> str:
@@ -59,6 +71,11 @@ def converted_path(kind: Any, tokens: Sequence[Token]) -> Any:
 def expand_home(path: str) -> str:
     """Replace a leading ~/ by the home folder, as shells do, but neither after a = nor in quotes."""
     return os.path.expanduser(path) if path.startswith("~/") and "\n" not in path else path  # with a newline it is a text
+
+
+def shown_default(value: Any) -> Any:
+    """The default value that the help shows: none for a switch, which is off unless its text says more, or for None."""
+    return None if value is None or isinstance(value, bool) else value
 
 
 class MistakenFlag(CycloptsError):
@@ -87,16 +104,35 @@ Encoding = Annotated[
     str, Parameter(help="Encoding of the text, as in cp1252, gb18030 or utf-16; by default that of the training text.")
 ]
 Separator = Annotated[
-    str, Parameter(help=r"What stands between two records, as in '\\n---\\n'; by default what the model was trained with.")
+    str, Parameter(help=r"What stands between two records, as in '\n---\n'; by default what the model was trained with.")
 ]
 Glob = Annotated[str, Parameter(help="Which files of a folder to read, as in '*.py'.")]
+MAX_FLOAT = 1 << 53  # from which on a float may be another whole number than the typed one
 ESCAPE = re.compile(r"\\([ntr\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
+
+# the commands in the order of use; others come between these two
+FIRST = (
+    "train",
+    "sample",
+    "next",
+    "score",
+    "evaluate",
+    "report",
+    "runs",
+    "compare",
+    "export",
+    "import",
+    "check",
+    "cache",
+    "info",
+)
+LAST = ("info", "help", "textbook")
 
 app = App(
     name="bptt",
     version=__version__,
     help="Train small recurrent language models on text, one character at a time, and write with them.",
-    default_parameter=Parameter(converter=converted, negative=()),
+    default_parameter=Parameter(converter=converted, negative=(), show_default=shown_default),
     suppress_keyboard_interrupt=False,
 )
 
@@ -109,12 +145,27 @@ def parse(words: list[str] | None, began: float | None = None) -> Callable[[], A
     """
     explicit: dict[str, Any] = {}
     app.config = [
+        _respell,
         functools.partial(_refuse_flags, sys.argv[1:] if words is None else words),
         functools.partial(_read_file, explicit),
     ]
     command, arguments, contexts = app.parse_args(words, exit_on_error=False, print_error=False)
     context = {"explicit": explicit, "began": began}
     return functools.partial(command, *arguments.args, **arguments.kwargs, **{name: context[name] for name in contexts})
+
+
+def commands() -> list[str]:
+    """The names of all commands, in the order of use."""
+    names = [name for name in app if not name.startswith("-")]
+    places = {name: place for place, name in enumerate((*FIRST, *sorted(set(names) - {*FIRST, *LAST}), *LAST))}
+    return sorted(names, key=places.__getitem__)
+
+
+def _respell(app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Replace choices in another case, as in --cell GRU, by the choices themselves."""
+    for argument in arguments:
+        spelling = {choice.lower(): choice for choice in argument.get_choices(force=True) or ()}
+        argument.tokens = [token.evolve(value=spelling.get(token.value.lower(), token.value)) for token in argument.tokens]
 
 
 def _refuse_flags(words: Sequence[str], app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -170,8 +221,10 @@ def explain(error: CycloptsError, words: Sequence[str]) -> str:
     command = (error.command_chain or [""])[0]
     is_flag = words.count(word) != no_flags(words).count(word) or word not in words
     if word.startswith("-") and word != "-" and is_flag:
+        all_flags = f"{' '.join(filter(None, ('bptt', command)))} --help lists all options."
         arguments = app[command].assemble_argument_collection() if command else []
-        flags = ["--help", "--version", *(name for argument in arguments for name in argument.names)]
+        general = ("--help", "--version") if command else app
+        flags = [*general, *(name for argument in arguments for name in argument.names)]
         names = [setting_name(name) for name in flags if name.startswith("--")]
         positive, off = [name for name in names if not name.startswith("no_")], setting_name(word).removeprefix("no_")
         if f"no_{off}" in names and setting_name(word) != off:  # cyclopts knows such a name for what is on or off
@@ -180,16 +233,22 @@ def explain(error: CycloptsError, words: Sequence[str]) -> str:
             return f"{word} is in the place of a text: expected a file, - for standard input, or a built-in text"
         near = closest_match(setting_name(word), positive)
         if near or not isinstance(error, MistakenFlag):
-            return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else "Ask --help for all.")
+            return f"Unknown option: {word}. " + (f"Did you mean {flag(near)}?" if near else all_flags)
         if error.after:
             return _flaglike(error.after, word)
-        return f"Unknown option: {word}. Ask --help for all. If it is no option, write -- before it."
+        return f"Unknown option: {word}. {all_flags} If it is no option, write -- before it."
     if not command:
-        near = closest_match(word, [name for name in app if not name.startswith("-")])
-        return f"Unknown command: {word!r}. " + (f"Did you mean bptt {near}?" if near else "bptt --help lists all.")
+        return unknown_command(word)
     if word:
         return f"unexpected {word!r}"
     return str(error)
+
+
+def unknown_command(word: str) -> str:
+    """Return the message for a word that is no command."""
+    near = closest_match(word, commands())
+    hint = f"Did you mean bptt {near}?" if near else f"The commands are {', '.join(commands())}."
+    return f"Unknown command: {word!r}. {hint}"
 
 
 def _missing(error: MissingArgumentError, words: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from bptt.errors import InputError
 def run_textbook(  # noqa: D417
     *, data: Text = "dinosaurs", iterations: int = 35000, backend: BackendFlag = "numpy", require_backend: RequireFlag = False
 ) -> int:
-    """Train as the course does, by the functions of bptt.textbook, and print what the course prints.
+    """Train with the functions of the course, and print what the course prints.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from bptt.checkpoint import run_folder
 from bptt.cli.console import print_line
+from bptt.cli.flags import Flags, in_group
 from bptt.cli.parser import Text, app
 from bptt.config.settings import Settings, validate
 from bptt.data.source import Names
@@ -28,33 +29,36 @@ RUNS = Path("runs")
 @app.command
 def train(  # noqa: D417  # explicit is not for people
     *text: Text,
-    resume: Path | None = None,
-    changed_text: bool = False,
-    config: Path | None = None,  # which `parser.parse` reads
-    dry_run: bool = False,
-    settings: Annotated[Settings, Parameter(name="*")] = Settings(),
+    resume: Annotated[Path | None, in_group("Training")] = None,
+    dry_run: Annotated[bool, in_group("Output")] = False,
+    flags: Annotated[Flags, Parameter(name="*")] = Flags(),
+    config: Annotated[Path | None, in_group("Advanced")] = None,  # which `parser.parse` reads
+    changed_text: Annotated[bool, in_group("Advanced")] = False,
     explicit: Annotated[dict[str, Any], Parameter(parse=False)],  # from `parser.parse`, as the next one
     began: Annotated[float | None, Parameter(parse=False)],
 ) -> int:
-    """Train a model on a text, in a folder of its own; or resume a run.
+    """Train a model on a text, or resume a run.
+
+    Settings that you leave out are chosen to suit the text. They can also stand in a TOML file, see --config.
 
     Parameters
     ----------
     text
-        Files, folders or patterns, - for standard input, or a built-in text: dinosaurs (the default) or python-help.
+        Files, folders, patterns such as '*.txt', - for standard input, or a built-in text: dinosaurs (the default) or
+        python-help.
     resume
         Run folder to resume exactly as if it had never stopped, or one checkpoint to continue in a new run.
-    changed_text
-        Resume even if the text or the validation file is no longer the same.
-    config
-        A TOML file with settings; flags come first. By default bptt.toml, where the current folder has one.
     dry_run
-        Print the settings, the memory and the time of a run. Nothing is trained or saved.
-    settings
-        One flag for each.
+        Print the settings, memory and time of the run that these flags make. Nothing is trained or saved.
+    config
+        TOML file with settings; flags take precedence over it. By default bptt.toml, if the current folder has one.
+    changed_text
+        With --resume: continue even if the text or the validation file is no longer the same.
+    flags
+        One for each setting.
     """
-    with launch.fail_on_all(alone=settings.distributed is False):
-        settings = validate(settings)
+    with launch.fail_on_all(alone=flags.distributed is False):
+        settings = validate(Settings(**vars(flags)))
         if changed_text and resume is None:
             raise InputError("--changed-text is for --resume: give both, or neither")
         if dry_run and resume is not None:
@@ -90,21 +94,20 @@ def live_reporter(settings: Settings, *, named: bool) -> Iterator[Reporter]:
         yield messages.make_reporter(settings, print_line, named=named)
         return
     with contextlib.ExitStack() as stack:
-        live: list[panel.Panel] = []
+        live = stack.enter_context(panel.Panel(console))
 
         def report(words: str, row: dict[str, Any]) -> None:
             event = row.get("event")
             if event in ("start", "resume"):
-                live.append(stack.enter_context(panel.Panel(console, row["record"]["plan"]["steps"])))
-                live[0].set_header(words)
+                live.start(words, row["record"]["plan"]["steps"])
                 for earlier in row.get("history", ()):
-                    live[0].show(earlier)
-            elif event in ("log", "measurement"):
-                live[0].show(row)
+                    live.show(earlier)
+            elif event == "compile":
+                live.wait(words)
+            elif event in ("log", "measurement", "progress"):
+                live.show(row, log=event != "progress")
             elif event == "end":
                 stack.close()
-                print_line(words)
-            elif words and not live:  # before the start
                 print_line(words)
 
         yield report

@@ -13,6 +13,7 @@ from bptt.nn.parametrization import Parametrization
 
 AVERAGED = 0.1  # part of a run that the average of the weights is about as long as
 EVALUATIONS = 10  # of the held-out part, in a run
+TEMPERATURE = 0.8  # of texts that are generated: previews of a run, `bptt sample`, `model.sample`, the web page
 
 # how units and steps follow from a time to train for, see `budget_hidden` and `budget_steps`
 GROWTH = 0.25  # power of the time that the units grow with: more time goes into steps as well as into units

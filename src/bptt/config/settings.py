@@ -56,104 +56,109 @@ class Settings:
     """One field per flag; None means: chosen from the text."""
 
     out: Path | None = None
-    """New folder for the run, with checkpoints to resume from. By default runs/NAME, then NAME-2 and so on."""
+    """New folder for the run and its checkpoints. By default runs/NAME, then runs/NAME-2 and so on."""
     from_: Path | None = None
-    """Run or checkpoint whose weights and vocabulary to start from in a new run (fine-tuning)."""
+    """Run or checkpoint whose weights and vocabulary a new run starts from (fine-tuning)."""
     new_symbols: NewSymbols = "error"
-    """Characters that the model to start from lacks: an error, add them to its vocabulary, or skip them."""
+    """Characters that the model to start from lacks: stop at them, add them to its vocabulary, or skip them."""
     backend: BackendName = may_change("auto")
-    """Array library; auto is CuPy if a CUDA device responds, else NumPy; strict is array-api-strict, for tests."""
+    """Array library that does the computing; auto is CuPy if a CUDA device responds, else NumPy; strict is for tests."""
     require_backend: bool = may_change(False)
-    """Raise an error, instead of falling back to NumPy, if the backend cannot be used."""
+    """Stop with an error if the backend cannot be used, instead of falling back to NumPy."""
     dtype: DtypeName = "float32"
     """Floating-point type of weights and arithmetic."""
     cell: CellName | Cell = "gru"
-    """Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or your own. Name its file, FILE.py."""
+    """Recurrent cell, or the Python file of a cell of your own; vanilla is the plain tanh cell."""
     hidden: int | None = None
-    """Hidden size (units per layer); by default 64 to 320, more for longer texts."""
+    """Hidden size: number of units per layer. By default 64 to 320, more for longer texts."""
     layers: int = 1
-    """Number of recurrent layers, one on top of the other."""
+    """Number of recurrent layers."""
     dropout: float | None = None
-    """Fraction of units dropped in training, the same at every step; by default 0 to 0.5, by cell and text."""
+    """Fraction of units dropped in training, the same units at every time step. By default at most 0.5, less for longer texts;
+    0 for the cell vanilla."""
     init: initializers.Kind = "uniform"
     """Initialization of the recurrent weights."""
     batch: int | None = None
-    """Batch size, in lines or parallel pieces of a stream; by default 8 to 128, more for longer texts."""
+    """Batch size: number of lines, or of parallel pieces of a stream. By default 8 to 128, more for longer texts."""
     length: int | None = None
-    """Maximum number of steps to backpropagate through; by default 256 in lines, 64 in a stream."""
+    """Maximum number of time steps to backpropagate through. By default 256 for lines, else 64."""
     distributed: bool | None = may_change(None)
-    """Train data-parallel with the processes that mpiexec or srun started; by default if there are any.
-    --distributed=false trains each process by itself."""
+    """Train data-parallel with the processes that mpiexec or srun started. By default on if there are several;
+    --distributed=false trains each by itself."""
     micro_batches: int = 1
-    """Parts of a batch to accumulate gradients over: large batches in less memory, the same updates.
-    Several processes share them; one part each by default."""
+    """Number of parts of a batch to accumulate gradients over: less memory, the same updates. Several processes share the
+    parts, by default one each."""
     recompute_every: RecomputeEvery | None = None
-    """Keep the states of one step in so many, recompute the rest (gradient checkpointing), or sqrt."""
+    """Keep only every N-th state and recompute the others, to save memory (gradient checkpointing). By default all are kept;
+    sqrt is the square root of the length."""
     nccl: bool = may_change(False)
-    """With several processes, each on its own GPU, all-reduce gradients from device to device."""
+    """All-reduce gradients from GPU to GPU with NCCL, where each of several processes has its own GPU."""
     graph: bool = may_change(True)
-    """On a GPU, replay updates as CUDA graphs, captured once for each shape of batch. --graph=false launches each kernel."""
+    """Replay updates as CUDA graphs, which is faster, on a GPU. On by default; --graph=false launches each kernel by itself."""
     mode: Mode | None = None
-    """Whether each line is a text of its own (names), each record of several lines, or all is one long text.
-    By default detected in the text."""
+    """Whether the text is a list of lines (such as names), of records of several lines each, or one long stream. By default
+    detected from the text."""
     separator: str | None = None
-    r"""What stands between two records, texts of several lines that end by themselves, as in '\n---\n'."""
+    r"""Text between two records, which are texts of several lines, as in '\n---\n'."""
     encoding: str = "utf-8"
-    """Encoding of the text, by its name in Python, as in cp1252, gb18030 or utf-16."""
+    """Encoding of the text, by its name in Python, such as cp1252, gb18030 or utf-16."""
     glob: str = "*"
-    """Which files of a folder to read, as in '*.py'."""
+    """Pattern of the files to read in a folder, as in '*.py'."""
     vocabulary: VocabularyName = "characters"
     """What a token is: a character of the text, or a byte of its UTF-8 form."""
     steps: int | None = may_change(None)
-    """Number of updates; by default one that suits the size of the text."""
+    """Number of updates. By default 500 to 5,000, more for longer texts."""
     epochs: float | None = None
-    """Passes over the training text, instead of a number of steps."""
+    """Number of passes over the training text, instead of a number of steps."""
     budget: str | None = None
-    """Time for the whole command on this machine, as in 30s, 5m or 1.5h, instead of steps.
-    A short trial of updates chooses units and steps."""
+    """Time that the whole command may take, as in 30s, 5m or 1.5h, instead of a number of steps. A short trial on this machine
+    chooses steps and hidden size."""
     optimizer: OptimizerName = "adam"
-    """Update rule."""
+    """Rule that updates the weights."""
     learning_rate: float | None = None
-    """Peak learning rate of the recurrent weights; by default one that suits the text and the optimizer."""
+    """Peak learning rate of the recurrent weights. By default 0.004 to 0.008 for adam, by the length of the text; one fixed
+    value for each other optimizer."""
     parametrization: Parametrization | None = None
-    """Learning rates and first weights by the role of a tensor (mup), or alike for all (standard)."""
+    """Learning rates and initial weights by the role of each tensor (mup), or alike for all (standard). By default mup for
+    adam, else standard."""
     schedule: ScheduleName = "cosine"
-    """How the learning rate falls after the warm-up; wsd keeps the peak for four fifths of the run, then falls."""
+    """How the learning rate falls after the warm-up; wsd keeps the peak for 80 % of the run, then falls."""
     warmup: int | None = None
-    """Number of updates in which the learning rate rises to its peak; by default 200, or a tenth of a short run."""
+    """Number of updates in which the learning rate rises to its peak. By default 200, or a tenth of a shorter run."""
     final_rate: float = 0.02
-    """Learning rate that the schedule falls towards, as a fraction of the peak; constant does not fall."""
+    """Learning rate at the end of the schedule, as a fraction of the peak. The schedule constant ignores it."""
     beta1: float | None = None
-    """Decay of the running mean of the gradient in adam; by default 0.9."""
+    """Decay of the running mean of the gradient in adam. By default 0.9."""
     beta2: float | None = None
-    """Decay of the running mean of the squared gradient in adam; by default 0.999."""
+    """Decay of the running mean of the squared gradient in adam. By default 0.999."""
     weight_decay: float | None = None
-    """Decoupled weight decay of the weight matrices in adam (AdamW); by default one that suits the text."""
+    """Decoupled weight decay of the weight matrices in adam (AdamW). By default 0.1 to 1.2, less for longer texts."""
     average: float | None = None
-    """Decay of the moving average (EMA) of the weights, which is measured, saved and sampled; 0 for none.
-    By default it is about as long as a tenth of the run."""
+    """Decay of the moving average (EMA) of the weights, which is evaluated, saved and sampled; 0 for none. By default it is
+    about as long as a tenth of the run."""
     clip_norm: float = 1.0
-    """Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off."""
+    """Maximum norm of the gradient; a larger one is scaled down to it; 0 for no clipping."""
     seed: int = 0
-    """Seed of everything random but the validation split: initial weights, order of batches, dropout."""
+    """Seed of the initial weights, the order of batches and dropout."""
     split_seed: int = 0
-    """Seed of the validation split of lines: runs with the same one hold out the same lines."""
+    """Seed of the validation split of lines. Runs with the same seed hold out the same lines."""
     duplicates: Duplicates = "together"
-    """Copies of a line: together on one side of the validation split, or drawn independently, as in earlier runs."""
+    """Copies of a line: together on one side of the validation split, or drawn independently."""
     validation: float | Path | None = None
-    """Validation set: the fraction of the text to hold out, 0 for none, or a file; by default a tenth, or less."""
+    """Validation set: the fraction of the text to hold out, 0 for none, or a file. By default 0.1, or less for texts over
+    1,000,000 characters."""
     evaluate_every: int | None = may_change(None)
-    """Steps from one evaluation on the validation set to the next; by default a tenth of the run."""
+    """Number of updates from one evaluation on the validation set to the next. By default a tenth of the run."""
     patience: int | None = may_change(None)
-    """Evaluations without a new best after which to stop (early stopping); by default training never stops early."""
+    """Number of evaluations without a new best after which to stop (early stopping). By default training never stops early."""
     checkpoint_every: int | None = may_change(None)
-    """Steps from one checkpoint to the next; by default after each evaluation. A new best is always saved."""
+    """Number of updates from one checkpoint to the next. By default after each evaluation; a new best is always saved."""
     keep: int = may_change(3)
     """Number of newest checkpoints to keep; the best one is kept too."""
     stop_after: int | None = may_change(None)
-    """Pause after so many steps of this call. The run, whose schedule covers all steps, can be resumed."""
+    """Pause the run after this many updates of this call. The schedule still covers all steps, and the run can be resumed."""
     quiet: bool = may_change(False)
-    """Report only the folder of the run, if it was not given. Warnings and errors are printed all the same."""
+    """Report only the folder of the run, and only if it was not given. Warnings and errors are still printed."""
     json: bool = may_change(False)
     """Report each event as a line of JSON."""
 
@@ -193,6 +198,22 @@ RULES = {
     "beta2": BETA,
     "weight_decay": NOT_BELOW_ZERO,
     "average": SHARE,
+}
+
+# the groups of `bptt train --help`, and the settings of each, those that are used most first
+GROUPS = {
+    "Model": ("cell", "hidden", "layers", "dropout", "from_"),
+    "Training": (
+        *("steps", "epochs", "budget", "batch", "length", "learning_rate", "optimizer", "seed", "patience", "stop_after"),
+        *("schedule", "warmup", "weight_decay", "clip_norm"),
+    ),
+    "Data": ("mode", "validation", "vocabulary", "separator", "encoding", "glob", "new_symbols"),
+    "Output": ("out", "quiet", "json", "evaluate_every", "checkpoint_every", "keep"),
+    "Hardware": ("backend", "require_backend", "dtype", "distributed", "nccl", "graph"),
+    "Advanced": (
+        *("micro_batches", "recompute_every", "init", "parametrization", "final_rate", "beta1", "beta2", "average"),
+        *("split_seed", "duplicates"),
+    ),
 }
 
 

@@ -3,26 +3,24 @@
 import contextlib
 import dataclasses
 import os
-import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from bptt import files
-from bptt.data import compression, file_lists, token_store
-from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Source, Texts
+from bptt.data import compression, file_lists, joining, token_store
+from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Section, Source, Texts
 from bptt.errors import InputError, InvalidFile, TextChanged
 from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
 VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
+MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
 RECORDED_EXPECTED = "expected a file of text"
-_LINES = 1 << 16  # lines of an iterable joined at a time
-_PATH = re.compile(r"([A-Za-z]:|~|\.{0,2}[/\\])[^\n]*\n.*\.\w{1,5}", re.DOTALL)  # with a newline in it
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
-_LONGEST_PATH = 260
 
 
 @contextlib.contextmanager
@@ -31,8 +29,9 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading)
         if isinstance(source, Names):
-            several = len(source.names) > 1
-            parts = [part for name in source.names for part in opening.named(name, several=several)]
+            if "-" in source.names and len(source.names) > 1:
+                raise InputError("standard input (-) is a text alone: leave out the others, or give all of them as files")
+            parts = [part for name in source.names for part in opening.named(name)]
         elif isinstance(source, os.PathLike):
             parts = opening.path(os.fsdecode(source))
         elif isinstance(source, FileReference):
@@ -40,7 +39,7 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
         elif isinstance(source, str) and "\n" not in source:
             parts = opening.named(source)
         elif isinstance(source, str | bytes):
-            _refuse_path(source)
+            file_lists.refuse_path(source)
             parts = [Source("text", "", "the text", source, encoding=reading.encoding)]
         else:
             yield _several(source, opening, reading)
@@ -54,7 +53,7 @@ def open_validation_set(source: Path | tuple[FileReference, ...], reading: Readi
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading, validation=True)
         if isinstance(source, tuple):
-            parts = [part for file in source for part in opening.recorded(file, several=len(source) > 1)]
+            parts = [part for file in source for part in opening.recorded(file)]
         else:
             parts = opening.path(os.fsdecode(source))
         opened = _texts(parts, source, reading)
@@ -66,17 +65,16 @@ class _Opening:
 
     def __init__(self, stack: contextlib.ExitStack, reading: Reading, *, validation: bool = False) -> None:
         self.stack, self.reading, self.validation = stack, reading, validation
-        self.room = LARGE
+        self.memory_left = LARGE  # bytes
+        self.copies: IO[bytes] | None = None  # of large texts
 
-    def named(self, name: str, *, several: bool = False) -> list[Source]:
-        """The text of a name that a user gave, or the texts of a folder or a pattern; - is no part of `several`."""
+    def named(self, name: str) -> list[Source]:
+        """The text of a name that a user gave, or the texts of a folder or a pattern."""
         if name in BUILT_IN:
             return [self.built_in(name)]
         if name == "-":
-            if several:
-                raise InputError("standard input (-) is a text alone: leave out the others, or give all of them as files")
             return [self.standard_input()]
-        return self.path(name, several=several)
+        return self.path(name)
 
     def built_in(self, name: str) -> Source:
         return Source(name, name, name, BUILT_IN[name]())
@@ -86,50 +84,33 @@ class _Opening:
             content, unpacked = self.content(sys.stdin.buffer, "standard input")
         except (OSError, AttributeError):  # sys.stdin is None where the caller closed it
             raise InputError("standard input cannot be read: pipe a text into it, or name a file") from None
-        return self.source("stdin", "-", "standard input", content, None, unpacked)
+        return Source("stdin", "-", "standard input", content, unpacked=unpacked, encoding=self.reading.encoding)
 
-    def path(self, path: str, *, several: bool = False) -> list[Source]:
+    def path(self, path: str) -> list[Source]:
         """The file at a path, or the files of a folder or a pattern."""
         try:
             expanded = file_lists.expand(path, self.reading.pattern)
         except InputError as error:
             raise InputError(f"{'validation set ' * self.validation}{error}") from None
         if expanded is None:
-            return [self.file(path, several=several)]
-        return [dataclasses.replace(self.file(one, several=True), listed=True) for one in expanded]
+            return [self.file(path)]
+        return [dataclasses.replace(self.file(one), listed=True) for one in expanded]
 
-    def file(self, path: str, *, several: bool = False) -> Source:
+    def file(self, path: str) -> Source:
         """Open a file that a user named, which may also be a pipe.
 
         Raises:
             InputError: it cannot be read, or is a folder.
         """
-        shown = self.shown(path)
         if os.path.isdir(path):
-            raise InputError(f"{shown} is a folder, expected a file of text: name one of its files")
-        try:
-            with contextlib.ExitStack() as closing:
-                file = closing.enter_context(open(path, "rb"))
-                regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-                size = os.fstat(file.fileno()).st_size if regular else None
-                content, unpacked = self.content(file, shown, Path(path) if regular else None, reopen=several)
-                if content is file:
-                    self.stack.enter_context(closing.pop_all())
-            return self.source(_name(path), os.path.abspath(path), shown, content, size, unpacked)
-        except FileNotFoundError:
-            reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN)
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        if self.validation:
-            raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED}")
-        raise InputError(
-            f"{shown} {reason}: expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
+            raise InputError(f"{self.shown(path)} is a folder, expected a file of text: name one of its files")
+        expected = (
+            f"expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
             "or in Python a text with a newline in it"
         )
+        return self.opened(path, lambda: open(path, "rb"), expected)
 
-    def recorded(self, file: FileReference, *, several: bool = False) -> list[Source]:
+    def recorded(self, file: FileReference) -> list[Source]:
         """Open the file that a run or a model names.
 
         Raises:
@@ -139,82 +120,126 @@ class _Opening:
         if file.place in BUILT_IN and not self.validation:
             return [self.built_in(file.place)]
         path = os.path.join(file.folder, os.path.expanduser(file.place))
-        if file.folders and (expanded := file_lists.expand(path, self.reading.pattern)) is not None:
-            return [source for one in expanded for source in self.recorded(FileReference(one), several=True)]
+        if file.by_user and (expanded := file_lists.expand(path, self.reading.pattern)) is not None:
+            return [source for one in expanded for source in self.recorded(FileReference(one, by_user=True))]
+        regular = partial(files.open_regular, Path(path), links=True)
+        return [self.opened(path, regular, RECORDED_EXPECTED, file)]
+
+    def opened(
+        self,
+        path: str,
+        open_file: Callable[[], IO[bytes]],
+        expected: str,
+        recorded: FileReference | None = None,
+    ) -> Source:
+        """Open a file and read what there is memory for; `expected` says what should have been there."""
         shown = self.shown(path)
         try:
-            with contextlib.ExitStack() as closing:
-                opened = closing.enter_context(files.open_regular(Path(path), links=True))
-                size = os.fstat(opened.fileno()).st_size
-                if file.size not in (None, size):
-                    what = "" if self.validation else "text "
-                    raise TextChanged(f"{what}{shown} has changed: {size:,} bytes now, {file.size:,} before")
-                content, unpacked = self.content(opened, shown, Path(path), reopen=several, most=file.unpacked)
-                if content is opened:
-                    self.stack.enter_context(closing.pop_all())
-        except InvalidFile as problem:
-            missing = not os.path.lexists(path)
-            reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN) if missing else str(problem)
-            expected = VALIDATION_EXPECTED if self.validation else RECORDED_EXPECTED
-            raise InputError(f"{shown} {reason}: {expected}") from None
+            with open_file() as file:
+                status = os.fstat(file.fileno())
+                size = status.st_size if stat.S_ISREG(status.st_mode) else None
+                if recorded and recorded.size not in (None, size):
+                    self.raise_changed(shown, f"{size:,} bytes now, {recorded.size:,} before")
+                content, unpacked = self.content(file, shown, None if size is None else Path(path), recorded)
+            return Source(
+                _name(path), os.path.abspath(path), shown, content, "", size, unpacked, self.validation, self.reading.encoding
+            )
         except InputError:
             raise
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise InputError(f"{shown} cannot be read ({files.describe_os_error(error)})") from None
-        return [self.source(_name(path), os.path.abspath(path), shown, content, size, unpacked)]
+        except (OSError, ValueError, InvalidFile) as error:  # ValueError: a NUL in the path
+            missing = isinstance(error, FileNotFoundError | InvalidFile) and not os.path.exists(path)
+            reason = str(error) if isinstance(error, InvalidFile) else f"cannot be read ({files.describe_os_error(error)})"
+        if missing:
+            reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN)
+        raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED if self.validation else expected}")
 
     def content(
-        self, file: IO[bytes], shown: str, path: Path | None = None, *, reopen: bool = False, most: int | None = None
-    ) -> tuple[bytes | IO[bytes] | Path, int | None]:
-        """Return the bytes of a small file, else the file, its path or a copy; and the size of what a compressed one holds.
+        self, file: IO[bytes], shown: str, path: Path | None = None, recorded: FileReference | None = None
+    ) -> tuple[bytes | Path | Section, int | None]:
+        """Return the bytes of a small file, else its path or a copy; and the size of what a compressed one holds.
 
-        A file without a `path` can be read once. With `reopen`, a large one is closed until it is read. Of a compressed one
-        `most` is the number of bytes that it may hold.
+        A file without a `path` can be read once.
+
+        Raises:
+            InputError: a compressed file that cannot be unpacked, or no space for a copy.
+            TextChanged: a compressed file does not hold as much as was `recorded`.
         """
         head = file.read(compression.BEGINNING)
         if not compression.is_compressed(head):
             if path is not None:
                 file.seek(0)
                 head = b""
-            rest = file.read(max(0, self.room + 1 - len(head)))
+            rest = file.read(max(0, self.memory_left + 1 - len(head)))
             piece = head + rest if head else rest  # without a copy of what may be 16 megabytes
-            if len(piece) <= self.room:
-                self.room -= len(piece)
+            if self.fits(piece):
                 return piece, None
-            if path is not None:
-                return (path if reopen else file), None
-            return self.copy(piece, file, shown), None
-        packed = self.copy(head, file, shown) if path is None else file
-        packed.seek(0)
+            return path or self.copy(piece, file, shown), None
         with contextlib.ExitStack() as closing:
-            try:
-                unpacked = compression.opened(packed, head, shown, closing)
-                piece = unpacked.read(self.room + 1)
-                held: bytes | IO[bytes] = piece if len(piece) <= self.room else self.copy(piece, unpacked, shown, most)
-            except compression.DAMAGED as error:
-                raise InputError(f"{shown} is compressed and cannot be unpacked ({error}): is it complete?") from None
-        size = len(held) if isinstance(held, bytes) else held.tell()
-        if most is not None and size != most:
-            raise TextChanged(
-                f"{'' if self.validation else 'text '}{shown} has changed: it holds {size:,} bytes now, {most:,} before"
-            )
-        self.room -= len(held) if isinstance(held, bytes) else 0
-        return held, size
+            packed = file
+            if path is None:  # its reader goes back and forth
+                packed = closing.enter_context(self.temporary_file(shown, len(head)))
+                self.write(packed, head, file, shown)
+            packed.seek(0)
+            content = closing.enter_context(compression.unpacked(packed, head, shown))
+            piece = content.read(self.memory_left + 1)
+            if self.fits(piece):
+                unpacked: bytes | Section = piece
+                size = len(piece)
+            else:
+                most = self.most_unpacked(recorded, packed, shown) if recorded and not recorded.by_user else None
+                unpacked = self.copy(piece, content, shown, most)
+                size = unpacked.size
+                if most is not None and size > most and recorded and recorded.unpacked is None:
+                    raise InputError(_too_large(shown))
+        if recorded and recorded.unpacked not in (None, size):
+            self.raise_changed(shown, f"it holds {size:,} bytes now, {recorded.unpacked:,} before")
+        return unpacked, size
 
-    def copy(self, piece: bytes, file: IO[bytes], shown: str, most: int | None = None) -> IO[bytes]:
-        """Copy the piece that was read of a file and its rest, up to a byte more than `most`, to a file of the cache folder."""
-        with token_store.input_error_if_full(shown, len(piece)):
-            copy = self.stack.enter_context(token_store.temporary_file())
-        while piece and (most is None or copy.tell() <= most):
-            with token_store.input_error_if_full(shown, copy.tell() + len(piece)):
-                copy.write(piece)
+    def most_unpacked(self, recorded: FileReference, packed: IO[bytes], shown: str) -> int:
+        """The bytes that a copy may have of a text that a record alone names, which may come from a stranger.
+
+        Raises:
+            InputError: the record claims more than that.
+            TextChanged: the file was not compressed.
+        """
+        if recorded.size is not None and recorded.unpacked is None:
+            self.raise_changed(shown, "it is compressed now, and was not before")
+        most = min(MOST_TIMES * os.fstat(packed.fileno()).st_size, token_store.free_space())
+        if recorded.unpacked is None:
+            return most
+        if recorded.unpacked > most:
+            raise InputError(_too_large(shown))
+        return recorded.unpacked
+
+    def fits(self, piece: bytes) -> bool:
+        """Whether a text can stay in memory, which it takes from those to come."""
+        fits = len(piece) <= self.memory_left
+        self.memory_left -= len(piece) if fits else 0
+        return fits
+
+    def copy(self, piece: bytes, file: IO[bytes], shown: str, most: int | None = None) -> Section:
+        """Copy the piece that was read of a file and its rest behind the copies of other texts, in one temporary file."""
+        if self.copies is None:
+            self.copies = self.stack.enter_context(self.temporary_file(shown, len(piece)))
+        start = self.copies.seek(0, os.SEEK_END)
+        return Section(self.copies, start, self.write(self.copies, piece, file, shown, most))
+
+    def temporary_file(self, shown: str, size: int) -> IO[bytes]:
+        with token_store.input_error_if_full(shown, size):
+            return token_store.temporary_file()
+
+    def write(self, target: IO[bytes], piece: bytes, file: IO[bytes], shown: str, most: int | None = None) -> int:
+        """Write a piece and the rest of a file, up to a piece more than `most` bytes; returns their number."""
+        size = 0
+        while piece and (most is None or size <= most):
+            size += len(piece)
+            with token_store.input_error_if_full(shown, size):
+                target.write(piece)
             piece = file.read(CHUNK)
-        return copy
+        return size
 
-    def source(
-        self, name: str, place: str, shown: str, content: bytes | IO[bytes] | Path, size: int | None, unpacked: int | None
-    ) -> Source:
-        return Source(name, place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
+    def raise_changed(self, shown: str, change: str) -> NoReturn:
+        raise TextChanged(f"{'' if self.validation else 'text '}{shown} has changed: {change}")
 
     def shown(self, path: str) -> str:
         """What an error message calls a file."""
@@ -245,15 +270,15 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
         parts = []
         for item in (first, *items):
             if isinstance(item, FileReference):
-                parts += opening.recorded(item, several=True)
+                parts += opening.recorded(item)
             elif isinstance(item, os.PathLike):
-                parts += opening.path(os.fsdecode(item), several=True)
+                parts += opening.path(os.fsdecode(item))
             else:
                 raise InputError(f"got {item!r:.100} among paths, expected a path: give pathlib.Path({item!r:.100})")
         return _texts(parts, None, reading)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str) and os.path.isfile(item) for item in source):
         raise InputError(f"got the names of {len(source):,} files, and a str is a line of text: give each as pathlib.Path(...)")
-    lines, several = _join(first, items, several=reading.mode == "records")
+    lines, several = joining.lines(first, items, several=reading.mode == "records")
     if several and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
     if several and reading.mode is None:
@@ -261,36 +286,8 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
     return Texts("text", "the text", [Source("text", "", "the text", line) for line in lines], reading)
 
 
-def _join(first: object, items: Iterator[object], *, several: bool) -> tuple[list[str], bool]:
-    """Join lines to one text; if `several`, or as soon as one has a newline inside, each is a text, and the result true."""
-    parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
-    number, item = 0, first
-    while True:
-        number += 1
-        if not isinstance(item, str):
-            raise InputError(f"line {number} of the text is {type(item).__name__}, expected str")
-        line = item.removesuffix("\n")
-        if not several and "\n" in line:
-            several, parts = True, [one for joined in (*parts, "\n".join(part)) for one in joined.split("\n")][: number - 1]
-            part = []
-        part.append(line)
-        if len(part) == _LINES:
-            parts += part if several else ["\n".join(part)]
-            part = []
-        try:
-            item = next(items)
-        except StopIteration:
-            break
-    return (parts + part, True) if several else (["\n".join([*parts, *part])], False)
-
-
-def _refuse_path(text: str | bytes) -> None:
-    r"""Raise an InputError for a path in which Python read a newline, as in "C:\\new\\names.txt"."""
-    if not isinstance(text, str) or len(text) > _LONGEST_PATH or text.endswith("\n"):
-        return
-    written = text.replace("\n", "\\n")
-    if os.path.exists(written) or _PATH.fullmatch(text):
-        raise InputError(f"got {text!r}, which looks like a path with a newline in it: write r'{written}', or pathlib.Path")
+def _too_large(shown: str) -> str:
+    return f"{shown} unpacks to more than {MOST_TIMES} times its size, or than the disk has room for: name it, or unpack it"
 
 
 def _name(path: str) -> str:

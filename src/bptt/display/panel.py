@@ -1,11 +1,11 @@
 """The live panel of a training run in a terminal."""
 
 import contextlib
-import datetime
 import math
 import sys
-import textwrap
+import threading
 import time
+from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from bptt.display import plots
@@ -15,10 +15,12 @@ if TYPE_CHECKING:  # imported where it is used: every start of the command would
     from rich.console import Console, Group
     from rich.text import Text
 
-OFTEN = 1 / 8  # seconds from one drawing to the next
+OFTEN = SPIN = 1 / 8  # seconds from one drawing to the next: of rows, of the spinner
 RECENT = 10  # rows that say how fast a run is
 TALLEST, SHORTEST = 12, 3  # lines of the curve
-LINES = 4  # of samples
+LINES = 6  # of samples
+INDENT = 7  # of a line of the header that goes on: the width of its labels
+LEGEND = ("loss in nats per character", "o: held out")
 
 
 def terminal(file: IO[str] | None = None) -> "Console | None":
@@ -36,22 +38,45 @@ def terminal(file: IO[str] | None = None) -> "Console | None":
     return console if console.is_interactive else None
 
 
-class Panel:
-    """Heading, loss curve, progress and samples of a run of `steps` steps, on a console of `terminal`.
+class Spinner(threading.Thread):
+    """Calls a function eight times a second from a thread of its own, until it is stopped or fails."""
 
-    Inside `with` its methods redraw it, eight times a second at most, never from another thread. However the block ends, the
-    cursor is there again and the last panel stays on the screen.
+    def __init__(self, draw: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._draw, self._stopped = draw, threading.Event()
+
+    def run(self) -> None:
+        """Draw; the methods of the panel raise the error of a terminal that is lost."""
+        with contextlib.suppress(OSError):
+            while not self._stopped.wait(SPIN):
+                self._draw()
+
+    def stop(self) -> None:
+        """Return when the last drawing is done."""
+        self._stopped.set()
+        self.join()
+
+
+class Panel:
+    """Loss curve, progress, time and samples of a run, on a console of `terminal`; its header stands above.
+
+    Inside `with` the methods redraw it, eight times a second at most; another thread draws only while kernels compile. However
+    the block ends, the cursor is there again and the last panel stays on the screen.
 
     Raises:
         OSError: from the methods, where the terminal cannot be written to any more. The end of the block does not raise it.
     """
 
-    def __init__(self, console: "Console", steps: int) -> None:
+    def __init__(self, console: "Console", steps: int = 0) -> None:
         from rich.live import Live
 
-        self._console, self._steps, self._header = console, steps, ""
+        self._console, self._steps = console, steps
         self._history: list[dict[str, Any]] = []
+        self._last: dict[str, Any] = {}  # row
         self._drawn = -math.inf
+        self._waiting, self._wait_start = "", 0.0  # for what, and since when
+        self._spinner: Spinner | None = None
+        self._ended = False
         self._live = Live(
             console=console,
             auto_refresh=False,
@@ -63,20 +88,44 @@ class Panel:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop_waiting()
+        self._ended = True
         with contextlib.suppress(OSError):
             try:
                 self._live.update(self._view())
             finally:
                 self._live.stop()  # draws once more
 
-    def set_header(self, text: str) -> None:
-        """Set the header: model and text, in one line or more."""
-        self._header = text
+    def start(self, header: str, steps: int) -> None:
+        """Print the header, model and text in one line or more, above the panel of a run of so many steps."""
+        from rich.text import Text
+
+        self._stop_waiting()
+        width = self._console.width
+        indent = INDENT if width > 2 * INDENT else 0
+        for line in header.splitlines():
+            first, *others = self._wrapped(line, width - indent)
+            self._console.print(first, *(Text(" " * indent).append(part) for part in others), sep="\n")
+        self._steps = steps
         self._draw()
 
-    def show(self, row: dict[str, Any]) -> None:
-        """Add a row of the history: step, loss, rate, norm, seconds, characters; after an evaluation held_out, sample."""
-        self._history.append(row)
+    def wait(self, text: str) -> None:
+        """Show a spinner and what the run waits for, until the next call."""
+        self._stop_waiting()
+        self._waiting, self._wait_start = text, time.monotonic()
+        self._draw()
+        self._spinner = Spinner(self._draw)
+        self._spinner.start()
+
+    def show(self, row: dict[str, Any], *, log: bool = True) -> None:
+        """Show a row: step, loss, rate, norm, seconds, characters; after an evaluation held_out, sample.
+
+        A row of the log is also a point of the curve.
+        """
+        self._stop_waiting()
+        self._last = row
+        if log:
+            self._history.append(row)
         if time.monotonic() - self._drawn >= OFTEN:
             self._draw()
 
@@ -84,28 +133,36 @@ class Panel:
         """Print lines above the panel, where they stay."""
         self._console.print(self._safe(text, "\n\t"), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
+    def _stop_waiting(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+        self._spinner, self._waiting = None, ""
+
     def _draw(self) -> None:
         self._live.start()  # does nothing from the second time on
         self._live.update(self._view(), refresh=True)
         self._drawn = time.monotonic()
 
     def _view(self) -> "Group":
-        """Lay out the panel for the size of the terminal: the header is dropped first, then samples and curve."""
+        """Lay out the panel for the size of the terminal: where it is low, samples are dropped first, then the curve."""
         from rich.console import Group
 
         width, height = self._console.width, max(1, self._console.height - 1)  # the cursor wants a line, too
-        header = [part for line in self._header.splitlines() for part in self._wrapped(line, width)]
-        texts: list[str] = next((row["sample"] for row in reversed(self._history) if row.get("sample")), [])
-        samples = self._wrapped("  ".join(filter(str.strip, texts)), width)[:LINES]
-        state = [self._bar(width), *map(self._text, _flow(_numbers(self._history, self._steps), width))]
-        for above, below in (header, samples), ([], samples), ([], samples[:1]):
-            room = height - len(above) - len(state) - len(below) - 1  # the last for the legend
+        state = [self._bar(width)] if self._steps or self._history else []
+        if self._waiting:
+            state += self._flow(self._waiting_items(), width)
+        for items in _numbers(self._history, self._last, self._steps, ended=self._ended):
+            state += self._flow(items, width)
+        samples = self._samples(width)
+        legend = len(self._flow(LEGEND, width))
+        for below in (samples, samples[:1], []):
+            room = height - len(state) - len(below) - legend
             if room >= SHORTEST:
                 break
         else:
-            above, below = [], samples
+            below = samples
         curve = self._curve(width, min(room, TALLEST)) if room >= SHORTEST else []
-        return Group(*[*above, *curve, *state, *below][:height])
+        return Group(*[*curve, *state, *below][:height])
 
     def _curve(self, width: int, height: int) -> "list[Text]":
         lines = plots.text_chart(self._history, width, height, plain=self._console.options.ascii_only)
@@ -114,11 +171,17 @@ class Panel:
         texts = [self._text(line.rstrip(), "cyan") for line in lines]
         for text in texts:
             text.highlight_words("o", "bold yellow")
-        steps = f"steps {self._history[0]['step']:,} to {self._history[-1]['step']:,}"
-        return [*texts, self._text(f"nats per character, {steps}, o: held out", "dim")]
+        return [*texts, *self._flow(LEGEND, width, "dim")]
+
+    def _samples(self, width: int) -> "list[Text]":
+        """The texts of the last evaluation that there is room for."""
+        row = next((row for row in reversed(self._history) if row.get("sample")), None)
+        if row is None:
+            return []
+        return self._flow([f"samples at step {row['step']:,}:", *filter(str.strip, row["sample"])], width)[:LINES]
 
     def _bar(self, width: int) -> "Text":
-        step = self._history[-1]["step"] if self._history else 0
+        step = self._last.get("step", 0)
         share = min(1.0, step / max(1, self._steps))
         text = self._text(f"step {step:,}/{self._steps:,}  {int(100 * share)} %  ")
         room = max(0, width - len(text))
@@ -126,8 +189,25 @@ class Panel:
         full, empty = "#." if self._console.options.ascii_only else "█░"
         return text.append(full * done, "green").append(empty * (room - done), "dim")
 
-    def _wrapped(self, line: str, width: int) -> "list[Text]":
-        return list(self._text(line).wrap(self._console, width, no_wrap=False, overflow="fold")) if line else []
+    def _waiting_items(self) -> list[str]:
+        seconds = time.monotonic() - self._wait_start
+        marks = "|/-\\" if self._console.options.ascii_only else "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+        return [f"{marks[int(seconds / SPIN) % len(marks)]} {self._waiting}", f"{_clock(seconds)} so far"]
+
+    def _flow(self, items: Iterable[str], width: int, style: str = "") -> "list[Text]":
+        """Fill lines with items, and break only an item that is longer than a line."""
+        from rich.cells import cell_len
+
+        lines = list[str]()
+        for item in map(self._safe, items):
+            if lines and cell_len(longer := f"{lines[-1]}  {item}") <= width:
+                lines[-1] = longer
+            else:
+                lines.append(item)
+        return [part for line in lines for part in self._wrapped(line, width, style)]
+
+    def _wrapped(self, line: str, width: int, style: str = "") -> "list[Text]":
+        return list(self._text(line, style).wrap(self._console, width, no_wrap=False, overflow="fold")) if line else []
 
     def _text(self, line: str, style: str = "") -> "Text":
         """A line without markup, cut off at the edge of the terminal."""
@@ -141,30 +221,34 @@ class Panel:
         return printable(text, fine).encode(encoding, "replace").decode(encoding)
 
 
-def _numbers(history: list[dict[str, Any]], steps: int) -> list[str]:
-    """Format the last row, the best evaluation and the speed."""
-    if not history:
+def _numbers(history: list[dict[str, Any]], last: dict[str, Any], steps: int, *, ended: bool) -> list[list[str]]:
+    """Format the last row, the best evaluation, time and speed: what belongs in a line each."""
+    if not last:
         return []
-    row = history[-1]
-    numbers = [f"loss {row['loss']:.4f}"]
+    losses = [f"loss {last['loss']:.4f}"]
     if measured := [row for row in history if row.get("held_out") is not None]:
         best = min(measured, key=lambda row: row["held_out"])
-        numbers.append(f"held out {measured[-1]['held_out']:.4f}")
-        numbers.append(f"best {best['held_out']:.4f} ({best['held_out'] / math.log(2):.4f} bits) at step {best['step']:,}")
-    numbers += [f"rate {row['rate']:.3g}", f"gradient norm {row['norm']:.3g}"]
-    before = history[-RECENT - 1] if len(history) > RECENT else {"seconds": 0.0, "characters": 0}
-    if (seconds := row["seconds"] - before["seconds"]) > 0:
-        numbers.append(f"{(row['characters'] - before['characters']) / seconds:,.0f} characters/s")
-    if 0 < row["step"] < steps:
-        left = row["seconds"] * (steps - row["step"]) / row["step"]
-        numbers.append(f"{datetime.timedelta(seconds=round(left))} left")
-    return numbers
+        losses.append(f"held out {measured[-1]['held_out']:.4f}")
+        losses.append(f"best {best['held_out']:.4f} ({best['held_out'] / math.log(2):.4f} bits) at step {best['step']:,}")
+    times = [f"{_clock(last['seconds'])} elapsed"]
+    before = history[-RECENT - 1] if len(history) > RECENT else {"seconds": 0.0, "characters": 0, "step": 0}
+    if (seconds := last["seconds"] - before["seconds"]) > 0 and last["step"] > before["step"]:
+        speed = (last["step"] - before["step"]) / seconds
+        if last["step"] < steps and not ended:
+            times.append(f"about {_clock((steps - last['step']) / speed)} left")
+        times.append(f"{speed:,.{0 if speed >= 10 else 2}f} steps/s")
+        times.append(f"{(last['characters'] - before['characters']) / seconds:,.0f} characters/s")
+    others = [f"rate {last['rate']:.3g}", f"gradient norm {last['norm']:.3g}"]
+    if last["step"] < steps and not ended:
+        others.append("Ctrl-C stops and saves")
+    return [losses, times, others]
 
 
-def _flow(items: list[str], width: int) -> list[str]:
-    """Wrap items into lines without breaking one."""
-    text = "  ".join(item.replace(" ", "\xa0") for item in items)
-    return [line.replace("\xa0", " ") for line in textwrap.wrap(text, width, break_long_words=False)]
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, or hours, minutes and seconds."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _is_terminal(stream: IO[str] | None) -> bool:

@@ -25,9 +25,18 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 # Where the panels lie in the picture, and at them the names of their axes, so that 0.000025 and 100000 find room beside those.
 # For matplotlib to find that out takes as long again as the drawing, which comes at each evaluation.
-PANELS = {"left": 0.11, "right": 0.9, "bottom": 0.06, "hspace": 0.07}
-LABEL_PLACE = (-0.105, 0.5)
-HEADING, LINE = 0.02, 0.0225  # of the height: around a heading, and of each of its lines
+SIZE, PIXELS = 6.6, 900  # inches, so that letters can be read in a small picture, and what they become
+PANELS = {"left": 0.155, "right": 0.87, "bottom": 0.07, "hspace": 0.19}
+LABEL_PLACE = (-0.165, 0.5)
+HEADING, LINE = 0.02, 0.03  # of the height: around a heading, and of each of its lines
+LEGEND: dict[str, Any] = {
+    "loc": "lower left",
+    "bbox_to_anchor": (-0.02, 1.0),
+    "ncols": 2,
+}  # above a panel: nothing lies on a curve
+LEGEND |= {"frameon": False, "fontsize": 9, "borderaxespad": 0.0, "columnspacing": 1.2, "handlelength": 1.4}
+
+FEW = 10  # rows, up to which a text chart has room for the first losses too
 
 DOTS = np.array([[1, 8], [2, 16], [4, 32], [64, 128]])  # the bit of each dot in a braille character, 4 x 2
 
@@ -62,11 +71,11 @@ def save_curve(
             figure = figure or _blank()
             _wipe(figure)
             heading = _heading(title)
-            figure.suptitle("\n".join(heading), y=1 - HEADING / 2, parse_math=False)
-            figure.subplots_adjust(**PANELS, top=1 - HEADING - LINE * len(heading))
+            figure.suptitle("\n".join(heading), y=1 - HEADING / 2, parse_math=False, fontsize=9.5)
+            figure.subplots_adjust(**PANELS, top=1 - HEADING - LINE * (len(heading) + 2))  # two lines of a legend below it
             draw_curves(figure.axes, history, clip)
             how = {"compress_level": 2}  # a twentieth larger than the usual 6, in two thirds of the time
-            figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None}, pil_kwargs=how)
+            figure.savefig(temporary, format="png", dpi=PIXELS / SIZE, metadata={"Software": None}, pil_kwargs=how)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -76,15 +85,17 @@ def save_curve(
 def text_chart(history: list[dict[str, Any]], width: int, height: int, plain: bool = False) -> list[str]:
     """Draw the loss in `height` lines of `width` characters, with an o for each validation loss.
 
-    All values are in it: where many share a column it spans them all. It is drawn in braille dots, or if `plain` in asterisks.
-    No lines where there is nothing to draw or no room.
+    The axis holds all values but those of the first tenth of the steps, which would leave no room for the others; the curve
+    comes in from above. Where many values share a column it spans them all. It is drawn in braille dots, or if `plain` in
+    asterisks. No lines where there is nothing to draw or no room.
     """
     if not history or height < 2:
         return []
     measured = [row for row in history if row.get("held_out") is not None]
     steps, loss = (np.array([row[key] for row in history], np.float64) for key in ("step", "loss"))
     at, validation_loss = (np.array([row[key] for row in measured], np.float64) for key in ("step", "held_out"))
-    bottom, top = min([*loss, *validation_loss]), max([*loss, *validation_loss])
+    later = np.concatenate([loss[_after_start(steps, steps)], validation_loss[_after_start(at, steps)]])
+    bottom, top = min(later), max(later)
     labels = [f"{top:.2f}", *[""] * (height - 2), f"{bottom:.2f}"]
     margin = max(map(len, labels))
     columns, rows = 2 * (width - margin - 1), 4 * height
@@ -109,9 +120,17 @@ def text_chart(history: list[dict[str, Any]], width: int, height: int, plain: bo
 
     codes = np.sum(dots.reshape(height, 4, -1, 2) * DOTS[:, None, :], axis=(1, 3))
     cells = [[" " if code == 0 else "*" if plain else chr(0x2800 + code) for code in line] for line in codes.tolist()]
-    for i, j in zip(np.rint(down(validation_loss)).astype(int) // 4, np.minimum(across(at), columns - 1).astype(int) // 2):
-        cells[i][j] = "o"
+    drawn = (bottom <= validation_loss) & (validation_loss <= top)
+    marks = np.rint(down(validation_loss[drawn])) // 4, np.minimum(across(at[drawn]), columns - 1) // 2
+    for i, j in zip(*marks):
+        cells[int(i)][int(j)] = "o"
     return [f"{label:>{margin}}{'|' if plain else '│'}{''.join(line)}" for label, line in zip(labels, cells)]
+
+
+def _after_start(at: Any, steps: Any) -> Any:
+    """Which of the steps `at` come after the first tenth of the logged steps; all of them while only a few are logged."""
+    first = steps[0] + 0.1 * (steps[-1] - steps[0]) if len(steps) > FEW else steps[0]
+    return at >= first
 
 
 def label_curves(panels: list["Axes"]) -> None:
@@ -133,7 +152,7 @@ def draw_curves(panels: list["Axes"], history: list[dict[str, Any]], clip: float
     _norms(norms, history, clip)
     for axes in (losses, norms):
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper right")
+            axes.legend(**LEGEND)
 
 
 def _heading(title: str) -> list[str]:
@@ -147,7 +166,7 @@ def _blank() -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 9), dpi=100)
+    figure = Figure(figsize=(SIZE, SIZE), dpi=PIXELS / SIZE)
     FigureCanvasAgg(figure)  # else each savefig makes one, and the garbage collector leaves their 3 MB for a while
     _, _, norms = figure.subplots(3, sharex=True, height_ratios=(2, 1, 1))
     label_curves(figure.axes)
@@ -155,7 +174,7 @@ def _blank() -> "Figure":
         axes.yaxis.set_label_coords(*LABEL_PLACE)
     norms.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
     norms.xaxis.set_major_formatter("{x:,.0f}")
-    norms.set_xlabel("step")
+    norms.set_xlabel("steps")
     return figure
 
 
@@ -171,11 +190,12 @@ def _wipe(figure: "Figure") -> None:
 def _losses(axes: "Axes", history: list[dict[str, Any]]) -> None:
     """Draw the loss, its running median if there are many rows, and the validation loss with its best point."""
     steps, loss = _column(history, "step"), _column(history, "loss")
+    axes.set_ylim(*_loss_limits(history))
     smoothed = len(history) > SMOOTHED
     axes.plot(steps, loss, **_line(history, BLUE), alpha=0.4 if smoothed else 1.0, label="training")
     if smoothed:
         median, window = _running_median(loss)
-        axes.plot(steps, median, color=BLUE, label=f"training, running median of {window} rows")
+        axes.plot(steps, median, color=BLUE, label=f"training, median of {window} rows")
     measured = [row for row in history if row.get("held_out") is not None]
     if measured:
         axes.plot(_column(measured, "step"), _column(measured, "held_out"), ".-", color=VERMILION, label="held out")
@@ -183,7 +203,19 @@ def _losses(axes: "Axes", history: list[dict[str, Any]]) -> None:
         nats, step = best["held_out"], best["step"]
         label = f"best: {nats:.4f} nats ({_bits(nats):.4f} bits) at step {step:,}"
         axes.plot(step, nats, "*", color=VERMILION, markersize=14, markeredgecolor="white", linestyle="", label=label)
-        axes.annotate(f"{nats:.4f}", (step, nats), (0, 10), textcoords="offset points", ha="center", color=VERMILION)
+        axes.axvline(step, color=VERMILION, linewidth=0.8, linestyle=":")
+
+
+def _loss_limits(history: list[dict[str, Any]]) -> tuple[float | None, float | None]:
+    """The ends of the axis of the losses: like that of `text_chart` it leaves out the first tenth of the steps."""
+    if not history:
+        return None, None
+    steps = _column(history, "step")
+    later = [row for row in history if _after_start(row["step"], steps)]
+    values = [row["loss"] for row in later] + [row["held_out"] for row in later if row.get("held_out") is not None]
+    low, high = min(values), max(values)
+    room = 0.08 * (high - low) or 0.05 * (abs(high) or 1.0)
+    return low - room, high + room
 
 
 def _rates(axes: "Axes", history: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from bptt import acceleration
 from bptt.backend import Array, Backend, namespace
 from bptt.data.batches import Batch
+from bptt.display import html
 from bptt.inference import prediction
 from bptt.inference.prediction import Configs
 from bptt.nn import tree
@@ -34,7 +35,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """The number of equally likely symbols that would be as hard to guess: exp(nats per character)."""
+        """The number of equally likely symbols that would be as hard to guess, exp(nats per character)."""
         return math.exp(min(700.0, self.nats_per_char))
 
     def __str__(self) -> str:
@@ -44,6 +45,16 @@ class Evaluation:
             f"{self.nats_per_char:.4f} nats per character, {self.bits_per_char:.4f} bits, perplexity {perplexity}, "
             f"{self.characters} characters"
         )
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        facts = [
+            ("nats per character", f"{self.nats_per_char:.4f}"),
+            ("bits per character", f"{self.bits_per_char:.4f}"),
+            ("perplexity", f"{self.perplexity:.4g}"),
+            ("characters", f"{self.characters:,}"),
+        ]
+        return html.card("Evaluation", facts)
 
 
 def evaluate(config: Configs, params: Any, backend: Backend, batches: Iterable[Batch]) -> Evaluation:

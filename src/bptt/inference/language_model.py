@@ -1,7 +1,9 @@
 """A trained model as people use it: loaded, evaluated, saved, exported."""
 
+import functools
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bptt import backend as backends
@@ -11,10 +13,12 @@ from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import rules, user_cells
 from bptt.config.settings import Mode
+from bptt.display import html
 from bptt.errors import InputError
 from bptt.export import ExportFormat, pytorch
-from bptt.inference import dynamic_evaluation
+from bptt.inference import dynamic_evaluation, history
 from bptt.inference.evaluation import Evaluation
+from bptt.inference.history import History
 from bptt.inference.request import Unknown
 from bptt.inference.text_model import Evaluable, TextModel
 from bptt.nn import model, tree
@@ -23,11 +27,26 @@ from bptt.nn.cells import Cell
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LanguageModel(TextModel):
-    """A model with its vocabulary, its weights on some backend, and a record of its training."""
+    """A model with its vocabulary, its weights on some backend, and a record of its training.
+
+    `config` has its `cell`, `hidden`, `layers` and `vocabulary` (the number of symbols), `settings` those of its run.
+    """
 
     config: model.Config
     params: model.Params
     record: dict[str, Any]  # what the training run was told, chose and measured; JSON values
+    rows: Path | tuple[dict[str, Any], ...] = ()  # of the history of its run, or the folder of the run that has them
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of its run by name, with the hyperparameters that were chosen for the text; empty without a run."""
+        settings, chosen = self.record.get("settings"), self.record.get("plan")
+        return {**(settings if isinstance(settings, dict) else {}), **(chosen if isinstance(chosen, dict) else {})}
+
+    @functools.cached_property
+    def history(self) -> History:
+        """The numbers of its run, up to the last update; empty for a model that was saved without its run."""
+        return history.from_rows(history.read(self.rows) if isinstance(self.rows, Path) else self.rows)
 
     @property
     def _records(self) -> list[dict[str, Any]]:
@@ -78,7 +97,7 @@ class LanguageModel(TextModel):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the weights as arrays of the host, so that a model of a GPU can be unpickled without one."""
-        return model_from_checkpoint, (self.to_checkpoint(), self.backend)
+        return model_from_checkpoint, (self.to_checkpoint(), self.backend, self.rows)
 
     def __repr__(self) -> str:
         """What it is, in one line."""
@@ -89,6 +108,22 @@ class LanguageModel(TextModel):
             f"<bptt.LanguageModel: {c.cell}, {c.layers} x {c.hidden} units, {tree.num_elements(model.shapes(c)):,} parameters, "
             f"{len(self.vocabulary)} symbols, trained on {text!r} ({self.mode}){measured}; {self.backend}>"
         )
+
+    def _repr_html_(self) -> str:
+        """What it is and how it was trained, for notebooks."""
+        c, record = self.config, self.record
+        facts: list[tuple[str, Any]] = [
+            ("cell", c.cell),
+            ("layers x units", f"{c.layers} x {c.hidden}"),
+            ("parameters", f"{tree.num_elements(model.shapes(c)):,}"),
+            ("symbols", len(self.vocabulary)),
+            ("trained on", f"{record.get('text', '?')} ({self.mode})"),
+            ("steps", record.get("step", "?")),
+            ("backend", self.backend),
+        ]
+        if record.get("held_out") is not None:
+            facts.append(("validation loss", f"{record['held_out']:.4f} nats per character"))
+        return html.card("Language model", facts, html.loss_chart(self.history.rows))
 
 
 def load(
@@ -114,16 +149,21 @@ def load(
         raise InputError(
             f"cell {user_cell!r}: expected the module or the file of a user-defined cell; leave out a built-in one"
         )
-    _, saved = run_folder.read_checkpoint(rules.check_path("folder", folder), cell=user_cell)
+    place = rules.check_path("folder", folder)
+    _, saved = run_folder.read_checkpoint(place, cell=user_cell)
     stored = str(next(iter(saved.weights.values())).dtype)
-    return model_from_checkpoint(saved, backends.select(backend, dtype or stored, require=require_backend))
+    device = backends.select(backend, dtype or stored, require=require_backend)
+    run = place.absolute()
+    if run.parent.name == run_folder.CHECKPOINTS:
+        run = run.parent.parent
+    return model_from_checkpoint(saved, device, run if run_folder.is_run(run) else ())
 
 
-def model_from_checkpoint(saved: Checkpoint, backend: Backend) -> LanguageModel:
-    """The model of a checkpoint."""
+def model_from_checkpoint(saved: Checkpoint, backend: Backend, rows: Path | tuple[dict[str, Any], ...] = ()) -> LanguageModel:
+    """The model of a checkpoint, with the history of its run or the folder that has it."""
     shapes = model.shapes(saved.config)
     params = tree.unflatten(shapes, iter([backend.put(saved.weights[name]) for name, _ in tree.named_leaves(shapes)]))
-    return LanguageModel(saved.config, saved.vocabulary, saved.mode, params, backend, saved.record)
+    return LanguageModel(saved.config, saved.vocabulary, saved.mode, params, backend, saved.record, rows)
 
 
 def from_torch(

@@ -50,7 +50,7 @@ class Score:
 
     @cached_property
     def each(self) -> list[float]:
-        """The nats of each symbol: -log p."""
+        """The negative log-probability of each symbol, in nats."""
         return self.costs.tolist()
 
     @property

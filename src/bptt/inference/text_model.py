@@ -8,6 +8,7 @@ from typing import Any
 
 from bptt.backend import Backend
 from bptt.config import rules
+from bptt.config.defaults import TEMPERATURE
 from bptt.config.settings import Mode
 from bptt.data import batches, corpus, joining
 from bptt.data.batches import WINDOW
@@ -52,7 +53,7 @@ class TextModel(ABC):
         self,
         count: int = 1,
         *,
-        temperature: float = 1.0,
+        temperature: float = TEMPERATURE,
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
@@ -66,10 +67,11 @@ class TextModel(ABC):
         """New texts that begin with `prompt`: lines or records up to their end, or `length` characters of a stream.
 
         `length` is by default 200 characters at most for lines, and 500 for records and for a stream, of a model of bytes as
-        many bytes; a text ends before the first `stop` that is newly written, too. `temperature` 0 takes the most likely
-        character each time; `top_k` keeps the most likely ones only, and `top_p` the fewest whose probability reaches it, of
-        what the temperature and `top_k` leave. `unknown` "skip" leaves out of the prompt what the model does not know. A model
-        of bytes writes U+FFFD for bytes that are no text, which `sample_bytes` has as they are; its prompt may be bytes.
+        many bytes; a text ends before the first `stop` that is newly written, too. `temperature` 1 samples with the
+        probabilities of the model, less prefers likely characters, and 0 takes the most likely one each time; `top_k` keeps the
+        most likely ones only, and `top_p` the fewest whose probability reaches it, of what the temperature and `top_k` leave.
+        `unknown` "skip" leaves out of the prompt what the model does not know. A model of bytes writes U+FFFD for bytes
+        that are no text, which `sample_bytes` has as they are; its prompt may be bytes.
 
         The texts of a seed come in one order: the random numbers of a text depend on the seed and its place, not on how many
         are written. Nor does the text, but for rounding: a matrix product of another width may round the last digit in
@@ -94,7 +96,7 @@ class TextModel(ABC):
         self,
         count: int = 1,
         *,
-        temperature: float = 1.0,
+        temperature: float = TEMPERATURE,
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
@@ -114,7 +116,7 @@ class TextModel(ABC):
     def stream(
         self,
         *,
-        temperature: float = 1.0,
+        temperature: float = TEMPERATURE,
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
@@ -141,7 +143,8 @@ class TextModel(ABC):
     ) -> list[tuple[str, float]]:
         r"""Every character with its probability of coming next after `prompt`, the most likely first.
 
-        In lines mode the newline stands for the end of the line. A model of bytes gives those beyond ASCII as \xe9.
+        The probabilities are those of `temperature` 1, which `score` and `evaluate` measure, unless it is set. In lines mode
+        the newline stands for the end of the line. A model of bytes gives those beyond ASCII as \xe9.
 
         Raises:
             InputError: an argument out of its range, or a prompt with characters the model does not know.

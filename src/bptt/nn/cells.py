@@ -2,11 +2,11 @@
 
 A cell is a module: vanilla.py, gru.py, lstm.py, or a file of the user. Besides what the protocol asks for it may have:
 
-DROPOUT           the default dropout rate; without it the default depends on the size of the text
-RATE_FACTOR       a factor of all learning rates in the maximal update parametrization; without it 1
-MEMORY            ((first, each), (first, each)): numbers held per time step and hidden unit, `first + each * layers`, by an
-                  update and by a forward pass alone; without it an upper bound by the number of gates
-gate_activations  (cache) -> (T, B, G*H): the gates in the order of GATES, for `bptt.inspect` and the report
+- `DROPOUT`, the default dropout rate; without it the default depends on the size of the text;
+- `RATE_FACTOR`, a factor of all learning rates in the maximal update parametrization; without it 1;
+- `MEMORY`, as ((first, each), (first, each)), numbers held per time step and hidden unit, `first + each * layers`, by an
+  update and by a forward pass alone; without it an upper bound by the number of gates;
+- `gate_activations`, a function (cache) -> (T, B, G*H) of the gates in the order of GATES, for `bptt.inspect` and the report.
 """
 
 from typing import Any, Literal, Protocol
@@ -20,7 +20,7 @@ class Cell(Protocol):
 
     @property
     def GATES(self) -> dict[str, str]:
-        """The blocks of H rows in the weights, in their order: name -> activation function."""
+        """The activation function of each gate by its name, in the order of their blocks of H rows in the weights."""
 
     @property
     def Params(self) -> Any:

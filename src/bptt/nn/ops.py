@@ -51,7 +51,7 @@ def sigmoid(z: Array) -> Array:
 
 
 def spectral_radius(W: Array, doublings: int = 12) -> Array:
-    """The largest modulus of the eigenvalues of W (H, H), (), from products alone: |W^k|^(1/k) for k = 2**`doublings`.
+    """The largest modulus of the eigenvalues of W (H, H), (), from products alone, as `|W^k|^(1/k)` for `k = 2**doublings`.
 
     That is its limit (Gelfand 1941), here of the largest elements. With k = 4096 it is 0.3 % too large where eigenvectors are
     so nearly parallel that their matrix has a condition number of 100,000.

@@ -16,6 +16,7 @@ from bptt.nn.parametrization import Parametrization
 from bptt.nn.schedules import ScheduleName
 from bptt.nn.segments import RecomputeEvery
 from bptt.training import trainer
+from bptt.training.events import Callback
 
 FilePath = str | os.PathLike[str]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -46,6 +47,7 @@ def train(
     config: FilePath | None = None,
     resume: FilePath | None = None,
     changed_text: bool = False,
+    callbacks: Iterable[Callback] = (),
     out: FilePath | None = None,
     from_: FilePath | None = None,
     new_symbols: NewSymbols = "error",
@@ -98,7 +100,7 @@ def train(
     r"""Train a model on a text, as in `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`.
 
     The text is a path or the name of a built-in text (dinosaurs, python-help); a str with a newline in it is the text itself,
-    as are bytes, and "-" is standard input. The path of a folder, or a pattern such as texts/*.txt, is that of all its files,
+    as are bytes, and "-" is standard input. The path of a folder, or a pattern such as `texts/*.txt`, is that of all its files,
     each of which is a text of its own; so is each `pathlib.Path` of a list. Another iterable gives lines, or whole texts if
     one has a newline in it. Without a text it is the one that `config` names, or the dinosaurs.
 
@@ -115,53 +117,68 @@ def train(
         config: TOML file with settings and a text; what is passed beside it takes precedence.
         resume: Run folder to continue exactly as if it had never stopped, or one checkpoint to continue in a new run.
         changed_text: Resume even if the text or the validation file is no longer the same.
-        out: New folder for the run, with checkpoints to resume from. By default everything stays in memory.
-        from_: Run or checkpoint whose weights and vocabulary to start from in a new run (fine-tuning).
-        new_symbols: Characters that the model to start from lacks: an error, add them to its vocabulary, or skip them.
-        backend: Array library; auto is CuPy if a CUDA device responds, else NumPy; strict is array-api-strict, for tests.
-        require_backend: Raise an error, instead of falling back to NumPy, if the backend cannot be used.
+        callbacks: Functions that get each `bptt.Event`; one that returns True for a row or a checkpoint stops the run.
+        out: New folder for the run and its checkpoints. By default everything stays in memory.
+        from_: Run or checkpoint whose weights and vocabulary a new run starts from (fine-tuning).
+        new_symbols: Characters that the model to start from lacks: stop at them, add them to its vocabulary, or skip them.
+        backend: Array library that does the computing; auto is CuPy if a CUDA device responds, else NumPy; strict is for tests.
+        require_backend: Stop with an error if the backend cannot be used, instead of falling back to NumPy.
         dtype: Floating-point type of weights and arithmetic.
-        cell: Recurrent cell: tanh (vanilla), gated recurrent unit, long short-term memory, or your own. Pass a module or file.
-        hidden: Hidden size (units per layer); by default 64 to 320, more for longer texts.
-        layers: Number of recurrent layers, one on top of the other.
-        dropout: Fraction of units dropped in training, the same at every step; by default 0 to 0.5, by cell and text.
+        cell: Recurrent cell, or the Python file of a cell of your own; vanilla is the plain tanh cell. Also a module.
+        hidden: Hidden size: number of units per layer. By default 64 to 320, more for longer texts.
+        layers: Number of recurrent layers.
+        dropout: Fraction of units dropped in training, the same units at every time step.
+            By default at most 0.5, less for longer texts; 0 for the cell vanilla.
         init: Initialization of the recurrent weights.
-        batch: Batch size, in lines or parallel pieces of a stream; by default 8 to 128, more for longer texts.
-        length: Maximum number of steps to backpropagate through; by default 256 in lines, 64 in a stream.
-        distributed: Train data-parallel with the processes that mpiexec or srun started; by default if there are any.
-        micro_batches: Parts of a batch to accumulate gradients over: large batches in less memory, the same updates.
-        recompute_every: Keep the states of one step in so many, recompute the rest (gradient checkpointing), or sqrt.
-        nccl: With several processes, each on its own GPU, all-reduce gradients from device to device.
-        graph: On a GPU, replay updates as CUDA graphs, captured once for each shape of batch.
-        mode: Whether each line is a text of its own (names), each record of several lines, or all is one long text.
-        separator: What stands between two records, texts of several lines that end by themselves, as in '\n---\n'.
-        encoding: Encoding of the text, by its name in Python, as in cp1252, gb18030 or utf-16.
-        glob: Which files of a folder to read, as in '*.py'.
+        batch: Batch size: number of lines, or of parallel pieces of a stream. By default 8 to 128, more for longer texts.
+        length: Maximum number of time steps to backpropagate through. By default 256 for lines, else 64.
+        distributed: Train data-parallel with the processes that mpiexec or srun started.
+            By default on if there are several; False trains each by itself.
+        micro_batches: Number of parts of a batch to accumulate gradients over: less memory, the same updates.
+            Several processes share the parts, by default one each.
+        recompute_every: Keep only every N-th state and recompute the others, to save memory (gradient checkpointing).
+            By default all are kept; sqrt is the square root of the length.
+        nccl: All-reduce gradients from GPU to GPU with NCCL, where each of several processes has its own GPU.
+        graph: Replay updates as CUDA graphs, which is faster, on a GPU. On by default; False launches each kernel by itself.
+        mode: Whether the text is a list of lines (such as names), of records of several lines each, or one long stream.
+            By default detected from the text.
+        separator: Text between two records, which are texts of several lines, as in '\n---\n'.
+        encoding: Encoding of the text, by its name in Python, such as cp1252, gb18030 or utf-16.
+        glob: Pattern of the files to read in a folder, as in '*.py'.
         vocabulary: What a token is: a character of the text, or a byte of its UTF-8 form.
-        steps: Number of updates; by default one that suits the size of the text.
-        epochs: Passes over the training text, instead of a number of steps.
-        budget: Time for the whole command on this machine, as in 30s, 5m or 1.5h, instead of steps.
-        optimizer: Update rule.
-        learning_rate: Peak learning rate of the recurrent weights; by default one that suits the text and the optimizer.
-        parametrization: Learning rates and first weights by the role of a tensor (mup), or alike for all (standard).
-        schedule: How the learning rate falls after the warm-up; wsd keeps the peak for four fifths of the run, then falls.
-        warmup: Number of updates in which the learning rate rises to its peak; by default 200, or a tenth of a short run.
-        final_rate: Learning rate that the schedule falls towards, as a fraction of the peak; constant does not fall.
-        beta1: Decay of the running mean of the gradient in adam; by default 0.9.
-        beta2: Decay of the running mean of the squared gradient in adam; by default 0.999.
-        weight_decay: Decoupled weight decay of the weight matrices in adam (AdamW); by default one that suits the text.
-        average: Decay of the moving average (EMA) of the weights, which is measured, saved and sampled; 0 for none.
-        clip_norm: Largest Euclidean norm of a gradient: larger ones are scaled down; 0 switches clipping off.
-        seed: Seed of everything random but the validation split: initial weights, order of batches, dropout.
-        split_seed: Seed of the validation split of lines: runs with the same one hold out the same lines.
-        duplicates: Copies of a line: together on one side of the validation split, or drawn independently, as in earlier runs.
-        validation: Validation set: the fraction of the text to hold out, 0 for none, or a file; by default a tenth, or less.
-        evaluate_every: Steps from one evaluation on the validation set to the next; by default a tenth of the run.
-        patience: Evaluations without a new best after which to stop (early stopping); by default training never stops early.
-        checkpoint_every: Steps from one checkpoint to the next; by default after each evaluation. A new best is always saved.
+        steps: Number of updates. By default 500 to 5,000, more for longer texts.
+        epochs: Number of passes over the training text, instead of a number of steps.
+        budget: Time that the whole command may take, as in 30s, 5m or 1.5h, instead of a number of steps.
+            A short trial on this machine chooses steps and hidden size.
+        optimizer: Rule that updates the weights.
+        learning_rate: Peak learning rate of the recurrent weights.
+            By default 0.004 to 0.008 for adam, by the length of the text; one fixed value for each other optimizer.
+        parametrization: Learning rates and initial weights by the role of each tensor (mup), or alike for all (standard).
+            By default mup for adam, else standard.
+        schedule: How the learning rate falls after the warm-up; wsd keeps the peak for 80 % of the run, then falls.
+        warmup: Number of updates in which the learning rate rises to its peak. By default 200, or a tenth of a shorter run.
+        final_rate: Learning rate at the end of the schedule, as a fraction of the peak. The schedule constant ignores it.
+        beta1: Decay of the running mean of the gradient in adam. By default 0.9.
+        beta2: Decay of the running mean of the squared gradient in adam. By default 0.999.
+        weight_decay: Decoupled weight decay of the weight matrices in adam (AdamW).
+            By default 0.1 to 1.2, less for longer texts.
+        average: Decay of the moving average (EMA) of the weights, which is evaluated, saved and sampled; 0 for none.
+            By default it is about as long as a tenth of the run.
+        clip_norm: Maximum norm of the gradient; a larger one is scaled down to it; 0 for no clipping.
+        seed: Seed of the initial weights, the order of batches and dropout.
+        split_seed: Seed of the validation split of lines. Runs with the same seed hold out the same lines.
+        duplicates: Copies of a line: together on one side of the validation split, or drawn independently.
+        validation: Validation set: the fraction of the text to hold out, 0 for none, or a file.
+            By default 0.1, or less for texts over 1,000,000 characters.
+        evaluate_every: Number of updates from one evaluation on the validation set to the next. By default a tenth of the run.
+        patience: Number of evaluations without a new best after which to stop (early stopping).
+            By default training never stops early.
+        checkpoint_every: Number of updates from one checkpoint to the next.
+            By default after each evaluation; a new best is always saved.
         keep: Number of newest checkpoints to keep; the best one is kept too.
-        stop_after: Pause after so many steps of this call. The run can be resumed.
-        quiet: Report only the folder of the run, if it was not given.
+        stop_after: Pause the run after this many updates of this call.
+            The schedule still covers all steps, and the run can be resumed.
+        quiet: Report only the folder of the run, and only if it was not given. Warnings and errors are still printed.
         json: Report each event as a line of JSON.
 
     Raises:

@@ -49,8 +49,7 @@ def fit_to_budget(ready: Prepared, settings: Settings, began: float, report: Rep
         return ready
     group, asked = task.group, task.settings.budget
     budget = duration_seconds(asked)
-    if waiting := messages.compilation(task):
-        report(waiting, {})
+    messages.report_compilation(task, report)
     acceleration.warm_up(task.config, task.backend, group)
 
     def seconds_left() -> float:

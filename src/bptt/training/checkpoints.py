@@ -76,7 +76,8 @@ def current_model(run: RunContext, loop_state: LoopState) -> LanguageModel:
     """The model with the averaged weights after the last update."""
     task, record = run.task, _record(run, loop_state)
     params = tree.unravel(averaged_params(task, loop_state.state), model.shapes(task.config))
-    return LanguageModel(task.config, task.data.vocabulary, task.data.mode, params, task.backend, record)
+    rows = loop_state.progress.history
+    return LanguageModel(task.config, task.data.vocabulary, task.data.mode, params, task.backend, record, rows)
 
 
 def best_model(run: RunContext, loop_state: LoopState) -> LanguageModel | None:
@@ -90,7 +91,7 @@ def best_model(run: RunContext, loop_state: LoopState) -> LanguageModel | None:
     if best is None and not diverged and loop_state.state.step:
         best = current_model(run, loop_state)
     ending = {"ended": loop_state.ended, "seconds": loop_state.progress.seconds}
-    return best and dataclasses.replace(best, record={**best.record, **ending})
+    return best and dataclasses.replace(best, record={**best.record, **ending}, rows=loop_state.progress.history)
 
 
 def _record(run: RunContext, loop_state: LoopState) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bptt.train_step import microbatches
 from bptt.train_step.state import TrainTask
 from bptt.train_step.stepper import run_updates
 from bptt.train_step.update import first_nonfinite
-from bptt.training import checkpoints, intervals, messages, validation
+from bptt.training import checkpoints, events, intervals, messages, validation
 from bptt.training.intervals import Due
 from bptt.training.state import LoopState, RunContext
 
@@ -64,27 +64,33 @@ def train_loop(run: RunContext, loop_state: LoopState, signals: list[str]) -> Lo
             loop_state, row = _evaluate_and_log(run, loop_state, due, row)
 
             # 5. Save a checkpoint if one is due or the model is the best so far, and the row
-            if task.group.rank_0_then_others(partial(_save_if_due, run, loop_state, due, row)):
+            saved = task.group.rank_0_then_others(partial(_save_if_due, run, loop_state, due, row))
+            if saved:
                 save_time = time.perf_counter()
 
             # 6. Report: a line for people, the row for programs
-            message = ""
+            message, event = "", "measurement" if due.evaluate else "log" if due.log else "progress"
             if due.evaluate:
                 message = messages.evaluation_line(row, task)
             elif silent:
+                row = row or _history_row(loop_state.progress, learning_rate)
                 speed = (loop_state.progress.characters - start.characters) / (time.perf_counter() - start_time)
-                message = messages.progress_line(row or _history_row(loop_state.progress, learning_rate), task, speed)
+                message = messages.progress_line(row, task, speed)
             if message:
                 report_time = time.perf_counter()
-            if message or row:
-                run.report(message, {"event": "measurement" if due.evaluate else "log", **row} if row else {})
+            if row:
+                run.report(message, {"event": event, **row})
 
-            # 7. Draw the loss curve
+            # 7. Call the callbacks, each of which may stop the run
+            if row or saved:
+                loop_state = events.send_of_update(run, loop_state, row, evaluated=due.evaluate, saved=saved)
+
+            # 8. Draw the loss curve
             last = loop_state.ended or state.step == task.plan.steps
             if last or (due.evaluate and (figure is None or time.perf_counter() - curve_time > CURVE_SECONDS)):
                 curve_time, figure = time.perf_counter(), _draw_curve(run, loop_state, figure)
 
-            # 8. Stop for a signal, a pause or early stopping; after the last update the generator is exhausted
+            # 9. Stop for a signal, a pause, a callback or early stopping; after the last update the generator is exhausted
             if loop_state.ended:
                 return loop_state
     except Diverged as error:

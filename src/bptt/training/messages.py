@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bptt import acceleration
-from bptt.config.defaults import MOST_TIME
+from bptt.config.defaults import MOST_TIME, TEMPERATURE
 from bptt.config.rules import duration_seconds
 from bptt.config.settings import Settings
 from bptt.data.dataset import Dataset, contained, count_shared_lines, count_targets, max_columns, may_be_lines, validation_share
 from bptt.data.new_symbols import skipped_message
 from bptt.data.sequences import Sequences
+from bptt.display import cross_entropy
 from bptt.display.text import printable
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import KernelWarning, TrainingWarning, warn
@@ -56,16 +57,14 @@ def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
             f"run    {plan.steps:,} steps, batches of up to {batch} x {plan.length}{shrunk}, {settings.optimizer}, "
             f"learning rate {plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
             *([] if budget is None else [_budget_line(task, budget)]),
-            *([waiting] if (waiting := compilation(task)) else []),
         ]
     )
 
 
-def compilation(task: TrainTask) -> str:
-    """That the first update waits for the compiler; empty where nothing is compiled, or was compiled before."""
-    if not acceleration.compiled_by(task.backend) or not acceleration.cache_is_empty():
-        return ""
-    return "wait   kernels are compiled once, in the first run on this processor"
+def report_compilation(task: TrainTask, report: Callable[[str, dict[str, Any]], None]) -> None:
+    """Report that the first update waits for the compiler; nothing where nothing is compiled, or was compiled before."""
+    if acceleration.compiled_by(task.backend) and acceleration.cache_is_empty():
+        report("compiling kernels, once on this machine, about half a minute", {"event": "compile"})
 
 
 def _budget_line(task: TrainTask, budget: dict[str, Any]) -> str:
@@ -122,7 +121,9 @@ def sample_preview(current: LanguageModel, group: ProcessGroup = SINGLE_PROCESS)
     first, end = (-(-count * rank // group.size) for rank in (group.rank, group.rank + 1))
     if first == end:
         return []
-    request = make_request(current.vocabulary, current.mode, SamplingOptions(0.8), seed=current.record["step"], length=length)
+    request = make_request(
+        current.vocabulary, current.mode, SamplingOptions(TEMPERATURE), seed=current.record["step"], length=length
+    )
     parts = current.config, current.params, current.backend, current.vocabulary
     return [sample.text for sample in generate.generate_texts(*parts, request, range(first, end))]
 
@@ -202,7 +203,7 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
     if ended == "patience":
         lines.append(f"stopped early at step {step:,}: no lower validation loss in {task.settings.patience} evaluations")
     elif ended:
-        why = "paused" if ended == "paused" else f"interrupted ({ended})"
+        why = {"paused": "paused", "callback": "stopped by a callback"}.get(ended, f"interrupted ({ended})")
         lines.append(
             f"{why} at step {step:,}" + (f": saved in {out}, resume with" if out else ": keeping the best model so far")
         )
@@ -212,10 +213,10 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C skips the texts only
             lines += _new_texts(trained, task)
     if validation_loss is not None:
-        bits = validation_loss / math.log(2)
-        lines.append(
-            f"best at step {trained.record.get('step')}: {validation_loss:.4f} nats per held-out character ({bits:.4f} bits)"
-        )
+        best = f"{validation_loss:.4f} nats per held-out character ({cross_entropy.bits(validation_loss):.4f} bits)"
+        symbols = "bytes" if trained.vocabulary.symbols is None else "characters"
+        explained = cross_entropy.in_words(validation_loss, symbols)
+        lines.append(f"best at step {trained.record.get('step')}: {best}, {explained}")
     if out is not None and not ended:
         lines += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))}{_cell_flag(task)} --count 10 --seed 1"]
     return "\n".join(lines), row
@@ -223,14 +224,14 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
 
 def _new_texts(trained: LanguageModel, task: TrainTask) -> list[str]:
     if trained.mode == "stream":
-        return ["new text:", printable(trained.sample(1, temperature=0.8, length=300)[0], "\n\t")]
+        return ["new text:", printable(trained.sample(1, length=300)[0], "\n\t")]
 
     def known(texts: list[str]) -> set[str]:
         return contained(task.data, texts) | {""}
 
     count, kept = (FINAL_TEXTS, "") if trained.mode == "lines" else (FINAL_RECORDS, "\n\t")
     unit = UNITS[trained.mode]
-    new = [text for text in trained.sample(count, temperature=0.8, exclude=known) if text.strip()]
+    new = [text for text in trained.sample(count, exclude=known) if text.strip()]
     if not new:
         return [f"no new {unit}s: all that was generated is in the training text"]
     title = f"{len(new)} new {unit}{'s' * (len(new) != 1)}, not in the training text:"

@@ -18,6 +18,7 @@ class RunContext(NamedTuple):
     record: dict[str, Any]  # what every checkpoint says of the run
     folder: Path | None  # None: everything stays in memory
     report: Reporter
+    callbacks: tuple[Callable[[Any], object], ...] = ()  # see `events.Callback`; of process 0 alone
 
 
 class LoopState(NamedTuple):
@@ -26,6 +27,7 @@ class LoopState(NamedTuple):
     state: TrainState
     progress: Progress
     best: LanguageModel | None = None  # the best model so far, if it is in memory
-    ended: str = ""  # empty: by itself; "patience", "paused", the name of a signal, "diverged", "unsaved" or "failed"
+    # empty: by itself; "patience", "callback", "paused", the name of a signal, "diverged", "unsaved" or "failed"
+    ended: str = ""
     error: BaseException | None = None
     unread: tuple[StepMetrics, ...] = ()  # of the last updates, not read from the device yet

@@ -20,11 +20,12 @@ from bptt.config.rules import check_path, names_a_file
 from bptt.config.settings import MAY_CHANGE_ON_RESUME, Settings, flag, from_flags
 from bptt.config.user_cells import is_user_cell
 from bptt.data.dataset import count_text_targets, validation_share
-from bptt.display import text
+from bptt.display import notebook, text
+from bptt.distributed.launcher import launched_processes
 from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
 from bptt.inference.language_model import LanguageModel
 from bptt.train_step.state import TrainTask
-from bptt.training import budget, checkpoints, launch, loop, memory_estimate, messages, resume, setup, signals
+from bptt.training import budget, checkpoints, events, launch, loop, memory_estimate, messages, resume, setup, signals
 from bptt.training.setup import Prepared
 from bptt.training.state import LoopState, Reporter, RunContext
 
@@ -36,6 +37,7 @@ def train(
     config: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     changed_text: bool = False,
+    callbacks: Iterable[events.Callback] = (),
     **flags: Any,
 ) -> LanguageModel:
     """Implement `bptt.train` (declared in `training.api`); `flags` holds the settings that the caller passed."""
@@ -48,10 +50,19 @@ def train(
         settings = from_flags(passed)
         if "cell" in passed:
             passed["cell"] = settings.cell  # loaded once
-        reporter = messages.make_reporter(settings, report)
+        reporter, functions = _make_reporter(settings, report), events.check_callbacks(callbacks)
         if resume is not None:
-            return resume_run(check_path("resume", resume), text, passed, reporter, changed_text=changed_text)
-    return start("dinosaurs" if text is None else text, settings, reporter, began=began)
+            place = check_path("resume", resume)
+            return resume_run(place, text, passed, reporter, changed_text=changed_text, callbacks=functions)
+    return start("dinosaurs" if text is None else text, settings, reporter, began=began, callbacks=functions)
+
+
+def _make_reporter(settings: Settings, report: Callable[[str], None] | None) -> Reporter:
+    """A progress display in a notebook, where nothing else was asked for; else a reporter of lines."""
+    default = report is text.print_safe and not settings.quiet and not settings.json
+    if default and notebook.in_notebook() and launched_processes() == 1:
+        return notebook.ProgressDisplay().report
+    return messages.make_reporter(settings, report)
 
 
 def start(
@@ -62,6 +73,7 @@ def start(
     began: float | None = None,
     runs: Path | None = None,
     caught: tuple[str, ...] = signals.INTERRUPT,
+    callbacks: tuple[events.Callback, ...] = (),
 ) -> LanguageModel:
     """Train a new run; without `out`, the command line makes a folder for it in `runs`.
 
@@ -70,7 +82,8 @@ def start(
     began = time.perf_counter() if began is None else began
     group, requested = launch.init_training_group(text, settings, "a new run"), settings
     if group.rank:
-        settings, runs, report = dataclasses.replace(settings, out=None), None, launch.silent_reporter
+        settings, runs = dataclasses.replace(settings, out=None), None
+        report, callbacks = launch.silent_reporter, ()
     with group.abort_all_on_error(), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
         arrived_signals = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None  # MPI may swallow some
@@ -84,7 +97,8 @@ def start(
         try:
             header = messages.header(prepared.task, prepared.record.get("budget"))
             report(header, {"event": "start", "record": prepared.record})
-            return fit(prepared, out, report, caught, arrived_signals)
+            run = RunContext(prepared.task, prepared.record, out, report, callbacks)
+            return fit(run, prepared.now, caught, arrived_signals)
         except BaseException as error:
             if out and not isinstance(error, ForcedInterrupt):
                 run_folder.discard(out)
@@ -100,6 +114,7 @@ def resume_run(
     changed_text: bool = False,
     runs: Path | None = None,
     caught: tuple[str, ...] = signals.INTERRUPT,
+    callbacks: tuple[events.Callback, ...] = (),
 ) -> LanguageModel:
     """Resume a run from its newest checkpoint, or a lone checkpoint in a new run; `changes` holds the settings that change."""
     in_place = run_folder.is_run(folder)
@@ -115,7 +130,7 @@ def resume_run(
     connection = from_flags({name: value for name, value in changes.items() if name in ("backend", "distributed", "out")})
     group = launch.init_training_group(text, connection, "a run to resume" if in_place else "a checkpoint to resume")
     if group.rank:
-        report = launch.silent_reporter
+        report, callbacks = launch.silent_reporter, ()
     with group.abort_all_on_error(), contextlib.ExitStack() as stack:
         stack.enter_context(dispatch.restored())
         arrived_signals = stack.enter_context(signals.catch_signals(caught)) if group.size > 1 else None
@@ -135,7 +150,8 @@ def resume_run(
         step = prepared.now.progress.step
         row = {"event": "resume", "step": step, "record": prepared.record, "history": list(prepared.now.progress.history)}
         report(messages.resume_header(prepared.task, folder, step), row)
-        return fit(prepared, out, report, caught, arrived_signals)
+        run = RunContext(prepared.task, prepared.record, out, report, callbacks)
+        return fit(run, prepared.now, caught, arrived_signals)
 
 
 def _first_checkpoint(prepared: Prepared, out: Path | None, report: Reporter) -> Path | None:
@@ -146,23 +162,22 @@ def _first_checkpoint(prepared: Prepared, out: Path | None, report: Reporter) ->
     return out
 
 
-def fit(
-    prepared: Prepared, out: Path | None, report: Reporter, caught: tuple[str, ...], early: list[str] | None = None
-) -> LanguageModel:
+def fit(run: RunContext, now: LoopState, caught: tuple[str, ...], early: list[str] | None = None) -> LanguageModel:
     """Train until the run ends, for whatever reason, save, and report; `early` is a list that already collects signals."""
-    acceleration.warm_up(prepared.task.config, prepared.task.backend, prepared.task.group)
-    environment = {**system.run_environment(prepared.task.backend), "compiled": acceleration.compiled_by(prepared.task.backend)}
-    if "cell_file" in prepared.record:
-        environment["cell_file"] = prepared.record["cell_file"]
-    if prepared.task.all_reduce is not None:
-        environment |= {"processes": prepared.task.group.size, "sums by": prepared.task.all_reduce.transport}
+    task, out = run.task, run.folder
+    messages.report_compilation(task, run.report)
+    acceleration.warm_up(task.config, task.backend, task.group)
+    environment = {**system.run_environment(task.backend), "compiled": acceleration.compiled_by(task.backend)}
+    if "cell_file" in run.record:
+        environment["cell_file"] = run.record["cell_file"]
+    if task.all_reduce is not None:
+        environment |= {"processes": task.group.size, "sums by": task.all_reduce.transport}
     if out:
         run_folder.record_session(out, environment, new=True)
-    run = RunContext(prepared.task, prepared.record, out, report)
+    events.send(run, "start", now, {})
     catching = signals.catch_signals(caught) if early is None else contextlib.nullcontext(early)
     with np.errstate(all="ignore"), catching as arrived_signals:  # a loss that is not finite is changes in words, once
-        now = loop.train_loop(run, prepared.now, arrived_signals)
-    task = prepared.task
+        now = loop.train_loop(run, now, arrived_signals)
     if task.all_reduce is not None and (now.error is None or task.group.all_raise(now.error)):  # which all processes reach
         with contextlib.suppress(RuntimeError):  # of a device that is lost; the run is over
             task.all_reduce.close()
@@ -182,7 +197,7 @@ def fit(
             ended = {"ended": now.ended or "done", "step": now.state.step, "seconds": now.progress.seconds}
             run_folder.record_session(out, {**environment, **ended}, new=False)
     if now.error is not None and failed:
-        _fail(run, now.error)
+        _fail(run, now, now.error)
     return _finish(run, now, checkpoints.best_model(run, now))
 
 
@@ -195,8 +210,10 @@ def _try_save(run: RunContext, now: LoopState) -> LoopState:
     return now
 
 
-def _fail(run: RunContext, error: BaseException) -> NoReturn:
+def _fail(run: RunContext, now: LoopState, error: BaseException) -> NoReturn:
     """Raise the error that a run failed with, after a warning that says how to resume."""
+    if not isinstance(error, KeyboardInterrupt):
+        events.send_failure(run, now)
     if run.folder and run_folder.has_saved(run.folder) and not isinstance(error, KeyboardInterrupt):
         errors.warn(messages.failure_message(error, run.task, run.folder), TrainingWarning)
     if isinstance(error, MemoryError):
@@ -211,10 +228,12 @@ def _finish(run: RunContext, now: LoopState, trained: LanguageModel | None) -> L
     """Report the end of a run and return its model."""
     error = now.error
     if trained is None:
+        events.send_failure(run, now)
         if isinstance(error, Diverged):
             raise Diverged(f"{error}; nothing was learnt, nothing is saved")
         raise error or KeyboardInterrupt("interrupted; nothing was learnt, nothing is saved")
-    run.report(*messages.end_message(trained, run.task, run.folder, now.ended, now.state.step))
+    words, row = messages.end_message(trained, run.task, run.folder, now.ended, now.state.step)
+    run.report(words, row)
     if isinstance(error, errors.SaveError):
         elsewhere = checkpoints.save_elsewhere(run, now)
         problem = f"{error}; " + (f"where the run stands is saved in {elsewhere} instead" if elsewhere else "it is not saved")
@@ -222,6 +241,7 @@ def _finish(run: RunContext, now: LoopState, trained: LanguageModel | None) -> L
         errors.warn(problem, TrainingWarning)
     elif isinstance(error, Diverged):
         errors.warn(messages.diverged_message(error, trained, run.folder), TrainingWarning)
+    events.send(run, "end", now, {name: value for name, value in row.items() if name != "event"}, trained)
     return trained
 
 

@@ -1,0 +1,62 @@
+"""How Sphinx builds these pages; `nox -s docs` runs it."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"]
+
+project = "bptt"
+author = "the bptt developers"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+default_role = "code"  # what single backticks mean in docstrings
+html_theme = "furo"
+html_title = "bptt"
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {"source_repository": REPOSITORY, "source_branch": "main", "source_directory": "docs/"}
+copybutton_prompt_text = "$ "
+
+myst_enable_extensions = ["attrs_block", "colon_fence"]
+myst_heading_anchors = 4  # the same anchors as on GitHub
+
+nitpick_ignore_regex = [  # types in signatures: of Python and NumPy, whose pages would have to be fetched, and of inner modules
+    (r"py:.*", r"(array|collections|numpy|os|pathlib|typing)\b.*"),
+    (r"py:.*", r"bptt\.(backend|checkpoint|data|inference)\..*"),
+]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+python_display_short_literal_types = True
+python_maximum_signature_line_length = 80
+
+
+def link_to_repository(app: Any, docname: str, source: list[str]) -> None:
+    """Point links that leave this folder, to a script or a result, to the repository."""
+    folder = (Path("docs") / docname).parent
+
+    def absolute(match: re.Match[str]) -> str:
+        path = Path(*folder.parts, match[1])
+        parts: list[str] = []
+        for part in path.parts:
+            parts = parts[:-1] if part == ".." else [*parts, part]
+        return match[0] if parts[0] == "docs" else f"]({REPOSITORY}/blob/main/{'/'.join(parts)})"
+
+    source[0] = re.sub(r"\]\((\.\./[^)#]+)\)", absolute, source[0])
+
+
+def escape_stars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep the stars of docstrings, as in *.py, from becoming emphasis; those between backticks are safe."""
+    lines[:] = [
+        "`".join(part if i % 2 else part.replace("*", r"\*") for i, part in enumerate(line.split("`"))) for line in lines
+    ]
+
+
+def setup(app: Any) -> None:
+    """Connect the functions above, for Sphinx."""
+    app.connect("source-read", link_to_repository)
+    app.connect("autodoc-process-docstring", escape_stars)
