@@ -1,10 +1,13 @@
 """Records, texts of several lines: which separator is used, by the run and by what is made of its model."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 import bptt
+from bptt import cli
+from bptt.data.vocabulary import RECORD
 from bptt.errors import InputError
 
 POEMS = ["roses are red\nviolets are blue", "sugar is sweet\nand so are you", "the cat sat\non the mat", "dogs bark\nall day"]
@@ -61,7 +64,7 @@ def test_fine_tuning_takes_the_separator_of_the_model():
         finetune("other.txt", "run")
 
 
-def test_several_texts_to_fine_tune_on_are_records():
+def test_several_texts_to_fine_tune_on_are_a_record_each():
     train("poems.txt", separator="\n%\n", out="run")
     for number, poem in enumerate(POEMS):
         Path(f"{number}.poem").write_text(poem)
@@ -88,5 +91,72 @@ def test_several_texts_are_a_record_each():
         assert "4 records to train on" in header(text, mode="records")
 
 
-def test_items_without_a_newline_are_records_where_the_mode_says_so():
+def test_items_without_a_newline_are_records_in_that_mode():
     assert "3 records to train on" in header(["anna bella", "carla", "dora"], mode="records")
+
+
+# A model that is used elsewhere
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_an_exported_model_of_records_reads_records_as_before(vocabulary, capsys):
+    Path("words.txt").write_text("%".join(["ab", "abba", "baba", "bab"]))  # no newline anywhere
+    model = train("words.txt", separator="%", vocabulary=vocabulary, out="run")
+    model.export("torch", "model.safetensors")
+    assert b"words.txt" not in Path("model.safetensors").read_bytes()  # no path of its user
+    again = bptt.from_torch("model.safetensors")
+    assert (again.mode, again.vocabulary) == ("records", model.vocabulary)
+    again.save("again")
+    before, after = (bptt.load(run).evaluate(Path("words.txt")) for run in ("run", "again"))
+    assert before.characters == after.characters == 17
+    assert after.nats == pytest.approx(before.nats, rel=1e-6)
+    for run in ("run", "again"):
+        assert cli.main(["evaluate", run, "words.txt"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["characters"] == 17
+        assert cli.main(["score", run, "words.txt"]) == 0
+        assert [line.split("\t")[-1] for line in capsys.readouterr().out.splitlines()] == ["ab", "abba", "baba", "bab"]
+    Path("other.txt").write_text("ab%ba")
+    assert "2 records to train on" in header("other.txt", from_="again", hidden=None)
+
+
+def test_a_forged_mode_of_an_exported_model_is_refused():
+    train("names.txt").export("torch", "model.safetensors")
+    raw = Path("model.safetensors").read_bytes()
+    forged = raw.replace(b'mode\\": \\"lines', b'mode\\": \\"linez')
+    assert forged != raw
+    Path("model.safetensors").write_bytes(forged)
+    with pytest.raises(InputError, match="mode 'linez' is unknown"):
+        bptt.from_torch("model.safetensors")
+
+
+def test_the_separator_may_be_another_one(capsys):
+    train("poems.txt", separator="\n%\n", out="run")
+    Path("other.txt").write_text("\n==\n".join(["the cat", "dogs bark", "roses"]))
+    flags = ["--separator", "\\n==\\n"]
+    assert cli.main(["score", "run", "other.txt", *flags]) == 0
+    assert "3 records" in capsys.readouterr().err
+    assert cli.main(["evaluate", "run", "other.txt", *flags]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["characters"] == 24
+    assert cli.main(["evaluate", "run", "poems.txt", *flags, "--unknown", "skip"]) == 2
+    assert "'poems.txt' does not hold it" in capsys.readouterr().err
+
+
+def test_text_given_in_python_is_separated_as_a_file_is():
+    model = train("poems.txt", separator="\n%\n")
+    parted = model.evaluate(RECORD.join(POEMS) + RECORD)
+    assert model.evaluate(SEPARATED) == model.evaluate(Path("poems.txt")) == model.evaluate(POEMS) == parted
+    assert [score.text for score in model.scores(SEPARATED)] == POEMS
+
+
+# What is printed of records
+
+
+def test_a_record_is_scored_on_one_line_of_fields(capsys):
+    Path("tabs.txt").write_text("a\tb\nc%b\tc\na%a\\b\n")
+    train("tabs.txt", separator="%", out="run")
+    assert cli.main(["score", "run", "tabs.txt"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[-1] for line in out.splitlines()] == ["a\\tb\\nc", "b\\tc\\na", "a\\b\\n"]
+    assert err.startswith("bptt: 3 records, ")
+    assert cli.main(["score", "run", "tabs.txt", "--json"]) == 0
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["a\tb\nc", "b\tc\na", "a\\b\n"]

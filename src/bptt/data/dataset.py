@@ -36,11 +36,13 @@ class Dataset(NamedTuple):
     mode: Mode
     training: Sequences
     validation: Sequences
-    validation_file: str = ""  # absolute path of the validation set, empty where it is a part of the text
+    validation_file: str = ""  # absolute path of the validation set, or of its folder; empty where it is a part of the text
     validation_sha256: str = ""  # of that file and the vocabulary
     size: int | None = None  # bytes of the file of the text, where it is one alone
     validation_size: int | None = None  # bytes of that of the validation set
     validation_unpacked: int | None = None  # bytes of what it holds, where it is compressed
+    validation_places: list[str] | None = None  # the paths of the validation set, where it is several files
+    validation_files: dict[str, list[Any]] | None = None  # of these files, as in `corpus.Corpus`
     files: dict[str, list[Any]] | None = None  # of the texts, as in `corpus.Corpus`
     skipped: tuple[tuple[str, Counter[str]], ...] = ()  # what a file is called, and how often characters were left out of it
 
@@ -57,13 +59,13 @@ def prepare(
     settings: Settings,
     rng: np.random.Generator,
     vocabulary: Vocabulary | None = None,
-    validation: FileReference | None = None,
+    validation: tuple[FileReference, ...] | None = None,
     *,
     fine_tuning: bool = False,
 ) -> Dataset:
     """Read a source (see `corpus.read`) and split it by `rng`, or read the validation set; an existing vocabulary is kept.
 
-    `validation` replaces the file of the validation set in the settings. Only a new run (`fine_tuning`) adds symbols to an
+    `validation` replaces the files of the validation set in the settings. Only a new run (`fine_tuning`) adds symbols to an
     existing vocabulary, those of the text alone.
 
     Raises:
@@ -92,13 +94,16 @@ def prepare(
         skipped=((source.shown, source.skipped),),
     )
     if isinstance(settings.validation, Path):
-        file = corpus.read_validation_file(validation or settings.validation, source.vocabulary, reading._replace(mode=mode))
+        file = corpus.read_validation_set(validation or settings.validation, source.vocabulary, reading._replace(mode=mode))
+        places = file.source if isinstance(file.source, list) else None
         return data._replace(
             validation=corpus.sequences(file, mode),
-            validation_file=str(file.source),
+            validation_file=os.path.abspath(settings.validation) if places else str(file.source),
             validation_sha256=file.sha256,
             validation_size=file.size,
-            validation_unpacked=file.files["unpacked"][0] if file.files else None,
+            validation_unpacked=file.files["unpacked"][0] if file.files and not places else None,
+            validation_places=places,
+            validation_files=file.files if places else None,
             skipped=(*data.skipped, (file.shown, file.skipped)),
         )
     share = validation_share(settings, count_targets(parts))

@@ -1,10 +1,10 @@
 """Several texts, or the records of a text, as the pieces of one: a boundary stands where one of them ends."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import AnyStr
+from typing import Any, AnyStr
 
 from bptt.data import decoding
-from bptt.data.source import Source, Texts
+from bptt.data.source import Reading, Source, Texts
 from bptt.data.vocabulary import NEWLINE, RECORD
 from bptt.errors import InputError
 
@@ -26,6 +26,17 @@ def characters(texts: Texts, boundary: str) -> Iterator[tuple[int, str]]:
 def raw(texts: Texts, boundary: str) -> Iterator[tuple[int, bytes]]:
     """Yield the pieces of `characters` as the bytes that they are, not decoded."""
     return _joined(texts, boundary, b"", Source.pieces)
+
+
+def with_boundaries(text: str | bytes, boundary: str, reading: Reading) -> str | bytes:
+    """A text with the boundary in the place of each separator, unless it has boundaries already."""
+    end: Any = boundary if isinstance(text, str) else boundary.encode()
+    if reading.separator is None or end in text:
+        return text
+    opened = Texts("text", "the text", [Source("text", "", "the text", text)], reading)
+    if isinstance(text, bytes):
+        return b"".join(piece for _, piece in raw(opened, boundary))
+    return "".join(piece for _, piece in characters(opened, boundary))
 
 
 def _joined(

@@ -17,7 +17,7 @@ from bptt.errors import InputError, InvalidFile, TextChanged
 from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
-VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file of text"
+VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
 MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
 RECORDED_EXPECTED = "expected a file of text"
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -48,12 +48,16 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
 
 
 @contextlib.contextmanager
-def open_validation_file(path: Path | FileReference, reading: Reading = AS_USUAL) -> Iterator[Texts]:
-    """Open the file of a validation set, for the length of the context; no name stands for anything but a file."""
+def open_validation_set(source: Path | tuple[FileReference, ...], reading: Reading = AS_USUAL) -> Iterator[Texts]:
+    """Open the files of a validation set, for the length of the context; no name stands for a built-in text."""
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading, validation=True)
-        part = opening.recorded(path) if isinstance(path, FileReference) else [opening.file(os.fsdecode(path))]
-        yield _texts(part, path, reading)
+        if isinstance(source, tuple):
+            parts = [part for file in source for part in opening.recorded(file)]
+        else:
+            parts = opening.path(os.fsdecode(source))
+        opened = _texts(parts, source, reading)
+        yield opened if len(parts) == 1 else dataclasses.replace(opened, shown=f"the validation set ({len(parts):,} files)")
 
 
 class _Opening:
@@ -84,7 +88,10 @@ class _Opening:
 
     def path(self, path: str) -> list[Source]:
         """The file at a path, or the files of a folder or a pattern."""
-        expanded = file_lists.expand(path, self.reading.pattern)
+        try:
+            expanded = file_lists.expand(path, self.reading.pattern)
+        except InputError as error:
+            raise InputError(f"{'validation set ' * self.validation}{error}") from None
         if expanded is None:
             return [self.file(path)]
         return [dataclasses.replace(self.file(one), listed=True) for one in expanded]

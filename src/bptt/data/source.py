@@ -157,29 +157,27 @@ def recorded_texts(record: Mapping[str, Any]) -> tuple[FileReference, ...] | Non
     return named if named and len(named) == len(places) else None
 
 
-def recorded_reading(record: Mapping[str, Any], mode: Mode, encoding: str = "utf-8") -> Reading:
-    """How to read a text for a model: with the separator of its record, which may hold anything."""
+def recorded_reading(record: Mapping[str, Any], mode: Mode) -> Reading:
+    """How to read a text for a model: with the encoding and the separator of its record, which may hold anything.
+
+    Raises:
+        InputError: there is no encoding of that name.
+    """
     settings = record.get("settings")
-    separator = settings.get("separator") if isinstance(settings, dict) else None
+    facts = settings if isinstance(settings, dict) else {}
+    encoding, separator = check_encoding("the encoding of the model", facts.get("encoding", "utf-8")), facts.get("separator")
     return Reading(encoding, separator=separator if mode == "records" and isinstance(separator, str) else None, mode=mode)
 
 
-def recorded_encoding(record: Mapping[str, Any]) -> str:
-    """The encoding of the text of a record.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    settings = record.get("settings")
-    named = settings.get("encoding", "utf-8") if isinstance(settings, dict) else "utf-8"
-    return check_encoding("its encoding", named)
-
-
-def recorded_validation_file(record: Mapping[str, Any], setting: object) -> FileReference | None:
-    """The file of the validation set of a recorded run, given its setting `validation`; None where that is no file."""
+def recorded_validation_files(record: Mapping[str, Any], setting: object) -> tuple[FileReference, ...] | None:
+    """The files of the validation set of a recorded run, given its setting `validation`; None where that is no file."""
     file = record.get("validation")
     facts = file if isinstance(file, dict) else {}
-    return _recorded_file(setting, facts.get("bytes"), facts.get("unpacked")) if isinstance(setting, Path) else None
+    if not isinstance(setting, Path):
+        return None
+    if isinstance(facts.get("source"), list):
+        return recorded_texts(facts)
+    return (FileReference(str(setting), _count(facts.get("bytes")), unpacked=_count(facts.get("unpacked"))),)
 
 
 def _recorded_file(place: object, size: object, unpacked: object) -> FileReference | None:

@@ -46,11 +46,11 @@ class Prepared(NamedTuple):
 
 
 def from_scratch(
-    text: Any, settings: Settings, group: ProcessGroup = SINGLE_PROCESS, validation: FileReference | None = None
+    text: Any, settings: Settings, group: ProcessGroup = SINGLE_PROCESS, validation: tuple[FileReference, ...] | None = None
 ) -> Prepared:
     """A new run: its weights are drawn, or taken from the checkpoint that the settings name (fine-tuning).
 
-    `validation` replaces the file of the validation set in the settings.
+    `validation` replaces the files of the validation set in the settings.
 
     Raises:
         CheckpointError: that checkpoint cannot be used.
@@ -169,10 +169,11 @@ def make_record(task: TrainTask) -> dict[str, Any]:
     settings = vars(task.settings) | {"cell": task.config.cell}
     user_cell = task.config.user_cell
     validation = {
-        "source": data.validation_file,
+        "source": data.validation_places or data.validation_file,
         "sha256": data.validation_sha256,
         "bytes": data.validation_size,
         "unpacked": data.validation_unpacked,
+        **({"files": data.validation_files} if data.validation_places else {}),
     }
     return {
         "text": data.name,
