@@ -40,8 +40,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the size of a text that a record names not compared",
-        "data.loading._Opening.recorded",
-        "if file.size not in (None, size):",
+        "data.loading._Opening.opened",
+        "if recorded and recorded.size not in (None, size):",
         "if False:",
         "test_untrusted_files.py::test_a_record_leads_to_no_file_but_its_text",
     ),

@@ -16,6 +16,8 @@ SINGLE_BYTE = ("cp1251", "koi8_r", "cp1253", "cp1255", "cp1256")  # Cyrillic twi
 EUROPEAN = ("cp1252", "cp1250", "iso8859_15", "mac_roman")
 CONTROLS = bytes({*range(32), 127} - {*b"\t\n\v\f\r\x1b"})  # that texts do not have
 HEAD = 100_000  # bytes from which an encoding is guessed
+_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # of documents before .docx
+_TAR = slice(257, 262)
 _C1 = bytes(range(0x80, 0xA0))  # controls in ISO 8859, punctuation in Windows-1252
 _HIGH = bytes(range(0x80, 0x100))
 
@@ -45,7 +47,8 @@ def characters(source: Source) -> Iterator[str]:
 
 
 def refuse_binary(source: Source) -> None:
-    """Raise an InputError for bytes that are UTF-16, UTF-32 or not text, where UTF-8 is expected."""
+    """Raise an InputError for bytes that are a document, or UTF-16, UTF-32 or not text where UTF-8 is expected."""
+    _refuse_document(next(source.pieces(), b""), source.shown)
     if source.encoding != "utf-8":
         return
     look = _look(source)
@@ -59,6 +62,16 @@ def refuse_binary(source: Source) -> None:
         remedy = rf"remove {'them' if look.nuls > 1 else 'it'} (tr -d '\0' < OLD > NEW), or {AS_BYTES}"
         raise _refusal(source, f"holds {count}, which no text has", look.first, "", remedy)
     raise _refusal(source, "looks like a binary file, expected UTF-8", look.first, "", _bytes_or_others(source))
+
+
+def _refuse_document(head: bytes, shown: str) -> None:
+    """Raise an InputError for a text inside of another format, of which the first bytes are given."""
+    if head.startswith(b"%PDF-"):
+        raise InputError(f"{shown} is a PDF: extract its text first, as with pdftotext, and name that file")
+    if head.startswith(_OFFICE):
+        raise InputError(f"{shown} is a document of Microsoft Office: save it as plain text first, and name that file")
+    if head[_TAR] == b"ustar":
+        raise InputError(f"{shown} is a tar archive: unpack it and give the folder")
 
 
 def _bytes_or_others(source: Source) -> str:

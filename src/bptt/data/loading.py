@@ -6,9 +6,10 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from bptt import files
 from bptt.data import compression, file_lists, token_store
@@ -82,7 +83,7 @@ class _Opening:
             content, unpacked = self.content(sys.stdin.buffer, "standard input")
         except (OSError, AttributeError):  # sys.stdin is None where the caller closed it
             raise InputError("standard input cannot be read: pipe a text into it, or name a file") from None
-        return self.source("stdin", "-", "standard input", content, None, unpacked)
+        return Source("stdin", "-", "standard input", content, unpacked=unpacked, encoding=self.reading.encoding)
 
     def path(self, path: str, *, several: bool = False) -> list[Source]:
         """The file at a path, or the files of a folder or a pattern."""
@@ -97,30 +98,13 @@ class _Opening:
         Raises:
             InputError: it cannot be read, or is a folder.
         """
-        shown = self.shown(path)
         if os.path.isdir(path):
-            raise InputError(f"{shown} is a folder, expected a file of text: name one of its files")
-        try:
-            with contextlib.ExitStack() as closing:
-                file = closing.enter_context(open(path, "rb"))
-                regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-                size = os.fstat(file.fileno()).st_size if regular else None
-                content, unpacked = self.content(file, shown, Path(path) if regular else None, reopen=several)
-                if content is file:
-                    self.stack.enter_context(closing.pop_all())
-            return self.source(_name(path), os.path.abspath(path), shown, content, size, unpacked)
-        except FileNotFoundError:
-            reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN)
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        if self.validation:
-            raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED}")
-        raise InputError(
-            f"{shown} {reason}: expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
+            raise InputError(f"{self.shown(path)} is a folder, expected a file of text: name one of its files")
+        expected = (
+            f"expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
             "or in Python a text with a newline in it"
         )
+        return self.opened(path, lambda: open(path, "rb"), expected, several=several)
 
     def recorded(self, file: FileReference, *, several: bool = False) -> list[Source]:
         """Open the file that a run or a model names.
@@ -134,27 +118,42 @@ class _Opening:
         path = os.path.join(file.folder, os.path.expanduser(file.place))
         if file.folders and (expanded := file_lists.expand(path, self.reading.pattern)) is not None:
             return [source for one in expanded for source in self.recorded(FileReference(one), several=True)]
+        regular = partial(files.open_regular, Path(path), links=True)
+        return [self.opened(path, regular, RECORDED_EXPECTED, file, several=several)]
+
+    def opened(
+        self,
+        path: str,
+        open_file: Callable[[], IO[bytes]],
+        expected: str,
+        recorded: FileReference | None = None,
+        *,
+        several: bool = False,
+    ) -> Source:
+        """Open a file and read what there is memory for; `expected` says what should have been there."""
         shown = self.shown(path)
         try:
             with contextlib.ExitStack() as closing:
-                opened = closing.enter_context(files.open_regular(Path(path), links=True))
-                size = os.fstat(opened.fileno()).st_size
-                if file.size not in (None, size):
-                    what = "" if self.validation else "text "
-                    raise TextChanged(f"{what}{shown} has changed: {size:,} bytes now, {file.size:,} before")
-                content, unpacked = self.content(opened, shown, Path(path), reopen=several, most=file.unpacked)
-                if content is opened:
+                file = closing.enter_context(open_file())
+                status = os.fstat(file.fileno())
+                size = status.st_size if stat.S_ISREG(status.st_mode) else None
+                if recorded and recorded.size not in (None, size):
+                    self.raise_changed(shown, f"{size:,} bytes now, {recorded.size:,} before")
+                place = None if size is None else Path(path)
+                content, unpacked = self.content(file, shown, place, reopen=several, most=recorded and recorded.unpacked)
+                if content is file:
                     self.stack.enter_context(closing.pop_all())
-        except InvalidFile as problem:
-            missing = not os.path.lexists(path)
-            reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN) if missing else str(problem)
-            expected = VALIDATION_EXPECTED if self.validation else RECORDED_EXPECTED
-            raise InputError(f"{shown} {reason}: {expected}") from None
+            return Source(
+                _name(path), os.path.abspath(path), shown, content, "", size, unpacked, self.validation, self.reading.encoding
+            )
         except InputError:
             raise
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise InputError(f"{shown} cannot be read ({files.describe_os_error(error)})") from None
-        return [self.source(_name(path), os.path.abspath(path), shown, content, size, unpacked)]
+        except (OSError, ValueError, InvalidFile) as error:  # ValueError: a NUL in the path
+            missing = isinstance(error, FileNotFoundError | InvalidFile) and not os.path.exists(path)
+            reason = str(error) if isinstance(error, InvalidFile) else f"cannot be read ({files.describe_os_error(error)})"
+        if missing:
+            reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN)
+        raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED if self.validation else expected}")
 
     def content(
         self, file: IO[bytes], shown: str, path: Path | None = None, *, reopen: bool = False, most: int | None = None
@@ -179,18 +178,12 @@ class _Opening:
             return self.copy(piece, file, shown), None
         packed = self.copy(head, file, shown) if path is None else file
         packed.seek(0)
-        with contextlib.ExitStack() as closing:
-            try:
-                unpacked = compression.opened(packed, head, shown, closing)
-                piece = unpacked.read(self.room + 1)
-                held: bytes | IO[bytes] = piece if len(piece) <= self.room else self.copy(piece, unpacked, shown, most)
-            except compression.DAMAGED as error:
-                raise InputError(f"{shown} is compressed and cannot be unpacked ({error}): is it complete?") from None
+        with compression.unpacked(packed, head, shown) as unpacked:
+            piece = unpacked.read(self.room + 1)
+            held: bytes | IO[bytes] = piece if len(piece) <= self.room else self.copy(piece, unpacked, shown, most)
         size = len(held) if isinstance(held, bytes) else held.tell()
         if most is not None and size != most:
-            raise TextChanged(
-                f"{'' if self.validation else 'text '}{shown} has changed: it holds {size:,} bytes now, {most:,} before"
-            )
+            self.raise_changed(shown, f"it holds {size:,} bytes now, {most:,} before")
         self.room -= len(held) if isinstance(held, bytes) else 0
         return held, size
 
@@ -204,10 +197,8 @@ class _Opening:
             piece = file.read(CHUNK)
         return copy
 
-    def source(
-        self, name: str, place: str, shown: str, content: bytes | IO[bytes] | Path, size: int | None, unpacked: int | None
-    ) -> Source:
-        return Source(name, place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
+    def raise_changed(self, shown: str, change: str) -> NoReturn:
+        raise TextChanged(f"{'' if self.validation else 'text '}{shown} has changed: {change}")
 
     def shown(self, path: str) -> str:
         """What an error message calls a file."""
