@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import re
+import resource
 import sys
 import tarfile
 import zipfile
@@ -272,6 +273,22 @@ def test_unpacking_stops_at_the_recorded_size(monkeypatch):
         bptt.train(resume="run", report=None)
     assert copied
     assert max(copied) <= len(NAMES) + 2 * 1001
+
+
+def test_many_compressed_files_need_few_open_files(monkeypatch):
+    """What does not fit into memory is copied behind each other."""
+    monkeypatch.setattr(loading, "LARGE", 100)
+    lines = [f"name{n:03}\n" * 20 for n in range(300)]
+    for n, text in enumerate(lines):
+        write(f"t/{n:03}.gz", gzip.compress(text.encode()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 30, hard))
+    try:
+        data = corpus.read("t")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert data.text == "".join(lines)
+    assert data.files["unpacked"] == [len(text) for text in lines]
 
 
 def test_a_validation_set_may_be_compressed():

@@ -355,7 +355,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_refused(cache, path, monkeypat
         def seek(self, *_):
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(loading._Opening, "content", lambda *_, **__: (Broken(), None))
+    monkeypatch.setattr(loading._Opening, "content", lambda *_, **__: (source.Section(Broken(), 0, 9), None))
     assert complaint(path) == f"{str(path)!r} cannot be read (Input/output error)"
 
 

@@ -33,8 +33,8 @@ MUTATIONS = [
     ),
     Mutation(
         "compressed texts: more than was recorded is unpacked",
-        "data.loading._Opening.copy",
-        "piece and (most is None or copy.tell() <= most)",
+        "data.loading._Opening.write",
+        "piece and (most is None or size <= most)",
         "piece",
         "test_input_texts.py::test_unpacking_stops_at_the_recorded_size",
     ),

@@ -13,7 +13,7 @@ from typing import IO, Any, NoReturn
 
 from bptt import files
 from bptt.data import compression, file_lists, token_store
-from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Source, Texts
+from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Section, Source, Texts
 from bptt.errors import InputError, InvalidFile, TextChanged
 from bptt.files import FileReference
 
@@ -32,8 +32,9 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading)
         if isinstance(source, Names):
-            several = len(source.names) > 1
-            parts = [part for name in source.names for part in opening.named(name, several=several)]
+            if "-" in source.names and len(source.names) > 1:
+                raise InputError("standard input (-) is a text alone: leave out the others, or give all of them as files")
+            parts = [part for name in source.names for part in opening.named(name)]
         elif isinstance(source, os.PathLike):
             parts = opening.path(os.fsdecode(source))
         elif isinstance(source, FileReference):
@@ -63,17 +64,16 @@ class _Opening:
 
     def __init__(self, stack: contextlib.ExitStack, reading: Reading, *, validation: bool = False) -> None:
         self.stack, self.reading, self.validation = stack, reading, validation
-        self.room = LARGE
+        self.memory_left = LARGE  # bytes
+        self.copies: IO[bytes] | None = None  # of large texts
 
-    def named(self, name: str, *, several: bool = False) -> list[Source]:
-        """The text of a name that a user gave, or the texts of a folder or a pattern; - is no part of `several`."""
+    def named(self, name: str) -> list[Source]:
+        """The text of a name that a user gave, or the texts of a folder or a pattern."""
         if name in BUILT_IN:
             return [self.built_in(name)]
         if name == "-":
-            if several:
-                raise InputError("standard input (-) is a text alone: leave out the others, or give all of them as files")
             return [self.standard_input()]
-        return self.path(name, several=several)
+        return self.path(name)
 
     def built_in(self, name: str) -> Source:
         return Source(name, name, name, BUILT_IN[name]())
@@ -85,14 +85,14 @@ class _Opening:
             raise InputError("standard input cannot be read: pipe a text into it, or name a file") from None
         return Source("stdin", "-", "standard input", content, unpacked=unpacked, encoding=self.reading.encoding)
 
-    def path(self, path: str, *, several: bool = False) -> list[Source]:
+    def path(self, path: str) -> list[Source]:
         """The file at a path, or the files of a folder or a pattern."""
         expanded = file_lists.expand(path, self.reading.pattern)
         if expanded is None:
-            return [self.file(path, several=several)]
-        return [dataclasses.replace(self.file(one, several=True), listed=True) for one in expanded]
+            return [self.file(path)]
+        return [dataclasses.replace(self.file(one), listed=True) for one in expanded]
 
-    def file(self, path: str, *, several: bool = False) -> Source:
+    def file(self, path: str) -> Source:
         """Open a file that a user named, which may also be a pipe.
 
         Raises:
@@ -104,9 +104,9 @@ class _Opening:
             f"expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
             "or in Python a text with a newline in it"
         )
-        return self.opened(path, lambda: open(path, "rb"), expected, several=several)
+        return self.opened(path, lambda: open(path, "rb"), expected)
 
-    def recorded(self, file: FileReference, *, several: bool = False) -> list[Source]:
+    def recorded(self, file: FileReference) -> list[Source]:
         """Open the file that a run or a model names.
 
         Raises:
@@ -117,9 +117,9 @@ class _Opening:
             return [self.built_in(file.place)]
         path = os.path.join(file.folder, os.path.expanduser(file.place))
         if file.folders and (expanded := file_lists.expand(path, self.reading.pattern)) is not None:
-            return [source for one in expanded for source in self.recorded(FileReference(one), several=True)]
+            return [source for one in expanded for source in self.recorded(FileReference(one))]
         regular = partial(files.open_regular, Path(path), links=True)
-        return [self.opened(path, regular, RECORDED_EXPECTED, file, several=several)]
+        return [self.opened(path, regular, RECORDED_EXPECTED, file)]
 
     def opened(
         self,
@@ -127,22 +127,16 @@ class _Opening:
         open_file: Callable[[], IO[bytes]],
         expected: str,
         recorded: FileReference | None = None,
-        *,
-        several: bool = False,
     ) -> Source:
         """Open a file and read what there is memory for; `expected` says what should have been there."""
         shown = self.shown(path)
         try:
-            with contextlib.ExitStack() as closing:
-                file = closing.enter_context(open_file())
+            with open_file() as file:
                 status = os.fstat(file.fileno())
                 size = status.st_size if stat.S_ISREG(status.st_mode) else None
                 if recorded and recorded.size not in (None, size):
                     self.raise_changed(shown, f"{size:,} bytes now, {recorded.size:,} before")
-                place = None if size is None else Path(path)
-                content, unpacked = self.content(file, shown, place, reopen=several, most=recorded and recorded.unpacked)
-                if content is file:
-                    self.stack.enter_context(closing.pop_all())
+                content, unpacked = self.content(file, shown, None if size is None else Path(path), recorded)
             return Source(
                 _name(path), os.path.abspath(path), shown, content, "", size, unpacked, self.validation, self.reading.encoding
             )
@@ -156,46 +150,71 @@ class _Opening:
         raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED if self.validation else expected}")
 
     def content(
-        self, file: IO[bytes], shown: str, path: Path | None = None, *, reopen: bool = False, most: int | None = None
-    ) -> tuple[bytes | IO[bytes] | Path, int | None]:
-        """Return the bytes of a small file, else the file, its path or a copy; and the size of what a compressed one holds.
+        self, file: IO[bytes], shown: str, path: Path | None = None, recorded: FileReference | None = None
+    ) -> tuple[bytes | Path | Section, int | None]:
+        """Return the bytes of a small file, else its path or a copy; and the size of what a compressed one holds.
 
-        A file without a `path` can be read once. With `reopen`, a large one is closed until it is read. Of a compressed one
-        `most` is the number of bytes that it may hold.
+        A file without a `path` can be read once.
+
+        Raises:
+            InputError: a compressed file that cannot be unpacked, or no space for a copy.
+            TextChanged: a compressed file does not hold as much as was `recorded`.
         """
         head = file.read(compression.BEGINNING)
         if not compression.is_compressed(head):
             if path is not None:
                 file.seek(0)
                 head = b""
-            rest = file.read(max(0, self.room + 1 - len(head)))
+            rest = file.read(max(0, self.memory_left + 1 - len(head)))
             piece = head + rest if head else rest  # without a copy of what may be 16 megabytes
-            if len(piece) <= self.room:
-                self.room -= len(piece)
+            if self.fits(piece):
                 return piece, None
-            if path is not None:
-                return (path if reopen else file), None
-            return self.copy(piece, file, shown), None
-        packed = self.copy(head, file, shown) if path is None else file
-        packed.seek(0)
-        with compression.unpacked(packed, head, shown) as unpacked:
-            piece = unpacked.read(self.room + 1)
-            held: bytes | IO[bytes] = piece if len(piece) <= self.room else self.copy(piece, unpacked, shown, most)
-        size = len(held) if isinstance(held, bytes) else held.tell()
-        if most is not None and size != most:
-            self.raise_changed(shown, f"it holds {size:,} bytes now, {most:,} before")
-        self.room -= len(held) if isinstance(held, bytes) else 0
-        return held, size
+            return path or self.copy(piece, file, shown), None
+        with contextlib.ExitStack() as closing:
+            packed = file
+            if path is None:  # its reader goes back and forth
+                packed = closing.enter_context(self.temporary_file(shown, len(head)))
+                self.write(packed, head, file, shown)
+            packed.seek(0)
+            content = closing.enter_context(compression.unpacked(packed, head, shown))
+            piece = content.read(self.memory_left + 1)
+            if self.fits(piece):
+                unpacked: bytes | Section = piece
+                size = len(piece)
+            else:
+                most = recorded.unpacked if recorded else None
+                unpacked = self.copy(piece, content, shown, most)
+                size = unpacked.size
+        if recorded and recorded.unpacked not in (None, size):
+            self.raise_changed(shown, f"it holds {size:,} bytes now, {recorded.unpacked:,} before")
+        return unpacked, size
 
-    def copy(self, piece: bytes, file: IO[bytes], shown: str, most: int | None = None) -> IO[bytes]:
-        """Copy the piece that was read of a file and its rest, up to a byte more than `most`, to a file of the cache folder."""
-        with token_store.input_error_if_full(shown, len(piece)):
-            copy = self.stack.enter_context(token_store.temporary_file())
-        while piece and (most is None or copy.tell() <= most):
-            with token_store.input_error_if_full(shown, copy.tell() + len(piece)):
-                copy.write(piece)
+    def fits(self, piece: bytes) -> bool:
+        """Whether a text can stay in memory, which it takes from those to come."""
+        fits = len(piece) <= self.memory_left
+        self.memory_left -= len(piece) if fits else 0
+        return fits
+
+    def copy(self, piece: bytes, file: IO[bytes], shown: str, most: int | None = None) -> Section:
+        """Copy the piece that was read of a file and its rest behind the copies of other texts, in one temporary file."""
+        if self.copies is None:
+            self.copies = self.stack.enter_context(self.temporary_file(shown, len(piece)))
+        start = self.copies.seek(0, os.SEEK_END)
+        return Section(self.copies, start, self.write(self.copies, piece, file, shown, most))
+
+    def temporary_file(self, shown: str, size: int) -> IO[bytes]:
+        with token_store.input_error_if_full(shown, size):
+            return token_store.temporary_file()
+
+    def write(self, target: IO[bytes], piece: bytes, file: IO[bytes], shown: str, most: int | None = None) -> int:
+        """Write a piece and the rest of a file, up to a piece more than `most` bytes; returns their number."""
+        size = 0
+        while piece and (most is None or size <= most):
+            size += len(piece)
+            with token_store.input_error_if_full(shown, size):
+                target.write(piece)
             piece = file.read(CHUNK)
-        return copy
+        return size
 
     def raise_changed(self, shown: str, change: str) -> NoReturn:
         raise TextChanged(f"{'' if self.validation else 'text '}{shown} has changed: {change}")
@@ -229,9 +248,9 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
         parts = []
         for item in (first, *items):
             if isinstance(item, FileReference):
-                parts += opening.recorded(item, several=True)
+                parts += opening.recorded(item)
             elif isinstance(item, os.PathLike):
-                parts += opening.path(os.fsdecode(item), several=True)
+                parts += opening.path(os.fsdecode(item))
             else:
                 raise InputError(f"got {item!r:.100} among paths, expected a path: give pathlib.Path({item!r:.100})")
         return _texts(parts, None, reading)

@@ -1,6 +1,5 @@
 """A text before it is decoded, or several: where it comes from, its bytes, and how a record names it."""
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -56,6 +55,20 @@ class Names(NamedTuple):
     names: tuple[str, ...]
 
 
+class Section(NamedTuple):
+    """A part of an open file, which may hold other texts, too."""
+
+    file: IO[bytes]
+    start: int  # offset of its first byte
+    size: int  # bytes
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the bytes in order, `CHUNK` at a time."""
+        for offset in range(0, self.size, CHUNK):
+            self.file.seek(self.start + offset)  # each time: readers of other sections move on in the same file
+            yield self.file.read(min(CHUNK, self.size - offset))
+
+
 @dataclass
 class Source:
     """A text before it is decoded, which can be read several times."""
@@ -63,7 +76,7 @@ class Source:
     name: str  # a built-in name, the stem of a file, "stdin" or "text"
     place: str  # what finds it again: a built-in name, an absolute path, "-", or "" for text given in Python
     shown: str  # what an error message calls it
-    content: str | bytes | IO[bytes] | Path  # a file where it is large, a path where several are
+    content: str | bytes | Path | Section  # the path or a copy where it is large
     sha256: str = ""  # of a large file, known after the first reading
     size: int | None = None  # bytes of a regular file
     unpacked: int | None = None  # bytes of what a compressed file holds
@@ -89,19 +102,23 @@ class Source:
         else:
             digest = hashlib.sha256()
             try:
-                with contextlib.ExitStack() as stack:
-                    file = self.content
-                    if isinstance(file, Path):
-                        file = stack.enter_context(files.open_regular(file, links=True))
-                    file.seek(0)
-                    while piece := file.read(CHUNK):
-                        digest.update(piece)
-                        yield piece
+                for piece in self._from_disk(self.content):
+                    digest.update(piece)
+                    yield piece
             except (OSError, InvalidFile) as error:
                 raise InputError(f"{self.shown} cannot be read ({files.describe_os_error(error)})") from None
             if self.sha256 not in ("", digest.hexdigest()):
                 raise InputError(f"{self.shown} changed while it was read: try again")
             self.sha256 = digest.hexdigest()
+
+    @staticmethod
+    def _from_disk(content: Path | Section) -> Iterator[bytes]:
+        if isinstance(content, Section):
+            yield from content.pieces()
+            return
+        with files.open_regular(content, links=True) as file:
+            while piece := file.read(CHUNK):
+                yield piece
 
 
 @dataclass
