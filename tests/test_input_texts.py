@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import bptt
 import forging
-from bptt import cli
+from bptt import cli, files
 from bptt.backend import select
 from bptt.config import toml
 from bptt.config.settings import Settings
@@ -273,6 +273,45 @@ def test_unpacking_stops_at_the_recorded_size(monkeypatch):
         bptt.train(resume="run", report=None)
     assert copied
     assert max(copied) <= len(NAMES) + 2 * 1001
+
+
+def record_of(run):
+    """The record of the last checkpoint of a run, and a function that writes another one in its place."""
+    path = max(Path(run, "checkpoints").glob("step-*"))
+    config = json.loads((path / "config.json").read_bytes())
+    return config["record"], lambda: forging.forge(path, "config.json", files.to_json(config))
+
+
+@pytest.mark.parametrize("claimed", [None, 3 * 10**6, "not recorded"])
+def test_a_record_alone_makes_no_text_unpack_to_any_size(monkeypatch, claimed):
+    """A stranger sends a run with its text, and writes what he likes into its record."""
+    monkeypatch.setattr(loading, "LARGE", 1000)
+    path, bomb = write("names.gz", PACKED["gz"]), gzip.compress(b"ab\n" * 10**6)
+    train(path, out="run", steps=4, stop_after=2)
+    path.write_bytes(bomb)
+    record, forge = record_of("run")
+    record |= {"bytes": len(bomb), "files": {"bytes": [len(bomb)], "unpacked": [claimed], "sha256": [""]}}
+    if claimed == "not recorded":
+        del record["files"], record["bytes"]
+    forge()
+    copied, copy = [], loading._Opening.write
+
+    def counted(*arguments):
+        copied.append(copy(*arguments))
+        return copied[-1]
+
+    monkeypatch.setattr(loading, "CHUNK", 1000)
+    monkeypatch.setattr(loading._Opening, "write", counted)
+    expected = "it is compressed now, and was not before" if claimed is None else "unpacks to more than 100 times its size"
+    for use in (lambda: bptt.train(resume="run", report=None), lambda: bptt.load("run").sample(1, novel=True)):
+        with pytest.raises(InputError, match=rf"names\.gz' .*{expected}") as error:
+            use()
+        assert len(str(error.value).splitlines()) == 1
+    if claimed != "not recorded":
+        assert copied == []
+    assert sum(copied) <= 2 * (100 * len(bomb) + 2000)
+    text = "" if claimed is None else bptt.train("names.gz", resume="run", changed_text=True, report=None)  # a user names it
+    assert text == "" or text.record["files"]["unpacked"] == [3 * 10**6]
 
 
 def test_many_compressed_files_need_few_open_files(monkeypatch):

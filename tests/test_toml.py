@@ -238,7 +238,7 @@ def test_written_settings_are_read_back(tmp_path_factory, source, rate, steps):
         "dropout": 0.25,
         "recompute_every": "sqrt",
         "quiet": True,
-        "text": source if source == "-" else FileReference(source, folder=str(path.parent), folders=True),
+        "text": source if source == "-" else FileReference(source, folder=str(path.parent), by_user=True),
         "mode": "lines",
         "validation": 0.1,
     }

@@ -179,7 +179,7 @@ class FileReference(NamedTuple):
     size: int | None = None  # bytes; None where it may have changed, or was not recorded
     folder: str = ""  # that the path is relative to
     unpacked: int | None = None  # bytes of what it holds, where it is compressed
-    folders: bool = False  # whether it may be a folder or a pattern, for the files of that
+    by_user: bool = False  # whether the user wrote the file that names it: it may be a folder or a pattern, for its files
 
 
 def parse_json(data: bytes, most: int) -> Any:

@@ -84,7 +84,7 @@ def _texts(
         return None if text is None else "-"
     if not places or "-" in places or not all(isinstance(place, str) and place for place in places):
         raise InputError(f"{path}: text = {text!r}: expected a path, a list of paths, - or the name of a built-in text")
-    references = tuple(files.FileReference(place, folder=folder, folders=named) for place in places)
+    references = tuple(files.FileReference(place, folder=folder, by_user=named) for place in places)
     return references if isinstance(text, list) else references[0]
 
 

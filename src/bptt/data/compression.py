@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from bptt.errors import InputError
+from bptt.files import describe_os_error
 
 BEGINNING = 16  # bytes that tell the format
 ZSTD, ZIP = b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
@@ -55,7 +56,7 @@ def unpacked(file: IO[bytes], head: bytes, shown: str) -> Iterator[IO[bytes]]:
             problem = "uses a compression method that Python cannot unpack"
             raise InputError(f"{shown} {problem}: unpack it, and name its file") from None
         except _damaged() as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = describe_os_error(error)
             raise InputError(f"{shown} is compressed and cannot be unpacked ({reason}): is it complete?") from None
 
 

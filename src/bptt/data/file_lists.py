@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 from bptt.errors import InputError
@@ -12,6 +13,8 @@ MOST_FILES = 10_000  # which a run keeps the names of
 MOST_CHARACTERS = 2_000_000  # of these names
 OF_A_RUN = ("checkpoints", "manifest.json")
 MAGIC = ("*", "?", "[")
+_PATH = re.compile(r"([A-Za-z]:|~|\.{0,2}[/\\])[^\n]*\n.*\.\w{1,5}", re.DOTALL)  # with a newline in it
+_LONGEST_PATH = 260
 
 
 def expand(place: str, pattern: str) -> list[str] | None:
@@ -68,3 +71,12 @@ def _limited(paths: Iterable[str], place: str) -> list[str]:
             problem = f"{place!r} holds more than {MOST_FILES:,} files, or files with very long names"
             raise InputError(f"{problem}: choose some with --glob, or join them into one text")
     return sorted(listed)
+
+
+def refuse_path(text: str | bytes) -> None:
+    r"""Raise an InputError for a path in which Python read a newline, as in "C:\\new\\names.txt"."""
+    if not isinstance(text, str) or len(text) > _LONGEST_PATH or text.endswith("\n"):
+        return
+    written = text.replace("\n", "\\n")
+    if os.path.exists(written) or _PATH.fullmatch(text):
+        raise InputError(f"got {text!r}, which looks like a path with a newline in it: write r'{written}', or pathlib.Path")

@@ -8,6 +8,8 @@ from bptt.data.source import Source, Texts
 from bptt.data.vocabulary import NEWLINE, RECORD
 from bptt.errors import InputError
 
+_LINES = 1 << 16  # lines of an iterable joined at a time
+
 
 def characters(texts: Texts, boundary: str) -> Iterator[tuple[int, str]]:
     """Yield the decoded pieces of the texts, each with the number of its text; one text by itself is not changed.
@@ -77,3 +79,26 @@ def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr) -> Itera
         yield end.join([*complete, tail[: len(tail) - keep]])
     newline = _like(separator, NEWLINE)
     yield rest.removesuffix(newline) if separator.startswith(newline) else rest
+
+
+def lines(first: object, items: Iterator[object]) -> tuple[list[str], bool]:
+    """Join lines to one text; as soon as an item has a newline inside, each of them is a text, and the result true."""
+    parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
+    several, number, item = False, 0, first
+    while True:
+        number += 1
+        if not isinstance(item, str):
+            raise InputError(f"line {number} of the text is {type(item).__name__}, expected str")
+        line = item.removesuffix("\n")
+        if not several and "\n" in line:
+            several, parts = True, [one for joined in (*parts, "\n".join(part)) for one in joined.split("\n")][: number - 1]
+            part = []
+        part.append(line)
+        if len(part) == _LINES:
+            parts += part if several else ["\n".join(part)]
+            part = []
+        try:
+            item = next(items)
+        except StopIteration:
+            break
+    return (parts + part, True) if several else (["\n".join([*parts, *part])], False)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,18 +11,16 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from bptt import files
-from bptt.data import compression, file_lists, token_store
+from bptt.data import compression, file_lists, joining, token_store
 from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Section, Source, Texts
 from bptt.errors import InputError, InvalidFile, TextChanged
 from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
 VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file of text"
+MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
 RECORDED_EXPECTED = "expected a file of text"
-_LINES = 1 << 16  # lines of an iterable joined at a time
-_PATH = re.compile(r"([A-Za-z]:|~|\.{0,2}[/\\])[^\n]*\n.*\.\w{1,5}", re.DOTALL)  # with a newline in it
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
-_LONGEST_PATH = 260
 
 
 @contextlib.contextmanager
@@ -42,7 +39,7 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
         elif isinstance(source, str) and "\n" not in source:
             parts = opening.named(source)
         elif isinstance(source, str | bytes):
-            _refuse_path(source)
+            file_lists.refuse_path(source)
             parts = [Source("text", "", "the text", source, encoding=reading.encoding)]
         else:
             yield _several(source, opening, reading)
@@ -116,8 +113,8 @@ class _Opening:
         if file.place in BUILT_IN and not self.validation:
             return [self.built_in(file.place)]
         path = os.path.join(file.folder, os.path.expanduser(file.place))
-        if file.folders and (expanded := file_lists.expand(path, self.reading.pattern)) is not None:
-            return [source for one in expanded for source in self.recorded(FileReference(one))]
+        if file.by_user and (expanded := file_lists.expand(path, self.reading.pattern)) is not None:
+            return [source for one in expanded for source in self.recorded(FileReference(one, by_user=True))]
         regular = partial(files.open_regular, Path(path), links=True)
         return [self.opened(path, regular, RECORDED_EXPECTED, file)]
 
@@ -182,12 +179,30 @@ class _Opening:
                 unpacked: bytes | Section = piece
                 size = len(piece)
             else:
-                most = recorded.unpacked if recorded else None
+                most = self.most_unpacked(recorded, packed, shown) if recorded and not recorded.by_user else None
                 unpacked = self.copy(piece, content, shown, most)
                 size = unpacked.size
+                if most is not None and size > most and recorded and recorded.unpacked is None:
+                    raise InputError(_too_large(shown))
         if recorded and recorded.unpacked not in (None, size):
             self.raise_changed(shown, f"it holds {size:,} bytes now, {recorded.unpacked:,} before")
         return unpacked, size
+
+    def most_unpacked(self, recorded: FileReference, packed: IO[bytes], shown: str) -> int:
+        """The bytes that a copy may have of a text that a record alone names, which may come from a stranger.
+
+        Raises:
+            InputError: the record claims more than that.
+            TextChanged: the file was not compressed.
+        """
+        if recorded.size is not None and recorded.unpacked is None:
+            self.raise_changed(shown, "it is compressed now, and was not before")
+        most = min(MOST_TIMES * os.fstat(packed.fileno()).st_size, token_store.free_space())
+        if recorded.unpacked is None:
+            return most
+        if recorded.unpacked > most:
+            raise InputError(_too_large(shown))
+        return recorded.unpacked
 
     def fits(self, piece: bytes) -> bool:
         """Whether a text can stay in memory, which it takes from those to come."""
@@ -256,7 +271,7 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
         return _texts(parts, None, reading)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str) and os.path.isfile(item) for item in source):
         raise InputError(f"got the names of {len(source):,} files, and a str is a line of text: give each as pathlib.Path(...)")
-    lines, several = _join(first, items)
+    lines, several = joining.lines(first, items)
     if several and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
     if several and reading.mode is None:
@@ -264,36 +279,8 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
     return Texts("text", "the text", [Source("text", "", "the text", line) for line in lines], reading)
 
 
-def _join(first: object, items: Iterator[object]) -> tuple[list[str], bool]:
-    """Join lines to one text; as soon as an item has a newline inside, each of them is a text, and the result true."""
-    parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
-    several, number, item = False, 0, first
-    while True:
-        number += 1
-        if not isinstance(item, str):
-            raise InputError(f"line {number} of the text is {type(item).__name__}, expected str")
-        line = item.removesuffix("\n")
-        if not several and "\n" in line:
-            several, parts = True, [one for joined in (*parts, "\n".join(part)) for one in joined.split("\n")][: number - 1]
-            part = []
-        part.append(line)
-        if len(part) == _LINES:
-            parts += part if several else ["\n".join(part)]
-            part = []
-        try:
-            item = next(items)
-        except StopIteration:
-            break
-    return (parts + part, True) if several else (["\n".join([*parts, *part])], False)
-
-
-def _refuse_path(text: str | bytes) -> None:
-    r"""Raise an InputError for a path in which Python read a newline, as in "C:\\new\\names.txt"."""
-    if not isinstance(text, str) or len(text) > _LONGEST_PATH or text.endswith("\n"):
-        return
-    written = text.replace("\n", "\\n")
-    if os.path.exists(written) or _PATH.fullmatch(text):
-        raise InputError(f"got {text!r}, which looks like a path with a newline in it: write r'{written}', or pathlib.Path")
+def _too_large(shown: str) -> str:
+    return f"{shown} unpacks to more than {MOST_TIMES} times its size, or than the disk has room for: name it, or unpack it"
 
 
 def _name(path: str) -> str:

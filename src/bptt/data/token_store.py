@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import secrets
+import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -129,6 +130,11 @@ def input_error_if_full(shown: str, size: int) -> Iterator[None]:
 def temporary_file() -> IO[bytes]:
     """Open a file in the cache folder, or else in one for temporary files, that is removed when it is closed."""
     return tempfile.TemporaryFile(dir=writable_folder())
+
+
+def free_space() -> int:
+    """The bytes that the disk of `temporary_file` has room for."""
+    return shutil.disk_usage(writable_folder() or tempfile.gettempdir()).free
 
 
 def writable_folder() -> Path | None:
