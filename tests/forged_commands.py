@@ -7,6 +7,7 @@ JSON on standard output, and its problems are what must never happen.
 
 import contextlib
 import faulthandler
+import gzip
 import io
 import json
 import os
@@ -18,11 +19,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import bptt
 from bptt import cli, inspect
+from bptt.data import loading
 from bptt.display import plots
 from bptt.errors import Diverged, InputError
 from forging import NAMES, STREAM, reseal
@@ -36,12 +39,12 @@ CODES = (0, 2, 3)
 TOO_LARGE = 4  # of a size in bptt.toml that this machine has no memory for, if that is known before it is taken
 OUTSIDE = "outside"  # a folder that no case may change
 
-RUNS = ("lines", "stream")
+RUNS = ("lines", "stream", "records")
 CHECKPOINT = "checkpoints/step-00000007"
 PARTS = ("config.json", "vocabulary.json", "model.safetensors", "training.json", "optimizer.safetensors")
 BESIDE = ("env.json", "config.toml", "metrics.jsonl", "samples.txt", ".lock", "checkpoints/best", "checkpoints/latest")
 LINKS = ["step-00000007", "step-00000008", "best", "../checkpoints", "../../stream/checkpoints/step-00000007", "a\nb"]
-TEXTS = {"lines": "names.txt", "stream": "prose.txt"}
+TEXTS = {"lines": "names.txt", "stream": "prose.txt", "records": "poems.txt"}
 
 # (how often, a command: {run}, its {text}, and {ckpt}, the run, its checkpoint, a link to that, or a saved model)
 COMMANDS: list[tuple[int, str]] = [
@@ -76,11 +79,13 @@ COMMANDS: list[tuple[int, str]] = [
 
 def python_calls(run: str, checkpoint: str, text: str) -> dict[str, Callable[[], Any]]:
     """Functions that a user may call, by name."""
-    words = "anna" if run == "lines" else "the cat"
+    words = {"lines": "anna", "stream": "the cat", "records": "ann\nben"}[run]
     load = lambda: bptt.load(checkpoint, backend="numpy")  # noqa: E731
     return {
         "load": lambda: repr(load()),
         "sample": lambda: load().sample(3, length=5),
+        "novel": lambda: load().sample(2, length=5, novel=True),
+        "novel text": lambda: load().sample(2, length=5, novel="more.gz"),
         "score": lambda: load().score(words),
         "scores": lambda: [(line.nats, line.symbols) for line in load().scores([words], unknown="skip")],
         "next": lambda: load().next(words, unknown="skip"),
@@ -103,6 +108,10 @@ def make_originals() -> None:
     bptt.train("names.txt", out="lines", hidden=5, average=0.9, **common)
     stream = {"hidden": 4, "layers": 2, "cell": "lstm", "mode": "stream", "batch": 3, "length": 6}
     bptt.train("prose.txt", out="stream", validation=0.2, **stream, **common)
+    Path("poems.txt").write_text("%\n".join(f"{a}\n{b}\n" for a, b in pairwise(NAMES)))
+    drawn = random.Random(0).choices(NAMES, k=9000)  # of which gzip makes a tenth
+    Path("more.gz").write_bytes(gzip.compress("\n%\n".join(drawn).encode(), mtime=0))
+    bptt.train([Path("poems.txt"), Path("more.gz")], out="records", hidden=5, separator="%\n", batch=4, **common)
     for run in RUNS:
         bptt.load(run, backend="numpy").export("torch", f"{run}.safetensors")
     bptt.load("lines", backend="numpy").save("model")
@@ -293,6 +302,7 @@ def main(first: int, end: int, place: Path) -> None:
     for part in (folder, place / OUTSIDE, place / "temporary"):
         part.mkdir(parents=True, exist_ok=True)
     (place / OUTSIDE / "secret.txt").write_text("anna\nbob\n")
+    loading.LARGE = 10_000  # so that more.gz is unpacked on the disk
     os.environ |= {"TMPDIR": str(place / "temporary"), "BPTT_CACHE": str(place / "cache")}
     os.chdir(folder)
     with contextlib.suppress(ImportError):
