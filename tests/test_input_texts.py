@@ -27,7 +27,7 @@ from bptt import cli, files
 from bptt.backend import select
 from bptt.config import toml
 from bptt.config.settings import Settings
-from bptt.data import compression, corpus, dataset, joining, loading, token_store
+from bptt.data import compression, corpus, dataset, file_lists, joining, loading, token_store
 from bptt.data.source import Names, Reading
 from bptt.data.vocabulary import RECORD, characters
 from bptt.display import plots
@@ -417,14 +417,74 @@ def test_texts_that_cannot_be_read_together_are_refused(names, expected):
     write("binary", bytes(99))
     write("folder/binary", bytes(99))
     write("run/manifest.json", "{}")
+    write("run/model.safetensors", "")
     assert expected in complaint(Names(names))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*", "a.py a.txt b/a.py b/c/d.py b/e.txt"),
+        ("*.py", "a.py b/a.py b/c/d.py"),
+        ("/*.py", "a.py"),
+        ("./*.py", "a.py"),
+        ("**/*.py", "a.py b/a.py b/c/d.py"),
+        ("**/**/*.py", "a.py b/a.py b/c/d.py"),
+        ("b/*", "b/a.py b/e.txt"),
+        ("b/", "b/a.py b/c/d.py b/e.txt"),
+        ("b/**", "b/a.py b/c/d.py b/e.txt"),
+        ("b/**/*.py", "b/a.py b/c/d.py"),
+        ("*/*.py", "b/a.py"),
+        ("**/c/*", "b/c/d.py"),
+        ("[ab].*", "a.py a.txt b/a.py"),
+        ("?.txt", "a.txt b/e.txt"),
+        ("A.*", ""),
+        (".*", ".hidden"),
+        (".git/*", ".git/f.py"),
+        ("**/.*/*", ".git/f.py"),
+        ("**", "a.py a.txt b/a.py b/c/d.py b/e.txt"),
+        ("**.py", "a.py b/a.py b/c/d.py"),
+    ],
+)
+def test_a_pattern_means_one_thing(pattern, expected):
+    r"""As in pathlib and in .gitignore: * stays within a name, **/ is any number of folders."""
+    for path in ("a.py", "a.txt", "b/a.py", "b/c/d.py", "b/e.txt", ".hidden", ".git/f.py"):
+        write(f"t/{path}", PROSE)
+    os.symlink("..", "t/b/loop")
+    listed = file_lists._matching("t", file_lists._components(pattern if "/" in pattern else f"**/{pattern}"))
+    assert sorted({Path(path).relative_to("t").as_posix() for path in listed}) == expected.split()
+    if expected and "/" in pattern.strip("/"):  # the same in the place of a text
+        assert file_lists.expand(f"t/{pattern.removeprefix('./')}", "*") == [str(Path("t", path)) for path in expected.split()]
+
+
+def test_a_pattern_of_texts_may_name_folders_in_folders():
+    for path in ("texts/a.txt", "texts/b/c.txt", "texts/b/d/e.txt", "f.txt"):
+        write(path, PROSE)
+    assert file_lists.expand("texts/**/*.txt", "*") == ["texts/a.txt", "texts/b/c.txt", "texts/b/d/e.txt"]
+    assert file_lists.expand("*/*.txt", "*") == ["texts/a.txt"]
+    assert file_lists.expand("*.txt", "*") == ["f.txt"]
+    absolute = os.path.abspath("texts")
+    assert file_lists.expand(f"{absolute}/*/*.txt", "*") == [f"{absolute}/b/c.txt"]
+
+
+def test_runs_in_a_folder_of_texts_are_no_texts():
+    write("a.txt", NAMES)
+    first = train(".", glob="*.txt", out="runs/a", steps=2)
+    first.save("model.txt")
+    assert Path("runs/a/samples.txt").exists()
+    again = train(".", glob="*.txt", out="runs/b", steps=2)
+    assert again.record["source"] == first.record["source"] == str(Path("a.txt").absolute())
+    assert file_lists.expand("**/*.txt", "*") == ["a.txt"]
+    for name in ("manifest.json", "checkpoints/a.txt", "config.toml.txt"):  # of a program, say, and of no run
+        write(f"web/{name}", "[1,\n2]\n")
+    assert len(corpus.read("web").source) == 3
 
 
 def test_too_many_files_are_refused(monkeypatch):
     for n in range(4):
         write(f"t/{n}", "abc\n")
     monkeypatch.setattr("bptt.data.file_lists.MOST_FILES", 3)
-    assert complaint("t").startswith("'t' holds more than 3 files, or files with very long names: choose some with --glob")
+    assert complaint("t") == "'t' holds more than 3 files: choose some with --glob, or join them into one text"
 
 
 def test_the_checksum_says_where_texts_end():

@@ -2,7 +2,6 @@
 
 import difflib
 import fnmatch
-import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -10,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from bptt.errors import InputError
 
 MOST_FILES = 10_000  # which a run keeps the names of
-MOST_CHARACTERS = 2_000_000  # of these names
-OF_A_RUN = ("checkpoints", "manifest.json")
+TOO_MANY = "choose some with --glob, or join them into one text"
 MAGIC = ("*", "?", "[")
 _PATH = re.compile(r"([A-Za-z]:|~|\.{0,2}[/\\])[^\n]*\n.*\.\w{1,5}", re.DOTALL)  # with a newline in it
 _LONGEST_PATH = 260
@@ -20,25 +18,36 @@ _LONGEST_PATH = 260
 def expand(place: str, pattern: str) -> list[str] | None:
     """Return the files of a folder that match a pattern, or those that match the place itself; None for a file.
 
-    Hidden files and folders are left out, and links to folders are not followed. The files are sorted by their paths.
+    In both, * and ? and [...] match within a name, and **/ any number of folders, none included. A pattern without / matches
+    names in the folder and in all folders in it. Hidden files and folders are left out unless the pattern names the dot, and
+    so are the folders of runs and models; ** does not follow links. The files are sorted by their paths.
 
     Raises:
         InputError: no file matches, or more than a run keeps the names of.
     """
     if os.path.isdir(place):
-        if any(os.path.exists(os.path.join(place, name)) for name in OF_A_RUN):
+        if is_run_or_model(place):
             raise InputError(f"{place!r} is a folder of a run or a model, expected texts: for the run, give --resume or --from")
-        paths = _limited(_in_folder(place, pattern), place)
+        paths = _limited(_matching(place, _components(pattern if "/" in pattern else f"**/{pattern}")), place)
         if not paths:
             which = "holds no files" if pattern == "*" else f"holds no files that match --glob {pattern!r}"
             raise InputError(f"{place!r} {which}: expected texts in the folder or in folders in it")
         return paths
     if os.path.lexists(place) or not any(character in place for character in MAGIC):
         return None
-    paths = _limited(filter(os.path.isfile, glob.iglob(place)), place)
+    names = place.replace(os.sep, "/").split("/")
+    first = next(i for i, name in enumerate(names) if any(character in name for character in MAGIC))
+    folder = "".join(name + os.sep for name in names[:first])
+    paths = _limited(_matching(folder, _components("/".join(names[first:]))), place)
     if not paths:
         raise InputError(f"{place!r} matches no file: expected a file, or a pattern such as 'texts/*.txt'")
     return paths
+
+
+def is_run_or_model(folder: str) -> bool:
+    """Whether a folder has what a run has, or a saved model."""
+    model, run = ("manifest.json", "model.safetensors"), ("config.toml", "checkpoints")
+    return any(all(os.path.exists(os.path.join(folder, name)) for name in names) for names in (model, run))
 
 
 def hint(path: str, other_names: Iterable[str]) -> str:
@@ -52,25 +61,45 @@ def hint(path: str, other_names: Iterable[str]) -> str:
     return f" (did you mean {os.path.join(folder, close[0])!r}?)" if close else ""
 
 
-def _in_folder(folder: str, pattern: str) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = os.path.join(parent, name)
-            matched = os.path.relpath(path, folder).replace(os.sep, "/") if "/" in pattern else name
-            if not name.startswith(".") and fnmatch.fnmatchcase(matched, pattern) and os.path.isfile(path):
-                yield path
+def _components(pattern: str) -> list[str]:
+    """The parts of a pattern between slashes; after a slash or ** at its end any name follows."""
+    names = [name for name in pattern.split("/") if name not in ("", ".")]
+    names += ["**"] * pattern.endswith("/")
+    return [*names, "*"] if names[-1:] == ["**"] else names
+
+
+def _matching(folder: str, components: list[str]) -> Iterator[str]:
+    """Yield the files in a folder that match the components of a pattern, some of them more than once."""
+    left = [(folder, components)]  # to be searched
+    while left:
+        folder, (first, *rest) = left.pop()
+        if first == "**":
+            left.append((folder, rest))
+        try:
+            entries = list(os.scandir(folder or os.curdir))
+        except OSError:
+            continue
+        for entry in entries:
+            path = os.path.join(folder, entry.name)
+            if entry.name.startswith(".") and not first.startswith("."):
+                continue
+            if first == "**":
+                if entry.is_dir(follow_symlinks=False) and not is_run_or_model(path):
+                    left.append((path, [first, *rest]))
+            elif fnmatch.fnmatchcase(entry.name, first):
+                if not rest and os.path.isfile(path):
+                    yield path
+                elif rest and os.path.isdir(path) and not is_run_or_model(path):
+                    left.append((path, rest))
 
 
 def _limited(paths: Iterable[str], place: str) -> list[str]:
-    listed, size = [], 0
+    distinct = set[str]()
     for path in paths:
-        listed.append(path)
-        size += len(path)
-        if len(listed) > MOST_FILES or size > MOST_CHARACTERS:
-            problem = f"{place!r} holds more than {MOST_FILES:,} files, or files with very long names"
-            raise InputError(f"{problem}: choose some with --glob, or join them into one text")
-    return sorted(listed)
+        distinct.add(path)
+        if len(distinct) > MOST_FILES:
+            raise InputError(f"{place!r} holds more than {MOST_FILES:,} files: {TOO_MANY}")
+    return sorted(distinct)
 
 
 def refuse_path(text: str | bytes) -> None:
