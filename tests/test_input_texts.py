@@ -487,6 +487,38 @@ def test_too_many_files_are_refused(monkeypatch):
     assert complaint("t") == "'t' holds more than 3 files: choose some with --glob, or join them into one text"
 
 
+def test_a_run_of_the_most_files_is_loaded_resumed_and_repeated():
+    """What a run may write has to be read again, with long names of letters that JSON writes in twelve characters."""
+    names = [f"t/{n:04}{chr(0x1F4A9) * 9}{'x' * 80}" for n in range(file_lists.MOST_FILES)]
+    Path("t").mkdir()
+    for n, name in enumerate(names):
+        Path(name).write_text(f"ab\n{'cd'[n % 2]}\n")
+    done = train("t", out="run", steps=2, mode="lines", validation=0.0)
+    assert len(bptt.load("run").record["source"]) == len(names)
+    again = bptt.train(config="run/config.toml", report=None)
+    assert np.array_equal(again.params.Wya, done.params.Wya)
+    assert bptt.train(resume="run", steps=3, report=None).record["step"] == 3
+    Path("run/checkpoints").rename("gone")  # as if the run had been killed before its first checkpoint
+    assert bptt.train(resume="run", steps=3, report=None).record["step"] == 3
+
+
+@pytest.mark.parametrize("limit", [("bptt.data.file_lists.MOST_FILES", 4), ("bptt.data.loading.MOST_CHARACTERS", 200)])
+def test_the_names_of_files_are_counted_over_all_texts(monkeypatch, limit):
+    paths = [write(f"{folder}/{n}.txt", NAMES) for folder in "ab" for n in range(3)]
+    monkeypatch.setattr(*limit)
+    Path("bptt.toml").write_text('text = ["a", "b"]\n')
+    for source in (Names(("a", "b")), Names(tuple(map(str, paths))), paths, toml.read(Path("bptt.toml"))["text"]):
+        message = complaint(source)
+        assert re.fullmatch(r"the text has more than .* files, or their names more than .* characters: choose some .*", message)
+
+
+def test_a_separator_that_no_file_could_hold_is_refused_at_once():
+    text = "ab\ncd\n" + "%" * 70_000 + "ef\n"
+    with pytest.raises(InputError, match=r"could not be read again: has [\d,]+ characters .*: shorten --separator"):
+        train(write("t", text), separator="%" * 70_000, out="run")
+    assert not Path("run").exists()
+
+
 def test_the_checksum_says_where_texts_end():
     one, two = corpus.read([write("a", "ab\nc\n"), write("b", "d\n")]), corpus.read([write("c", "ab\n"), write("d", "c\nd\n")])
     assert one.text == two.text

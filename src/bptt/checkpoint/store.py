@@ -52,6 +52,13 @@ def check_can_save(folder: Path | None) -> None:
             shutil.rmtree(trial, ignore_errors=True)
 
 
+def check_record(record: dict[str, Any]) -> None:
+    """Raise an InputError if the record of a run is too large for `read`."""
+    size, most = len(files.to_json(record)), checkpoint_format.MAX_CONFIG_BYTES - checkpoint_format.MAX_JSON_BYTES
+    if size > most:
+        raise InputError(f"the record of this run has {size:,} bytes, expected at most {most:,}: give fewer or shorter names")
+
+
 def write(folder: Path, saved: Checkpoint, *, private: bool = False) -> None:
     """Save a checkpoint in a new folder; a `private` one can be read by this user alone.
 
@@ -108,7 +115,7 @@ def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkp
         if run and not listed.keys() >= set(checkpoint_format.RUN):
             raise InvalidFile("lists a model alone and no run to resume: start a new run with --from")
         name = CONFIG
-        value = json(checkpoint_format.MAX_JSON_BYTES)
+        value = json(checkpoint_format.MAX_CONFIG_BYTES)
         user_cells.match(folder, *_claims(value), cell)
         config, mode, record = checkpoint_format.configuration(value, cell)
         parameters = tree.num_elements(model.shapes(config))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import stat
 import sys
@@ -18,6 +19,7 @@ from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
 VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file of text"
+MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
 MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
 RECORDED_EXPECTED = "expected a file of text"
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -63,6 +65,7 @@ class _Opening:
         self.stack, self.reading, self.validation = stack, reading, validation
         self.memory_left = LARGE  # bytes
         self.copies: IO[bytes] | None = None  # of large texts
+        self.names_left, self.characters_left = file_lists.MOST_FILES, MOST_CHARACTERS
 
     def named(self, name: str) -> list[Source]:
         """The text of a name that a user gave, or the texts of a folder or a pattern."""
@@ -119,11 +122,7 @@ class _Opening:
         return [self.opened(path, regular, RECORDED_EXPECTED, file)]
 
     def opened(
-        self,
-        path: str,
-        open_file: Callable[[], IO[bytes]],
-        expected: str,
-        recorded: FileReference | None = None,
+        self, path: str, open_file: Callable[[], IO[bytes]], expected: str, recorded: FileReference | None = None
     ) -> Source:
         """Open a file and read what there is memory for; `expected` says what should have been there."""
         shown = self.shown(path)
@@ -134,9 +133,9 @@ class _Opening:
                 if recorded and recorded.size not in (None, size):
                     self.raise_changed(shown, f"{size:,} bytes now, {recorded.size:,} before")
                 content, unpacked = self.content(file, shown, None if size is None else Path(path), recorded)
-            return Source(
-                _name(path), os.path.abspath(path), shown, content, "", size, unpacked, self.validation, self.reading.encoding
-            )
+            place = os.path.abspath(path)
+            self.count_name(place)
+            return Source(_name(path), place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
         except InputError:
             raise
         except (OSError, ValueError, InvalidFile) as error:  # ValueError: a NUL in the path
@@ -145,6 +144,14 @@ class _Opening:
         if missing:
             reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN)
         raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED if self.validation else expected}")
+
+    def count_name(self, place: str) -> None:
+        """Raise an InputError if there are more names, or longer ones, than the record of a run may hold."""
+        self.names_left -= 1
+        self.characters_left -= len(json.dumps(place))
+        if self.names_left < 0 or self.characters_left < 0:
+            most = f"{file_lists.MOST_FILES:,} files, or their names more than {MOST_CHARACTERS:,} characters"
+            raise InputError(f"the text has more than {most}: {file_lists.TOO_MANY}")
 
     def content(
         self, file: IO[bytes], shown: str, path: Path | None = None, recorded: FileReference | None = None

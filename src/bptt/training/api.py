@@ -136,7 +136,7 @@ def train(
         mode: Whether each line is a text of its own (names), each record of several lines, or all is one long text.
         separator: What stands between two records, texts of several lines that end by themselves, as in '\n---\n'.
         encoding: Encoding of the text, by its name in Python, as in cp1252, gb18030 or utf-16.
-        glob: Which files of a folder to read, as in '*.py'.
+        glob: Which files of a folder to read, as in '*.py'; 'src/*.py' and 'src/**/*.py' are paths in the folder.
         vocabulary: What a token is: a character of the text, or a byte of its UTF-8 form.
         steps: Number of updates; by default one that suits the size of the text.
         epochs: Passes over the training text, instead of a number of steps.
