@@ -20,7 +20,7 @@ import bptt
 from bptt import backend as backends
 from bptt import cli
 from bptt.data import corpus, loading
-from bptt.data.vocabulary import BYTES, characters
+from bptt.data.vocabulary import BYTES, RECORD, characters
 from bptt.inference import generate, request, text_model
 from bptt.inference.generate import Sample, is_cut
 from bptt.inference.language_model import LanguageModel
@@ -214,6 +214,8 @@ def test_a_typed_backslash_and_n_is_no_newline(run):
         assert said in err
         assert said not in run("sample", "m", flag, r"an\nbo")[2]  # which writes lines
         assert run("sample", "s", flag, "an\nbo")[0] == 0
+    make_model("records", characters(TEXT, RECORD)).save("r")
+    assert said in run("sample", "r", "--prompt", r"an\nbo")[2]
     make_model("stream", characters(TEXT + "\\")).save("k")
     assert run("sample", "k", "--prompt", r"an\nbo")[0] == 0
 
@@ -390,7 +392,7 @@ def test_score_takes_any_bytes(run):
 def test_score_prints_no_control_characters_to_a_terminal(run, monkeypatch):
     Path("any.bin").write_bytes(b"a\x1b[2J\tb\n")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert run("score", "b", "any.bin")[1].endswith("\ta [2J\tb\n")
+    assert run("score", "b", "any.bin")[1].endswith("\ta [2J\\tb\n")
     assert "'\\x1b'" in run("score", "b", "any.bin", "--per-char")[1]
 
 
@@ -492,10 +494,10 @@ def test_help_describes_every_flag(run, command):
     assert "{" not in shown
     own = {
         "sample": ["count", "temperature", "top-k", "top-p", "seed", "prompt", "prompt-file", "unknown", "length", "stop"]
-        + ["novel", "text", "json"],
+        + ["novel", "text", "raw", "json"],
         "next": ["prompt-file", "top", "temperature", "unknown", "json"],
-        "score": ["per-char", "unknown", "json"],
-        "evaluate": ["text", "dynamic", "unknown"],
+        "score": ["per-char", "unknown", "encoding", "separator", "glob", "json"],
+        "evaluate": ["text", "dynamic", "unknown", "encoding", "separator", "glob"],
     }
     for name in [*own[command], "backend", "require-backend", "dtype"]:
         after = shown.split(f"--{name} ", 1)[1].split(" --", 1)[0]
@@ -512,6 +514,9 @@ def test_help_describes_every_flag(run, command):
         ("sample m --unknown drop", "drop"),
         ("sample m --novel", "--novel: the training text was no file"),
         ("sample m --text names.txt", "--text is for --novel: give both, or neither"),
+        ("sample m --raw", "the model writes characters, not bytes: expected one that was trained with the vocabulary bytes"),
+        ("sample b --raw --count 2", "--raw writes the bytes of one text: leave out --count, --novel and --json"),
+        ("sample b --raw --json", "--raw writes the bytes of one text"),
         ("sample m --novel --text nowhere", "'nowhere' does not exist"),
         ("sample m --prompt a --prompt-file names.txt", "--prompt 'a' and --prompt-file names.txt: give one of the two"),
         (
@@ -519,7 +524,7 @@ def test_help_describes_every_flag(run, command):
             "--prompt-file nowhere: no such file: expected a file of text, or - for standard input",
         ),
         ("sample m --prompt-file s", "--prompt-file s: is not a regular file"),
-        ("next m --prompt-file binary", "--prompt-file binary looks like a binary file"),
+        ("next m --prompt-file binary", "--prompt-file binary is not UTF-8: byte 0x80 at offset 0: convert it with iconv"),
         ("next m a --prompt-file names.txt", "PROMPT 'a' and --prompt-file names.txt: give one of the two"),
         ("next m --prompt-file names.txt", "expected the beginning of one line"),
         ("evaluate m names.txt --unknown drop", "drop"),
@@ -545,8 +550,14 @@ def test_help_describes_every_flag(run, command):
         ("evaluate m empty --dynamic", "'empty' holds nothing"),
         ("evaluate", "RUN"),
         ("evaluate --text names.txt", "RUN"),
-        ("evaluate m s", "'s' is a folder, expected a file of text; for several runs, name the text with --text"),
-        ("evaluate m m names.txt", "m m names.txt: expected RUN TEXT, or one or more runs and --text TEXT"),
+        ("evaluate m s", "m s: expected RUN TEXT, RUN and several texts, or several runs and --text TEXT"),
+        ("evaluate m m names.txt", "m m names.txt: expected RUN TEXT, RUN and several texts, or several runs and --text TEXT"),
+        ("evaluate m names.txt m", "m names.txt m: expected RUN TEXT, RUN and several texts, or several runs and --text TEXT"),
+        ("evaluate b names.txt --encoding cp1252", "--encoding cp1252: a model of bytes decodes nothing: leave it out"),
+        ("score b names.txt --encoding cp1252", "--encoding cp1252: a model of bytes decodes nothing: leave it out"),
+        ("score m names.txt --encoding klingon", "--encoding 'klingon': expected an encoding that Python knows"),
+        ("score m names.txt --separator %", "--separator '%' only works with a model of records, not with mode lines"),
+        ("evaluate s names.txt --separator %", "--separator '%' only works with a model of records, not with mode stream"),
         ("evaluate m names.txt --text names.txt", "names.txt: is a file, expected a folder"),
         ("evaluate m m --text", "--text"),
         ("evaluate m m --text --dynamic", "--dynamic is in the place of a text: expected a file, - for standard input"),

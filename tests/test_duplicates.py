@@ -176,7 +176,7 @@ def test_a_run_records_how_copies_were_drawn(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(["anna", "bob"], "the text is too short"), (["anna"] * 20, "most lines are copies of one")]
+    ("text", "reason"), [(["anna", "bob"], "too few lines"), (["anna"] * 20, "most lines are copies of one")]
 )
 def test_the_header_says_why_no_line_is_held_out(text, reason):
     lines = []

@@ -732,7 +732,10 @@ def test_an_unknown_encoding_is_refused(name):
         ({"separator": ""}, "--separator '': expected a text of at least one character"),
         ({"separator": 5}, "--separator 5: expected a text of at least one character"),
         ({"glob": ""}, "--glob '': expected a text of at least one character"),
-        ({"separator": "%", "mode": "lines"}, "--separator '%': --mode lines does not have it: leave out one of the two"),
+        (
+            {"separator": "%", "mode": "lines"},
+            "--separator '%' only works with --mode records, not with --mode lines: leave out",
+        ),
         ({"encoding": "cp1252", "vocabulary": "bytes"}, "--encoding cp1252: --vocabulary bytes decodes nothing"),
     ],
 )

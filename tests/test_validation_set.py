@@ -108,11 +108,11 @@ def test_a_number_is_a_share_and_a_path_is_a_file(workdir, capsys):
     [
         (
             "nowhere",
-            "validation set 'nowhere' does not exist: expected a share of the training text such as 0.1, or a file of text",
+            "validation set 'nowhere' does not exist: expected a share of the training text such as 0.1, or a file or a folder",
         ),
         ("dinosaurs", "validation set 'dinosaurs' does not exist: expected a share"),
         ("-", "--validation -: expected a share, at least 0 and below 1, or the path of a file"),
-        ("folder", "validation set 'folder' is a folder, expected a file of text"),
+        ("folder", "validation set 'folder' holds no files: expected texts in the folder"),
         ("empty", "validation set 'empty' holds nothing: expected a share"),
         ("white", "validation set 'white' holds nothing but white space: expected a share"),
         ("zero", "validation set 'zero'"),
@@ -228,7 +228,7 @@ def test_the_header_says_what_the_validation_set_is(workdir):
     )
     assert header("names.txt", validation=0.2) == "text   names: 24 lines to train on, 6 held out, 11 symbols"
     assert "107 characters to train on, the last 20 % (27) held out" in header("names.txt", validation=0.2, mode="stream")
-    assert "30 lines to train on, none held out (as requested), so the last weights" in header("names.txt", validation=0)
+    assert "30 lines to train on, no validation set (as requested); the last weights" in header("names.txt", validation=0)
 
 
 def test_without_a_validation_set_the_last_weights_are_kept(workdir):

@@ -94,4 +94,25 @@ MUTATIONS = [
         'errors="replace"',
         "test_cli.py::test_the_name_of_a_file_is_printed_in_the_bytes_that_it_has",
     ),
+    Mutation(
+        "score: a newline in a record ends its line",
+        "cli.texts",
+        '{"\\n": "\\\\n", "\\t"',
+        '{"\\t"',
+        "test_records.py::test_a_record_is_scored_on_one_line_of_fields",
+    ),
+    Mutation(
+        "evaluate: a run behind a text is read as a text",
+        "cli.texts.runs_and_texts",
+        "any(file_lists.is_run_or_model(word) for word in words[1:])",
+        "file_lists.is_run_or_model(words[1])",
+        "test_cli_inference.py::test_bad_input_is_a_one_line_error and evaluate",
+    ),
+    Mutation(
+        "sample: raw bytes reach a terminal",
+        "cli.inference.sample",
+        "if raw and sys.stdout.isatty():",
+        "if False:",
+        "test_bytes.py::test_raw_bytes_are_not_written_to_a_terminal",
+    ),
 ]

@@ -94,4 +94,18 @@ MUTATIONS = [
         'if "never" in',
         "test_pytorch_export.py::test_metadata_that_says_relu_is_refused",
     ),
+    Mutation(
+        "records: an exported model has the newline as its boundary",
+        "export.pytorch_header.parse_metadata",
+        "Vocabulary.from_json(symbols, BOUNDARIES[mode])",
+        "Vocabulary.from_json(symbols)",
+        "test_records.py::test_an_exported_model_of_records_reads_records_as_before",
+    ),
+    Mutation(
+        "records: an exported model forgets its separator",
+        "export.common",
+        'SETTINGS = ("separator", "encoding")',
+        'SETTINGS = ("encoding",)',
+        "test_records.py::test_an_exported_model_of_records_reads_records_as_before",
+    ),
 ]

@@ -307,4 +307,25 @@ MUTATIONS = [
         "self.nats_per_char",
         "test_evaluation.py::test_perplexity_is_finite",
     ),
+    Mutation(
+        "bytes: a prompt file of a model of bytes is decoded",
+        "inference.request.read_prompt",
+        "if vocabulary.symbols is None:",
+        "if False:",
+        "test_bytes.py::test_a_prompt_file_of_any_bytes_is_taken_as_it_is",
+    ),
+    Mutation(
+        "bytes: a text without its prompt",
+        "inference.text_model.raw_texts",
+        "request.prompt[1:].tobytes() + ",
+        "",
+        "test_bytes.py::test_bytes_are_sampled_as_they_are",
+    ),
+    Mutation(
+        "bytes: a prompt of bytes may end a line",
+        "inference.request.prompt_ids",
+        "if isinstance(prompt, str) else vocabulary.boundary.encode()",
+        "if isinstance(prompt, str) else b'?'",
+        "test_bytes.py::test_a_prompt_of_bytes_is_for_models_of_bytes",
+    ),
 ]

@@ -42,6 +42,12 @@ class Output:
             self._stream.write(text)
         return len(text)
 
+    def write_bytes(self, data: bytes) -> None:
+        """Write bytes as they are to the stream, or discard them."""
+        with self._discarding():
+            self._stream.flush()
+            self._stream.buffer.write(data)
+
     def flush(self) -> None:
         """Flush the stream, or discard its buffer."""
         with self._discarding():
@@ -68,6 +74,12 @@ def print_line(text: str, end: str = "\n") -> bool:
     """
     print(printable(text, "\n\t") if sys.stdout and sys.stdout.isatty() else text, end=end, flush=True)
     return getattr(sys.stdout, "error", None) is None
+
+
+def write_bytes(data: bytes) -> None:
+    """Write bytes to standard output as they are."""
+    if isinstance(sys.stdout, Output):
+        sys.stdout.write_bytes(data)
 
 
 def complain(line: str, code: int = 0) -> int:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bptt.cli.console import complain, print_line, quoted
-from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Encoding, Json, RequireFlag, Text, app
-from bptt.config import rules
+from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Encoding, Glob, Json, RequireFlag, Separator, Text, app
+from bptt.cli.texts import as_source, in_one_field, reading_for, runs_and_texts
 from bptt.data import corpus, new_symbols
 from bptt.data.corpus import Corpus
-from bptt.data.source import Reading, recorded_reading
+from bptt.data.source import Reading
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, UnknownCharacters
 from bptt.inference import ensemble, scoring
@@ -27,29 +27,31 @@ PIECE = 4096  # characters of a line that are printed at a time
 @app.command
 def score(  # noqa: D417
     run: Path,
-    text: Text = "-",
     /,
-    *,
+    *text: Text,
     per_char: bool = False,
     unknown: Unknown = "error",
-    encoding: Encoding = "utf-8",
+    encoding: Encoding | None = None,
+    separator: Separator | None = None,
+    glob: Glob = "*",
     as_json: Json = False,
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    """Show how likely lines are, each by itself: nats, nats per character, and the line.
+    """Show how likely lines or records are, each by itself: nats, nats per character, and the line or record.
 
-    Nats are -log p, so the most likely line has the fewest. A model of lines counts the end of a line as a character; for a
-    model of a stream a line is the beginning of a text. Blank lines are left out. The sum is on standard error.
+    Nats are -log p, so the most likely line has the fewest. A model of lines or records counts the end of each as a character;
+    for a model of a stream a line is the beginning of a text. Blank ones are left out. Tabs, and newlines in a record, are
+    escaped. The sum is on standard error.
 
     Parameters
     ----------
     run
         A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
     text
-        A file, - for standard input, or a built-in text: dinosaurs or python-help.
+        Files, folders or patterns, - for standard input (the default), or a built-in text: dinosaurs or python-help.
     per_char
         Show each character instead: nats, number of the line, place in the line, and the character.
     unknown
@@ -58,15 +60,16 @@ def score(  # noqa: D417
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     lines = characters = 0
     nats = 0.0
-    reading = recorded_reading(model.record, model.mode, rules.check_encoding("--encoding", encoding))
-    for line in model.scores(scoring.read_lines(text, model.vocabulary, reading), unknown=unknown):
+    reading = reading_for(model, encoding, separator, glob)
+    for line in model.scores(scoring.read_lines(as_source(text or ("-",)), model.vocabulary, reading), unknown=unknown):
         lines, characters, nats = lines + 1, characters + len(line.costs), nats + line.nats
         if not all(print_line(piece, end="") for piece in _row(line, per_char=per_char, as_json=as_json)):
             return 0
     if not characters:
         raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
     mean = nats / characters
-    complain(f"{lines:,} line{'s' * (lines != 1)}, {characters:,} characters, {nats:.4f} nats, {mean:.4f} per character")
+    unit, symbol = "record" if model.mode == "records" else "line", "character" if model.vocabulary.symbols else "byte"
+    complain(f"{lines:,} {unit}{'s' * (lines != 1)}, {characters:,} {symbol}s, {nats:.4f} nats, {mean:.4f} per {symbol}")
     return 0
 
 
@@ -85,7 +88,7 @@ def _row(line: Score, *, per_char: bool, as_json: bool) -> Iterator[str]:
             numbered = enumerate(piece, 1 + k * PIECE)
             yield "".join(f"{nats:.4f}\t{line.number}\t{i}\t{quoted(symbol)}\n" for i, (symbol, nats) in numbered)
     else:
-        yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{line.text}\n"
+        yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{in_one_field(line.text)}\n"
 
 
 @app.command
@@ -96,37 +99,42 @@ def evaluate(  # noqa: D417
     text: Text | None = None,
     dynamic: bool = False,
     unknown: Unknown = "error",
-    encoding: Encoding = "utf-8",
+    encoding: Encoding | None = None,
+    separator: Separator | None = None,
+    glob: Glob = "*",
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    """Measure how well a saved model predicts a text: bptt evaluate RUN TEXT.
+    """Measure how well a saved model predicts a text, or several: bptt evaluate RUN TEXT [TEXT ...].
 
-    Several models predict together, as an ensemble, by the mean of their probabilities: bptt evaluate RUN RUN --text TEXT.
+    Each line, each record, or each text of a stream is predicted by itself. Several models predict together, as an ensemble, by
+    the mean of their probabilities: bptt evaluate RUN RUN --text TEXT.
 
     Parameters
     ----------
     run
         A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
     others
-        The text; with --text, more runs.
+        Files, folders or patterns, - for standard input, or a built-in text: dinosaurs or python-help; with --text, more runs.
     text
-        A file, - for standard input, or a built-in text: dinosaurs or python-help.
+        The text of several runs: a file, a folder or a pattern, - for standard input, or a built-in text.
     dynamic
         Also measure how well a model predicts it that learns from each part of the text after predicting it (dynamic
         evaluation). The saved model does not change.
     unknown
         What to do with characters of the text that the model does not know: complain, or skip them.
     """
-    runs, text = _runs_and_text([str(run), *others], text)
+    runs, texts = runs_and_texts([str(run), *others], text)
     if dynamic and len(runs) > 1:
         raise InputError(f"--dynamic: {len(runs)} runs, expected one: a dynamic evaluation is that of one model")
     models = _load_each(runs, cell, backend=backend, dtype=dtype, require_backend=require_backend or None)
     ensemble.check(models, runs)
-    reading = recorded_reading(models[0].record, models[0].mode, rules.check_encoding("--encoding", encoding))
-    source = _read(text, models[0].vocabulary, reading._replace(unknown="skip" if unknown == "skip" else None))
+    reading = reading_for(models[0], encoding, separator, glob)
+    source = _read(texts, models[0].vocabulary, reading._replace(unknown="skip" if unknown == "skip" else None))
+    if separator is not None:
+        corpus.check_separated(source, separator)
     try:
         result = Ensemble(models).evaluate(source)
     except InputError as error:
@@ -143,10 +151,10 @@ def evaluate(  # noqa: D417
     return 0
 
 
-def _read(text: str, vocabulary: Vocabulary, reading: Reading) -> Corpus:
+def _read(texts: tuple[str, ...], vocabulary: Vocabulary, reading: Reading) -> Corpus:
     """The text to evaluate; one line says which of its characters are left out."""
     try:
-        source = corpus.read(text, vocabulary, reading)
+        source = corpus.read(as_source(texts), vocabulary, reading)
     except UnknownCharacters as error:
         raise UnknownCharacters(f"{error}, or leave them out with --unknown skip") from None
     if source.skipped:
@@ -167,14 +175,3 @@ def _load_each(runs: list[str], cell: Path | None, **flags: Any) -> list[Languag
     if not any(model.config.user_cell for model in models):
         raise InputError(f"--cell {cell}: all of these models have built-in cells: leave it out")
     return models
-
-
-def _runs_and_text(words: list[str], text: str | None) -> tuple[list[str], str]:
-    """The runs and the text that the words of `bptt evaluate` name: without --text, the second and last one is the text."""
-    if text is not None:
-        return words, text
-    if len(words) != 2:
-        raise InputError(f"{' '.join(words)}: expected RUN TEXT, or one or more runs and --text TEXT")
-    if words[1] and Path(words[1]).is_dir():
-        raise InputError(f"{words[1]!r} is a folder, expected a file of text; for several runs, name the text with --text")
-    return words[:1], words[1]

@@ -2,10 +2,11 @@
 
 import json
 import math
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
-from bptt.cli.console import complain, print_line, quoted
+from bptt.cli.console import complain, print_line, quoted, write_bytes
 from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Json, Prompt, PromptFile, RequireFlag, Text, app
 from bptt.config import rules
 from bptt.data.source import recorded_reading
@@ -14,7 +15,7 @@ from bptt.inference.generate import stream_text
 from bptt.inference.language_model import LanguageModel, load
 from bptt.inference.request import Unknown, make_request, read_prompt
 from bptt.inference.sampling import SamplingOptions
-from bptt.inference.text_model import sample_texts
+from bptt.inference.text_model import raw_texts, sample_texts
 
 
 @app.command
@@ -34,6 +35,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     stop: str | None = None,
     novel: bool = False,
     text: Text | None = None,
+    raw: bool = False,
     as_json: Json = False,
     backend: BackendFlag = "auto",
     require_backend: RequireFlag = False,
@@ -63,16 +65,23 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     unknown
         What to do with characters of the prompt that the model does not know: complain, or skip them.
     length
-        New characters at most, after the prompt, or bytes of a model of bytes; by default 200 for lines and 500 for a stream.
+        New characters at most, after the prompt, or bytes of a model of bytes; by default 200 for lines, 500 for records and
+        streams.
     stop
         End a text before this string, where that is newly written.
     novel
         Leave out texts that the training text contains, repeated ones and blank ones; there may be fewer than asked for.
     text
         What novel texts are compared with, in place of the training text: a file, - for standard input, or a built-in text.
+    raw
+        Write a text of a model of bytes as the bytes that it is. Send them to a file with > FILE.
     """
     if text is not None and not novel:
         raise InputError("--text is for --novel: give both, or neither")
+    if raw and (count != 1 or novel or as_json):
+        raise InputError("--raw writes the bytes of one text: leave out --count, --novel and --json")
+    if raw and sys.stdout.isatty():
+        raise InputError("--raw writes bytes, which could change the state of a terminal: write them to a file with > FILE")
     model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
     request = make_request(
         model.vocabulary,
@@ -84,6 +93,9 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
         stop=stop,
         unknown=unknown,
     )
+    if raw:
+        write_bytes(next(raw_texts(model, 1, request)))
+        return 0
     if count == 1 and not novel and not as_json:
         cut = int(show(stream_text(model.config, model.params, model.backend, model.vocabulary, request)))
     else:
@@ -126,7 +138,7 @@ def following(  # noqa: D417
 ) -> int:
     r"""Show what may come next: characters, their probabilities and the nats of these, the most likely first.
 
-    In a model of lines \'\\n\' is the end of the line.
+    In a model of lines \'\\n\' is the end of the line, in a model of records \'\\x1e\' the end of the record.
 
     Parameters
     ----------
@@ -154,13 +166,13 @@ def following(  # noqa: D417
     return 0
 
 
-def _prompt(prompt: str | None, file: Path | None, called: str, model: LanguageModel) -> str:
+def _prompt(prompt: str | None, file: Path | None, called: str, model: LanguageModel) -> str | bytes:
     """The prompt that was typed, or that a file holds; an InputError for both."""
     if file is None:
         return prompt or ""
     if prompt is not None:
         raise InputError(f"{called} {prompt!r} and --prompt-file {file}: give one of the two")
-    return read_prompt(file, model.mode)
+    return read_prompt(file, model.vocabulary, model.mode)
 
 
 def show(pieces: Generator[str, None, bool]) -> bool:

@@ -83,7 +83,13 @@ Prompt = Annotated[str, Parameter(allow_leading_hyphen=True)]  # `_refuse_flags`
 PromptFile = Annotated[Path, Parameter(allow_leading_hyphen=True)]  # - is standard input
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, converter=converted_path)]
 
-Encoding = Annotated[str, Parameter(help="Encoding of the text, by its name in Python, as in cp1252, gb18030 or utf-16.")]
+Encoding = Annotated[
+    str, Parameter(help="Encoding of the text, as in cp1252, gb18030 or utf-16; by default that of the training text.")
+]
+Separator = Annotated[
+    str, Parameter(help=r"What stands between two records, as in '\\n---\\n'; by default what the model was trained with.")
+]
+Glob = Annotated[str, Parameter(help="Which files of a folder to read, as in '*.py'.")]
 ESCAPE = re.compile(r"\\([ntr\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 
 app = App(

@@ -236,9 +236,15 @@ def validate(settings: Settings, called: Callable[[str], str] = flag) -> Setting
         first, second = (f"{called(name)} {getattr(settings, name)}" for name in lengths[:2])
         raise InputError(f"{first} and {second}: give one of the two")
     settings = dataclasses.replace(settings, **plain)
+    refuse_contradictions(settings, called)
+    return settings
+
+
+def refuse_contradictions(settings: Settings, called: Callable[[str], str] = flag) -> None:
+    """Raise an InputError for two settings of which one would do nothing."""
     if settings.separator is not None and settings.mode not in (None, "records"):
-        problem = f"{called('separator')} {settings.separator!r}: {called('mode')} {settings.mode} does not have it"
-        raise InputError(f"{problem}: leave out one of the two")
+        problem = f"{called('separator')} {settings.separator!r} only works with {called('mode')} records"
+        raise InputError(f"{problem}, not with {called('mode')} {settings.mode}: leave out one of the two")
     if settings.encoding != "utf-8" and settings.vocabulary == "bytes":
         problem = f"{called('encoding')} {settings.encoding}: {called('vocabulary')} bytes decodes nothing"
         raise InputError(f"{problem}: leave out one of the two")
@@ -248,7 +254,6 @@ def validate(settings: Settings, called: Callable[[str], str] = flag) -> Setting
             users = " or ".join(optimizer for optimizer, entry in OPTIMIZERS.items() if option in entry.options)
             problem = f"{called(name)} {value}: {called('optimizer')} {settings.optimizer} does not have it"
             raise InputError(f"{problem}: leave it out, or give {called('optimizer')} {users}")
-    return settings
 
 
 def _choice(called: str, name: str, kind: Any, value: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from bptt.backend import HostArray
 from bptt.config.settings import Mode, VocabularyName
 from bptt.data import decoding, joining, new_symbols, token_store
-from bptt.data.loading import VALIDATION_EXPECTED, fetch, open_validation_file
+from bptt.data.loading import VALIDATION_EXPECTED, fetch, open_validation_set
 from bptt.data.sequences import Ink, Sequences, lines, marks, split_lines, texts
 from bptt.data.source import AS_USUAL, BUILT_IN, Reading, Texts
 from bptt.data.token_store import Part, Tokens
@@ -89,23 +89,29 @@ def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", re
         return _read(opened, Vocabulary(None, boundary) if vocabulary == "bytes" else known, boundary)
 
 
-def read_validation_file(path: Path | FileReference, vocabulary: Vocabulary, reading: Reading = AS_USUAL) -> Corpus:
-    """Read the file of a validation set as `read` does, with the vocabulary of the training text.
+def read_validation_set(
+    source: Path | tuple[FileReference, ...], vocabulary: Vocabulary, reading: Reading = AS_USUAL
+) -> Corpus:
+    """Read the validation set, a file, a folder or a pattern, as `read` does, with the vocabulary of the training text.
 
     Raises:
         InputError: what `read` raises; symbols that the training text does not have are listed, at most ten.
     """
-    with open_validation_file(path, reading) as opened:
+    with open_validation_set(source, reading) as opened:
         return _read(opened, vocabulary, vocabulary.boundary)
 
 
-def from_text(text: str | bytes, vocabulary: Vocabulary) -> Corpus:
+def from_text(text: str | bytes, vocabulary: Vocabulary, reading: Reading = AS_USUAL) -> Corpus:
     """Encode a str, which may be short or blank.
 
     Raises:
         InputError: a character that the vocabulary does not have.
     """
-    return Corpus("text", "", "the text", token_store.in_memory([vocabulary.encode(text)], vocabulary))
+    text, skipped = joining.with_boundaries(text, vocabulary.boundary, reading), Counter[str]()
+    if reading.unknown == "skip" and isinstance(text, str) and vocabulary.symbols is not None:
+        text = "".join(piece for _, piece in new_symbols.skip([(0, text)], vocabulary, skipped))
+    tokens = token_store.in_memory([vocabulary.encode(text)], vocabulary)
+    return Corpus("text", "", "the text", tokens, skipped=skipped)
 
 
 def check_learnable(source: Corpus) -> None:

@@ -1,6 +1,7 @@
 """The dataset of a training run: vocabulary, training and validation sequences, and the order of its batches."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 from bptt.config.settings import Mode, NewSymbols, Settings
 from bptt.data import batches, corpus, duplicates
 from bptt.data.batches import WINDOW, Window
+from bptt.data.corpus import Corpus
 from bptt.data.sequences import Sequences, split
-from bptt.data.source import Reading
+from bptt.data.source import Names, Reading
 from bptt.data.vocabulary import RECORD, Vocabulary
+from bptt.errors import InputError
 from bptt.files import FileReference
 
 VALIDATION_LINES = 64  # measured side by side
@@ -33,11 +36,13 @@ class Dataset(NamedTuple):
     mode: Mode
     training: Sequences
     validation: Sequences
-    validation_file: str = ""  # absolute path of the validation set, empty where it is a part of the text
+    validation_file: str = ""  # absolute path of the validation set, or of its folder; empty where it is a part of the text
     validation_sha256: str = ""  # of that file and the vocabulary
     size: int | None = None  # bytes of the file of the text, where it is one alone
     validation_size: int | None = None  # bytes of that of the validation set
     validation_unpacked: int | None = None  # bytes of what it holds, where it is compressed
+    validation_places: list[str] | None = None  # the paths of the validation set, where it is several files
+    validation_files: dict[str, list[Any]] | None = None  # of these files, as in `corpus.Corpus`
     files: dict[str, list[Any]] | None = None  # of the texts, as in `corpus.Corpus`
     skipped: tuple[tuple[str, Counter[str]], ...] = ()  # what a file is called, and how often characters were left out of it
 
@@ -54,13 +59,13 @@ def prepare(
     settings: Settings,
     rng: np.random.Generator,
     vocabulary: Vocabulary | None = None,
-    validation: FileReference | None = None,
+    validation: tuple[FileReference, ...] | None = None,
     *,
     fine_tuning: bool = False,
 ) -> Dataset:
     """Read a source (see `corpus.read`) and split it by `rng`, or read the validation set; an existing vocabulary is kept.
 
-    `validation` replaces the file of the validation set in the settings. Only a new run (`fine_tuning`) adds symbols to an
+    `validation` replaces the files of the validation set in the settings. Only a new run (`fine_tuning`) adds symbols to an
     existing vocabulary, those of the text alone.
 
     Raises:
@@ -72,8 +77,8 @@ def prepare(
     of_text = reading._replace(unknown=settings.new_symbols) if fine_tuning else reading
     source = corpus.read(text, vocabulary or settings.vocabulary, of_text)
     corpus.check_learnable(source)
-    if settings.separator is not None:
-        corpus.check_separated(source, settings.separator)
+    if vocabulary is None or fine_tuning:
+        _check_records(text, source, settings)
     mode = settings.mode or ("records" if source.vocabulary.boundary == RECORD else corpus.choose_mode(source))
     parts = corpus.sequences(source, mode)
     data = Dataset(
@@ -89,13 +94,16 @@ def prepare(
         skipped=((source.shown, source.skipped),),
     )
     if isinstance(settings.validation, Path):
-        file = corpus.read_validation_file(validation or settings.validation, source.vocabulary, reading._replace(mode=mode))
+        file = corpus.read_validation_set(validation or settings.validation, source.vocabulary, reading._replace(mode=mode))
+        places = file.source if isinstance(file.source, list) else None
         return data._replace(
             validation=corpus.sequences(file, mode),
-            validation_file=str(file.source),
+            validation_file=os.path.abspath(settings.validation) if places else str(file.source),
             validation_sha256=file.sha256,
             validation_size=file.size,
-            validation_unpacked=file.files["unpacked"][0] if file.files else None,
+            validation_unpacked=file.files["unpacked"][0] if file.files and not places else None,
+            validation_places=places,
+            validation_files=file.files if places else None,
             skipped=(*data.skipped, (file.shown, file.skipped)),
         )
     share = validation_share(settings, count_targets(parts))
@@ -106,6 +114,19 @@ def prepare(
     else:
         training, validation_part = split(parts, share, rng, mode)
     return data._replace(training=training, validation=validation_part)
+
+
+def _check_records(text: Any, source: Corpus, settings: Settings) -> None:
+    """Raise an InputError if a text of a new run is a single record, because nothing separates its records.
+
+    Several texts are a record each; with the separator of a model to start from they need not hold it.
+    """
+    several = len(source.tokens.parts) > 1 or not isinstance(text, str | bytes | os.PathLike | Names)
+    if settings.separator is not None and not (several and settings.from_):
+        corpus.check_separated(source, settings.separator)
+    elif settings.mode == "records" and not several:
+        problem = f"--mode records: all of {source.shown} is one record"
+        raise InputError(f"{problem}: give what stands between two records, as in --separator='\\n---\\n'")
 
 
 def validation_share(settings: Settings, targets: int) -> float:

@@ -1,10 +1,10 @@
 """Several texts, or the records of a text, as the pieces of one: a boundary stands where one of them ends."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import AnyStr
+from typing import Any, AnyStr
 
 from bptt.data import decoding
-from bptt.data.source import Source, Texts
+from bptt.data.source import Reading, Source, Texts
 from bptt.data.vocabulary import NEWLINE, RECORD
 from bptt.errors import InputError
 
@@ -26,6 +26,17 @@ def characters(texts: Texts, boundary: str) -> Iterator[tuple[int, str]]:
 def raw(texts: Texts, boundary: str) -> Iterator[tuple[int, bytes]]:
     """Yield the pieces of `characters` as the bytes that they are, not decoded."""
     return _joined(texts, boundary, b"", Source.pieces)
+
+
+def with_boundaries(text: str | bytes, boundary: str, reading: Reading) -> str | bytes:
+    """A text with the boundary in the place of each separator, unless it has boundaries already."""
+    end: Any = boundary if isinstance(text, str) else boundary.encode()
+    if reading.separator is None or end in text:
+        return text
+    opened = Texts("text", "the text", [Source("text", "", "the text", text)], reading)
+    if isinstance(text, bytes):
+        return b"".join(piece for _, piece in raw(opened, boundary))
+    return "".join(piece for _, piece in characters(opened, boundary))
 
 
 def _joined(
@@ -81,10 +92,10 @@ def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr) -> Itera
     yield rest.removesuffix(newline) if separator.startswith(newline) else rest
 
 
-def lines(first: object, items: Iterator[object]) -> tuple[list[str], bool]:
-    """Join lines to one text; as soon as an item has a newline inside, each of them is a text, and the result true."""
+def lines(first: object, items: Iterator[object], *, several: bool) -> tuple[list[str], bool]:
+    """Join lines to one text; if `several`, or as soon as one has a newline inside, each is a text, and the result true."""
     parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
-    several, number, item = False, 0, first
+    number, item = 0, first
     while True:
         number += 1
         if not isinstance(item, str):

@@ -13,16 +13,15 @@ from typing import IO, Any, NoReturn
 
 from bptt import files
 from bptt.data import compression, file_lists, joining, token_store
-from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Section, Source, Texts
+from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Section, Source, Texts, joined_texts, stem
 from bptt.errors import InputError, InvalidFile, TextChanged
 from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
-VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file of text"
+VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
 MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
 MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
 RECORDED_EXPECTED = "expected a file of text"
-_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 @contextlib.contextmanager
@@ -46,16 +45,20 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
         else:
             yield _several(source, opening, reading)
             return
-        yield _texts(parts, source, reading)
+        yield joined_texts(parts, source, reading)
 
 
 @contextlib.contextmanager
-def open_validation_file(path: Path | FileReference, reading: Reading = AS_USUAL) -> Iterator[Texts]:
-    """Open the file of a validation set, for the length of the context; no name stands for anything but a file."""
+def open_validation_set(source: Path | tuple[FileReference, ...], reading: Reading = AS_USUAL) -> Iterator[Texts]:
+    """Open the files of a validation set, for the length of the context; no name stands for a built-in text."""
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading, validation=True)
-        part = opening.recorded(path) if isinstance(path, FileReference) else [opening.file(os.fsdecode(path))]
-        yield _texts(part, path, reading)
+        if isinstance(source, tuple):
+            parts = [part for file in source for part in opening.recorded(file)]
+        else:
+            parts = opening.path(os.fsdecode(source))
+        opened = joined_texts(parts, source, reading)
+        yield opened if len(parts) == 1 else dataclasses.replace(opened, shown=f"the validation set ({len(parts):,} files)")
 
 
 class _Opening:
@@ -87,7 +90,10 @@ class _Opening:
 
     def path(self, path: str) -> list[Source]:
         """The file at a path, or the files of a folder or a pattern."""
-        expanded = file_lists.expand(path, self.reading.pattern)
+        try:
+            expanded = file_lists.expand(path, self.reading.pattern)
+        except InputError as error:
+            raise InputError(f"{'validation set ' * self.validation}{error}") from None
         if expanded is None:
             return [self.file(path)]
         return [dataclasses.replace(self.file(one), listed=True) for one in expanded]
@@ -135,7 +141,7 @@ class _Opening:
                 content, unpacked = self.content(file, shown, None if size is None else Path(path), recorded)
             place = os.path.abspath(path)
             self.count_name(place)
-            return Source(_name(path), place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
+            return Source(stem(path), place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
         except InputError:
             raise
         except (OSError, ValueError, InvalidFile) as error:  # ValueError: a NUL in the path
@@ -246,17 +252,6 @@ class _Opening:
         return "validation set " * self.validation + repr(path if len(path) <= 100 else path[:97] + "...")
 
 
-def _texts(parts: list[Source], source: Any, reading: Reading) -> Texts:
-    """One text, or several with a name that stands for all."""
-    first = parts[0]
-    if len(parts) == 1:
-        return Texts(first.name, first.shown, parts, reading)
-    names = [os.fsdecode(source)] if isinstance(source, os.PathLike) else getattr(source, "names", [source])
-    folder = names[0] if len(names) == 1 and isinstance(names[0], str) and os.path.isdir(names[0]) else ""
-    name = Path(os.path.abspath(folder)).name if folder else f"{first.name}-and-{len(parts) - 1}-more"
-    return Texts(name or "text", f"the text ({len(parts):,} files)", parts, reading)
-
-
 def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
     """The texts of an iterable: of paths, or of lines, which are texts of their own if one of them holds a newline."""
     try:
@@ -275,10 +270,10 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
                 parts += opening.path(os.fsdecode(item))
             else:
                 raise InputError(f"got {item!r:.100} among paths, expected a path: give pathlib.Path({item!r:.100})")
-        return _texts(parts, None, reading)
+        return joined_texts(parts, None, reading)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str) and os.path.isfile(item) for item in source):
         raise InputError(f"got the names of {len(source):,} files, and a str is a line of text: give each as pathlib.Path(...)")
-    lines, several = joining.lines(first, items)
+    lines, several = joining.lines(first, items, several=reading.mode == "records")
     if several and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
     if several and reading.mode is None:
@@ -288,10 +283,3 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
 
 def _too_large(shown: str) -> str:
     return f"{shown} unpacks to more than {MOST_TIMES} times its size, or than the disk has room for: name it, or unpack it"
-
-
-def _name(path: str) -> str:
-    stem = Path(path).stem
-    if Path(path).suffix.lower() in _SUFFIXES:
-        stem = Path(stem).stem
-    return stem.strip(".") or "text"

@@ -1,6 +1,7 @@
 """A text before it is decoded, or several: where it comes from, its bytes, and how a record names it."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -14,6 +15,7 @@ from bptt.errors import InputError, InvalidFile
 from bptt.files import FileReference
 
 CHUNK = 1 << 20  # bytes read at a time
+_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 def dinosaurs() -> str:
@@ -141,6 +143,25 @@ class Texts:
         return self.parts[0].validation
 
 
+def joined_texts(parts: list[Source], source: Any, reading: Reading) -> Texts:
+    """One text, or several with a name that stands for all."""
+    first = parts[0]
+    if len(parts) == 1:
+        return Texts(first.name, first.shown, parts, reading)
+    names = [os.fsdecode(source)] if isinstance(source, os.PathLike) else getattr(source, "names", [source])
+    folder = names[0] if len(names) == 1 and isinstance(names[0], str) and os.path.isdir(names[0]) else ""
+    name = Path(os.path.abspath(folder)).name if folder else f"{first.name}-and-{len(parts) - 1}-more"
+    return Texts(name or "text", f"the text ({len(parts):,} files)", parts, reading)
+
+
+def stem(path: str) -> str:
+    """What a text in a file is called: its name without a suffix, and without that of a compressed file."""
+    stem = Path(path).stem
+    if Path(path).suffix.lower() in _SUFFIXES:
+        stem = Path(stem).stem
+    return stem.strip(".") or "text"
+
+
 def recorded_texts(record: Mapping[str, Any]) -> tuple[FileReference, ...] | None:
     """The texts that the record of a model names, which may hold anything; None where they were no files."""
     place, listed = record.get("source"), record.get("files")
@@ -157,29 +178,27 @@ def recorded_texts(record: Mapping[str, Any]) -> tuple[FileReference, ...] | Non
     return named if named and len(named) == len(places) else None
 
 
-def recorded_reading(record: Mapping[str, Any], mode: Mode, encoding: str = "utf-8") -> Reading:
-    """How to read a text for a model: with the separator of its record, which may hold anything."""
+def recorded_reading(record: Mapping[str, Any], mode: Mode) -> Reading:
+    """How to read a text for a model: with the encoding and the separator of its record, which may hold anything.
+
+    Raises:
+        InputError: there is no encoding of that name.
+    """
     settings = record.get("settings")
-    separator = settings.get("separator") if isinstance(settings, dict) else None
+    facts = settings if isinstance(settings, dict) else {}
+    encoding, separator = check_encoding("the encoding of the model", facts.get("encoding", "utf-8")), facts.get("separator")
     return Reading(encoding, separator=separator if mode == "records" and isinstance(separator, str) else None, mode=mode)
 
 
-def recorded_encoding(record: Mapping[str, Any]) -> str:
-    """The encoding of the text of a record.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    settings = record.get("settings")
-    named = settings.get("encoding", "utf-8") if isinstance(settings, dict) else "utf-8"
-    return check_encoding("its encoding", named)
-
-
-def recorded_validation_file(record: Mapping[str, Any], setting: object) -> FileReference | None:
-    """The file of the validation set of a recorded run, given its setting `validation`; None where that is no file."""
+def recorded_validation_files(record: Mapping[str, Any], setting: object) -> tuple[FileReference, ...] | None:
+    """The files of the validation set of a recorded run, given its setting `validation`; None where that is no file."""
     file = record.get("validation")
     facts = file if isinstance(file, dict) else {}
-    return _recorded_file(setting, facts.get("bytes"), facts.get("unpacked")) if isinstance(setting, Path) else None
+    if not isinstance(setting, Path):
+        return None
+    if isinstance(facts.get("source"), list):
+        return recorded_texts(facts)
+    return (FileReference(str(setting), _count(facts.get("bytes")), unpacked=_count(facts.get("unpacked"))),)
 
 
 def _recorded_file(place: object, size: object, unpacked: object) -> FileReference | None:

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from bptt import files
 from bptt.checkpoint.format import Checkpoint
@@ -14,6 +15,7 @@ FORMAT = 1  # of the metadata
 METADATA_KEY = "bptt"  # the only key of the metadata: of several, safetensors changes the order from file to file
 SHAPE = ("cell", "hidden", "layers")  # fields of model.Config that the metadata repeats
 RECORD = ("text", "step", "held_out")  # of the record of the training, which has the paths of its user, too
+SETTINGS = ("separator", "encoding")  # of its settings: how a text is read for the model
 
 
 def new_file(path: str | os.PathLike[str]) -> Path:
@@ -40,6 +42,13 @@ def host_params(saved: Checkpoint) -> model.Params:
     return params
 
 
+def public_record(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of the record of a training that an exported model has; a record may hold anything."""
+    settings = record.get("settings")
+    reading = {name: settings[name] for name in SETTINGS if settings.get(name)} if isinstance(settings, dict) else {}
+    return {name: record[name] for name in RECORD if name in record} | ({"settings": reading} if reading else {})
+
+
 def metadata_json(saved: Checkpoint) -> str:
     """Return the metadata that the weights do not contain, as JSON: symbols, mode, initial states."""
     config, initial = saved.config, host_params(saved).initial
@@ -50,6 +59,6 @@ def metadata_json(saved: Checkpoint) -> str:
         "mode": saved.mode,
         "symbols": saved.vocabulary.to_json(),
         "states": {name: [getattr(state, name).tolist() for state in initial] for name in fields} if initial else None,
-        "record": {name: saved.record[name] for name in RECORD if name in saved.record},
+        "record": public_record(saved.record),
     }
     return json.dumps(known, sort_keys=True)

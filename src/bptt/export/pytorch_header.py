@@ -7,15 +7,15 @@ import itertools
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, get_args
 
 from bptt import files
 from bptt.checkpoint import format as checkpoint_format
 from bptt.config import rules
 from bptt.config.settings import Mode
-from bptt.data.vocabulary import NEWLINE, Vocabulary
+from bptt.data.vocabulary import BOUNDARIES, NEWLINE, Vocabulary
 from bptt.errors import InputError, InvalidFile, ModelFileError
-from bptt.export.common import FORMAT, METADATA_KEY, RECORD, SHAPE
+from bptt.export.common import FORMAT, METADATA_KEY, SHAPE, public_record
 from bptt.export.pytorch_names import Shapes, refusal
 from bptt.nn import model
 from bptt.nn.cells import CELLS
@@ -76,9 +76,10 @@ def parse_metadata(about: str) -> Metadata:
             raise InvalidFile(f"has format {value['format']!r:.40}, expected {FORMAT}: use the bptt version that wrote it")
         match value:
             case {"format": _, "mode": mode, "symbols": symbols, "states": states, "record": dict(record)}:
-                Vocabulary.from_json(symbols)
-                few = {name: record[name] for name in RECORD if name in record}
-                return Metadata(symbols, mode, few, states, tuple(value.get(name) for name in SHAPE))
+                if mode not in get_args(Mode):
+                    raise InvalidFile(f"mode {mode!r:.40} is unknown")
+                Vocabulary.from_json(symbols, BOUNDARIES[mode])
+                return Metadata(symbols, mode, public_record(record), states, tuple(value.get(name) for name in SHAPE))
         raise InvalidFile(f"is not what bptt export says: {checkpoint_format.DAMAGED}")
     except (InvalidFile, InputError) as problem:
         raise InvalidFile(f"its metadata: {problem}") from None

@@ -28,6 +28,17 @@ class Sample(NamedTuple):
     cut: bool  # whether it ends after the `length` of the request, and not in a newline or stop string that would end it
 
 
+def generate_ids(
+    config: Configs, params: Any, backend: Backend, request: GenerationRequest, places: range
+) -> list[tuple[list[int], bool]]:
+    """The new ids of texts number `places.start` to `places.stop - 1` of a request, and whether each was cut, in one batch."""
+    numbers = uniform_numbers(request.seed, places.start, len(places))
+    with acceleration.sampling_kernels(backend):
+        steps = list(generate(config, params, backend, request, numbers))
+    rows = [row[row >= 0].tolist() for row in np.stack(steps, axis=1)]
+    return [(list(hold_back_stop(ids, request.criteria)), is_cut(ids, request.criteria)) for ids in rows]
+
+
 def generate_texts(
     config: Configs,
     params: Any,
@@ -37,16 +48,8 @@ def generate_texts(
     places: range,
 ) -> list[Sample]:
     """Texts number `places.start` to `places.stop - 1` of a request, generated in one batch."""
-    numbers = uniform_numbers(request.seed, places.start, len(places))
-    with acceleration.sampling_kernels(backend):
-        steps = list(generate(config, params, backend, request, numbers))
-    prompt, rows = vocabulary.decode(request.prompt[1:]), np.stack(steps, axis=1)  # (count, steps)
-    samples = []
-    for row in rows:
-        ids = row[row >= 0].tolist()
-        text = prompt + "".join(decode_ids(hold_back_stop(ids, request.criteria), vocabulary))
-        samples.append(Sample(text, is_cut(ids, request.criteria)))
-    return samples
+    prompt, rows = vocabulary.decode(request.prompt[1:]), generate_ids(config, params, backend, request, places)
+    return [Sample(prompt + "".join(decode_ids(ids, vocabulary)), cut) for ids, cut in rows]
 
 
 def stream_text(

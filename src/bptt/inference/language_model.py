@@ -11,12 +11,12 @@ from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import rules, user_cells
 from bptt.config.settings import Mode
-from bptt.data.corpus import Corpus
 from bptt.errors import InputError
 from bptt.export import ExportFormat, pytorch
 from bptt.inference import dynamic_evaluation
 from bptt.inference.evaluation import Evaluation
-from bptt.inference.text_model import TextModel
+from bptt.inference.request import Unknown
+from bptt.inference.text_model import Evaluable, TextModel
 from bptt.nn import model, tree
 from bptt.nn.cells import Cell
 
@@ -34,20 +34,21 @@ class LanguageModel(TextModel):
         """The record of its training, in a list."""
         return [self.record]
 
-    def evaluate(self, text: str | bytes | Corpus, *, dynamic: bool = False) -> Evaluation:
-        """The cross-entropy of a text, read as the model was trained: each line by itself, or as one stream.
+    def evaluate(self, text: Evaluable, *, unknown: Unknown = "error", dynamic: bool = False) -> Evaluation:
+        """The cross-entropy of a text, read as the model was trained: each line or record by itself, or as one stream.
 
-        `text` is the text itself, not a path, or what `corpus.read` made of one with the vocabulary of the model; bytes are
-        for a model of bytes. With `dynamic` a copy of the model learns from each part of the text once that is scored
-        (dynamic evaluation); the model itself does not change.
+        A str is the text itself, not a path, and bytes are for a model of bytes. A `pathlib.Path` is a file or a folder, and a
+        list has paths, lines or texts, as for `bptt.train`; files have the encoding and the separator of the training text.
+        `unknown` "skip" leaves out characters that the model does not know. With `dynamic` a copy of the model learns from
+        each part of the text once that is scored (dynamic evaluation); the model itself does not change.
 
         Raises:
-            InputError: characters the model does not know, or nothing to evaluate.
+            InputError: a text that cannot be read, characters the model does not know, or nothing to evaluate.
             Diverged: a dynamic evaluation whose loss is not finite.
         """
         if not dynamic:
-            return super().evaluate(text)
-        return dynamic_evaluation.evaluate(self.config, self.params, self.backend, self._sequences(text))
+            return super().evaluate(text, unknown=unknown)
+        return dynamic_evaluation.evaluate(self.config, self.params, self.backend, self._sequences(text, unknown))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the model into a new folder, from which `load` reads it on any backend.

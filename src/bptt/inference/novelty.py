@@ -22,7 +22,7 @@ def training_text(record: dict[str, Any], vocabulary: Vocabulary, mode: Mode) ->
     if files is None:
         raise InputError("--novel: the training text was no file, and the model does not keep it: name a text with --text")
     try:
-        reading = source.recorded_reading(record, mode, source.recorded_encoding(record))
+        reading = source.recorded_reading(record, mode)
         settings = record.get("settings")
         skips = isinstance(settings, dict) and settings.get("new_symbols") == "skip"
         text = corpus.read(files, vocabulary, reading._replace(unknown="skip") if skips else reading)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def make_request(
     sampling: SamplingOptions,
     *,
     seed: int,
-    prompt: str = "",
+    prompt: str | bytes = "",
     length: int | None = None,
     stop: str | None = None,
     unknown: Unknown = "error",
@@ -76,14 +76,19 @@ def make_request(
     return GenerationRequest(prompt_ids(vocabulary, mode, prompt, unknown), sampling, criteria, seed)
 
 
-def prompt_ids(vocabulary: Vocabulary, mode: Mode, prompt: str, unknown: Unknown) -> HostArray:
+def prompt_ids(vocabulary: Vocabulary, mode: Mode, prompt: str | bytes, unknown: Unknown) -> HostArray:
     """The ids (n,) of the start symbol and a prompt, or an InputError where the model cannot read it."""
-    if not isinstance(prompt, str):
-        raise InputError(f"prompt {prompt!r}: expected str")
-    if mode != "stream" and vocabulary.boundary in prompt:
+    if vocabulary.symbols is None and isinstance(prompt, str):
+        prompt = prompt.encode("utf-8", "surrogatepass")
+    if not isinstance(prompt, str if vocabulary.symbols else bytes):
+        raise InputError(f"prompt {prompt!r:.100}: expected str, or bytes for a model of bytes")
+    end: Any = vocabulary.boundary if isinstance(prompt, str) else vocabulary.boundary.encode()
+    if mode != "stream" and end in prompt:
         unit = "line" if mode == "lines" else "record"
         raise InputError(f"prompt {prompt!r}: expected the beginning of one {unit}, for the model writes {unit}s")
     check_unknown(unknown)
+    if isinstance(prompt, bytes):
+        return np.concatenate([np.array([vocabulary.start], vocabulary.dtype), vocabulary.encode(prompt)])
     if unknown == "skip":
         unknown_characters = set(vocabulary.unknown(prompt))
         prompt = "".join(character for character in prompt if character not in unknown_characters)
@@ -96,16 +101,16 @@ def prompt_ids(vocabulary: Vocabulary, mode: Mode, prompt: str, unknown: Unknown
 
 
 def _refuse_typed_newline(shown: str, vocabulary: Vocabulary, mode: Mode, text: str) -> None:
-    r"""Raise an InputError for \n as two characters, for a model of a stream that does not know the first of them."""
-    if mode == "stream" and "\\n" in text and "\\" in vocabulary.unknown(text):
+    r"""Raise an InputError for \n as two characters, for a model of several lines that does not know the first of them."""
+    if mode != "lines" and "\\n" in text and "\\" in vocabulary.unknown(text):
         remedy = r"for a newline write $'\n' (bash, zsh), or give a prompt with --prompt-file FILE"
         raise InputError(rf"{shown}: \n is a backslash and an n, and the model knows no backslash: {remedy}")
 
 
-def read_prompt(file: Path, mode: Mode) -> str:
+def read_prompt(file: Path, vocabulary: Vocabulary, mode: Mode) -> str | bytes:
     """The content of a file, or for - of standard input, as a prompt; in lines mode without the newline at its end.
 
-    It is UTF-8, without a byte order mark, and with the newlines that a training text has.
+    It is UTF-8, without a byte order mark, and with the newlines that a training text has; for a model of bytes, any bytes.
 
     Raises:
         InputError: a file that cannot be read, is too large or not UTF-8.
@@ -119,9 +124,14 @@ def read_prompt(file: Path, mode: Mode) -> str:
         raise InputError(f"{shown}: standard input cannot be read: pipe a text into it, or name a file") from None
     if len(raw) > MAX_PROMPT:
         raise InputError(f"{shown}: expected at most {MAX_PROMPT:,} bytes: give the end of it alone")
-    source = Source("prompt", "", shown, raw)
-    decoding.refuse_binary(source)
-    prompt = "".join(decoding.characters(source))
+    if vocabulary.symbols is None:
+        return raw.removesuffix(b"\n") if mode == "lines" else raw
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        place = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
+        raise InputError(f"{shown} is not UTF-8: {place}: convert it with iconv -f ENCODING -t UTF-8") from None
+    prompt = "".join(decoding.characters(Source("prompt", "", shown, text)))
     return prompt.removesuffix("\n") if mode == "lines" else prompt
 
 

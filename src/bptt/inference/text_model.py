@@ -9,11 +9,11 @@ from typing import Any
 from bptt.backend import Backend
 from bptt.config import rules
 from bptt.config.settings import Mode
-from bptt.data import batches, corpus
+from bptt.data import batches, corpus, joining
 from bptt.data.batches import WINDOW
 from bptt.data.corpus import Corpus
 from bptt.data.sequences import Sequences
-from bptt.data.source import recorded_reading
+from bptt.data.source import Reading, recorded_reading
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError
 from bptt.inference import generate, novelty, scoring
@@ -26,6 +26,7 @@ from bptt.inference.scoring import LINES_AT_A_TIME, Score
 
 BATCH_SIZE = 1024  # texts written at a time: bounds the memory
 MAX_ROUNDS = 50  # batches drawn in search of texts that are new
+Evaluable = str | bytes | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Corpus  # what `evaluate` takes
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -43,6 +44,10 @@ class TextModel(ABC):
     def _records(self) -> list[dict[str, Any]]:
         """What a training run was asked for, chose and measured, for each training text."""
 
+    def _reading(self, unknown: Unknown = "error") -> Reading:
+        """How the model reads a text."""
+        return recorded_reading(self._records[0], self.mode)._replace(unknown="skip" if unknown == "skip" else None)
+
     def sample(
         self,
         count: int = 1,
@@ -51,19 +56,20 @@ class TextModel(ABC):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
-        prompt: str = "",
+        prompt: str | bytes = "",
         length: int | None = None,
         stop: str | None = None,
         unknown: Unknown = "error",
         exclude: Collection[str] | Callable[[list[str]], Collection[str]] = (),
         novel: bool | str | os.PathLike[str] = False,
     ) -> list[str]:
-        """New texts that begin with `prompt`: lines up to their end, or `length` characters of a stream.
+        """New texts that begin with `prompt`: lines or records up to their end, or `length` characters of a stream.
 
-        `length` is by default 200 characters at most for lines and 500 for a stream, of a model of bytes as many bytes; a
-        text ends before the first `stop` that is newly written, too. `temperature` 0 takes the most likely character each time;
-        `top_k` keeps the most likely ones only, and `top_p` the fewest whose probability reaches it, of what the temperature
-        and `top_k` leave. `unknown` "skip" leaves out of the prompt what the model does not know.
+        `length` is by default 200 characters at most for lines, and 500 for records and for a stream, of a model of bytes as
+        many bytes; a text ends before the first `stop` that is newly written, too. `temperature` 0 takes the most likely
+        character each time; `top_k` keeps the most likely ones only, and `top_p` the fewest whose probability reaches it, of
+        what the temperature and `top_k` leave. `unknown` "skip" leaves out of the prompt what the model does not know. A model
+        of bytes writes U+FFFD for bytes that are no text, which `sample_bytes` has as they are; its prompt may be bytes.
 
         The texts of a seed come in one order: the random numbers of a text depend on the seed and its place, not on how many
         are written. Nor does the text, but for rounding: a matrix product of another width may round the last digit in
@@ -84,6 +90,27 @@ class TextModel(ABC):
         )
         return [sample.text for sample in sample_texts(self, count, request, exclude, novel=novel)]
 
+    def sample_bytes(
+        self,
+        count: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        prompt: str | bytes = "",
+        length: int | None = None,
+        stop: str | None = None,
+    ) -> list[bytes]:
+        """New texts of a model of bytes, as the bytes that they are; `sample` has the same ones as str, with U+FFFD in them.
+
+        Raises:
+            InputError: a model of characters, or an argument out of its range.
+        """
+        options = SamplingOptions(temperature, top_k, top_p)
+        request = make_request(self.vocabulary, self.mode, options, seed=seed, prompt=prompt, length=length, stop=stop)
+        return list(raw_texts(self, count, request))
+
     def stream(
         self,
         *,
@@ -91,7 +118,7 @@ class TextModel(ABC):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
-        prompt: str = "",
+        prompt: str | bytes = "",
         length: int | None = None,
         stop: str | None = None,
         unknown: Unknown = "error",
@@ -109,7 +136,9 @@ class TextModel(ABC):
         )
         return generate.stream_text(self.config, self.params, self.backend, self.vocabulary, request)
 
-    def next(self, prompt: str = "", *, temperature: float = 1.0, unknown: Unknown = "error") -> list[tuple[str, float]]:
+    def next(
+        self, prompt: str | bytes = "", *, temperature: float = 1.0, unknown: Unknown = "error"
+    ) -> list[tuple[str, float]]:
         r"""Every character with its probability of coming next after `prompt`, the most likely first.
 
         In lines mode the newline stands for the end of the line. A model of bytes gives those beyond ASCII as \xe9.
@@ -150,33 +179,58 @@ class TextModel(ABC):
         batch_size = rules.check_number("batch_size", rules.COUNT, batch_size)
         if isinstance(lines, str | bytes):
             end = self.vocabulary.boundary
+            lines = joining.with_boundaries(lines, end, self._reading())
             lines = lines.split(end) if isinstance(lines, str) else lines.split(end.encode())
         parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)
         return scoring.score_lines(*parts, lines, unknown=unknown, batch_size=batch_size)
 
-    def evaluate(self, text: str | bytes | Corpus) -> Evaluation:
-        """The cross-entropy of a text, read as the model was trained: each line by itself, or as one stream.
+    def evaluate(self, text: Evaluable, *, unknown: Unknown = "error") -> Evaluation:
+        """The cross-entropy of a text, read as the model was trained: each line or record by itself, or as one stream.
 
-        `text` is the text itself, not a path, or what `corpus.read` made of one with the vocabulary of the model; bytes are
-        for a model of bytes.
+        A str is the text itself, not a path, and bytes are for a model of bytes. A `pathlib.Path` is a file or a folder, and a
+        list has paths, lines or texts, as for `bptt.train`; files have the encoding and the separator of the training text.
+        `unknown` "skip" leaves out characters that the model does not know.
 
         Raises:
-            InputError: characters the model does not know, or nothing to evaluate.
+            InputError: a text that cannot be read, characters the model does not know, or nothing to evaluate.
         """
-        sequences = self._sequences(text)
+        sequences = self._sequences(text, unknown)
         read = batches.batch_reader(sequences.ids, self.backend)
         return evaluate(self.config, self.params, self.backend, map(read, batches.lines(sequences, 64, WINDOW, None)))
 
-    def _sequences(self, text: str | bytes | Corpus) -> Sequences:
+    def _sequences(self, text: Evaluable, unknown: Unknown) -> Sequences:
         """What there is to predict in a text, in its order."""
-        if not isinstance(text, str | bytes | Corpus):
-            raise InputError(f"got {type(text).__name__}, expected the text itself, as str")
-        source = text if isinstance(text, Corpus) else corpus.from_text(text, self.vocabulary)
+        check_unknown(unknown)
+        if isinstance(text, Corpus):
+            source = text
+        elif isinstance(text, str | bytes):
+            source = corpus.from_text(text, self.vocabulary, self._reading(unknown))
+        elif isinstance(text, os.PathLike | Iterable):
+            source = corpus.read(text, self.vocabulary, self._reading(unknown))
+        else:
+            raise InputError(
+                f"got {type(text).__name__}, expected the text itself, as str, a path, or a list of paths or texts"
+            )
         sequences = corpus.sequences(source, self.mode)
         sequences = sequences.take(sequences.lengths > 0)
         if not sequences:
             raise InputError("nothing to evaluate: expected text that is more than white space")
         return sequences
+
+
+def raw_texts(trained: TextModel, count: int, request: GenerationRequest) -> Iterator[bytes]:
+    """The first `count` texts of a request to a model of bytes.
+
+    Raises:
+        InputError: a model of characters.
+    """
+    if trained.vocabulary.symbols is not None:
+        raise InputError("the model writes characters, not bytes: expected one that was trained with the vocabulary bytes")
+    places = range(rules.check_number("count", rules.COUNT, count))
+    for start in range(0, count, BATCH_SIZE):
+        batch = places[start : start + BATCH_SIZE]
+        for ids, _ in generate.generate_ids(trained.config, trained.params, trained.backend, request, batch):
+            yield request.prompt[1:].tobytes() + bytes(ids)
 
 
 def sample_texts(
@@ -202,8 +256,7 @@ def sample_texts(
     excluded = exclude if callable(exclude) else frozenset(exclude)
     filters = [excluded if callable(excluded) else excluded.intersection] if excluded else []
     if isinstance(novel, str | os.PathLike):
-        reading = recorded_reading(trained._records[0], trained.mode)
-        filters.append(novelty.text(novel, trained.vocabulary, reading))
+        filters.append(novelty.text(novel, trained.vocabulary, trained._reading()))
     elif novel:
         filters += [novelty.training_text(record, trained.vocabulary, trained.mode) for record in trained._records]
     if not filters:

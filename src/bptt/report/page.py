@@ -18,7 +18,7 @@ from bptt.config.settings import from_flags
 from bptt.data import corpus
 from bptt.data.dataset import make_rng, prepare
 from bptt.data.sequences import Sequences
-from bptt.data.source import recorded_reading, recorded_texts, recorded_validation_file
+from bptt.data.source import recorded_reading, recorded_texts, recorded_validation_files
 from bptt.display.text import printable
 from bptt.errors import CheckpointError, InputError
 from bptt.export import common
@@ -110,7 +110,7 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
         names = ("split_seed", "duplicates", "validation", "separator", "encoding", "new_symbols")
         of_split = {name: recorded[name] for name in names if recorded.get(name) is not None}
         settings = from_flags({**of_split, "mode": trained.mode})
-        rng, of_validation = make_rng(settings.split_seed, 0), recorded_validation_file(record, settings.validation)
+        rng, of_validation = make_rng(settings.split_seed, 0), recorded_validation_files(record, settings.validation)
         data = prepare(places, settings, rng, trained.vocabulary, of_validation)
     except InputError as error:
         raise InputError(f"the text of this model cannot be read again: {error}: give one to look at") from None

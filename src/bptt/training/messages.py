@@ -35,7 +35,7 @@ PREVIEW_LINES = 10  # lines sampled at an evaluation
 def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
     """The dataset, the model and the hyperparameters of a run, a line each, and what its budget led to, if it has one."""
     data, settings, plan = task.data, task.settings, task.plan
-    unit = UNITS[data.mode]
+    unit = UNITS[data.mode] if data.mode != "stream" or data.vocabulary.symbols else "byte"
     guessed = settings.mode is None and may_be_lines(data)
     training = _size(data, data.training)
     batch, shrunk = max_columns(data, plan.batch, plan.length), ""
@@ -93,11 +93,12 @@ def _validation(task: TrainTask) -> str:
         return f"{count:,} of {printable(os.path.basename(data.validation_file))} to validate on"
     if not count:
         if task.settings.validation == 0:
-            return "none held out (as requested), so the last weights are kept"
+            return "no validation set (as requested); the last weights are kept"
         lines = len(data.training)
         wanted = min(round(validation_share(task.settings, count_targets(data.training)) * lines), lines - 1)
-        copies = f"most {UNITS[data.mode]}s are copies of one"
-        return f"none held out ({copies if wanted > 0 else 'the text is too short'})"
+        unit = UNITS[data.mode]
+        short = "the text is too short" if data.mode == "stream" else f"too few {unit}s"
+        return f"none held out ({f'most {unit}s are copies of one' if wanted > 0 else short})"
     if data.mode != "stream":
         return f"{count:,} held out"
     of_each = " of each text" * (len(data.training) > 1)
@@ -276,9 +277,10 @@ def warn_of_shared_lines(data: Dataset) -> None:
     if data.validation_sha256 == data.sha256:
         warn(f"the validation set {data.validation_file!r} is the training text itself", TrainingWarning)
     elif shared := count_shared_lines(data):
-        lines = f"{shared:,} of {len(data.validation):,} validation lines {'is' if shared == 1 else 'are'}"
+        unit = UNITS[data.mode]
+        lines = f"{shared:,} of {len(data.validation):,} validation {unit}s {'is' if shared == 1 else 'are'}"
         problem = f"{lines} also in the training text"
-        warn(f"{problem}: the validation loss is lower than it would be on new lines", TrainingWarning)
+        warn(f"{problem}: the validation loss is lower than it would be on new {unit}s", TrainingWarning)
 
 
 def warn_of_long_warmup(task: TrainTask) -> None:

@@ -13,7 +13,7 @@ from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters
 from bptt.config.settings import Settings, from_flags
 from bptt.data.dataset import Dataset, Position, batches_in_epoch, count_text_targets, epochs, make_rng, prepare
-from bptt.data.source import recorded_texts, recorded_validation_file
+from bptt.data.source import recorded_texts, recorded_validation_files
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import CheckpointError, InputError, RunFinished, TextChanged
 from bptt.files import FileReference
@@ -42,7 +42,7 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
             _match_last_session(place, cell)
         settings = from_flags(first)
         file = settings.validation if "validation" not in changes else None
-        validation = FileReference(str(file)) if isinstance(file, Path) else None
+        validation = (FileReference(str(file)),) if isinstance(file, Path) else None
         prepared = setup.from_scratch(named if text is None else text, settings, group, validation)
         if mending:
             run_folder.repair(place, None, [])
@@ -137,15 +137,15 @@ def from_checkpoint(
     refuse_other_validation(where, saved.record["settings"], changes)
     backend = select_backend(settings)
     acceleration.warn_if_changed(saved.record, backend)
-    named, validation_file = recorded_texts(saved.record), recorded_validation_file(saved.record, settings.validation)
+    named, validation_files = recorded_texts(saved.record), recorded_validation_files(saved.record, settings.validation)
     if changed_text:
-        named = named and tuple(file._replace(size=None, unpacked=None) for file in named)
-        validation_file = validation_file and validation_file._replace(size=None, unpacked=None)
+        named = named and _without_sizes(named)
+        validation_files = validation_files and _without_sizes(validation_files)
     if "validation" in changes:
-        validation_file = None  # that one was named by the user
+        validation_files = None  # they were named by the user
     try:
         read = named if text is None else text
-        data = prepare(read, settings, make_rng(settings.split_seed, 0), saved.vocabulary, validation_file)
+        data = prepare(read, settings, make_rng(settings.split_seed, 0), saved.vocabulary, validation_files)
     except TextChanged as error:
         raise InputError(f"{where}: its {error}: give it as it was, or --changed-text to resume all the same") from None
     except InputError as error:
@@ -180,6 +180,11 @@ def from_checkpoint(
         )
     messages.warn_if_micro_batches_changed(settings.micro_batches, task)
     return Prepared(task, {**saved.record, **make_record(task)}, LoopState(state, now))
+
+
+def _without_sizes(files: tuple[FileReference, ...]) -> tuple[FileReference, ...]:
+    """Files that may have changed since they were recorded."""
+    return tuple(file._replace(size=None, unpacked=None) for file in files)
 
 
 def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> tuple[Settings, Hyperparameters]:

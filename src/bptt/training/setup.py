@@ -12,7 +12,7 @@ from bptt.checkpoint import new_symbols, run_folder, store
 from bptt.checkpoint.format import Checkpoint, Progress
 from bptt.config import user_cells
 from bptt.config.defaults import Hyperparameters, resolve
-from bptt.config.settings import Settings, flag
+from bptt.config.settings import Settings, flag, refuse_contradictions
 from bptt.data import batches
 from bptt.data.dataset import (
     Dataset,
@@ -22,6 +22,7 @@ from bptt.data.dataset import (
     make_rng,
     prepare,
 )
+from bptt.data.source import recorded_reading
 from bptt.distributed import reduction
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from bptt.errors import InputError, TrainingWarning
@@ -45,11 +46,11 @@ class Prepared(NamedTuple):
 
 
 def from_scratch(
-    text: Any, settings: Settings, group: ProcessGroup = SINGLE_PROCESS, validation: FileReference | None = None
+    text: Any, settings: Settings, group: ProcessGroup = SINGLE_PROCESS, validation: tuple[FileReference, ...] | None = None
 ) -> Prepared:
     """A new run: its weights are drawn, or taken from the checkpoint that the settings name (fine-tuning).
 
-    `validation` replaces the file of the validation set in the settings.
+    `validation` replaces the files of the validation set in the settings.
 
     Raises:
         CheckpointError: that checkpoint cannot be used.
@@ -172,10 +173,11 @@ def make_record(task: TrainTask) -> dict[str, Any]:
     settings = vars(task.settings) | {"cell": task.config.cell}
     user_cell = task.config.user_cell
     validation = {
-        "source": data.validation_file,
+        "source": data.validation_places or data.validation_file,
         "sha256": data.validation_sha256,
         "bytes": data.validation_size,
         "unpacked": data.validation_unpacked,
+        **({"files": data.validation_files} if data.validation_places else {}),
     }
     record = {
         "text": data.name,
@@ -196,7 +198,7 @@ def make_record(task: TrainTask) -> dict[str, Any]:
 
 
 def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Settings:
-    """The settings with the shape of the model to begin from, which they must not contradict."""
+    """The settings with the shape and the separator of the model to begin from, which they must not contradict."""
     config, defaults = source.config, Settings()
     symbols = "bytes" if source.vocabulary.symbols is None else "characters"
     shape: dict[str, Any] = {
@@ -210,4 +212,11 @@ def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Se
         asked = getattr(settings, name)
         if asked not in (value, getattr(defaults, name)):
             raise InputError(f"{flag(name)} {asked}: the model in {place} has {value}: leave it out, or begin without --from")
-    return dataclasses.replace(settings, **shape, from_=place)
+    if settings.separator is None:
+        shape["separator"] = recorded_reading(source.record, source.mode).separator
+    settings = dataclasses.replace(settings, **shape, from_=place)
+    try:
+        refuse_contradictions(settings)
+    except InputError as error:
+        raise InputError(f"{error} (mode and vocabulary are those of the model in {place})") from None
+    return settings
