@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import bptt
@@ -595,17 +595,65 @@ def test_the_config_of_a_run_leads_to_files_alone():
 # Records
 
 
+def records_of(text, separator):
+    """What the records of a text are, found one after the other in all of it."""
+    bare = separator.strip("\n")
+    before, after = "\n" * (separator[0] == "\n" and bool(bare)), "\n" * (separator[-1] == "\n" and bool(bare))
+    records, rest = [], before + text + after
+    while separator in rest:
+        record, _, rest = rest.partition(separator)
+        records.append(record)
+        rest = before + rest
+    return [record.strip("\n") for record in (*records, rest) if record.strip("\n")]
+
+
 @quick
 @given(st.text("ab-\n", max_size=40), st.text("ab-\n", min_size=1, max_size=4), st.integers(1, 7))
+@example("---\na\n---\n---\n\nb\n---", "\n---\n", 3)
+@example(">a\nb\n>c\n", "\n>", 2)
+@example("\n\n\n", "\n\n", 1)
 def test_separators_are_replaced_as_in_the_text_at_once(text, separator, size):
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
-    expected = text.replace(separator, "!")
-    end = text[text.rfind(separator) + len(separator) :] if separator in text else text
-    if separator.startswith("\n") and len(separator) > 1 and end.endswith("\n"):
-        expected = expected[:-1]
-    assert "".join(joining._replaced(iter(pieces), separator, "!")) == expected
-    raw = [piece.encode() for piece in pieces]
-    assert b"".join(joining._replaced(iter(raw), separator.encode(), b"!")) == expected.encode()
+    joined = "".join(joining._trimmed(joining._replaced(iter(pieces), separator, "!"), "!"))
+    assert joined.removesuffix("!") == "!".join(records_of(text, separator))
+    raw = (piece.encode() for piece in pieces)
+    assert b"".join(joining._trimmed(joining._replaced(raw, separator.encode(), b"!"), b"!")) == joined.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "expected"),
+    [
+        ("---\na\n---\nb\n", "\n---\n", ["a", "b"]),
+        ("a\n---\n---\nb\n---", "\n---\n", ["a", "b"]),
+        (">sp1\nMK\n>sp2\nML\n", "\n>", ["sp1\nMK", "sp2\nML"]),
+        ("%a%%b%", "%", ["a", "b"]),
+        ("\n\na\n\n\nb\nc\n\n", "\n\n", ["a", "b\nc"]),
+        ("a\n\x1eb\n\x1ec\n", "\n\x1e", ["a", "b", "c"]),
+        ("a\n% b\n", "\r\n%", ["a", " b"]),
+    ],
+)
+def test_records_have_no_separator_and_no_newline_around_them(text, separator, expected):
+    data = prepare(write("t", text), separator=separator, validation=0.0)
+    assert [record.strip(RECORD) for record in decoded(data, data.training)] == expected
+
+
+def test_a_separator_has_the_newlines_of_the_text():
+    path = write("t", b"a\r\nb\r\n---\r\nc\r\n---\r\nd\r\n")
+    for separator in ("\n---\n", "\r\n---\r\n", "\r---\r"):
+        data = prepare(path, separator=separator, validation=0.0)
+        assert [record.strip(RECORD) for record in decoded(data, data.training)] == ["a\nb", "c", "d"]
+    with pytest.raises(InputError) as error:
+        prepare(path, separator="\n---\n", validation=0.0, vocabulary="bytes")
+    problem = "does not hold it: the newlines of this text are \\r\\n: give --separator='\\r\\n---\\r\\n'"
+    assert str(error.value) == f"--separator '\\n---\\n': 't' {problem}"
+    data = prepare(path, separator="\r\n---\r\n", validation=0.0, vocabulary="bytes")
+    assert [record.strip(RECORD) for record in decoded(data, data.training)] == ["a\r\nb", "c", "d"]
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_a_text_of_blank_records_is_refused(vocabulary):
+    with pytest.raises(InputError, match="'t' holds nothing but white space: expected text of at least two"):
+        prepare(write("t", " %\n %\n\n%"), separator="%", vocabulary=vocabulary)
 
 
 @pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
