@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import bptt
@@ -487,6 +487,38 @@ def test_too_many_files_are_refused(monkeypatch):
     assert complaint("t") == "'t' holds more than 3 files: choose some with --glob, or join them into one text"
 
 
+def test_a_run_of_the_most_files_is_loaded_resumed_and_repeated():
+    """What a run may write has to be read again, with long names of letters that JSON writes in twelve characters."""
+    names = [f"t/{n:04}{chr(0x1F4A9) * 9}{'x' * 80}" for n in range(file_lists.MOST_FILES)]
+    Path("t").mkdir()
+    for n, name in enumerate(names):
+        Path(name).write_text(f"ab\n{'cd'[n % 2]}\n")
+    done = train("t", out="run", steps=2, mode="lines", validation=0.0)
+    assert len(bptt.load("run").record["source"]) == len(names)
+    again = bptt.train(config="run/config.toml", report=None)
+    assert np.array_equal(again.params.Wya, done.params.Wya)
+    assert bptt.train(resume="run", steps=3, report=None).record["step"] == 3
+    Path("run/checkpoints").rename("gone")  # as if the run had been killed before its first checkpoint
+    assert bptt.train(resume="run", steps=3, report=None).record["step"] == 3
+
+
+@pytest.mark.parametrize("limit", [("bptt.data.file_lists.MOST_FILES", 4), ("bptt.data.loading.MOST_CHARACTERS", 200)])
+def test_the_names_of_files_are_counted_over_all_texts(monkeypatch, limit):
+    paths = [write(f"{folder}/{n}.txt", NAMES) for folder in "ab" for n in range(3)]
+    monkeypatch.setattr(*limit)
+    Path("bptt.toml").write_text('text = ["a", "b"]\n')
+    for source in (Names(("a", "b")), Names(tuple(map(str, paths))), paths, toml.read(Path("bptt.toml"))["text"]):
+        message = complaint(source)
+        assert re.fullmatch(r"the text has more than .* files, or their names more than .* characters: choose some .*", message)
+
+
+def test_a_separator_that_no_file_could_hold_is_refused_at_once():
+    text = "ab\ncd\n" + "%" * 70_000 + "ef\n"
+    with pytest.raises(InputError, match=r"could not be read again: has [\d,]+ characters .*: shorten --separator"):
+        train(write("t", text), separator="%" * 70_000, out="run")
+    assert not Path("run").exists()
+
+
 def test_the_checksum_says_where_texts_end():
     one, two = corpus.read([write("a", "ab\nc\n"), write("b", "d\n")]), corpus.read([write("c", "ab\n"), write("d", "c\nd\n")])
     assert one.text == two.text
@@ -563,17 +595,65 @@ def test_the_config_of_a_run_leads_to_files_alone():
 # Records
 
 
+def records_of(text, separator):
+    """What the records of a text are, found one after the other in all of it."""
+    bare = separator.strip("\n")
+    before, after = "\n" * (separator[0] == "\n" and bool(bare)), "\n" * (separator[-1] == "\n" and bool(bare))
+    records, rest = [], before + text + after
+    while separator in rest:
+        record, _, rest = rest.partition(separator)
+        records.append(record)
+        rest = before + rest
+    return [record.strip("\n") for record in (*records, rest) if record.strip("\n")]
+
+
 @quick
 @given(st.text("ab-\n", max_size=40), st.text("ab-\n", min_size=1, max_size=4), st.integers(1, 7))
+@example("---\na\n---\n---\n\nb\n---", "\n---\n", 3)
+@example(">a\nb\n>c\n", "\n>", 2)
+@example("\n\n\n", "\n\n", 1)
 def test_separators_are_replaced_as_in_the_text_at_once(text, separator, size):
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
-    expected = text.replace(separator, "!")
-    end = text[text.rfind(separator) + len(separator) :] if separator in text else text
-    if separator.startswith("\n") and len(separator) > 1 and end.endswith("\n"):
-        expected = expected[:-1]
-    assert "".join(joining._replaced(iter(pieces), separator, "!")) == expected
-    raw = [piece.encode() for piece in pieces]
-    assert b"".join(joining._replaced(iter(raw), separator.encode(), b"!")) == expected.encode()
+    joined = "".join(joining._trimmed(joining._replaced(iter(pieces), separator, "!"), "!"))
+    assert joined.removesuffix("!") == "!".join(records_of(text, separator))
+    raw = (piece.encode() for piece in pieces)
+    assert b"".join(joining._trimmed(joining._replaced(raw, separator.encode(), b"!"), b"!")) == joined.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "expected"),
+    [
+        ("---\na\n---\nb\n", "\n---\n", ["a", "b"]),
+        ("a\n---\n---\nb\n---", "\n---\n", ["a", "b"]),
+        (">sp1\nMK\n>sp2\nML\n", "\n>", ["sp1\nMK", "sp2\nML"]),
+        ("%a%%b%", "%", ["a", "b"]),
+        ("\n\na\n\n\nb\nc\n\n", "\n\n", ["a", "b\nc"]),
+        ("a\n\x1eb\n\x1ec\n", "\n\x1e", ["a", "b", "c"]),
+        ("a\n% b\n", "\r\n%", ["a", " b"]),
+    ],
+)
+def test_records_have_no_separator_and_no_newline_around_them(text, separator, expected):
+    data = prepare(write("t", text), separator=separator, validation=0.0)
+    assert [record.strip(RECORD) for record in decoded(data, data.training)] == expected
+
+
+def test_a_separator_has_the_newlines_of_the_text():
+    path = write("t", b"a\r\nb\r\n---\r\nc\r\n---\r\nd\r\n")
+    for separator in ("\n---\n", "\r\n---\r\n", "\r---\r"):
+        data = prepare(path, separator=separator, validation=0.0)
+        assert [record.strip(RECORD) for record in decoded(data, data.training)] == ["a\nb", "c", "d"]
+    with pytest.raises(InputError) as error:
+        prepare(path, separator="\n---\n", validation=0.0, vocabulary="bytes")
+    problem = "does not hold it: the newlines of this text are \\r\\n: give --separator='\\r\\n---\\r\\n'"
+    assert str(error.value) == f"--separator '\\n---\\n': 't' {problem}"
+    data = prepare(path, separator="\r\n---\r\n", validation=0.0, vocabulary="bytes")
+    assert [record.strip(RECORD) for record in decoded(data, data.training)] == ["a\r\nb", "c", "d"]
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_a_text_of_blank_records_is_refused(vocabulary):
+    with pytest.raises(InputError, match="'t' holds nothing but white space: expected text of at least two"):
+        prepare(write("t", " %\n %\n\n%"), separator="%", vocabulary=vocabulary)
 
 
 @pytest.mark.parametrize("vocabulary", ["characters", "bytes"])

@@ -175,7 +175,7 @@ def test_a_file_without_an_end_is_refused_at_once(where, kind, workdir, capsys):
         place.parent.joinpath("checkpoints").mkdir()
     flags = {"named": ["--config", "mine.toml"], "found": [], "in a run": ["--resume", "runs/one"]}[where]
     assert cli.main(["train", *flags]) == 2
-    problem = "has 3,000,000,000 bytes, expected at most 65,536" if kind == "hole" else "is not a regular file"
+    problem = "has 3,000,000,000 bytes, expected at most 4,259,840" if kind == "hole" else "is not a regular file"
     assert capsys.readouterr().err == f"bptt: {place}: {problem}: expected settings in TOML, as in: hidden = 128\n"
 
 
@@ -254,3 +254,14 @@ def test_a_configuration_file_applies_to_resume(workdir, capsys):
     Path("more.toml").write_text("steps = 6")
     assert cli.main(["train", "--resume", "new", "--config", "more.toml", "--quiet"]) == 0
     assert bptt.load("new/checkpoints/latest").record["step"] == 6
+
+
+@pytest.mark.parametrize("before", ["", "x = ['''\n"])
+def test_a_key_of_many_dots_takes_no_time(tmp_path, before):
+    """Not even where the list of the texts hides it from the parser of JSON."""
+    path, dots = tmp_path / "bptt.toml", ".".join("a" * 30_000)
+    path.write_text(f"{dots} = 1\n" if not before else f"{before}text = [\"''', {{{dots} = 1}}, '''\"]\n''']\n")
+    with pytest.raises(InputError, match=r"has a line with more than 2,000 dots|is unknown"):
+        toml.read(path)
+    path.write_text(f'text = ["{dots}.txt"]\n')
+    assert toml.read(path)["text"][0].place == f"{dots}.txt"

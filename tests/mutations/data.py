@@ -13,8 +13,8 @@ MUTATIONS = [
     Mutation(
         "records: a separator across two pieces is not seen",
         "data.joining._replaced",
-        "(rest + piece).split(separator)",
-        "piece.split(separator)",
+        "pattern.split(rest + piece)",
+        "pattern.split(piece)",
         "test_input_texts.py::test_separators_are_replaced_as_in_the_text_at_once",
     ),
     Mutation(

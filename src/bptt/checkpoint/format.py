@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 AVERAGING = ("average", "params")  # arrays of a run that averages its weights
 DAMAGED = "the file is damaged, use another copy"
 MAX_JSON_BYTES = 1 << 20  # bytes
+MAX_CONFIG_BYTES = 1 << 23  # bytes of config.json, which names the files of a text (`data.loading.MOST_CHARACTERS`)
 MAX_HISTORY_BYTES = 1 << 24  # bytes; of a longer history a checkpoint holds every second row, `metrics.jsonl` holds all
 MAX_NESTING = 500  # lists and objects, but for those of a history
 MAX_HEADER_BYTES = 1 << 20  # bytes, of safetensors; a forged one of 76 MB would cost seconds and a gigabyte

@@ -55,6 +55,13 @@ def check_can_save(folder: Path | None) -> None:
             shutil.rmtree(trial, ignore_errors=True)
 
 
+def check_record(record: dict[str, Any]) -> None:
+    """Raise an InputError if the record of a run is too large for `read`."""
+    size, most = len(files.to_json(record)), checkpoint_format.MAX_CONFIG_BYTES - checkpoint_format.MAX_JSON_BYTES
+    if size > most:
+        raise InputError(f"the record of this run has {size:,} bytes, expected at most {most:,}: give fewer or shorter names")
+
+
 def write(folder: Path, saved: Checkpoint, *, private: bool = False) -> None:
     """Save a checkpoint in a new folder; a `private` one can be read by this user alone.
 
@@ -155,7 +162,7 @@ def read_records(folder: Path) -> RunRecords:
         CheckpointError: as `read` does.
     """
     with reading(folder, run=True) as reader:
-        value = reader.json(CONFIG, checkpoint_format.MAX_JSON_BYTES)
+        value = reader.json(CONFIG, checkpoint_format.MAX_CONFIG_BYTES)
         cell = _claims(value)[0]
         known = value if cell in CELLS else {**value, "model": {**value["model"], "cell": "gru"}}
         config, mode, record = checkpoint_format.configuration(known)
@@ -170,7 +177,7 @@ def read(folder: Path, *, run: bool = False, cell: Cell | None = None) -> Checkp
         InputError: the model has a user-defined cell and `cell` is not it, or a built-in one and `cell` is not None.
     """
     with reading(folder, run=run) as reader:
-        value = reader.json(CONFIG, checkpoint_format.MAX_JSON_BYTES)
+        value = reader.json(CONFIG, checkpoint_format.MAX_CONFIG_BYTES)
         user_cells.match(folder, *_claims(value), cell)
         config, mode, record = checkpoint_format.configuration(value, cell)
         parameters = tree.num_elements(model.shapes(config))

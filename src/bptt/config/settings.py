@@ -103,7 +103,7 @@ class Settings:
     encoding: str = "utf-8"
     """Encoding of the text, by its name in Python, such as cp1252, gb18030 or utf-16."""
     glob: str = "*"
-    """Pattern of the files to read in a folder, as in '*.py'."""
+    """Files of a folder to read, as in '*.py'; 'src/*.py' and 'src/**/*.py' are paths in the folder."""
     vocabulary: VocabularyName = "characters"
     """What a token is: a character of the text, or a byte of its UTF-8 form."""
     steps: int | None = may_change(None)

@@ -1,7 +1,9 @@
 """TOML files: `bptt.toml`, which people write, and `config.toml`, which a run writes."""
 
+import contextlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,7 +20,10 @@ from bptt.nn.optimizers import OPTIMIZERS
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
 HEADER = "# the settings of this run; bptt train --config with the path of this file repeats it"  # of every config.toml
-MAX_BYTES = 1 << 16
+MAX_BYTES = 1 << 16  # but for the list of the texts, see `data.loading.MOST_CHARACTERS`
+MAX_LISTED_BYTES = 1 << 22
+MAX_DOTS = 2000  # in a line: tomllib takes time by the square of those in a key, 38 seconds for 32,000
+_LISTED = re.compile(r'^text = (\[".*"\])$', re.MULTILINE)  # as `to_toml` writes several texts
 NOT_REPEATED = ("out", "epochs", "budget", "stop_after")  # of one session, or said in other words
 
 
@@ -39,9 +44,10 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
             the file and the key.
     """
     try:
-        source = files.read(path, MAX_BYTES, named=named).decode("utf-8", "surrogateescape")  # in a path, as written below
+        raw = files.read(path, MAX_BYTES + MAX_LISTED_BYTES, named=named)
+        source = raw.decode("utf-8", "surrogateescape")  # in a path, as written below
         source = source.removeprefix("\ufeff")  # editors on Windows begin a file with a byte order mark
-        table = tomllib.loads(source)
+        table = _parse(source)
     except (InvalidFile, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
         raise InputError(f"{path}: {files.describe_os_error(error)}: expected settings in TOML, as in: hidden = 128") from None
     names = {
@@ -75,6 +81,26 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
     return settings
 
 
+def _parse(source: str) -> dict[str, Any]:
+    """Parse TOML; a list of texts in one line is parsed as the JSON that it is, for it may be long.
+
+    Raises:
+        InvalidFile: what is beside that list is too large.
+        ValueError, RecursionError: it is not TOML.
+    """
+    texts, rest = None, source
+    if listed := _LISTED.search(source):
+        with contextlib.suppress(ValueError):
+            texts = json.loads(listed[1])
+            rest = source[: listed.start(1)] + "[]" + source[listed.end(1) :]
+    if len(rest) > MAX_BYTES:
+        raise InvalidFile(f"has {len(rest):,} characters beside a list of texts, expected at most {MAX_BYTES:,}")
+    if max(line.count(".") for line in rest.split("\n")) > MAX_DOTS:
+        raise InvalidFile(f"has a line with more than {MAX_DOTS:,} dots")
+    table = tomllib.loads(rest)
+    return table | {"text": texts} if texts is not None and table.get("text") == [] else table
+
+
 def _texts(
     path: Path, text: Any, folder: str, *, named: bool
 ) -> str | files.FileReference | tuple[files.FileReference, ...] | None:
@@ -105,6 +131,9 @@ def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str | 
 
     `source` finds the text again, or each of several, or is empty; `validation` is the share of the text that is held out,
     or a file.
+
+    Raises:
+        InputError: `read` would refuse it.
     """
     lines = [HEADER]
     if source:
@@ -115,7 +144,12 @@ def to_toml(settings: Settings, plan: Hyperparameters, mode: str, source: str | 
     for name, value in resolved.items():
         if value is not None and name not in NOT_REPEATED:
             lines.append(f"{name.rstrip('_')} = {_value(value)}")
-    return "\n".join(lines) + "\n"
+    written = "\n".join(lines) + "\n"
+    try:
+        _parse(written)
+    except InvalidFile as problem:
+        raise InputError(f"the settings of this run could not be read again: {problem}: shorten --separator") from None
+    return written
 
 
 def _value(value: Any) -> str:

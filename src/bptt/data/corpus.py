@@ -129,6 +129,10 @@ def check_separated(source: Corpus, separator: str) -> None:
     ends = sum(int(np.count_nonzero(piece == vocabulary.start)) for piece in token_store.chunks(source.ids[1:]))
     if ends < len(source.tokens.parts):  # of several texts, all but the last one end a record
         problem = f"--separator {separator!r}: {source.shown} does not hold it"
+        as_bytes = vocabulary.symbols is None  # characters have the same newline in all texts
+        if as_bytes and "\n" in separator and any(b"\r\n" in piece.tobytes() for piece in token_store.chunks(source.ids)):
+            remedy = separator.replace("\r", "").replace("\n", "\r\n")
+            raise InputError(f"{problem}: the newlines of this text are \\r\\n: give --separator={remedy!r}")
         raise InputError(f"{problem}: expected what stands between two records, as in --separator='\\n---\\n'")
 
 
@@ -240,7 +244,8 @@ def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str, skippe
     parts = tuple(Part(count, digest.hexdigest()) for count, digest in zip(counts, digests))
     codes = np.flatnonzero(seen).tolist()
     distinct = "".join(map(chr, codes))
-    if not (bytes(codes) if as_bytes else distinct).strip():
+    inside = distinct.replace(boundary, "")
+    if not (inside.encode("latin-1") if as_bytes else inside).strip():
         expected = VALIDATION_EXPECTED if opened.validation else EXPECTED
         nothing = "nothing that the model knows" if skipped else "nothing but white space" if sum(counts) else "nothing"
         raise InputError(f"{opened.shown} holds {nothing}: {expected}")

@@ -1,5 +1,7 @@
 """Several texts, or the records of a text, as the pieces of one: a boundary stands where one of them ends."""
 
+import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, AnyStr
 
@@ -42,12 +44,13 @@ def with_boundaries(text: str | bytes, boundary: str, reading: Reading) -> str |
 def _joined(
     texts: Texts, boundary: str, empty: AnyStr, read: Callable[[Source], Iterator[AnyStr]]
 ) -> Iterator[tuple[int, AnyStr]]:
-    separator, end = _like(empty, texts.reading.separator), _like(empty, boundary)
-    records = boundary != NEWLINE
+    separator, end = texts.reading.separator or "", _like(empty, boundary)
+    if isinstance(empty, str):  # the newlines of a decoded text are all the same
+        separator = separator.replace("\r\n", NEWLINE).replace("\r", NEWLINE)
     for number, part in enumerate(texts.parts):
         pieces = read(part)
-        if records:
-            pieces = _replaced(_without(pieces, end, separator, part), separator, end)
+        if boundary != NEWLINE:
+            pieces = _trimmed(_replaced(pieces, _like(empty, separator), end, part.shown), end)
         last = end
         for piece in pieces:
             if piece:
@@ -57,46 +60,65 @@ def _joined(
             yield number, end
 
 
-def _like(kind: AnyStr, text: str | None) -> AnyStr:
+def _like(kind: AnyStr, text: str) -> AnyStr:
     """A text as str or as bytes."""
-    encoded: AnyStr = (text or "") if isinstance(kind, str) else (text or "").encode("utf-8", "surrogatepass")
+    encoded: AnyStr = text if isinstance(kind, str) else text.encode("utf-8", "surrogatepass")
     return encoded
 
 
-def _without(pieces: Iterable[AnyStr], end: AnyStr, separator: AnyStr, part: Source) -> Iterator[AnyStr]:
-    """Yield the pieces of a text that does not have the boundary."""
-    for piece in pieces:
-        if end in piece and separator != end:
-            problem = f"{part.shown} holds the character U+{ord(RECORD):04X}, which ends a record here"
-            raise InputError(f"{problem}: remove it, or separate the records by it: --separator '\\x1e'")
-        yield piece
-
-
-def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr) -> Iterator[AnyStr]:
+def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr, shown: str = "the text") -> Iterator[AnyStr]:
     r"""Yield the pieces with the boundary in the place of each separator.
 
-    At the end of the text, a newline is one where the separator begins with a newline: files end with a newline, and what
-    is before "\n---\n" does not.
+    Where the separator begins or ends with a newline, the text is taken to do so, too, and so is what follows a separator:
+    "\n---\n" also stands at the beginning of "---\na", and twice in "a\n---\n---\nb".
+
+    Raises:
+        InputError: the text has the boundary in it.
     """
-    if not separator:
-        yield from pieces
-        return
-    held = len(separator) - 1  # characters that can be the beginning of a separator
-    rest = separator[:0]
-    for piece in pieces:
-        *complete, tail = (rest + piece).split(separator)
-        keep = min(held, len(tail))
+    newlines = [_like(separator, newline) for newline in ("\r\n", "\n")]
+    first = last = separator[:0]
+    if separator.strip(newlines[0]):
+        first = next((newline for newline in newlines if separator.startswith(newline)), first)
+        last = next((newline for newline in newlines if separator.endswith(newline)), last)
+    again = _like(separator, "(?:") + re.escape(separator[len(first) :]) + _like(separator, ")*") if first else first
+    pattern, rest = re.compile(re.escape(separator) + again), first
+    for piece in itertools.chain(pieces, [last]):
+        *complete, tail = pattern.split(rest + piece) if separator else [piece]
+        tail = first + tail if complete else tail
+        keep = min(max(0, len(separator) - 1), len(tail))  # characters that can be the beginning of a separator
         rest = tail[len(tail) - keep :]
-        yield end.join([*complete, tail[: len(tail) - keep]])
-    newline = _like(separator, NEWLINE)
-    yield rest.removesuffix(newline) if separator.startswith(newline) else rest
+        replaced = end.join([*complete, tail[: len(tail) - keep]])
+        _refuse_boundary(replaced.count(end) > len(complete), shown)
+        yield replaced
+    _refuse_boundary(end in rest, shown)
+    yield rest
+
+
+def _refuse_boundary(present: bool, shown: str) -> None:
+    if present:
+        problem = f"{shown} holds the character U+{ord(RECORD):04X}, which ends a record here"
+        raise InputError(f"{problem}: remove it, or separate the records by it: --separator '\\x1e'")
+
+
+def _trimmed(pieces: Iterable[AnyStr], end: AnyStr) -> Iterator[AnyStr]:
+    """Yield the pieces without newlines at both ends of each record, and without empty records."""
+    trimmed = _like(end, "\r\n") + end
+    border = re.compile(_like(end, r"(?:(?<![\r\n])[\r\n]++)?") + end + _like(end, "[") + trimmed + _like(end, "]*+"))
+    begun, rest = False, end[:0]  # whether there was a record; what is trimmed unless a record goes on
+    for piece in pieces:
+        text = border.sub(end, rest + piece)
+        text = text if begun else text.lstrip(trimmed)
+        record = text.rstrip(trimmed)
+        rest = text[len(record) :]
+        if record:
+            begun = True
+            yield record
+    if end in rest:
+        yield end
 
 
 def lines(first: object, items: Iterator[object], *, several: bool) -> tuple[list[str], bool]:
-    """Join lines to one text; as soon as an item has a newline inside, each of them is a text, and the result true.
-
-    `several` says that each of them is a text in any case.
-    """
+    """Join lines to one text; if `several`, or as soon as one has a newline inside, each is a text, and the result true."""
     parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
     number, item = 0, first
     while True:

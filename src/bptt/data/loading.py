@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import stat
 import sys
@@ -12,15 +13,15 @@ from typing import IO, Any, NoReturn
 
 from bptt import files
 from bptt.data import compression, file_lists, joining, token_store
-from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Section, Source, Texts
+from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Section, Source, Texts, joined_texts, stem
 from bptt.errors import InputError, InvalidFile, TextChanged
 from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
 VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
+MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
 MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
 RECORDED_EXPECTED = "expected a file of text"
-_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 @contextlib.contextmanager
@@ -44,7 +45,7 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
         else:
             yield _several(source, opening, reading)
             return
-        yield _texts(parts, source, reading)
+        yield joined_texts(parts, source, reading)
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def open_validation_set(source: Path | tuple[FileReference, ...], reading: Readi
             parts = [part for file in source for part in opening.recorded(file)]
         else:
             parts = opening.path(os.fsdecode(source))
-        opened = _texts(parts, source, reading)
+        opened = joined_texts(parts, source, reading)
         yield opened if len(parts) == 1 else dataclasses.replace(opened, shown=f"the validation set ({len(parts):,} files)")
 
 
@@ -67,6 +68,7 @@ class _Opening:
         self.stack, self.reading, self.validation = stack, reading, validation
         self.memory_left = LARGE  # bytes
         self.copies: IO[bytes] | None = None  # of large texts
+        self.names_left, self.characters_left = file_lists.MOST_FILES, MOST_CHARACTERS
 
     def named(self, name: str) -> list[Source]:
         """The text of a name that a user gave, or the texts of a folder or a pattern."""
@@ -126,11 +128,7 @@ class _Opening:
         return [self.opened(path, regular, RECORDED_EXPECTED, file)]
 
     def opened(
-        self,
-        path: str,
-        open_file: Callable[[], IO[bytes]],
-        expected: str,
-        recorded: FileReference | None = None,
+        self, path: str, open_file: Callable[[], IO[bytes]], expected: str, recorded: FileReference | None = None
     ) -> Source:
         """Open a file and read what there is memory for; `expected` says what should have been there."""
         shown = self.shown(path)
@@ -141,9 +139,9 @@ class _Opening:
                 if recorded and recorded.size not in (None, size):
                     self.raise_changed(shown, f"{size:,} bytes now, {recorded.size:,} before")
                 content, unpacked = self.content(file, shown, None if size is None else Path(path), recorded)
-            return Source(
-                _name(path), os.path.abspath(path), shown, content, "", size, unpacked, self.validation, self.reading.encoding
-            )
+            place = os.path.abspath(path)
+            self.count_name(place)
+            return Source(stem(path), place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
         except InputError:
             raise
         except (OSError, ValueError, InvalidFile) as error:  # ValueError: a NUL in the path
@@ -152,6 +150,14 @@ class _Opening:
         if missing:
             reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN)
         raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED if self.validation else expected}")
+
+    def count_name(self, place: str) -> None:
+        """Raise an InputError if there are more names, or longer ones, than the record of a run may hold."""
+        self.names_left -= 1
+        self.characters_left -= len(json.dumps(place))
+        if self.names_left < 0 or self.characters_left < 0:
+            most = f"{file_lists.MOST_FILES:,} files, or their names more than {MOST_CHARACTERS:,} characters"
+            raise InputError(f"the text has more than {most}: {file_lists.TOO_MANY}")
 
     def content(
         self, file: IO[bytes], shown: str, path: Path | None = None, recorded: FileReference | None = None
@@ -246,17 +252,6 @@ class _Opening:
         return "validation set " * self.validation + repr(path if len(path) <= 100 else path[:97] + "...")
 
 
-def _texts(parts: list[Source], source: Any, reading: Reading) -> Texts:
-    """One text, or several with a name that stands for all."""
-    first = parts[0]
-    if len(parts) == 1:
-        return Texts(first.name, first.shown, parts, reading)
-    names = [os.fsdecode(source)] if isinstance(source, os.PathLike) else getattr(source, "names", [source])
-    folder = names[0] if len(names) == 1 and isinstance(names[0], str) and os.path.isdir(names[0]) else ""
-    name = Path(os.path.abspath(folder)).name if folder else f"{first.name}-and-{len(parts) - 1}-more"
-    return Texts(name or "text", f"the text ({len(parts):,} files)", parts, reading)
-
-
 def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
     """The texts of an iterable: of paths, or of lines, which are texts of their own if one of them holds a newline."""
     try:
@@ -275,7 +270,7 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
                 parts += opening.path(os.fsdecode(item))
             else:
                 raise InputError(f"got {item!r:.100} among paths, expected a path: give pathlib.Path({item!r:.100})")
-        return _texts(parts, None, reading)
+        return joined_texts(parts, None, reading)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str) and os.path.isfile(item) for item in source):
         raise InputError(f"got the names of {len(source):,} files, and a str is a line of text: give each as pathlib.Path(...)")
     lines, several = joining.lines(first, items, several=reading.mode == "records")
@@ -288,10 +283,3 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
 
 def _too_large(shown: str) -> str:
     return f"{shown} unpacks to more than {MOST_TIMES} times its size, or than the disk has room for: name it, or unpack it"
-
-
-def _name(path: str) -> str:
-    stem = Path(path).stem
-    if Path(path).suffix.lower() in _SUFFIXES:
-        stem = Path(stem).stem
-    return stem.strip(".") or "text"

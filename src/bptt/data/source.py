@@ -1,6 +1,7 @@
 """A text before it is decoded, or several: where it comes from, its bytes, and how a record names it."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -14,6 +15,7 @@ from bptt.errors import InputError, InvalidFile
 from bptt.files import FileReference
 
 CHUNK = 1 << 20  # bytes read at a time
+_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 def dinosaurs() -> str:
@@ -139,6 +141,25 @@ class Texts:
     def validation(self) -> bool:
         """Whether they are a validation set."""
         return self.parts[0].validation
+
+
+def joined_texts(parts: list[Source], source: Any, reading: Reading) -> Texts:
+    """One text, or several with a name that stands for all."""
+    first = parts[0]
+    if len(parts) == 1:
+        return Texts(first.name, first.shown, parts, reading)
+    names = [os.fsdecode(source)] if isinstance(source, os.PathLike) else getattr(source, "names", [source])
+    folder = names[0] if len(names) == 1 and isinstance(names[0], str) and os.path.isdir(names[0]) else ""
+    name = Path(os.path.abspath(folder)).name if folder else f"{first.name}-and-{len(parts) - 1}-more"
+    return Texts(name or "text", f"the text ({len(parts):,} files)", parts, reading)
+
+
+def stem(path: str) -> str:
+    """What a text in a file is called: its name without a suffix, and without that of a compressed file."""
+    stem = Path(path).stem
+    if Path(path).suffix.lower() in _SUFFIXES:
+        stem = Path(stem).stem
+    return stem.strip(".") or "text"
 
 
 def recorded_texts(record: Mapping[str, Any]) -> tuple[FileReference, ...] | None:

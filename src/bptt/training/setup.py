@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bptt import acceleration, errors
 from bptt import backend as backends
 from bptt.backend import Backend
-from bptt.checkpoint import new_symbols, run_folder
+from bptt.checkpoint import new_symbols, run_folder, store
 from bptt.checkpoint.format import Checkpoint, Progress
 from bptt.config import user_cells
 from bptt.config.defaults import Hyperparameters, resolve
@@ -164,7 +164,11 @@ def make_task(
 
 
 def make_record(task: TrainTask) -> dict[str, Any]:
-    """The record that every checkpoint of a run holds."""
+    """The record that every checkpoint of a run holds.
+
+    Raises:
+        InputError: it would be too large to be read again.
+    """
     data = task.data
     settings = vars(task.settings) | {"cell": task.config.cell}
     user_cell = task.config.user_cell
@@ -175,7 +179,7 @@ def make_record(task: TrainTask) -> dict[str, Any]:
         "unpacked": data.validation_unpacked,
         **({"files": data.validation_files} if data.validation_places else {}),
     }
-    return {
+    record = {
         "text": data.name,
         "source": data.source,
         "bytes": data.size,
@@ -189,6 +193,8 @@ def make_record(task: TrainTask) -> dict[str, Any]:
         "compiled": acceleration.compiled_by(task.backend),
         **({} if user_cell is None else {"cell_file": user_cells.file_record(user_cell)}),
     }
+    store.check_record(record)
+    return record
 
 
 def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Settings:
