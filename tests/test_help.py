@@ -9,7 +9,8 @@ import pytest
 from bptt import cli
 from bptt.cli import help, parser
 from bptt.config import defaults, reference, settings
-from bptt.config.settings import GROUPS, SETTING_NAMES, Settings
+from bptt.config.reference import GROUPS
+from bptt.config.settings import SETTING_NAMES, Settings
 from bptt.data import dataset
 
 

@@ -111,6 +111,12 @@ def test_an_unknown_command_lists_all(call):
     assert parser.commands()[:2] == ["train", "sample"]
 
 
+@pytest.mark.parametrize("flag", ["--nccl", "--graph", "--distributed"])
+def test_what_is_no_switch_position_is_refused(call, flag):
+    assert call("train", f"{flag}=maybe") == (2, "", f"bptt: {flag} 'maybe': expected true or false\n")
+    assert flags(f"{flag}=False")[flag[2:]] is False
+
+
 @pytest.mark.parametrize("words", [("train", "--backend", "x"), ("sample", "run", "--backend", "x")])
 def test_an_unknown_choice_lists_all(call, words):
     code, _, err = call(*words)

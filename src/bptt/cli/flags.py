@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from bptt.config.reference import settings_reference
-from bptt.config.settings import GROUPS, Settings
+from bptt.config.reference import GROUPS, settings_reference
+from bptt.config.settings import Settings
 
 
 def in_group(name: str) -> Parameter:

@@ -15,6 +15,7 @@ import cyclopts
 from cyclopts import (
     App,
     ArgumentCollection,
+    CoercionError,
     CycloptsError,
     MissingArgumentError,
     Parameter,
@@ -216,6 +217,8 @@ def explain(error: CycloptsError, words: Sequence[str]) -> str:
         word = (error.unused_tokens or [""])[0]
     elif isinstance(error, MissingArgumentError):
         return _missing(error, words)
+    elif isinstance(error, CoercionError) and error.token and error.target_type is bool:
+        return f"{error.token.keyword} {error.token.value!r}: expected true or false"
     else:
         return str(error)
     command = (error.command_chain or [""])[0]

@@ -39,7 +39,8 @@ def train(  # noqa: D417  # explicit is not for people
 ) -> int:
     """Train a model on a text, or resume a run.
 
-    Settings that you leave out are chosen to suit the text. They can also stand in a TOML file, see --config.
+    Settings that you leave out are chosen to suit the text. They can also stand in a TOML file, see --config. On the command
+    line, choices can be typed in any case (GRU), and whole numbers as 10000, 10_000 or 1e4.
 
     Parameters
     ----------

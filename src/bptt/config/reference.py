@@ -9,8 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from bptt.config.settings import GROUPS, Settings, flag
+from bptt.config.settings import Settings, flag
 from bptt.nn.cells import Cell
+
+# the groups of `bptt train --help`, and the settings of each, those that are used most first
+GROUPS = {
+    "Model": ("cell", "hidden", "layers", "dropout", "from_"),
+    "Training": (
+        *("steps", "epochs", "budget", "batch", "length", "learning_rate", "optimizer", "seed", "patience", "stop_after"),
+        *("schedule", "warmup", "weight_decay", "clip_norm"),
+    ),
+    "Data": ("mode", "validation", "vocabulary", "separator", "encoding", "glob", "new_symbols"),
+    "Output": ("out", "quiet", "json", "evaluate_every", "checkpoint_every", "keep"),
+    "Hardware": ("backend", "require_backend", "dtype", "distributed", "nccl", "graph"),
+    "Advanced": (
+        *("micro_batches", "recompute_every", "init", "parametrization", "final_rate", "beta1", "beta2", "average"),
+        *("split_seed", "duplicates"),
+    ),
+}
 
 TYPE_NAMES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", Cell: "FILE.py"}  # others have no value: switches
 

@@ -53,7 +53,10 @@ def may_change(default: Value) -> Value:
 
 @dataclass(frozen=True)
 class Settings:
-    """One field per flag; None means: chosen from the text."""
+    """One field per flag; None means: chosen from the text.
+
+    Choices are spelled exactly as below, also in TOML; only on the command line can they be in any case, as in GRU.
+    """
 
     out: Path | None = None
     """New folder for the run and its checkpoints. By default runs/NAME, then runs/NAME-2 and so on."""
@@ -198,22 +201,6 @@ RULES = {
     "beta2": BETA,
     "weight_decay": NOT_BELOW_ZERO,
     "average": SHARE,
-}
-
-# the groups of `bptt train --help`, and the settings of each, those that are used most first
-GROUPS = {
-    "Model": ("cell", "hidden", "layers", "dropout", "from_"),
-    "Training": (
-        *("steps", "epochs", "budget", "batch", "length", "learning_rate", "optimizer", "seed", "patience", "stop_after"),
-        *("schedule", "warmup", "weight_decay", "clip_norm"),
-    ),
-    "Data": ("mode", "validation", "vocabulary", "separator", "encoding", "glob", "new_symbols"),
-    "Output": ("out", "quiet", "json", "evaluate_every", "checkpoint_every", "keep"),
-    "Hardware": ("backend", "require_backend", "dtype", "distributed", "nccl", "graph"),
-    "Advanced": (
-        *("micro_batches", "recompute_every", "init", "parametrization", "final_rate", "beta1", "beta2", "average"),
-        *("split_seed", "duplicates"),
-    ),
 }
 
 
