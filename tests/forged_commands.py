@@ -74,6 +74,11 @@ COMMANDS: list[tuple[int, str]] = [
     (5, "import {run}.safetensors --out new"),
     (3, "import bare.safetensors --out new --mode lines --symbols symbols.json"),
     (1, "info --json"),
+    (2, "runs {run}"),
+    (2, "runs . --json"),
+    (2, "compare {run} {ckpt}"),
+    (2, "compare lines stream --json"),
+    (1, "cache"),
 ]
 
 

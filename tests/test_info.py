@@ -26,6 +26,18 @@ def test_info_prints_versions_and_hardware(capsys):
     assert captured.err == ""
 
 
+def test_info_is_readable_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(info.system, "installed_versions", lambda *names: dict.fromkeys(names, "1.2.3"))
+    words = []
+    for columns in (40, 1000):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert cli.main(["info"]) == 0
+        out = capsys.readouterr().out
+        words.append(out.split())
+        assert all(len(line) <= columns or len(line.split()) <= 2 for line in out.splitlines())
+    assert words[0] == words[1]
+
+
 def test_info_prints_json(capsys):
     assert cli.main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,15 @@ def cache_is_empty() -> bool:
     from bptt.kernels.cpu import jit
 
     return not jit.kept()
+
+
+def stored_kernels() -> list[Path]:
+    """List the files with compiled Numba kernels; none where these cannot be used."""
+    if _unavailable_reason("numpy"):
+        return []
+    from bptt.kernels.cpu import jit
+
+    return jit.stored_files()
 
 
 def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE_PROCESS) -> None:

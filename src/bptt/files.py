@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -174,6 +174,41 @@ def lock(descriptor: int, *, shared: bool, wait: bool = False) -> bool:
         except OSError:
             return True
     return True
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, *, shared: bool) -> Iterator[bool]:
+    """Lock a folder inside the block: a shared lock is waited for; of another one the value says whether it was free."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folder
+        yield True
+        return
+    try:
+        yield lock(descriptor, shared=shared, wait=shared)
+    finally:
+        os.close(descriptor)
+
+
+def regular_files(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    """List the regular files of a folder whose names match, no links; none where there is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            listed = [entry.name for entry in entries if names.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in sorted(listed)]
+
+
+def remove_files(paths: Iterable[Path]) -> int:
+    """Remove files that may be in use; those that the system keeps because of that stay. Returns the bytes that are free."""
+    freed = 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            size = path.lstat().st_size
+            path.unlink()
+            freed += size
+    return freed
 
 
 def only_this_user_writes(status: os.stat_result) -> bool:

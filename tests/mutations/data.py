@@ -319,5 +319,17 @@ MUTATIONS = [
         'facts.get("encoding", "utf-8")',
         '"utf-8"',
         "test_measured_texts.py::test_the_encoding_of_the_training_text_is_used_again",
+        "cache: cleared while a text is written",
+        "data.token_store.save",
+        ", files.locked_folder(folder, shared=True):",
+        ":",
+        "test_cache.py::test_a_cache_that_is_written_to_is_not_cleared",
+    ),
+    Mutation(
+        "cache: files with other names are removed",
+        "data.token_store.stored_files",
+        "_STORED)",
+        're.compile(".*"))',
+        "test_cache.py::test_only_files_of_bptt_are_removed",
     ),
 ]

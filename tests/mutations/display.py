@@ -86,5 +86,17 @@ MUTATIONS = [
         '_after_start(row["step"], steps)',
         "True",
         "test_plots.py::test_the_axis_of_the_losses_leaves_out_the_first_tenth",
+        "table: rows are cut off on a narrow terminal",
+        "display.table.lay_out",
+        "return [line for row in rows for line in _block(heads, row, width)]",
+        'return [(" " * GAP).join(row)[:width] for row in (heads, *rows)]',
+        "test_runs.py::test_the_table_is_readable_on_a_narrow_terminal",
+    ),
+    Mutation(
+        "nats explained by bits in place of the perplexity",
+        "display.cross_entropy.in_words",
+        "math.exp(min(700.0, nats))",
+        "bits(nats)",
+        "test_messages.py::test_the_final_message_explains_the_nats",
     ),
 ]

@@ -114,5 +114,10 @@ MUTATIONS = [
         'if ", https://" in address',
         'if ", " in address',
         "test_web_page.py::test_the_address_is_that_of_the_installed_package",
+        "page: another temperature than that of bptt sample",
+        "export.web_page.to_page",
+        "f'\"{TEMPERATURE}\"'",
+        "'\"1.0\"'",
+        "test_web_page.py::test_the_page_is_one_self_contained_file",
     ),
 ]

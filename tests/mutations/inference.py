@@ -348,5 +348,10 @@ MUTATIONS = [
         "if isinstance(prompt, str) else vocabulary.boundary.encode()",
         "if isinstance(prompt, str) else b'?'",
         "test_bytes.py::test_a_prompt_of_bytes_is_for_models_of_bytes",
+        "stream: another temperature than that of sample",
+        "inference.text_model.TextModel.stream",
+        "temperature: float = TEMPERATURE",
+        "temperature: float = 1.0",
+        "test_language_model.py::test_the_same_seed_gives_the_same_texts",
     ),
 ]

@@ -185,4 +185,25 @@ MUTATIONS = [
         "\n",
         "test_inspect.py::test_gradients_of_losses_equal_finite_differences",
     ),
+    Mutation(
+        "cache: a link is taken for a file",
+        "files.regular_files",
+        "follow_symlinks=False",
+        "follow_symlinks=True",
+        "test_cache.py::test_only_files_of_bptt_are_removed",
+    ),
+    Mutation(
+        "cache: what the system keeps counts as removed",
+        "files.remove_files",
+        "            path.unlink()\n            freed += size\n",
+        "            freed += size\n            path.unlink()\n",
+        "test_cache.py::test_files_that_the_system_keeps_are_not_counted",
+    ),
+    Mutation(
+        "cache: a text is written while it is cleared",
+        "files.locked_folder",
+        "wait=shared",
+        "wait=False",
+        "test_cache.py::test_writing_waits_for_a_cache_that_is_being_cleared",
+    ),
 ]

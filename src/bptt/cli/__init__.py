@@ -9,7 +9,8 @@ import warnings
 from cyclopts import CycloptsError
 
 from bptt.cli import (
-    check,  # noqa: F401  # each adds its commands to the app
+    cache,  # noqa: F401  # each adds its commands to the app
+    check,  # noqa: F401
     compare,  # noqa: F401
     completion,  # noqa: F401
     evaluation,  # noqa: F401

@@ -9,6 +9,7 @@ from bptt import backend as backends
 from bptt.cli.console import print_line
 from bptt.cli.parser import app
 from bptt.data import token_store
+from bptt.display import table
 
 EXTRAS = {
     "cupy": "backend cupy: a GPU",
@@ -39,7 +40,8 @@ def info(*, json: bool = False) -> int:
     for name, value in report.items():
         values = value.items() if isinstance(value, dict) else [("", value)]
         for number, (key, each) in enumerate(values):
-            print_line(f"{name if number == 0 else '':<10} {key + ' ' if key else ''}{each}")
+            first = f"{name if number == 0 else '':<10} "
+            print_line("\n".join(table.wrap(f"{key + ' ' if key else ''}{each}", table.columns(), first, " " * 13)))
     return 0
 
 
@@ -75,9 +77,8 @@ def extras() -> dict[str, str]:
 
 def cache() -> str:
     """Report the folder of cached token ids and its size."""
-    folder = token_store.cache_folder()
-    size = sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
-    return f"{folder} ({size / 1e6:,.1f} MB; may be removed at any time)"
+    size = sum(path.lstat().st_size for path in token_store.stored_files())
+    return f"{token_store.cache_folder()} ({size / 1e6:,.1f} MB; bptt cache --clear removes it)"
 
 
 PARTS: dict[str, Callable[[], Any]] = {

@@ -6,6 +6,7 @@ import itertools
 import json
 import mmap
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ from bptt.errors import InputError, InvalidFile
 
 CHUNK = 1 << 18  # ids worked on at a time
 _FORMAT = 3  # of the files; 1 does not have their key, 2 not the texts
+_STORED = re.compile(r"[0-9a-f]{64}-(characters|bytes|[0-9a-f]{64})(-skip)?\.(ids|json)(\.[0-9a-f]{16}\.tmp)?")
 _MAX_JSON, _MAX_NESTING = 1 << 25, 100  # bytes, lists and objects, of a vocabulary of all code points and more
 
 
@@ -100,7 +102,7 @@ def save(key: str, ids: Iterable[HostArray], parts: tuple[Part, ...], vocabulary
     if not files.only_this_user_writes(os.stat(folder)):
         remedy = "chmod go-w it, or set BPTT_CACHE to a folder of your own"
         raise InputError(f"{shown}: other users could change the ids of the text in {str(folder)!r}: {remedy}")
-    with input_error_if_full(shown, size):
+    with input_error_if_full(shown, size), files.locked_folder(folder, shared=True):  # until it is read, nobody clears it
         try:
             _write(folder / key, _between(ids, vocabulary), parts, vocabulary)
         except PermissionError:  # also where another process was faster: Windows replaces no file that is mapped
@@ -163,6 +165,11 @@ def cache_folder() -> Path:
         return (base if base.is_absolute() else Path.home() / usual) / "bptt"
     except RuntimeError:
         raise InputError("there is no home folder to keep a large text in: set BPTT_CACHE to a folder") from None
+
+
+def stored_files() -> list[Path]:
+    """List the files of the cache folder that `save` wrote, and those that it left half written when it was killed."""
+    return files.regular_files(cache_folder(), _STORED)
 
 
 class Map(mmap.mmap):

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import pickle
+import re
 import sys
 import uuid
 from collections.abc import Callable
@@ -78,6 +79,12 @@ class Files:
 def kept() -> bool:
     """Whether there is code of this source on disk."""
     return any(next(folder.glob(f"*-{SOURCE}-*.nbc"), None) for folder in _folders)
+
+
+def stored_files() -> list[Path]:
+    """List the files with compiled code, of this source and of others."""
+    names = re.compile(r"bptt\..*-[0-9a-f]{12}-[0-9a-f]{12}\.nbc")
+    return [path for folder in sorted(_folders) for path in files.regular_files(folder, names)]
 
 
 class Cache(FunctionCache):

@@ -1,0 +1,47 @@
+"""The command `bptt cache`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bptt import acceleration, files
+from bptt.cli.console import print_line
+from bptt.cli.parser import app
+from bptt.data import token_store
+from bptt.display import table
+from bptt.display.text import printable
+from bptt.errors import InputError
+
+
+@app.command
+def cache(*, clear: bool = False) -> int:
+    """Show what bptt keeps on this machine to start sooner: token ids of large texts, and compiled kernels.
+
+    $BPTT_CACHE names another folder for the ids, $NUMBA_CACHE_DIR for the kernels.
+
+    Parameters
+    ----------
+    clear
+        Remove all of it, but no other file. Runs that use it go on.
+    """
+    folder = token_store.cache_folder()
+    if clear:
+        with files.locked_folder(folder, shared=False) as free:
+            if not free:
+                raise InputError(f"{folder}: another bptt writes a text there: wait for it, and clear the cache then")
+            freed = files.remove_files(token_store.stored_files())
+        freed += files.remove_files(acceleration.stored_kernels())
+        print_line(f"freed {freed:,} bytes")
+        return 0
+    kernels = acceleration.stored_kernels()
+    width = table.columns()
+    _print("token ids", [folder], token_store.stored_files(), width)
+    _print("kernels", sorted({path.parent for path in kernels}), kernels, width)
+    return 0
+
+
+def _print(name: str, folders: Sequence[Path], stored: Sequence[Path], width: int) -> None:
+    """Print where files are kept, how many, and how large they are."""
+    size = sum(path.lstat().st_size for path in stored)
+    places = "".join(f" in {folder}" for folder in folders)
+    words = f"{len(stored):,} file{'s' * (len(stored) != 1)}, {size:,} bytes{places}"
+    print_line("\n".join(table.wrap(printable(words), width, f"{name:<10} ", " " * 11)))
