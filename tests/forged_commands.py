@@ -78,7 +78,6 @@ COMMANDS: list[tuple[int, str]] = [
     (2, "runs . --json"),
     (2, "compare {run} {ckpt}"),
     (2, "compare lines stream --json"),
-    (1, "cache"),
 ]
 
 
