@@ -48,7 +48,7 @@ def main() -> None:
     best = dict.fromkeys(itertools.product(models, arguments.batch), 0.0)  # characters a second
     for _, (cell, batch) in itertools.product(range(arguments.repeats), best):
         began = time.perf_counter()
-        texts = models[cell].sample(batch, length=LENGTH, top_k=arguments.top_k, top_p=arguments.top_p)
+        texts = models[cell].sample(batch, length=LENGTH, temperature=1, top_k=arguments.top_k, top_p=arguments.top_p)
         seconds = time.perf_counter() - began
         best[cell, batch] = max(best[cell, batch], sum(map(len, texts)) / seconds)
     print(f"{'cell':8}" + "".join(f"{f'B={batch}':>12}" for batch in arguments.batch) + "   characters per second")

@@ -13,6 +13,7 @@ from bptt.report import comparison
 from bptt.report.comparison import Curve
 from forging import forge, train
 
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 TITLE = "\x1b]0;title\x07"  # sets the title of a terminal
 
 
@@ -186,6 +187,7 @@ def test_a_picture_shows_the_curves(run, name):
         assert all(words in text for words in ("held-out loss (nats per character)", "bits per character", "step", "seconds"))
 
 
+@posix
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -284,11 +284,18 @@ MUTATIONS = [
         "test_runs.py::test_an_older_checkpoint_stands_in_for_a_damaged_one",
     ),
     Mutation(
-        "runs: rows that a checkpoint lacks are forgotten",
-        "checkpoint.run_summary._with_newest_rows",
-        "if not rows:",
+        "runs: rows that a checkpoint of a running run lacks are forgotten",
+        "checkpoint.run_summary.summarize",
+        'if state == "running now":',
+        "if False:",
+        "test_runs.py::test_the_metrics_of_a_running_run_go_beyond_its_newest_checkpoint",
+    ),
+    Mutation(
+        "runs: what an interrupted run has not saved counts as done",
+        "checkpoint.run_summary.summarize",
+        'if state == "running now":',
         "if True:",
-        "test_runs.py::test_rows_of_the_metrics_go_beyond_the_newest_checkpoint",
+        "test_runs.py::test_the_metrics_of_a_running_run_go_beyond_its_newest_checkpoint",
     ),
     Mutation(
         "runs: a run that another process writes was interrupted",

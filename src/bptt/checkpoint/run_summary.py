@@ -71,8 +71,6 @@ def newest_run(folder: Path) -> Path | None:
 def read_run(folder: Path) -> RunRecords:
     """Read the records of the newest checkpoint of a run that is not damaged, or of one checkpoint.
 
-    The history goes on as far as `metrics.jsonl` does.
-
     Raises:
         CheckpointError: there is none that can be used.
     """
@@ -85,8 +83,7 @@ def read_run(folder: Path) -> RunRecords:
         except CheckpointError as error:
             problem = problem or error
             continue
-        progress = _with_newest_rows(folder, records.progress)
-        return records._replace(progress=progress, problem="" if problem is None else str(problem))
+        return records._replace(problem="" if problem is None else str(problem))
     raise problem or CheckpointError(f"{folder}: the run has saved nothing yet: resume it with bptt train --resume {folder}")
 
 
@@ -103,6 +100,8 @@ def summarize(folder: Path) -> RunSummary:
     plan = record.get("plan")
     steps = plan.get("steps") if isinstance(plan, dict) else None
     state = _state(folder, progress.step, steps if type(steps) is int else None)
+    if state == "running now":
+        progress = _with_newest_rows(folder, progress)
     return RunSummary(
         folder,
         saved,
