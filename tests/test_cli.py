@@ -110,6 +110,7 @@ def test_the_dinosaurs_are_the_default(run):
 FLAGS = {
     "out": "new",
     "backend": "numpy",
+    "device": "cpu",
     "require_backend": True,
     "dtype": "float64",
     "cell": "lstm",

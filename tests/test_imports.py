@@ -31,6 +31,7 @@ LAYERS = [
     {"nn"},
     {"display", "textbook", "dispatch", "system"},
     {"backend", "files"},
+    {"devices"},
     {"errors"},
 ]
 LEVEL = {package: number for number, packages in enumerate(reversed(LAYERS)) for package in packages}
@@ -64,6 +65,7 @@ ARRAY_LIBRARIES = {
 }
 NAMES_LIBRARIES = {
     "backend": ARRAY_LIBRARIES,
+    "devices": {"cupy", "jax", "torch"},
     "kernels": {"numpy", "numba", "llvmlite", "cupy", "cupyx"},
     "distributed": {"numpy", "cupy"},  # NCCL, as CuPy presents it
     "nn": set(),
@@ -151,7 +153,7 @@ def compared_names(source: str) -> list[int]:
     return [line for line, child in words if isinstance(child, ast.Constant) and child.value in BACKENDS]
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "bptt.backend"])
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in ("bptt.backend", "bptt.devices")])
 def test_no_module_compares_the_name_of_a_backend(module):
     """It asks for a capability: a new library then needs no change."""
     assert not compared_names(source_of(module))

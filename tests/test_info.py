@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import acceleration, backend, cli, system
+from bptt import acceleration, cli, devices, system
 from bptt.cli import info
 
 
@@ -56,7 +56,7 @@ def test_info_never_fails(capsys, monkeypatch, error):
     for owner, name in [(system, "versions"), (system, "machine"), (system, "installed_versions"), (system, "blas")]:
         monkeypatch.setattr(owner, name, fails)
     monkeypatch.setattr(info, "PARTS", {name: getattr(system, name, part) for name, part in info.PARTS.items()})
-    monkeypatch.setattr(backend, "cupy_unavailable_reason", fails)
+    monkeypatch.setattr(devices, "cupy_unavailable_reason", fails)
     monkeypatch.setattr(acceleration, "unavailable_reason", fails)
     monkeypatch.setattr(info.token_store, "cache_folder", fails)
     for arguments in (["info"], ["info", "--json"]):
@@ -66,7 +66,7 @@ def test_info_never_fails(capsys, monkeypatch, error):
 
 
 def test_info_names_a_usable_device(capsys, monkeypatch):
-    monkeypatch.setattr(backend, "cupy_unavailable_reason", lambda: "")
-    monkeypatch.setattr(backend, "cuda_device_info", lambda: {"device": "a GPU", "memory": "80.0 GB"})
+    monkeypatch.setattr(devices, "cupy_unavailable_reason", lambda: "")
+    monkeypatch.setattr(devices, "cuda_device_info", lambda: {"device": "a GPU", "memory": "80.0 GB"})
     assert cli.main(["info"]) == 0
     assert "cupy       usable yes\n           device a GPU\n           memory 80.0 GB\n" in capsys.readouterr().out

@@ -32,7 +32,7 @@ MODES = pytest.mark.parametrize("mode", ["lines", "stream"])
 STEPS = 12
 
 # settings that may change on resume; the others belong to the run
-ANEW = {"backend", "require_backend", "graph", "distributed", "nccl"}
+ANEW = {"backend", "device", "require_backend", "graph", "distributed", "nccl"}
 ANEW |= {"steps", "evaluate_every", "patience", "checkpoint_every", "keep"}
 ANEW |= {"stop_after", "quiet", "json"}
 OTHERS = {

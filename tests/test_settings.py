@@ -133,7 +133,7 @@ def test_none_is_refused_for_settings_without_a_default_rule(name):
         ({"hiden": 5}, ["'hiden' is unknown", "did you mean 'hidden'?"]),
         ({"learningrate": 5}, ["did you mean 'learning_rate'?"]),
         ({"lr": 5}, ["'lr' is unknown", "did you mean 'learning_rate'?"]),
-        ({"zzz": 5}, ["'zzz' is unknown", "out, from_, new_symbols, backend, require_backend"]),
+        ({"zzz": 5}, ["'zzz' is unknown", "out, from_, new_symbols, backend, device, require_backend"]),
         ({"from_": 5}, ["--from 5", "expected a path"]),
     ],
 )

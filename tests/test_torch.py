@@ -1,12 +1,22 @@
 """PyTorch as a witness: its layers with our weights, its autograd through our forward, its optimizers."""
 
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
+
+import bptt
+from runs import NAMES, PROSE
 
 torch = pytest.importorskip("torch", reason="torch is not installed: nox -s torch runs these")
 
 from bptt.backend import select  # noqa: E402
+from bptt.config.settings import from_flags  # noqa: E402
+from bptt.errors import InputError  # noqa: E402
 from bptt.nn import gru, loss, lstm, model, optimizers, tree, vanilla  # noqa: E402
+from bptt.train_step import stepper  # noqa: E402
+from bptt.training import setup  # noqa: E402
 
 T, B, V, H = 6, 3, 7, 5
 LAYERS = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
@@ -152,3 +162,54 @@ def test_clip_by_norm_equals_that_of_torch():
     clipped, ours = optimizers.clip_by_norm(d, 0.5)
     assert float(ours) == pytest.approx(float(norm), rel=1e-12)
     np.testing.assert_allclose(clipped, tensor.grad.numpy(), rtol=1e-5)  # torch adds 1e-6 to the norm
+
+
+# Devices
+
+
+@CELLS
+@pytest.mark.parametrize("text", [NAMES, PROSE], ids=["lines", "stream"])
+@pytest.mark.parametrize("flags", [{}, {"micro_batches": 2}, {"recompute_every": 2}, {"optimizer": "sgd", "average": 0}])
+def test_updates_on_torch_leave_nothing_on_another_device(monkeypatch, cell, text, flags):
+    """On the device meta, which has shapes and no numbers: PyTorch refuses operations that mix it with the CPU."""
+    meta = dataclasses.replace(select("torch", "float32"), device=torch.device("meta"))
+    monkeypatch.setattr(setup, "select_backend", lambda settings: meta)
+    small = {"hidden": 5, "layers": 2, "steps": 6, "batch": 6, "length": 3, "backend": "torch", "dropout": 0.2, "cell": cell}
+    run = setup.from_scratch(text, from_flags({**small, **flags}))
+    arrays = []
+    for state, metrics in stepper.run_updates(run.task, run.now.state, lambda _: 3):
+        of_updates = [(one.loss, one.grad_norm) for one in metrics]
+        average = () if state.average is None else (state.average,)
+        states = () if state.states is None else (state.states,)
+        arrays += [state.params_vector, state.finite, *state.opt_state, *average, *states, *sum(of_updates, ())]
+    assert state.step == 6
+    arrays = [array for array in arrays if isinstance(array, torch.Tensor)]
+    assert len(arrays) >= 12
+    assert {array.device.type for array in arrays} == {"meta"}
+
+
+def test_a_device_of_torch_is_chosen_by_its_name():
+    named = select("torch", "float32", device="cpu")
+    assert (named.device, str(named)) == (torch.device("cpu"), "torch float32 on cpu")
+    assert named.put(np.ones(3)).device == torch.device("cpu")
+    assert str(pickle.loads(pickle.dumps(named))) == str(named)
+
+
+@pytest.mark.parametrize("device", ["meta", "gpu", "cuda:99", "", "cpu:x", "99"])
+def test_a_device_that_torch_cannot_use_is_one_line(device):
+    with pytest.raises(InputError) as caught:
+        select("torch", device=device)
+    assert str(caught.value).startswith(f"device {device!r}: PyTorch cannot use it: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_on_a_device_of_torch_can_move_on_resume(tmp_path):
+    small = {"hidden": 4, "steps": 4, "batch": 6, "report": None}
+    bptt.train(NAMES, out=tmp_path / "run", backend="torch", device="cpu", stop_after=1, **small)
+    trained = bptt.train(NAMES, resume=tmp_path / "run", stop_after=1, report=None)
+    assert str(trained.backend) == "torch float32 on cpu"
+    with pytest.raises(InputError, match="device 'cuda:99': PyTorch cannot use it"):
+        bptt.train(NAMES, resume=tmp_path / "run", device="cuda:99", report=None)
+    trained = bptt.train(NAMES, resume=tmp_path / "run", backend="numpy", stop_after=1, report=None)
+    assert str(trained.backend) == "numpy float32"
+    assert str(bptt.load(tmp_path / "run", backend="torch", device="cpu").backend) == "torch float32 on cpu"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt import dispatch, errors, system
+from bptt import devices, dispatch, errors, system
 from bptt.backend import BACKENDS, Array, Backend, namespace
 from bptt.dispatch import Action
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -21,6 +21,7 @@ from bptt.errors import CaptureError, KernelWarning
 from bptt.nn import gradient, model, optimizers, tree
 
 SWITCH = "BPTT_KERNELS"  # environment variable; 0 leaves the kernels out
+ROCM = "CuPy computes with ROCm, and the kernels are for CUDA: the pure functions run, which is slower"
 
 _given_up: dict[str, str] = {}  # why, by the library
 
@@ -39,6 +40,8 @@ def enable(library: str = "numpy") -> str:
 def enable_for(backend: Backend) -> None:
     """Enable what makes training faster on a backend: kernels, and with NumPy an allocator that keeps freed memory."""
     enable(backend.name)
+    if backend.is_gpu and devices.cupy_is_rocm():
+        errors.warn(ROCM, KernelWarning)
     if backend.is_host:
         system.keep_freed_memory()
 
@@ -62,7 +65,9 @@ def unavailable_reason(library: str = "numpy") -> str:
         return f"{SWITCH}=0 switches them off"
     if library in _given_up:
         return f"the kernels failed on this machine: {_given_up[library]}"
-    return _unavailable_reason(library) if BACKENDS[library].kernel_compiler else f"there are none for {library}"
+    if not BACKENDS[library].kernel_compiler:
+        return f"there are none for {library}"
+    return ROCM if BACKENDS[library].is_gpu and devices.cupy_is_rocm() else _unavailable_reason(library)
 
 
 @functools.cache

@@ -4,7 +4,6 @@ No other module selects a library or compares the name of one; they ask a `Backe
 subclass of `Backend`, its line in `BACKENDS` and its name in `BackendName`.
 """
 
-import contextlib
 import dataclasses
 import importlib
 import os
@@ -14,7 +13,8 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import array_api_compat
 import numpy as np
 
-from bptt import errors
+from bptt import devices, errors
+from bptt.devices import Device, cupy_unavailable_reason
 from bptt.errors import BackendWarning, InputError
 
 Array = Any  # an array of any library that array-api-compat knows
@@ -24,7 +24,6 @@ BackendName = Literal["auto", "numpy", "cupy", "torch", "jax", "strict"]  # auto
 
 DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
 NO_MEMORY = 2  # cudaErrorMemoryAllocation
-INSTALL_CUPY = "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for an older driver"
 
 # NumPy is a namespace of the standard itself; array-api-compat's copy of it takes 0.4 s to import, as long as all the rest
 _namespaces: dict[type, Any] = dict.fromkeys((np.ndarray, np.float32, np.float64, np.bool_, np.int64), np)
@@ -45,18 +44,28 @@ class Backend:
     xp: Any  # the namespace
     device: Any  # None: the library's default
     dtype: str
+    requested_device: Device = None  # in the words of the library; None: its default
 
     @classmethod
-    def open(cls, requested: str, dtype: str) -> Self:
-        """Import the library.
+    def open(cls, requested: str, dtype: str, device: Device = None) -> Self:
+        """Import the library and find the device.
 
         Raises:
-            InputError: it is not installed.
+            InputError: it is not installed, or there is no such device.
         """
         try:
-            return cls(requested, importlib.import_module(cls.module), None, dtype)
+            xp = importlib.import_module(cls.module)
         except ImportError:
             raise InputError(f"backend {cls.name!r} needs a package that is not installed: pip install {cls.package}") from None
+        return cls(requested, xp, None if device is None else cls.find_device(device, dtype), dtype, device)
+
+    @classmethod
+    def find_device(cls, device: str, dtype: str) -> Any:
+        """The device of that name as the library's functions take it; None for the one that they use anyway."""
+        if device == "cpu" and cls.is_host:
+            return None
+        expected = "expected cpu, or " if cls.is_host else ""
+        raise InputError(f"device {device!r}: backend {cls.name!r} has no such device: {expected}leave it out")
 
     def put(self, host: HostArray, integers: str = "int64") -> Array:
         """Copy a host array to the device: floats as `dtype`, integers as `integers`."""
@@ -89,11 +98,12 @@ class Backend:
     def __str__(self) -> str:
         """The library, its type and, after a fall-back, what was asked for."""
         requested = "" if self.requested in ("auto", self.name) else f" ({self.requested} was asked for)"
-        return f"{self.name} {self.dtype}{requested}"
+        device = "" if self.requested_device is None else f" on {self.requested_device}"
+        return f"{self.name} {self.dtype}{device}{requested}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the names alone, since a namespace cannot be pickled: unpickling selects the library again."""
-        return _select_again, (self.name, self.dtype, self.requested)
+        return _select_again, (self.name, self.dtype, self.requested, self.requested_device)
 
 
 class NumPy(Backend):
@@ -110,6 +120,11 @@ class CuPy(Backend):
     name, module, package = "cupy", "array_api_compat.cupy", "cupy"
     is_gpu = True
     kernel_compiler = "CuPy"
+
+    @classmethod
+    def find_device(cls, device: str, dtype: str) -> Any:
+        """Make the CUDA device the current one, where CuPy puts all arrays from then on."""
+        devices.use_cuda_device(device)
 
     def get(self, array: Array) -> HostArray:
         """Copy an array to the host; waits for the device."""
@@ -150,9 +165,14 @@ class CuPy(Backend):
 
 
 class Torch(Backend):
-    """PyTorch on the CPU, without its autograd."""
+    """PyTorch without its autograd, by default on the CPU."""
 
     name, module, package = "torch", "array_api_compat.torch", "torch"
+
+    @classmethod
+    def find_device(cls, device: str, dtype: str) -> Any:
+        """The `torch.device`."""
+        return devices.torch_device(device, dtype)
 
     def get(self, array: Array) -> HostArray:
         """Copy an array to the host."""
@@ -160,17 +180,22 @@ class Torch(Backend):
 
 
 class Jax(Backend):
-    """JAX on its default device."""
+    """JAX, by default on its default device."""
 
     name, module, package = "jax", "jax.numpy", "jax"
 
     @classmethod
-    def open(cls, requested: str, dtype: str) -> Self:
+    def find_device(cls, device: str, dtype: str) -> Any:
+        """The `jax.Device`."""
+        return devices.jax_device(device)
+
+    @classmethod
+    def open(cls, requested: str, dtype: str, device: Device = None) -> Self:
         """Import JAX and allow 64-bit types: token ids are int64, and floats keep the type of their arrays.
 
         The switch, `jax_enable_x64`, stays on for the process: new arrays of other code are float64 unless they ask for less.
         """
-        backend = super().open(requested, dtype)
+        backend = super().open(requested, dtype, device)
         importlib.import_module("jax").config.update("jax_enable_x64", True)
         return backend
 
@@ -181,9 +206,9 @@ class Strict(Backend):
     name, module, package = "strict", "array_api_strict", "array-api-strict"
 
     @classmethod
-    def open(cls, requested: str, dtype: str) -> Self:
+    def open(cls, requested: str, dtype: str, device: Device = None) -> Self:
         """Import the library and switch off what the standard does not demand."""
-        xp = super().open(requested, dtype).xp
+        xp = super().open(requested, dtype, device).xp
         flags = {"api_version": "2024.12", "boolean_indexing": False, "data_dependent_shapes": False, "enabled_extensions": ()}
         xp.set_array_api_strict_flags(**flags)
         return cls(requested, xp, xp.Device("device1"), dtype)
@@ -223,14 +248,15 @@ def to_host(array: Array) -> HostArray:
     return np.from_dlpack(array, device="cpu")
 
 
-def select(name: str = "auto", dtype: str = "float32", *, require: bool | None = None) -> Backend:
-    """Select a backend by name.
+def select(name: str = "auto", dtype: str = "float32", *, require: bool | None = None, device: Device = None) -> Backend:
+    """Select a backend by name, and a device of it in the words of its library: "cuda:1" or "1" of PyTorch, "cpu:0" of JAX.
 
     `auto` is CuPy if a CUDA device answers, else NumPy. `cupy` without a usable device falls back to NumPy with one
     `BackendWarning`, unless `require` (by default the environment variable BPTT_REQUIRE_BACKEND) forbids it.
 
     Raises:
-        InputError: an unknown name or dtype, a library that is not installed, or a required device that is missing.
+        InputError: an unknown name or dtype, a library that is not installed, a device that does not exist, or a required one
+            that is missing.
     """
     if name not in NAMES:
         raise InputError(f"backend {name!r} is unknown: use one of {', '.join(NAMES)}")
@@ -239,62 +265,33 @@ def select(name: str = "auto", dtype: str = "float32", *, require: bool | None =
     if require is None:
         require = os.environ.get("BPTT_REQUIRE_BACKEND", "0") not in ("", "0")
     library = name
-    if name in ("auto", CuPy.name):
+    if name == "auto" and device == "cpu":
+        library = NumPy.name
+    elif name in ("auto", CuPy.name):
         problem = cupy_unavailable_reason()
+        if problem and device is not None:
+            raise InputError(f"device {device!r} cannot be used: {problem}")
         if problem and name == CuPy.name:
             if require:
                 raise InputError(f"backend 'cupy' is required but {problem}")
             errors.warn(f"backend 'cupy' is not usable: {problem}; going on with numpy", BackendWarning)
         library = NumPy.name if problem else CuPy.name
-    return BACKENDS[library].open(name, dtype)
+    return BACKENDS[library].open(name, dtype, device)
 
 
-def _select_again(name: str, dtype: str, requested: str) -> Backend:
-    """The backend that was pickled; NumPy, with a warning, on a machine without its GPU."""
-    return dataclasses.replace(select(name, dtype), requested=requested)
-
-
-def cupy_unavailable_reason() -> str:
-    """Why CuPy cannot be used on this machine, and the remedy; empty if it can."""
+def _select_again(name: str, dtype: str, requested: str, device: Device = None) -> Backend:
+    """The backend that was pickled; on a machine without its device its default or NumPy, with a warning."""
     try:
-        import cupy
-    except ImportError as error:
-        if error.name == "cupy":
-            return f"CuPy is not installed (remedy: {INSTALL_CUPY})"
-        return f"CuPy cannot be imported: {_reason(error.__cause__ or error)} (remedy: reinstall it)"  # CuPy frames the cause
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CUDARuntimeError without a driver
-        return f"no CUDA device answers: {_reason(error)} (remedy: check the driver with nvidia-smi)"
-    if not count:
-        return "CuPy finds no CUDA device (remedy: check CUDA_VISIBLE_DEVICES and nvidia-smi)"
-    try:
-        float((cupy.ones((2, 2)) @ cupy.ones((2, 2))).sum())  # loads the compiler and cuBLAS, which CuPy does late, and waits
-    except Exception as error:
-        return f"CuPy cannot compute: {_reason(error)} (remedy: {INSTALL_CUPY}, with CUDA's libraries)"
-    return ""
+        backend = select(name, dtype, device=device)
+    except InputError as error:
+        if device is None:
+            raise
+        errors.warn(f"{error}; going on without it", BackendWarning)
+        backend = select(name, dtype)
+    return dataclasses.replace(backend, requested=requested)
 
 
 def use_device(name: str, number: int) -> None:
     """Choose the CUDA device, modulo their number, that a later `select` of this name finds; do nothing for other libraries."""
-    if name not in ("auto", CuPy.name):
-        return
-    with contextlib.suppress(Exception):  # the error that `select` reports
-        import cupy
-
-        cupy.cuda.Device(number % cupy.cuda.runtime.getDeviceCount()).use()
-
-
-def cuda_device_info() -> dict[str, str]:
-    """The name and memory of the CUDA device that CuPy uses, and the versions of CuPy and the driver."""
-    import cupy
-
-    properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
-    device, memory = properties["name"].decode(), f"{properties['totalGlobalMem'] / 1e9:.1f} GB"
-    driver, version = str(cupy.cuda.runtime.driverGetVersion()), str(cupy.__version__)
-    return {"device": device, "memory": memory, "driver": driver, "cupy": version}
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an exception's message."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if name in ("auto", CuPy.name):
+        devices.use_cuda_device_of_process(number)

@@ -4,6 +4,41 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "a device that is left for the CPU",
+        "backend.select",
+        "if problem and device is not None:",
+        "if False:",
+        "test_devices.py::test_a_device_is_not_replaced_by_the_cpu",
+    ),
+    Mutation(
+        "a backend that is pickled without its device",
+        "backend.Backend.__reduce__",
+        "self.requested, self.requested_device)",
+        "self.requested)",
+        "test_devices.py::test_an_unpickled_backend_goes_on_without_a_missing_device",
+    ),
+    Mutation(
+        "a CUDA device beyond the last one",
+        "devices.use_cuda_device",
+        "int(number) >= count",
+        "int(number) > count",
+        "test_devices.py::test_a_device_that_cupy_lacks_is_refused",
+    ),
+    Mutation(
+        "kernels for CUDA on ROCm",
+        "acceleration.unavailable_reason",
+        "return ROCM if BACKENDS[library].is_gpu and devices.cupy_is_rocm() else _unavailable_reason(library)",
+        "return _unavailable_reason(library)",
+        "test_devices.py::test_cupy_on_rocm_uses_the_pure_functions_and_says_so",
+    ),
+    Mutation(
+        "the device of another backend on resume",
+        "training.resume._other_device",
+        'if "backend" in changes',
+        "if False",
+        "test_devices.py::test_another_backend_resets_the_device_of_a_run",
+    ),
+    Mutation(
         "integers put on the device as floats",
         "backend.Backend.put",
         'if host.dtype.kind == "f" else integers',

@@ -4,8 +4,7 @@ import json as json_
 from collections.abc import Callable
 from typing import Any
 
-from bptt import acceleration, system
-from bptt import backend as backends
+from bptt import acceleration, devices, system
 from bptt.cli.console import print_line
 from bptt.cli.parser import app
 from bptt.data import token_store
@@ -55,10 +54,10 @@ def guarded(part: Callable[[], Any]) -> Any:
 
 def cupy() -> dict[str, str]:
     """Report CuPy and its device, or why it cannot be used."""
-    reason = backends.cupy_unavailable_reason()
+    reason = devices.cupy_unavailable_reason()
     if reason:
         return {"usable": "no", "why": reason}
-    return {"usable": "yes", **backends.cuda_device_info()}
+    return {"usable": "yes", **devices.cuda_device_info()}
 
 
 def kernels() -> dict[str, str]:

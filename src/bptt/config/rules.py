@@ -73,6 +73,13 @@ def check_text(name: str, value: Any) -> str:
     raise InputError(f"{name} {value!r}: expected a text of at least one character")
 
 
+def check_device(name: str, value: Any) -> str:
+    """The value, a name or an index, as a str that is not empty, or an InputError where it is neither."""
+    if (isinstance(value, str) and value) or (type(value) is int and value >= 0):
+        return str(value)
+    raise InputError(f"{name} {value!r}: expected a device in the words of the library, as cuda:1, or its index")
+
+
 def check_encoding(name: str, value: Any) -> str:
     """The usual name of an encoding of texts, or an InputError where it is none."""
     try:

@@ -23,6 +23,7 @@ from bptt.config.rules import (
     SHARE,
     SHARE_OR_FILE,
     WHOLE,
+    check_device,
     check_duration,
     check_encoding,
     check_number,
@@ -66,6 +67,8 @@ class Settings:
     """Characters that the model to start from lacks: stop at them, add them to its vocabulary, or skip them."""
     backend: BackendName = may_change("auto")
     """Array library that does the computing; auto is CuPy if a CUDA device responds, else NumPy; strict is for tests."""
+    device: str | None = may_change(None)
+    """Device in the words of the array library, such as cuda:1, mps or an index. By default the one that it prefers."""
     require_backend: bool = may_change(False)
     """Stop with an error if the backend cannot be used, instead of falling back to NumPy."""
     dtype: DtypeName = "float32"
@@ -273,6 +276,8 @@ def _choice(called: str, name: str, kind: Any, value: Any) -> Any:
         return check_duration(called, value)
     if name == "encoding":
         return check_encoding(called, value)
+    if name == "device":
+        return check_device(called, value)
     if name in ("glob", "separator"):
         return check_text(called, value)
     if name == "cell":

@@ -66,8 +66,8 @@ def line_chart(lines: Sequence[Line], x_name: str, y_name: str, *, logarithmic: 
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{down}" y2="{down}" {GRID}/>')
         parts.append(f'<text x="{LEFT - 6}" y="{down + 4}" text-anchor="end">{number}</text>')
     below = HEIGHT - BOTTOM + 14
-    parts.append(f'<text x="{LEFT}" y="{below}">{x_low:,g}</text>')
-    parts.append(f'<text x="{WIDTH - 10}" y="{below}" text-anchor="end">{x_high:,g}</text>')
+    parts.append(f'<text x="{LEFT}" y="{below}">{x_low:,.10g}</text>')
+    parts.append(f'<text x="{WIDTH - 10}" y="{below}" text-anchor="end">{x_high:,.10g}</text>')
     parts.append(f'<text x="{(LEFT + WIDTH) // 2}" y="{below}" text-anchor="middle">{escape(x_name)}</text>')
     names = [f'<tspan opacity=".7">{escape(y_name)}</tspan>']
     for (line, points), colour in zip(drawn, itertools.cycle(COLOURS)):

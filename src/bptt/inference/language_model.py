@@ -131,10 +131,11 @@ def load(
     *,
     backend: BackendName = "auto",
     dtype: DtypeName | None = None,
+    device: str | None = None,
     require_backend: bool | None = None,
     cell: Cell | str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
-    """The model in a folder, on a backend of choice; dtype by default as it was trained.
+    """The model in a folder, on a backend and device of choice; dtype by default as it was trained.
 
     The folder is a run, of which the best checkpoint is taken, or a checkpoint, or what `save` made. A model with a
     user-defined cell needs it again: `cell` is the module, or the path of its file, which is executed.
@@ -142,7 +143,7 @@ def load(
     Raises:
         CheckpointError: a folder that holds no model, or a damaged one.
         InputError: another cell than the model was trained with, or none.
-        InputError: an unknown backend or dtype.
+        InputError: an unknown backend, dtype or device.
     """
     user_cell = None if cell is None else user_cells.resolve("cell", cell)
     if isinstance(user_cell, str):
@@ -152,11 +153,11 @@ def load(
     place = rules.check_path("folder", folder)
     _, saved = run_folder.read_checkpoint(place, cell=user_cell)
     stored = str(next(iter(saved.weights.values())).dtype)
-    device = backends.select(backend, dtype or stored, require=require_backend)
+    selected = backends.select(backend, dtype or stored, require=require_backend, device=device)
     run = place.absolute()
     if run.parent.name == run_folder.CHECKPOINTS:
         run = run.parent.parent
-    return model_from_checkpoint(saved, device, run if run_folder.is_run(run) else ())
+    return model_from_checkpoint(saved, selected, run if run_folder.is_run(run) else ())
 
 
 def model_from_checkpoint(saved: Checkpoint, backend: Backend, rows: Path | tuple[dict[str, Any], ...] = ()) -> LanguageModel:

@@ -52,6 +52,7 @@ def train(
     from_: FilePath | None = None,
     new_symbols: NewSymbols = "error",
     backend: BackendName = "auto",
+    device: str | None = None,
     require_backend: bool = False,
     dtype: DtypeName = "float32",
     cell: CellName | Cell = "gru",
@@ -122,6 +123,7 @@ def train(
         from_: Run or checkpoint whose weights and vocabulary a new run starts from (fine-tuning).
         new_symbols: Characters that the model to start from lacks: stop at them, add them to its vocabulary, or skip them.
         backend: Array library that does the computing; auto is CuPy if a CUDA device responds, else NumPy; strict is for tests.
+        device: Device in the words of the array library, such as cuda:1, mps or an index. By default the one that it prefers.
         require_backend: Stop with an error if the backend cannot be used, instead of falling back to NumPy.
         dtype: Floating-point type of weights and arithmetic.
         cell: Recurrent cell, or the Python file of a cell of your own; vanilla is the plain tanh cell. Also a module.

@@ -14,7 +14,7 @@ from bptt.errors import InputError
 from bptt.nn import model, tree
 from bptt.training.setup import Prepared
 
-LOCAL_SETTINGS = {"quiet", "json", "distributed"}  # may differ between processes
+LOCAL_SETTINGS = {"quiet", "json", "distributed", "device"}  # may differ between processes
 
 
 def error_for_all(error: InputError, *, alone: bool) -> InputError:
@@ -94,7 +94,7 @@ def _facts(prepared: Prepared, settings: Settings) -> dict[str, str]:
         "text": task.data.sha256,
         "validation set": task.data.validation_sha256,
         "vocabulary": str(task.data.vocabulary.symbols),
-        "backend": str(task.backend),
+        "backend": f"{task.backend.name} {task.backend.dtype}",
         "compiled": acceleration.compiled_by(task.backend),
         "step": str(state.step),
         "best": str((progress.best, progress.waited)),  # which decide when all end

@@ -35,7 +35,7 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
     if not run_folder.checkpoints(place):  # ended before its first checkpoint
         config = toml.read(place / run_folder.CONFIG, without=["cell"] if cell else [], named=False)
         refuse_other_validation(place, config, changes)
-        first = {**config, "nccl": False, **changes}
+        first = {**config, "nccl": False, **_other_device(changes), **changes}
         named = first.pop("text", None)
         _refuse_missing_text(place, text, "" if named is None else named)
         if cell:
@@ -197,7 +197,7 @@ def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> 
         if before["cell"] != config.cell:
             raise KeyError("cell")
         cell = config.user_cell or config.cell  # a record names no file that is executed
-        settings = from_flags({**before, "mode": saved.mode, **changes, "cell": cell})
+        settings = from_flags({**before, "mode": saved.mode, **_other_device(changes), **changes, "cell": cell})
         plan = Hyperparameters(**{name: getattr(settings, name) for name in Hyperparameters._fields})
         source = record["source"]
     except (KeyError, TypeError, AttributeError, InputError) as error:
@@ -206,6 +206,11 @@ def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> 
     if not isinstance(source, str | list) or None in plan or shape != (settings.hidden, settings.layers):
         raise CheckpointError(f"{where / CONFIG}: is not the record of this model's run")
     return settings, plan
+
+
+def _other_device(changes: dict[str, Any]) -> dict[str, Any]:
+    """The change that another backend brings with it: the device is its default again."""
+    return {"device": None} if "backend" in changes else {}
 
 
 def refuse_other_validation(where: Path, before: Mapping[str, Any], changes: Mapping[str, Any]) -> None:

@@ -145,7 +145,8 @@ def _with_new_symbols(source: Checkpoint, settings: Settings, data: Dataset, pla
 
 def select_backend(settings: Settings) -> Backend:
     """Select the backend of a run and enable its kernels."""
-    backend = backends.select(settings.backend, settings.dtype, require=settings.require_backend or None)
+    require = settings.require_backend or None
+    backend = backends.select(settings.backend, settings.dtype, require=require, device=settings.device)
     acceleration.enable_for(backend)
     return backend
 
