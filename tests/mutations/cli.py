@@ -145,7 +145,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the flags of train are in one group",
-        "cli.flags",
+        "cli.train",
         "in_group(each.group),",
         "in_group('Model'),",
         "test_help.py::test_train_shows_its_flags_in_groups",

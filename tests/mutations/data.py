@@ -319,6 +319,8 @@ MUTATIONS = [
         'facts.get("encoding", "utf-8")',
         '"utf-8"',
         "test_measured_texts.py::test_the_encoding_of_the_training_text_is_used_again",
+    ),
+    Mutation(
         "cache: cleared while a text is written",
         "data.token_store.save",
         ", files.locked_folder(folder, shared=True):",

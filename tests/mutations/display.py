@@ -86,6 +86,8 @@ MUTATIONS = [
         '_after_start(row["step"], steps)',
         "True",
         "test_plots.py::test_the_axis_of_the_losses_leaves_out_the_first_tenth",
+    ),
+    Mutation(
         "table: rows are cut off on a narrow terminal",
         "display.table.lay_out",
         "return [line for row in rows for line in _block(heads, row, width)]",

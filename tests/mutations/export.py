@@ -114,6 +114,8 @@ MUTATIONS = [
         'if ", https://" in address',
         'if ", " in address',
         "test_web_page.py::test_the_address_is_that_of_the_installed_package",
+    ),
+    Mutation(
         "page: another temperature than that of bptt sample",
         "export.web_page.to_page",
         "f'\"{TEMPERATURE}\"'",

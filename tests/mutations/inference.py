@@ -348,6 +348,8 @@ MUTATIONS = [
         "if isinstance(prompt, str) else vocabulary.boundary.encode()",
         "if isinstance(prompt, str) else b'?'",
         "test_bytes.py::test_a_prompt_of_bytes_is_for_models_of_bytes",
+    ),
+    Mutation(
         "stream: another temperature than that of sample",
         "inference.text_model.TextModel.stream",
         "temperature: float = TEMPERATURE",

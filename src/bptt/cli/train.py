@@ -1,17 +1,17 @@
-"""The command `bptt train`."""
+"""The command `bptt train`, with a flag for each setting."""
 
 import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from bptt.checkpoint import run_folder
 from bptt.cli.console import print_line
-from bptt.cli.flags import Flags, in_group
 from bptt.cli.parser import Text, app
+from bptt.config.reference import GROUPS, settings_reference
 from bptt.config.settings import Settings, validate
 from bptt.data.source import Names
 from bptt.display import panel
@@ -24,6 +24,34 @@ from bptt.training.signals import TERMINATION, exit_code
 from bptt.training.state import Reporter
 
 RUNS = Path("runs")
+
+
+def in_group(name: str) -> Parameter:
+    """Put a flag into a group of the help."""
+    return Parameter(group=Group(name, sort_key=list(GROUPS).index(name)))
+
+
+if TYPE_CHECKING:
+    Flags = Settings
+else:
+    hints = get_type_hints(Settings)
+    Flags = dataclasses.make_dataclass(  # Settings in the order of the help, with what cyclopts takes from annotations
+        "Flags",
+        [
+            (
+                each.setting,
+                Annotated[
+                    hints[each.setting],
+                    in_group(each.group),
+                    Parameter(help=each.description, metavar=each.type, show_choices=len(each.choices) > 1),
+                ],
+                dataclasses.field(default=each.default),
+            )
+            for each in settings_reference()
+        ],
+        namespace={"__module__": __name__},  # of types itself, cyclopts would not look into it
+        frozen=True,
+    )
 
 
 @app.command

@@ -21,7 +21,7 @@ GROUPS = {
     ),
     "Data": ("mode", "validation", "vocabulary", "separator", "encoding", "glob", "new_symbols"),
     "Output": ("out", "quiet", "json", "evaluate_every", "checkpoint_every", "keep"),
-    "Hardware": ("backend", "require_backend", "dtype", "distributed", "nccl", "graph"),
+    "Hardware": ("backend", "device", "require_backend", "dtype", "distributed", "nccl", "graph"),
     "Advanced": (
         *("micro_batches", "recompute_every", "init", "parametrization", "final_rate", "beta1", "beta2", "average"),
         *("split_seed", "duplicates"),

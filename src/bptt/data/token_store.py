@@ -1,6 +1,7 @@
 """Token ids: their checksum, and a cache of memory-mapped files for those of large texts."""
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -269,7 +270,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that is renamed into place when it is complete."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb", opener=_private) as file:
+        with open(temporary, "xb", opener=functools.partial(os.open, mode=0o600)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -278,10 +279,6 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _digest(vocabulary: Vocabulary, ids: Iterable[bytes | HostArray] = ()) -> "hashlib._Hash":
