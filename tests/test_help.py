@@ -64,6 +64,14 @@ def test_the_reference_has_the_facts_of_settings():
     assert all(row.description.endswith(".") and row.description.count(". ") <= 1 for row in rows.values())
 
 
+def test_without_source_a_setting_has_no_text(monkeypatch):
+    def no_source(_):
+        raise OSError
+
+    monkeypatch.setattr("inspect.getsource", no_source)
+    assert reference.descriptions() == dict.fromkeys(SETTING_NAMES, "")
+
+
 def test_the_defaults_in_words_are_those_of_the_presets():
     """By default 64 to 320, and so on: over all presets, as `resolve` rounds them."""
     texts = reference.descriptions()

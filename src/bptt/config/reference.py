@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from bptt.config.settings import Settings, flag
+from bptt.config.settings import SETTING_NAMES, Settings, flag
 from bptt.nn.cells import Cell
 
 # the groups of `bptt train --help`, and the settings of each, those that are used most first
@@ -54,9 +54,12 @@ def settings_reference() -> Iterator[SettingReference]:
 
 
 def descriptions() -> dict[str, str]:
-    """The text under each field of Settings, as one line."""
-    module = ast.parse(textwrap.dedent(inspect.getsource(Settings)))
-    texts = {}
+    """The text under each field of Settings, as one line; empty where Python has no source, as in some bundled programs."""
+    texts = dict.fromkeys(SETTING_NAMES, "")
+    try:
+        module = ast.parse(textwrap.dedent(inspect.getsource(Settings)))
+    except OSError:
+        return texts
     for pair in itertools.pairwise(ast.walk(module)):  # a class comes before its statements, and these in order
         match pair:
             case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
