@@ -1,5 +1,6 @@
 """A report: one file that stands alone, with the model's own numbers in it, for every cell and whatever is in the text."""
 
+import hashlib
 import html
 import importlib.util
 import json
@@ -18,7 +19,7 @@ from bptt.config.settings import from_flags
 from bptt.data.dataset import make_rng, prepare
 from bptt.display import plots
 from bptt.nn import lstm, tree
-from bptt.report import figures, page, units
+from bptt.report import card, figures, page, units
 from runs import NAMES, PROSE
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[plot]'")
@@ -59,7 +60,7 @@ def _no_curves(monkeypatch):
 def sketched(monkeypatch):
     """A report without its pictures, which take most of the time."""
     for name in ("curves", "saturation", "flow", "radii"):
-        monkeypatch.setattr(figures, name, lambda *_: "<svg></svg>")
+        monkeypatch.setattr(figures, name, lambda *_: ["<svg></svg>"])
 
 
 def trained(folder, text=NAMES, **flags):
@@ -94,18 +95,22 @@ def test_a_report_is_self_contained(tmp_path, capsys, cell, layers, text):
             assert value.startswith(("#", "data:image/png;base64,"))
     assert not re.search(r"https?://(?!www\.w3\.org)", source)
     assert not re.search(r"@import|url\((?!#)", source)
-    assert found.tags.count("svg") == 4
+    panels = 3 + (layers + 1) + 1 + 2 * layers  # curves, flow, radii, saturation
+    assert found.tags.count("svg") == panels
     for picture in re.findall(r"<svg.*?</svg>", source, re.DOTALL):
         ET.fromstring(picture)  # well-formed
     assert figures.INK not in source
     assert source.count("currentColor") > 20
     model = bptt.load(run)
-    assert f"{model.record['held_out'] / math.log(2):.4f} bits per character" in source
+    nats = model.record["held_out"]
+    assert f"{nats:.4f} nats ({nats / math.log(2):.4f} bits) per character" in source
     assert "optimizer adam, learning rate 0.00" in source
     assert "parametrization mup, schedule cosine, batch 6, dropout 0.0" in source
+    assert "steps 12, length" in source
     for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         if "sample" in row:
-            assert f"step {row['step']:,}</th>" in source
+            nats = row["held_out"]
+            assert f"step {row['step']:,}<span>{nats:.4f} nats</span><span>{nats / math.log(2):.4f} bits</span></th>" in source
 
 
 def largest(Waa):
@@ -117,7 +122,7 @@ def largest(Waa):
 def test_spectral_radii_are_those_of_the_weights_at_each_evaluation(tmp_path, monkeypatch, cell):
     run = trained(tmp_path, cell=cell, layers=2, hidden=7, learning_rate=0.1)
     drawn = {}
-    monkeypatch.setattr(figures, "radii", lambda *them: drawn.update(zip(("steps", "found", "names"), them)) or "")
+    monkeypatch.setattr(figures, "radii", lambda *them: drawn.update(zip(("steps", "found", "names"), them)) or [])
     page.write(bptt.load(run), run, None, tmp_path / "page.html")
     assert drawn["steps"] == [4, 8, 12]
     assert drawn["found"].shape == (3, 2, len(drawn["names"]))
@@ -134,18 +139,124 @@ def test_a_report_can_be_about_another_text(tmp_path, capsys):
     write_report(run, capsys, tmp_path / "other", "--out", tmp_path / "page.html")
     source = (tmp_path / "page.html").read_text("utf-8")
     activations = inspect.activations(bptt.load(run), "the dog sat on the mat " * 3)
-    assert f"{len(activations.nats)} characters, {activations.nats.mean() / math.log(2):.4f} bits each" in source
+    nats = activations.nats.mean()
+    assert f"{len(activations.nats)} characters, {nats:.4f} nats ({nats / math.log(2):.4f} bits) per character" in source
     strip = re.search(r'<div class="strip">(.*)\n</div>', source, re.DOTALL)[1]
-    cells = re.findall(r"<div( class=\"surprise\")?><b>(.*?)</b> (.*?)<span>", strip)
-    bits = activations.nats / math.log(2)
-    assert [(mark != "", html.unescape(name), cost) for mark, name, cost in cells] == [
-        (bool(cost > 2 * bits.mean()), {" ": "␣"}.get(name, name), f"{cost:.1f}")
-        for name, cost in zip(activations.targets, bits)
+    cells = re.findall(r"<div( class=\"surprise\")?><b>(.*?)</b><br>(.*?) nats<br>(.*?) bits<span>", strip)
+    assert [(mark != "", html.unescape(name), nats, bits) for mark, name, nats, bits in cells] == [
+        (bool(cost > 2 * nats), {" ": "␣"}.get(name, name), f"{cost:.1f}", f"{cost / math.log(2):.1f}")
+        for name, cost in zip(activations.targets, activations.nats)
     ]
-    assert any(mark for mark, _, _ in cells)
-    shown = [html.unescape(one) for one in re.findall(r"</b> [^<]*<span>(.*?) \d+ %</span>", strip)]
+    assert any(mark for mark, *_ in cells)
+    shown = [html.unescape(one) for one in re.findall(r"bits<span>(.*?) \d+ %</span>", strip)]
     names = ["↵" if name == "\n" else "␣" if name == " " else name for name in bptt.load(run).vocabulary.symbols]
     assert shown == [names[i] for i in activations.p.argmax(axis=1)]
+
+
+def card_of(source):
+    """The rows of the model card."""
+    return dict(re.findall(r'<th scope="row">([^<]*)</th><td>(.*?)</td>', source))
+
+
+@pytest.mark.usefixtures("sketched")
+def test_the_card_says_how_to_repeat_the_run(tmp_path, capsys):
+    run = trained(tmp_path, seed=5, split_seed=3)
+    write_report(run, capsys)
+    rows = card_of((run / "report.html").read_text("utf-8"))
+    record, session = bptt.load(run).record, json.loads((run / "env.json").read_text())["sessions"][0]
+    size = (tmp_path / "text.txt").stat().st_size
+    assert rows["text"] == "text"
+    assert rows["size"] == f"{record['targets']} characters, {size} bytes"
+    assert rows["SHA-256"] == hashlib.sha256((tmp_path / "text.txt").read_bytes()).hexdigest()
+    assert rows["split"] == f"{len(NAMES) - 3} lines to train on, 3 held out; split seed 3, duplicates together"
+    assert rows["seed"] == "5"
+    assert rows["date"] == session["started"].replace("T", " ").replace("+00:00", " UTC")
+    assert rows["versions"] == ", ".join(f"{name} {version}" for name, version in session["versions"].items())
+    assert session["machine"]["system"] in rows["machine"]
+    assert session["host"] not in rows["machine"]
+    assert rows["backend"].startswith("numpy float32")
+    assert rows["licence"].startswith("not stated here")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["/usr/lib/bptt/__main__.py", "train", "a b.txt"], "bptt train 'a b.txt'"),
+        (["/usr/bin/bptt", "train"], "bptt train"),
+        (["train.py"], "train.py"),
+        ([], ""),
+        ([1, "a"], ""),
+        ("bptt", ""),
+        (None, ""),
+    ],
+)
+def test_a_command_is_shown_as_it_is_typed(words, expected):
+    assert card._command(words) == expected
+
+
+@pytest.mark.usefixtures("sketched")
+@pytest.mark.parametrize("odd", [7, "<b>", [1], {"a": {"b": 1}}, None, "x" * 100_000, True])
+def test_a_card_of_odd_sessions_has_what_it_can(tmp_path, capsys, odd):
+    run = trained(tmp_path, steps=1)
+    session = json.loads((run / "env.json").read_text())["sessions"][0]
+    for name in session:
+        (run / "env.json").write_text(json.dumps({"sessions": [odd, {**session, name: odd}]}))
+        write_report(run, capsys)
+        source = (run / "report.html").read_text("utf-8")
+        assert card_of(source)["seed"] == "0"
+        assert "<b>" not in card_of(source).values()
+        assert len(source) < 60_000
+
+
+def luminance(colour):
+    """The relative luminance of WCAG 2."""
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (one / 255 for one in colour)]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def contrast(first, second):
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def colours_of(style):
+    """The variables and the backgrounds of the levels in a part of a style sheet."""
+    names = {name: tuple(bytes.fromhex(value)) for name, value in re.findall(r"--(\w+): #(\w{6});", style)}
+    levels = re.findall(r"\.([pn]\d) { background: rgba\((\d+), (\d+), (\d+), ([\d.]+)\); }", style)
+    return names, {name: ((int(r), int(g), int(b)), float(alpha)) for name, r, g, b, alpha in levels}
+
+
+@pytest.mark.usefixtures("sketched")
+def test_text_has_enough_contrast_in_light_and_dark(tmp_path, capsys):
+    run = trained(tmp_path, steps=1)
+    write_report(run, capsys)
+    style = re.search(r"<style>(.*?)</style>", (run / "report.html").read_text("utf-8"), re.DOTALL)[1]
+    light, rest = style.split("@media (prefers-color-scheme: dark) {")
+    dark, paper = rest.split("@media print {")
+    assert "opacity" not in style  # which would change what is computed here
+    for part in (light, dark):
+        colours, levels = colours_of(part)
+        assert contrast(colours["ink"], colours["paper"]) >= 7
+        assert contrast(colours["quiet"], colours["paper"]) >= 4.5
+        assert len(levels) == 2 * page.LEVELS
+        for colour, alpha in levels.values():
+            background = [alpha * c + (1 - alpha) * p for c, p in zip(colour, colours["paper"])]
+            assert contrast(colours["ink"], background) >= 4.5
+    assert contrast(colours_of(paper)[0]["quiet"], colours_of(paper)[0]["paper"]) >= 4.5
+
+
+def test_every_caption_is_one_sentence(tmp_path, capsys):
+    for cell in ("gru", "vanilla"):
+        (tmp_path / cell).mkdir()
+        run = trained(tmp_path / cell, cell=cell)
+        write_report(run, capsys)
+        source = (run / "report.html").read_text("utf-8")
+        captions = re.findall(r'(?:<figcaption>|<p class="how">)(.*?)</', source, re.DOTALL)
+        assert len(captions) == 8
+        for caption in captions[:-1]:  # the last one names papers
+            words = html.unescape(" ".join(caption.split()))
+            assert len(re.findall(r"[.!?](?: |$)", words)) == 1
+            assert words.endswith(".")
 
 
 @pytest.mark.usefixtures("sketched")
@@ -237,10 +348,11 @@ def test_a_report_shows_the_validation_set(tmp_path):
     model, settings = bptt.load(run), from_flags({"validation": 0.2})
     data = prepare(str(tmp_path / "text.txt"), settings, make_rng(3, 0))
     looked = page._looked(model, None)
-    assert looked == ("Text that was held out", [model.vocabulary.decode(ids[1:-1]) for ids in data.validation])
+    assert looked[:2] == ("Text that was held out", [model.vocabulary.decode(ids[1:-1]) for ids in data.validation])
+    assert looked.split == f"{len(data.training)} lines to train on, {len(data.validation)} held out"
     (tmp_path / "all").mkdir()
     looked = page._looked(bptt.load(trained(tmp_path / "all", validation=0, steps=1)), None)
-    assert looked == ("Text that it learned from, for none was held out", NAMES)
+    assert looked[:2] == ("Text that it learned from, for none was held out", NAMES)
 
 
 def test_a_report_leaves_out_the_characters_that_the_run_left_out(tmp_path):
@@ -249,7 +361,7 @@ def test_a_report_leaves_out_the_characters_that_the_run_left_out(tmp_path):
     text, flags = [f"{name}ñ" for name in NAMES], {"hidden": None, "from_": old, "new_symbols": "skip", "steps": 1}
     with pytest.warns(bptt.TrainingWarning, match=f"{len(NAMES)} characters that the model lacks are left out"):
         run = trained(tmp_path / "new", text, **flags, validation=0)
-    assert page._looked(bptt.load(run), None) == ("Text that it learned from, for none was held out", NAMES)
+    assert page._looked(bptt.load(run), None)[:2] == ("Text that it learned from, for none was held out", NAMES)
 
 
 @pytest.mark.parametrize("offset", [0, 1])
@@ -264,9 +376,9 @@ def test_a_character_split_by_the_validation_border_is_left_out(tmp_path, offset
 
 def test_units_are_coloured_by_their_activations(tmp_path, monkeypatch):
     """And what else the page takes from the model: gradients of the longest text, samples in bits, facts."""
-    monkeypatch.setattr(figures, "flow", lambda flow: shown.append(flow) or "<svg></svg>")
+    monkeypatch.setattr(figures, "flow", lambda flow: shown.append(flow) or ["<svg></svg>"])
     for name in ("curves", "saturation", "radii"):
-        monkeypatch.setattr(figures, name, lambda *given, name=name: shown.append((name, given)) or "<svg></svg>")
+        monkeypatch.setattr(figures, name, lambda *given, name=name: shown.append((name, given)) or ["<svg></svg>"])
     shown, run, texts = [], trained(tmp_path, clip_norm=0.7), ["bann", "dir" * 30, "ker"]
     (tmp_path / "other").write_text("\n".join(texts))
     model, place = bptt.load(run), tmp_path / "page.html"
@@ -290,10 +402,10 @@ def test_units_are_coloured_by_their_activations(tmp_path, monkeypatch):
         shares = re.findall(r"<span>(?:.*?) (\d+) %</span>", cell)
         assert shares == [f"{100 * share:.0f}" for share in sorted(p, reverse=True)[:4]]
     assert f"gru, 1 x 5 units, {tree.ravel(model.params).size} parameters, {len(model.vocabulary)} symbols" in source
-    assert "<th>of step</th><td>12</td>" in source
+    assert '<th scope="row">of step</th><td>12</td>' in source
     for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         if "sample" in row:
-            words = f"<th>step {row['step']}</th><td>{row['held_out'] / math.log(2):.3f} bits</td>"
+            words = f"{row['held_out'] / math.log(2):.4f} bits</span></th>"
             assert f'{words}<td class="text">{", ".join(row["sample"])[:300]}</td>' in source
 
 
@@ -327,7 +439,8 @@ def test_the_eight_most_informative_units_come_first():
 
 def test_a_gradient_norm_of_zero_can_be_plotted():
     row = {"step": 1, "loss": 0.5, "rate": 0.1, "norm": 0.0}
-    ET.fromstring(figures.curves([row, {**row, "step": 2}], 1.0))  # without a warning, which is an error here
+    for picture in figures.curves([row, {**row, "step": 2}], 1.0):
+        ET.fromstring(picture)  # without a warning, which is an error here
 
 
 def test_spectral_radii_of_another_model_are_not_plotted(tmp_path):
@@ -349,7 +462,7 @@ def test_a_report_says_which_layers_are_plotted(tmp_path, capsys):
         (tmp_path / str(layers)).mkdir()
         run = trained(tmp_path / str(layers), layers=layers, steps=1)
         write_report(run, capsys)
-        assert ("<th>layers drawn</th><td>1, 2, 3, 5</td>" in (run / "report.html").read_text("utf-8")) == said
+        assert ('<th scope="row">layers drawn</th><td>1, 2, 3, 5</td>' in (run / "report.html").read_text("utf-8")) == said
 
 
 def test_the_page_of_a_large_model_is_below_two_megabytes():
@@ -357,7 +470,8 @@ def test_the_page_of_a_large_model_is_below_two_megabytes():
     gates = rng.random((T, L, 4, H), np.float32)
     cloud = figures.saturation(lstm.GATES, inspect.Activations([], [], gates[:, :, 0, :], None, gates, np.ones(0), np.ones(0)))
     norms = np.exp(rng.normal(size=(L, T, 51)))
-    assert len(cloud) + len(figures.flow(inspect.Flow(norms, norms.mean(axis=1)))) < 1_000_000
+    pictures = [*cloud, *figures.flow(inspect.Flow(norms, norms.mean(axis=1)))]
+    assert sum(map(len, pictures)) < 1_000_000
 
 
 @pytest.mark.parametrize("out", ["", ".", "a folder"])

@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -252,15 +253,22 @@ def test_a_report_fits_a_sheet_of_paper_and_a_telephone(telephone, tmp_path, tex
     model = bptt.train(text, report=None, hidden=5, layers=2, steps=12, out=tmp_path / "run", backend="numpy")
     (tmp_path / "text").write_text("\n".join(text) if text is NAMES else text)
     page.write(model, tmp_path / "run", str(tmp_path / "text"), tmp_path / "report.html")
-    for media, width in (("print", 700), ("screen", 360)):
+    for media, width in (("print", 700), ("screen", 390), ("screen", 360)):
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": True}
         telephone.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         telephone.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
         telephone.get((tmp_path / "report.html").as_uri())
         script = "return [...document.querySelectorAll('body *')].filter(one => one.scrollWidth > one.clientWidth + 1 &&"
-        script += " !one.closest('svg') && getComputedStyle(one).display != 'inline').map(one => one.outerHTML.slice(0, 80))"
+        script += " !one.closest('svg') && getComputedStyle(one).overflowX != 'auto' &&"
+        script += " getComputedStyle(one).display != 'inline').map(one => one.outerHTML.slice(0, 80))"
         assert telephone.execute_script(script) == []
         assert telephone.execute_script("return document.documentElement.scrollWidth") == width
+        if width == 390:  # pictures below each other, and letters as large as in the text around them
+            script = "return [...document.querySelectorAll('.pictures > div')].map(one => one.getBoundingClientRect().toJSON())"
+            places = telephone.execute_script(script)
+            assert all(above["bottom"] <= below["top"] for above, below in itertools.pairwise(places))
+            script = "return [...document.querySelectorAll('svg text')].map(one => one.getBoundingClientRect().height)"
+            assert min(telephone.execute_script(script)) > 8
     telephone.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 

@@ -29,11 +29,7 @@ SIZE, PIXELS = 6.6, 900  # inches, so that letters can be read in a small pictur
 PANELS = {"left": 0.155, "right": 0.87, "bottom": 0.07, "hspace": 0.19}
 LABEL_PLACE = (-0.165, 0.5)
 HEADING, LINE = 0.02, 0.03  # of the height: around a heading, and of each of its lines
-LEGEND: dict[str, Any] = {
-    "loc": "lower left",
-    "bbox_to_anchor": (-0.02, 1.0),
-    "ncols": 2,
-}  # above a panel: nothing lies on a curve
+LEGEND: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0)}  # above a panel: nothing lies on a curve
 LEGEND |= {"frameon": False, "fontsize": 9, "borderaxespad": 0.0, "columnspacing": 1.2, "handlelength": 1.4}
 
 FEW = 10  # rows, up to which a text chart has room for the first losses too
@@ -144,15 +140,15 @@ def label_curves(panels: list["Axes"]) -> None:
     losses.secondary_yaxis("right", functions=(_bits, _nats)).set_ylabel("bits per character")
 
 
-def draw_curves(panels: list["Axes"], history: list[dict[str, Any]], clip: float | None) -> None:
-    """Draw the rows of a run, as `save_curve` describes them, into three panels."""
+def draw_curves(panels: list["Axes"], history: list[dict[str, Any]], clip: float | None, columns: int = 2) -> None:
+    """Draw the rows of a run, as `save_curve` describes them, into three panels; a legend has so many columns."""
     losses, rates, norms = panels
     _losses(losses, history)
     _rates(rates, history)
     _norms(norms, history, clip)
     for axes in (losses, norms):
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(**LEGEND)
+            axes.legend(**LEGEND, ncols=columns)
 
 
 def _heading(title: str) -> list[str]:

@@ -25,8 +25,8 @@ from bptt.export import common
 from bptt.inference import generate
 from bptt.inference.language_model import LanguageModel
 from bptt.inspect import Activations
-from bptt.nn import model, tree
-from bptt.report import figures
+from bptt.nn import model
+from bptt.report import card, figures
 from bptt.report.units import most_informative
 
 LENGTH = 600  # characters that are looked at
@@ -42,6 +42,7 @@ class Looked(NamedTuple):
 
     where: str  # in words
     texts: list[str]  # lines, or one piece of a stream
+    split: str = ""  # what was held out, if the text of the run was read
 
 
 def available() -> str:
@@ -75,21 +76,23 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
     history = _history(place, trained)
     steps, radii = _radii(trained, history)
     names = [printable(name, "\n") for name in seen.inputs]
-    mean = float(np.mean(seen.nats)) / math.log(2)
+    mean = float(np.mean(seen.nats))
+    gates = trained.config.definition.GATES
     template = resources.files(__package__).joinpath("page.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page: str = environment.from_string(template).render(
-        title=f"bptt: {printable(str(trained.record.get('text', place.name)))}",
-        facts=_facts(trained, len(seen.nats), mean),
-        curves=figures.curves(history, _clip(trained)) if len(history) > 1 else "",
-        saturation=figures.saturation(trained.config.definition.GATES, seen),
+        title=f"{printable(str(trained.record.get('text', place.name)))}: a language model of characters",
+        card=card.card(trained, place, looked.split, f"{len(seen.nats):,} characters, {card.loss_words(mean)}"),
+        curves=figures.curves(history, _clip(trained)) if len(history) > 1 else [],
+        saturation=figures.saturation(gates, seen),
+        gated=seen.gates is not None,
         flow=figures.flow(inspect.gradient_flow(trained, longest, HORIZON)),
-        radii=figures.radii(steps, radii, tuple(trained.config.definition.GATES)),
+        radii=figures.radii(steps, radii, tuple(gates)),
         samples=_samples(history),
         where=looked.where,
         units=[{**unit._asdict(), "runs": _runs(names[1:], unit.values[1:])} for unit in most_informative(seen)],
         expected=_expected(trained, seen, 2 * mean),
-        surprise=f"{2 * mean:.1f}",
+        surprise=f"{2 * mean:.1f} nats ({2 * mean / math.log(2):.1f} bits)",
         levels=LEVELS,
         mode=trained.mode,
     )
@@ -120,8 +123,10 @@ def _looked(trained: LanguageModel, text: str | None) -> Looked:
         changed = data.validation_file or places[0].place
         raise InputError(f"{changed}: the text of this model has changed since: give one to look at")
     if data.validation:
-        return _pieces("Text that was held out", data.validation, trained)
-    return _pieces("Text that it learned from, for none was held out", data.training, trained)
+        looked = _pieces("Text that was held out", data.validation, trained)
+    else:
+        looked = _pieces("Text that it learned from, for none was held out", data.training, trained)
+    return looked._replace(split=card.split_words(data))
 
 
 def _pieces(where: str, sequences: Sequences, trained: LanguageModel) -> Looked:
@@ -185,40 +190,15 @@ def _clip(trained: LanguageModel) -> float | None:
     return float(clip) if isinstance(clip, int | float) and is_number(clip) and clip > 0 else None
 
 
-def _facts(trained: LanguageModel, targets: int, mean: float) -> list[tuple[str, str]]:
-    config, record = trained.config, trained.record
-    size = tree.num_elements(model.shapes(config))
-    validation_loss = record.get("held_out")
-    facts = [
-        ("model", f"{config.cell}, {config.layers} x {config.hidden} units, {size:,} parameters, {config.vocabulary} symbols"),
-        ("of step", f"{record.get('step') or 0:,}"),
-        ("held out", f"{validation_loss / math.log(2):.4f} bits per character" if validation_loss else "not measured"),
-        ("looked at", f"{targets:,} characters, {mean:.4f} bits each"),
-    ]
-    if words := _trained_with(record):
-        facts.append(("trained with", words))
-    if len(shown := figures.drawn(config.layers)) < config.layers:
-        facts.append(("layers drawn", ", ".join(str(layer + 1) for layer in shown)))
-    return [(name, printable(value)) for name, value in facts]
-
-
-def _trained_with(record: dict[str, Any]) -> str:
-    """How a model was trained, by a record that may hold anything; empty where it does not say so."""
-    plan, settings = record.get("plan"), record.get("settings")
-    if not isinstance(plan, dict) or not isinstance(settings, dict):
-        return ""
-    known = {"schedule": "cosine", **complete_format_1({**settings, **plan})}
-    names = ("optimizer", "learning_rate", "parametrization", "schedule", "batch", "dropout", "weight_decay", "average")
-    return ", ".join(f"{name.replace('_', ' ')} {known[name]!s:.40}" for name in names if known.get(name) is not None)
-
-
 def _samples(history: list[dict[str, Any]]) -> list[dict[str, str]]:
     rows = []
     for row in history:
         if row.get("sample"):
-            measured = f"{row['held_out'] / math.log(2):.3f} bits" if "held_out" in row else ""
+            loss = row.get("held_out")
+            nats, bits = ("", "") if loss is None else (f"{loss:.4f}", f"{loss / math.log(2):.4f}")
             texts = row["sample"] if isinstance(row["sample"], list) else [row["sample"]]
-            rows.append({"step": f"{row['step']:,}", "bits": measured, "text": printable(", ".join(texts)[:300], "\n")})
+            text = printable(", ".join(texts)[:300], "\n")
+            rows.append({"step": f"{row['step']:,}", "nats": nats, "bits": bits, "text": text})
     return rows
 
 
@@ -232,13 +212,13 @@ def _runs(names: list[str], values: HostArray) -> list[tuple[int, str]]:
 
 
 def _expected(trained: LanguageModel, seen: Activations, surprise: float) -> list[dict[str, Any]]:
-    """List the first characters with their costs in bits and the most likely alternatives."""
+    """List the first characters with their costs in nats and bits and the most likely alternatives."""
     symbols = [_visible(name) for name in generate.symbol_names(trained.vocabulary)]
     rows = []
     for target, nats, p in zip(seen.targets[:STRIP], seen.nats[:STRIP].tolist(), seen.p[:STRIP]):
-        bits = nats / math.log(2)
         likely = [(symbols[i], f"{100 * p[i]:.0f} %") for i in np.argsort(-p, kind="stable")[:RANKS].tolist()]
-        rows.append({"target": _visible(target), "bits": f"{bits:.1f}", "surprising": bits > surprise, "likely": likely})
+        cost = {"nats": f"{nats:.1f}", "bits": f"{nats / math.log(2):.1f}"}
+        rows.append({"target": _visible(target), **cost, "surprising": nats > surprise, "likely": likely})
     return rows
 
 
