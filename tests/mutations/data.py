@@ -320,4 +320,25 @@ MUTATIONS = [
         '"utf-8"',
         "test_measured_texts.py::test_the_encoding_of_the_training_text_is_used_again",
     ),
+    Mutation(
+        "records: the lines of a play are taken for poems",
+        "data.dataset.separator_hint",
+        " and speakers <= 0.5 * len(parts)",
+        "",
+        "test_messages.py::test_the_header_says_how_records_could_be_separated",
+    ),
+    Mutation(
+        "records: prose is taken for poems",
+        "data.dataset.separator_hint",
+        " or sum(map(len, full)) > 45 * len(full)",
+        "",
+        "test_messages.py::test_the_header_says_how_records_could_be_separated",
+    ),
+    Mutation(
+        "records: a quotation is taken for FASTA",
+        "data.dataset.separator_hint",
+        ' and not line.startswith(("> ", ">>"))',
+        "",
+        "test_messages.py::test_the_header_says_how_records_could_be_separated",
+    ),
 ]
