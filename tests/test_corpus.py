@@ -161,7 +161,7 @@ BAD_FILES = {
     ),
     "latin-1 with a bell": (
         b"caf\xe9 noir\a " * 9 + 99 * b"caf\xe9 ",
-        ["is not UTF-8: byte 0xe9 at offset 3, line 1", "its encoding has to be known: give it as --encoding NAME, such as"],
+        ["is not UTF-8: byte 0xe9 at offset 3, line 1", "say which encoding it has: --encoding NAME, such as"],
     ),
     "latin-1 with more": (b"caf\xe9 noir\a " * 9, ["looks like a binary file"]),
     "utf-16 with a bell": ((SENTENCE * 9 + "\a").encode("utf-16-le"), ["looks like UTF-16-LE,"]),

@@ -4,9 +4,12 @@ import io
 import math
 import sys
 
+import numpy as np
 import pytest
 
 import bptt
+from bptt.config.settings import Settings
+from bptt.data import dataset
 from bptt.display import text
 from bptt.inference import generate
 
@@ -79,6 +82,43 @@ def test_the_header_says_that_lines_may_be_texts_of_their_own(lines, flags, note
     text = "\n".join([*lines, ""])
     note = "mode   read as one stream of text; --mode lines makes each line a text of its own"
     assert (note in reported_lines(text, steps=1, **flags)[1][0].splitlines()) is noted
+
+
+POEM = "\n\n".join(["roses are red\nviolets are blue", "sugar is sweet\nand so are you", "the cat sat\non the mat"]) + "\n"
+FASTA = ">sp1 kinase\nMKTAYIAKQRQISFVKSHFS\nMKT\n>sp2\nMKTAYLAKQRQVSFVRSHFA\n"
+HEADINGS = "First\n\nthe cat sat\non the mat\n\nSecond\n\nthe dog ran\nto the man\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "separator"),
+    [
+        (POEM, {}, r"'\n\n'"),
+        (POEM, {"vocabulary": "bytes"}, r"'\n\n'"),
+        (POEM.replace("\n\n", "\n \n\n"), {}, r"'\n\n'"),
+        (FASTA, {}, r"'\n>'"),
+        (FASTA.replace("Q", 30 * "Q"), {}, r"'\n>'"),  # the long lines of a stream
+        (POEM, {"mode": "stream"}, None),
+        (POEM, {"separator": "\n\n"}, None),
+        (FASTA, {"mode": "lines"}, None),
+        ("> " + FASTA.replace("\n", "\n> ") + "said he, and left the room\n", {}, None),  # a quotation
+        (">one\n>two\n>three\nx\n", {}, None),
+        (HEADINGS, {}, None),
+        (POEM.replace("red", 60 * "red "), {}, None),  # paragraphs
+        (POEM.replace("\n\n", "\n\nMARY:\n"), {}, None),  # a play
+        (POEM.replace("\na", "\n    a").replace("\no", "\n    o"), {}, None),  # indented as code is
+        (POEM.replace("cat", "cat {\nx").replace("and", "}\nand"), {}, None),
+    ],
+)
+def test_the_header_says_how_records_could_be_separated(text, flags, separator):
+    hints = [line for line in reported_lines(text, steps=1, **flags)[1][0].splitlines() if "makes each part a record" in line]
+    assert len(hints) == (separator is not None)
+    assert separator is None or f": --separator={separator} makes" in hints[0]
+
+
+@pytest.mark.parametrize("name", ["tinyshakespeare.txt", "names.txt", "dinos.txt"])
+def test_a_play_or_names_are_not_taken_for_records(real_text, name):
+    data = dataset.prepare(real_text(name), Settings(), np.random.default_rng(0))
+    assert dataset.separator_hint(data) == ""
 
 
 def test_a_file_of_json_lines_is_known_by_its_name_and_the_note_is_made_once(tmp_path):

@@ -22,9 +22,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*/*.md"))
 GUIDES = [page for page in PAGES if page.parent.name in ("tutorials", "how-to")]
-NAMES = (
-    "philippa quentin yvonne wolf zoe xaver jack victor anna bella carla dora emma frida greta hanna ida julia klara"
-)
+NAMES = "philippa quentin yvonne wolf zoe xaver jack victor anna bella carla dora emma frida greta hanna ida julia klara"
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OTHERS = re.compile(r"\bimport .*\b(torch|onnxruntime)\b|^def ", re.MULTILINE)  # of blocks that other tests run or compare
 SHORT = ("--steps", "3", "--stop-after", "2")

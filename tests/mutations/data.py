@@ -334,4 +334,25 @@ MUTATIONS = [
         're.compile(".*"))',
         "test_cache.py::test_only_files_of_bptt_are_removed",
     ),
+    Mutation(
+        "records: the lines of a play are taken for poems",
+        "data.dataset.separator_hint",
+        " and speakers <= 0.5 * len(parts)",
+        "",
+        "test_messages.py::test_the_header_says_how_records_could_be_separated",
+    ),
+    Mutation(
+        "records: prose is taken for poems",
+        "data.dataset.separator_hint",
+        " or sum(map(len, full)) > 45 * len(full)",
+        "",
+        "test_messages.py::test_the_header_says_how_records_could_be_separated",
+    ),
+    Mutation(
+        "records: a quotation is taken for FASTA",
+        "data.dataset.separator_hint",
+        ' and not line.startswith(("> ", ">>"))',
+        "",
+        "test_messages.py::test_the_header_says_how_records_could_be_separated",
+    ),
 ]

@@ -58,6 +58,8 @@ MUTATIONS = [
         "printable(str(value))",
         "str(value)",
         "test_compare.py::test_forged_records_do_no_harm",
+    ),
+    Mutation(
         "report: ids of one picture in another",
         "report.figures.svgs",
         'f"{name}{number}"',

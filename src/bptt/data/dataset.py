@@ -1,7 +1,9 @@
 """The dataset of a training run: vocabulary, training and validation sequences, and the order of its batches."""
 
+import itertools
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -170,6 +172,39 @@ def may_be_lines(data: Dataset) -> bool:
     place = data.source if isinstance(data.source, str) else data.source[0]
     is_json = place.endswith((".jsonl", ".ndjson")) or (bool(full) and all(map(_is_json, full)))
     return is_json or (len(lines) >= LONG_LINES and full == lines and sum(map(len, lines)) > 40 * len(lines))
+
+
+def mode_hint(data: Dataset) -> str:
+    """How else a text could be read whose mode was chosen, where that is likely; empty otherwise."""
+    hints = {"\n>": "lines that begin with >", "\n\n": "blank lines inside"}
+    if separator := separator_hint(data):
+        return f"mode   {hints[separator]}: --separator={separator!r} makes each part a record"
+    if may_be_lines(data):
+        return "mode   read as one stream of text; --mode lines makes each line a text of its own"
+    return ""
+
+
+def separator_hint(data: Dataset) -> str:
+    """The separator of the records that a text of lines or a stream may consist of; empty for none.
+
+    The beginning of the text is looked at. Records of FASTA begin with >. Others, such as poems and tunes, have blank lines
+    between them, two lines or more each, and short lines. Prose has longer lines, code is indented or has lines that only code
+    has, and in a play most parts begin with a name and a colon.
+    """
+    if data.mode == "records":
+        return ""
+    head = data.vocabulary.decode(data.training.ids[1:HEAD]).rpartition("\n")[0].strip("\n")
+    lines = head.split("\n")
+    names = [i for i, line in enumerate(lines) if line.startswith(">") and not line.startswith(("> ", ">>"))]
+    if names[:1] == [0] and len(names) > 1 and all(b - a > 1 for a, b in itertools.pairwise([*names, len(lines)])):
+        return "\n>"
+    parts = [part.split("\n") for part in re.split(r"\n(?:[ \t]*\n)+", head)]
+    full = [line for part in parts for line in part]
+    if data.mode != "stream" or len(parts) < 3 or min(map(len, parts[:-1])) < 2 or sum(map(len, full)) > 45 * len(full):
+        return ""
+    code = sum(line.startswith((" ", "\t", "#", "/", "*")) or line.endswith(("{", "}", ");")) for line in full)
+    speakers = sum(part[0].endswith(":") for part in parts)
+    return "\n\n" if code <= 0.1 * len(full) and speakers <= 0.5 * len(parts) else ""
 
 
 def _is_json(line: str) -> bool:

@@ -114,7 +114,7 @@ def _undecodable(source: Source, offset: int, reason: str) -> InputError:
         remedy = f"it looks like Windows-1252: give --encoding {names[0]}, or {AS_BYTES}"
     else:
         listed = f", such as {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}" if names else ""
-        remedy = f"its encoding has to be known: give it as --encoding NAME{listed}, or {AS_BYTES}"
+        remedy = f"say which encoding it has: --encoding NAME{listed}, or {AS_BYTES}"
     return _refusal(source, "is not UTF-8", offset, f" ({reason})", remedy)
 
 

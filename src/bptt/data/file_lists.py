@@ -30,7 +30,7 @@ def expand(place: str, pattern: str) -> list[str] | None:
             raise InputError(f"{place!r} is a folder of a run or a model, expected texts: for the run, give --resume or --from")
         paths = _limited(_matching(place, _components(pattern if "/" in pattern else f"**/{pattern}")), place)
         if not paths:
-            which = "holds no files" if pattern == "*" else f"holds no files that match --glob {pattern!r}"
+            which = "holds no files" if pattern == "*" else f"has no file, in it or below, that matches --glob {pattern!r}"
             raise InputError(f"{place!r} {which}: expected texts in the folder or in folders in it")
         return paths
     if os.path.lexists(place) or not any(character in place for character in MAGIC):

@@ -13,7 +13,7 @@ from bptt import acceleration
 from bptt.config.defaults import MOST_TIME, TEMPERATURE
 from bptt.config.rules import duration_seconds
 from bptt.config.settings import Settings
-from bptt.data.dataset import Dataset, contained, count_shared_lines, count_targets, max_columns, may_be_lines, validation_share
+from bptt.data.dataset import Dataset, contained, count_shared_lines, count_targets, max_columns, mode_hint, validation_share
 from bptt.data.new_symbols import skipped_message
 from bptt.data.sequences import Sequences
 from bptt.display import cross_entropy
@@ -37,7 +37,6 @@ def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
     """The dataset, the model and the hyperparameters of a run, a line each, and what its budget led to, if it has one."""
     data, settings, plan = task.data, task.settings, task.plan
     unit = UNITS[data.mode] if data.mode != "stream" or data.vocabulary.symbols else "byte"
-    guessed = settings.mode is None and may_be_lines(data)
     training = _size(data, data.training)
     batch, shrunk = max_columns(data, plan.batch, plan.length), ""
     if batch < plan.batch:
@@ -52,7 +51,7 @@ def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
         [
             f"text   {data.name}: {training:,} {unit}{'s' * (training != 1)} to train on, {_validation(task)}, "
             f"{len(data.vocabulary)} symbols",
-            *(["mode   read as one stream of text; --mode lines makes each line a text of its own"] if guessed else []),
+            *([hint] if settings.mode is None and (hint := mode_hint(data)) else []),
             f"model  {model_title(task)}{compiled}",
             f"run    {plan.steps:,} steps, batches of up to {batch} x {plan.length}{shrunk}, {settings.optimizer}, "
             f"learning rate {plan.learning_rate:g}, dropout {plan.dropout:g}, seed {settings.seed}",
