@@ -696,6 +696,39 @@ def test_items_with_newlines_are_kept_whole():
     assert (lines.mode, len(lines.training)) == ("lines", 3)
 
 
+def test_a_list_of_str_is_lines_however_long_they_are():
+    texts = [PROSE.strip() * 3, PROSE.strip().upper(), PROSE.strip() * 2]
+    for source in (texts, tuple(texts), iter(texts)):
+        data = prepare(source, validation=0.0)
+        assert data.mode == "lines"
+        assert decoded(data, data.training) == [f"\n{text}\n" for text in texts]
+    assert prepare(texts, mode="stream").mode == "stream"
+    path = write("book.txt", PROSE * 9)
+    with path.open() as file:
+        assert prepare(file).mode == "stream"  # its lines are those of one text
+    with pytest.raises(InputError, match=r"^line 2 of the text is bytes, expected str: decode it, or join all of them to one"):
+        prepare(["a", b"b"])
+
+
+def test_names_of_files_are_not_learnt():
+    write("who.txt", NAMES)
+    Path("texts").mkdir()
+    advice = (
+        r", and a str in a list is a line of text: give files as pathlib.Path\(...\), or lines as one str: '\\n'.join\(...\)$"
+    )
+    for names, kind in [
+        (["nofile.txt", "who.txt"], "'who.txt' is a file"),
+        (["texts", "x"], "'texts' is a folder"),
+        (("who.txt",), "'who.txt' is a file"),
+        ([*["who.txt"] * 200, "nofile.txt"], "'who.txt' is a file"),
+    ]:
+        with pytest.raises(InputError, match=f"^{kind}{advice}"):
+            prepare(names)
+    words = [f"word{n}" for n in range(200)]
+    assert len(prepare([*words, "texts"], validation=0.0).training) == 201  # by chance
+    assert prepare(["no\0file", "x" * 2000]).mode == "lines"
+
+
 @pytest.mark.parametrize(
     ("text", "flags", "expected"),
     [

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt.config.settings import Mode, NewSymbols, Settings
-from bptt.data import batches, corpus, duplicates
+from bptt.data import batches, corpus, duplicates, token_store
 from bptt.data.batches import WINDOW, Window
 from bptt.data.corpus import Corpus
 from bptt.data.sequences import Sequences, split
@@ -79,7 +79,8 @@ def prepare(
     corpus.check_learnable(source)
     if vocabulary is None or fine_tuning:
         _check_records(text, source, settings)
-    mode = settings.mode or ("records" if source.vocabulary.boundary == RECORD else corpus.choose_mode(source))
+    records: Mode | None = "records" if source.vocabulary.boundary == RECORD else None
+    mode = settings.mode or records or source.mode or corpus.choose_mode(source)
     parts = corpus.sequences(source, mode)
     data = Dataset(
         source.name,
@@ -123,10 +124,23 @@ def _check_records(text: Any, source: Corpus, settings: Settings) -> None:
     """
     several = len(source.tokens.parts) > 1 or not isinstance(text, str | bytes | os.PathLike | Names)
     if settings.separator is not None and not (several and settings.from_):
-        corpus.check_separated(source, settings.separator)
+        check_separated(source, settings.separator)
     elif settings.mode == "records" and not several:
         problem = f"--mode records: all of {source.shown} is one record"
         raise InputError(f"{problem}: give what stands between two records, as in --separator='\\n---\\n'")
+
+
+def check_separated(source: Corpus, separator: str) -> None:
+    """Raise an InputError if a text that is to be learnt does not have the separator of its records."""
+    vocabulary = source.vocabulary
+    ends = sum(int(np.count_nonzero(piece == vocabulary.start)) for piece in token_store.chunks(source.ids[1:]))
+    if ends < len(source.tokens.parts):  # of several texts, all but the last one end a record
+        problem = f"--separator {separator!r}: {source.shown} does not hold it"
+        as_bytes = vocabulary.symbols is None  # characters have the same newline in all texts
+        if as_bytes and "\n" in separator and any(b"\r\n" in piece.tobytes() for piece in token_store.chunks(source.ids)):
+            remedy = separator.replace("\r", "").replace("\n", "\r\n")
+            raise InputError(f"{problem}: the newlines of this text are \\r\\n: give --separator={remedy!r}")
+        raise InputError(f"{problem}: expected what stands between two records, as in --separator='\\n---\\n'")
 
 
 def validation_share(settings: Settings, targets: int) -> float:

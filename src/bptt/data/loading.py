@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -21,6 +21,7 @@ LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped fr
 VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
 MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
 MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
+_SHORT_LIST = 100  # items of a list; a longer one of words may have the name of a file by chance
 RECORDED_EXPECTED = "expected a file of text"
 
 
@@ -271,14 +272,27 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
             else:
                 raise InputError(f"got {item!r:.100} among paths, expected a path: give pathlib.Path({item!r:.100})")
         return joined_texts(parts, None, reading)
-    if isinstance(source, list | tuple) and source and all(isinstance(item, str) and os.path.isfile(item) for item in source):
-        raise InputError(f"got the names of {len(source):,} files, and a str is a line of text: give each as pathlib.Path(...)")
-    lines, several = joining.lines(first, items, several=reading.mode == "records")
-    if several and reading.mode == "lines":
+    if isinstance(source, list | tuple):
+        _refuse_file_names(source)
+    lines, with_newlines = joining.lines(first, items, several=reading.mode == "records")
+    if with_newlines and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
-    if several and reading.mode is None:
+    if reading.mode is None and with_newlines:
         reading = reading._replace(mode="records")
+    elif reading.mode is None and not reading.records and not str(first).endswith("\n"):  # as those of a file do
+        reading = reading._replace(mode="lines")
     return Texts("text", "the text", [Source("text", "", "the text", line) for line in lines], reading)
+
+
+def _refuse_file_names(items: Sequence[Any]) -> None:
+    """Raise an InputError for a list of file names: a short list of which one exists, or any list of which most do."""
+    names = [item for item in items if isinstance(item, str) and item and len(item) <= 1000 and "\0" not in item]
+    existing = [name for name in names if os.path.exists(name)]
+    if existing and (len(items) <= _SHORT_LIST or 2 * len(existing) > len(items)):
+        what = (
+            f"{existing[0]!r} is a {'folder' if os.path.isdir(existing[0]) else 'file'}, and a str in a list is a line of text"
+        )
+        raise InputError(f"{what}: give files as pathlib.Path(...), or lines as one str: '\\n'.join(...)")
 
 
 def _too_large(shown: str) -> str:
