@@ -31,7 +31,7 @@ from bptt.data import compression, corpus, dataset, file_lists, joining, loading
 from bptt.data.source import Names, Reading
 from bptt.data.vocabulary import RECORD, characters
 from bptt.display import plots
-from bptt.errors import InputError
+from bptt.errors import InputError, TrainingWarning
 from bptt.report import page
 from bptt.training.setup import from_scratch
 
@@ -569,6 +569,46 @@ def test_a_run_of_several_texts_is_repeated_resumed_and_reported(capsys):
     write("t/b.txt", PROSE)
     with pytest.raises(InputError, match=r"its text '.*b\.txt' has changed: \d+ bytes now, \d+ before"):
         bptt.train(resume="run", steps=9, report=None)
+
+
+def header_of(text, **flags):
+    lines = []
+    train(text, report=lines.append, **flags)
+    return lines[0].splitlines()
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+@pytest.mark.parametrize("validation", ["t/valid.txt", "t/valid", "t/v*.txt"])
+def test_the_validation_set_in_a_folder_of_texts_is_not_learnt(mode, validation):
+    for name in ("a", "b", "valid", "valid/one", "valid/two"):
+        letters = f"{name.replace('/', '')} and {''.join(sorted(set(PROSE.strip() + 'valid')))}\n"
+        write(f"t/{name}.txt", letters + letters[::-1].strip() + "\n")
+    held = {"t/valid.txt": ["valid"], "t/valid": ["valid/one", "valid/two"], "t/v*.txt": ["valid"]}[validation]
+    kept = [str(Path(f"t/{name}.txt").absolute()) for name in sorted({"a", "b", "valid", "valid/one", "valid/two"} - {*held})]
+    Path("bptt.toml").write_text('text = "t"\n')
+    for source in (Names(("t",)), Path("t"), "t", "t/**/*.txt", [Path("t")], toml.read(Path("bptt.toml"))["text"]):
+        data = prepare(source, validation=Path(validation), mode=mode)
+        assert sorted(data.source) == sorted(kept)
+        assert data.left_out == len(held)
+    shown = Path(validation.replace("v*", "valid")).name
+    lines = header_of("t", validation=validation, mode=mode, out="run")
+    assert lines[0].startswith(f"text   t: {len(kept)} files, ")
+    assert lines[1] == f"       {shown} in the folder of the texts is the validation set: not trained on"
+    assert bptt.train(resume="run", steps=3, report=None).record["source"] == bptt.load("run").record["source"]
+    with pytest.warns(TrainingWarning, match="a file of the validation set is also a training text: name it as one of"):
+        train([Path("t/a.txt"), Path("t/b.txt")], validation="t/b.txt", mode=mode)
+    with pytest.raises(InputError, match=r"'t/valid' holds no files but those of the validation set: name texts to train on"):
+        prepare("t/valid", validation=Path("t/valid"))
+
+
+def test_the_header_counts_the_files_that_have_a_text():
+    for name, text in {"a": NAMES, "b": "", "c": "zora\nzoe\n", "d": ""}.items():
+        write(f"t/{name}.txt", text)
+    assert header_of("t")[0].startswith("text   t: 2 files, ")
+    assert header_of("t/a.txt")[0].startswith("text   a: 32 lines")
+    paths = [Path(f"t/{name}.txt") for name in "bacd"]
+    assert corpus.read(paths).name == "a-and-1-more"
+    assert corpus.read(paths[:2]).name == "a"
 
 
 def test_texts_in_toml_are_beside_the_file():

@@ -37,6 +37,7 @@ class Corpus:
     tokens: Tokens
     size: int | None = None  # bytes of a file, where it is one alone
     mode: Mode | None = None  # that lines of a program imply
+    left_out: int = 0  # files in its folder that are the validation set
     files: dict[str, list[Any]] | None = None  # of texts with a place: their sizes, and checksums of what they hold
     skipped: Counter[str] = field(default_factory=Counter)  # how often each character was left out of the text
 
@@ -200,7 +201,17 @@ def _read(opened: Texts, known: Vocabulary | None, boundary: str) -> Corpus:
     }
     source = (places if all(places) else "") if one is None else one.place
     size = None if one is None else one.size
-    return Corpus(opened.name, source, opened.shown, tokens, size, opened.reading.mode, files if source else None, skipped)
+    return Corpus(
+        opened.name,
+        source,
+        opened.shown,
+        tokens,
+        size,
+        opened.reading.mode,
+        opened.left_out,
+        files if source else None,
+        skipped,
+    )
 
 
 def _kept(opened: Texts, known: Vocabulary | None, boundary: str) -> Tokens | None:

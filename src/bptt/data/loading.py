@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -21,7 +21,6 @@ LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped fr
 VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
 MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
 MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
-_SHORT_LIST = 100  # items of a list; a longer one of words may have the name of a file by chance
 RECORDED_EXPECTED = "expected a file of text"
 
 
@@ -46,7 +45,7 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
         else:
             yield _several(source, opening, reading)
             return
-        yield joined_texts(parts, source, reading)
+        yield dataclasses.replace(joined_texts(parts, source, reading), left_out=opening.left_out)
 
 
 @contextlib.contextmanager
@@ -68,6 +67,7 @@ class _Opening:
     def __init__(self, stack: contextlib.ExitStack, reading: Reading, *, validation: bool = False) -> None:
         self.stack, self.reading, self.validation = stack, reading, validation
         self.memory_left = LARGE  # bytes
+        self.left_out = 0  # files of the validation set
         self.copies: IO[bytes] | None = None  # of large texts
         self.names_left, self.characters_left = file_lists.MOST_FILES, MOST_CHARACTERS
 
@@ -91,13 +91,24 @@ class _Opening:
 
     def path(self, path: str) -> list[Source]:
         """The file at a path, or the files of a folder or a pattern."""
+        expanded = self.expand(path)
+        if expanded is None:
+            return [self.file(path)]
+        return [dataclasses.replace(self.file(one), listed=True) for one in expanded]
+
+    def expand(self, path: str) -> list[str] | None:
+        """The files of a folder or a pattern but for those of the validation set; None for a file."""
         try:
             expanded = file_lists.expand(path, self.reading.pattern)
         except InputError as error:
             raise InputError(f"{'validation set ' * self.validation}{error}") from None
-        if expanded is None:
-            return [self.file(path)]
-        return [dataclasses.replace(self.file(one), listed=True) for one in expanded]
+        if expanded is None or self.validation or not self.reading.without:
+            return expanded
+        kept = [one for one in expanded if os.path.realpath(one) not in self.reading.without]
+        self.left_out += len(expanded) - len(kept)
+        if not kept:
+            raise InputError(f"{self.shown(path)} holds no files but those of the validation set: name texts to train on")
+        return kept
 
     def file(self, path: str) -> Source:
         """Open a file that a user named, which may also be a pipe.
@@ -123,7 +134,7 @@ class _Opening:
         if file.place in BUILT_IN and not self.validation:
             return [self.built_in(file.place)]
         path = os.path.join(file.folder, os.path.expanduser(file.place))
-        if file.by_user and (expanded := file_lists.expand(path, self.reading.pattern)) is not None:
+        if file.by_user and (expanded := self.expand(path)) is not None:
             return [source for one in expanded for source in self.recorded(FileReference(one, by_user=True))]
         regular = partial(files.open_regular, Path(path), links=True)
         return [self.opened(path, regular, RECORDED_EXPECTED, file)]
@@ -271,9 +282,9 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
                 parts += opening.path(os.fsdecode(item))
             else:
                 raise InputError(f"got {item!r:.100} among paths, expected a path: give pathlib.Path({item!r:.100})")
-        return joined_texts(parts, None, reading)
+        return dataclasses.replace(joined_texts(parts, None, reading), left_out=opening.left_out)
     if isinstance(source, list | tuple):
-        _refuse_file_names(source)
+        file_lists.refuse_names(source)
     lines, with_newlines = joining.lines(first, items, several=reading.mode == "records")
     if with_newlines and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
@@ -282,17 +293,6 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
     elif reading.mode is None and not reading.records and not str(first).endswith("\n"):  # as those of a file do
         reading = reading._replace(mode="lines")
     return Texts("text", "the text", [Source("text", "", "the text", line) for line in lines], reading)
-
-
-def _refuse_file_names(items: Sequence[Any]) -> None:
-    """Raise an InputError for a list of file names: a short list of which one exists, or any list of which most do."""
-    names = [item for item in items if isinstance(item, str) and item and len(item) <= 1000 and "\0" not in item]
-    existing = [name for name in names if os.path.exists(name)]
-    if existing and (len(items) <= _SHORT_LIST or 2 * len(existing) > len(items)):
-        what = (
-            f"{existing[0]!r} is a {'folder' if os.path.isdir(existing[0]) else 'file'}, and a str in a list is a line of text"
-        )
-        raise InputError(f"{what}: give files as pathlib.Path(...), or lines as one str: '\\n'.join(...)")
 
 
 def _too_large(shown: str) -> str:
