@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bptt.data import corpus, loading, sequences, source, token_store
+from bptt.data import corpus, joining, loading, sequences, source, token_store
 from bptt.data.sequences import Sequences
 from bptt.data.vocabulary import BYTES, characters
 from bptt.errors import InputError
@@ -97,7 +97,7 @@ def test_an_iterable_is_read_as_lines(lines):
 
 
 def test_an_iterable_is_joined_in_chunks(monkeypatch):
-    monkeypatch.setattr(loading, "_LINES", 3)
+    monkeypatch.setattr(joining, "_LINES", 3)
     for count in range(1, 9):
         assert corpus.read(map(str, range(count)), "bytes").text == "\n".join(map(str, range(count)))
 
@@ -314,7 +314,10 @@ def test_an_empty_file_of_bytes_is_refused(tmp_path, raw):
         ([], ["the text holds nothing"]),
         (["emma", 5], ["line 2 of the text is int, expected str"]),
         (bytearray(b"emma"), ["got bytearray, expected a path, several paths, a text or lines of text, as str"]),
-        (["names.txt", "win.txt"], ["got the names of 2 files, and a str is a line of text: give each as pathlib.Path(...)"]),
+        (
+            ["names.txt", "win.txt"],
+            ["'names.txt' is a file, and a str in a list is a line of text: give files as pathlib.Path(...)"],
+        ),
         ([Path("names.txt"), "win.txt"], ["got 'win.txt' among paths, expected a path: give pathlib.Path('win.txt')"]),
         (
             "C:\new\names.txt",

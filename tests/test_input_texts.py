@@ -31,7 +31,7 @@ from bptt.data import compression, corpus, dataset, file_lists, joining, loading
 from bptt.data.source import Names, Reading
 from bptt.data.vocabulary import RECORD, characters
 from bptt.display import plots
-from bptt.errors import InputError
+from bptt.errors import InputError, TrainingWarning
 from bptt.report import page
 from bptt.training.setup import from_scratch
 
@@ -571,6 +571,46 @@ def test_a_run_of_several_texts_is_repeated_resumed_and_reported(capsys):
         bptt.train(resume="run", steps=9, report=None)
 
 
+def header_of(text, **flags):
+    lines = []
+    train(text, report=lines.append, **flags)
+    return lines[0].splitlines()
+
+
+@pytest.mark.parametrize("mode", ["lines", "stream"])
+@pytest.mark.parametrize("validation", ["t/valid.txt", "t/valid", "t/v*.txt"])
+def test_the_validation_set_in_a_folder_of_texts_is_not_learnt(mode, validation):
+    for name in ("a", "b", "valid", "valid/one", "valid/two"):
+        letters = f"{name.replace('/', '')} and {''.join(sorted(set(PROSE.strip() + 'valid')))}\n"
+        write(f"t/{name}.txt", letters + letters[::-1].strip() + "\n")
+    held = {"t/valid.txt": ["valid"], "t/valid": ["valid/one", "valid/two"], "t/v*.txt": ["valid"]}[validation]
+    kept = [str(Path(f"t/{name}.txt").absolute()) for name in sorted({"a", "b", "valid", "valid/one", "valid/two"} - {*held})]
+    Path("bptt.toml").write_text('text = "t"\n')
+    for source in (Names(("t",)), Path("t"), "t", "t/**/*.txt", [Path("t")], toml.read(Path("bptt.toml"))["text"]):
+        data = prepare(source, validation=Path(validation), mode=mode)
+        assert sorted(data.source) == sorted(kept)
+        assert data.left_out == len(held)
+    shown = Path(validation.replace("v*", "valid")).name
+    lines = header_of("t", validation=validation, mode=mode, out="run")
+    assert lines[0].startswith(f"text   t: {len(kept)} files, ")
+    assert lines[1] == f"       {shown} in the folder of the texts is the validation set: not trained on"
+    assert bptt.train(resume="run", steps=3, report=None).record["source"] == bptt.load("run").record["source"]
+    with pytest.warns(TrainingWarning, match="a file of the validation set is also a training text: name it as one of"):
+        train([Path("t/a.txt"), Path("t/b.txt")], validation="t/b.txt", mode=mode)
+    with pytest.raises(InputError, match=r"'t/valid' holds no files but those of the validation set: name texts to train on"):
+        prepare("t/valid", validation=Path("t/valid"))
+
+
+def test_the_header_counts_the_files_that_have_a_text():
+    for name, text in {"a": NAMES, "b": "", "c": "zora\nzoe\n", "d": ""}.items():
+        write(f"t/{name}.txt", text)
+    assert header_of("t")[0].startswith("text   t: 2 files, ")
+    assert header_of("t/a.txt")[0].startswith("text   a: 32 lines")
+    paths = [Path(f"t/{name}.txt") for name in "bacd"]
+    assert corpus.read(paths).name == "a-and-1-more"
+    assert corpus.read(paths[:2]).name == "a"
+
+
 def test_texts_in_toml_are_beside_the_file():
     write("there/one.txt", NAMES)
     write("there/two.txt", "zora\nzoe\n")
@@ -694,6 +734,39 @@ def test_items_with_newlines_are_kept_whole():
         prepare(texts, mode="lines")
     lines = prepare(["emma\n", "ava", "zoe"], validation=0.0)
     assert (lines.mode, len(lines.training)) == ("lines", 3)
+
+
+def test_a_list_of_str_is_lines_however_long_they_are():
+    texts = [PROSE.strip() * 3, PROSE.strip().upper(), PROSE.strip() * 2]
+    for source in (texts, tuple(texts), iter(texts)):
+        data = prepare(source, validation=0.0)
+        assert data.mode == "lines"
+        assert decoded(data, data.training) == [f"\n{text}\n" for text in texts]
+    assert prepare(texts, mode="stream").mode == "stream"
+    path = write("book.txt", PROSE * 9)
+    with path.open() as file:
+        assert prepare(file).mode == "stream"  # its lines are those of one text
+    with pytest.raises(InputError, match=r"^line 2 of the text is bytes, expected str: decode it, or join all of them to one"):
+        prepare(["a", b"b"])
+
+
+def test_names_of_files_are_not_learnt():
+    write("who.txt", NAMES)
+    Path("texts").mkdir()
+    advice = (
+        r", and a str in a list is a line of text: give files as pathlib.Path\(...\), or lines as one str: '\\n'.join\(...\)$"
+    )
+    for names, kind in [
+        (["nofile.txt", "who.txt"], "'who.txt' is a file"),
+        (["texts", "x"], "'texts' is a folder"),
+        (("who.txt",), "'who.txt' is a file"),
+        ([*["who.txt"] * 200, "nofile.txt"], "'who.txt' is a file"),
+    ]:
+        with pytest.raises(InputError, match=f"^{kind}{advice}"):
+            prepare(names)
+    words = [f"word{n}" for n in range(200)]
+    assert len(prepare([*words, "texts"], validation=0.0).training) == 201  # by chance
+    assert prepare(["no\0file", "x" * 2000]).mode == "lines"
 
 
 @pytest.mark.parametrize(

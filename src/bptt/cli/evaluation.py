@@ -10,7 +10,7 @@ from typing import Any
 from bptt.cli.console import complain, print_line, quoted
 from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Encoding, Glob, Json, RequireFlag, Separator, Text, app
 from bptt.cli.texts import as_source, in_one_field, reading_for, runs_and_texts
-from bptt.data import corpus, new_symbols
+from bptt.data import corpus, dataset, new_symbols
 from bptt.data.corpus import Corpus
 from bptt.data.source import Reading
 from bptt.data.vocabulary import Vocabulary
@@ -141,7 +141,7 @@ def evaluate(  # noqa: D417
     reading = reading_for(models[0], encoding, separator, glob)
     source = _read(texts, models[0].vocabulary, reading._replace(unknown="skip" if unknown == "skip" else None))
     if separator is not None:
-        corpus.check_separated(source, separator)
+        dataset.check_separated(source, separator)
     try:
         result = Ensemble(models).evaluate(source)
     except InputError as error:

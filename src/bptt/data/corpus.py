@@ -36,6 +36,8 @@ class Corpus:
     shown: str  # what an error message calls it
     tokens: Tokens
     size: int | None = None  # bytes of a file, where it is one alone
+    mode: Mode | None = None  # that lines of a program imply
+    left_out: int = 0  # files in its folder that are the validation set
     files: dict[str, list[Any]] | None = None  # of texts with a place: their sizes, and checksums of what they hold
     skipped: Counter[str] = field(default_factory=Counter)  # how often each character was left out of the text
 
@@ -123,19 +125,6 @@ def check_learnable(source: Corpus) -> None:
         raise InputError(f"{source.shown} holds one character only: {EXPECTED}")
 
 
-def check_separated(source: Corpus, separator: str) -> None:
-    """Raise an InputError if a text that is to be learnt does not have the separator of its records."""
-    vocabulary = source.vocabulary
-    ends = sum(int(np.count_nonzero(piece == vocabulary.start)) for piece in token_store.chunks(source.ids[1:]))
-    if ends < len(source.tokens.parts):  # of several texts, all but the last one end a record
-        problem = f"--separator {separator!r}: {source.shown} does not hold it"
-        as_bytes = vocabulary.symbols is None  # characters have the same newline in all texts
-        if as_bytes and "\n" in separator and any(b"\r\n" in piece.tobytes() for piece in token_store.chunks(source.ids)):
-            remedy = separator.replace("\r", "").replace("\n", "\r\n")
-            raise InputError(f"{problem}: the newlines of this text are \\r\\n: give --separator={remedy!r}")
-        raise InputError(f"{problem}: expected what stands between two records, as in --separator='\\n---\\n'")
-
-
 def choose_mode(source: Corpus) -> Mode:
     """Choose between lines, which are independent of each other like names, and one stream.
 
@@ -212,7 +201,17 @@ def _read(opened: Texts, known: Vocabulary | None, boundary: str) -> Corpus:
     }
     source = (places if all(places) else "") if one is None else one.place
     size = None if one is None else one.size
-    return Corpus(opened.name, source, opened.shown, tokens, size, files if source else None, skipped)
+    return Corpus(
+        opened.name,
+        source,
+        opened.shown,
+        tokens,
+        size,
+        opened.reading.mode,
+        opened.left_out,
+        files if source else None,
+        skipped,
+    )
 
 
 def _kept(opened: Texts, known: Vocabulary | None, boundary: str) -> Tokens | None:

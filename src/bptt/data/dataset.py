@@ -1,5 +1,6 @@
 """The dataset of a training run: vocabulary, training and validation sequences, and the order of its batches."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt.config.settings import Mode, NewSymbols, Settings
-from bptt.data import batches, corpus, duplicates
+from bptt.data import batches, corpus, duplicates, file_lists, token_store
 from bptt.data.batches import WINDOW, Window
 from bptt.data.corpus import Corpus
 from bptt.data.sequences import Sequences, split
@@ -45,6 +46,8 @@ class Dataset(NamedTuple):
     validation_unpacked: int | None = None  # bytes of what it holds, where it is compressed
     validation_places: list[str] | None = None  # the paths of the validation set, where it is several files
     validation_files: dict[str, list[Any]] | None = None  # of these files, as in `corpus.Corpus`
+    num_files: int = 1  # that have anything in them
+    left_out: int = 0  # files of the validation set in the folder of the texts
     files: dict[str, list[Any]] | None = None  # of the texts, as in `corpus.Corpus`
     skipped: tuple[tuple[str, Counter[str]], ...] = ()  # what a file is called, and how often characters were left out of it
 
@@ -77,11 +80,13 @@ def prepare(
     skip: NewSymbols | None = "skip" if settings.new_symbols == "skip" else None
     reading = Reading(settings.encoding, settings.glob, settings.separator, settings.mode, skip)
     of_text = reading._replace(unknown=settings.new_symbols) if fine_tuning else reading
+    of_text = of_text._replace(without=_validation_paths(settings))
     source = corpus.read(text, vocabulary or settings.vocabulary, of_text)
     corpus.check_learnable(source)
     if vocabulary is None or fine_tuning:
         _check_records(text, source, settings)
-    mode = settings.mode or ("records" if source.vocabulary.boundary == RECORD else corpus.choose_mode(source))
+    records: Mode | None = "records" if source.vocabulary.boundary == RECORD else None
+    mode = settings.mode or records or source.mode or corpus.choose_mode(source)
     parts = corpus.sequences(source, mode)
     data = Dataset(
         source.name,
@@ -92,6 +97,8 @@ def prepare(
         parts,
         parts[:0],
         size=source.size,
+        num_files=sum(part.size > 0 for part in source.tokens.parts) if isinstance(source.source, list) else 1,
+        left_out=source.left_out,
         files=source.files,
         skipped=((source.shown, source.skipped),),
     )
@@ -125,10 +132,33 @@ def _check_records(text: Any, source: Corpus, settings: Settings) -> None:
     """
     several = len(source.tokens.parts) > 1 or not isinstance(text, str | bytes | os.PathLike | Names)
     if settings.separator is not None and not (several and settings.from_):
-        corpus.check_separated(source, settings.separator)
+        check_separated(source, settings.separator)
     elif settings.mode == "records" and not several:
         problem = f"--mode records: all of {source.shown} is one record"
         raise InputError(f"{problem}: give what stands between two records, as in --separator='\\n---\\n'")
+
+
+def check_separated(source: Corpus, separator: str) -> None:
+    """Raise an InputError if a text that is to be learnt does not have the separator of its records."""
+    vocabulary = source.vocabulary
+    ends = sum(int(np.count_nonzero(piece == vocabulary.start)) for piece in token_store.chunks(source.ids[1:]))
+    if ends < len(source.tokens.parts):  # of several texts, all but the last one end a record
+        problem = f"--separator {separator!r}: {source.shown} does not hold it"
+        as_bytes = vocabulary.symbols is None  # characters have the same newline in all texts
+        if as_bytes and "\n" in separator and any(b"\r\n" in piece.tobytes() for piece in token_store.chunks(source.ids)):
+            remedy = separator.replace("\r", "").replace("\n", "\r\n")
+            raise InputError(f"{problem}: the newlines of this text are \\r\\n: give --separator={remedy!r}")
+        raise InputError(f"{problem}: expected what stands between two records, as in --separator='\\n---\\n'")
+
+
+def _validation_paths(settings: Settings) -> frozenset[str]:
+    """The real paths of the validation set, which are no training texts where they lie in a folder of them."""
+    place = settings.validation
+    if not isinstance(place, Path):
+        return frozenset()
+    with contextlib.suppress(InputError):  # which is raised when the validation set is read
+        return frozenset(map(os.path.realpath, file_lists.expand(str(place), settings.glob) or [str(place)]))
+    return frozenset()
 
 
 def validation_share(settings: Settings, targets: int) -> float:

@@ -4,7 +4,8 @@ import difflib
 import fnmatch
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from bptt.errors import InputError
 
@@ -13,6 +14,7 @@ TOO_MANY = "choose some with --glob, or join them into one text"
 MAGIC = ("*", "?", "[")
 _PATH = re.compile(r"([A-Za-z]:|~|\.{0,2}[/\\])[^\n]*\n.*\.\w{1,5}", re.DOTALL)  # with a newline in it
 _LONGEST_PATH = 260
+_SHORT_LIST = 100  # items of a list; a longer one of words may have the name of a file by chance
 
 
 def expand(place: str, pattern: str) -> list[str] | None:
@@ -109,3 +111,14 @@ def refuse_path(text: str | bytes) -> None:
     written = text.replace("\n", "\\n")
     if os.path.exists(written) or _PATH.fullmatch(text):
         raise InputError(f"got {text!r}, which looks like a path with a newline in it: write r'{written}', or pathlib.Path")
+
+
+def refuse_names(items: Sequence[Any]) -> None:
+    """Raise an InputError for a list of file names: a short list of which one exists, or any list of which most do."""
+    names = [item for item in items if isinstance(item, str) and item and len(item) <= 1000 and "\0" not in item]
+    existing = [name for name in names if os.path.exists(name)]
+    if existing and (len(items) <= _SHORT_LIST or 2 * len(existing) > len(items)):
+        what = (
+            f"{existing[0]!r} is a {'folder' if os.path.isdir(existing[0]) else 'file'}, and a str in a list is a line of text"
+        )
+        raise InputError(f"{what}: give files as pathlib.Path(...), or lines as one str: '\\n'.join(...)")

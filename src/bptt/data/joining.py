@@ -124,7 +124,8 @@ def lines(first: object, items: Iterator[object], *, several: bool) -> tuple[lis
     while True:
         number += 1
         if not isinstance(item, str):
-            raise InputError(f"line {number} of the text is {type(item).__name__}, expected str")
+            remedy = ": decode it, or join all of them to one bytes object" if isinstance(item, bytes) else ""
+            raise InputError(f"line {number} of the text is {type(item).__name__}, expected str{remedy}")
         line = item.removesuffix("\n")
         if not several and "\n" in line:
             several, parts = True, [one for joined in (*parts, "\n".join(part)) for one in joined.split("\n")][: number - 1]

@@ -45,7 +45,7 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
         else:
             yield _several(source, opening, reading)
             return
-        yield joined_texts(parts, source, reading)
+        yield dataclasses.replace(joined_texts(parts, source, reading), left_out=opening.left_out)
 
 
 @contextlib.contextmanager
@@ -67,6 +67,7 @@ class _Opening:
     def __init__(self, stack: contextlib.ExitStack, reading: Reading, *, validation: bool = False) -> None:
         self.stack, self.reading, self.validation = stack, reading, validation
         self.memory_left = LARGE  # bytes
+        self.left_out = 0  # files of the validation set
         self.copies: IO[bytes] | None = None  # of large texts
         self.names_left, self.characters_left = file_lists.MOST_FILES, MOST_CHARACTERS
 
@@ -90,13 +91,24 @@ class _Opening:
 
     def path(self, path: str) -> list[Source]:
         """The file at a path, or the files of a folder or a pattern."""
+        expanded = self.expand(path)
+        if expanded is None:
+            return [self.file(path)]
+        return [dataclasses.replace(self.file(one), listed=True) for one in expanded]
+
+    def expand(self, path: str) -> list[str] | None:
+        """The files of a folder or a pattern but for those of the validation set; None for a file."""
         try:
             expanded = file_lists.expand(path, self.reading.pattern)
         except InputError as error:
             raise InputError(f"{'validation set ' * self.validation}{error}") from None
-        if expanded is None:
-            return [self.file(path)]
-        return [dataclasses.replace(self.file(one), listed=True) for one in expanded]
+        if expanded is None or self.validation or not self.reading.without:
+            return expanded
+        kept = [one for one in expanded if os.path.realpath(one) not in self.reading.without]
+        self.left_out += len(expanded) - len(kept)
+        if not kept:
+            raise InputError(f"{self.shown(path)} holds no files but those of the validation set: name texts to train on")
+        return kept
 
     def file(self, path: str) -> Source:
         """Open a file that a user named, which may also be a pipe.
@@ -122,7 +134,7 @@ class _Opening:
         if file.place in BUILT_IN and not self.validation:
             return [self.built_in(file.place)]
         path = os.path.join(file.folder, os.path.expanduser(file.place))
-        if file.by_user and (expanded := file_lists.expand(path, self.reading.pattern)) is not None:
+        if file.by_user and (expanded := self.expand(path)) is not None:
             return [source for one in expanded for source in self.recorded(FileReference(one, by_user=True))]
         regular = partial(files.open_regular, Path(path), links=True)
         return [self.opened(path, regular, RECORDED_EXPECTED, file)]
@@ -270,14 +282,16 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
                 parts += opening.path(os.fsdecode(item))
             else:
                 raise InputError(f"got {item!r:.100} among paths, expected a path: give pathlib.Path({item!r:.100})")
-        return joined_texts(parts, None, reading)
-    if isinstance(source, list | tuple) and source and all(isinstance(item, str) and os.path.isfile(item) for item in source):
-        raise InputError(f"got the names of {len(source):,} files, and a str is a line of text: give each as pathlib.Path(...)")
-    lines, several = joining.lines(first, items, several=reading.mode == "records")
-    if several and reading.mode == "lines":
+        return dataclasses.replace(joined_texts(parts, None, reading), left_out=opening.left_out)
+    if isinstance(source, list | tuple):
+        file_lists.refuse_names(source)
+    lines, with_newlines = joining.lines(first, items, several=reading.mode == "records")
+    if with_newlines and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
-    if several and reading.mode is None:
+    if reading.mode is None and with_newlines:
         reading = reading._replace(mode="records")
+    elif reading.mode is None and not reading.records and not str(first).endswith("\n"):  # as those of a file do
+        reading = reading._replace(mode="lines")
     return Texts("text", "the text", [Source("text", "", "the text", line) for line in lines], reading)
 
 

@@ -41,6 +41,7 @@ class Reading(NamedTuple):
     separator: str | None = None  # between the records of a text
     mode: Mode | None = None  # None: to be chosen
     unknown: NewSymbols | None = None  # what to do with characters that a given vocabulary lacks; None: refuse them
+    without: frozenset[str] = frozenset()  # real paths of files in a folder that are none of its texts
 
     @property
     def records(self) -> bool:
@@ -131,6 +132,7 @@ class Texts:
     shown: str
     parts: list[Source]
     reading: Reading
+    left_out: int = 0  # files in a folder that are the validation set
 
     @property
     def large(self) -> bool:
@@ -145,12 +147,19 @@ class Texts:
 
 def joined_texts(parts: list[Source], source: Any, reading: Reading) -> Texts:
     """One text, or several with a name that stands for all."""
-    first = parts[0]
+    filled = [part for part in parts if part.content] or parts
+    first = filled[0]
     if len(parts) == 1:
         return Texts(first.name, first.shown, parts, reading)
     names = [os.fsdecode(source)] if isinstance(source, os.PathLike) else getattr(source, "names", [source])
     folder = names[0] if len(names) == 1 and isinstance(names[0], str) and os.path.isdir(names[0]) else ""
-    name = Path(os.path.abspath(folder)).name if folder else f"{first.name}-and-{len(parts) - 1}-more"
+    name = (
+        Path(os.path.abspath(folder)).name
+        if folder
+        else first.name
+        if len(filled) == 1
+        else f"{first.name}-and-{len(filled) - 1}-more"
+    )
     return Texts(name or "text", f"the text ({len(parts):,} files)", parts, reading)
 
 

@@ -38,6 +38,8 @@ def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
     data, settings, plan = task.data, task.settings, task.plan
     unit = UNITS[data.mode] if data.mode != "stream" or data.vocabulary.symbols else "byte"
     training = _size(data, data.training)
+    files = f"{data.num_files:,} files, " if data.num_files > 1 else ""
+    left_out = printable(os.path.basename(data.validation_file)) if data.left_out else ""
     batch, shrunk = max_columns(data, plan.batch, plan.length), ""
     if batch < plan.batch:
         shrunk = f" (the text is too short for batches of {plan.batch})"
@@ -49,8 +51,9 @@ def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
         compiled += ", one kernel launch per time step: the weights or the batch are too large to stay on the chip"
     return "\n".join(
         [
-            f"text   {data.name}: {training:,} {unit}{'s' * (training != 1)} to train on, {_validation(task)}, "
+            f"text   {data.name}: {files}{training:,} {unit}{'s' * (training != 1)} to train on, {_validation(task)}, "
             f"{len(data.vocabulary)} symbols",
+            *([f"       {left_out} in the folder of the texts is the validation set: not trained on"] if left_out else []),
             *([hint] if settings.mode is None and (hint := mode_hint(data)) else []),
             f"model  {model_title(task)}{compiled}",
             f"run    {plan.steps:,} steps, batches of up to {batch} x {plan.length}{shrunk}, {settings.optimizer}, "
@@ -276,6 +279,8 @@ def warn_of_shared_lines(data: Dataset) -> None:
     """Warn if lines of the validation set are also in the training text."""
     if data.validation_sha256 == data.sha256:
         warn(f"the validation set {data.validation_file!r} is the training text itself", TrainingWarning)
+    elif any(place in data.source for place in (data.validation_file, *(data.validation_places or [])) if data.num_files > 1):
+        warn("a file of the validation set is also a training text: name it as one of the two", TrainingWarning)
     elif shared := count_shared_lines(data):
         unit = UNITS[data.mode]
         lines = f"{shared:,} of {len(data.validation):,} validation {unit}s {'is' if shared == 1 else 'are'}"

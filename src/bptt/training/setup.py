@@ -172,6 +172,8 @@ def make_record(task: TrainTask) -> dict[str, Any]:
     """
     data = task.data
     settings = vars(task.settings) | {"cell": task.config.cell}
+    if data.validation_file:  # of a pattern, the one that it matched
+        settings["validation"] = Path(data.validation_file)
     user_cell = task.config.user_cell
     validation = {
         "source": data.validation_places or data.validation_file,
