@@ -109,7 +109,7 @@ class Settings:
     encoding: str = "utf-8"
     """Encoding of the text, by its name in Python, such as cp1252, gb18030 or utf-16."""
     glob: str = "*"
-    """Files of a folder to read, as in '*.py'. A pattern with a slash, as in 'src/*.py', is a path in the folder."""
+    """Files of a folder to read, as in '*.py'. A pattern with a slash is a path in the folder."""
     vocabulary: VocabularyName = "characters"
     """What a token is: a character of the text, or a byte of its UTF-8 form."""
     steps: int | None = may_change(None)

@@ -146,7 +146,7 @@ def train(
             By default detected from the text.
         separator: Text between two records, which are texts of several lines, as in '\n---\n'.
         encoding: Encoding of the text, by its name in Python, such as cp1252, gb18030 or utf-16.
-        glob: Files of a folder to read, as in '*.py'. A pattern with a slash, as in 'src/*.py', is a path in the folder.
+        glob: Files of a folder to read, as in '*.py'. A pattern with a slash is a path in the folder.
         vocabulary: What a token is: a character of the text, or a byte of its UTF-8 form.
         steps: Number of updates. By default 500 to 5,000, more for longer texts.
         epochs: Number of passes over the training text, instead of a number of steps.
