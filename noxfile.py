@@ -167,6 +167,13 @@ def endurance(session: nox.Session) -> None:
     pytest(session, "-m", "endurance", "--backend=numpy", "--numprocesses=auto")  # no test waits for anything
 
 
+@nox.session(default=False, venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """The tests at the lowest versions that pyproject.toml allows, which uv chooses."""
+    session.install("--resolution=lowest-direct", ".[plot,fast]", "--group", "test")
+    pytest(session, "--backend=numpy", "--backend=strict")
+
+
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """The documentation as a site in build/docs; a warning, or a page that needs the network to open, is an error."""

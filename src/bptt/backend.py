@@ -201,7 +201,7 @@ class Jax(Backend):
 
 
 class Strict(Backend):
-    """array-api-strict on a pretended device, for tests: everything beyond the 2024.12 standard is switched off."""
+    """array-api-strict on a pretended device, for tests: everything beyond the 2025.12 standard is switched off."""
 
     name, module, package = "strict", "array_api_strict", "array-api-strict"
 
@@ -209,7 +209,7 @@ class Strict(Backend):
     def open(cls, requested: str, dtype: str, device: Device = None) -> Self:
         """Import the library and switch off what the standard does not demand."""
         xp = super().open(requested, dtype, device).xp
-        flags = {"api_version": "2024.12", "boolean_indexing": False, "data_dependent_shapes": False, "enabled_extensions": ()}
+        flags = {"api_version": "2025.12", "boolean_indexing": False, "data_dependent_shapes": False, "enabled_extensions": ()}
         xp.set_array_api_strict_flags(**flags)
         return cls(requested, xp, xp.Device("device1"), dtype)
 
