@@ -161,6 +161,20 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def trackers(session: nox.Session) -> None:
+    """The examples for TensorBoard, MLflow, Weights & Biases, Trackio and Optuna, with the real packages."""
+    session.install(".", "tensorboard", "mlflow", "wandb", "trackio", "optuna", "--group", "test")
+    pytest(session, "-m", "trackers", "tests/test_trackers.py")
+
+
+@nox.session(default=False)
+def notebook(session: nox.Session) -> None:
+    """The example notebook, executed by Jupyter's kernel."""
+    session.install(".[plot]", "nbclient", "ipykernel", "pandas", "--group", "test")
+    pytest(session, "-m", "notebook", "--numprocesses=0", "tests/test_example_notebook.py")
+
+
+@nox.session(default=False)
 def endurance(session: nox.Session) -> None:
     """What takes minutes: runs killed and resumed, commands on 5,000 forged runs, 100 MB of text, the memory of whole runs."""
     session.install(".[plot]", "--group", "test")

@@ -217,6 +217,7 @@ def private(page):
         "examples/names.py",
         "examples/odd_ones_out.py",
         "examples/style.py",
+        *(f"examples/trackers/with_{name}.py" for name in ("mlflow", "optuna", "tensorboard", "trackio", "wandb")),
     ],
 )
 def test_pages_for_users_name_public_names_only(page):
