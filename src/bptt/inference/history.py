@@ -59,7 +59,7 @@ class History:
         if in_notebook():
             from matplotlib import pyplot
 
-            pyplot.get_cmap()  # makes the notebook show figures as pictures
+            pyplot.switch_backend(pyplot.get_backend())  # loads the one that shows figures as pictures
         figure = Figure(figsize=(9, 9), layout="constrained")
         panels = list(figure.subplots(3, sharex=True, height_ratios=(2, 1, 1)))
         plots.label_curves(panels)
