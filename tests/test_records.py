@@ -159,4 +159,4 @@ def test_a_record_is_scored_on_one_line_of_fields(capsys):
     assert [line.split("\t")[-1] for line in out.splitlines()] == ["a\\tb\\nc", "b\\tc\\na", "a\\b"]
     assert err.startswith("bptt: 3 records, ")
     assert cli.main(["score", "run", "tabs.txt", "--json"]) == 0
-    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["a\tb\nc", "b\tc\na", "a\\b\n"]
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["a\tb\nc", "b\tc\na", "a\\b"]

@@ -42,7 +42,7 @@ class Sequences(Sequence[HostArray]):
 
 def texts(tokens: Tokens) -> Sequences:
     """Make one sequence of each text that has anything in it."""
-    counts = np.array([part.size for part in tokens.parts] if len(tokens.parts) > 1 else [len(tokens.ids) - 2])
+    counts = np.array(tokens.parts if len(tokens.parts) > 1 else [len(tokens.ids) - 2])
     sequences = Sequences(tokens.ids[:-1], smallest(np.cumsum(counts) - counts), smallest(counts))
     return sequences.take(counts > 0) if len(counts) > 1 else sequences
 
