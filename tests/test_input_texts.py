@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 import bptt
 import forging
 from bptt import cli, files
-from bptt.backend import select
 from bptt.config import toml
 from bptt.config.settings import Settings
 from bptt.data import compression, corpus, dataset, file_lists, joining, loading, token_store
@@ -34,6 +33,7 @@ from bptt.data.vocabulary import RECORD, characters
 from bptt.display import plots
 from bptt.errors import InputError, TrainingWarning
 from bptt.report import page
+from bptt.training import memory_estimate
 from bptt.training.setup import from_scratch
 
 quick = settings(deadline=None, max_examples=100)
@@ -587,8 +587,8 @@ def test_a_run_of_several_texts_is_repeated_resumed_and_reported(capsys):
     assert np.array_equal(bptt.train(resume="part", report=None).params.Wya, done.params.Wya)
     if plots.available():
         page.write(done, Path("run"), None, Path("page.html"))
-    texts = done.sample(3, length=9, novel=False)
-    assert len(texts) == 3
+    assert len(done.sample(99, length=1)) == 99
+    assert done.sample(99, length=1, novel=True) == []  # each character is in one of the files
     write("t/b.txt", PROSE.swapcase() * 4 + PROSE.swapcase()[::-1])
     with pytest.raises(InputError, match=r"its text '.*/t/b\.txt' has changed: it is as long as before, but not the same"):
         bptt.train(resume="run", steps=9, report=None)
@@ -919,10 +919,16 @@ def test_a_text_with_a_newline_is_seldom_taken_for_a_path(text):
 
 
 def test_the_memory_of_a_run_counts_the_columns_of_several_texts():
+    """Three texts are two streams each in a batch of 8, as they are in one of 6, and one text of that size is 8 streams."""
+
+    def numbers(text, batch):
+        task = from_scratch(text, Settings(backend="numpy", mode="stream", batch=batch, length=16, hidden=64, steps=2)).task
+        return memory_estimate.update_numbers(task)
+
     paths = [write(f"{n}.txt", PROSE * 20) for n in range(3)]
-    task = from_scratch(paths, Settings(backend="numpy", mode="stream", batch=8, length=16, hidden=4, steps=2)).task
-    assert select("numpy").is_host
-    assert dataset.max_columns(task.data, 8, 16) == 6  # two streams of each
+    together = write("all.txt", PROSE * 60)
+    assert numbers(paths, 8) == numbers(paths, 6) == numbers(together, 6)
+    assert numbers(paths, 8) < 0.9 * numbers(together, 8)
 
 
 @pytest.mark.parametrize(
