@@ -17,7 +17,7 @@ from bptt.config.settings import Mode, VocabularyName
 from bptt.data import decoding, joining, new_symbols, token_store
 from bptt.data.loading import VALIDATION_EXPECTED, fetch, open_validation_set
 from bptt.data.sequences import Ink, Sequences, lines, marks, split_lines, texts
-from bptt.data.source import AS_USUAL, BUILT_IN, Reading, Texts
+from bptt.data.source import BUILT_IN, DEFAULT_READING, Reading, Texts
 from bptt.data.token_store import Tokens
 from bptt.data.vocabulary import NEWLINE, RECORD, REMEDY, SHOWN, Vocabulary, characters, code_points
 from bptt.errors import InputError, UnknownCharacters
@@ -67,7 +67,7 @@ class Corpus:
         return contained(self.ids, self.vocabulary, mode, texts)
 
 
-def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", reading: Reading = AS_USUAL) -> Corpus:
+def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", reading: Reading = DEFAULT_READING) -> Corpus:
     r"""Read a source and encode it with its own characters, with bytes, or with an existing vocabulary.
 
     A str with a newline in it is the text itself, as are bytes. "-" is standard input, a name in `BUILT_IN` that text (write
@@ -92,7 +92,7 @@ def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", re
 
 
 def read_validation_set(
-    source: Path | tuple[FileReference, ...], vocabulary: Vocabulary, reading: Reading = AS_USUAL
+    source: Path | tuple[FileReference, ...], vocabulary: Vocabulary, reading: Reading = DEFAULT_READING
 ) -> Corpus:
     """Read the validation set, a file, a folder or a pattern, as `read` does, with the vocabulary of the training text.
 
@@ -103,7 +103,7 @@ def read_validation_set(
         return _read(opened, vocabulary, vocabulary.boundary)
 
 
-def from_text(text: str | bytes, vocabulary: Vocabulary, reading: Reading = AS_USUAL) -> Corpus:
+def from_text(text: str | bytes, vocabulary: Vocabulary, reading: Reading = DEFAULT_READING) -> Corpus:
     """Encode a str, which may be short or blank.
 
     Raises:

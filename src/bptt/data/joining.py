@@ -137,8 +137,8 @@ def _trimmed(pieces: Iterable[AnyStr], end: AnyStr) -> Iterator[AnyStr]:
         yield end
 
 
-def lines(first: object, items: Iterator[object], *, several: bool) -> tuple[list[str], bool]:
-    """Join lines to one text; if `several`, or as soon as one has a newline inside, each is a text, and the result true."""
+def lines(first: object, items: Iterator[object], *, separate: bool) -> tuple[list[str], bool]:
+    """Join lines to one text; if `separate`, or as soon as one has a newline inside, each is a text, and the result true."""
     parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
     number, item = 0, first
     while True:
@@ -147,15 +147,15 @@ def lines(first: object, items: Iterator[object], *, several: bool) -> tuple[lis
             remedy = ": decode it, or join all of them to one bytes object" if isinstance(item, bytes) else ""
             raise InputError(f"line {number} of the text is {type(item).__name__}, expected str{remedy}")
         line = item.removesuffix("\n")
-        if not several and "\n" in line:
-            several, parts = True, [one for joined in (*parts, "\n".join(part)) for one in joined.split("\n")][: number - 1]
+        if not separate and "\n" in line:
+            separate, parts = True, [one for joined in (*parts, "\n".join(part)) for one in joined.split("\n")][: number - 1]
             part = []
         part.append(line)
         if len(part) == _LINES:
-            parts += part if several else ["\n".join(part)]
+            parts += part if separate else ["\n".join(part)]
             part = []
         try:
             item = next(items)
         except StopIteration:
             break
-    return (parts + part, True) if several else (["\n".join([*parts, *part])], False)
+    return (parts + part, True) if separate else (["\n".join([*parts, *part])], False)

@@ -49,7 +49,7 @@ class Reading(NamedTuple):
         return self.separator is not None or self.mode == "records"
 
 
-AS_USUAL = Reading()
+DEFAULT_READING = Reading()
 
 
 class Names(NamedTuple):

@@ -50,7 +50,7 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
         path = cache_folder() / key
         if not files.only_this_user_writes(os.stat(path.parent)):
             return None
-        with _open_own(path.with_suffix(".json")) as file:
+        with _open_if_private(path.with_suffix(".json")) as file:
             fields = files.parse_json(file.read(_MAX_JSON), _MAX_NESTING)
         stored, count, sha256 = Vocabulary.from_json(fields["symbols"], fields["boundary"]), fields["count"], fields["sha256"]
         parts = tuple(map(int, fields["parts"]))
@@ -58,7 +58,9 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
             return None
         if vocabulary not in (None, stored):
             return None
-        with _open_own(path.with_suffix(".ids")) as file:  # what is verified is what is mapped, whoever replaces the file
+        with _open_if_private(
+            path.with_suffix(".ids")
+        ) as file:  # what is verified is what is mapped, whoever replaces the file
             if _sha256(_digest(stored, iter(lambda: file.read(CHUNK), b"")), parts) != sha256:
                 return None
             ids = memory_map(file, _little(stored))
@@ -67,7 +69,7 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
         return None
 
 
-def _open_own(path: Path) -> BinaryIO:
+def _open_if_private(path: Path) -> BinaryIO:
     """Open a file for reading that only this user can have written."""
     file = files.open_regular(path)
     if not files.only_this_user_writes(os.fstat(file.fileno())):
