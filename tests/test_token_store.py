@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bptt import files
-from bptt.data import corpus, loading, source, token_store
+from bptt.data import corpus, joining, loading, source, token_store
 from bptt.data.vocabulary import BYTES, Vocabulary, characters
 from bptt.errors import InputError
 
@@ -177,7 +177,7 @@ DAMAGE = {
     "fields gone": (".json", Path.unlink),
     "no fields": (".json", lambda file: file.write_bytes(b"")),
     "other fields": (".json", lambda file: file.write_text("[]")),
-    "another format": (".json", lambda file: file.write_text(file.read_text().replace('"format": 3', '"format": 2'))),
+    "another format": (".json", lambda file: file.write_text(file.read_text().replace('"format": 4', '"format": 3'))),
     "another text": (".json", lambda file: file.write_text(file.read_text().replace('"key": "', '"key": "0'))),
     "another type": (".json", lambda file: file.write_text(file.read_text().replace("uint8", "uint16"))),
     "another count": (".json", lambda file: file.write_text(file.read_text().replace('"count": 7', '"count": 1'))),
@@ -331,6 +331,7 @@ def test_ctrl_c_while_a_text_is_encoded_leaves_no_files(cache, path, monkeypatch
         return encode(*arguments)
 
     monkeypatch.setattr(Vocabulary, "encode", interrupted)
+    monkeypatch.setattr(joining, "_BATCH", 1)
     with pytest.raises(KeyboardInterrupt):
         corpus.read(path)
     assert len(calls) == 3

@@ -17,8 +17,8 @@ from bptt.config.settings import Mode, VocabularyName
 from bptt.data import decoding, joining, new_symbols, token_store
 from bptt.data.loading import VALIDATION_EXPECTED, fetch, open_validation_set
 from bptt.data.sequences import Ink, Sequences, lines, marks, split_lines, texts
-from bptt.data.source import AS_USUAL, BUILT_IN, Reading, Texts
-from bptt.data.token_store import Part, Tokens
+from bptt.data.source import BUILT_IN, DEFAULT_READING, Reading, Texts
+from bptt.data.token_store import Tokens
 from bptt.data.vocabulary import NEWLINE, RECORD, REMEDY, SHOWN, Vocabulary, characters, code_points
 from bptt.errors import InputError, UnknownCharacters
 from bptt.files import FileReference
@@ -67,7 +67,7 @@ class Corpus:
         return contained(self.ids, self.vocabulary, mode, texts)
 
 
-def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", reading: Reading = AS_USUAL) -> Corpus:
+def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", reading: Reading = DEFAULT_READING) -> Corpus:
     r"""Read a source and encode it with its own characters, with bytes, or with an existing vocabulary.
 
     A str with a newline in it is the text itself, as are bytes. "-" is standard input, a name in `BUILT_IN` that text (write
@@ -92,7 +92,7 @@ def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", re
 
 
 def read_validation_set(
-    source: Path | tuple[FileReference, ...], vocabulary: Vocabulary, reading: Reading = AS_USUAL
+    source: Path | tuple[FileReference, ...], vocabulary: Vocabulary, reading: Reading = DEFAULT_READING
 ) -> Corpus:
     """Read the validation set, a file, a folder or a pattern, as `read` does, with the vocabulary of the training text.
 
@@ -103,7 +103,7 @@ def read_validation_set(
         return _read(opened, vocabulary, vocabulary.boundary)
 
 
-def from_text(text: str | bytes, vocabulary: Vocabulary, reading: Reading = AS_USUAL) -> Corpus:
+def from_text(text: str | bytes, vocabulary: Vocabulary, reading: Reading = DEFAULT_READING) -> Corpus:
     """Encode a str, which may be short or blank.
 
     Raises:
@@ -197,7 +197,7 @@ def _read(opened: Texts, known: Vocabulary | None, boundary: str) -> Corpus:
     files: dict[str, list[Any]] = {
         "bytes": [part.size for part in parts],
         "unpacked": [part.unpacked for part in parts],
-        "sha256": [part.sha256 for part in tokens.parts],
+        "raw_sha256": [part.checksum() for part in parts] if all(places) else [],
     }
     source = (places if all(places) else "") if one is None else one.place
     size = None if one is None else one.size
@@ -217,9 +217,7 @@ def _read(opened: Texts, known: Vocabulary | None, boundary: str) -> Corpus:
 def _kept(opened: Texts, known: Vocabulary | None, boundary: str) -> Tokens | None:
     """Return the ids of large texts from the cache, if an earlier run wrote them."""
     for part in opened.parts:
-        if not part.sha256:
-            for _ in part.pieces():
-                pass
+        part.checksum()
     for key in (_key(opened, None, boundary), _key(opened, known, boundary)):
         if kept := token_store.load(key, known):
             return kept
@@ -229,18 +227,22 @@ def _kept(opened: Texts, known: Vocabulary | None, boundary: str) -> Tokens | No
 def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str, skipped: Counter[str]) -> Tokens:
     as_bytes, unknown = vocabulary is not None and vocabulary.symbols is None, opened.reading.unknown
 
-    def pieces() -> Iterator[tuple[int, str]] | Iterator[tuple[int, bytes]]:
+    def pieces() -> Iterator[tuple[int, Any]]:  # str, or bytes
         if as_bytes:
             return joining.raw(opened, boundary)
         text = joining.characters(opened, boundary)
         return new_symbols.skip(text, vocabulary, skipped) if vocabulary and unknown == "skip" else text
 
-    seen, counts, digests = np.zeros(0x110000, bool), [0] * len(opened.parts), [hashlib.sha256() for _ in opened.parts]
-    for number, piece in pieces():
-        seen[np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else code_points(piece)] = True
-        counts[number] += len(piece)
-        digests[number].update(piece if isinstance(piece, bytes) else piece.encode("utf-8", "surrogatepass"))
-    parts = tuple(Part(count, digest.hexdigest()) for count, digest in zip(counts, digests))
+    seen, counts = np.zeros(0x110000, bool), [0] * len(opened.parts)
+
+    def counted() -> Iterator[Any]:
+        for number, piece in pieces():
+            counts[number] += len(piece)
+            yield piece
+
+    for batch in joining.batched(counted()):
+        seen[np.frombuffer(batch, np.uint8) if isinstance(batch, bytes) else code_points(batch)] = True
+    parts = tuple(counts)
     codes = np.flatnonzero(seen).tolist()
     distinct = "".join(map(chr, codes))
     inside = distinct.replace(boundary, "")
@@ -255,7 +257,7 @@ def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str, skippe
         first = next(number for number, piece in pieces() if encoder.unknown(str(piece)))
         of_first = (str(piece) for number, piece in pieces() if number == first)
         raise UnknownCharacters(f"{opened.parts[first].shown}: {encoder.complaint(of_first, most, remedy)}")
-    ids = (encoder.encode(piece) for _, piece in pieces())
+    ids = map(encoder.encode, joining.batched(piece for _, piece in pieces()))
     if not opened.large:
         return token_store.in_memory(ids, encoder, parts)
     key = _key(opened, None if encoder == alone and not skipped else encoder, boundary)
@@ -267,7 +269,7 @@ def _key(opened: Texts, vocabulary: Vocabulary | None, boundary: str) -> str:
     kind = "characters" if vocabulary is None else "bytes" if vocabulary.symbols is None else None
     if kind is None:
         kind = hashlib.sha256(json.dumps(vocabulary.to_json()).encode()).hexdigest() if vocabulary else ""
-    checksums = [part.sha256 or hashlib.sha256(b"".join(part.pieces())).hexdigest() for part in opened.parts]
+    checksums = [part.checksum() for part in opened.parts]
     usual = boundary == NEWLINE and len(checksums) == 1 and opened.reading.encoding == "utf-8"
     if usual:
         return f"{checksums[0]}-{kind}"

@@ -22,7 +22,7 @@ _C1 = bytes(range(0x80, 0xA0))  # controls in ISO 8859, punctuation in Windows-1
 _HIGH = bytes(range(0x80, 0x100))
 
 
-class Look(NamedTuple):
+class ByteCounts(NamedTuple):
     """What the bytes of a text reveal about their encoding."""
 
     size: int
@@ -51,17 +51,17 @@ def refuse_binary(source: Source) -> None:
     _refuse_document(next(source.pieces(), b""), source.shown)
     if source.encoding != "utf-8":
         return
-    look = _look(source)
-    if encoding := _wide_encoding(look):
-        offset = 0 if look.head[0] > 0xF0 else look.first  # of the byte order mark, or of a NUL
+    counts = _count_bytes(source)
+    if encoding := _wide_encoding(counts):
+        offset = 0 if counts.head[0] > 0xF0 else counts.first  # of the byte order mark, or of a NUL
         raise _refusal(source, f"looks like {encoding.upper()}, expected UTF-8", offset, "", f"give --encoding {encoding}")
-    if not look.nuls:
+    if not counts.nuls:
         return
-    if 100 * look.nuls < look.size and _is_text(look.head, "utf-8"):
-        count = f"{look.nuls:,} NUL byte{'s' * (look.nuls > 1)}"
-        remedy = rf"remove {'them' if look.nuls > 1 else 'it'} (tr -d '\0' < OLD > NEW), or {AS_BYTES}"
-        raise _refusal(source, f"holds {count}, which no text has", look.first, "", remedy)
-    raise _refusal(source, "looks like a binary file, expected UTF-8", look.first, "", _bytes_or_others(source))
+    if 100 * counts.nuls < counts.size and _is_text(counts.head, "utf-8"):
+        count = f"{counts.nuls:,} NUL byte{'s' * (counts.nuls > 1)}"
+        remedy = rf"remove {'them' if counts.nuls > 1 else 'it'} (tr -d '\0' < OLD > NEW), or {AS_BYTES}"
+        raise _refusal(source, f"holds {count}, which no text has", counts.first, "", remedy)
+    raise _refusal(source, "looks like a binary file, expected UTF-8", counts.first, "", _bytes_or_others(source))
 
 
 def _refuse_document(head: bytes, shown: str) -> None:
@@ -85,12 +85,12 @@ def _decoded(source: Source) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(source.encoding)()
     offset = 0
     for piece in itertools.chain(source.pieces(), [b""]):
-        held = len(decoder.getstate()[0])  # the beginning of a character at the end of the piece before
+        undecoded = len(decoder.getstate()[0])  # the beginning of a character at the end of the piece before
         try:
             text = decoder.decode(piece, final=not piece)
         except UnicodeError as error:
-            start, reason = getattr(error, "start", held), getattr(error, "reason", str(error))
-            raise _undecodable(source, max(0, offset - held + start), reason) from None
+            start, reason = getattr(error, "start", undecoded), getattr(error, "reason", str(error))
+            raise _undecodable(source, max(0, offset - undecoded + start), reason) from None
         offset += len(piece)
         if text:
             yield text
@@ -109,7 +109,7 @@ def _undecodable(source: Source, offset: int, reason: str) -> InputError:
     if reason == "unexpected end of data":
         problem = "is not UTF-8 to its end, but cut off in the middle of a character"
         return _refusal(source, problem, offset, f" ({reason})", f"get the whole file, or {AS_BYTES}")
-    names = likely_encodings(_look(source).head)
+    names = likely_encodings(_count_bytes(source).head)
     if names == (WESTERN,):
         remedy = f"it looks like Windows-1252: give --encoding {names[0]}, or {AS_BYTES}"
     else:
@@ -129,7 +129,7 @@ def _refusal(source: Source, problem: str, offset: int, reason: str, remedy: str
     return InputError(f"{source.shown} {problem}: {byte}{reason}: {remedy}")
 
 
-def _look(source: Source) -> Look:
+def _count_bytes(source: Source) -> ByteCounts:
     size, head, nuls, first = 0, b"", 0, -1
     for piece in source.pieces():
         head += piece[: HEAD - len(head)]
@@ -137,13 +137,13 @@ def _look(source: Source) -> Look:
             first = size + piece.index(0)
         nuls += piece.count(0)
         size += len(piece)
-    return Look(size, head, nuls, first)
+    return ByteCounts(size, head, nuls, first)
 
 
-def _wide_encoding(look: Look) -> str:
+def _wide_encoding(counts: ByteCounts) -> str:
     """Return UTF-16 or UTF-32, as Python calls it, by byte order mark or NULs; empty for other texts."""
-    name = _wide_name(look)
-    if name and _is_text(look.head, name) and not _is_text(look.head, "utf-8"):  # ASCII in pairs can look Chinese
+    name = _wide_name(counts)
+    if name and _is_text(counts.head, name) and not _is_text(counts.head, "utf-8"):  # ASCII in pairs can look Chinese
         return name
     return ""
 
@@ -176,13 +176,13 @@ def _of(names: tuple[str, ...], head: bytes) -> tuple[str, ...]:
     return tuple(name for name in names if _decodes(head, name))
 
 
-def _wide_name(look: Look) -> str:
-    if look.head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+def _wide_name(counts: ByteCounts) -> str:
+    if counts.head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         return "utf-32"
-    if look.head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if counts.head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    if not look.nuls:
+    if not counts.nuls:
         return ""
-    if 5 * look.nuls < look.size:  # Cyrillic, say, has NULs in its spaces and newlines only
-        return "utf-16-le" if look.first % 2 else "utf-16-be"
-    return ("utf-32" if 5 * look.nuls > 3 * look.size else "utf-16") + ("-be" if look.head[0] == 0 else "-le")
+    if 5 * counts.nuls < counts.size:  # Cyrillic, say, has NULs in its spaces and newlines only
+        return "utf-16-le" if counts.first % 2 else "utf-16-be"
+    return ("utf-32" if 5 * counts.nuls > 3 * counts.size else "utf-16") + ("-be" if counts.head[0] == 0 else "-le")

@@ -10,6 +10,7 @@ from bptt.data.source import Reading, Source, Texts
 from bptt.data.vocabulary import NEWLINE, RECORD
 from bptt.errors import InputError
 
+_BATCH = 1 << 16  # characters or bytes
 _LINES = 1 << 16  # lines of an iterable joined at a time
 
 
@@ -39,6 +40,19 @@ def with_boundaries(text: str | bytes, boundary: str, reading: Reading) -> str |
     if isinstance(text, bytes):
         return b"".join(piece for _, piece in raw(opened, boundary))
     return "".join(piece for _, piece in characters(opened, boundary))
+
+
+def batched(pieces: Iterable[AnyStr]) -> Iterator[AnyStr]:
+    """Join pieces that follow each other, so that a list of many short texts is not worked on one by one."""
+    batch, size = list[AnyStr](), 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece)
+        if size >= _BATCH:
+            yield piece[:0].join(batch)
+            batch, size = [], 0
+    if batch:
+        yield batch[0][:0].join(batch)
 
 
 def _joined(
@@ -75,6 +89,11 @@ def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr, shown: s
     Raises:
         InputError: the text has the boundary in it.
     """
+    if not separator:
+        for piece in pieces:
+            _refuse_boundary(end in piece, shown)
+            yield piece
+        return
     newlines = [_like(separator, newline) for newline in ("\r\n", "\n")]
     first = last = separator[:0]
     if separator.strip(newlines[0]):
@@ -83,9 +102,9 @@ def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr, shown: s
     again = _like(separator, "(?:") + re.escape(separator[len(first) :]) + _like(separator, ")*") if first else first
     pattern, rest = re.compile(re.escape(separator) + again), first
     for piece in itertools.chain(pieces, [last]):
-        *complete, tail = pattern.split(rest + piece) if separator else [piece]
+        *complete, tail = pattern.split(rest + piece)
         tail = first + tail if complete else tail
-        keep = min(max(0, len(separator) - 1), len(tail))  # characters that can be the beginning of a separator
+        keep = min(len(separator) - 1, len(tail))  # characters that can be the beginning of a separator
         rest = tail[len(tail) - keep :]
         replaced = end.join([*complete, tail[: len(tail) - keep]])
         _refuse_boundary(replaced.count(end) > len(complete), shown)
@@ -102,11 +121,12 @@ def _refuse_boundary(present: bool, shown: str) -> None:
 
 def _trimmed(pieces: Iterable[AnyStr], end: AnyStr) -> Iterator[AnyStr]:
     """Yield the pieces without newlines at both ends of each record, and without empty records."""
-    trimmed = _like(end, "\r\n") + end
-    border = re.compile(_like(end, r"(?:(?<![\r\n])[\r\n]++)?") + end + _like(end, "[") + trimmed + _like(end, "]*+"))
+    trimmed, before = _like(end, "\r\n") + end, _like(end, r"(?:(?<![\r\n])[\r\n]++)?")
     begun, rest = False, end[:0]  # whether there was a record; what is trimmed unless a record goes on
     for piece in pieces:
-        text = border.sub(end, rest + piece)
+        text = rest + piece
+        if end in text:
+            text = re.sub(before + end + _like(end, "[") + trimmed + _like(end, "]*+"), end, text)
         text = text if begun else text.lstrip(trimmed)
         record = text.rstrip(trimmed)
         rest = text[len(record) :]
@@ -117,8 +137,8 @@ def _trimmed(pieces: Iterable[AnyStr], end: AnyStr) -> Iterator[AnyStr]:
         yield end
 
 
-def lines(first: object, items: Iterator[object], *, several: bool) -> tuple[list[str], bool]:
-    """Join lines to one text; if `several`, or as soon as one has a newline inside, each is a text, and the result true."""
+def lines(first: object, items: Iterator[object], *, separate: bool) -> tuple[list[str], bool]:
+    """Join lines to one text; if `separate`, or as soon as one has a newline inside, each is a text, and the result true."""
     parts, part = list[str](), list[str]()  # joined now and then: a list of all lines would be many times the text
     number, item = 0, first
     while True:
@@ -127,15 +147,15 @@ def lines(first: object, items: Iterator[object], *, several: bool) -> tuple[lis
             remedy = ": decode it, or join all of them to one bytes object" if isinstance(item, bytes) else ""
             raise InputError(f"line {number} of the text is {type(item).__name__}, expected str{remedy}")
         line = item.removesuffix("\n")
-        if not several and "\n" in line:
-            several, parts = True, [one for joined in (*parts, "\n".join(part)) for one in joined.split("\n")][: number - 1]
+        if not separate and "\n" in line:
+            separate, parts = True, [one for joined in (*parts, "\n".join(part)) for one in joined.split("\n")][: number - 1]
             part = []
         part.append(line)
         if len(part) == _LINES:
-            parts += part if several else ["\n".join(part)]
+            parts += part if separate else ["\n".join(part)]
             part = []
         try:
             item = next(items)
         except StopIteration:
             break
-    return (parts + part, True) if several else (["\n".join([*parts, *part])], False)
+    return (parts + part, True) if separate else (["\n".join([*parts, *part])], False)

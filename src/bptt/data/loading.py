@@ -13,7 +13,7 @@ from typing import IO, Any, NoReturn
 
 from bptt import files
 from bptt.data import compression, file_lists, joining, token_store
-from bptt.data.source import AS_USUAL, BUILT_IN, CHUNK, Names, Reading, Section, Source, Texts, joined_texts, stem
+from bptt.data.source import BUILT_IN, CHUNK, DEFAULT_READING, Names, Reading, Section, Source, Texts, joined_texts, stem
 from bptt.errors import InputError, InvalidFile, TextChanged
 from bptt.files import FileReference
 
@@ -25,7 +25,7 @@ RECORDED_EXPECTED = "expected a file of text"
 
 
 @contextlib.contextmanager
-def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
+def fetch(source: Any, reading: Reading = DEFAULT_READING) -> Iterator[Texts]:
     """Open the source that `corpus.read` is called with, for the length of the context."""
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading)
@@ -43,13 +43,13 @@ def fetch(source: Any, reading: Reading = AS_USUAL) -> Iterator[Texts]:
             file_lists.refuse_path(source)
             parts = [Source("text", "", "the text", source, encoding=reading.encoding)]
         else:
-            yield _several(source, opening, reading)
+            yield _from_iterable(source, opening, reading)
             return
         yield dataclasses.replace(joined_texts(parts, source, reading), left_out=opening.left_out)
 
 
 @contextlib.contextmanager
-def open_validation_set(source: Path | tuple[FileReference, ...], reading: Reading = AS_USUAL) -> Iterator[Texts]:
+def open_validation_set(source: Path | tuple[FileReference, ...], reading: Reading = DEFAULT_READING) -> Iterator[Texts]:
     """Open the files of a validation set, for the length of the context; no name stands for a built-in text."""
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading, validation=True)
@@ -264,7 +264,7 @@ class _Opening:
         return "validation set " * self.validation + repr(path if len(path) <= 100 else path[:97] + "...")
 
 
-def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
+def _from_iterable(source: Any, opening: "_Opening", reading: Reading) -> Texts:
     """The texts of an iterable: of paths, or of lines, which are texts of their own if one of them holds a newline."""
     try:
         items = None if isinstance(source, bytearray | memoryview | Mapping) else iter(source)
@@ -285,7 +285,7 @@ def _several(source: Any, opening: "_Opening", reading: Reading) -> Texts:
         return dataclasses.replace(joined_texts(parts, None, reading), left_out=opening.left_out)
     if isinstance(source, list | tuple):
         file_lists.refuse_names(source)
-    lines, with_newlines = joining.lines(first, items, several=reading.mode == "records")
+    lines, with_newlines = joining.lines(first, items, separate=reading.mode == "records")
     if with_newlines and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
     if reading.mode is None and with_newlines:

@@ -25,7 +25,9 @@ def skip(pieces: Iterable[tuple[int, str]], vocabulary: Vocabulary, skipped: Cou
     known = frozenset(vocabulary.symbols or ())
     for number, piece in pieces:
         unknown = set(piece) - known
-        skipped.update({character: piece.count(character) for character in unknown})
+        if unknown:
+            counts = Counter(piece)  # in one pass: thousands of characters may be unknown
+            skipped.update({character: counts[character] for character in unknown})
         if kept := piece.translate(dict.fromkeys(map(ord, unknown))) if unknown else piece:
             yield number, kept
 

@@ -42,7 +42,7 @@ class Sequences(Sequence[HostArray]):
 
 def texts(tokens: Tokens) -> Sequences:
     """Make one sequence of each text that has anything in it."""
-    counts = np.array([part.size for part in tokens.parts] if len(tokens.parts) > 1 else [len(tokens.ids) - 2])
+    counts = np.array(tokens.parts if len(tokens.parts) > 1 else [len(tokens.ids) - 2])
     sequences = Sequences(tokens.ids[:-1], smallest(np.cumsum(counts) - counts), smallest(counts))
     return sequences.take(counts > 0) if len(counts) > 1 else sequences
 
@@ -90,9 +90,9 @@ def split(sequences: Sequences, fraction: float, rng: np.random.Generator, mode:
         ends = Sequences(sequences.ids, smallest(starts + targets - sizes), smallest(sizes))
         return first, ends.take(sizes > 0)
     count = min(round(fraction * len(sequences)), max(0, len(sequences) - 1))
-    held = np.zeros(len(sequences), bool)
-    held[shuffled(len(sequences), rng)[:count]] = True
-    return sequences.take(~held), sequences.take(held)
+    validation_mask = np.zeros(len(sequences), bool)
+    validation_mask[shuffled(len(sequences), rng)[:count]] = True
+    return sequences.take(~validation_mask), sequences.take(validation_mask)
 
 
 def marks(ids: HostArray, vocabulary: Vocabulary) -> Iterator[tuple[HostArray, HostArray]]:

@@ -49,7 +49,7 @@ class Reading(NamedTuple):
         return self.separator is not None or self.mode == "records"
 
 
-AS_USUAL = Reading()
+DEFAULT_READING = Reading()
 
 
 class Names(NamedTuple):
@@ -80,7 +80,7 @@ class Source:
     place: str  # what finds it again: a built-in name, an absolute path, "-", or "" for text given in Python
     shown: str  # what an error message calls it
     content: str | bytes | Path | Section  # the path or a copy where it is large
-    sha256: str = ""  # of a large file, known after the first reading
+    sha256: str = ""  # of a large file, known after the first reading, or of any after `checksum`
     size: int | None = None  # bytes of a regular file
     unpacked: int | None = None  # bytes of what a compressed file holds
     validation: bool = False  # whether it is a validation set, of which errors expect something else
@@ -113,6 +113,15 @@ class Source:
             if self.sha256 not in ("", digest.hexdigest()):
                 raise InputError(f"{self.shown} changed while it was read: try again")
             self.sha256 = digest.hexdigest()
+
+    def checksum(self) -> str:
+        """SHA-256 of the bytes of the file, of a compressed one of those that it holds."""
+        if not self.sha256:
+            digest = hashlib.sha256()
+            for piece in self.pieces():
+                digest.update(piece)
+            self.sha256 = digest.hexdigest()
+        return self.sha256
 
     @staticmethod
     def _from_disk(content: Path | Section) -> Iterator[bytes]:

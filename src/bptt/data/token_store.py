@@ -24,7 +24,7 @@ from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile
 
 CHUNK = 1 << 18  # ids worked on at a time
-_FORMAT = 3  # of the files; 1 does not have their key, 2 not the texts
+_FORMAT = 4  # of the files; 1 does not have their key, 2 not the texts, 3 has checksums of these
 _STORED = re.compile(r"[0-9a-f]{64}-(characters|bytes|[0-9a-f]{64})(-skip)?\.(ids|json)(\.[0-9a-f]{16}\.tmp)?")
 _MAX_JSON, _MAX_NESTING = 1 << 25, 100  # bytes, lists and objects, of a vocabulary of all code points and more
 
@@ -35,17 +35,10 @@ class Tokens(NamedTuple):
     ids: HostArray  # (N + 1,) in the smallest unsigned type; a read-only memory map of a file where the text is large
     vocabulary: Vocabulary
     sha256: str  # of the vocabulary, the ids and, of several texts, where each ends: equal for equal texts
-    parts: tuple["Part", ...] = ()  # the texts that they are of, where these were read from somewhere
+    parts: tuple[int, ...] = ()  # the number of ids of each text, where these were read from somewhere
 
 
-class Part(NamedTuple):
-    """One of the texts that the ids are of."""
-
-    size: int  # number of its ids
-    sha256: str  # of its characters in UTF-8, or its bytes
-
-
-def in_memory(ids: Iterable[HostArray], vocabulary: Vocabulary, parts: tuple[Part, ...] = ()) -> Tokens:
+def in_memory(ids: Iterable[HostArray], vocabulary: Vocabulary, parts: tuple[int, ...] = ()) -> Tokens:
     """Encode the pieces of a text into an array in memory."""
     tokens = np.concatenate(list(_between(ids, vocabulary)))
     return Tokens(tokens, vocabulary, _sha256(_digest(vocabulary, chunks(tokens)), parts), parts)
@@ -60,15 +53,17 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
         path = cache_folder() / key
         if not files.only_this_user_writes(os.stat(path.parent)):
             return None
-        with _open_own(path.with_suffix(".json")) as file:
+        with _open_if_private(path.with_suffix(".json")) as file:
             fields = files.parse_json(file.read(_MAX_JSON), _MAX_NESTING)
         stored, count, sha256 = Vocabulary.from_json(fields["symbols"], fields["boundary"]), fields["count"], fields["sha256"]
-        parts = tuple(Part(int(count), str(sha256)) for count, sha256 in zip(*fields["parts"], strict=True))
+        parts = tuple(map(int, fields["parts"]))
         if (fields["format"], fields["key"], fields["dtype"]) != (_FORMAT, key, stored.dtype.name):
             return None
         if vocabulary not in (None, stored):
             return None
-        with _open_own(path.with_suffix(".ids")) as file:  # what is verified is what is mapped, whoever replaces the file
+        with _open_if_private(
+            path.with_suffix(".ids")
+        ) as file:  # what is verified is what is mapped, whoever replaces the file
             if _sha256(_digest(stored, iter(lambda: file.read(CHUNK), b"")), parts) != sha256:
                 return None
             ids = memory_map(file, _little(stored))
@@ -77,7 +72,7 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
         return None
 
 
-def _open_own(path: Path) -> BinaryIO:
+def _open_if_private(path: Path) -> BinaryIO:
     """Open a file for reading that only this user can have written."""
     file = files.open_regular(path)
     if not files.only_this_user_writes(os.fstat(file.fileno())):
@@ -86,13 +81,13 @@ def _open_own(path: Path) -> BinaryIO:
     return file
 
 
-def save(key: str, ids: Iterable[HostArray], parts: tuple[Part, ...], vocabulary: Vocabulary, shown: str) -> Tokens:
+def save(key: str, ids: Iterable[HostArray], parts: tuple[int, ...], vocabulary: Vocabulary, shown: str) -> Tokens:
     """Write the ids of the pieces of texts into the cache, or into a temporary file, and map the file.
 
     Raises:
         InputError: the folder cannot be written, or not by this user alone.
     """
-    size = (sum(part.size for part in parts) + 2) * vocabulary.dtype.itemsize
+    size = (sum(parts) + 2) * vocabulary.dtype.itemsize
     with input_error_if_full(shown, size):
         folder = writable_folder()
         if folder is None:
@@ -238,18 +233,18 @@ def _between(ids: Iterable[HostArray], vocabulary: Vocabulary) -> Iterator[HostA
     return itertools.chain([newline], ids, [newline])
 
 
-def _write(path: Path, ids: Iterable[HostArray], parts: tuple[Part, ...], vocabulary: Vocabulary) -> None:
+def _write(path: Path, ids: Iterable[HostArray], parts: tuple[int, ...], vocabulary: Vocabulary) -> None:
     with _replacing(path.with_suffix(".ids")) as file:
         digest = _write_ids(file, ids, vocabulary)
     fields = {
         "format": _FORMAT,
         "key": path.name,
         "dtype": vocabulary.dtype.name,
-        "count": sum(part.size for part in parts) + 2,
+        "count": sum(parts) + 2,
         "sha256": _sha256(digest, parts),
         "symbols": vocabulary.to_json(),
         "boundary": vocabulary.boundary,
-        "parts": [[part.size for part in parts], [part.sha256 for part in parts]],
+        "parts": list(parts),
     }
     with _replacing(path.with_suffix(".json")) as file:  # last: it says that the other one is there
         file.write(json.dumps(fields).encode())
@@ -289,10 +284,10 @@ def _digest(vocabulary: Vocabulary, ids: Iterable[bytes | HostArray] = ()) -> "h
     return digest
 
 
-def _sha256(digest: "hashlib._Hash", parts: tuple[Part, ...]) -> str:
+def _sha256(digest: "hashlib._Hash", parts: tuple[int, ...]) -> str:
     """The checksum of ids, given the digest of the ids, which is changed: of several texts it says where each ends."""
     if len(parts) > 1:
-        digest.update(json.dumps([part.size for part in parts]).encode())
+        digest.update(json.dumps(list(parts)).encode())
     return digest.hexdigest()
 
 

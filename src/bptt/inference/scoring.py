@@ -17,7 +17,7 @@ from bptt.data import batches, decoding, joining
 from bptt.data.batches import WINDOW
 from bptt.data.loading import fetch
 from bptt.data.sequences import Sequences
-from bptt.data.source import AS_USUAL, Reading
+from bptt.data.source import DEFAULT_READING, Reading
 from bptt.data.vocabulary import NEWLINE, Vocabulary, listed
 from bptt.errors import InputError, UnknownCharacters
 from bptt.inference import prediction
@@ -68,7 +68,7 @@ class Score:
         return zip(map(self.names.__getitem__, self.ids), self.costs)
 
 
-def read_lines(source: Any, vocabulary: Vocabulary, reading: Reading = AS_USUAL) -> Iterator[str | bytes]:
+def read_lines(source: Any, vocabulary: Vocabulary, reading: Reading = DEFAULT_READING) -> Iterator[str | bytes]:
     """The lines or records of a text that `corpus.read` understands, one after the other, without their ends; bytes as bytes.
 
     Raises:

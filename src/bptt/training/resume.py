@@ -1,5 +1,6 @@
 """Resume a run from the newest checkpoint in its folder, which is tidied up, or a new run from a single checkpoint."""
 
+import itertools
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -234,6 +235,17 @@ def _difference(record: dict[str, Any], data: Dataset) -> str:
         if data.validation_sha256 == (file.get("sha256") if isinstance(file, dict) else ""):
             return ""
         return f"its validation set {data.validation_file!r} has changed: give the file"
+    text = f"its text{_first_changed(record, data)} has changed"
     if now == before:
-        return "its text has changed: it is as long as before, but not the same: give the text"
-    return f"its text has changed: {now:,} characters to learn and to measure now, {before:,} before: give the text"
+        return f"{text}: it is as long as before, but not the same: give the text"
+    return f"{text}: {now:,} characters to learn and to measure now, {before:,} before: give the text"
+
+
+def _first_changed(record: dict[str, Any], data: Dataset) -> str:
+    """The first of several files whose checksum is not the recorded one; nothing where there is no such record."""
+    columns = record.get("files")
+    before = columns.get("raw_sha256") if isinstance(columns, dict) else None
+    if not isinstance(data.source, list) or data.files is None or not isinstance(before, list):
+        return ""
+    changed = (place for place, one, then in zip(data.source, data.files["raw_sha256"], before) if one != then)
+    return "".join(f" {place!r}" for place in itertools.islice(changed, 1))
