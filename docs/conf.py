@@ -24,7 +24,7 @@ myst_enable_extensions = ["attrs_block", "colon_fence"]
 myst_heading_anchors = 4  # the same anchors as on GitHub
 
 nitpick_ignore_regex = [  # types in signatures: of Python and NumPy, whose pages would have to be fetched, and of inner modules
-    (r"py:.*", r"(array|collections|numpy|os|pathlib|typing)\b.*"),
+    (r"py:.*", r"(array|collections|Figure|numpy|os|pandas|pathlib|typing)\b.*"),
     (r"py:.*", r"bptt\.(backend|checkpoint|data|inference)\..*"),
 ]
 autodoc_member_order = "bysource"
