@@ -270,7 +270,7 @@ def select(name: str = "auto", dtype: str = "float32", *, require: bool | None =
     elif name in ("auto", CuPy.name):
         problem = cupy_unavailable_reason()
         if problem and device is not None:
-            raise InputError(f"device {device!r} cannot be used: {problem}")
+            raise InputError(f"device {device!r} cannot be used: {problem}; or name another backend, such as torch")
         if problem and name == CuPy.name:
             if require:
                 raise InputError(f"backend 'cupy' is required but {problem}")

@@ -110,6 +110,10 @@ def train(
     saved in the folder of the run before the exception is raised again. If the model cannot be saved, it is still returned,
     with a TrainingWarning and the reason in its record.
 
+    Each callback is called with a `bptt.Event` at the start, for each row of numbers and checkpoint, and at the end. The run is
+    the same, bit for bit, as without callbacks, unless one of them returns True: then it stops after that update, and can be
+    resumed. With several processes, those of process 0 are called. In a notebook, the default report is a progress display.
+
     On Linux with glibc, the process keeps the memory that it frees from then on (`bptt.system.keep_freed_memory`).
 
     Args:
