@@ -293,7 +293,7 @@ def test_an_empty_file_of_bytes_is_refused(tmp_path, raw):
                 "did you mean 'names.txt'?",
                 "- for standard input",
                 "dinosaurs, python-help",
-                "in Python a text with a newline in it",
+                "or a text with a newline in it",
             ],
         ),
         ("missing.txt", ["'missing.txt' does not exist: expected a file"]),

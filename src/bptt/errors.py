@@ -3,11 +3,30 @@
 Wrong input raises an `InputError`. Its message is one line: what was given, what was expected, what to do.
 """
 
+import collections.abc
+import contextlib
+import contextvars
 import os
 import sys
 import warnings
 
 PACKAGE = os.path.dirname(__file__) + os.sep
+_on_command_line = contextvars.ContextVar("on_command_line", default=False)
+
+
+@contextlib.contextmanager
+def command_line() -> collections.abc.Iterator[None]:
+    """Let messages name flags, and nothing of Python, for the length of the context."""
+    token = _on_command_line.set(True)
+    try:
+        yield
+    finally:
+        _on_command_line.reset(token)
+
+
+def is_command_line() -> bool:
+    """Whether messages are for somebody who typed a command."""
+    return _on_command_line.get()
 
 
 class SharedError(Exception):

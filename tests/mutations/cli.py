@@ -185,4 +185,18 @@ MUTATIONS = [
         "if False:",
         "test_gradcheck.py::test_a_wrong_kernel_is_named",
     ),
+    Mutation(
+        "messages on the command line speak of Python",
+        "cli.main",
+        ", command_line()",
+        "",
+        "test_callers.py::test_a_missing_file_is_explained_without_python_to_who_typed_it",
+    ),
+    Mutation(
+        "a pattern beside a plain file does nothing, silently",
+        "data.file_lists.warn_of_unused_pattern",
+        "not any(map(os.path.isdir, texts))",
+        "False",
+        "test_callers.py::test_a_pattern_that_chooses_nothing_is_said",
+    ),
 ]

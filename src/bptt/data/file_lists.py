@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from bptt.errors import InputError
+from bptt.errors import InputError, TrainingWarning, warn
 
 MOST_FILES = 10_000  # which a run keeps the names of
 TOO_MANY = "choose some with --glob, or join them into one text"
@@ -52,8 +52,17 @@ def is_run_or_model(folder: str) -> bool:
     return any(all(os.path.exists(os.path.join(folder, name)) for name in names) for names in (model, run))
 
 
+def warn_of_unused_pattern(names: Iterable[object], pattern: str) -> None:
+    """Warn if a pattern for the files of folders does nothing, because a user named texts and none of them is a folder."""
+    texts = [name for name in names if isinstance(name, str | os.PathLike)]
+    if pattern != "*" and texts and not any(map(os.path.isdir, texts)):
+        warn(f"--glob {pattern!r} does nothing: it chooses files of a folder, and no text is a folder", TrainingWarning)
+
+
 def hint(path: str, other_names: Iterable[str]) -> str:
     """Which name beside a file that does not exist was probably meant, in words, or nothing."""
+    if path.startswith(("http://", "https://")):
+        return " (it is a URL: download it first)"
     folder, name = os.path.split(path)
     try:
         names = os.listdir(folder or ".") + ([] if folder else list(other_names))

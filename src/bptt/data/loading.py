@@ -14,7 +14,7 @@ from typing import IO, Any, NoReturn
 from bptt import files
 from bptt.data import compression, file_lists, joining, token_store
 from bptt.data.source import BUILT_IN, CHUNK, DEFAULT_READING, Names, Reading, Section, Source, Texts, joined_texts, stem
-from bptt.errors import InputError, InvalidFile, TextChanged
+from bptt.errors import InputError, InvalidFile, TextChanged, is_command_line
 from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
@@ -29,6 +29,7 @@ def fetch(source: Any, reading: Reading = DEFAULT_READING) -> Iterator[Texts]:
     """Open the source that `corpus.read` is called with, for the length of the context."""
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading)
+        file_lists.warn_of_unused_pattern(getattr(source, "names", [source]), reading.pattern)
         if isinstance(source, Names):
             if "-" in source.names and len(source.names) > 1:
                 raise InputError("standard input (-) is a text alone: leave out the others, or give all of them as files")
@@ -118,10 +119,8 @@ class _Opening:
         """
         if os.path.isdir(path):
             raise InputError(f"{self.shown(path)} is a folder, expected a file of text: name one of its files")
-        expected = (
-            f"expected a file, - for standard input, a built-in text ({', '.join(BUILT_IN)}), "
-            "or in Python a text with a newline in it"
-        )
+        text = "" if is_command_line() else ", or a text with a newline in it"
+        expected = f"expected a file, - for standard input, or a built-in text ({', '.join(BUILT_IN)}){text}"
         return self.opened(path, lambda: open(path, "rb"), expected)
 
     def recorded(self, file: FileReference) -> list[Source]:

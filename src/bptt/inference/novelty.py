@@ -9,7 +9,7 @@ from bptt.data import corpus, source
 from bptt.data.corpus import Corpus
 from bptt.data.source import Reading
 from bptt.data.vocabulary import Vocabulary
-from bptt.errors import CheckpointWarning, InputError, warn
+from bptt.errors import CheckpointWarning, InputError, is_command_line, warn
 
 
 def training_text(record: dict[str, Any], vocabulary: Vocabulary, mode: Mode) -> Callable[[list[str]], Collection[str]]:
@@ -18,16 +18,16 @@ def training_text(record: dict[str, Any], vocabulary: Vocabulary, mode: Mode) ->
     Raises:
         InputError: the record names no training text, or one that cannot be read.
     """
-    files = source.recorded_texts(record)
+    files, other = source.recorded_texts(record), "--text" if is_command_line() else 'novel="FILE"'
     if files is None:
-        raise InputError("--novel: the training text was no file, and the model does not keep it: name a text with --text")
+        raise InputError(f"--novel: the training text was no file, and the model does not keep it: name a text with {other}")
     try:
         reading = source.recorded_reading(record, mode)
         settings = record.get("settings")
         skips = isinstance(settings, dict) and settings.get("new_symbols") == "skip"
         text = corpus.read(files, vocabulary, reading._replace(unknown="skip") if skips else reading)
     except InputError as error:
-        raise InputError(f"--novel needs the training text: {error}; with --text another file takes its place") from None
+        raise InputError(f"--novel needs the training text: {error}; with {other} another file takes its place") from None
     if text.sha256 != record.get("sha256", text.sha256):
         warn(f"{text.shown} is not what it was when the model was trained", CheckpointWarning)
     return _known(text, mode)
