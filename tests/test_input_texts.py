@@ -28,7 +28,7 @@ from bptt import cli, files
 from bptt.config import toml
 from bptt.config.settings import Settings
 from bptt.data import compression, corpus, dataset, file_lists, joining, loading, token_store
-from bptt.data.source import Names, Reading
+from bptt.data.source import Names, Reading, Section
 from bptt.data.vocabulary import RECORD, characters
 from bptt.display import plots
 from bptt.errors import InputError, TrainingWarning
@@ -313,6 +313,13 @@ def test_a_record_alone_makes_no_text_unpack_to_any_size(monkeypatch, claimed):
     assert sum(copied) <= 2 * (100 * len(bomb) + 2000)
     text = "" if claimed is None else bptt.train("names.gz", resume="run", changed_text=True, report=None)  # a user names it
     assert text == "" or text.record["files"]["unpacked"] == [3 * 10**6]
+
+
+def test_two_readers_of_one_file_do_not_disturb_each_other(monkeypatch):
+    monkeypatch.setattr("bptt.data.source.CHUNK", 2)
+    file = io.BytesIO(b"-abcde12345-")
+    first, second = Section(file, 1, 5).pieces(), Section(file, 6, 5).pieces()
+    assert list(zip(first, second)) == [(b"ab", b"12"), (b"cd", b"34"), (b"e", b"5")]
 
 
 def test_many_compressed_files_need_few_open_files(monkeypatch):

@@ -56,8 +56,8 @@ MUTATIONS = [
         "compressed texts: two readers of one file share a position",
         "data.source.Section.pieces",
         "self.file.seek(self.start + offset)",
-        "self.file.seek(0) if offset else self.file.seek(self.start)",
-        "test_input_texts.py::test_large_texts_give_what_small_ones_do",
+        "offset or self.file.seek(self.start)",
+        "test_input_texts.py::test_two_readers_of_one_file_do_not_disturb_each_other",
     ),
     Mutation(
         "folders: the samples of earlier runs are texts",
@@ -322,9 +322,9 @@ MUTATIONS = [
     ),
     Mutation(
         "records: the items of a list are joined where none of them has a newline",
-        "data.loading._several",
-        'several=reading.mode == "records"',
-        "several=False",
+        "data.loading._from_iterable",
+        'separate=reading.mode == "records"',
+        "separate=False",
         "test_records.py::test_items_without_a_newline_are_records_in_that_mode",
     ),
     Mutation(
