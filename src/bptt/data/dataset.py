@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bptt.config.settings import Mode, NewSymbols, Settings
-from bptt.data import batches, corpus, duplicates
+from bptt.data import batches, corpus, duplicates, file_lists
 from bptt.data.batches import WINDOW, Window
 from bptt.data.corpus import Corpus
 from bptt.data.sequences import Sequences, split
@@ -81,6 +81,7 @@ def prepare(
     corpus.check_learnable(source)
     if vocabulary is None or fine_tuning:
         _check_records(text, source, settings)
+        file_lists.warn_of_unused_pattern([*getattr(text, "names", [text]), settings.validation], settings.glob)
     mode = settings.mode or ("records" if source.vocabulary.boundary == RECORD else corpus.choose_mode(source))
     parts = corpus.sequences(source, mode)
     data = Dataset(
