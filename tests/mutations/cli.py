@@ -195,7 +195,7 @@ MUTATIONS = [
     Mutation(
         "a pattern beside a plain file does nothing, silently",
         "data.file_lists.warn_of_unused_pattern",
-        "not any(map(os.path.isdir, texts))",
+        "not any(map(os.path.isdir, names))",
         "False",
         "test_callers.py::test_a_pattern_that_chooses_nothing_is_said",
     ),

@@ -64,7 +64,7 @@ def score(  # noqa: D417
     lines = characters = 0
     nats = 0.0
     reading = reading_for(model, encoding, separator, glob)
-    for line in model.scores(scoring.read_lines(as_source(text or ("-",)), model.vocabulary, reading), unknown=unknown):
+    for line in model.scores(scoring.read_lines(as_source(text or ("-",), glob), model.vocabulary, reading), unknown=unknown):
         lines, characters, nats = lines + 1, characters + len(line.costs), nats + line.nats
         if not all(print_line(piece, end="") for piece in _row(line, per_char=per_char, as_json=as_json)):
             return 0
@@ -165,7 +165,7 @@ def evaluate(  # noqa: D417
 def _read(texts: tuple[str, ...], vocabulary: Vocabulary, reading: Reading) -> Corpus:
     """The text to evaluate; one line says which of its characters are left out."""
     try:
-        source = corpus.read(as_source(texts), vocabulary, reading)
+        source = corpus.read(as_source(texts, reading.pattern), vocabulary, reading)
     except UnknownCharacters as error:
         raise UnknownCharacters(f"{error}, or leave them out with --unknown skip") from None
     if source.skipped:

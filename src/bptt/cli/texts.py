@@ -11,8 +11,9 @@ from bptt.inference.language_model import LanguageModel
 ESCAPES = str.maketrans({"\n": "\\n", "\t": "\\t"})
 
 
-def as_source(words: tuple[str, ...]) -> Any:
-    """What `corpus.read` takes for the words of a command line."""
+def as_source(words: tuple[str, ...], pattern: str) -> Any:
+    """What `corpus.read` takes for the words of a command line; a warning says if no folder is there for a pattern."""
+    file_lists.warn_of_unused_pattern(words, pattern)
     return words[0] if len(words) == 1 else Names(words)
 
 

@@ -151,8 +151,8 @@ class Settings:
     duplicates: Duplicates = "together"
     """Copies of a line: together on one side of the validation split, or drawn independently."""
     validation: float | Path | None = None
-    """Validation set: the fraction of the text to hold out, 0 for none, or a file. By default 0.1, or less for texts over
-    1,000,000 characters."""
+    """Validation set: the fraction of the text to hold out, 0 for none, or a file or folder. By default 0.1, or less for texts
+    over 1,000,000 characters."""
     evaluate_every: int | None = may_change(None)
     """Number of updates from one evaluation on the validation set to the next. By default a tenth of the run."""
     patience: int | None = may_change(None)

@@ -85,6 +85,7 @@ def prepare(
     corpus.check_learnable(source)
     if vocabulary is None or fine_tuning:
         _check_records(text, source, settings)
+        file_lists.warn_of_unused_pattern([*getattr(text, "names", [text]), settings.validation], settings.glob)
     records: Mode | None = "records" if source.vocabulary.boundary == RECORD else None
     mode = settings.mode or records or source.mode or corpus.choose_mode(source)
     parts = corpus.sequences(source, mode)

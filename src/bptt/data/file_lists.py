@@ -52,10 +52,14 @@ def is_run_or_model(folder: str) -> bool:
     return any(all(os.path.exists(os.path.join(folder, name)) for name in names) for names in (model, run))
 
 
-def warn_of_unused_pattern(names: Iterable[object], pattern: str) -> None:
-    """Warn if a pattern for the files of folders does nothing, because a user named texts and none of them is a folder."""
-    texts = [name for name in names if isinstance(name, str | os.PathLike)]
-    if pattern != "*" and texts and not any(map(os.path.isdir, texts)):
+def warn_of_unused_pattern(texts: Iterable[object], pattern: str) -> None:
+    """Warn if a pattern for the files of folders does nothing, because a user named texts and none of them is a folder.
+
+    Texts that are no names, such as lists and what a configuration names, are taken to use it.
+    """
+    names = [text for text in texts if isinstance(text, str | os.PathLike)]
+    others = any(not isinstance(text, str | os.PathLike | float | None) for text in texts)
+    if pattern != "*" and not others and not any(map(os.path.isdir, names)):
         warn(f"--glob {pattern!r} does nothing: it chooses files of a folder, and no text is a folder", TrainingWarning)
 
 

@@ -29,7 +29,6 @@ def fetch(source: Any, reading: Reading = DEFAULT_READING) -> Iterator[Texts]:
     """Open the source that `corpus.read` is called with, for the length of the context."""
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading)
-        file_lists.warn_of_unused_pattern(getattr(source, "names", [source]), reading.pattern)
         if isinstance(source, Names):
             if "-" in source.names and len(source.names) > 1:
                 raise InputError("standard input (-) is a text alone: leave out the others, or give all of them as files")

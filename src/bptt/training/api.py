@@ -174,7 +174,7 @@ def train(
         seed: Seed of the initial weights, the order of batches and dropout.
         split_seed: Seed of the validation split of lines. Runs with the same seed hold out the same lines.
         duplicates: Copies of a line: together on one side of the validation split, or drawn independently.
-        validation: Validation set: the fraction of the text to hold out, 0 for none, or a file.
+        validation: Validation set: the fraction of the text to hold out, 0 for none, or a file or folder.
             By default 0.1, or less for texts over 1,000,000 characters.
         evaluate_every: Number of updates from one evaluation on the validation set to the next. By default a tenth of the run.
         patience: Number of evaluations without a new best after which to stop (early stopping).
