@@ -142,7 +142,7 @@ UNUSABLE = {
     "half a bz2": (PACKED["bz2"][:-9], INCOMPLETE.format("Compressed file ended before the end-of-stream marker was reached")),
     "half a zip": (PACKED["zip"][:-9], INCOMPLETE.format("File is not a zip file")),
     "zip of two": (zipped({"a.txt": "a\nb\n", "b.txt": "c\n"}), "holds 2 files: unpack it and give the folder"),
-    "zip of folders": (zipped({"a/": "", "b/": ""}), "holds 0 files: unpack it and give the folder"),
+    "zip of folders": (zipped({"a/": "", "b/": ""}), "holds no files: name a text"),
     "Word": (
         zipped({"[Content_Types].xml": "<a/>", "word/document.xml": "<a/>"}),
         "is a Word document: save it as plain text first, and name that file",
@@ -171,10 +171,13 @@ def test_a_compressed_file_that_cannot_be_used_is_refused(monkeypatch, raw, expe
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        (PACKED["gz"][:40] + b"????" + PACKED["gz"][44:], "'text' is compressed and cannot be unpacked (CRC check failed "),
+        (
+            PACKED["gz"][:40] + b"????" + PACKED["gz"][44:],
+            "'text' is compressed and cannot be unpacked (Error -3 while decompressing data: ",
+        ),
         (
             zipped({}),
-            "'text' looks like a binary file, expected UTF-8: byte 0x00 at offset 4",
+            "'text' holds no files: name a text",
         ),
         (gzip.compress(b"\xff\xfe\xfd" * 9), "'text' is not UTF-8: byte 0xff at offset 0"),
     ],

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from bptt.data import compression
 from bptt.data.source import Source
 from bptt.errors import InputError
 
@@ -48,7 +49,7 @@ def characters(source: Source) -> Iterator[str]:
 
 def refuse_binary(source: Source) -> None:
     """Raise an InputError for bytes that are a document, or UTF-16, UTF-32 or not text where UTF-8 is expected."""
-    _refuse_document(next(source.pieces(), b""), source.shown)
+    refuse_document(next(source.pieces(), b""), source.shown)
     if source.encoding != "utf-8":
         return
     counts = _count_bytes(source)
@@ -64,8 +65,12 @@ def refuse_binary(source: Source) -> None:
     raise _refusal(source, "looks like a binary file, expected UTF-8", counts.first, "", _bytes_or_others(source))
 
 
-def _refuse_document(head: bytes, shown: str) -> None:
+def refuse_document(head: bytes, shown: str) -> None:
     """Raise an InputError for a text inside of another format, of which the first bytes are given."""
+    if compression.is_compressed(head):
+        raise InputError(f"{shown} holds a compressed file in its turn: unpack it, and name the text in it")
+    if kind := compression.packed_kind(head):
+        raise InputError(f"{shown} is {kind}: unpack it, and name the text in it")
     if head.startswith(b"%PDF-"):
         raise InputError(f"{shown} is a PDF: extract its text first, as with pdftotext, and name that file")
     if head.startswith(_OFFICE):

@@ -1,0 +1,173 @@
+"""Files that people take for texts, names that are not what they seem, and what the messages about them advise."""
+
+import bz2
+import gzip
+import io
+import lzma
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import bptt
+from bptt import cli
+from bptt.data import compression, corpus
+from bptt.errors import InputError
+
+NAMES = "\n".join(a + b + c for a in "abc" for b in "aei" for c in "lmnr") + "\n"
+RAW = NAMES.encode()
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
+
+
+def write(path, text):
+    Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return Path(path)
+
+
+def complaint(*arguments, **flags):
+    with pytest.raises(InputError) as error:
+        corpus.read(*arguments, **flags)
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+def train(text, **flags):
+    return bptt.train(text, **{"hidden": 4, "steps": 2, "report": None, "backend": "numpy", **flags})
+
+
+def run(capsys, *words):
+    """The exit code of a command, and what it writes on standard error."""
+    code = cli.main([str(word) for word in words])
+    return code, capsys.readouterr().err
+
+
+# Compressed files
+
+
+def zipped(members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zip": lambda raw: zipped({"a.txt": raw})}
+
+
+@pytest.mark.parametrize("form", COMPRESS)
+@pytest.mark.parametrize("zeros", [1, 8, 12, 1 << 15, 1 << 18, (1 << 18) + 5])
+def test_zeros_may_follow_what_is_compressed(form, zeros):
+    zeros = min(zeros, 1 << 15) if form == "zip" else zeros  # Python looks for its end in 64 kilobytes
+    assert corpus.read(write("text", COMPRESS[form](RAW) + bytes(zeros))).text == NAMES
+
+
+@pytest.mark.parametrize("form", COMPRESS)
+@pytest.mark.parametrize("zeros", [0, 3, 1 << 15])
+def test_other_bytes_may_not_follow_it(form, zeros):
+    message = complaint(write("text", COMPRESS[form](RAW) + bytes(zeros) + b"garbage"))
+    assert message == "'text' has other bytes behind its compressed ones: was something appended to it?"
+
+
+@pytest.mark.parametrize("form", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("zeros", [0, 4, 1 << 18])
+@pytest.mark.parametrize("piece", [1, 7, 1 << 18])
+def test_compressed_files_behind_each_other_are_read_as_one(monkeypatch, form, zeros, piece):
+    monkeypatch.setattr(compression, "_PIECE", max(piece, zeros // 1000))
+    compress = COMPRESS[form]
+    path = write("text", compress(RAW) + bytes(zeros) + compress(b"") + compress(b"last\n"))
+    assert corpus.read(path).text == f"{NAMES}last\n"
+
+
+@pytest.mark.parametrize("form", ["gz", "bz2", "xz"])
+def test_every_beginning_of_a_compressed_file_is_refused(form):
+    packed = COMPRESS[form](RAW)
+    for size in range(10, len(packed)):
+        assert "cannot be unpacked (Compressed file ended" in complaint(write("text", packed[:size]), "bytes")
+
+
+HIDDEN = {"__MACOSX/._a.txt": "\0", ".DS_Store": "\0", "texts/.hidden": "b\0", ".git/config": "c\0"}
+
+
+def test_hidden_members_of_a_zip_file_are_no_texts():
+    assert corpus.read(write("text", zipped({"texts/": "", "texts/a.txt": NAMES, **HIDDEN}))).text == NAMES
+    assert complaint(write("text", zipped(HIDDEN))) == "'text' holds no files: name a text"
+
+
+def many(count, field=None, value=None):
+    """A ZIP file of so many empty members; a number in the record at its end, at an offset, may be another one."""
+    raw = zipped({f"{n:06}": "" for n in range(count)})
+    end = raw.rindex(compression.END_OF_ZIP)
+    return raw if field is None else raw[: end + field] + value + raw[end + field + len(value) :]
+
+
+def with_zip64(raw, listed, gap=0):
+    """The ZIP file with a record of ZIP64 that claims so many bytes of its list, in place of the usual one."""
+    end = raw.rindex(compression.END_OF_ZIP)
+    count, size, start = struct.unpack_from("<8x2xHLL", raw, end)
+    record = struct.pack("<4sQHHLLQQQQ", b"PK\6\6", 44 + gap, 45, 45, 0, 0, count, count, listed or size, start) + bytes(gap)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, end, 1)
+    return raw[:end] + record + locator + raw[end : end + 8] + b"\xff" * 12 + raw[end + 20 :]
+
+
+FULL = "'text' holds thousands of files: unpack it and give the folder"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        many(20_000),
+        many(20_000, 8, b"\1\0\1\0"),  # claims one member
+        many(20_000, 20, b"\3\0") + b"abc",  # a comment
+        many(20_000, 18, b"PK\5\6"),  # the mark of the record in the record
+        with_zip64(many(20_000), None),
+        with_zip64(many(20_000), None, gap=8),
+        with_zip64(many(1), 1 << 40),
+    ],
+    ids=["plain", "claims one", "comment", "mark", "zip64", "zip64 elsewhere", "claims a terabyte"],
+)
+def test_a_zip_file_of_many_members_is_not_listed(monkeypatch, raw):
+    opened, real = [], zipfile.ZipFile
+
+    def counted(file):
+        opened.append(len(real(file).infolist()))
+        return real(file)
+
+    monkeypatch.setattr(zipfile, "ZipFile", counted)
+    message = complaint(write("text", raw))
+    assert message == FULL or "File is not a zip file" in message or "Bad offset" in message
+    assert not any(count > 1 for count in opened)
+
+
+def test_a_zip_file_with_records_of_zip64_is_read():
+    raw = zipped({"a.txt": NAMES})
+    assert corpus.read(write("text", with_zip64(raw, None))).text == NAMES
+
+
+OTHERS = {
+    "gzip in gzip": (gzip.compress(gzip.compress(RAW)), "holds a compressed file in its turn"),
+    "xz in a zip": (zipped({"a.xz": lzma.compress(RAW)}), "holds a compressed file in its turn"),
+    "lzma": (lzma.compress(RAW, lzma.FORMAT_ALONE), "is compressed by lzma"),
+    "lzma with a size": (b"]\0\0\x80\0" + struct.pack("<Q", len(RAW)) + bytes(9), "is compressed by lzma"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(40), "is a 7z archive"),
+    "rar": (b"Rar!\x1a\x07\1\0" + bytes(40), "is a RAR archive"),
+}
+
+
+@pytest.mark.parametrize(("raw", "expected"), OTHERS.values(), ids=OTHERS.keys())
+def test_what_another_program_has_to_unpack_is_named(raw, expected):
+    assert complaint(write("text", raw)) == f"'text' {expected}: unpack it, and name the text in it"
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+def test_a_prompt_is_no_compressed_file(capsys, vocabulary):
+    train(NAMES, vocabulary=vocabulary).save("model")
+    write("prompt.gz", gzip.compress(b"a"))
+    code, message = run(capsys, "sample", "model", "--prompt-file", "prompt.gz")
+    assert (code, message) == (2, "bptt: --prompt-file prompt.gz is compressed: unpack it, and name the text in it\n")
