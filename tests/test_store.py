@@ -364,7 +364,7 @@ def test_a_forged_manifest_entry_is_refused(tmp_path, field, value):
 def test_a_forged_size_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     folder = write_checkpoint(tmp_path / "new")
     for name, size, words in [
-        ("config.json", 2 << 20, "config.json: has 2,097,152 bytes, expected at most 1,048,576"),
+        ("config.json", 2 << 23, "config.json: has 16,777,216 bytes, expected at most 8,388,608"),
         ("vocabulary.json", 10**6, "vocabulary.json: has 1,000,000 bytes, expected at most 184"),
         ("model.safetensors", 10**9, "model.safetensors: has 1,000,000,000 bytes, expected those of 78 numbers"),
         ("model.safetensors", 300, "model.safetensors: has 300 bytes, expected those of 78 numbers"),
