@@ -17,6 +17,7 @@ html_theme = "furo"
 html_title = "bptt"
 html_show_sphinx = False
 html_copy_source = False
+html_extra_path = ["extra"]  # the page that docs/build.py exports
 html_theme_options = {"source_repository": REPOSITORY, "source_branch": "main", "source_directory": "docs/"}
 copybutton_prompt_text = "$ "
 
