@@ -196,3 +196,14 @@ def test_cupy_on_cuda_does_not_mention_rocm(cupy):
     assert not devices.cupy_is_rocm()
     del cupy.cuda.runtime.is_hip  # of an older CuPy
     assert not devices.cupy_is_rocm()
+
+
+@pytest.mark.parametrize("command", ["sample run", "next run a", "score run names.txt", "evaluate run names.txt"])
+def test_the_device_of_a_saved_model_is_chosen_by_name(capsys, monkeypatch, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("anna\n")
+    bptt.train(["anna", "bob"] * 5, hidden=3, steps=2, out="run", backend="numpy", report=None)
+    assert cli.main([*command.split(), "--backend", "numpy", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert cli.main([*command.split(), "--backend", "numpy", "--device", "cuda:1"]) == 2
+    assert capsys.readouterr().err.startswith("bptt: device 'cuda:1': backend 'numpy' has no such device")
