@@ -483,7 +483,7 @@ def test_other_os_errors_are_not_blamed_on_standard_output(run, monkeypatch):
 
 # Words that look like flags, and paths beneath the home folder
 
-STRINGS = ("--prompt", "--stop", "--separator", "--encoding", "--glob")
+STRINGS = ("--prompt", "--stop", "--separator", "--encoding", "--glob", "--device")
 POSITIONALS = {"evaluate": ["m", "names.txt"], "report": ["m", "names.txt"], "import": ["file"], "check": [], "textbook": []}
 VALUES = [  # each flag that takes a string or a path
     (command, name, "string" if name in STRINGS else "path")

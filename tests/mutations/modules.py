@@ -4,6 +4,13 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "the device of a run that is refused without its place",
+        "training.resume._recorded_backend",
+        'if settings.device is None or "device" in changes:',
+        "if True:",
+        "test_devices.py::test_a_device_of_a_run_that_does_not_exist_here_is_one_line",
+    ),
+    Mutation(
         "a device that is left for the CPU",
         "backend.select",
         "if problem and device is not None:",

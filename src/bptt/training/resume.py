@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bptt import acceleration, errors
+from bptt.backend import Backend
 from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import AVERAGING, CONFIG, OPTIMIZER, Checkpoint
 from bptt.config import toml, user_cells
@@ -136,7 +137,7 @@ def from_checkpoint(
     """
     settings, plan = _saved_settings(where, saved, changes)
     refuse_other_validation(where, saved.record["settings"], changes)
-    backend = select_backend(settings)
+    backend = _recorded_backend(where, settings, changes)
     acceleration.warn_if_changed(saved.record, backend)
     named, validation_files = recorded_texts(saved.record), recorded_validation_files(saved.record, settings.validation)
     if changed_text:
@@ -207,6 +208,16 @@ def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> 
     if not isinstance(source, str | list) or None in plan or shape != (settings.hidden, settings.layers):
         raise CheckpointError(f"{where / CONFIG}: is not the record of this model's run")
     return settings, plan
+
+
+def _recorded_backend(where: Path, settings: Settings, changes: dict[str, Any]) -> Backend:
+    """Select the backend of a run; the error for a device that it had and that does not exist says what to do."""
+    try:
+        return select_backend(settings)
+    except InputError as error:
+        if settings.device is None or "device" in changes:
+            raise
+        raise InputError(f"{where}: {error}; the run was on that device: give another --device or --backend") from None
 
 
 def _other_device(changes: dict[str, Any]) -> dict[str, Any]:
