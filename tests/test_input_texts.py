@@ -878,7 +878,7 @@ def test_an_encoding_that_does_not_fit_is_refused():
 @pytest.mark.parametrize("name", ["klingon", "hex", "rot13", "", "\0", 5, b"utf-8"])
 def test_an_unknown_encoding_is_refused(name):
     with pytest.raises(
-        InputError, match=r"^--encoding .*: expected an encoding that Python knows, as utf-8, cp1252 or gb18030$"
+        InputError, match=r"^--encoding .*: expected an encoding of texts that Python knows, as utf-8, cp1252 or gb18030$"
     ):
         train(NAMES, encoding=name)
 
