@@ -13,6 +13,7 @@ import pytest
 import bptt
 from bptt import cli
 from bptt.data import compression, corpus
+from bptt.data.source import Reading
 from bptt.errors import InputError
 
 NAMES = "\n".join(a + b + c for a in "abc" for b in "aei" for c in "lmnr") + "\n"
@@ -171,3 +172,52 @@ def test_a_prompt_is_no_compressed_file(capsys, vocabulary):
     write("prompt.gz", gzip.compress(b"a"))
     code, message = run(capsys, "sample", "model", "--prompt-file", "prompt.gz")
     assert (code, message) == (2, "bptt: --prompt-file prompt.gz is compressed: unpack it, and name the text in it\n")
+
+
+# Encodings
+
+
+def test_a_nul_now_and_then_is_no_sign_of_utf_16():
+    for raw in (b"abc\0def\n" * 9, b"one\0two\0three\0four\n" * 9):
+        message = complaint(write("text", raw))
+        assert "utf-16" not in message.lower()
+        assert "NUL bytes, which no text has: byte 0x00 at offset 3, line 1: remove them" in message
+
+
+@pytest.mark.parametrize("text", [NAMES, "très français, œuvre\n" * 9, "Tiếng Việt được viết\n" * 9, "привет, мир\n" * 9])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_texts_in_wide_characters_are_recognized(text, encoding):
+    assert f": give --encoding {encoding}" in complaint(write("text", text.encode(encoding)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_byte_order_that_is_missing_is_asked_for(encoding):
+    raw = NAMES.encode(f"{encoding}-le")
+    message = complaint(write("text", raw), reading=Reading(encoding))
+    assert f": give --encoding {encoding}-le or {encoding}-be, or train with" in message
+
+
+FLAWED = {
+    "surrogates": (RAW + b"\xed\xa0\x80\xed\xb0\x80\n", "is UTF-8 but for surrogates, halves of characters as in CESU-8"),
+    "one byte": ("größer, später, möglich\n".encode() * 9 + b"\xff\n", "is UTF-8 but for a few bytes"),
+}
+
+
+@pytest.mark.parametrize(("raw", "expected"), FLAWED.values(), ids=FLAWED.keys())
+def test_a_text_that_is_utf_8_but_for_a_few_bytes_is_of_no_other_encoding(raw, expected):
+    message = complaint(write("text", raw))
+    assert message.startswith(f"'text' {expected}: byte 0x")
+    assert "--encoding" not in message
+
+
+def test_no_encoding_is_advised_in_which_a_text_is_no_words():
+    raw = bytes(range(0xA0, 0xC0)) * 9 + b"\n"  # symbols in Cyrillic encodings
+    assert ": say which encoding it has: --encoding NAME, or " in complaint(write("text", raw))
+
+
+@pytest.mark.parametrize("name", ["undefined", "idna", "punycode", "charmap", "unicode_escape", "raw-unicode-escape", "UTF-7"])
+def test_codecs_that_are_no_encodings_of_files_are_refused(name):
+    with pytest.raises(
+        InputError, match=f"encoding '{name}': expected an encoding of texts that Python knows, as utf-8, cp1252 or gb18030"
+    ):
+        train(NAMES, encoding=name)
