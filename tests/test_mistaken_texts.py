@@ -217,7 +217,5 @@ def test_no_encoding_is_advised_in_which_a_text_is_no_words():
 
 @pytest.mark.parametrize("name", ["undefined", "idna", "punycode", "charmap", "unicode_escape", "raw-unicode-escape", "UTF-7"])
 def test_codecs_that_are_no_encodings_of_files_are_refused(name):
-    with pytest.raises(
-        InputError, match=f"encoding '{name}': expected an encoding of texts that Python knows, as utf-8, cp1252 or gb18030"
-    ):
+    with pytest.raises(InputError, match=f"encoding '{name}': expected an encoding of texts"):
         train(NAMES, encoding=name)

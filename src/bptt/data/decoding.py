@@ -112,13 +112,11 @@ def _decoded(source: Source) -> Iterator[str]:
 
 def _undecodable(source: Source, offset: int, reason: str) -> InputError:
     if source.encoding != "utf-8":
-        unmarked = offset == 0 and source.encoding in ("utf-16", "utf-32")  # which a byte order mark begins
-        other = (
-            f"--encoding {source.encoding}-le or {source.encoding}-be" if unmarked else "the encoding of the text (--encoding)"
-        )
-        return _refusal(
-            source, f"is not in the encoding {source.encoding}", offset, f" ({reason})", f"give {other}, or {AS_BYTES}"
-        )
+        other = "the encoding of the text (--encoding)"
+        if offset == 0 and source.encoding in ("utf-16", "utf-32"):  # which a byte order mark begins
+            other = f"--encoding {source.encoding}-le or {source.encoding}-be"
+        problem, remedy = f"is not in the encoding {source.encoding}", f"give {other}, or {AS_BYTES}"
+        return _refusal(source, problem, offset, f" ({reason})", remedy)
     size = plain = 0
     for piece in source.pieces():
         size += len(piece)
