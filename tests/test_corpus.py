@@ -316,7 +316,7 @@ def test_an_empty_file_of_bytes_is_refused(tmp_path, raw):
         (bytearray(b"emma"), ["got bytearray, expected a path, several paths, a text or lines of text, as str"]),
         (
             ["names.txt", "win.txt"],
-            ["'names.txt' is a file, and a str in a list is a line of text: give files as pathlib.Path(...)"],
+            ["'names.txt' is a file, and a str of several is a line of text: give files as pathlib.Path(...)"],
         ),
         ([Path("names.txt"), "win.txt"], ["got 'win.txt' among paths, expected a path: give pathlib.Path('win.txt')"]),
         (

@@ -790,7 +790,7 @@ def test_names_of_files_are_not_learnt():
     write("who.txt", NAMES)
     Path("texts").mkdir()
     advice = (
-        r", and a str in a list is a line of text: give files as pathlib.Path\(...\), or lines as one str: '\\n'.join\(...\)$"
+        r", and a str of several is a line of text: give files as pathlib.Path\(...\), or lines as one str: '\\n'.join\(...\)$"
     )
     for names, kind in [
         (["nofile.txt", "who.txt"], "'who.txt' is a file"),

@@ -1,9 +1,12 @@
 """Files that people take for texts, names that are not what they seem, and what the messages about them advise."""
 
 import bz2
+import glob
 import gzip
 import io
 import lzma
+import os
+import shlex
 import struct
 import zipfile
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 import bptt
 from bptt import cli
-from bptt.data import compression, corpus
+from bptt.data import compression, corpus, file_lists
 from bptt.data.source import Reading
 from bptt.errors import InputError
 
@@ -219,3 +222,92 @@ def test_no_encoding_is_advised_in_which_a_text_is_no_words():
 def test_codecs_that_are_no_encodings_of_files_are_refused(name):
     with pytest.raises(InputError, match=f"encoding '{name}': expected an encoding of texts"):
         train(NAMES, encoding=name)
+
+
+# Names
+
+
+def test_a_file_with_a_newline_in_its_name_is_read(capsys):
+    write("new\nline.txt", NAMES)
+    flags = ("--backend", "numpy", "--hidden", "4", "--steps", "2")
+    assert run(capsys, "train", "new\nline.txt", *flags, "--out", "run") == (0, "")
+    assert bptt.load("run").record["source"] == os.path.abspath("new\nline.txt")
+    assert run(capsys, "train", NAMES, *flags, "--out", "other") == (0, "")
+    assert bptt.load("other").record["source"] == ""
+    assert run(capsys, "score", "run", "new\nline.txt")[0] == 0
+
+
+@pytest.mark.parametrize("text", ["new\nline.txt", b"new\nline.txt", b"names.txt", "folder\n"])
+def test_a_text_that_is_the_name_of_a_file_is_refused_in_python(text):
+    write("new\nline.txt", NAMES)
+    write("names.txt", NAMES)
+    Path("folder\n").mkdir()
+    with pytest.raises(InputError, match=r"which is a text here and the name of a file, too: give the file as pathlib\.Path"):
+        train(text)
+
+
+def iterables():
+    names = ["a.txt", "b.txt"]
+    return [
+        iter(names),
+        set(names),
+        map(str, names),
+        (name for name in names),
+        dict.fromkeys(names).keys(),
+        glob.iglob("*.txt"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(iterables())))
+def test_names_of_files_are_no_lines_in_any_iterable(number):
+    write("a.txt", NAMES)
+    write("b.txt", NAMES)
+    assert "is a file, and a str of several is a line of text" in complaint(iterables()[number])
+
+
+def test_lines_of_a_generator_are_all_read():
+    lines = [f"line{number:04}" for number in range(3 * file_lists.SHORT_LIST)]
+    write(lines[5], "a line may have the name of a file")
+    assert corpus.read(iter(lines)).text == "\n".join(lines)
+
+
+def test_a_link_that_leads_nowhere_is_said_to_do_so():
+    Path("dangling").symlink_to("nowhere")
+    Path("danglinb").symlink_to("nowhere")
+    for name in ("dangling", Path("dangling")):
+        assert "'dangling' does not exist (it is a link to 'nowhere', which leads nowhere): expected" in complaint(name)
+
+
+def test_the_path_of_a_built_in_text_is_not_suggested_for_itself():
+    assert "does not exist (as a path; the built-in text is the str 'dinosaurs'): expected" in complaint([Path("dinosaurs")])
+    assert "(did you mean 'dinosaurs'?)" in complaint("dinosaur")
+
+
+ODD = [
+    "esc\x1b]0;owned\x07.txt",
+    "r\u202ex.txt",
+    os.fsdecode(b"\xff.txt"),
+    "new\nline.txt",
+    "w" * 250 + ".txt",
+    "...",
+    "-x.txt",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_command_at_the_end_of_a_run_can_be_typed(capsys, name):
+    write(name, NAMES)
+    write("b.txt", NAMES)
+    for texts in ([f"./{name}"], [f"./{name}", "b.txt"]):
+        assert cli.main(["train", *texts, "--backend", "numpy", "--hidden", "4", "--steps", "2"]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert cli.main(shlex.split(last.removeprefix("more: bptt "))) == 0
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["esc\x1bed", "r\u202ex"])
+def test_the_run_of_a_folder_has_a_name_that_can_be_typed(name):
+    Path(name).mkdir()
+    write(f"{name}/a.txt", NAMES)
+    write(f"{name}/b.txt", NAMES)
+    assert corpus.read(name).name.isprintable()

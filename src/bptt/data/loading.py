@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import stat
@@ -37,7 +38,7 @@ def fetch(source: Any, reading: Reading = DEFAULT_READING) -> Iterator[Texts]:
             parts = opening.path(os.fsdecode(source))
         elif isinstance(source, FileReference):
             parts = opening.recorded(source)
-        elif isinstance(source, str) and "\n" not in source:
+        elif isinstance(source, str) and ("\n" not in source or (is_command_line() and file_lists.exists(source))):
             parts = opening.named(source)
         elif isinstance(source, str | bytes):
             file_lists.refuse_path(source)
@@ -281,8 +282,9 @@ def _from_iterable(source: Any, opening: "_Opening", reading: Reading) -> Texts:
             else:
                 raise InputError(f"got {item!r:.100} among paths, expected a path: give pathlib.Path({item!r:.100})")
         return dataclasses.replace(joined_texts(parts, None, reading), left_out=opening.left_out)
-    if isinstance(source, list | tuple):
-        file_lists.refuse_names(source)
+    head = [first, *itertools.islice(items, file_lists.SHORT_LIST)]
+    file_lists.refuse_names(head)
+    items = itertools.chain(head[1:], items)
     lines, with_newlines = joining.lines(first, items, separate=reading.mode == "records")
     if with_newlines and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")
