@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import shlex
+import shutil
 import struct
 import zipfile
 from pathlib import Path
@@ -242,7 +243,7 @@ def test_a_text_that_is_the_name_of_a_file_is_refused_in_python(text):
     write("new\nline.txt", NAMES)
     write("names.txt", NAMES)
     Path("folder\n").mkdir()
-    with pytest.raises(InputError, match=r"which is a text here and the name of a file, too: give the file as pathlib\.Path"):
+    with pytest.raises(InputError, match=r"which is a text here and the name of a file, too: give a file as pathlib\.Path"):
         train(text)
 
 
@@ -311,3 +312,41 @@ def test_the_run_of_a_folder_has_a_name_that_can_be_typed(name):
     write(f"{name}/a.txt", NAMES)
     write(f"{name}/b.txt", NAMES)
     assert corpus.read(name).name.isprintable()
+
+
+# Pipes
+
+
+def pipe(text):
+    """The path of a pipe that holds a text, as a shell writes it for <(command), and the number of its file."""
+    reading, writing = os.pipe()
+    os.write(writing, text.encode())
+    os.close(writing)
+    return f"/dev/fd/{reading}", reading
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="a system without /dev/fd")
+@pytest.mark.parametrize("others", [[], ["names.txt"]])
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_run_on_a_pipe_asks_for_its_text(capsys, others, saved):
+    write("names.txt", NAMES)
+    place, number = pipe(f"{NAMES}last\n")
+    flags = ["--backend", "numpy", "--hidden", "4", "--steps", "4", "--stop-after", "2", "--out", "run"]
+    assert run(capsys, "train", place, *others, *flags) == (0, "")
+    os.close(number)
+    if not saved:
+        shutil.rmtree("run/checkpoints")
+    command = "bptt train TEXT --resume run"
+    message = f"bptt: run: the text of this run came from standard input or a pipe: give it again: {command}\n"
+    assert run(capsys, "train", "--resume", "run") == (2, message)
+    place, number = pipe(f"{NAMES}last\n")
+    assert run(capsys, "train", place, *others, "--resume", "run") == (0, "")
+    os.close(number)
+    assert bptt.load("run").record["text"] == ("pipe-and-1-more" if others else "pipe")
+
+
+def test_a_file_on_standard_input_is_not_read_again_by_its_path(capsys):
+    with write("names.txt", NAMES).open("rb") as file:
+        place = f"/dev/fd/{file.fileno()}"
+        train(Path(place), out="run", steps=4, stop_after=2)
+    assert "the text of this run came from standard input or a pipe" in run(capsys, "train", "--resume", "run")[1]

@@ -199,7 +199,7 @@ def _read(opened: Texts, known: Vocabulary | None, boundary: str) -> Corpus:
         "unpacked": [part.unpacked for part in parts],
         "raw_sha256": [part.checksum() for part in parts] if all(places) else [],
     }
-    source = (places if all(places) else "") if one is None else one.place
+    source = one.place if one else "-" if "-" in places else places if all(places) else ""
     size = None if one is None else one.size
     return Corpus(
         opened.name,

@@ -127,10 +127,10 @@ def exists(text: str) -> bool:
 
 
 def refuse_path(text: str | bytes) -> None:
-    r"""Raise an InputError for a text that is the path of a file, or one in which Python read a newline, as in "C:\\new.txt"."""
+    r"""Raise an InputError for the path of a file, or for one in which Python read a newline, as in "C:\\new.txt"."""
     if len(text) <= _LONGEST_NAME and exists(os.fsdecode(text)):
         raise InputError(
-            f"got {text!r:.100}, which is a text here and the name of a file, too: give the file as pathlib.Path(...)"
+            f"got {text!r:.100}, which is a text here and the name of a file, too: give a file as pathlib.Path(...)"
         )
     if not isinstance(text, str) or len(text) > _LONGEST_PATH or text.endswith("\n"):
         return

@@ -150,9 +150,10 @@ class _Opening:
                 if recorded and recorded.size not in (None, size):
                     self.raise_changed(shown, f"{size:,} bytes now, {recorded.size:,} before")
                 content, unpacked = self.content(file, shown, None if size is None else Path(path), recorded)
-            place = os.path.abspath(path)
+            once = not self.validation and (size is None or path.startswith(files.OPEN_PIPES))  # as standard input is
+            place, name = ("-", "pipe") if once else (os.path.abspath(path), stem(path))
             self.count_name(place)
-            return Source(stem(path), place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
+            return Source(name, place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
         except InputError:
             raise
         except (OSError, ValueError, InvalidFile) as error:  # ValueError: a NUL in the path
