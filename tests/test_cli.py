@@ -381,7 +381,7 @@ def run_refused(run, *arguments, code=2, words=()):
         ("sample names.txt", ["names.txt: is a file, expected a folder that bptt train"]),
         ("sample .", ["name one of them, as m, s"]),
         ("sample mm", ["mm: no such folder (did you mean m?)"]),
-        ("sample none", ["manifest.json: no such file"]),
+        ("sample none", ["none: is not a model: expected a folder that bptt train or model.save made"]),
         ("sample m --count 0", ["count 0: expected a whole number from 1 to 1,000,000,000"]),
         ("sample m --count 2.5", ["'2.5' is not a whole number"]),
         ("sample m --temperature -1", ["temperature -1.0: expected a finite number, at least 0"]),

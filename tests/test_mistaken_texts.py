@@ -350,3 +350,40 @@ def test_a_file_on_standard_input_is_not_read_again_by_its_path(capsys):
         place = f"/dev/fd/{file.fileno()}"
         train(Path(place), out="run", steps=4, stop_after=2)
     assert "the text of this run came from standard input or a pipe" in run(capsys, "train", "--resume", "run")[1]
+
+
+# Arguments in Python
+
+
+def test_a_folder_without_a_model_is_named(capsys):
+    expected = "is not a model: expected a folder that bptt train or model.save made"
+    for use in (lambda: bptt.load("."), lambda: bptt.train(resume="."), lambda: train(NAMES, from_=".")):
+        with pytest.raises(bptt.CheckpointError, match=rf"^\.: {expected}$"):
+            use()
+    Path("empty").mkdir()
+    assert run(capsys, "sample", "empty") == (2, f"bptt: empty: {expected}\n")
+
+
+def test_an_empty_path_is_none():
+    uses = {
+        "folder": lambda: bptt.load(""),
+        "resume": lambda: bptt.train(resume=""),
+        "from_": lambda: train(NAMES, from_=""),
+        "out": lambda: train(NAMES, out=""),
+        "config": lambda: train(NAMES, config=""),
+    }
+    for name, use in uses.items():
+        with pytest.raises(InputError, match=f"{name.rstrip('_')} '': expected a path$"):
+            use()
+
+
+@pytest.mark.parametrize("lines", [None, 3, Path("names.txt")])
+def test_what_is_no_line_is_refused_by_scores(lines):
+    with pytest.raises(InputError, match=rf"got {type(lines).__name__}, expected the text itself"):
+        train(NAMES).scores(lines)
+
+
+@pytest.mark.parametrize("exclude", [3, [3], [["abc"]], "abc", {b"abc"}, None])
+def test_what_is_no_collection_of_texts_is_refused(exclude):
+    with pytest.raises(InputError, match=r"exclude .*: expected a collection of texts, as str, or a function"):
+        train(NAMES).sample(1, exclude=exclude)
