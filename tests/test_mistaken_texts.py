@@ -16,12 +16,13 @@ import pytest
 
 import bptt
 from bptt import cli
-from bptt.data import compression, corpus, file_lists
+from bptt.data import compression, corpus, file_lists, loading, token_store
 from bptt.data.source import Reading
 from bptt.errors import InputError
 
 NAMES = "\n".join(a + b + c for a in "abc" for b in "aei" for c in "lmnr") + "\n"
 RAW = NAMES.encode()
+PROSE = "It was a dark night and nobody was there to see what went on behind the house of the old man."
 
 
 @pytest.fixture(autouse=True)
@@ -387,3 +388,20 @@ def test_what_is_no_line_is_refused_by_scores(lines):
 def test_what_is_no_collection_of_texts_is_refused(exclude):
     with pytest.raises(InputError, match=r"exclude .*: expected a collection of texts, as str, or a function"):
         train(NAMES).sample(1, exclude=exclude)
+
+
+# Several files
+
+
+@pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
+@pytest.mark.parametrize("others", [["\n\n\n"], ["\n\n\n", "a"], ["\n \n\né\n\n\n", "\n" * 99 + "b\nc" + "\n" * 99]])
+@pytest.mark.parametrize("large", [False, True])
+def test_blank_lines_around_one_text_do_not_decide_the_mode_of_all(monkeypatch, vocabulary, others, large):
+    if large:
+        monkeypatch.setattr(loading, "LARGE", 9)
+    monkeypatch.setattr(token_store, "CHUNK", 7)
+    for order in (others, others[::-1]):
+        files = [write(f"{number}.txt", text) for number, text in enumerate([*order[:1], NAMES, *order[1:]])]
+        read = corpus.read(files, vocabulary)
+        assert corpus.choose_mode(read) == "lines"
+        assert corpus.choose_mode(corpus.read([*files, write("prose.txt", "\n\n".join([PROSE] * 9))], vocabulary)) == "stream"

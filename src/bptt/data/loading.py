@@ -151,7 +151,8 @@ class _Opening:
                     self.raise_changed(shown, f"{size:,} bytes now, {recorded.size:,} before")
                 content, unpacked = self.content(file, shown, None if size is None else Path(path), recorded)
             once = not self.validation and (size is None or path.startswith(files.OPEN_PIPES))  # as standard input is
-            place, name = ("-", "pipe") if once else (os.path.abspath(path), stem(path))
+            name = "pipe" if path.startswith(files.OPEN_PIPES) else stem(path)
+            place = "-" if once else os.path.abspath(path)
             self.count_name(place)
             return Source(name, place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
         except InputError:
