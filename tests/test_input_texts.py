@@ -495,7 +495,10 @@ def test_too_many_files_are_refused(monkeypatch):
     for n in range(4):
         write(f"t/{n}", "abc\n")
     monkeypatch.setattr("bptt.data.file_lists.MOST_FILES", 3)
-    assert complaint("t") == "'t' holds more than 3 files: choose some with --glob, or join them into one text"
+    assert (
+        complaint("t")
+        == "'t' holds more than 3 files: choose some by a pattern such as 'texts/*.txt', or join them into one text"
+    )
 
 
 def test_a_run_of_the_most_files_is_loaded_resumed_and_repeated():
@@ -513,7 +516,7 @@ def test_a_run_of_the_most_files_is_loaded_resumed_and_repeated():
     assert bptt.train(resume="run", steps=3, report=None).record["step"] == 3
 
 
-@pytest.mark.parametrize("limit", [("bptt.data.file_lists.MOST_FILES", 4), ("bptt.data.loading.MOST_CHARACTERS", 200)])
+@pytest.mark.parametrize("limit", [("bptt.data.file_lists.MOST_FILES", 4), ("bptt.data.file_lists.MOST_CHARACTERS", 200)])
 def test_the_names_of_files_are_counted_over_all_texts(monkeypatch, limit):
     paths = [write(f"{folder}/{n}.txt", NAMES) for folder in "ab" for n in range(3)]
     monkeypatch.setattr(*limit)

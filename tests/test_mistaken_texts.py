@@ -4,8 +4,10 @@ import bz2
 import glob
 import gzip
 import io
+import json
 import lzma
 import os
+import re
 import shlex
 import shutil
 import struct
@@ -15,10 +17,12 @@ from pathlib import Path
 import pytest
 
 import bptt
-from bptt import cli
+import forging
+from bptt import cli, files
 from bptt.data import compression, corpus, file_lists, loading, token_store
 from bptt.data.source import Reading
 from bptt.errors import InputError
+from bptt.report import page
 
 NAMES = "\n".join(a + b + c for a in "abc" for b in "aei" for c in "lmnr") + "\n"
 RAW = NAMES.encode()
@@ -405,3 +409,86 @@ def test_blank_lines_around_one_text_do_not_decide_the_mode_of_all(monkeypatch, 
         read = corpus.read(files, vocabulary)
         assert corpus.choose_mode(read) == "lines"
         assert corpus.choose_mode(corpus.read([*files, write("prose.txt", "\n\n".join([PROSE] * 9))], vocabulary)) == "stream"
+
+
+def forged_run(source, flags=None, **facts):
+    """Train on names.txt up to a checkpoint whose record names other texts."""
+    train(write("names.txt", NAMES), out="run", steps=4, stop_after=2, **flags or {})
+    path = max(Path("run/checkpoints").glob("step-*"))
+    config = json.loads((path / "config.json").read_bytes())
+    config["record"] |= {"source": source, **facts}
+    forging.forge(path, "config.json", files.to_json(config))
+
+
+def uses():
+    """The ways in which a record leads to its texts."""
+    return [
+        lambda: bptt.train(resume="run", report=None),
+        lambda: bptt.load("run").sample(1, novel=True),
+        lambda: page.write(bptt.load("run"), Path("run"), None, Path("report.html")),
+    ]
+
+
+def count_opened(monkeypatch):
+    """A list that grows with each text that is opened because a record names it."""
+    opened, real = [], loading._Opening.opened
+
+    def counted(self, path, *arguments):
+        opened.append(path)
+        return real(self, path, *arguments)
+
+    monkeypatch.setattr(loading._Opening, "opened", counted)
+    return opened
+
+
+@pytest.mark.parametrize("same", [lambda path: path, os.link, os.symlink], ids=["name", "hard link", "link"])
+@pytest.mark.parametrize("use", range(3))
+def test_a_record_does_not_make_one_file_be_read_many_times(monkeypatch, same, use):
+    write("big.txt", NAMES * 10)
+    places = ["big.txt"] * 200
+    if same in (os.link, os.symlink):
+        places = [f"{number}.txt" for number in range(200)]
+        for place in places:
+            same("big.txt", place)
+    forged_run(places)
+    monkeypatch.setattr(loading, "LARGE", 10_000)
+    opened = count_opened(monkeypatch)
+    with pytest.raises(InputError, match="is recorded several times, and more than 10,000 bytes would be read again: name the"):
+        uses()[use]()
+    assert len(opened) == 10_000 // len(NAMES * 10) + 2
+
+
+@pytest.mark.parametrize("use", range(3))
+def test_a_record_of_too_many_files_opens_none(monkeypatch, use):
+    forged_run(["names.txt"] * (file_lists.MOST_FILES + 1))
+    opened = count_opened(monkeypatch)
+    with pytest.raises(InputError, match="the text has more than 10,000 files"):
+        uses()[use]()
+    assert opened == []
+
+
+def test_a_validation_set_of_too_many_files_opens_none(monkeypatch):
+    write("held.txt", "mla\nmel\n")
+    places = ["held.txt"] * (file_lists.MOST_FILES + 1)
+    forged_run("names.txt", validation={"source": places, "sha256": ""}, flags={"validation": "held.txt"})
+    opened = count_opened(monkeypatch)
+    with pytest.raises(InputError, match="the text has more than 10,000 files"):
+        bptt.train(resume="run", report=None)
+    assert opened == ["names.txt"]
+
+
+def test_the_configuration_of_a_run_does_not_make_one_file_be_read_many_times(monkeypatch):
+    train(write("names.txt", NAMES), out="run", steps=4, stop_after=2)
+    shutil.rmtree("run/checkpoints")
+    config = Path("run/config.toml").read_text()
+    monkeypatch.setattr(loading, "LARGE", 10_000)
+    for count, expected in ((500, "is recorded several times"), (file_lists.MOST_FILES + 1, "more than 10,000 files")):
+        listed = json.dumps(["../names.txt"] * count)
+        Path("run/config.toml").write_text(re.sub("^text = .*$", f"text = {listed}", config, flags=re.MULTILINE))
+        with pytest.raises(InputError, match=expected):
+            bptt.train(resume="run", report=None)
+
+
+def test_a_user_may_name_a_file_twice_and_resume():
+    train([write("names.txt", NAMES)] * 2, out="run", steps=4, stop_after=2)
+    assert bptt.train(resume="run", report=None).record["step"] == 4

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +11,8 @@ from typing import Any
 from bptt.errors import InputError, TrainingWarning, warn
 
 MOST_FILES = 10_000  # which a run keeps the names of
-TOO_MANY = "choose some with --glob, or join them into one text"
+MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
+TOO_MANY = "choose some by a pattern such as 'texts/*.txt', or join them into one text"
 MAGIC = ("*", "?", "[")
 _PATH = re.compile(r"([A-Za-z]:|~|\.{0,2}[/\\])[^\n]*\n.*\.\w{1,5}", re.DOTALL)  # with a newline in it
 _LONGEST_PATH, _LONGEST_NAME = 260, 4096  # characters of a path with a newline by mistake, and of any path
@@ -137,6 +139,44 @@ def refuse_path(text: str | bytes) -> None:
     written = text.replace("\n", "\\n")
     if os.path.exists(written) or _PATH.fullmatch(text):
         raise InputError(f"got {text!r}, which looks like a path with a newline in it: write r'{written}', or pathlib.Path")
+
+
+class Limits:
+    """Counts the names of the files of a text, and how much of what a record names is read again, and refuses too many."""
+
+    def __init__(self) -> None:
+        self.names_left, self.characters_left = MOST_FILES, MOST_CHARACTERS
+        self.recorded, self.read_again = set[tuple[int, int]](), 0
+
+    def count_name(self, place: str) -> None:
+        """Raise an InputError if there are more names, or longer ones, than the record of a run may hold."""
+        self.names_left -= 1
+        self.characters_left -= len(json.dumps(place))
+        if self.names_left < 0 or self.characters_left < 0:
+            raise InputError(_too_many_names())
+
+    def count_recorded(self, shown: str, status: os.stat_result, size: int, most: int) -> None:
+        """Raise an InputError if a record, which may come from a stranger, names one file many times.
+
+        A user may have trained on a file twice; files that are read again may hold `most` bytes in all.
+        """
+        file = (status.st_dev, status.st_ino)
+        self.read_again += size if file in self.recorded else 0
+        self.recorded.add(file)
+        if self.read_again > most:
+            raise InputError(
+                f"{shown} is recorded several times, and more than {most:,} bytes would be read again: name the texts"
+            )
+
+
+def refuse_many(references: Sequence[object]) -> None:
+    """Raise an InputError for more files than the record of a run may name, before one is opened."""
+    if len(references) > MOST_FILES:
+        raise InputError(_too_many_names())
+
+
+def _too_many_names() -> str:
+    return f"the text has more than {MOST_FILES:,} files, or their names more than {MOST_CHARACTERS:,} characters: {TOO_MANY}"
 
 
 def refuse_names(items: Sequence[Any]) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import stat
 import sys
@@ -20,7 +19,6 @@ from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
 VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
-MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
 MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
 RECORDED_EXPECTED = "expected a file of text"
 
@@ -55,6 +53,7 @@ def open_validation_set(source: Path | tuple[FileReference, ...], reading: Readi
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading, validation=True)
         if isinstance(source, tuple):
+            file_lists.refuse_many(source)
             parts = [part for file in source for part in opening.recorded(file)]
         else:
             parts = opening.path(os.fsdecode(source))
@@ -70,7 +69,7 @@ class _Opening:
         self.memory_left = LARGE  # bytes
         self.left_out = 0  # files of the validation set
         self.copies: IO[bytes] | None = None  # of large texts
-        self.names_left, self.characters_left = file_lists.MOST_FILES, MOST_CHARACTERS
+        self.limits = file_lists.Limits()
 
     def named(self, name: str) -> list[Source]:
         """The text of a name that a user gave, or the texts of a folder or a pattern."""
@@ -153,7 +152,9 @@ class _Opening:
             once = not self.validation and (size is None or path.startswith(files.OPEN_PIPES))  # as standard input is
             name = "pipe" if path.startswith(files.OPEN_PIPES) else stem(path)
             place = "-" if once else os.path.abspath(path)
-            self.count_name(place)
+            self.limits.count_name(place)
+            if recorded and not recorded.by_user:
+                self.limits.count_recorded(shown, status, unpacked or status.st_size, LARGE)
             return Source(name, place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
         except InputError:
             raise
@@ -163,14 +164,6 @@ class _Opening:
         if missing:
             reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN)
         raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED if self.validation else expected}")
-
-    def count_name(self, place: str) -> None:
-        """Raise an InputError if there are more names, or longer ones, than the record of a run may hold."""
-        self.names_left -= 1
-        self.characters_left -= len(json.dumps(place))
-        if self.names_left < 0 or self.characters_left < 0:
-            most = f"{file_lists.MOST_FILES:,} files, or their names more than {MOST_CHARACTERS:,} characters"
-            raise InputError(f"the text has more than {most}: {file_lists.TOO_MANY}")
 
     def content(
         self, file: IO[bytes], shown: str, path: Path | None = None, recorded: FileReference | None = None
@@ -273,6 +266,8 @@ def _from_iterable(source: Any, opening: "_Opening", reading: Reading) -> Texts:
         items = None
     if items is None:
         raise InputError(f"got {type(source).__name__}, expected a path, several paths, a text or lines of text, as str")
+    if isinstance(source, tuple):
+        file_lists.refuse_many(source)
     first = next(items, "")
     if isinstance(first, os.PathLike | FileReference):
         parts = []
