@@ -142,7 +142,7 @@ FLAGS = {
     "split_seed": 3,
     "duplicates": "independent",
     "validation": 0.2,
-    "glob": "*.txt",
+    "glob": "*",
     "evaluate_every": 1,
     "patience": 2,
     "checkpoint_every": 3,

@@ -633,11 +633,11 @@ def test_every_command_passes_on_backend_and_dtype(run, monkeypatch, command):
     for module in (cli.inference, cli.evaluation):
         monkeypatch.setattr(module, "load", load)
     command = command.split()
-    assert run(*command, "--backend", "strict", "--dtype", "float32", "--require-backend")[0] == 0
+    assert run(*command, "--backend", "strict", "--device", "CPU_DEVICE", "--dtype", "float32", "--require-backend")[0] == 0
     assert run(*command)[0] == 0
     assert asked == [
-        {"backend": "strict", "dtype": "float32", "require_backend": True, "cell": None},
-        {"backend": "auto", "dtype": None, "require_backend": None, "cell": None},
+        {"backend": "strict", "device": "CPU_DEVICE", "dtype": "float32", "require_backend": True, "cell": None},
+        {"backend": "auto", "device": None, "dtype": None, "require_backend": None, "cell": None},
     ]
 
 

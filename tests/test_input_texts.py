@@ -501,6 +501,7 @@ def test_too_many_files_are_refused(monkeypatch):
     )
 
 
+@pytest.mark.endurance
 def test_a_run_of_the_most_files_is_loaded_resumed_and_repeated():
     """What a run may write has to be read again, with long names of letters that JSON writes in twelve characters."""
     names = [f"t/{n:04}{chr(0x1F4A9) * 9}{'x' * 80}" for n in range(file_lists.MOST_FILES)]

@@ -118,7 +118,7 @@ MUTATIONS = [
     Mutation(
         "file written where it is",
         "files.replace",
-        "    partial = temporary_path(path)\n    try:\n        _write(partial, data)\n        os.replace(partial, path)",
+        "    partial = temporary_path(path)\n    try:\n        _write(partial, data)\n        rename(partial, path)",
         "    partial = temporary_path(path)\n    try:\n        path.write_bytes(data)",
         "test_files.py::test_a_file_is_replaced_completely_or_not_at_all",
     ),
