@@ -417,7 +417,7 @@ def test_a_folder_is_read_in_the_order_of_its_paths():
         (("blank.txt", "empty.txt"), "the text (2 files) holds nothing but white space"),
         (("a.txt", "binary"), "'binary' looks like a binary file"),
         (("folder",), "'folder/binary' looks like a binary file, expected UTF-8: byte 0x00 at offset 0, line 1: train with "),
-        (("folder",), "or choose files with --glob, as in --glob '*.txt'"),
+        (("folder",), "or choose files by a pattern such as 'texts/*.txt'"),
         (("run",), "'run' is a folder of a run or a model, expected texts: for the run, give --resume or --from"),
     ],
 )

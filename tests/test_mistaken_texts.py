@@ -19,6 +19,7 @@ import pytest
 import bptt
 import forging
 from bptt import cli, files
+from bptt.cli.parser import app
 from bptt.data import compression, corpus, file_lists, loading, token_store
 from bptt.data.source import Reading
 from bptt.errors import InputError
@@ -492,3 +493,94 @@ def test_the_configuration_of_a_run_does_not_make_one_file_be_read_many_times(mo
 def test_a_user_may_name_a_file_twice_and_resume():
     train([write("names.txt", NAMES)] * 2, out="run", steps=4, stop_after=2)
     assert bptt.train(resume="run", report=None).record["step"] == 4
+
+
+# What messages advise
+
+BAD = {
+    "binary": bytes(range(256)),
+    "cp1252": "caf\u00e9, na\u00efve\n".encode("cp1252") * 9,
+    "cp1251": "Привет, как дела\n".encode("cp1251") * 9,
+    "utf-16": NAMES.encode("utf-16"),
+    "utf-16-le": NAMES.encode("utf-16-le"),
+    "nul": RAW * 9 + b"\0",
+    "truncated": RAW + b"\xc3",
+    "record": RAW + b"\x1e",
+    "packed": gzip.compress(gzip.compress(RAW)),
+    "blank": b" \n",
+    "empty": b"",
+    "unknown": "\u4e2d\u6587\n".encode() * 9,
+    "short": b"a",
+    "dangling": None,
+    "missing": None,
+    "folder": None,
+    "runs": None,
+}
+USES = [
+    "train {text}",
+    "train names.txt --validation {text}",
+    "train {text} --encoding ascii",
+    "train {text} --mode records",
+    "train {text} --separator @@",
+    "sample {m} --prompt-file {text}",
+    "sample {m} --prompt-file {text} --encoding utf-16",
+    "sample {m} --novel --text {text}",
+    "sample {m} --novel --text {text} --encoding ascii",
+    "next {m} --prompt-file {text}",
+    "next {m} --prompt-file {text} --encoding utf-32",
+    "score {m} {text}",
+    "score {m} {text} --encoding utf-16",
+    "evaluate {m} {text}",
+    "evaluate {m} {text} --encoding utf-8",
+    "report {m} {text}",
+    "report {m} {text} --encoding gb18030",
+]
+ELSEWHERE = r"(train|started|retrain)( a new model)? with (--[a-z-]+)"  # what a message advises for another command
+
+
+CASES = [(use, model) for use in USES for model in ("lines", "records", "bytes") if model == "lines" or "{m}" in use]
+
+
+@pytest.mark.parametrize(("use", "model"), CASES)
+def test_no_message_names_a_flag_that_the_command_lacks(capsys, model, use):
+    for name, raw in BAD.items():
+        if raw is not None:
+            write(name, raw)
+    Path("dangling").symlink_to("nowhere")
+    Path("folder").mkdir()
+    write("folder/binary", BAD["binary"])
+    write("names.txt", NAMES)
+    vocabulary = "bytes" if model == "bytes" else "characters"
+    text, mode = (NAMES.split(), "records") if model == "records" else (NAMES, None)
+    train(text, mode=mode, vocabulary=vocabulary).save("m")
+    command = use.split()[0]
+    flags = {name for argument in app[command].assemble_argument_collection() for name in argument.names}
+    refused = 0
+    for name in BAD:
+        words = use.format(text=name, m="m").split()
+        code, message = run(capsys, *words, *(["--steps", "1", "--hidden", "4"] if command == "train" else []))
+        refused += code == 2
+        assert code in (0, 2), message
+        for flag in re.findall(r"--[a-z][a-z-]+", re.sub(ELSEWHERE, "", message)):
+            assert flag in flags, message
+    assert refused
+
+
+def test_a_prompt_and_a_novel_text_are_read_in_the_encoding_of_the_run_or_the_named_one(capsys):
+    text = NAMES.replace("l", "\u00e9")
+    write("names.txt", text.encode("cp1252"))
+    train(Path("names.txt"), encoding="cp1252").save("m")
+    write("prompt.txt", "a\u00e9".encode("cp1252"))
+    write("wide.txt", "a\u00e9".encode("utf-16"))
+    write("wide-names.txt", text.encode("utf-16"))
+    for words in ("--prompt-file prompt.txt", "--prompt-file wide.txt --encoding utf-16"):
+        assert cli.main(["sample", "m", *words.split(), "--length", "1"]) == 0
+        assert capsys.readouterr().out.startswith("a\u00e9")
+        assert cli.main(["next", "m", *words.split()]) == 0
+        capsys.readouterr()
+    for words in ("--text names.txt", "--text wide-names.txt --encoding utf-16"):
+        assert cli.main(["sample", "m", "--novel", *words.split()]) == 0
+    for words in ("names.txt", "wide-names.txt --encoding utf-16"):
+        assert cli.main(["report", "m", *words.split(), "--out", "report.html"]) == 0
+    for words in ("sample m --encoding utf-8", "next m --encoding utf-8", "report m --encoding utf-8"):
+        assert run(capsys, *words.split())[0] == 2
