@@ -11,6 +11,8 @@ import re
 import shlex
 import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -19,11 +21,13 @@ import pytest
 import bptt
 import forging
 from bptt import cli, files
+from bptt.cli import console
 from bptt.cli.parser import app
 from bptt.data import compression, corpus, file_lists, loading, token_store
 from bptt.data.source import Reading
 from bptt.errors import InputError
 from bptt.report import page
+from runs import bptt_process
 
 NAMES = "\n".join(a + b + c for a in "abc" for b in "aei" for c in "lmnr") + "\n"
 RAW = NAMES.encode()
@@ -584,3 +588,32 @@ def test_a_prompt_and_a_novel_text_are_read_in_the_encoding_of_the_run_or_the_na
         assert cli.main(["report", "m", *words.split(), "--out", "report.html"]) == 0
     for words in ("sample m --encoding utf-8", "next m --encoding utf-8", "report m --encoding utf-8"):
         assert run(capsys, *words.split())[0] == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.parametrize(
+    ("words", "text", "hint"), [("train", NAMES, True), ("train", "", False), ("train names.txt", NAMES, False)]
+)
+def test_a_text_on_standard_input_that_is_not_read_is_mentioned(words, text, hint):
+    write("names.txt", NAMES)
+    flags = ["--steps", "1", "--hidden", "4", "--quiet"]
+    with bptt_process(*words.split(), *flags, stdin=subprocess.PIPE) as running:
+        running.stdin.write(text)  # which waits in the pipe before the command looks
+        running.stdin.close()
+        running.stdin = None
+        _, err = running.communicate(timeout=60)
+    expected = "bptt: standard input is not read: give - to train on it, as in: bptt train - < TEXT\n"
+    assert (running.returncode, err) == (0, expected * hint)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.parametrize("kind", ["open pipe", "file", "/dev/null", "closed"])
+def test_no_text_is_waited_for(monkeypatch, kind):
+    reading, writing = os.pipe()
+    path = {"file": write("names.txt", NAMES), "/dev/null": "/dev/null"}.get(kind, reading)
+    with open(path, closefd=True) as file:
+        monkeypatch.setattr(sys, "stdin", None if kind == "closed" else file)
+        assert not console.input_waits()
+        os.write(writing, b"a")
+        assert console.input_waits() == (kind == "open pipe")
+    os.close(writing)
