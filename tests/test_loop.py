@@ -618,7 +618,7 @@ def test_config_toml_follows_the_settings_of_a_resumed_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "words"), [("", "bptt.train(TEXT, resume='{out}')"), ("-", "bptt train - --resume {out} < TEXT")]
+    ("source", "words"), [("", "bptt.train(TEXT, resume='{out}')"), ("-", "bptt train TEXT --resume {out}")]
 )
 def test_the_resume_command_depends_on_the_source_of_the_text(tmp_path, monkeypatch, source, words):
     if source:

@@ -70,8 +70,8 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
 def _refuse_missing_text(place: Path, text: Any, source: Any) -> None:
     """Raise an InputError if a run has to be given its text again, because it was no file."""
     if text is None and source == "-":
-        command = f"bptt train - --resume {shlex.quote(str(place))} < TEXT"
-        raise InputError(f"{place}: the text of this run came from standard input: give it again: {command}")
+        command = f"bptt train TEXT --resume {shlex.quote(str(place))}"
+        raise InputError(f"{place}: the text of this run came from standard input or a pipe: give it again: {command}")
     if text is None and source == "":
         raise InputError(f"{place}: the text of this run was given in Python: give it again, beside --resume")
 
