@@ -518,7 +518,7 @@ BAD = {
     "dangling": None,
     "missing": None,
     "folder": None,
-    "runs": None,
+    "m": None,
 }
 USES = [
     "train {text}",
@@ -539,7 +539,9 @@ USES = [
     "report {m} {text}",
     "report {m} {text} --encoding gb18030",
 ]
-ELSEWHERE = r"(train|started|retrain)( a new model)? with (--[a-z-]+)"  # what a message advises for another command
+ELSEWHERE = (
+    r"(train|train a new model) with --[a-z-]+|use bptt train --resume or --from"  # what a message advises for another command
+)
 
 
 CASES = [(use, model) for use in USES for model in ("lines", "records", "bytes") if model == "lines" or "{m}" in use]
