@@ -94,7 +94,7 @@ def test_other_bytes_may_not_follow_it(form, zeros):
 @pytest.mark.parametrize("zeros", [0, 4, 1 << 18])
 @pytest.mark.parametrize("piece", [1, 7, 1 << 18])
 def test_compressed_files_behind_each_other_are_read_as_one(monkeypatch, form, zeros, piece):
-    monkeypatch.setattr(compression, "_PIECE", max(piece, zeros // 1000))
+    monkeypatch.setattr(compression, "_INPUT", max(piece, zeros // 1000))
     compress = COMPRESS[form]
     path = write("text", compress(RAW) + bytes(zeros) + compress(b"") + compress(b"last\n"))
     assert corpus.read(path).text == f"{NAMES}last\n"
