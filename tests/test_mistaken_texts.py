@@ -393,6 +393,28 @@ def test_what_is_no_line_is_refused_by_scores(lines):
         train(NAMES).scores(lines)
 
 
+@pytest.mark.parametrize("novel", [["names.txt"], 1, None])
+def test_what_is_no_path_of_a_text_is_refused(novel):
+    with pytest.raises(InputError, match=r"novel .*: expected True, False, or the path of a text"):
+        train(NAMES).sample(1, novel=novel)
+
+
+class BytesPath:
+    def __fspath__(self):
+        return b"model"
+
+
+def test_a_path_may_be_bytes():
+    train(NAMES).save(BytesPath())
+    assert bptt.load(BytesPath()).mode == "lines"
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800\n"])
+def test_a_path_that_no_file_can_have_is_refused_for_a_validation_set(path):
+    with pytest.raises(InputError):
+        train(NAMES, validation=path)
+
+
 @pytest.mark.parametrize("exclude", [3, [3], [["abc"]], "abc", {b"abc"}, None])
 def test_what_is_no_collection_of_texts_is_refused(exclude):
     with pytest.raises(InputError, match=r"exclude .*: expected a collection of texts, as str, or a function"):

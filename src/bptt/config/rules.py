@@ -66,7 +66,7 @@ def duration_seconds(duration: str) -> float:
 def check_path(name: str, value: Any) -> Path:
     """The value as a path, or an InputError where it is none."""
     if isinstance(value, str | os.PathLike) and value != "":  # Path("") is the current folder
-        return Path(value)
+        return Path(os.fsdecode(value))
     raise InputError(f"{name} {value!r}: expected a path")
 
 

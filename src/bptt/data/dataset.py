@@ -159,7 +159,7 @@ def _validation_paths(settings: Settings) -> frozenset[str]:
     place = settings.validation
     if not isinstance(place, Path):
         return frozenset()
-    with contextlib.suppress(InputError):  # which is raised when the validation set is read
+    with contextlib.suppress(InputError, ValueError):  # which comes when the validation set is read; ValueError: a NUL in it
         return frozenset(map(os.path.realpath, file_lists.expand(str(place), settings.glob) or [str(place)]))
     return frozenset()
 

@@ -270,6 +270,8 @@ def sample_texts(
     filters = [excluded if callable(excluded) else excluded.intersection] if excluded else []
     if isinstance(novel, str | os.PathLike):
         filters.append(novelty.text(novel, trained.vocabulary, trained._reading()))
+    elif not isinstance(novel, bool):
+        raise InputError(f"novel {novel!r:.100}: expected True, False, or the path of a text")
     elif novel:
         filters += [novelty.training_text(record, trained.vocabulary, trained.mode) for record in trained._records]
     if not filters:
