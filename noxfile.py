@@ -40,7 +40,6 @@ EVERYWHERE = {
     "corpus": "decodes text of any encoding",
     "examples": "scripts, run as a user would",
     "files": "writes that replace a file, folders, links",
-    "full_disk": "errors of the operating system",
     "info": "names the versions",
     "input_texts": "decoders, and readers of compressed files",
     "killed": "processes that end at any moment, and go on",

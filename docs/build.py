@@ -16,12 +16,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-GALLERY = {  # the examples in their order, and what they are run with
-    "names": [],
-    "style": [],
-    "odd_ones_out": [],
-    "from_scratch": [],
-}
+GALLERY: dict[str, tuple[str, ...]] = {"names": (), "style": (), "odd_ones_out": (), "from_scratch": ()}  # and their arguments
 LOADED = re.compile(  # by a page as it opens; a link loads nothing
     r"""<(?:script|img|iframe|source|video|object|embed)\b[^>]*?\s(?:src|data)=["'](?:https?:)?//|<link\b[^>]*\bhref=["'](?:https?:)?//"""
     r"""|url\(\s*["']?(?:https?:)?//|@import\s+["'](?:https?:)?//""",
@@ -32,24 +27,94 @@ LOADED = re.compile(  # by a page as it opens; a link loads nothing
 def command_line() -> str:
     """The page about all commands and flags, from the same source as their help."""
     from bptt import cli  # noqa: F401  # it adds the commands to the app
-    from bptt.cli.parser import app
+    from bptt.cli import help as cli_help
+    from bptt.cli.parser import app, commands
 
-    return str(app.generate_docs(output_format="markdown", heading_level=1))
+    cli_help.arrange()
+    page = str(app.generate_docs(output_format="markdown", heading_level=1))
+    sections = {part.partition("\n")[0]: part for part in page.split("\n## ")[1:]}
+    parts = ["# Command line\n\nThe help of all commands. [Settings](settings.md) has the flags of training as a table.\n"]
+    for name in [*commands(), "--install-completion"]:
+        parts.append("## " + sections[f"bptt {name}"].replace(f"bptt {name} {name} ", f"bptt {name} "))
+        if name in cli_help.EXAMPLES:
+            parts.append(f"**Examples**:\n\n```sh\n{cli_help.EXAMPLES[name].strip()}\n```\n")
+    return "\n".join(parts)
 
 
-def gallery() -> str:
-    """The page of the examples, each with its code and what it prints."""
-    parts = ["# Gallery\n\nThe programs in `examples/`, each with what it printed when these pages were built.\n"]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, arguments in GALLERY.items():
-            script = ROOT / "examples" / f"{name}.py"
+SETTINGS = """# Settings
+
+The settings of a run are flags of `bptt train`, keywords of `bptt.train` and keys of a TOML file. In Python, `from` is written
+`from_`. Where the table has no default, the description says what is chosen.
+"""
+HEADING = "| flag | Python, TOML | value | default | what it does |\n|---|---|---|---|---|"
+
+
+def settings() -> str:
+    """The table of the settings of a run: as a flag, in Python and in TOML."""
+    from bptt.config.reference import settings_reference
+
+    parts, group = [SETTINGS], ""
+    for row in settings_reference():
+        if row.group != group:
+            group = row.group
+            parts.append(f"\n## {group}\n\n{HEADING}")
+        several = len(row.choices) > 1
+        value = ", ".join(f"`{choice}`" for choice in row.choices) if several else f"`{row.type}`" if row.type else "on or off"
+        default = "" if row.default is None else f"`{row.default}`"
+        cells = (f"`{row.flag}`", f"`{row.setting.rstrip('_')}`", value, default, row.description.replace("*", r"\*"))
+        parts.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(parts) + "\n"
+
+
+PROGRAM = """
+import runpy, sys
+script, picture, *sys.argv[1:] = sys.argv[1:]
+sys.argv[0] = script
+model = runpy.run_path(script, run_name="__main__").get("model")
+if hasattr(model, "history"):
+    model.history.plot().savefig(picture)
+"""
+
+
+INTRODUCTION = """# Gallery
+
+The programs in `examples/`. What they print, the curves and the page were made when this site was built.
+
+## A model in your browser
+
+`bptt train && bptt export runs/dinosaurs --to page` made <a href="dinosaurs.html">this page</a>. It runs the model in your
+browser and sends nothing anywhere.
+
+![loss, learning rate and gradient norm of that run](dinosaurs.png)
+"""
+
+
+def gallery(folder: Path) -> str:
+    """The page of the examples, each with its code, what it prints and its curves; what they write goes into the folder."""
+    parts = [INTRODUCTION]
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100", "BPTT_KERNELS": "0", "MPLBACKEND": "agg"}
+    with tempfile.TemporaryDirectory() as work:
+
+        def run(*command: str) -> str:
+            print("running", *command[-3:], flush=True)
+            done = subprocess.run(
+                [sys.executable, *command], cwd=work, env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True
+            )
+            return done.stdout
+
+        (folder / "extra").mkdir()
+        run("-m", "bptt", "train", "--quiet")
+        run("-m", "bptt", "export", "runs/dinosaurs", "--to", "page", "--out", str(folder / "extra" / "dinosaurs.html"))
+        shutil.copy(Path(work) / "runs" / "dinosaurs" / "curve.png", folder / "dinosaurs.png")
+        for name in GALLERY:
+            script, picture = ROOT / "examples" / f"{name}.py", folder / f"{name}.png"
             code = script.read_text("utf-8")
             title, _, about = (ast.get_docstring(ast.parse(code)) or "").partition(": ")
-            print(f"running {script.name}", flush=True)
-            env = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100", "BPTT_KERNELS": "0"}
-            command = [sys.executable, str(script), *arguments]
-            done = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True)
-            parts.append(f"## {title}\n\n{about[:1].upper()}{about[1:]}\n\n```python\n{code}```\n\n```text\n{done.stdout}```\n")
+            printed = run("-c", PROGRAM, str(script), str(picture), *GALLERY[name])
+            shown = f"\n![loss, learning rate and gradient norm of this run]({picture.name})\n" if picture.exists() else ""
+            parts.append(
+                f"## {title}\n\n{about[:1].upper()}{about[1:]}\n\n```python\n{code}```\n\n```text\n{printed}```\n{shown}"
+            )
     return "\n".join(parts)
 
 
@@ -73,7 +138,8 @@ def main() -> int:
         shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("__pycache__", "_build"))
         shutil.copy(ROOT / "pyproject.toml", folder)  # conf.py takes the address of the repository from it
         (source / "reference" / "command-line.md").write_text(command_line(), "utf-8")
-        (source / "gallery.md").write_text(gallery(), "utf-8")
+        (source / "reference" / "settings.md").write_text(settings(), "utf-8")
+        (source / "gallery.md").write_text(gallery(source), "utf-8")
         sphinx = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--nitpicky", "--quiet"]
         shutil.rmtree(arguments.out, ignore_errors=True)
         for builder in ["html", *(["linkcheck"] if arguments.external else [])]:

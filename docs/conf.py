@@ -14,9 +14,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_build"]
 default_role = "code"  # what single backticks mean in docstrings
 html_theme = "furo"
+html_static_path, html_css_files = ["_static"], ["tables.css"]
+smartquotes = False  # -- is the beginning of a flag
 html_title = "bptt"
 html_show_sphinx = False
 html_copy_source = False
+html_extra_path = ["extra"]  # the page that docs/build.py exports
 html_theme_options = {"source_repository": REPOSITORY, "source_branch": "main", "source_directory": "docs/"}
 copybutton_prompt_text = "$ "
 

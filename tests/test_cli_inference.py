@@ -595,7 +595,7 @@ def test_help_describes_every_flag(run, command):
         ("evaluate m names.txt m", "m names.txt m: expected RUN TEXT, RUN and several texts, or several runs and --text TEXT"),
         ("evaluate b names.txt --encoding cp1252", "--encoding cp1252: a model of bytes decodes nothing: leave it out"),
         ("score b names.txt --encoding cp1252", "--encoding cp1252: a model of bytes decodes nothing: leave it out"),
-        ("score m names.txt --encoding klingon", "--encoding 'klingon': expected an encoding that Python knows"),
+        ("score m names.txt --encoding klingon", "--encoding 'klingon': expected an encoding of texts that Python knows"),
         ("score m names.txt --separator %", "--separator '%' only works with a model of records, not with mode lines"),
         ("evaluate s names.txt --separator %", "--separator '%' only works with a model of records, not with mode stream"),
         ("evaluate m names.txt --text names.txt", "names.txt: is a file, expected a folder"),
@@ -633,11 +633,11 @@ def test_every_command_passes_on_backend_and_dtype(run, monkeypatch, command):
     for module in (cli.inference, cli.evaluation):
         monkeypatch.setattr(module, "load", load)
     command = command.split()
-    assert run(*command, "--backend", "strict", "--dtype", "float32", "--require-backend")[0] == 0
+    assert run(*command, "--backend", "strict", "--device", "CPU_DEVICE", "--dtype", "float32", "--require-backend")[0] == 0
     assert run(*command)[0] == 0
     assert asked == [
-        {"backend": "strict", "dtype": "float32", "require_backend": True, "cell": None},
-        {"backend": "auto", "dtype": None, "require_backend": None, "cell": None},
+        {"backend": "strict", "device": "CPU_DEVICE", "dtype": "float32", "require_backend": True, "cell": None},
+        {"backend": "auto", "device": None, "dtype": None, "require_backend": None, "cell": None},
     ]
 
 

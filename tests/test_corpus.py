@@ -165,7 +165,7 @@ BAD_FILES = {
     ),
     "latin-1 with more": (b"caf\xe9 noir\a " * 9, ["looks like a binary file"]),
     "utf-16 with a bell": ((SENTENCE * 9 + "\a").encode("utf-16-le"), ["looks like UTF-16-LE,"]),
-    "chinese utf-32-le": (("\u4e2d\u6587 " * 9).encode("utf-32-le"), ["looks like a binary file"]),
+    "chinese utf-32-le": (("\u4e2d\u6587 " * 9).encode("utf-32-le"), ["looks like UTF-32-LE,"]),
     "latin-1 after a mark": (b"\xef\xbb\xbfab\xff", ["byte 0xff at offset 5, line 1"]),
     "truncated": (
         "été".encode()[:-1],
@@ -200,8 +200,8 @@ BAD_FILES = {
     ),
     "gbk": ("举头望明月\n".encode("gbk"), ["--encoding NAME, such as gb18030"]),
     "shift_jis": ("古池や蛙飛び込む水の音\n".encode("shift_jis"), ["shift_jis"]),
-    "koi8": ("Привет, как дела\n".encode("koi8-r") * 9, ["such as cp1251, koi8_r"]),
-    "another nul": (SENTENCE.encode() + b"\0", ["looks like a binary file"]),
+    "koi8": ("Привет, как дела\n".encode("koi8-r") * 9, ["such as cp1251 or koi8_r,"]),
+    "another nul": (SENTENCE.encode() + b"\0", ["holds 1 NUL byte"]),
     "controls": (b"ab\1\2\3\xff", ["looks like a binary file", "0xff at offset 5", ": train with --vocabulary bytes"]),
     "surrogate": (b"ab\xed\xa0\x80", ["byte 0xed at offset 2"]),
     "utf-16": (
@@ -316,7 +316,7 @@ def test_an_empty_file_of_bytes_is_refused(tmp_path, raw):
         (bytearray(b"emma"), ["got bytearray, expected a path, several paths, a text or lines of text, as str"]),
         (
             ["names.txt", "win.txt"],
-            ["'names.txt' is a file, and a str in a list is a line of text: give files as pathlib.Path(...)"],
+            ["'names.txt' is a file, and a str of several is a line of text: give files as pathlib.Path(...)"],
         ),
         ([Path("names.txt"), "win.txt"], ["got 'win.txt' among paths, expected a path: give pathlib.Path('win.txt')"]),
         (

@@ -157,6 +157,18 @@ def test_another_backend_resets_the_device_of_a_run(tmp_path, saved):
         shutil.rmtree(tmp_path / "copy")
 
 
+def test_a_device_of_a_run_that_does_not_exist_here_is_one_line(tmp_path, monkeypatch):
+    bptt.train(NAMES, out=tmp_path / "run", backend="numpy", device="cpu", stop_after=1, **SMALL)
+    monkeypatch.setattr(backends.NumPy, "is_host", False)  # refuses any device
+    with pytest.raises(InputError) as caught:
+        bptt.train(NAMES, resume=tmp_path / "run", report=None)
+    place = tmp_path / "run" / "checkpoints" / "step-00000001"
+    assert str(caught.value).startswith(f"{place}: device 'cpu': backend 'numpy' has no such device")
+    assert str(caught.value).endswith("the run was on that device: give another --device or --backend")
+    with pytest.raises(InputError, match=r"^device 'cuda:3'"):
+        bptt.train(NAMES, resume=tmp_path / "run", device="cuda:3", report=None)
+
+
 def test_processes_may_have_different_devices(cupy):
     assert "device" in launch.LOCAL_SETTINGS
     assert backends.use_device("cupy", 3) is None
@@ -184,3 +196,14 @@ def test_cupy_on_cuda_does_not_mention_rocm(cupy):
     assert not devices.cupy_is_rocm()
     del cupy.cuda.runtime.is_hip  # of an older CuPy
     assert not devices.cupy_is_rocm()
+
+
+@pytest.mark.parametrize("command", ["sample run", "next run a", "score run names.txt", "evaluate run names.txt"])
+def test_the_device_of_a_saved_model_is_chosen_by_name(capsys, monkeypatch, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("anna\n")
+    bptt.train(["anna", "bob"] * 5, hidden=3, steps=2, out="run", backend="numpy", report=None)
+    assert cli.main([*command.split(), "--backend", "numpy", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert cli.main([*command.split(), "--backend", "numpy", "--device", "cuda:1"]) == 2
+    assert capsys.readouterr().err.startswith("bptt: device 'cuda:1': backend 'numpy' has no such device")

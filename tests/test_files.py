@@ -217,3 +217,27 @@ def test_describe_os_error_gives_the_system_message():
     assert files.describe_os_error(OSError(28, "No space left on device")) == "No space left on device"
     assert files.describe_os_error(ValueError("bad")) == "bad"
     assert files.describe_os_error(MemoryError()) == "MemoryError"
+
+
+@pytest.mark.parametrize("attempts", [1, 4, 6, 7])
+def test_a_rename_on_windows_waits_for_a_scanner(monkeypatch, tmp_path, attempts):
+    made, rename = [], os.replace
+
+    def held(source, target):
+        made.append(source)
+        if len(made) < attempts:
+            raise PermissionError(13, "in use")
+        rename(source, target)
+
+    (tmp_path / "a").write_text("a")
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(files.os, "replace", held)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "name", "nt")
+        if attempts == 7:
+            with pytest.raises(PermissionError):
+                files.rename(tmp_path / "a", tmp_path / "b")
+        else:
+            files.rename(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").exists() == (attempts < 7)
+    assert len(made) == min(attempts, 6)

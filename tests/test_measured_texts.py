@@ -109,7 +109,7 @@ def test_the_encoding_of_the_training_text_is_used_again(capsys):
     assert bptt.from_torch("model.safetensors").evaluate(Path("latin.txt")).characters == 21
     assert len(model.sample(2, novel="latin.txt")) <= 2
     model.record["settings"]["encoding"] = "klingon"
-    with pytest.raises(InputError, match="the encoding of the model 'klingon': expected an encoding that Python knows"):
+    with pytest.raises(InputError, match="the encoding of the model 'klingon': expected an encoding of texts"):
         model.evaluate(Path("latin.txt"))
 
 

@@ -183,3 +183,15 @@ def test_processes_on_one_machine_divide_its_cores_and_memory(monkeypatch):
     memory_estimate.refuse_too_large(task._replace(group=MPIGroup(0, 8, 0, 6)))
     with pytest.raises(bptt.OutOfMemory, match="GB in each of 8 processes, this machine has"):
         memory_estimate.refuse_too_large(task._replace(group=eight))
+
+
+def test_the_limits_of_the_own_cgroup_and_of_those_around_it_count(tmp_path):
+    member, root = tmp_path / "cgroup", tmp_path / "root"
+    member.write_text("0::/slurm/job_7/step_0\n")
+    limits = list(system.cgroup_limits(member, root))
+    assert limits[0] == root / "memory.max"
+    assert limits[2:] == [root / part / "memory.max" for part in ("slurm/job_7/step_0", "slurm/job_7", "slurm")]
+    member.write_text("12:cpu:/a\n4:memory,hugetlb:/slurm/job_7\n1:name=systemd:/b\n")
+    limits = list(system.cgroup_limits(member, root))
+    assert limits[2:] == [root / "memory" / part / "memory.limit_in_bytes" for part in ("slurm/job_7", "slurm")]
+    assert len(list(system.cgroup_limits(tmp_path / "absent", root))) == 2

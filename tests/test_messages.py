@@ -100,7 +100,7 @@ HEADINGS = "First\n\nthe cat sat\non the mat\n\nSecond\n\nthe dog ran\nto the ma
         (POEM, {"mode": "stream"}, None),
         (POEM, {"separator": "\n\n"}, None),
         (FASTA, {"mode": "lines"}, None),
-        ("> " + FASTA.replace("\n", "\n> ") + "said he, and left the room\n", {}, None),  # a quotation
+        ("> how are you\nwell, thank you\n> and your dog\nwell, too\n", {}, None),  # a quotation
         (">one\n>two\n>three\nx\n", {}, None),
         (HEADINGS, {}, None),
         (POEM.replace("red", 60 * "red "), {}, None),  # paragraphs

@@ -261,7 +261,7 @@ def test_bad_input_is_printed_by_one_process(names):
 
 
 def test_an_error_of_one_process_at_the_start_stops_all(names, tmp_path):
-    unknown = "bptt: Unknown option: --nope. Ask --help for all. If it is no option, write -- before it.\n"
+    unknown = "bptt: Unknown option: --nope. bptt train --help lists all options. If it is no option, write -- before it.\n"
     assert run_processes(3, *MAIN, names, "--nope") == (2, "", unknown)
     rest = (":", "-n", "1", sys.executable, *MAIN, names, *TINY, "--steps", "5")
     assert run_processes(1, *MAIN, names, *TINY, *rest, "--nope")[2].startswith("bptt: process 1 of 2: Unknown option: --nope")

@@ -379,10 +379,12 @@ def test_a_text_from_standard_input_must_be_given_again(tmp_path, text, monkeypa
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
     train("-", out=tmp_path / "run", stop_after=5)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
-    command = rf"give it again: bptt train - --resume {re.escape(str(tmp_path))}/run < TEXT$"
-    with pytest.raises(InputError, match=rf"run: the text of this run came from standard input: {command}"):
+    command = rf"give it again: bptt train TEXT --resume {re.escape(str(tmp_path))}/run$"
+    with pytest.raises(InputError, match=rf"run: the text of this run came from standard input or a pipe: {command}"):
         resume(tmp_path / "run")
-    with pytest.raises(InputError, match=r"came from standard input: give it again: bptt train - --resume .*/latest < TEXT$"):
+    with pytest.raises(
+        InputError, match=r"came from standard input or a pipe: give it again: bptt train TEXT --resume .*/latest$"
+    ):
         resume(tmp_path / "run" / "checkpoints" / "latest")
     np.testing.assert_array_equal(theta(resume(tmp_path / "run", text)), theta(whole))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))

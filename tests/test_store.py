@@ -138,9 +138,9 @@ def test_a_failure_at_any_call_leaves_nothing_or_everything(tmp_path, error):
     folder = tmp_path / "new"
     with Failing() as calls:
         write_checkpoint(folder)
-    assert [calls.made.count(name) for name in ("mkdir", "open", "write", "rename")] == [2, 8, 6, 1]
+    assert [calls.made.count(name) for name in ("mkdir", "open", "write", "replace")] == [2, 8, 6, 1]
     assert calls.made.count("fsync") == 8
-    renamed = calls.made.index("rename")
+    renamed = calls.made.index("replace")
     assert renamed > max(i for i, name in enumerate(calls.made) if name == "write")
     shutil.rmtree(folder)
     for place in range(len(calls.made)):
@@ -164,7 +164,7 @@ def test_a_failure_at_any_call_leaves_nothing_or_everything(tmp_path, error):
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc to name descriptors with")
 def test_files_are_synced_before_the_folder_appears(tmp_path, monkeypatch):
     events = []
-    for name in ("fsync", "rename"):
+    for name in ("fsync", "replace"):
         real = getattr(os, name)
 
         def call(*arguments, name=name, real=real):
@@ -174,7 +174,7 @@ def test_files_are_synced_before_the_folder_appears(tmp_path, monkeypatch):
 
         monkeypatch.setattr(os, name, call)
     write_checkpoint(tmp_path / "two" / "more" / "new")
-    renamed = next(i for i, event in enumerate(events) if event[0] == "rename")
+    renamed = next(i for i, event in enumerate(events) if event[0] == "replace")
     temporary, final = events[renamed][1:]
     assert final == str(tmp_path / "two" / "more" / "new")
     assert [event[1] for event in events[:renamed]] == [*(f"{temporary}/{name}" for name in ALL), temporary]  # manifest last
@@ -229,14 +229,14 @@ def test_a_full_disk_error_says_how_many_bytes_are_needed(tmp_path):
 
 
 def test_a_name_taken_just_before_the_rename_is_not_overwritten(tmp_path, monkeypatch):
-    real = os.rename
+    real = os.replace
 
     def rename(source, target):
         os.mkdir(target)
         Path(target, "theirs").write_text("theirs")
         return real(source, target)
 
-    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "replace", rename)
     with pytest.raises(errors.AlreadyExists):
         write_checkpoint(tmp_path / "new")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "theirs"]
@@ -364,7 +364,7 @@ def test_a_forged_manifest_entry_is_refused(tmp_path, field, value):
 def test_a_forged_size_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     folder = write_checkpoint(tmp_path / "new")
     for name, size, words in [
-        ("config.json", 2 << 20, "config.json: has 2,097,152 bytes, expected at most 1,048,576"),
+        ("config.json", 2 << 23, "config.json: has 16,777,216 bytes, expected at most 8,388,608"),
         ("vocabulary.json", 10**6, "vocabulary.json: has 1,000,000 bytes, expected at most 184"),
         ("model.safetensors", 10**9, "model.safetensors: has 1,000,000,000 bytes, expected those of 78 numbers"),
         ("model.safetensors", 300, "model.safetensors: has 300 bytes, expected those of 78 numbers"),

@@ -210,7 +210,8 @@ def test_processes_that_train_together_compare_the_validation_file(workdir):
 
 def test_a_report_looks_at_the_validation_file(workdir):
     train("names.txt", validation="val.txt", out="run")
-    assert page._looked(bptt.load("run"), None) == ("Text that was held out", ["dadad", "kad"])
+    looked = page._looked(bptt.load("run"), None)
+    assert looked == ("Text that was held out", ["dadad", "kad"], "30 lines to train on, 2 of val.txt held out")
     (workdir / "val.txt").write_text("dadad\nbaker\n")
     with pytest.raises(InputError, match=r"validation set '.*val\.txt' has changed: 12 bytes now, 11 before: give one"):
         page._looked(bptt.load("run"), None)

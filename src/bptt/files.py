@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -53,7 +54,7 @@ def write_folder(folder: Path, files: dict[str, bytes], *, private: bool = False
             _write(partial / name, data)
         _fsync_folder(partial)
         try:
-            partial.rename(folder)
+            rename(partial, folder)
         except OSError:
             if os.path.lexists(folder):  # since a moment ago
                 raise FileExistsError(folder) from None
@@ -73,7 +74,7 @@ def replace(path: Path, data: bytes | Iterable[bytes]) -> None:
     partial = temporary_path(path)
     try:
         _write(partial, data)
-        os.replace(partial, path)
+        rename(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()  # nothing is there after the replacement
@@ -83,9 +84,18 @@ def replace(path: Path, data: bytes | Iterable[bytes]) -> None:
 def remove_folder(folder: Path) -> None:
     """Remove a folder at once: under its name it is there whole or not at all, also after a power failure."""
     aside = temporary_path(folder)
-    folder.rename(aside)
+    rename(folder, aside)
     _fsync_folder(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or folder, also onto a file; on Windows try for a second, as scanners of viruses hold new files open."""
+    for seconds in (0.01, 0.03, 0.1, 0.3, 0.6) if os.name == "nt" else ():
+        with contextlib.suppress(PermissionError):
+            return os.replace(source, target)
+        time.sleep(seconds)
+    return os.replace(source, target)
 
 
 def append(path: Path, text: str) -> None:
@@ -95,7 +105,8 @@ def append(path: Path, text: str) -> None:
         OSError: it cannot be written, or is a link.
     """
     data = text.encode("utf-8", "surrogatepass")
-    with open(path, "ab", buffering=0, opener=_without_links) as file:
+    no_links = getattr(os, "O_NOFOLLOW", 0)
+    with open(path, "ab", buffering=0, opener=lambda name, flags: os.open(name, flags | no_links, 0o666)) as file:
         while data:
             data = data[file.write(data) :]  # a disk that becomes full takes a part
 
@@ -166,13 +177,12 @@ def lock(descriptor: int, *, shared: bool, wait: bool = False) -> bool:
 
     With `wait` that lock is waited for. True also where the system or the disk knows no such locks.
     """
-    if fcntl is not None:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except (AttributeError, OSError):  # the former where there is no fcntl
+        return True
     return True
 
 
@@ -268,13 +278,7 @@ def describe_os_error(error: BaseException) -> str:
 
 
 def _range(least: int, most: int) -> str:
-    if least == most:
-        return f"{most:,}"
-    return f"at most {most:,}" if least == 0 else f"{least:,} to {most:,}"
-
-
-def _without_links(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    return f"{most:,}" if least == most else f"at most {most:,}" if least == 0 else f"{least:,} to {most:,}"
 
 
 def _write(path: Path, data: bytes | Iterable[bytes]) -> None:

@@ -10,6 +10,7 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,42 @@ def physical_memory() -> float:
     limits = [math.inf]
     with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows has no sysconf
         limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    for path in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container, by either version of cgroups
+    if sys.platform == "win32":
+        status = MemoryStatus(ctypes.sizeof(MemoryStatus))
+        if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+            limits.append(float(status.total))
+    for path in cgroup_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")):
         with contextlib.suppress(OSError, ValueError):  # "max" is no limit
-            limits.append(float(int(Path("/sys/fs/cgroup", path).read_text())))
+            limits.append(float(int(path.read_text())))
     return min(limits)
+
+
+class MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX of Windows."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("total", ctypes.c_uint64),
+        ("others", ctypes.c_uint64 * 6),
+    )
+
+
+def cgroup_limits(membership: Path, root: Path) -> Iterator[Path]:
+    """Yield the files that may limit the memory of this process: of its cgroup and of those around it, in both versions.
+
+    A job of SLURM has a cgroup of its own below that of the machine; in a container, the root is that of the container.
+    """
+    yield from (root / "memory.max", root / "memory" / "memory.limit_in_bytes")
+    lines = membership.read_text().splitlines() if membership.exists() else []
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, place = rest.partition(":")
+        version_2 = number == "0" and not controllers
+        if version_2 or "memory" in controllers.split(","):
+            top, name = (root, "memory.max") if version_2 else (root / "memory", "memory.limit_in_bytes")
+            group = top / place.lstrip("/")
+            yield from (folder / name for folder in (group, *group.parents) if folder != top and folder.is_relative_to(top))
 
 
 def resident_memory() -> float:

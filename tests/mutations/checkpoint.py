@@ -188,8 +188,8 @@ MUTATIONS = [
     Mutation(
         "damaged ones left in place",
         "checkpoint.run_folder.repair",
-        "        path.rename(next(other",
-        "        (next(other",
+        "            files.rename(path, next(other",
+        "            (path, next(other",
         "test_run_folder.py::test_leftovers_are_removed_and_damaged_checkpoints_moved_aside",
     ),
     Mutation(

@@ -4,6 +4,13 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "the device of a run that is refused without its place",
+        "training.resume._recorded_backend",
+        'if settings.device is None or "device" in changes:',
+        "if True:",
+        "test_devices.py::test_a_device_of_a_run_that_does_not_exist_here_is_one_line",
+    ),
+    Mutation(
         "a device that is left for the CPU",
         "backend.select",
         "if problem and device is not None:",
@@ -111,7 +118,7 @@ MUTATIONS = [
     Mutation(
         "file written where it is",
         "files.replace",
-        "    partial = temporary_path(path)\n    try:\n        _write(partial, data)\n        os.replace(partial, path)",
+        "    partial = temporary_path(path)\n    try:\n        _write(partial, data)\n        rename(partial, path)",
         "    partial = temporary_path(path)\n    try:\n        path.write_bytes(data)",
         "test_files.py::test_a_file_is_replaced_completely_or_not_at_all",
     ),

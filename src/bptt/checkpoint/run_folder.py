@@ -203,7 +203,7 @@ def update_links(folder: Path, latest: str, best: str) -> None:
         except (OSError, NotImplementedError):  # the latter from pathlib, on a system that knows no links
             files.replace(path, target.encode())
         else:
-            os.replace(partial, path)
+            files.rename(partial, path)
 
 
 def repair(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) -> None:
@@ -219,7 +219,7 @@ def repair(folder: Path, start: Path | None, history: Iterable[dict[str, Any]]) 
             if path == start:
                 break
             aside = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
-            path.rename(next(other for other in aside if not os.path.lexists(other)))
+            files.rename(path, next(other for other in aside if not os.path.lexists(other)))
     write_history(folder, history)
 
 

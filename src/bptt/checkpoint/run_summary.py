@@ -190,7 +190,7 @@ def _resume_command(folder: Path, source: Any, user_cell: bool) -> str:
     if not source:
         return f"bptt.train(TEXT, resume={str(folder)!r}{', cell=CELL' * user_cell})"
     words = shlex.quote(str(folder)) + " --cell FILE.py" * user_cell
-    return f"bptt train - --resume {words} < TEXT" if source == "-" else f"bptt train --resume {words}"
+    return f"bptt train {'TEXT ' * (source == '-')}--resume {words}"
 
 
 def _saved(folder: Path) -> float:

@@ -208,9 +208,13 @@ def check_is_checkpoint(folder: Path) -> None:
         near = difflib.get_close_matches(folder.name, [path.name for path in list_models(folder.parent)], 1)
         hint = f" (did you mean {folder.with_name(near[0])}?)" if near else ""
         raise CheckpointError(f"{folder}: no such folder{hint}: {MADE}")
-    if not os.path.lexists(folder / MANIFEST) and (models := list_models(folder)):
+    if os.path.lexists(folder / MANIFEST):
+        return
+    if models := list_models(folder):
         names = ", ".join(map(str, models[:5]))
         raise CheckpointError(f"{folder}: is not a model but holds some: name one of them, as {names}")
+    if not os.path.lexists(folder / CONFIG):  # and not a checkpoint that has lost a file
+        raise CheckpointError(f"{folder}: is not a model: {MADE}")
 
 
 def list_models(folder: Path) -> list[Path]:

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None, began: float | None = None) -> int:
 
     0, 1 for gradients that `bptt check` finds wrong, 2 for bad input or output that cannot be written, 3 for a diverged run,
     4 for too little memory, 5 for a run that could not be saved, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138
-    after SIGUSR1.
+    after SIGUSR1, 149 after Ctrl-Break on Windows.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from bptt.cli.console import complain, print_line, quoted
-from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Encoding, Glob, Json, RequireFlag, Separator, Text, app
+from bptt.cli.parser import (
+    BackendFlag,
+    CellFile,
+    DeviceFlag,
+    DtypeFlag,
+    Encoding,
+    Glob,
+    Json,
+    RequireFlag,
+    Separator,
+    Text,
+    app,
+)
 from bptt.cli.texts import as_source, in_one_field, reading_for, runs_and_texts
 from bptt.data import corpus, dataset, new_symbols
 from bptt.data.corpus import Corpus
@@ -38,6 +50,7 @@ def score(  # noqa: D417
     glob: Glob = "*",
     as_json: Json = False,
     backend: BackendFlag = "auto",
+    device: DeviceFlag = None,
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
     cell: CellFile = None,
@@ -60,7 +73,7 @@ def score(  # noqa: D417
     unknown
         Lines with characters that the model does not know: stop with an error, or skip them.
     """
-    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
+    model = load(run, backend=backend, device=device, dtype=dtype, require_backend=require_backend or None, cell=cell)
     lines = characters = 0
     nats = 0.0
     reading = reading_for(model, encoding, separator, glob)
@@ -110,6 +123,7 @@ def evaluate(  # noqa: D417
     separator: Separator | None = None,
     glob: Glob = "*",
     backend: BackendFlag = "auto",
+    device: DeviceFlag = None,
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
     cell: CellFile = None,
@@ -136,7 +150,7 @@ def evaluate(  # noqa: D417
     runs, texts = runs_and_texts([str(run), *others], text)
     if dynamic and len(runs) > 1:
         raise InputError(f"--dynamic: {len(runs)} runs, expected one: a dynamic evaluation is that of one model")
-    models = _load_each(runs, cell, backend=backend, dtype=dtype, require_backend=require_backend or None)
+    models = _load_each(runs, cell, backend=backend, device=device, dtype=dtype, require_backend=require_backend or None)
     ensemble.check(models, runs)
     reading = reading_for(models[0], encoding, separator, glob)
     source = _read(texts, models[0].vocabulary, reading._replace(unknown="skip" if unknown == "skip" else None))

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from bptt.cli.console import complain, print_line, quoted, write_bytes
-from bptt.cli.parser import BackendFlag, CellFile, DtypeFlag, Json, Prompt, PromptFile, RequireFlag, Text, app
+from bptt.cli.parser import BackendFlag, CellFile, DeviceFlag, DtypeFlag, Json, Prompt, PromptFile, RequireFlag, Text, app
 from bptt.cli.runs import newest
 from bptt.config import rules
 from bptt.config.defaults import TEMPERATURE
@@ -44,6 +44,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     raw: bool = False,
     as_json: Json = False,
     backend: BackendFlag = "auto",
+    device: DeviceFlag = None,
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
     cell: CellFile = None,
@@ -88,7 +89,9 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
         raise InputError("--raw writes the bytes of one text: leave out --count, --novel and --json")
     if raw and sys.stdout.isatty():
         raise InputError("--raw writes bytes, which could change the state of a terminal: write them to a file with > FILE")
-    model = load(run or newest(), backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
+    model = load(
+        run or newest(), backend=backend, device=device, dtype=dtype, require_backend=require_backend or None, cell=cell
+    )
     request = make_request(
         model.vocabulary,
         model.mode,
@@ -138,6 +141,7 @@ def following(  # noqa: D417
     unknown: Unknown = "error",
     as_json: Json = False,
     backend: BackendFlag = "auto",
+    device: DeviceFlag = None,
     require_backend: RequireFlag = False,
     dtype: DtypeFlag = None,
     cell: CellFile = None,
@@ -162,7 +166,7 @@ def following(  # noqa: D417
         Characters of the prompt that the model does not know: stop with an error, or skip them.
     """
     top = rules.check_number("--top", rules.COUNT, top)
-    model = load(run, backend=backend, dtype=dtype, require_backend=require_backend or None, cell=cell)
+    model = load(run, backend=backend, device=device, dtype=dtype, require_backend=require_backend or None, cell=cell)
     likeliest = model.next(_prompt(prompt, prompt_file, "PROMPT", model), temperature=temperature, unknown=unknown)[:top]
     for line in _next_lines(likeliest, as_json=as_json):
         print_line(line)

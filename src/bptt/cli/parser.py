@@ -88,6 +88,9 @@ class MistakenFlag(CycloptsError):
 
 
 BackendFlag = Annotated[BackendName, Parameter(help="Array library; auto is CuPy if a CUDA device responds, else NumPy.")]
+DeviceFlag = Annotated[
+    str | None, Parameter(help="Device in the words of the array library, such as cuda:1. By default the one that it prefers.")
+]
 RequireFlag = Annotated[
     bool, Parameter(help="Stop with an error if the backend cannot be used, instead of falling back to NumPy.")
 ]

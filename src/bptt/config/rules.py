@@ -35,6 +35,10 @@ ABOVE_ZERO: Rule = ("a finite number above 0", float, lambda value: 0 < value < 
 NOT_BELOW_ZERO: Rule = ("a finite number, at least 0", float, lambda value: 0 <= value < math.inf)
 
 
+# codecs of Python for parts of other formats, some of which take time by the square of a text
+NO_ENCODINGS = ("undefined", "charmap", "idna", "punycode", "unicode-escape", "raw-unicode-escape", "utf-7")
+
+
 def check_number(name: str, rule: Rule, value: Any) -> Any:
     """The value as a plain number, or a word that the rule allows; an InputError where it does not keep to the rule."""
     expected, kind, fine = rule
@@ -61,7 +65,7 @@ def duration_seconds(duration: str) -> float:
 
 def check_path(name: str, value: Any) -> Path:
     """The value as a path, or an InputError where it is none."""
-    if isinstance(value, str | os.PathLike):
+    if isinstance(value, str | os.PathLike) and value != "":  # Path("") is the current folder
         return Path(value)
     raise InputError(f"{name} {value!r}: expected a path")
 
@@ -85,9 +89,12 @@ def check_encoding(name: str, value: Any) -> str:
     try:
         with contextlib.suppress(UnicodeError):
             b"a".decode(value)  # refuses those that are not for texts, as hex
-        return codecs.lookup(value).name
+        usual = codecs.lookup(value).name
     except (LookupError, TypeError, ValueError):
-        raise InputError(f"{name} {value!r}: expected an encoding that Python knows, as utf-8, cp1252 or gb18030") from None
+        usual = "undefined"
+    if usual in NO_ENCODINGS:
+        raise InputError(f"{name} {value!r}: expected an encoding of texts that Python knows, as utf-8, cp1252 or gb18030")
+    return usual
 
 
 def names_a_file(value: Any) -> bool:

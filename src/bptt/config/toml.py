@@ -20,7 +20,7 @@ from bptt.nn.optimizers import OPTIMIZERS
 
 DEFAULT = Path("bptt.toml")  # read by the command line where it lies in the current folder
 HEADER = "# the settings of this run; bptt train --config with the path of this file repeats it"  # of every config.toml
-MAX_BYTES = 1 << 16  # but for the list of the texts, see `data.loading.MOST_CHARACTERS`
+MAX_BYTES = 1 << 16  # but for the list of the texts, see `data.file_lists.MOST_CHARACTERS`
 MAX_LISTED_BYTES = 1 << 22
 MAX_DOTS = 2000  # in a line: tomllib takes time by the square of those in a key, 38 seconds for 32,000
 _LISTED = re.compile(r'^text = (\[".*"\])$', re.MULTILINE)  # as `to_toml` writes several texts

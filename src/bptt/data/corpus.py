@@ -16,7 +16,7 @@ from bptt.backend import HostArray
 from bptt.config.settings import Mode, VocabularyName
 from bptt.data import decoding, joining, new_symbols, token_store
 from bptt.data.loading import VALIDATION_EXPECTED, fetch, open_validation_set
-from bptt.data.sequences import Ink, Sequences, lines, marks, split_lines, texts
+from bptt.data.sequences import Sequences, lines, marks, measure_lines, texts
 from bptt.data.source import BUILT_IN, DEFAULT_READING, Reading, Texts
 from bptt.data.token_store import Tokens
 from bptt.data.vocabulary import NEWLINE, RECORD, REMEDY, SHOWN, Vocabulary, characters, code_points
@@ -129,23 +129,13 @@ def choose_mode(source: Corpus) -> Mode:
     """Choose between lines, which are independent of each other like names, and one stream.
 
     Lines are two or more, with hardly a blank one between them, and on average at most 40 characters and 4 words long;
-    white space before and after the whole text does not count.
+    white space before and after each text does not count.
     """
-    ink = Ink()
-    every = full = size = 0  # lines so far, those that are not blank, the characters in these
-    top = bottom = begin = end = 0  # numbers of the first and the last that are not blank, and where they begin and end
-    for starts, lengths, inked in split_lines(ink.watch(_marks(source))):
-        which = np.flatnonzero(inked)
-        if len(which):
-            if not full:
-                top, begin = every + int(which[0]), int(starts[which[0]])
-            bottom, end = every + int(which[-1]), int(starts[which[-1]] + lengths[which[-1]])
-        every += len(inked)
-        full += len(which)
-        size += int(lengths[which].sum())
-    every = bottom - top + 1
-    size -= ink.first - begin + end - (ink.last + 1)
-    short = size <= 40 * full and ink.words <= 4 * full
+    ids = source.tokens.ids[1:]  # with a newline at the end, as each text has that another one follows
+    borders = [0, *itertools.accumulate(source.tokens.parts[:-1]), len(ids)]
+    layouts = [measure_lines(_marks(ids[start:end], source.vocabulary)) for start, end in itertools.pairwise(borders)]
+    every, full, size, words = np.sum(layouts, axis=0).tolist()
+    short = size <= 40 * full and words <= 4 * full
     return "lines" if full > 1 and every - full <= 0.01 * every and short else "stream"
 
 
@@ -199,7 +189,7 @@ def _read(opened: Texts, known: Vocabulary | None, boundary: str) -> Corpus:
         "unpacked": [part.unpacked for part in parts],
         "raw_sha256": [part.checksum() for part in parts] if all(places) else [],
     }
-    source = (places if all(places) else "") if one is None else one.place
+    source = one.place if one else "-" if "-" in places else places if all(places) else ""
     size = None if one is None else one.size
     return Corpus(
         opened.name,
@@ -277,12 +267,12 @@ def _key(opened: Texts, vocabulary: Vocabulary | None, boundary: str) -> str:
     return f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}-{kind}"
 
 
-def _marks(source: Corpus) -> Iterator[tuple[HostArray, HostArray]]:
+def _marks(ids: HostArray, vocabulary: Vocabulary) -> Iterator[tuple[HostArray, HostArray]]:
     """Yield the masks of `sequences.marks`, for bytes as for characters."""
-    if source.vocabulary.symbols is not None:
-        yield from marks(source.tokens.ids[1:], source.vocabulary)
+    if vocabulary.symbols is not None:
+        yield from marks(ids, vocabulary)
         return
-    for text in _texts(source.tokens.ids[1:], source.vocabulary):
+    for text in _texts(ids, vocabulary):
         codes = code_points(text)
         yield codes == ord("\n"), ~SPACES.take(codes, mode="clip")
 

@@ -98,7 +98,9 @@ def prepare(
         parts,
         parts[:0],
         size=source.size,
-        num_files=sum(size > 0 for size in source.tokens.parts) if isinstance(source.source, list) else 1,
+        num_files=sum(size > 0 for size in source.tokens.parts)
+        if isinstance(source.source, list) or source.source == "-"
+        else 1,
         left_out=source.left_out,
         files=source.files,
         skipped=((source.shown, source.skipped),),

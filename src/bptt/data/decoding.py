@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from bptt.data import compression
 from bptt.data.source import Source
 from bptt.errors import InputError
 
@@ -48,7 +49,7 @@ def characters(source: Source) -> Iterator[str]:
 
 def refuse_binary(source: Source) -> None:
     """Raise an InputError for bytes that are a document, or UTF-16, UTF-32 or not text where UTF-8 is expected."""
-    _refuse_document(next(source.pieces(), b""), source.shown)
+    refuse_document(_head(source), source.shown)
     if source.encoding != "utf-8":
         return
     counts = _count_bytes(source)
@@ -57,15 +58,28 @@ def refuse_binary(source: Source) -> None:
         raise _refusal(source, f"looks like {encoding.upper()}, expected UTF-8", offset, "", f"give --encoding {encoding}")
     if not counts.nuls:
         return
-    if 100 * counts.nuls < counts.size and _is_text(counts.head, "utf-8"):
+    if 2 * counts.nuls < counts.size and _is_text(_without_nuls(counts.head), "utf-8"):
         count = f"{counts.nuls:,} NUL byte{'s' * (counts.nuls > 1)}"
         remedy = rf"remove {'them' if counts.nuls > 1 else 'it'} (tr -d '\0' < OLD > NEW), or {AS_BYTES}"
         raise _refusal(source, f"holds {count}, which no text has", counts.first, "", remedy)
     raise _refusal(source, "looks like a binary file, expected UTF-8", counts.first, "", _bytes_or_others(source))
 
 
-def _refuse_document(head: bytes, shown: str) -> None:
+def _head(source: Source) -> bytes:
+    head = b""
+    for piece in source.pieces():
+        head += piece
+        if len(head) >= _TAR.stop:
+            break
+    return head
+
+
+def refuse_document(head: bytes, shown: str) -> None:
     """Raise an InputError for a text inside of another format, of which the first bytes are given."""
+    if compression.is_compressed(head):
+        raise InputError(f"{shown} holds a compressed file in its turn: unpack it, and name the text in it")
+    if kind := compression.packed_kind(head):
+        raise InputError(f"{shown} is {kind}: unpack it, and name the text in it")
     if head.startswith(b"%PDF-"):
         raise InputError(f"{shown} is a PDF: extract its text first, as with pdftotext, and name that file")
     if head.startswith(_OFFICE):
@@ -98,8 +112,11 @@ def _decoded(source: Source) -> Iterator[str]:
 
 def _undecodable(source: Source, offset: int, reason: str) -> InputError:
     if source.encoding != "utf-8":
-        remedy = f"give the encoding of the text (--encoding), or {AS_BYTES}"
-        return _refusal(source, f"is not in the encoding {source.encoding}", offset, f" ({reason})", remedy)
+        other = "the encoding of the text (--encoding)"
+        if offset == 0 and source.encoding in ("utf-16", "utf-32"):  # which a byte order mark begins
+            other = f"--encoding {source.encoding}-le or {source.encoding}-be"
+        problem, remedy = f"is not in the encoding {source.encoding}", f"give {other}, or {AS_BYTES}"
+        return _refusal(source, problem, offset, f" ({reason})", remedy)
     size = plain = 0
     for piece in source.pieces():
         size += len(piece)
@@ -109,13 +126,26 @@ def _undecodable(source: Source, offset: int, reason: str) -> InputError:
     if reason == "unexpected end of data":
         problem = "is not UTF-8 to its end, but cut off in the middle of a character"
         return _refusal(source, problem, offset, f" ({reason})", f"get the whole file, or {AS_BYTES}")
-    names = likely_encodings(_count_bytes(source).head)
+    head = _count_bytes(source).head
+    if problem := _flaw_of_utf8(head, offset):
+        remedy = f"correct them, or leave them out (iconv -c -f UTF-8 -t UTF-8 OLD > NEW), or {AS_BYTES}"
+        return _refusal(source, problem, offset, f" ({reason})", remedy)
+    names = likely_encodings(head)
     if names == (WESTERN,):
         remedy = f"it looks like Windows-1252: give --encoding {names[0]}, or {AS_BYTES}"
     else:
         listed = f", such as {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}" if names else ""
         remedy = f"say which encoding it has: --encoding NAME{listed}, or {AS_BYTES}"
     return _refusal(source, "is not UTF-8", offset, f" ({reason})", remedy)
+
+
+def _flaw_of_utf8(head: bytes, offset: int) -> str:
+    """What is wrong with a text that is UTF-8 for the most part, in words; empty for others, such as those in ASCII."""
+    if _decodes(head, "utf-8", "surrogatepass") and offset < len(head):
+        return "is UTF-8 but for surrogates, halves of characters as in CESU-8"
+    text = head.decode("utf-8", "replace")
+    others, wrong = sum(character > "\x7f" for character in text), text.count("\ufffd")
+    return "is UTF-8 but for a few bytes" if 0 < 10 * wrong < others else ""
 
 
 def _refusal(source: Source, problem: str, offset: int, reason: str, remedy: str) -> InputError:
@@ -144,8 +174,15 @@ def _wide_encoding(counts: ByteCounts) -> str:
     """Return UTF-16 or UTF-32, as Python calls it, by byte order mark or NULs; empty for other texts."""
     name = _wide_name(counts)
     if name and _is_text(counts.head, name) and not _is_text(counts.head, "utf-8"):  # ASCII in pairs can look Chinese
-        return name
+        marked = counts.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+        full = max(counts.head[0::2].count(0), counts.head[1::2].count(0)) > 0.4 * len(counts.head)  # of 0.5
+        if marked or full or not _is_text(_without_nuls(counts.head), "utf-8"):
+            return name
     return ""
+
+
+def _without_nuls(head: bytes) -> bytes:
+    return head.replace(b"\0", b"")
 
 
 def likely_encodings(head: bytes) -> tuple[str, ...]:
@@ -154,7 +191,7 @@ def likely_encodings(head: bytes) -> tuple[str, ...]:
     if 10 * high < 3 * len(head):
         punctuation = high == len(head) - len(head.translate(None, _C1))
         return (WESTERN,) if punctuation and _decodes(head, WESTERN) else _of(EUROPEAN, head)
-    return _of(MULTIBYTE, head) or _of(SINGLE_BYTE, head)
+    return _of(MULTIBYTE, head) or tuple(name for name in _of(SINGLE_BYTE, head) if _is_written(head.decode(name)))
 
 
 def _is_text(head: bytes, encoding: str) -> bool:
@@ -163,17 +200,23 @@ def _is_text(head: bytes, encoding: str) -> bool:
     return sum(not (c.isprintable() or c.isspace()) or c == "\ufffd" for c in text) <= 0.02 * len(text)
 
 
-def _decodes(head: bytes, encoding: str) -> bool:
+def _decodes(head: bytes, encoding: str, errors: str = "strict") -> bool:
     """Whether the beginning of a text is valid in an encoding; its last character may be cut off."""
     try:
-        codecs.getincrementaldecoder(encoding)().decode(head)
+        codecs.getincrementaldecoder(encoding)(errors).decode(head)
     except UnicodeError:
         return False
     return True
 
 
 def _of(names: tuple[str, ...], head: bytes) -> tuple[str, ...]:
-    return tuple(name for name in names if _decodes(head, name))
+    return tuple(name for name in names if _decodes(head, name) and _is_text(head, name))
+
+
+def _is_written(text: str) -> bool:
+    """Whether nearly all characters beyond ASCII are letters."""
+    others = [character for character in text if character > "\x7f"]
+    return sum(character.isalpha() for character in others) > 0.9 * len(others)
 
 
 def _wide_name(counts: ByteCounts) -> str:
@@ -183,6 +226,9 @@ def _wide_name(counts: ByteCounts) -> str:
         return "utf-16"
     if not counts.nuls:
         return ""
+    full = [counts.head[place::4].count(0) > 0.2 * len(counts.head) for place in range(4)]  # of 0.25
+    if full[2:] == [True, True] or full[:2] == [True, True]:
+        return "utf-32-le" if full[3] else "utf-32-be"
     if 5 * counts.nuls < counts.size:  # Cyrillic, say, has NULs in its spaces and newlines only
         return "utf-16-le" if counts.first % 2 else "utf-16-be"
-    return ("utf-32" if 5 * counts.nuls > 3 * counts.size else "utf-16") + ("-be" if counts.head[0] == 0 else "-le")
+    return "utf-16-be" if counts.head[0] == 0 else "utf-16-le"

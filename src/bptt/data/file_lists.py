@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,11 +11,12 @@ from typing import Any
 from bptt.errors import InputError, TrainingWarning, warn
 
 MOST_FILES = 10_000  # which a run keeps the names of
-TOO_MANY = "choose some with --glob, or join them into one text"
+MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
+TOO_MANY = "choose some by a pattern such as 'texts/*.txt', or join them into one text"
 MAGIC = ("*", "?", "[")
 _PATH = re.compile(r"([A-Za-z]:|~|\.{0,2}[/\\])[^\n]*\n.*\.\w{1,5}", re.DOTALL)  # with a newline in it
-_LONGEST_PATH = 260
-_SHORT_LIST = 100  # items of a list; a longer one of words may have the name of a file by chance
+_LONGEST_PATH, _LONGEST_NAME = 260, 4096  # characters of a path with a newline by mistake, and of any path
+SHORT_LIST = 100  # items of a list; a longer one of words may have the name of a file by chance
 
 
 def expand(place: str, pattern: str) -> list[str] | None:
@@ -64,15 +66,19 @@ def warn_of_unused_pattern(texts: Iterable[object], pattern: str) -> None:
 
 
 def hint(path: str, other_names: Iterable[str]) -> str:
-    """Which name beside a file that does not exist was probably meant, in words, or nothing."""
+    """Why a file does not exist, or which name beside it was probably meant, in words, or nothing."""
     if path.startswith(("http://", "https://")):
         return " (it is a URL: download it first)"
+    if os.path.islink(path):
+        return f" (it is a link to {os.readlink(path)!r}, which leads nowhere)"
+    if path in other_names:
+        return f" (as a path; the built-in text is the str {path!r})"
     folder, name = os.path.split(path)
     try:
         names = os.listdir(folder or ".") + ([] if folder else list(other_names))
     except OSError:
         return ""
-    close = difflib.get_close_matches(name, names, 1, 0.75)
+    close = difflib.get_close_matches(name, set(names) - {name}, 1, 0.75)
     return f" (did you mean {os.path.join(folder, close[0])!r}?)" if close else ""
 
 
@@ -117,8 +123,17 @@ def _limited(paths: Iterable[str], place: str) -> list[str]:
     return sorted(distinct)
 
 
+def exists(text: str) -> bool:
+    """Whether a text is the path of a file, or of a folder."""
+    return len(text) <= _LONGEST_NAME and "\0" not in text and os.path.lexists(text)
+
+
 def refuse_path(text: str | bytes) -> None:
-    r"""Raise an InputError for a path in which Python read a newline, as in "C:\\new\\names.txt"."""
+    r"""Raise an InputError for the path of a file, or for one in which Python read a newline, as in "C:\\new.txt"."""
+    if len(text) <= _LONGEST_NAME and exists(os.fsdecode(text)):
+        raise InputError(
+            f"got {text!r:.100}, which is a text here and the name of a file, too: give a file as pathlib.Path(...)"
+        )
     if not isinstance(text, str) or len(text) > _LONGEST_PATH or text.endswith("\n"):
         return
     written = text.replace("\n", "\\n")
@@ -126,12 +141,49 @@ def refuse_path(text: str | bytes) -> None:
         raise InputError(f"got {text!r}, which looks like a path with a newline in it: write r'{written}', or pathlib.Path")
 
 
+class Limits:
+    """Counts the names of the files of a text, and how much of what a record names is read again, and refuses too many."""
+
+    def __init__(self) -> None:
+        self.names_left, self.characters_left = MOST_FILES, MOST_CHARACTERS
+        self.recorded, self.read_again = set[tuple[int, int]](), 0
+
+    def count_name(self, place: str) -> None:
+        """Raise an InputError if there are more names, or longer ones, than the record of a run may hold."""
+        self.names_left -= 1
+        self.characters_left -= len(json.dumps(place))
+        if self.names_left < 0 or self.characters_left < 0:
+            raise InputError(_too_many_names())
+
+    def count_recorded(self, shown: str, status: os.stat_result, size: int, most: int) -> None:
+        """Raise an InputError if a record, which may come from a stranger, names one file many times.
+
+        A user may have trained on a file twice; files that are read again may hold `most` bytes in all.
+        """
+        file = (status.st_dev, status.st_ino)
+        self.read_again += size if file in self.recorded else 0
+        self.recorded.add(file)
+        if self.read_again > most:
+            raise InputError(
+                f"{shown} is recorded several times, and more than {most:,} bytes would be read again: name the texts"
+            )
+
+
+def refuse_many(references: Sequence[object]) -> None:
+    """Raise an InputError for more files than the record of a run may name, before one is opened."""
+    if len(references) > MOST_FILES:
+        raise InputError(_too_many_names())
+
+
+def _too_many_names() -> str:
+    return f"the text has more than {MOST_FILES:,} files, or their names more than {MOST_CHARACTERS:,} characters: {TOO_MANY}"
+
+
 def refuse_names(items: Sequence[Any]) -> None:
-    """Raise an InputError for a list of file names: a short list of which one exists, or any list of which most do."""
-    names = [item for item in items if isinstance(item, str) and item and len(item) <= 1000 and "\0" not in item]
-    existing = [name for name in names if os.path.exists(name)]
-    if existing and (len(items) <= _SHORT_LIST or 2 * len(existing) > len(items)):
-        what = (
-            f"{existing[0]!r} is a {'folder' if os.path.isdir(existing[0]) else 'file'}, and a str in a list is a line of text"
-        )
+    """Raise an InputError for the first lines of a text that are file names: one of a few, or most of `SHORT_LIST` and more."""
+    names = [item for item in items if isinstance(item, str) and item]
+    existing = [name for name in names if exists(name)]
+    if existing and (len(items) <= SHORT_LIST or 2 * len(existing) > len(items)):
+        kind = "folder" if os.path.isdir(existing[0]) else "file"
+        what = f"{existing[0]!r} is a {kind}, and a str of several is a line of text"
         raise InputError(f"{what}: give files as pathlib.Path(...), or lines as one str: '\\n'.join(...)")

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import json
+import itertools
 import os
 import stat
 import sys
@@ -19,7 +19,6 @@ from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
 VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
-MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
 MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
 RECORDED_EXPECTED = "expected a file of text"
 
@@ -37,7 +36,7 @@ def fetch(source: Any, reading: Reading = DEFAULT_READING) -> Iterator[Texts]:
             parts = opening.path(os.fsdecode(source))
         elif isinstance(source, FileReference):
             parts = opening.recorded(source)
-        elif isinstance(source, str) and "\n" not in source:
+        elif isinstance(source, str) and ("\n" not in source or (is_command_line() and file_lists.exists(source))):
             parts = opening.named(source)
         elif isinstance(source, str | bytes):
             file_lists.refuse_path(source)
@@ -54,6 +53,7 @@ def open_validation_set(source: Path | tuple[FileReference, ...], reading: Readi
     with contextlib.ExitStack() as stack:
         opening = _Opening(stack, reading, validation=True)
         if isinstance(source, tuple):
+            file_lists.refuse_many(source)
             parts = [part for file in source for part in opening.recorded(file)]
         else:
             parts = opening.path(os.fsdecode(source))
@@ -69,7 +69,7 @@ class _Opening:
         self.memory_left = LARGE  # bytes
         self.left_out = 0  # files of the validation set
         self.copies: IO[bytes] | None = None  # of large texts
-        self.names_left, self.characters_left = file_lists.MOST_FILES, MOST_CHARACTERS
+        self.limits = file_lists.Limits()
 
     def named(self, name: str) -> list[Source]:
         """The text of a name that a user gave, or the texts of a folder or a pattern."""
@@ -149,9 +149,13 @@ class _Opening:
                 if recorded and recorded.size not in (None, size):
                     self.raise_changed(shown, f"{size:,} bytes now, {recorded.size:,} before")
                 content, unpacked = self.content(file, shown, None if size is None else Path(path), recorded)
-            place = os.path.abspath(path)
-            self.count_name(place)
-            return Source(stem(path), place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
+            once = not self.validation and (size is None or path.startswith(files.OPEN_PIPES))  # as standard input is
+            name = "pipe" if path.startswith(files.OPEN_PIPES) else stem(path)
+            place = "-" if once else os.path.abspath(path)
+            self.limits.count_name(place)
+            if recorded and not recorded.by_user:
+                self.limits.count_recorded(shown, status, unpacked or status.st_size, LARGE)
+            return Source(name, place, shown, content, "", size, unpacked, self.validation, self.reading.encoding)
         except InputError:
             raise
         except (OSError, ValueError, InvalidFile) as error:  # ValueError: a NUL in the path
@@ -160,14 +164,6 @@ class _Opening:
         if missing:
             reason = "does not exist" + file_lists.hint(path, [] if self.validation else BUILT_IN)
         raise InputError(f"{shown} {reason}: {VALIDATION_EXPECTED if self.validation else expected}")
-
-    def count_name(self, place: str) -> None:
-        """Raise an InputError if there are more names, or longer ones, than the record of a run may hold."""
-        self.names_left -= 1
-        self.characters_left -= len(json.dumps(place))
-        if self.names_left < 0 or self.characters_left < 0:
-            most = f"{file_lists.MOST_FILES:,} files, or their names more than {MOST_CHARACTERS:,} characters"
-            raise InputError(f"the text has more than {most}: {file_lists.TOO_MANY}")
 
     def content(
         self, file: IO[bytes], shown: str, path: Path | None = None, recorded: FileReference | None = None
@@ -270,6 +266,8 @@ def _from_iterable(source: Any, opening: "_Opening", reading: Reading) -> Texts:
         items = None
     if items is None:
         raise InputError(f"got {type(source).__name__}, expected a path, several paths, a text or lines of text, as str")
+    if isinstance(source, tuple):
+        file_lists.refuse_many(source)
     first = next(items, "")
     if isinstance(first, os.PathLike | FileReference):
         parts = []
@@ -281,8 +279,9 @@ def _from_iterable(source: Any, opening: "_Opening", reading: Reading) -> Texts:
             else:
                 raise InputError(f"got {item!r:.100} among paths, expected a path: give pathlib.Path({item!r:.100})")
         return dataclasses.replace(joined_texts(parts, None, reading), left_out=opening.left_out)
-    if isinstance(source, list | tuple):
-        file_lists.refuse_names(source)
+    head = [first, *itertools.islice(items, file_lists.SHORT_LIST)]
+    file_lists.refuse_names(head)
+    items = itertools.chain(head[1:], items)
     lines, with_newlines = joining.lines(first, items, separate=reading.mode == "records")
     if with_newlines and reading.mode == "lines":
         raise InputError("a text of the list holds a newline, and in mode lines each line is a text: leave out the mode")

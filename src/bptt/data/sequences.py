@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -145,6 +145,34 @@ class Ink:
                 self.last = position + int(places[-1])
             self.words += int(np.count_nonzero(ink[1:] & ~ink[:-1])) + (bool(ink[0]) and not before)
             position, before = position + len(ink), bool(ink[-1])
+
+
+class Layout(NamedTuple):
+    """The lines of a text, without white space before and after it."""
+
+    every: int  # lines
+    full: int  # that are not blank
+    size: int  # characters in these
+    words: int
+
+
+def measure_lines(pieces: Iterable[tuple[HostArray, HostArray]]) -> Layout:
+    """Count the lines of a text of which the pieces of `marks` are given, with a newline at its end."""
+    ink = Ink()
+    every = full = size = 0
+    top = bottom = begin = end = 0  # numbers of the first and the last that are not blank, and where they begin and end
+    for starts, lengths, inked in split_lines(ink.watch(pieces)):
+        which = np.flatnonzero(inked)
+        if len(which):
+            if not full:
+                top, begin = every + int(which[0]), int(starts[which[0]])
+            bottom, end = every + int(which[-1]), int(starts[which[-1]] + lengths[which[-1]])
+        every += len(inked)
+        full += len(which)
+        size += int(lengths[which].sum())
+    if not full:
+        return Layout(0, 0, 0, 0)
+    return Layout(bottom - top + 1, full, size - (ink.first - begin + end - (ink.last + 1)), ink.words)
 
 
 def shuffled(count: int, rng: np.random.Generator | None) -> HostArray:

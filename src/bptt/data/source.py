@@ -15,6 +15,7 @@ from bptt.errors import InputError, InvalidFile
 from bptt.files import FileReference
 
 CHUNK = 1 << 20  # bytes read at a time
+_LONGEST_NAME = 200  # bytes
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
@@ -162,13 +163,10 @@ def joined_texts(parts: list[Source], source: Any, reading: Reading) -> Texts:
         return Texts(first.name, first.shown, parts, reading)
     names = [os.fsdecode(source)] if isinstance(source, os.PathLike) else getattr(source, "names", [source])
     folder = names[0] if len(names) == 1 and isinstance(names[0], str) and os.path.isdir(names[0]) else ""
-    name = (
-        Path(os.path.abspath(folder)).name
-        if folder
-        else first.name
-        if len(filled) == 1
-        else f"{first.name}-and-{len(filled) - 1}-more"
-    )
+    if folder:
+        name = typable(Path(os.path.abspath(folder)).name)
+    else:
+        name = first.name if len(filled) == 1 else f"{first.name}-and-{len(filled) - 1}-more"
     return Texts(name or "text", f"the text ({len(parts):,} files)", parts, reading)
 
 
@@ -177,7 +175,13 @@ def stem(path: str) -> str:
     stem = Path(path).stem
     if Path(path).suffix.lower() in _SUFFIXES:
         stem = Path(stem).stem
-    return stem.strip(".") or "text"
+    return typable(stem).strip(".") or "text"
+
+
+def typable(name: str) -> str:
+    """A name that a message can show and a user can type, short enough for that of a folder with a number behind it."""
+    shown = "".join(character if character.isprintable() else "_" for character in name)
+    return shown.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
 
 
 def recorded_texts(record: Mapping[str, Any]) -> tuple[FileReference, ...] | None:

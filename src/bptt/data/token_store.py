@@ -269,7 +269,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        files.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-import os
 import statistics
 import warnings
 from pathlib import Path
@@ -72,7 +71,7 @@ def save_curve(
             draw_curves(figure.axes, history, clip)
             how = {"compress_level": 2}  # a twentieth larger than the usual 6, in two thirds of the time
             figure.savefig(temporary, format="png", dpi=PIXELS / SIZE, metadata={"Software": None}, pil_kwargs=how)
-        os.replace(temporary, path)
+        files.rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return figure

@@ -10,7 +10,7 @@ from bptt import files
 from bptt.backend import HostArray
 from bptt.config import rules
 from bptt.config.settings import Mode
-from bptt.data import decoding
+from bptt.data import compression, decoding
 from bptt.data.source import Source
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile, UnknownCharacters
@@ -124,6 +124,8 @@ def read_prompt(file: Path, vocabulary: Vocabulary, mode: Mode) -> str | bytes:
         raise InputError(f"{shown}: standard input cannot be read: pipe a text into it, or name a file") from None
     if len(raw) > MAX_PROMPT:
         raise InputError(f"{shown}: expected at most {MAX_PROMPT:,} bytes: give the end of it alone")
+    if compression.is_compressed(raw):
+        raise InputError(f"{shown} is compressed: unpack it, and name the text in it")
     if vocabulary.symbols is None:
         return raw.removesuffix(b"\n") if mode == "lines" else raw
     try:

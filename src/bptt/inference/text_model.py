@@ -184,6 +184,8 @@ class TextModel(ABC):
             end = self.vocabulary.boundary
             lines = joining.with_boundaries(lines, end, self._reading())
             lines = lines.split(end) if isinstance(lines, str) else lines.split(end.encode())
+        elif not isinstance(lines, Iterable):
+            raise InputError(f"got {type(lines).__name__}, expected the text itself, as str, or an iterable of its lines")
         parts = (self.config, self.params, self.backend, self.vocabulary, self.mode)
         return scoring.score_lines(*parts, lines, unknown=unknown, batch_size=batch_size)
 
@@ -221,6 +223,14 @@ class TextModel(ABC):
         return sequences
 
 
+def _texts(name: str, value: Any) -> frozenset[str]:
+    """The texts of a collection, or an InputError where it is none."""
+    items = value if isinstance(value, Collection) and not isinstance(value, str | bytes) else [None]
+    if not all(isinstance(item, str) for item in items):
+        raise InputError(f"{name} {value!r:.100}: expected a collection of texts, as str, or a function")
+    return frozenset(items)
+
+
 def raw_texts(trained: TextModel, count: int, request: GenerationRequest) -> Iterator[bytes]:
     """The first `count` texts of a request to a model of bytes.
 
@@ -256,7 +266,7 @@ def sample_texts(
         for start in range(0, count, BATCH_SIZE):
             yield from generate.generate_texts(*parts, places[start : start + BATCH_SIZE])
 
-    excluded = exclude if callable(exclude) else frozenset(exclude)
+    excluded = exclude if callable(exclude) else _texts("exclude", exclude)
     filters = [excluded if callable(excluded) else excluded.intersection] if excluded else []
     if isinstance(novel, str | os.PathLike):
         filters.append(novelty.text(novel, trained.vocabulary, trained._reading()))

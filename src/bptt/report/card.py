@@ -121,7 +121,7 @@ def _trained_with(record: dict[str, Any]) -> str:
 
 def _checksum(record: dict[str, Any]) -> str:
     """The checksum of the file, as other programs give it; of several files or none, that of the text they make."""
-    sums = _dict(record.get("files")).get("sha256")
+    sums = _dict(record.get("files")).get("raw_sha256")
     if isinstance(sums, list) and len(sums) == 1 and _text(sums[0]):
         return _text(sums[0])
     text = _text(record.get("sha256"))

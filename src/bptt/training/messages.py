@@ -179,7 +179,7 @@ def resume_command(task: TrainTask, out: Path) -> str:
         cell = f", cell={task.config.cell}" if task.config.user_cell else ""
         return f"bptt.train(TEXT, resume={str(out)!r}{cell})"
     folder, launcher = shlex.quote(str(out)) + _cell_flag(task), f"mpiexec -n {task.group.size} " if task.group.size > 1 else ""
-    return f"bptt train - --resume {folder} < TEXT" if task.data.source == "-" else f"{launcher}bptt train --resume {folder}"
+    return f"{launcher}bptt train {'TEXT ' * (task.data.source == '-')}--resume {folder}"
 
 
 def _cell_flag(task: TrainTask) -> str:
@@ -279,7 +279,11 @@ def warn_of_shared_lines(data: Dataset) -> None:
     """Warn if lines of the validation set are also in the training text."""
     if data.validation_sha256 == data.sha256:
         warn(f"the validation set {data.validation_file!r} is the training text itself", TrainingWarning)
-    elif any(place in data.source for place in (data.validation_file, *(data.validation_places or [])) if data.num_files > 1):
+    elif any(
+        place in data.source
+        for place in (data.validation_file, *(data.validation_places or []))
+        if isinstance(data.source, list)
+    ):
         warn("a file of the validation set is also a training text: name it as one of the two", TrainingWarning)
     elif shared := count_shared_lines(data):
         unit = UNITS[data.mode]

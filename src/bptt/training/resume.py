@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bptt import acceleration, errors
+from bptt.backend import Backend
 from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import AVERAGING, CONFIG, OPTIMIZER, Checkpoint
 from bptt.config import toml, user_cells
@@ -69,8 +70,8 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
 def _refuse_missing_text(place: Path, text: Any, source: Any) -> None:
     """Raise an InputError if a run has to be given its text again, because it was no file."""
     if text is None and source == "-":
-        command = f"bptt train - --resume {shlex.quote(str(place))} < TEXT"
-        raise InputError(f"{place}: the text of this run came from standard input: give it again: {command}")
+        command = f"bptt train TEXT --resume {shlex.quote(str(place))}"
+        raise InputError(f"{place}: the text of this run came from standard input or a pipe: give it again: {command}")
     if text is None and source == "":
         raise InputError(f"{place}: the text of this run was given in Python: give it again, beside --resume")
 
@@ -136,7 +137,7 @@ def from_checkpoint(
     """
     settings, plan = _saved_settings(where, saved, changes)
     refuse_other_validation(where, saved.record["settings"], changes)
-    backend = select_backend(settings)
+    backend = _recorded_backend(where, settings, changes)
     acceleration.warn_if_changed(saved.record, backend)
     named, validation_files = recorded_texts(saved.record), recorded_validation_files(saved.record, settings.validation)
     if changed_text:
@@ -207,6 +208,16 @@ def _saved_settings(where: Path, saved: Checkpoint, changes: dict[str, Any]) -> 
     if not isinstance(source, str | list) or None in plan or shape != (settings.hidden, settings.layers):
         raise CheckpointError(f"{where / CONFIG}: is not the record of this model's run")
     return settings, plan
+
+
+def _recorded_backend(where: Path, settings: Settings, changes: dict[str, Any]) -> Backend:
+    """Select the backend of a run; the error for a device that it had and that does not exist says what to do."""
+    try:
+        return select_backend(settings)
+    except InputError as error:
+        if settings.device is None or "device" in changes:
+            raise
+        raise InputError(f"{where}: {error}; the run was on that device: give another --device or --backend") from None
 
 
 def _other_device(changes: dict[str, Any]) -> dict[str, Any]:

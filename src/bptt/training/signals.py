@@ -15,7 +15,8 @@ TERMINATION = (
     "SIGTERM",
     "SIGHUP",
     "SIGUSR1",
-)  # Ctrl-C, a polite end, a terminal that goes, what clusters send before an end
+    "SIGBREAK",
+)  # Ctrl-C, a polite end, a terminal that goes, what clusters send before an end, Ctrl-Break on Windows
 
 
 @contextlib.contextmanager
