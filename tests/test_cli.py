@@ -366,8 +366,14 @@ def run_refused(run, *arguments, code=2, words=()):
         ("train names.txt --cell grru", ["grru", "vanilla", "did you mean gru?"]),
         ("train names.txt --backend numpie", ["numpie", "numpy"]),
         ("train nmaes.txt", ["'nmaes.txt' does not exist", "did you mean 'names.txt'?", "- for standard input"]),
-        ("train m", ["'m' is a folder of a run or a model, expected texts: for the run, give --resume or --from"]),
-        ("train m --out new", ["'m' is a folder of a run or a model, expected texts: for the run, give --resume or --from"]),
+        (
+            "train m",
+            ["'m' is a folder of a run or a model, expected texts: to train it further, use bptt train --resume or --from"],
+        ),
+        (
+            "train m --out new",
+            ["'m' is a folder of a run or a model, expected texts: to train it further, use bptt train --resume or --from"],
+        ),
         ("train empty", ["'empty' holds nothing"]),
         ("train blank", ["nothing but white space"]),
         ("train same", ["'same' holds one character only"]),

@@ -564,7 +564,7 @@ def test_help_describes_every_flag(run, command):
             "--prompt-file nowhere: no such file: expected a file of text, or - for standard input",
         ),
         ("sample m --prompt-file s", "--prompt-file s: is not a regular file"),
-        ("next m --prompt-file binary", "--prompt-file binary is not UTF-8: byte 0x80 at offset 0: convert it with iconv"),
+        ("next m --prompt-file binary", "--prompt-file binary looks like a binary file, expected UTF-8: byte 0x80 at offset 0"),
         ("next m a --prompt-file names.txt", "PROMPT 'a' and --prompt-file names.txt: give one of the two"),
         ("next m --prompt-file names.txt", "expected the beginning of one line"),
         ("evaluate m names.txt --unknown drop", "drop"),

@@ -417,8 +417,11 @@ def test_a_folder_is_read_in_the_order_of_its_paths():
         (("blank.txt", "empty.txt"), "the text (2 files) holds nothing but white space"),
         (("a.txt", "binary"), "'binary' looks like a binary file"),
         (("folder",), "'folder/binary' looks like a binary file, expected UTF-8: byte 0x00 at offset 0, line 1: train with "),
-        (("folder",), "or choose files with --glob, as in --glob '*.txt'"),
-        (("run",), "'run' is a folder of a run or a model, expected texts: for the run, give --resume or --from"),
+        (("folder",), "or choose files by a pattern such as 'texts/*.txt'"),
+        (
+            ("run",),
+            "'run' is a folder of a run or a model, expected texts: to train it further, use bptt train --resume or --from",
+        ),
     ],
 )
 def test_texts_that_cannot_be_read_together_are_refused(names, expected):

@@ -11,6 +11,8 @@ import re
 import shlex
 import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -19,10 +21,13 @@ import pytest
 import bptt
 import forging
 from bptt import cli, files
+from bptt.cli import console
+from bptt.cli.parser import app
 from bptt.data import compression, corpus, file_lists, loading, token_store
 from bptt.data.source import Reading
 from bptt.errors import InputError
 from bptt.report import page
+from runs import bptt_process
 
 NAMES = "\n".join(a + b + c for a in "abc" for b in "aei" for c in "lmnr") + "\n"
 RAW = NAMES.encode()
@@ -89,7 +94,7 @@ def test_other_bytes_may_not_follow_it(form, zeros):
 @pytest.mark.parametrize("zeros", [0, 4, 1 << 18])
 @pytest.mark.parametrize("piece", [1, 7, 1 << 18])
 def test_compressed_files_behind_each_other_are_read_as_one(monkeypatch, form, zeros, piece):
-    monkeypatch.setattr(compression, "_PIECE", max(piece, zeros // 1000))
+    monkeypatch.setattr(compression, "_INPUT", max(piece, zeros // 1000))
     compress = COMPRESS[form]
     path = write("text", compress(RAW) + bytes(zeros) + compress(b"") + compress(b"last\n"))
     assert corpus.read(path).text == f"{NAMES}last\n"
@@ -492,3 +497,125 @@ def test_the_configuration_of_a_run_does_not_make_one_file_be_read_many_times(mo
 def test_a_user_may_name_a_file_twice_and_resume():
     train([write("names.txt", NAMES)] * 2, out="run", steps=4, stop_after=2)
     assert bptt.train(resume="run", report=None).record["step"] == 4
+
+
+# What messages advise
+
+BAD = {
+    "binary": bytes(range(256)),
+    "cp1252": "caf\u00e9, na\u00efve\n".encode("cp1252") * 9,
+    "cp1251": "Привет, как дела\n".encode("cp1251") * 9,
+    "utf-16": NAMES.encode("utf-16"),
+    "utf-16-le": NAMES.encode("utf-16-le"),
+    "nul": RAW * 9 + b"\0",
+    "truncated": RAW + b"\xc3",
+    "record": RAW + b"\x1e",
+    "packed": gzip.compress(gzip.compress(RAW)),
+    "blank": b" \n",
+    "empty": b"",
+    "unknown": "\u4e2d\u6587\n".encode() * 9,
+    "short": b"a",
+    "dangling": None,
+    "missing": None,
+    "folder": None,
+    "m": None,
+}
+USES = [
+    "train {text}",
+    "train names.txt --validation {text}",
+    "train {text} --encoding ascii",
+    "train {text} --mode records",
+    "train {text} --separator @@",
+    "sample {m} --prompt-file {text}",
+    "sample {m} --prompt-file {text} --encoding utf-16",
+    "sample {m} --novel --text {text}",
+    "sample {m} --novel --text {text} --encoding ascii",
+    "next {m} --prompt-file {text}",
+    "next {m} --prompt-file {text} --encoding utf-32",
+    "score {m} {text}",
+    "score {m} {text} --encoding utf-16",
+    "evaluate {m} {text}",
+    "evaluate {m} {text} --encoding utf-8",
+    "report {m} {text}",
+    "report {m} {text} --encoding gb18030",
+]
+ELSEWHERE = (
+    r"(train|train a new model) with --[a-z-]+|use bptt train --resume or --from"  # what a message advises for another command
+)
+
+
+CASES = [(use, model) for use in USES for model in ("lines", "records", "bytes") if model == "lines" or "{m}" in use]
+
+
+@pytest.mark.parametrize(("use", "model"), CASES)
+def test_no_message_names_a_flag_that_the_command_lacks(capsys, model, use):
+    for name, raw in BAD.items():
+        if raw is not None:
+            write(name, raw)
+    Path("dangling").symlink_to("nowhere")
+    Path("folder").mkdir()
+    write("folder/binary", BAD["binary"])
+    write("names.txt", NAMES)
+    vocabulary = "bytes" if model == "bytes" else "characters"
+    text, mode = (NAMES.split(), "records") if model == "records" else (NAMES, None)
+    train(text, mode=mode, vocabulary=vocabulary).save("m")
+    command = use.split()[0]
+    flags = {name for argument in app[command].assemble_argument_collection() for name in argument.names}
+    refused = 0
+    for name in BAD:
+        words = use.format(text=name, m="m").split()
+        code, message = run(capsys, *words, *(["--steps", "1", "--hidden", "4"] if command == "train" else []))
+        refused += code == 2
+        assert code in (0, 2), message
+        for flag in re.findall(r"--[a-z][a-z-]+", re.sub(ELSEWHERE, "", message)):
+            assert flag in flags, message
+    assert refused
+
+
+def test_a_prompt_and_a_novel_text_are_read_in_the_encoding_of_the_run_or_the_named_one(capsys):
+    text = NAMES.replace("l", "\u00e9")
+    write("names.txt", text.encode("cp1252"))
+    train(Path("names.txt"), encoding="cp1252").save("m")
+    write("prompt.txt", "a\u00e9".encode("cp1252"))
+    write("wide.txt", "a\u00e9".encode("utf-16"))
+    write("wide-names.txt", text.encode("utf-16"))
+    for words in ("--prompt-file prompt.txt", "--prompt-file wide.txt --encoding utf-16"):
+        assert cli.main(["sample", "m", *words.split(), "--length", "1"]) == 0
+        assert capsys.readouterr().out.startswith("a\u00e9")
+        assert cli.main(["next", "m", *words.split()]) == 0
+        capsys.readouterr()
+    for words in ("--text names.txt", "--text wide-names.txt --encoding utf-16"):
+        assert cli.main(["sample", "m", "--novel", *words.split()]) == 0
+    for words in ("names.txt", "wide-names.txt --encoding utf-16"):
+        assert cli.main(["report", "m", *words.split(), "--out", "report.html"]) == 0
+    for words in ("sample m --encoding utf-8", "next m --encoding utf-8", "report m --encoding utf-8"):
+        assert run(capsys, *words.split())[0] == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.parametrize(
+    ("words", "text", "hint"), [("train", NAMES, True), ("train", "", False), ("train names.txt", NAMES, False)]
+)
+def test_a_text_on_standard_input_that_is_not_read_is_mentioned(words, text, hint):
+    write("names.txt", NAMES)
+    flags = ["--steps", "1", "--hidden", "4", "--quiet"]
+    with bptt_process(*words.split(), *flags, stdin=subprocess.PIPE) as running:
+        running.stdin.write(text)  # which waits in the pipe before the command looks
+        running.stdin.close()
+        running.stdin = None
+        _, err = running.communicate(timeout=60)
+    expected = "bptt: standard input is not read: give - to train on it, as in: bptt train - < TEXT\n"
+    assert (running.returncode, err) == (0, expected * hint)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.parametrize("kind", ["open pipe", "file", "/dev/null", "closed"])
+def test_no_text_is_waited_for(monkeypatch, kind):
+    reading, writing = os.pipe()
+    path = {"file": write("names.txt", NAMES), "/dev/null": "/dev/null"}.get(kind, reading)
+    with open(path, closefd=True) as file:
+        monkeypatch.setattr(sys, "stdin", None if kind == "closed" else file)
+        assert not console.input_waits()
+        os.write(writing, b"a")
+        assert console.input_waits() == (kind == "open pipe")
+    os.close(writing)

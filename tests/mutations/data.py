@@ -4,6 +4,48 @@ from mutations.mutation import Mutation
 
 MUTATIONS = [
     Mutation(
+        "compressed texts: what is appended is passed over",
+        "data.compression._unpacked_pieces",
+        "if not data.startswith(magic):",
+        "if False:",
+        "test_mistaken_texts.py::test_other_bytes_may_not_follow_it",
+    ),
+    Mutation(
+        "ZIP files: all members are listed before they are counted",
+        "data.compression._refuse_long_list",
+        "if max(sizes) > _MOST_LISTED:",
+        "if False:",
+        "test_mistaken_texts.py::test_a_zip_file_of_many_members_is_not_listed",
+    ),
+    Mutation(
+        "records: a file under many names is read each time",
+        "data.file_lists.Limits.count_recorded",
+        "if self.read_again > most:",
+        "if False:",
+        "test_mistaken_texts.py::test_a_record_does_not_make_one_file_be_read_many_times",
+    ),
+    Mutation(
+        "several texts: blank lines at their ends are lines",
+        "data.corpus.choose_mode",
+        "*itertools.accumulate(source.tokens.parts[:-1]), ",
+        "",
+        "test_mistaken_texts.py::test_blank_lines_around_one_text_do_not_decide_the_mode_of_all",
+    ),
+    Mutation(
+        "encodings: a NUL now and then makes UTF-16",
+        "data.decoding._wide_encoding",
+        'if marked or full or not _is_text(_without_nuls(counts.head), "utf-8"):',
+        "if True:",
+        "test_mistaken_texts.py::test_a_nul_now_and_then_is_no_sign_of_utf_16",
+    ),
+    Mutation(
+        "a pipe is recorded by a path that is gone",
+        "data.loading._Opening.opened",
+        'place = "-" if once else os.path.abspath(path)',
+        "place = os.path.abspath(path)",
+        "test_mistaken_texts.py::test_a_run_on_a_pipe_asks_for_its_text",
+    ),
+    Mutation(
         "several texts: the last line of one runs into the first of the next",
         "data.joining._joined",
         "and last != end",

@@ -4,11 +4,18 @@ import codecs
 import contextlib
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 from bptt.display.text import printable
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = termios = None  # type: ignore[assignment]
 
 MAX_LINE = 2000  # characters of a problem, of which a longer one loses its middle
 
@@ -89,6 +96,15 @@ def complain(line: str, code: int = 0) -> int:
     with contextlib.suppress(OSError, AttributeError):  # sys.stderr is None where the caller closed it, and print takes stdout
         sys.stderr.write(f"bptt: {printable(line)}\n")
     return code
+
+
+def input_waits() -> bool:
+    """Whether standard input is a pipe with something in it; False where the system does not tell without a wait."""
+    try:
+        descriptor = sys.stdin.fileno()
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode) and any(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    except (OSError, ValueError, AttributeError):  # AttributeError: no standard input, or Windows
+        return False
 
 
 def warn(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -7,14 +7,28 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from bptt.cli.console import complain, print_line, quoted, write_bytes
-from bptt.cli.parser import BackendFlag, CellFile, DeviceFlag, DtypeFlag, Json, Prompt, PromptFile, RequireFlag, Text, app
+from bptt.cli.parser import (
+    BackendFlag,
+    CellFile,
+    DeviceFlag,
+    DtypeFlag,
+    Encoding,
+    Json,
+    Prompt,
+    PromptFile,
+    RequireFlag,
+    Text,
+    app,
+)
 from bptt.cli.runs import newest
+from bptt.cli.texts import reading_for
 from bptt.config import rules
 from bptt.config.defaults import TEMPERATURE
 from bptt.data.source import recorded_reading
 from bptt.display import table
 from bptt.display.cross_entropy import bits
 from bptt.errors import InputError
+from bptt.inference import novelty
 from bptt.inference.generate import stream_text
 from bptt.inference.language_model import LanguageModel, load
 from bptt.inference.request import Unknown, make_request, read_prompt
@@ -41,6 +55,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     stop: str | None = None,
     novel: bool = False,
     text: Text | None = None,
+    encoding: Encoding | None = None,
     raw: bool = False,
     as_json: Json = False,
     backend: BackendFlag = "auto",
@@ -85,6 +100,8 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     """
     if text is not None and not novel:
         raise InputError("--text is for --novel: give both, or neither")
+    if encoding is not None and text is None and prompt_file is None:
+        raise InputError("--encoding is that of --prompt-file and --text: give one of these, or leave it out")
     if raw and (count != 1 or novel or as_json):
         raise InputError("--raw writes the bytes of one text: leave out --count, --novel and --json")
     if raw and sys.stdout.isatty():
@@ -97,7 +114,7 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
         model.mode,
         SamplingOptions(temperature, top_k, top_p),
         seed=seed,
-        prompt=_prompt(prompt, prompt_file, "--prompt", model),
+        prompt=_prompt(prompt, prompt_file, "--prompt", model, encoding),
         length=length,
         stop=stop,
         unknown=unknown,
@@ -108,7 +125,8 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     if count == 1 and not novel and not as_json:
         cut = int(show(stream_text(model.config, model.params, model.backend, model.vocabulary, request)))
     else:
-        samples = sample_texts(model, count, request, novel=text if novel and text is not None else novel)
+        others = () if text is None else novelty.text(text, model.vocabulary, reading_for(model, encoding, None, "*"))
+        samples = sample_texts(model, count, request, others, novel=novel and text is None)
         separator = recorded_reading(model.record, model.mode).separator or "\n\n"
         between = "\n" if as_json or model.mode == "lines" else separator
         end = "\n" if between.startswith("\n") else ""  # the first character of what is between two texts ends a line at once
@@ -136,6 +154,7 @@ def following(  # noqa: D417
     /,
     *,
     prompt_file: PromptFile | None = None,
+    encoding: Encoding | None = None,
     top: int = 10,
     temperature: float = 1.0,
     unknown: Unknown = "error",
@@ -165,9 +184,12 @@ def following(  # noqa: D417
     unknown
         Characters of the prompt that the model does not know: stop with an error, or skip them.
     """
+    if encoding is not None and prompt_file is None:
+        raise InputError("--encoding is that of --prompt-file: give both, or neither")
     top = rules.check_number("--top", rules.COUNT, top)
     model = load(run, backend=backend, device=device, dtype=dtype, require_backend=require_backend or None, cell=cell)
-    likeliest = model.next(_prompt(prompt, prompt_file, "PROMPT", model), temperature=temperature, unknown=unknown)[:top]
+    so_far = _prompt(prompt, prompt_file, "PROMPT", model, encoding)
+    likeliest = model.next(so_far, temperature=temperature, unknown=unknown)[:top]
     for line in _next_lines(likeliest, as_json=as_json):
         print_line(line)
     return 0
@@ -195,13 +217,13 @@ def _next_lines(likeliest: list[tuple[str, float]], *, as_json: bool) -> Iterato
             yield f"{quoted(symbol)}\t{p:.6f}\t{nats:.4f}\t{bits(nats):.4f}"
 
 
-def _prompt(prompt: str | None, file: Path | None, called: str, model: LanguageModel) -> str | bytes:
+def _prompt(prompt: str | None, file: Path | None, called: str, model: LanguageModel, encoding: str | None) -> str | bytes:
     """The prompt that was typed, or that a file holds; an InputError for both."""
     if file is None:
         return prompt or ""
     if prompt is not None:
         raise InputError(f"{called} {prompt!r} and --prompt-file {file}: give one of the two")
-    return read_prompt(file, model.vocabulary, model.mode)
+    return read_prompt(file, model.vocabulary, model.mode, reading_for(model, encoding, None, "*").encoding)
 
 
 def show(pieces: Generator[str, None, bool]) -> bool:

@@ -4,15 +4,23 @@ from pathlib import Path
 
 from bptt.checkpoint import run_folder
 from bptt.cli.console import print_line
-from bptt.cli.parser import CellFile, Text, app
+from bptt.cli.parser import CellFile, Encoding, Text, app
 from bptt.cli.runs import newest
+from bptt.cli.texts import reading_for
+from bptt.errors import InputError
 from bptt.inference.language_model import load
 from bptt.report import page
 
 
 @app.command
 def report(  # noqa: D417
-    run: Path | None = None, text: Text | None = None, /, *, out: Path | None = None, cell: CellFile = None
+    run: Path | None = None,
+    text: Text | None = None,
+    /,
+    *,
+    out: Path | None = None,
+    encoding: Encoding | None = None,
+    cell: CellFile = None,
 ) -> int:
     """Write a page about a model: its training, what its units respond to, and how far back its gradients reach.
 
@@ -27,9 +35,11 @@ def report(  # noqa: D417
     out
         File to write or replace. By default report.html in the run folder, or in the current folder for a model without a run.
     """
+    if encoding is not None and text is None:
+        raise InputError("--encoding is that of TEXT: give both, or neither")
     run = run or newest()
     model = load(run, backend="numpy", cell=cell)
     target = out or (run if run_folder.is_run(run) else Path()) / "report.html"
-    page.write(model, run, text, target)
+    page.write(model, run, text, target, reading_for(model, encoding, None, "*"))
     print_line(f"written: {target}")
     return 0

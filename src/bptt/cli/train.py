@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from cyclopts import Group, Parameter
 
 from bptt.checkpoint import run_folder
-from bptt.cli.console import print_line
+from bptt.cli.console import complain, input_waits, print_line
 from bptt.cli.parser import Text, app
 from bptt.config.reference import GROUPS, settings_reference
 from bptt.config.settings import Settings, validate
@@ -95,6 +95,8 @@ def train(  # noqa: D417  # explicit is not for people
         named = explicit.get("text") if not text else text[0] if len(text) == 1 else Names(text)
         if resume is not None:
             return _resume(named, settings, resume, explicit, changed_text=changed_text)
+        if named is None and input_waits():
+            complain("standard input is not read: give - to train on it, as in: bptt train - < TEXT")
         return _train("dinosaurs" if named is None else named, settings, began, dry_run=dry_run)
 
 

@@ -22,6 +22,7 @@ END_OF_ZIP, END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x06"  # the records that coun
 _END = 22  # bytes of the former without a comment
 _APPENDED = "{} has other bytes behind its compressed ones: was something appended to it?"
 _PIECE = 1 << 18  # bytes unpacked at a time
+_INPUT = 1 << 13  # read for that: what follows one of many small members is copied for each of them
 _MOST_LISTED = 1 << 19  # bytes of the list of members in a ZIP file: Python takes 10 µs and 500 bytes for each of them
 _FORMATS: dict[bytes, Callable[[], Any]] = {  # the decompressor of what begins like this
     b"\x1f\x8b\x08": functools.partial(zlib.decompressobj, 16 + zlib.MAX_WBITS),
@@ -116,7 +117,7 @@ def _unpacked_pieces(file: IO[bytes], magic: bytes, decompressor: Callable[[], A
     """Yield what a compressed file holds, or several behind each other, which zeros may follow; no piece is empty."""
     data = b""
     while True:
-        while len(data) < len(magic) and (more := file.read(_PIECE)):
+        while len(data) < len(magic) and (more := file.read(_INPUT)):
             data = (data + more).lstrip(b"\0")
         if not data:
             return
@@ -128,7 +129,7 @@ def _unpacked_pieces(file: IO[bytes], magic: bytes, decompressor: Callable[[], A
                 yield piece
             data = getattr(unpacker, "unconsumed_tail", b"")  # of zlib; the others keep it
             if not piece and not unpacker.eof and not data:
-                data = file.read(_PIECE)
+                data = file.read(_INPUT)
                 if not data:
                     raise EOFError("Compressed file ended before the end-of-stream marker was reached")
         data = unpacker.unused_data.lstrip(b"\0")

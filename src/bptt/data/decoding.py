@@ -89,7 +89,7 @@ def refuse_document(head: bytes, shown: str) -> None:
 
 
 def _bytes_or_others(source: Source) -> str:
-    return f"{AS_BYTES}, or choose files with --glob, as in --glob '*.txt'" if source.listed else AS_BYTES
+    return f"{AS_BYTES}, or choose files by a pattern such as 'texts/*.txt'" if source.listed else AS_BYTES
 
 
 def _decoded(source: Source) -> Iterator[str]:

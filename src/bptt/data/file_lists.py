@@ -31,7 +31,8 @@ def expand(place: str, pattern: str) -> list[str] | None:
     """
     if os.path.isdir(place):
         if is_run_or_model(place):
-            raise InputError(f"{place!r} is a folder of a run or a model, expected texts: for the run, give --resume or --from")
+            problem = f"{place!r} is a folder of a run or a model, expected texts"
+            raise InputError(f"{problem}: to train it further, use bptt train --resume or --from")
         paths = _limited(_matching(place, _components(pattern if "/" in pattern else f"**/{pattern}")), place)
         if not paths:
             which = "holds no files" if pattern == "*" else f"has no file, in it or below, that matches --glob {pattern!r}"

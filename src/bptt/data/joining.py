@@ -116,7 +116,7 @@ def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr, shown: s
 def _refuse_boundary(present: bool, shown: str) -> None:
     if present:
         problem = f"{shown} holds the character U+{ord(RECORD):04X}, which ends a record here"
-        raise InputError(f"{problem}: remove it, or separate the records by it: --separator '\\x1e'")
+        raise InputError(f"{problem}: remove it, or train with --separator '\\x1e'")
 
 
 def _trimmed(pieces: Iterable[AnyStr], end: AnyStr) -> Iterator[AnyStr]:

@@ -107,13 +107,13 @@ def _refuse_typed_newline(shown: str, vocabulary: Vocabulary, mode: Mode, text: 
         raise InputError(rf"{shown}: \n is a backslash and an n, and the model knows no backslash: {remedy}")
 
 
-def read_prompt(file: Path, vocabulary: Vocabulary, mode: Mode) -> str | bytes:
+def read_prompt(file: Path, vocabulary: Vocabulary, mode: Mode, encoding: str) -> str | bytes:
     """The content of a file, or for - of standard input, as a prompt; in lines mode without the newline at its end.
 
-    It is UTF-8, without a byte order mark, and with the newlines that a training text has; for a model of bytes, any bytes.
+    It is read as a training text is, without a byte order mark, and with the same newlines; for a model of bytes, any bytes.
 
     Raises:
-        InputError: a file that cannot be read, is too large or not UTF-8.
+        InputError: a file that cannot be read, is too large or not of the encoding.
     """
     shown = f"--prompt-file {file}"
     try:
@@ -128,12 +128,9 @@ def read_prompt(file: Path, vocabulary: Vocabulary, mode: Mode) -> str | bytes:
         raise InputError(f"{shown} is compressed: unpack it, and name the text in it")
     if vocabulary.symbols is None:
         return raw.removesuffix(b"\n") if mode == "lines" else raw
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        place = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
-        raise InputError(f"{shown} is not UTF-8: {place}: convert it with iconv -f ENCODING -t UTF-8") from None
-    prompt = "".join(decoding.characters(Source("prompt", "", shown, text)))
+    source = Source("prompt", "", shown, raw, encoding=encoding)
+    decoding.refuse_binary(source)
+    prompt = "".join(decoding.characters(source))
     return prompt.removesuffix("\n") if mode == "lines" else prompt
 
 

@@ -18,7 +18,7 @@ from bptt.config.settings import from_flags
 from bptt.data import corpus
 from bptt.data.dataset import make_rng, prepare
 from bptt.data.sequences import Sequences
-from bptt.data.source import recorded_reading, recorded_texts, recorded_validation_files
+from bptt.data.source import Reading, recorded_reading, recorded_texts, recorded_validation_files
 from bptt.display.text import printable
 from bptt.errors import CheckpointError, InputError
 from bptt.export import common
@@ -50,7 +50,7 @@ def available() -> str:
     return next((name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None), "")
 
 
-def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> None:
+def write(trained: LanguageModel, place: Path, text: str | None, out: Path, reading: Reading | None = None) -> None:
     """Write the report on a model into a file; `place` is its run, or the folder of the model.
 
     `text` is a file or a built-in text to look at; by default what the run held out.
@@ -65,7 +65,7 @@ def write(trained: LanguageModel, place: Path, text: str | None, out: Path) -> N
         raise InputError(f"{str(out)!r} is a device or a pipe: name a file for the report")
     if missing := available():
         raise InputError(f"a report needs {missing}, which is not installed: pip install 'bptt[plot]'")
-    common.write_file(out, _page(trained, place, _looked(trained, text)).encode())
+    common.write_file(out, _page(trained, place, _looked(trained, text, reading)).encode())
 
 
 def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
@@ -99,11 +99,11 @@ def _page(trained: LanguageModel, place: Path, looked: Looked) -> str:
     return page
 
 
-def _looked(trained: LanguageModel, text: str | None) -> Looked:
+def _looked(trained: LanguageModel, text: str | None, reading: Reading | None = None) -> Looked:
     """Choose the text to analyse: the named one, the validation set of the run, or else its training set."""
     record = trained.record
     if text is not None:
-        source = corpus.read(text, trained.vocabulary, recorded_reading(record, trained.mode))
+        source = corpus.read(text, trained.vocabulary, reading or recorded_reading(record, trained.mode))
         return _pieces(f"The text {source.shown}", corpus.sequences(source, trained.mode), trained)
     settings_then, places = record.get("settings"), recorded_texts(record)
     if places is None or not isinstance(settings_then, dict):
