@@ -252,7 +252,7 @@ def test_help_describes_every_flag(run, command):
     for name in ("backend", "require-backend", *(["dtype"] if command != "textbook" else [])):
         assert f"--{name} " in shown
     if command == "sample":
-        assert "New characters at most, after the prompt" in shown
+        assert "Maximum number of new characters" in shown
     assert "{" not in shown
 
 

@@ -1,4 +1,4 @@
-"""Runs at a glance: what their records say of them, read without their weights, whatever state their files are in."""
+"""A summary of each run, read from its records without its weights; damaged files are reported in the summary."""
 
 import contextlib
 import os

@@ -14,14 +14,14 @@ from bptt.errors import InputError
 
 @app.command
 def cache(*, clear: bool = False) -> int:
-    """Show what bptt keeps on this machine to start sooner: token ids of large texts, and compiled kernels.
+    """Show the cache on this machine, which makes a start faster: token ids of large texts, and compiled kernels.
 
     $BPTT_CACHE names another folder for the ids, $NUMBA_CACHE_DIR for the kernels.
 
     Parameters
     ----------
     clear
-        Remove all of it, but no other file. Runs that use it go on.
+        Clear the cache. No other file is removed, and runs that use the cache continue.
     """
     folder = token_store.cache_folder()
     if clear:

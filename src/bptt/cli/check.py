@@ -24,16 +24,16 @@ def check(  # noqa: D417  # BackendFlag and the like bring their help
     require_backend: RequireFlag = False,
     json: bool = False,
 ) -> int:
-    """Check the gradients on this machine by finite differences, and against NumPy: of every cell, or of one.
+    """Check the gradients of every cell, or of one, on this machine: by finite differences and against NumPy.
 
-    Exit code 0 if all errors are as small as they should be, else 1. Compiled functions are checked, too, where they are used.
+    The exit code is 0 if all errors are small enough, else 1. Kernels are checked too, if they are used.
 
     Parameters
     ----------
     cell
         A built-in cell, or the Python file of a user-defined cell, which is executed. Default: all built-in cells.
     json
-        One line of JSON for each check.
+        Print one line of JSON for each check.
     """
     results: list[Check] = []
     heads = ("backend", "cell", "of the", "type", "compared with", "functions", "largest error", "allowed")

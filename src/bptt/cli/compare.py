@@ -20,14 +20,14 @@ HEADS = ("run", "nats", "bits", "at step", "after", "steps", "seconds")
 def compare(*runs: Path, out: Path | None = None, as_json: Json = False) -> int:  # noqa: D417
     """Compare runs: best held-out nats and bits, the settings that differ, and curves over steps and seconds.
 
-    Runs that held out different parts of a text, or parts of different texts, do not compare: a warning says so.
+    You cannot compare runs with different held-out texts: a warning says so.
 
     Parameters
     ----------
     runs
-        Two runs or more, or checkpoints of runs.
+        Two or more runs, or checkpoints of runs.
     out
-        A picture of the curves, .png or .svg, which is replaced (pip install 'bptt[plot]'); by default none.
+        Picture of the curves to write or replace, .png or .svg (pip install 'bptt[plot]'). By default none.
     """
     if out is not None:
         comparison.check_picture(out)

@@ -55,23 +55,23 @@ def score(  # noqa: D417
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    """Print how likely each line or record of a text is, by a saved model.
+    """Print how likely each line or record of a text is, according to a saved model.
 
-    The columns are nats, nats and bits per character, and the line or record, with its newlines and tabs escaped. Nats are
-    -log p, so the most likely one has the fewest; p is the probability by the model itself, at temperature 1. A model of lines
-    or records counts the end of each as a character; for a model of a stream a line is the beginning of a text. Blank ones are
-    left out. The sum is on standard error.
+    The columns are nats, nats per character, bits per character, and the line or record, with newlines and tabs escaped. Nats
+    are -log p, so the most likely line has the fewest; p is the probability of the model, at temperature 1. The end of a line
+    or record counts as a character. A model of a stream reads each line as the beginning of a text. Blank lines are left out.
+    The sum goes to standard error.
 
     Parameters
     ----------
     run
-        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+        A run (its best checkpoint), one checkpoint, or a saved model.
     text
         Files, folders or patterns, - for standard input (the default), or a built-in text: dinosaurs or python-help.
     per_char
-        Show each character instead: nats, bits, number of the line, place in the line, and the character.
+        Print each character instead: nats, bits, number of the line, position in the line, and the character.
     unknown
-        What to do with a line that has characters the model does not know: complain, or skip it.
+        Lines with characters that the model does not know: stop with an error, or skip them.
     """
     model = load(run, backend=backend, device=device, dtype=dtype, require_backend=require_backend or None, cell=cell)
     lines = characters = 0
@@ -130,22 +130,22 @@ def evaluate(  # noqa: D417
 ) -> int:
     """Measure how well a saved model predicts a text, or several texts.
 
-    Each line, each record, or each text of a stream is predicted by itself. With --text, several models predict together, as an
-    ensemble, by the mean of their probabilities.
+    Each line, record, or text of a stream is predicted by itself. With --text, several models predict together, as an ensemble:
+    by the mean of their probabilities.
 
     Parameters
     ----------
     run
-        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+        A run (its best checkpoint), one checkpoint, or a saved model.
     others
         Files, folders or patterns, - for standard input, or a built-in text: dinosaurs or python-help; with --text, more runs.
     text
         The text of several runs: a file, a folder or a pattern, - for standard input, or a built-in text.
     dynamic
-        Also measure how well a model predicts it that learns from each part of the text after predicting it (dynamic
-        evaluation). The saved model does not change.
+        Also measure a copy of the model that learns from each part of the text after predicting it (dynamic evaluation). The
+        saved model does not change.
     unknown
-        What to do with characters of the text that the model does not know: complain, or skip them.
+        Characters of the text that the model does not know: stop with an error, or skip them.
     """
     runs, texts = runs_and_texts([str(run), *others], text)
     if dynamic and len(runs) > 1:

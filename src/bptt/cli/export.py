@@ -27,9 +27,9 @@ def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile 
     Parameters
     ----------
     run
-        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+        A run (its best checkpoint), one checkpoint, or a saved model.
     out
-        The file, which must not exist yet; by default the name of the model with the suffix of the format, here.
+        New file. By default the name of the model with the suffix of the format, in the current folder.
     """
     out = Path(os.path.basename(os.path.abspath(run)) + EXPORTERS[to].suffix) if out is None else out
     load(run, backend="numpy", cell=cell).export(to, out)
@@ -41,21 +41,21 @@ def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile 
 def import_(file: Path, /, *, out: Path, symbols: Symbols | None = None, mode: Mode | None = None) -> int:
     r"""Make a model from a file of PyTorch weights.
 
-    The file is one that bptt export wrote, or that was saved from a network of your own: a torch.nn.RNN (taken to have tanh),
-    GRU or LSTM, which sees symbols one-hot or behind a torch.nn.Embedding, and a torch.nn.Linear, with or without biases and by
-    any names, in float32 or float64, saved by safetensors.torch.save_file(network.state_dict(), FILE).
+    The file comes from bptt export, or from a network of your own by safetensors.torch.save_file(network.state_dict(), FILE).
+    The network has a torch.nn.RNN (assumed to have tanh), GRU or LSTM, and a torch.nn.Linear. Its input is one-hot, or goes
+    through a torch.nn.Embedding. Biases are optional, modules can have any names, and weights are float32 or float64.
 
     Parameters
     ----------
     file
-        The file.
+        The safetensors file.
     out
-        Folder of the model, which must not exist yet.
+        New folder for the model.
     symbols
-        Of a file that does not say its symbols: these in the order of their ids, the newline among them, as they are or in a
-        JSON file that holds a list of them; or bytes.
+        Symbols in the order of their ids, including the newline, for a file that does not name them: as a text, as a JSON file
+        with a list of them, or bytes.
     mode
-        Of a file that does not say so: whether the network knows lines, or one stream.
+        Whether the network writes lines or one stream, for a file that does not say so.
     """
     trained = from_torch(file, symbols=symbols, mode=mode)
     trained.save(out)

@@ -64,39 +64,39 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    """Write new texts with a saved model; a single one is shown while it is written.
+    """Write new texts with a saved model; a single text is shown while it is written.
 
     Parameters
     ----------
     run
-        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model; by default the newest run in runs/.
+        A run (its best checkpoint), one checkpoint, or a saved model. By default the newest run in runs/.
     count
-        How many texts.
+        Number of texts.
     temperature
-        1 samples with the probabilities of the model, less prefers likely characters; 0 takes the most likely one each time.
+        1 samples with the probabilities of the model. Less prefers likely characters; 0 takes the most likely one each time.
     top_k
-        Choose among so many of the most likely characters only; by default among all.
+        Choose only among this number of most likely characters. By default among all.
     top_p
-        Choose among the fewest characters whose probability reaches this share only; by default among all.
+        Choose only among the most likely characters whose probabilities add up to this. By default among all.
     seed
-        Another seed gives other texts.
+        Seed of the random choices: another seed gives other texts.
     prompt
-        What every text begins with.
+        Beginning of every text.
     prompt_file
-        A file that holds the prompt, - for standard input; of a model of lines without the newline at its end.
+        File with the prompt, - for standard input. A model of lines ignores the newline at its end.
     unknown
-        What to do with characters of the prompt that the model does not know: complain, or skip them.
+        Characters of the prompt that the model does not know: stop with an error, or skip them.
     length
-        New characters at most, after the prompt, or bytes of a model of bytes; by default 200 for lines, 500 for records and
+        Maximum number of new characters, or of bytes for a model of bytes. By default 200 for lines, 500 for records and
         streams.
     stop
-        End a text before this string, where that is newly written.
+        End a text before this string, when the model writes it.
     novel
-        Leave out texts that the training text contains, repeated ones and blank ones; there may be fewer than asked for.
+        Leave out blank texts, repeated texts and those of the training text. There may be fewer than --count.
     text
-        What novel texts are compared with, in place of the training text: a file, - for standard input, or a built-in text.
+        Text to compare novel texts with, instead of the training text: a file, - for standard input, or a built-in text.
     raw
-        Write a text of a model of bytes as the bytes that it is. Send them to a file with > FILE.
+        Write the text of a model of bytes as bytes. Send them to a file with > FILE.
     """
     if text is not None and not novel:
         raise InputError("--text is for --novel: give both, or neither")
@@ -165,24 +165,24 @@ def following(  # noqa: D417
     dtype: DtypeFlag = None,
     cell: CellFile = None,
 ) -> int:
-    r"""Show what may come next: characters, their probabilities and the nats and bits of these, the most likely first.
+    r"""Show the most likely next characters, with their probabilities, nats and bits.
 
     In a model of lines \'\\n\' is the end of the line, in a model of records \'\\x1e\' the end of the record.
 
     Parameters
     ----------
     run
-        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model.
+        A run (its best checkpoint), one checkpoint, or a saved model.
     prompt
-        The text so far; none for the beginning of a text.
+        The text so far. By default the beginning of a text.
     prompt_file
-        A file that holds the text so far, - for standard input; of a model of lines without the newline at its end.
+        File with the text so far, - for standard input. A model of lines ignores the newline at its end.
     top
-        How many characters to show.
+        Number of characters to show.
     temperature
-        1 shows the probabilities of the model, as bptt score and evaluate measure them; bptt sample uses 0.8 by default.
+        1 shows the probabilities of the model, as bptt score and evaluate measure them. bptt sample uses 0.8 by default.
     unknown
-        What to do with characters of the prompt that the model does not know: complain, or skip them.
+        Characters of the prompt that the model does not know: stop with an error, or skip them.
     """
     if encoding is not None and prompt_file is None:
         raise InputError("--encoding is that of --prompt-file: give both, or neither")

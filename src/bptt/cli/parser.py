@@ -91,26 +91,26 @@ BackendFlag = Annotated[BackendName, Parameter(help="Array library; auto is CuPy
 DeviceFlag = Annotated[
     str | None, Parameter(help="Device in the words of the array library, such as cuda:1. By default the one that it prefers.")
 ]
-RequireFlag = Annotated[bool, Parameter(help="Fail, rather than fall back to NumPy, where the backend cannot run.")]
+RequireFlag = Annotated[
+    bool, Parameter(help="Stop with an error if the backend cannot be used, instead of falling back to NumPy.")
+]
 DtypeFlag = Annotated[
-    DtypeName | None, Parameter(help="Floating-point type of the arithmetic; by default as the model was trained.")
+    DtypeName | None, Parameter(help="Floating-point type of the arithmetic. By default that of the training.")
 ]
 CellFile = Annotated[
     Path | None,
-    Parameter(name="--cell", help="Python file of the model's own cell, which is executed; not for built-in cells."),
+    Parameter(name="--cell", help="Python file of the model's cell, which is executed. Built-in cells need none."),
 ]
-Json = Annotated[bool, Parameter(name="--json", help="Print a JSON object a line, for other programs.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object per line, for other programs.")]
 Prompt = Annotated[str, Parameter(allow_leading_hyphen=True)]  # `_refuse_flags` allows only what cannot be a mistake
 PromptFile = Annotated[Path, Parameter(allow_leading_hyphen=True)]  # - is standard input
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, converter=converted_path)]
 
 Encoding = Annotated[
-    str, Parameter(help="Encoding of the text, as in cp1252, gb18030 or utf-16; by default that of the training text.")
+    str, Parameter(help="Encoding of the text, such as cp1252, gb18030 or utf-16. By default that of the training text.")
 ]
-Separator = Annotated[
-    str, Parameter(help=r"What stands between two records, as in '\n---\n'; by default what the model was trained with.")
-]
-Glob = Annotated[str, Parameter(help="Which files of a folder to read, as in '*.py'.")]
+Separator = Annotated[str, Parameter(help=r"Text between two records, as in '\n---\n'. By default that of the training text.")]
+Glob = Annotated[str, Parameter(help="Files of a folder to read, as in '*.py'.")]
 MAX_FLOAT = 1 << 53  # from which on a float may be another whole number than the typed one
 ESCAPE = re.compile(r"\\([ntr\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 

@@ -22,18 +22,18 @@ def report(  # noqa: D417
     encoding: Encoding | None = None,
     cell: CellFile = None,
 ) -> int:
-    """Write a page about a model: how it was trained, what its units follow, how far back its gradients reach.
+    """Write a page about a model: its training, what its units respond to, and how far back its gradients reach.
 
-    One file that needs no network and no scripts.
+    The page is one file, which needs no network and no scripts.
 
     Parameters
     ----------
     run
-        A run, of which the best checkpoint is taken, or one checkpoint, or a saved model; by default the newest run in runs/.
+        A run (its best checkpoint), one checkpoint, or a saved model. By default the newest run in runs/.
     text
-        What to look at: a file, - for standard input, or a built-in text; by default what the run held out.
+        Text that the model reads: a file, - for standard input, or a built-in text. By default the validation set of the run.
     out
-        The file, which is replaced; by default report.html in the folder of the run, or here for a model alone.
+        File to write or replace. By default report.html in the run folder, or in the current folder for a model without a run.
     """
     if encoding is not None and text is None:
         raise InputError("--encoding is that of TEXT: give both, or neither")

@@ -32,10 +32,10 @@ def newest() -> Path:
 
 @app.command
 def runs(folder: Path = RUNS, /, *, as_json: Json = False) -> int:  # noqa: D417
-    """List the runs in a folder, the newest one last: how far each is, how good, and how to resume it.
+    """List the runs in a folder, the newest last: progress, best loss, and how to resume each.
 
-    Nats and bits are the best ones per held-out character: the lower, the better; they compare on one text only. The newest
-    run is the one that saved its last checkpoint last.
+    Nats and bits are the best ones per held-out character: the lower, the better. Compare them on one text only. The newest run
+    is the one that saved a checkpoint last.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The texts that the commands of a saved model read: which words name them, how they are decoded, how they are printed."""
+"""Texts for the commands of a saved model: their names on the command line, their decoding, and how they are printed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Settings of runs that earlier versions made: what they did where a setting did not exist yet."""
+"""Settings of runs from earlier versions: what those did without a setting that did not exist yet."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What suits a text where the user does not choose: units, dropout, batch, steps, rate."""
+"""Default hyperparameters by the size of the text: hidden size, dropout, batch size, steps, learning rate."""
 
 import itertools
 import math

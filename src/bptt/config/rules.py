@@ -1,4 +1,4 @@
-"""Values that a user gives: what is expected of a number, a time or a path, and the one line that says so."""
+"""Checks of values from a user: numbers, times and paths, each with a one-line error that says what is expected."""
 
 import codecs
 import contextlib

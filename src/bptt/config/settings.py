@@ -1,4 +1,4 @@
-"""What a user can choose for a training run, and what is chosen from the text where they do not."""
+"""Settings of a training run, each with its default and its help."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Compressed texts: which format their first bytes are of, and what they hold, piece by piece."""
+"""Compressed texts: detect the format by the first bytes, and unpack them piece by piece."""
 
 import bz2
 import contextlib

@@ -1,4 +1,4 @@
-"""Several texts, or the records of a text, as the pieces of one: a boundary stands where one of them ends."""
+"""Join several texts, or the records of one, with a boundary at the end of each."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""What a launcher (mpiexec, srun) says in the environment; imports nothing that takes time."""
+"""The environment variables of a launcher (mpiexec, srun); imports nothing slow."""
 
 import os
 

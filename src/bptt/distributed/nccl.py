@@ -1,4 +1,4 @@
-"""NCCL, which moves numbers between GPUs without the host, as CuPy presents it."""
+"""NCCL through CuPy: sends arrays from GPU to GPU without the host."""
 
 import warnings
 from pathlib import Path

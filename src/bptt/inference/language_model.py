@@ -1,4 +1,4 @@
-"""A trained model as people use it: loaded, evaluated, saved, exported."""
+"""The public model class: load, evaluate, save and export a trained model."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""What a user asks a model to write: checked, and encoded for `generate`."""
+"""Arguments of text generation, checked and encoded for `generate`."""
 
 import sys
 from pathlib import Path

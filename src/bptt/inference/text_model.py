@@ -1,4 +1,4 @@
-"""What people do with a model, or with an ensemble of models: sample, score and evaluate texts."""
+"""Methods that a model and an ensemble share: sample, score and evaluate texts."""
 
 import os
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Where weights begin: host arrays in float64, drawn from a `numpy.random.Generator` that the caller passes."""
+"""Initial weights: host arrays in float64, drawn from a `numpy.random.Generator` that the caller passes."""
 
 from typing import Any, Literal
 

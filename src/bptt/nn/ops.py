@@ -1,4 +1,4 @@
-"""The few array functions that the maths wants and the array API standard lacks."""
+"""The few array functions that the maths needs and the array API standard lacks."""
 
 from bptt.backend import Array, device, namespace
 from bptt.dispatch import accelerated

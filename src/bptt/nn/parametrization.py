@@ -1,4 +1,4 @@
-"""Learning rates and first weights by the role of a tensor: the maximal update parametrization, for Adam.
+"""Learning rates and initial weights by the role of a tensor: the maximal update parametrization, for Adam.
 
 Adam moves each element by about the learning rate. How much that changes what a layer computes depends on how many inputs its
 products add up. A token enters one-hot: one input. A recurrent product adds up H of them. So the input weights, the biases and

@@ -1,4 +1,4 @@
-"""Parameters <-> one flat vector, with names: what clipping, the optimizer, a sum over machines and a file want."""
+"""Parameters as one flat vector and back, with their names: for clipping, the optimizer, all-reduce and checkpoints."""
 
 import math
 from collections.abc import Callable

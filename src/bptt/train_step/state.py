@@ -1,4 +1,4 @@
-"""What a training step works on, and its arrays in a checkpoint."""
+"""The task and the state of a training step, and the arrays of the state in a checkpoint."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""The size of a run that takes about as long as its budget: units and steps by a short trial of its updates."""
+"""Hidden size and steps for a run that takes about as long as its budget, chosen by a short trial of its updates."""
 
 import contextlib
 import gc

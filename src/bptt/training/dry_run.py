@@ -1,4 +1,4 @@
-"""What a run would do, and what it would take: `bptt train --dry-run`."""
+"""The settings, memory and time of a run that is not made: `bptt train --dry-run`."""
 
 import time
 from functools import partial

@@ -1,4 +1,4 @@
-"""How the processes that train together start: they form a group, and compare what they are about to do."""
+"""The start of data-parallel training: the processes form a group, and compare settings, texts and weights."""
 
 import contextlib
 from collections.abc import Callable, Iterator

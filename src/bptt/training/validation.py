@@ -1,4 +1,4 @@
-"""The loss on the validation set, measured in parts: as many as a batch has micro-batches, shared out to the processes."""
+"""The loss on the validation set, measured in as many parts as a batch has micro-batches, divided among the processes."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""A matrix product for the same weights again and again: packed once into panels, sums kept in vector registers.
+"""Matrix products that reuse their weights: packed once into panels, with sums in vector registers.
 
 A panel holds two vectors of each row of a matrix (K, N), one row after the other, so that the kernel reads it in order; the
 last panel is filled up with zeros. After Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008).

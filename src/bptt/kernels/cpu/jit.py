@@ -1,4 +1,4 @@
-"""Functions compiled by Numba when they are first called, and their code kept on disk, whatever happens there.
+"""Functions that Numba compiles at their first call, and their code on disk, which may be damaged or written by two processes.
 
 Numba keeps code where it can write: in $NUMBA_CACHE_DIR, in __pycache__ beside the source, or in the user's cache. It takes a
 function to be as it was while its own file has not changed; here a function has code from other files in it. Of two processes

@@ -1,4 +1,4 @@
-"""What Numba cannot say by itself, as LLVM instructions on whole vector registers; all work on float32 and on float64."""
+"""LLVM instructions on vector registers, which Numba cannot express by itself, for float32 and float64."""
 
 from typing import Any
 
