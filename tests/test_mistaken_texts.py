@@ -594,7 +594,7 @@ def test_no_message_names_a_flag_that_the_command_lacks(capsys, model, use):
     assert refused
 
 
-def test_a_prompt_and_a_novel_text_are_read_in_the_encoding_of_the_run_or_the_named_one(capsys):
+def test_prompts_and_novel_texts_are_read_in_the_encoding_of_the_run(capsys):
     text = NAMES.replace("l", "\u00e9")
     write("names.txt", text.encode("cp1252"))
     train(Path("names.txt"), encoding="cp1252").save("m")
