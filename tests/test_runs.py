@@ -294,7 +294,7 @@ def test_sample_takes_the_newest_run(run):
 
 def test_report_takes_the_newest_run(run, monkeypatch):
     written = []
-    monkeypatch.setattr(page, "write", lambda model, place, text, out: written.append((place, text, out)))
+    monkeypatch.setattr(page, "write", lambda model, place, text, out, reading: written.append((place, text, out)))
     assert run("report")[::2] == (0, "bptt: using runs/paused, the newest run\n")
     assert run("report", "--out", "a.html")[0] == 0
     expected = Path("runs/paused")
