@@ -45,9 +45,13 @@ EVERYWHERE = {
     "killed": "processes that end at any moment, and go on",
     "package": "what is installed, and what is imported when",
     "public_api": "signatures, annotations and help",
+    "run_folder": "names and locks",
     "settings": "dataclasses and types that choose",
+    "signals": "Ctrl-C and its relatives, and runs that go on after them",
+    "store": "arrays in files",
     "token_store": "a cache on the disk, memory maps",
     "toml": "tomllib, and what the package writes for it",
+    "untrusted_files": "whatever a file holds",
     "user_cells": "a module imported from a file",
     "vocabulary": "Unicode",
 }

@@ -204,6 +204,16 @@ def test_novel_texts_are_in_the_training_text_of_no_model(tmp_path):
     assert new == texts[3:13]
 
 
+def test_models_of_several_texts_are_an_ensemble(tmp_path):
+    for name, text in (("a.txt", "anna\nbob\n"), ("b.txt", "nora\nbart\n")):
+        (tmp_path / name).write_text(text * 5)
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    models = [bptt.train(paths, hidden=4, steps=3, seed=seed, backend="numpy", report=None) for seed in (0, 1)]
+    both = Ensemble(models)
+    assert both.score("nora") <= np.mean([model.score("nora") for model in models]) + 1e-6
+    assert not {"anna", "bob", "nora", "bart"} & set(both.sample(20, novel=True, length=5))
+
+
 def test_an_ensemble_can_be_copied_and_pickled():
     original = Ensemble(three_models())
     for same in (copy.copy(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):

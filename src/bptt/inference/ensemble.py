@@ -42,7 +42,7 @@ class Ensemble(TextModel):
     def _records(self) -> list[dict[str, Any]]:
         """A record for each training text."""
         records = (member.record for member in self.models)
-        return list({(record.get("source"), record.get("sha256")): record for record in records}.values())
+        return list({(repr(record.get("source")), record.get("sha256")): record for record in records}.values())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the models."""
