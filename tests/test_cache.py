@@ -135,7 +135,7 @@ def test_files_that_the_system_keeps_are_not_counted(workdir, monkeypatch):
 def test_stored_kernels_are_the_files_that_numba_kernels_leave(tmp_path, monkeypatch):
     pytest.importorskip("numba", reason="Numba is not installed: pip install numba")
     if acceleration._unavailable_reason("numpy"):
-        pytest.skip(acceleration._unavailable_reason("numpy"))
+        pytest.skip(acceleration._unavailable_reason("numpy"))  # a Numba that cannot compile here leaves no files
     from bptt.kernels.cpu import jit
 
     name = f"bptt.kernels.cpu.gemm.product.cpython-311-{jit.SOURCE}-{'0' * 12}.nbc"

@@ -66,9 +66,7 @@ def test_a_wrong_backward_pass_is_named(capsys, monkeypatch):
     out, err = capsys.readouterr()
     wrong = [line.split()[1:5] for line in out.splitlines() if "WRONG" in line]
     assert wrong == [["gru", "gradient", "float64", "central"], ["gru", "segments", "float32", "pure"]]
-    remedy = (
-        "do not train here: use another --backend, or other versions of the libraries that bptt info lists, and check again"
-    )
+    remedy = "do not train here: choose another --backend or update the libraries that bptt info lists, then check again"
     assert err == f"bptt: 2 of 12 checks failed: gradients of gru differ: {remedy}\n"
 
 

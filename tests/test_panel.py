@@ -327,7 +327,7 @@ def test_nothing_is_cut_at_the_usual_widths(width):
 
 def test_the_panel_becomes_an_animated_picture_without_scripts():
     if not SCRIPT.exists() or sys.platform == "win32":
-        pytest.skip("needs docs/make_panel.py and a terminal of its own")
+        pytest.skip("needs docs/make_panel.py and a terminal of its own")  # Windows has no pseudo-terminals
     spec = importlib.util.spec_from_file_location("make_panel", SCRIPT)
     make_panel = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_panel)

@@ -175,7 +175,7 @@ def test_the_card_says_how_to_repeat_the_run(tmp_path, capsys):
     assert session["machine"]["system"] in rows["machine"]
     assert session["host"] not in rows["machine"]
     assert rows["backend"].startswith("numpy float32")
-    assert rows["licence"].startswith("not stated here")
+    assert rows["licence"].startswith("not stated: add the licences")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from bptt.errors import InvalidFile
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # mypy takes the name for a module
 
 TEMPORARY = ".bptt-"  # what is being written begins with this; after a crash it may be left behind
 OPEN_PIPES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")

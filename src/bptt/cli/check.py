@@ -67,4 +67,4 @@ def _advice(wrong: list[Check]) -> str:
         return "compare the lines of its backward pass with those of its forward pass"
     if all(one.compiled for one in wrong):
         return f"train without compiled functions, which alone are wrong: set {SWITCH}=0"
-    return "do not train here: use another --backend, or other versions of the libraries that bptt info lists, and check again"
+    return "do not train here: choose another --backend or update the libraries that bptt info lists, then check again"

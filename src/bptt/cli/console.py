@@ -15,7 +15,7 @@ try:
     import fcntl
     import termios
 except ImportError:  # Windows
-    fcntl = termios = None  # type: ignore[assignment]
+    fcntl = termios = None  # type: ignore[assignment]  # mypy takes the names for modules
 
 MAX_LINE = 2000  # characters of a problem, of which a longer one loses its middle
 

@@ -40,7 +40,7 @@ _LZMA = re.compile(rb"\x5d\x00\x00[\x00-\xff][\x00-\x08](?:\xff{8}|.{5}\x00{3})"
 _BLOCKS_OF_BZIP2 = (b"1AY&SY", b"\x17rE8P\x90")  # what follows BZh and a digit: pi, or the root of pi where nothing is packed
 # what the readers of Python raise for damaged files, and for methods that they do not have
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, LookupError, struct.error)
-_UNSUPPORTED = (NotImplementedError, RuntimeError)
+_UNSUPPORTED = (NotImplementedError, RuntimeError)  # from zipfile: an unknown method, and a file with a password
 _DOCUMENTS = {  # by a member that all of them have
     "word/document.xml": "a Word document",
     "content.xml": "an OpenDocument file",

@@ -157,7 +157,7 @@ class Layout(NamedTuple):
 
 
 def measure_lines(pieces: Iterable[tuple[HostArray, HostArray]]) -> Layout:
-    """Count the lines of a text of which the pieces of `marks` are given, with a newline at its end."""
+    """Count the lines of a text, with a newline at its end, from the pieces that `marks` yields."""
     ink = Ink()
     every = full = size = 0
     top = bottom = begin = end = 0  # numbers of the first and the last that are not blank, and where they begin and end

@@ -39,7 +39,7 @@ def terminal(file: IO[str] | None = None) -> "Console | None":
 
 
 class Spinner(threading.Thread):
-    """Calls a function eight times a second from a thread of its own, until it is stopped or fails."""
+    """A thread that calls a function eight times a second, until it is stopped or the function fails."""
 
     def __init__(self, draw: Callable[[], None]) -> None:
         super().__init__(daemon=True)

@@ -20,7 +20,7 @@ from bptt.report import figures
 Rows = list[tuple[str, str]]
 
 LONGEST = 300  # characters of a value
-NO_LICENCE = "not stated here: whoever publishes the model names the licences of the model and of its text"
+NO_LICENCE = "not stated: add the licences of the model and of its text before you publish it"
 
 
 def card(trained: LanguageModel, place: Path, split: str, seen: str) -> list[tuple[str, Rows]]:

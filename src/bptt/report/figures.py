@@ -34,7 +34,7 @@ LEAST = 1e-8  # of a norm that is drawn
 
 
 def svgs(name: str, count: int, draw: Callable[[list["Axes"]], None]) -> list[str]:
-    """Draw panels, each as a picture of its own, so that a page can put them side by side; equal input gives equal SVG."""
+    """Draw each panel as a separate SVG, so that a page can arrange them; equal input gives equal SVG."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
