@@ -1,6 +1,7 @@
 """The training loop: evaluations, checkpoints, messages, the files of a run folder, and how a run ends."""
 
 import io
+import itertools
 import json
 import math
 import os
@@ -268,14 +269,15 @@ def test_progress_is_reported_as_json(tmp_path):
     assert events[-1] | end == events[-1]
 
 
-def test_progress_is_reported_every_few_seconds(monkeypatch):
-    now = [0.0]
+@pytest.fixture
+def slow_clock(monkeypatch):
+    """A clock that is 0.3 s further each time that it is read."""
+    now = itertools.count(1)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: 0.3 * next(now))
 
-    def clock():
-        now[0] += 0.3
-        return now[0]
 
-    monkeypatch.setattr(loop.time, "perf_counter", clock)
+@pytest.mark.usefixtures("slow_clock")
+def test_progress_is_reported_every_few_seconds():
     news = []
     train(steps=300, news=news, validation=0)
     events = [line for line in news if "to go" in line]
@@ -283,14 +285,8 @@ def test_progress_is_reported_every_few_seconds(monkeypatch):
     assert all("characters/s, about " in line for line in events)
 
 
-def test_progress_between_two_rows_is_an_event_of_its_own(monkeypatch):
-    now = [0.0]
-
-    def clock():
-        now[0] += 0.3
-        return now[0]
-
-    monkeypatch.setattr(loop.time, "perf_counter", clock)
+@pytest.mark.usefixtures("slow_clock")
+def test_progress_between_two_rows_is_an_event_of_its_own():
     news = []
     train(steps=300_000, stop_after=299, news=news, validation=0, json=True)  # a row comes at each 3,000th step
     rows = [json.loads(line) for line in news]
