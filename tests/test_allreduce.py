@@ -197,12 +197,12 @@ def test_missing_pinned_memory_is_a_memory_error(gpu, monkeypatch, status, error
 def test_nccl_needs_a_gpu_and_the_library_in_each_process(gpu, monkeypatch):
     two = MPIGroup(0, 2)
     allreduce.refuse_nccl(two, gpu.backend)
-    with pytest.raises(InputError, match=r"^--nccl: the backend is numpy, and NCCL needs a GPU for each process: give"):
+    with pytest.raises(InputError, match=r"^nccl: the backend is numpy, and NCCL needs a GPU for each process: give"):
         allreduce.refuse_nccl(two, backends.select("numpy"))
     allreduce.refuse_nccl(SINGLE_PROCESS, backends.select("numpy"))  # nothing is to be added up
     assert allreduce.connect(SINGLE_PROCESS, gpu.backend, 10, nccl=True) is None
     monkeypatch.setattr(gpu.nccl, "available", False, raising=False)
-    with pytest.raises(InputError, match=r"^--nccl: NCCL cannot be loaded \(remedy: pip install nvidia-nccl-cu13\), or give"):
+    with pytest.raises(InputError, match=r"^nccl: NCCL cannot be loaded \(remedy: pip install nvidia-nccl-cu13\), or give"):
         allreduce.refuse_nccl(two, gpu.backend)
 
 
@@ -210,7 +210,7 @@ def test_every_process_refuses_two_processes_on_one_gpu(gpu, monkeypatch):
     nccl = importlib.import_module("bptt.distributed.nccl")
     monkeypatch.setattr(nccl, "device_id", lambda: "node1 0000:1B:00.0")
     errors = run_processes(3, lambda group: allreduce.connect(group, gpu.backend, 10, nccl=True))
-    words = "--nccl: processes 0 and 1 have the same GPU: start one process for each GPU, or with --nccl=false"
+    words = "nccl: processes 0 and 1 have the same GPU: start one process for each GPU, or with nccl=False"
     assert [str(error) for error in errors] == [words] * 3
     assert [(error.on_all_ranks, error.rank) for error in errors] == [(True, 0), (True, 1), (True, 2)]
 

@@ -57,7 +57,7 @@ def test_a_pattern_that_chooses_nothing_is_said(capsys):
 
 def test_novel_texts_need_a_text_in_the_words_of_the_caller(capsys):
     model = bptt.train(TEXT, **SMALL)
-    with pytest.raises(InputError, match=r'name a text with novel="FILE"$'):
+    with pytest.raises(InputError, match=r"name a text with novel='FILE'$"):
         model.sample(novel=True)
     model.save("model")
     assert "name a text with --text\n" in typed(capsys, "sample", "model", "--novel")[1]

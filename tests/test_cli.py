@@ -19,9 +19,10 @@ from bptt import cli, textbook
 from bptt.checkpoint import run_folder
 from bptt.cli import parser
 from bptt.cli.parser import app
-from bptt.config.settings import Settings, flag
+from bptt.config.settings import Settings
 from bptt.data import corpus
 from bptt.display import panel, plots
+from bptt.errors import flag
 from bptt.nn import model, optimizers
 from bptt.nn.cells import Cell
 from bptt.training import setup
@@ -441,7 +442,7 @@ def test_empty_standard_input_is_refused(run, monkeypatch):
 
 
 def test_running_out_of_memory_is_a_one_line_error(run, monkeypatch):
-    words = ["out of memory: --hidden 1000000 --layers 1: 3,0", "GB, this machine has", ": choose fewer units or layers"]
+    words = ["out of memory: --hidden 1000000, --layers 1: 3,0", "GB, this machine has", ": choose fewer units or layers"]
     run_refused(run, "train", "names.txt", "--hidden", "1000000", code=4, words=words)
 
     def fails(*_, **__):
@@ -454,7 +455,7 @@ def test_running_out_of_memory_is_a_one_line_error(run, monkeypatch):
         "names.txt",
         *SMALL,
         code=4,
-        words=["out of memory: --hidden 4 --layers 1: 255 parameters", "choose fewer"],
+        words=["out of memory: --hidden 4, --layers 1: 255 parameters", "choose fewer"],
     )
     monkeypatch.setattr(setup, "prepare", fails)
     run_refused(run, "train", "names.txt", *SMALL, code=4, words=["out of memory: Unable to allocate 9.9 GiB", "--hidden"])

@@ -441,7 +441,7 @@ def test_evaluate_prints_the_dynamic_figure_beside_the_static_one(run, workdir, 
     code, out, err = run("evaluate", "m", "names.txt", "--dynamic")
     assert (code, err) == (0, "")
     sentence, numbers = out.splitlines()
-    expected = f"{static.nats_per_char:.4f} nats per character, {static.bits_per_char:.4f} bits"
+    expected = f"{static.nats_per_char:.4f} nats ({static.bits_per_char:.4f} bits) per character"
     assert sentence == f"dynamic evaluation: {dynamic}; static: {expected}"
     assert {path: path.read_bytes() for path in Path("m").iterdir()} == before
     numbers = json.loads(numbers)

@@ -10,7 +10,8 @@ import pytest
 
 from bptt import cli
 from bptt.cli import parser
-from bptt.config.settings import SETTING_NAMES, flag
+from bptt.config.settings import SETTING_NAMES
+from bptt.errors import flag
 
 bash = pytest.mark.skipif(os.name != "posix" or not shutil.which("bash"), reason="no bash")
 

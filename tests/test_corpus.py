@@ -157,11 +157,11 @@ BAD_FILES = {
     "only a mark": (b"\xef\xbb\xbf", ["holds nothing"]),
     "latin-1": (
         b"abc\ncaf\xe9 noir",
-        ["byte 0xe9 at offset 7, line 2", "--encoding NAME, such as cp1252, cp1250", "or train with --vocabulary bytes"],
+        ["byte 0xe9 at offset 7, line 2", "encoding='NAME', such as cp1252, cp1250", "or train with vocabulary='bytes'"],
     ),
     "latin-1 with a bell": (
         b"caf\xe9 noir\a " * 9 + 99 * b"caf\xe9 ",
-        ["is not UTF-8: byte 0xe9 at offset 3, line 1", "say which encoding it has: --encoding NAME, such as"],
+        ["is not UTF-8: byte 0xe9 at offset 3, line 1", "say which encoding it has: encoding='NAME', such as"],
     ),
     "latin-1 with more": (b"caf\xe9 noir\a " * 9, ["looks like a binary file"]),
     "utf-16 with a bell": ((SENTENCE * 9 + "\a").encode("utf-16-le"), ["looks like UTF-16-LE,"]),
@@ -172,23 +172,23 @@ BAD_FILES = {
         [
             "cut off in the middle of a character: byte 0xc3 at offset 3, line 1",
             "unexpected end",
-            "get the whole file, or train with --vocabulary bytes",
+            "get the whole file, or train with vocabulary='bytes'",
         ],
     ),
     "nul": (
         b"ab\nthe cat\0\xff",
-        ["looks like a binary file, expected UTF-8: byte 0x00 at offset 10, line 2: train with --vocabulary bytes"],
+        ["looks like a binary file, expected UTF-8: byte 0x00 at offset 10, line 2: train with vocabulary='bytes'"],
     ),
     "cyrillic utf-16-le": (
         "привет мир".encode("utf-16-le"),
-        ["looks like UTF-16-LE,", "0x00 at offset 13", ": give --encoding utf-16-le"],
+        ["looks like UTF-16-LE,", "0x00 at offset 13", ": give encoding='utf-16-le'"],
     ),
     "cyrillic utf-16-be": (
         "привет мир".encode("utf-16-be"),
-        ["looks like UTF-16-BE,", "0x00 at offset 12", ": give --encoding utf-16-be"],
+        ["looks like UTF-16-BE,", "0x00 at offset 12", ": give encoding='utf-16-be'"],
     ),
     "a program": (b"\x7fELF\2\1\1" + bytes(9) + b"\3\0\x3e\0\1", ["looks like a binary file", "0x00 at offset 7"]),
-    "every byte": (bytes(range(256)), ["looks like a binary file", ": train with --vocabulary bytes"]),
+    "every byte": (bytes(range(256)), ["looks like a binary file", ": train with vocabulary='bytes'"]),
     "one nul": (
         source.dinosaurs().encode() + b"\0",
         ["holds 1 NUL byte, which no text has: byte 0x00 at offset 18143, line 1422: remove it (tr -d '\\0' < OLD > NEW)"],
@@ -196,23 +196,23 @@ BAD_FILES = {
     "some nuls": ((SENTENCE * 99).encode() + b"\0\0", ["holds 2 NUL bytes, which", ": remove them (tr -d"]),
     "windows-1252": (
         "“He said so.”\n".encode("cp1252") * 9,
-        ["0x93 at offset 0", "it looks like Windows-1252: give --encoding cp1252,"],
+        ["0x93 at offset 0", "it looks like Windows-1252: give encoding='cp1252',"],
     ),
-    "gbk": ("举头望明月\n".encode("gbk"), ["--encoding NAME, such as gb18030"]),
+    "gbk": ("举头望明月\n".encode("gbk"), ["encoding='NAME', such as gb18030"]),
     "shift_jis": ("古池や蛙飛び込む水の音\n".encode("shift_jis"), ["shift_jis"]),
     "koi8": ("Привет, как дела\n".encode("koi8-r") * 9, ["such as cp1251 or koi8_r,"]),
     "another nul": (SENTENCE.encode() + b"\0", ["holds 1 NUL byte"]),
-    "controls": (b"ab\1\2\3\xff", ["looks like a binary file", "0xff at offset 5", ": train with --vocabulary bytes"]),
+    "controls": (b"ab\1\2\3\xff", ["looks like a binary file", "0xff at offset 5", ": train with vocabulary='bytes'"]),
     "surrogate": (b"ab\xed\xa0\x80", ["byte 0xed at offset 2"]),
     "utf-16": (
         SENTENCE.encode("utf-16"),
-        ["looks like UTF-16,", "at offset 0, line 1: give --encoding utf-16"],
+        ["looks like UTF-16,", "at offset 0, line 1: give encoding='utf-16'"],
     ),
-    "utf-32": (SENTENCE.encode("utf-32"), ["looks like UTF-32,", "give --encoding utf-32"]),
+    "utf-32": (SENTENCE.encode("utf-32"), ["looks like UTF-32,", "give encoding='utf-32'"]),
     "utf-16-be marked": (b"\xfe\xff" + SENTENCE.encode("utf-16-be"), ["looks like UTF-16,"]),
     "utf-16-le": (
         SENTENCE.encode("utf-16-le"),
-        ["looks like UTF-16-LE,", "byte 0x00 at offset 1", "give --encoding utf-16-le"],
+        ["looks like UTF-16-LE,", "byte 0x00 at offset 1", "give encoding='utf-16-le'"],
     ),
     "utf-16-be": (SENTENCE.encode("utf-16-be"), ["looks like UTF-16-BE,"]),
     "utf-32-le": (SENTENCE.encode("utf-32-le"), ["looks like UTF-32-LE,"]),
@@ -239,8 +239,8 @@ def test_errors_name_the_bad_file_or_standard_input_and_explain(tmp_path, monkey
         assert message.startswith(shown)
         for words in expected:
             assert words in message
-        assert not ("UTF-16" in message and "--vocabulary" in message)
-        assert not ("binary" in message and "--encoding" in message)
+        assert not ("UTF-16" in message and "vocabulary" in message)
+        assert not ("binary" in message and "encoding" in message)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 import bptt
 from bptt import cli
-from bptt.config.settings import SETTING_NAMES, flag
+from bptt.config.settings import SETTING_NAMES
+from bptt.errors import flag
 
 ROOT = Path(__file__).parents[1]  # the checkout, or the source distribution
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

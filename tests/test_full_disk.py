@@ -224,7 +224,7 @@ def test_running_out_of_memory_keeps_the_last_checkpoint(workdir, more):
     assert (code, words) == (4, "")
     assert re.fullmatch(
         r"bptt: warning: the run failed \(MemoryError\): resume it with: bptt train --resume run\n"
-        r"bptt: out of memory: --hidden 1024 --layers 1: [\d,]+ parameters need about [\d.]+ GB, "
+        r"bptt: out of memory: --hidden 1024, --layers 1: [\d,]+ parameters need about [\d.]+ GB, "
         r"this machine has [\d.,]+ GB: choose fewer units or layers\n",
         errors,
     )
@@ -247,7 +247,7 @@ def test_the_python_api_raises_out_of_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)
     replace_adam(monkeypatch, update)
     flags = {"report": None, "hidden": 4, "steps": 20, "backend": "numpy"}
-    with pytest.warns(bptt.TrainingWarning, match="resume it with"), pytest.raises(bptt.OutOfMemory, match="--hidden 4") as got:
+    with pytest.warns(bptt.TrainingWarning, match="resume it with"), pytest.raises(bptt.OutOfMemory, match="hidden=4") as got:
         bptt.train(NAMES, out=tmp_path / "run", **flags)
     assert isinstance(got.value.__cause__, MemoryError)
     assert held[0]() is None  # what the update held freed memory for the save
@@ -291,7 +291,7 @@ def test_the_first_weights_that_are_not_finite_are_named(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(plots, "available", lambda: False)
     replace_adam(monkeypatch, update)
-    with pytest.warns(bptt.TrainingWarning, match=f"^step {seen}: NaN or infinity in the weights {name}: try --learning-rate"):
+    with pytest.warns(bptt.TrainingWarning, match=f"^step {seen}: NaN or infinity in the weights {name}: try learning_rate="):
         bptt.train(
             NAMES, report=None, hidden=4, layers=2, steps=100, out=tmp_path / "run", backend="numpy", checkpoint_every=every
         )

@@ -8,10 +8,11 @@ import pytest
 
 from bptt import cli
 from bptt.cli import help, parser
-from bptt.config import defaults, reference, settings
+from bptt.config import defaults, reference
 from bptt.config.reference import GROUPS
 from bptt.config.settings import SETTING_NAMES, Settings
 from bptt.data import dataset
+from bptt.errors import flag
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_train_shows_its_flags_in_groups(shown):
     starts = [lines.index(line) for line in lines if line.startswith("╭")]
     for title, start, end in zip(titles[1:], starts[1:], [*starts[2:], len(lines)], strict=True):
         flags = [line.split()[0] for line in lines[start:end] if line.startswith("--")]
-        assert [name for name in flags if name in map(settings.flag, SETTING_NAMES)] == [*map(settings.flag, GROUPS[title])]
+        assert [name for name in flags if name in map(flag, SETTING_NAMES)] == [*map(flag, GROUPS[title])]
 
 
 def test_the_help_has_the_reference_of_every_setting(shown):

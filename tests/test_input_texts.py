@@ -420,7 +420,7 @@ def test_a_folder_is_read_in_the_order_of_its_paths():
         (("folder",), "or choose files by a pattern such as 'texts/*.txt'"),
         (
             ("run",),
-            "'run' is a folder of a run or a model, expected texts: to train it further, use bptt train --resume or --from",
+            "'run' is a folder of a run or a model, expected texts: to train it further, use resume or from_",
         ),
     ],
 )
@@ -727,8 +727,8 @@ def test_a_separator_has_the_newlines_of_the_text():
         assert [record.strip(RECORD) for record in decoded(data, data.training)] == ["a\nb", "c", "d"]
     with pytest.raises(InputError) as error:
         prepare(path, separator="\n---\n", validation=0.0, vocabulary="bytes")
-    problem = "does not hold it: the newlines of this text are \\r\\n: give --separator='\\r\\n---\\r\\n'"
-    assert str(error.value) == f"--separator '\\n---\\n': 't' {problem}"
+    problem = "does not hold it: the newlines of this text are \\r\\n: give separator='\\r\\n---\\r\\n'"
+    assert str(error.value) == f"separator='\\n---\\n': 't' {problem}"
     data = prepare(path, separator="\r\n---\r\n", validation=0.0, vocabulary="bytes")
     assert [record.strip(RECORD) for record in decoded(data, data.training)] == ["a\r\nb", "c", "d"]
 
@@ -815,7 +815,7 @@ def test_names_of_files_are_not_learnt():
 @pytest.mark.parametrize(
     ("text", "flags", "expected"),
     [
-        ("ab\ncd\n", {"separator": "---"}, "--separator '---': 't' does not hold it: expected what stands between two records"),
+        ("ab\ncd\n", {"separator": "---"}, "separator='---': 't' does not hold it: expected what stands between two records"),
         (f"ab{RECORD}c%d", {"separator": "%"}, "'t' holds the character U+001E, which ends a record here: remove it, or"),
     ],
 )
@@ -825,7 +825,7 @@ def test_records_that_cannot_be_separated_are_refused(text, flags, expected):
             prepare(write("t", text), vocabulary=vocabulary, **flags)
         assert expected in str(error.value)
     assert len(prepare(write("t", f"ab{RECORD}c%d"), separator=RECORD, validation=0.0).training) == 2
-    with pytest.raises(InputError, match=r"--separator '%': the text \(2 files\) does not hold it"):
+    with pytest.raises(InputError, match=r"separator='%': the text \(2 files\) does not hold it"):
         prepare([write("a", "ab\nc\n"), write("b", "d\n")], separator="%")
     one = corpus.read(write("one", "ab\nc"), characters("abc\n", RECORD), Reading(separator="%", mode="records"))
     assert len(corpus.sequences(one, "records")) == 1  # a model of records may be measured on one
@@ -877,7 +877,7 @@ def test_any_encoding_is_decoded_in_chunks(monkeypatch, encoding, chunk):
 def test_an_encoding_that_does_not_fit_is_refused():
     path = write("text", "“Привет”".encode())
     assert "is not in the encoding ascii: byte 0xe2 at offset 0, line 1" in complaint(path, reading=Reading("ascii"))
-    assert "give the encoding of the text (--encoding)" in complaint(path, reading=Reading("shift_jis"))
+    assert "give the encoding of the text (encoding)" in complaint(path, reading=Reading("shift_jis"))
     message = complaint(write("odd", b"a\0b"), reading=Reading("utf-16-le"))
     assert "is not in the encoding utf-16-le: byte 0x62 at offset 2, line 1 (truncated data)" in message
 
@@ -885,7 +885,7 @@ def test_an_encoding_that_does_not_fit_is_refused():
 @pytest.mark.parametrize("name", ["klingon", "hex", "rot13", "", "\0", 5, b"utf-8"])
 def test_an_unknown_encoding_is_refused(name):
     with pytest.raises(
-        InputError, match=r"^--encoding .*: expected an encoding of texts that Python knows, as utf-8, cp1252 or gb18030$"
+        InputError, match=r"^encoding .*: expected an encoding of texts that Python knows, as utf-8, cp1252 or gb18030$"
     ):
         train(NAMES, encoding=name)
 
@@ -893,14 +893,14 @@ def test_an_unknown_encoding_is_refused(name):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ({"separator": ""}, "--separator '': expected a text of at least one character"),
-        ({"separator": 5}, "--separator 5: expected a text of at least one character"),
-        ({"glob": ""}, "--glob '': expected a text of at least one character"),
+        ({"separator": ""}, "separator '': expected a text of at least one character"),
+        ({"separator": 5}, "separator 5: expected a text of at least one character"),
+        ({"glob": ""}, "glob '': expected a text of at least one character"),
         (
             {"separator": "%", "mode": "lines"},
-            "--separator '%' only works with --mode records, not with --mode lines: leave out",
+            "separator '%' only works with mode records, not with mode lines: leave out",
         ),
-        ({"encoding": "cp1252", "vocabulary": "bytes"}, "--encoding cp1252: --vocabulary bytes decodes nothing"),
+        ({"encoding": "cp1252", "vocabulary": "bytes"}, "encoding cp1252: vocabulary bytes decodes nothing"),
     ],
 )
 def test_settings_of_texts_that_contradict_each_other_are_refused(flags, expected):

@@ -225,7 +225,7 @@ def test_unknown_characters_of_a_prompt_can_be_skipped():
         ({"length": -5}, "length -5"),
         ({"prompt": "an\nbo"}, "'an\\nbo': expected the beginning of one line"),
         ({"prompt": "xenia"}, "'x' (U+0078), 'e' (U+0065), 'i' (U+0069), first at line 1, column 1"),
-        ({"prompt": "xenia"}, "leave them out with --unknown skip"),
+        ({"prompt": "xenia"}, "leave them out with unknown='skip'"),
         ({"unknown": "ignore"}, "unknown 'ignore': expected one of error, skip"),
         ({"top_k": 0}, "top_k 0: expected a whole number from 1 to 1,000,000,000"),
         ({"top_k": 2.5}, "top_k 2.5"),
@@ -372,7 +372,7 @@ def test_repr_describes_the_model():
     assert str(make_model(layers=2)) == repr(make_model(layers=2))
     assert repr(make_model(layers=2)) == (
         f"<bptt.LanguageModel: gru, 2 x 6 units, {parameters} parameters, 8 symbols, trained on 'names' (lines), "
-        "1.2500 nats per held-out character; numpy float64>"
+        "1.2500 nats per held-out character (1.8034 bits); numpy float64>"
     )
     assert repr(dataclasses.replace(make_model(), record={})).endswith("trained on '?' (lines); numpy float64>")
 

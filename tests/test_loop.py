@@ -132,7 +132,7 @@ def test_a_run_without_improvement_stops_when_patience_runs_out(validation_losse
 
 
 def test_patience_without_a_validation_set_warns():
-    with pytest.warns(errors.TrainingWarning, match="--patience 2 waits for nothing: no part of the text is held out") as seen:
+    with pytest.warns(errors.TrainingWarning, match="patience=2 waits for nothing: no part of the text is held out") as seen:
         bptt.train(NAMES, report=None, hidden=4, steps=1, backend="numpy", validation=0, patience=2)
     assert seen[0].filename == __file__  # the line of the caller
 
@@ -165,7 +165,7 @@ def test_a_run_folder_holds_its_files(tmp_path, text):
     assert [row["step"] for row in history if "held_out" in row] == [7, 14, 21, 28, 30]
     assert all(list(row)[:6] == ["step", "loss", "rate", "norm", "characters", "seconds"] for row in history)
     assert [len(row["sample"]) for row in history if "sample" in row] == [10 if text is NAMES else 1] * 5
-    assert (out / "samples.txt").read_text().startswith(f"step 7, {history[6]['held_out']:.4f} nats per held-out character\n")
+    assert (out / "samples.txt").read_text().startswith(f"step 7, {history[6]['held_out']:.4f} nats per held-out character (")
     (only,) = json.loads((out / "env.json").read_text())["sessions"]
     assert (only["pid"], only["ended"], only["step"], only["backend"]) == (os.getpid(), "done", 30, "numpy float32")
     assert only["versions"]["numpy"] == np.__version__
@@ -431,7 +431,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(monkeypatch, tmp_pa
     spy, calls = spoilt(part)
     monkeypatch.setattr(model, "loss_and_grad", spy)
     monkeypatch.setenv("BPTT_KERNELS", "0")  # a compiled gradient does not call it
-    expected = rf"^step 27: NaN or infinity in {words}: try --learning-rate 0.001; the best model before that, from step"
+    expected = rf"^step 27: NaN or infinity in {words}: try learning_rate=0.001; the best model before that, from step"
     with pytest.warns(errors.TrainingWarning, match=expected):
         trained = train(steps=100, validation=validation, learning_rate=0.01, out=tmp_path / "m")
     assert (trained.record["step"] in (10, 20), trained.record["ended"]) == (True, "diverged")
@@ -450,7 +450,7 @@ def test_weights_that_are_not_finite_are_not_saved(at_update, tmp_path):
 
 
 def test_a_run_that_was_never_finite_saves_nothing(tmp_path):
-    with pytest.raises(bptt.Diverged, match=r"try --learning-rate 100000; nothing was learnt, nothing is saved"):
+    with pytest.raises(bptt.Diverged, match=r"try learning_rate=100000; nothing was learnt, nothing is saved"):
         train(optimizer="sgd", learning_rate=1e6, clip_norm=0, dropout=0.5, steps=100, out=tmp_path / "m")
     assert saved_steps(tmp_path / "m") == []
 

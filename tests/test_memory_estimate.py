@@ -160,11 +160,11 @@ def test_the_estimate_is_within_a_fifth_of_the_peak(tmp_path, flags):
 
 def test_a_run_that_does_not_fit_is_refused_before_memory_is_taken(monkeypatch):
     for hidden in (10**6, 10**8, 10**9):
-        with pytest.raises(errors.OutOfMemory, match=rf"^out of memory: --hidden {hidden} --layers 3: [\d,]+ parameters need"):
+        with pytest.raises(errors.OutOfMemory, match=rf"^out of memory: hidden={hidden}, layers=3: [\d,]+ parameters need"):
             prepare_run(hidden=hidden, layers=3)
     monkeypatch.setattr(system, "physical_memory", lambda: 1e6)
     monkeypatch.setattr(model, "init", lambda *_: pytest.fail("memory was taken"))
-    words = r"--batch 64 --length 64 need about .* GB, this machine has 0.0 GB: choose a smaller --batch or --length"
+    words = r"batch=64, length=64 need about .* GB, this machine has 0.0 GB: choose a smaller batch or length"
     with pytest.raises(bptt.OutOfMemory, match=words):
         prepare_run(batch=64)
     with pytest.raises(bptt.OutOfMemory, match="choose fewer units or layers"):

@@ -80,7 +80,7 @@ LONG = "every line of this text is longer than forty characters, and stands for 
 )
 def test_the_header_says_that_lines_may_be_texts_of_their_own(lines, flags, noted):
     text = "\n".join([*lines, ""])
-    note = "mode   read as one stream of text; --mode lines makes each line a text of its own"
+    note = "mode   read as one stream of text; mode='lines' makes each line a text of its own"
     assert (note in reported_lines(text, steps=1, **flags)[1][0].splitlines()) is noted
 
 
@@ -112,7 +112,7 @@ HEADINGS = "First\n\nthe cat sat\non the mat\n\nSecond\n\nthe dog ran\nto the ma
 def test_the_header_says_how_records_could_be_separated(text, flags, separator):
     hints = [line for line in reported_lines(text, steps=1, **flags)[1][0].splitlines() if "makes each part a record" in line]
     assert len(hints) == (separator is not None)
-    assert separator is None or f": --separator={separator} makes" in hints[0]
+    assert separator is None or f": separator={separator} makes" in hints[0]
 
 
 @pytest.mark.parametrize("name", ["tinyshakespeare.txt", "names.txt", "dinos.txt"])

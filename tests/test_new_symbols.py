@@ -134,7 +134,7 @@ def test_a_cell_that_does_not_grow_along_one_axis_is_refused():
     odd = old._replace(weights={**old.weights, "layers.0.Wax": np.zeros((size, size))})
     fresh = model.init(dataclasses.replace(old.config, vocabulary=size + 1), np.random.default_rng(0))
     fresh = fresh._replace(layers=(fresh.layers[0]._replace(Wax=np.zeros((size + 1, size + 1))),))
-    with pytest.raises(InputError, match=r"^--new-symbols add: layers\.0\.Wax of the cell is \[\d+, \d+\] for .*: use skip$"):
+    with pytest.raises(InputError, match=r"^new_symbols='add': layers\.0\.Wax of the cell is \[\d+, \d+\] for .*: use skip$"):
         new_symbols.with_symbols(odd, characters([*old.vocabulary.symbols, "z"]), fresh)
 
 
@@ -148,14 +148,14 @@ def test_the_error_names_the_three_choices(tmp_path):
             bptt.train(NEW, from_=tmp_path / "old", report=None, backend="numpy", **flags)
         assert str(error.value) == (
             "the text: not in the vocabulary: 'ñ' (U+00F1), 'A' (U+0041), 'ø' (U+00F8), first at line 1, column 5: "
-            "--new-symbols add gives the model these symbols, skip leaves them out of the text, "
+            "new_symbols='add' gives the model these symbols, skip leaves them out of the text, "
             "error (the default) refuses them"
         )
 
 
 @pytest.mark.parametrize("choice", ["add", "skip"])
 def test_new_symbols_without_a_model_to_start_from_are_refused(choice):
-    with pytest.raises(InputError, match=rf"^--new-symbols {choice} is for --from: give both, or neither$"):
+    with pytest.raises(InputError, match=rf"^new_symbols='{choice}' is for from_: give both, or neither$"):
         bptt.train(OLD, **{**FLAGS, "new_symbols": choice})
     assert bptt.train(OLD, **{**FLAGS, "new_symbols": "error"}).record["settings"]["new_symbols"] == "error"
 

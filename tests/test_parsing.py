@@ -99,7 +99,7 @@ def test_whole_floats_in_toml_and_python_are_whole_numbers(call):
     assert trained.record["plan"]["steps"] == 2
     Path("bptt.toml").write_text("steps = 1.5\n")
     assert call("train", "names.txt")[2].startswith("bptt: bptt.toml: steps = 1.5: expected a whole number")
-    with pytest.raises(bptt.InputError, match=r"--steps 1\.5: expected a whole number"):
+    with pytest.raises(bptt.InputError, match=r"steps 1\.5: expected a whole number"):
         bptt.train(["anna", "bob"], steps=1.5)
 
 

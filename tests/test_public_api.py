@@ -149,7 +149,7 @@ def test_resume_alone_continues_with_the_settings_of_the_run(tmp_path):
     trained = bptt.train(resume=tmp_path / "run")
     assert {name: trained.record["settings"][name] for name in chosen} == chosen
     assert trained.record["plan"]["steps"] == 4
-    with pytest.raises(bptt.InputError, match="--layers 2: a resumed run keeps this setting"):
+    with pytest.raises(bptt.InputError, match="layers=2: a resumed run keeps this setting"):
         bptt.train(resume=tmp_path / "run", layers=2)
 
 

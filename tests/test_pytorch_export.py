@@ -296,12 +296,12 @@ def test_symbols_are_given_as_text_as_a_file_or_as_bytes(workdir):
 @pytest.mark.parametrize(
     ("symbols", "words"),
     [
-        ("abc", "--symbols abc: no such file: expected a JSON file with a list of them, bytes, or the symbols themselves"),
-        (".", "--symbols .: is not a regular file: expected a JSON file"),
+        ("abc", "symbols='abc': no such file: expected a JSON file with a list of them, bytes, or the symbols themselves"),
+        (".", "symbols='.': is not a regular file: expected a JSON file"),
         ("a\0", "embedded null"),
-        ("\nabcdea", "--symbols: 'a' is there 2 times, expected each once, in the order of their ids"),
-        (["a", "b"], "--symbols x.json: expected the newline, too, in the place of what texts or lines begin and end with"),
-        (["\n", "ab"], "--symbols x.json: expected a list of single characters"),
+        ("\nabcdea", "symbols: 'a' is there 2 times, expected each once, in the order of their ids"),
+        (["a", "b"], "symbols='x.json': expected the newline, too, in the place of what texts or lines begin and end with"),
+        (["\n", "ab"], "symbols='x.json': expected a list of single characters"),
         (["\n", 1], "expected a list of single characters"),
         ({"\n": 0}, "expected a list of single characters"),
         ([["\n"]], "holds 2 lists and objects, expected at most 1"),
@@ -321,13 +321,13 @@ def test_invalid_symbols_are_refused(workdir, symbols, words):
 
 def test_symbols_come_from_the_file_or_the_caller_but_not_both(workdir):
     write_tensors("file", network())
-    missing = "file: does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
+    missing = "file: does not say its symbols and mode: give both, symbols in the order of their ids, mode lines or stream"
     for how in ({}, {"symbols": "\nabcdef"}, {"mode": "lines"}):
         assert refusal(**how) == missing
     assert "mode 'prose' is unknown" in refusal(symbols="\nabcdef", mode="prose")
     make_model().export("torch", "ours")
     for how in ({"symbols": "\nabcdef"}, {"mode": "lines"}):
-        assert refusal("ours", **how) == "ours: says its symbols and mode itself: leave out --symbols and --mode"
+        assert refusal("ours", **how) == "ours: says its symbols and mode itself: leave out symbols and mode"
 
 
 # What is refused

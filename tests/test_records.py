@@ -60,7 +60,7 @@ def test_fine_tuning_takes_the_separator_of_the_model():
     assert "4 records to train on" in header("poems.txt", from_="tuned", hidden=None)
     Path("other.txt").write_text("\n==\n".join(POEMS))
     assert finetune("other.txt", "run", separator="\n==\n").record["settings"]["separator"] == "\n==\n"
-    with pytest.raises(InputError, match=r"separator '\\n%\\n': 'other\.txt' does not hold it"):
+    with pytest.raises(InputError, match=r"separator='\\n%\\n': 'other\.txt' does not hold it"):
         finetune("other.txt", "run")
 
 
@@ -79,7 +79,7 @@ def test_several_texts_to_fine_tune_on_are_a_record_each():
 @pytest.mark.parametrize("vocabulary", ["characters", "bytes"])
 def test_a_text_that_is_one_record_is_refused(vocabulary):
     for text in ("poems.txt", Path("poems.txt"), SEPARATED):
-        with pytest.raises(InputError, match=r"mode records: all of .* is one record: give what stands between two"):
+        with pytest.raises(InputError, match=r"mode='records': all of .* is one record: give what stands between two"):
             train(text, mode="records", vocabulary=vocabulary)
 
 

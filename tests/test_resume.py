@@ -17,7 +17,7 @@ from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint import run_folder, store
 from bptt.config.settings import SETTING_NAMES as SETTINGS
 from bptt.display import plots
-from bptt.errors import CheckpointError, CheckpointWarning, InputError
+from bptt.errors import CheckpointError, CheckpointWarning, InputError, option
 from bptt.inference.evaluation import Evaluation
 from bptt.nn import tree
 from bptt.nn.optimizers import OPTIMIZERS
@@ -320,9 +320,7 @@ def test_a_finished_run_resumes_only_with_more_steps(tmp_path, text):
     train(text, out=tmp_path / "run")
     done = outcome(tmp_path / "run")
     for flags in ({}, {"steps": STEPS}, {"steps": 3}):
-        with pytest.raises(
-            InputError, match=r"its [\d,]+ steps are done: give more with --steps, or start a new run with --from"
-        ):
+        with pytest.raises(InputError, match=r"its [\d,]+ steps are done: give more with steps, or start a new run with from_"):
             resume(tmp_path / "run", **flags)
     assert outcome(tmp_path / "run") == done
     assert resume(tmp_path / "run", steps=20).record["ended"] == ""
@@ -344,10 +342,8 @@ def test_settings_of_the_model_cannot_change_on_resume(tmp_path, text):
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert set(SETTINGS) - ANEW == OTHERS.keys()
     for name, value in OTHERS.items():
-        flag = "--" + name.rstrip("_").replace("_", "-")
-        with pytest.raises(
-            InputError, match=f"^{flag} {value}: a resumed run keeps this setting: leave it out, or start a new run"
-        ):
+        asked = re.escape(option(name, value))
+        with pytest.raises(InputError, match=f"^{asked}: a resumed run keeps this setting: leave it out, or start a new run"):
             resume(tmp_path / "run", **{name: value})
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
@@ -369,7 +365,7 @@ def test_settings_changed_on_resume_are_kept_except_stop_after(tmp_path, text):
 def test_a_text_from_python_must_be_given_again(tmp_path):
     whole = train(LONG)
     train(LONG, out=tmp_path / "run", stop_after=5)
-    with pytest.raises(InputError, match=r"the text of this run was given in Python: give it again, beside --resume$"):
+    with pytest.raises(InputError, match=r"the text of this run was given in Python: give it again, beside resume$"):
         resume(tmp_path / "run")
     np.testing.assert_array_equal(theta(resume(tmp_path / "run", LONG)), theta(whole))
 
@@ -411,13 +407,13 @@ def test_a_changed_text_is_refused_without_changed_text(tmp_path, text, mode):
     with pytest.raises(
         InputError,
         match=rf"step-00000005: its text '.*text.txt' has changed: {len(now):,} bytes now, {len(TEXTS[mode]):,} before: "
-        "give it as it was, or --changed-text to resume all the same$",
+        "give it as it was, or changed_text=True to resume all the same$",
     ):
         resume(tmp_path / "run")
     with pytest.raises(
         InputError,
         match=rf"its text has changed: {len(now):,} characters to learn and to measure now, {learnt:,} before: "
-        "give the text as it was, or --changed-text to resume all the same$",
+        "give the text as it was, or changed_text=True to resume all the same$",
     ):
         resume(tmp_path / "run", text)
     text.write_text(TEXTS[mode].replace("a", "~").replace("e", "a").replace("~", "e"))
@@ -564,7 +560,7 @@ def test_resuming_an_older_checkpoint_leaves_the_old_run_unchanged(tmp_path, tex
 
 def test_a_model_alone_cannot_be_resumed(tmp_path, text):
     train(text).save(tmp_path / "model")
-    with pytest.raises(CheckpointError, match=r"lists a model alone and no run to resume: start a new run with --from$"):
+    with pytest.raises(CheckpointError, match=r"lists a model alone and no run to resume: start a new run with from_$"):
         resume(tmp_path / "model")
     with pytest.raises(CheckpointError, match="no such folder"):
         resume(tmp_path / "nothing")
@@ -580,7 +576,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, text, g
     train(source, out=tmp_path / "run", seed=5, stop_after=1, nccl=True)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     if given == "Python":
-        with pytest.raises(InputError, match="the text of this run was given in Python: give it again, beside --resume"):
+        with pytest.raises(InputError, match="the text of this run was given in Python: give it again, beside resume"):
             resume(tmp_path / "run")
         resume(tmp_path / "run", LONG)
     else:
@@ -749,7 +745,7 @@ def test_a_new_run_starts_from_a_saved_model(tmp_path, text):
 def test_a_new_run_from_weights_cannot_have_another_shape(tmp_path, text, name, value, has):
     train(text, out=tmp_path / "old", cell="lstm")
     with pytest.raises(
-        InputError, match=rf"^--{name} {value}: the model in .*step-\d+ has {has}: leave it out, or begin without --from$"
+        InputError, match=rf"^{name}={value!r}: the model in .*step-\d+ has {has}: leave it out, or begin without from_$"
     ):
         bptt.train(text, report=None, from_=tmp_path / "old", backend="numpy", out=tmp_path / "new", **{name: value})
     assert not (tmp_path / "new").exists()

@@ -464,7 +464,7 @@ def test_the_history_is_written_to_two_files(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows == [ROW, MEASURED]
     written = (run / "samples.txt").read_bytes().decode("utf-8", "surrogatepass")
-    assert written == "step 2, 1.2500 nats per held-out character\nanna\né\ud800\n\n"
+    assert written == "step 2, 1.2500 nats per held-out character (1.8034 bits)\nanna\né\ud800\n\n"
 
 
 def test_a_torn_last_line_is_removed_on_resume(run):

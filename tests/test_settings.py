@@ -1,4 +1,4 @@
-"""Settings: whatever is out of range is one line that names the flag; what passes is plain Python."""
+"""Settings: whatever is out of range is one line that names the setting; what passes is plain Python."""
 
 import itertools
 import json
@@ -84,7 +84,7 @@ def test_a_folder_becomes_a_path(out):
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf, "7", b"7", True, [7], object()])
 def test_values_that_are_not_numbers_or_negative_are_refused(name, value):
     message = refusal(**{name: value})
-    assert message.startswith(f"{settings.flag(name)} {value!r}: expected a ")
+    assert message.startswith(f"{name} {value!r}: expected a ")
 
 
 @pytest.mark.parametrize(
@@ -107,34 +107,34 @@ def test_the_ends_of_every_range_are_accepted_and_no_more(name, fine, bad):
     for value in fine:
         assert getattr(from_flags({name: value}), name) == value
     for value in bad:
-        assert refusal(**{name: value}).startswith(f"{settings.flag(name)} {value!r}: expected ")
+        assert refusal(**{name: value}).startswith(f"{name} {value!r}: expected ")
 
 
 @pytest.mark.parametrize("name", ["layers", "seed", "clip_norm", "quiet", "cell"])
 def test_none_is_refused_for_settings_without_a_default_rule(name):
-    assert refusal(**{name: None}).startswith(f"{settings.flag(name)} None: expected ")
+    assert refusal(**{name: None}).startswith(f"{name} None: expected ")
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"cell": "grru"}, ["--cell 'grru'", "vanilla, gru, lstm"]),
-        ({"cell": np.array(["gru", "lstm"])}, ["--cell array(", "vanilla, gru, lstm"]),
-        ({"optimizer": 5}, ["--optimizer 5", "adam, rmsprop, adagrad, momentum, sgd"]),
-        ({"dtype": np.float32}, ["--dtype <class", "float32, float64"]),
-        ({"mode": "line"}, ["--mode 'line'", "lines, records, stream"]),
-        ({"quiet": "yes"}, ["--quiet 'yes'", "False, True"]),
-        ({"require_backend": 2}, ["--require-backend 2", "False, True"]),
-        ({"learning_rate": math.inf}, ["--learning-rate inf: expected a finite number above 0"]),
-        ({"clip_norm": math.inf}, ["--clip-norm inf: expected a finite number, at least 0"]),
-        ({"out": 5}, ["--out 5", "expected a path"]),
-        ({"recompute_every": "all"}, ["--recompute-every 'all': expected a whole number from 1 to 1,000,000,000, or sqrt"]),
-        ({"steps": 5, "epochs": 1.5}, ["--steps 5 and --epochs 1.5", "one of the two"]),
+        ({"cell": "grru"}, ["cell 'grru'", "vanilla, gru, lstm"]),
+        ({"cell": np.array(["gru", "lstm"])}, ["cell array(", "vanilla, gru, lstm"]),
+        ({"optimizer": 5}, ["optimizer 5", "adam, rmsprop, adagrad, momentum, sgd"]),
+        ({"dtype": np.float32}, ["dtype <class", "float32, float64"]),
+        ({"mode": "line"}, ["mode 'line'", "lines, records, stream"]),
+        ({"quiet": "yes"}, ["quiet 'yes'", "False, True"]),
+        ({"require_backend": 2}, ["require_backend 2", "False, True"]),
+        ({"learning_rate": math.inf}, ["learning_rate inf: expected a finite number above 0"]),
+        ({"clip_norm": math.inf}, ["clip_norm inf: expected a finite number, at least 0"]),
+        ({"out": 5}, ["out 5", "expected a path"]),
+        ({"recompute_every": "all"}, ["recompute_every 'all': expected a whole number from 1 to 1,000,000,000, or sqrt"]),
+        ({"steps": 5, "epochs": 1.5}, ["steps 5 and epochs 1.5", "one of the two"]),
         ({"hiden": 5}, ["'hiden' is unknown", "did you mean 'hidden'?"]),
         ({"learningrate": 5}, ["did you mean 'learning_rate'?"]),
         ({"lr": 5}, ["'lr' is unknown", "did you mean 'learning_rate'?"]),
         ({"zzz": 5}, ["'zzz' is unknown", "out, from_, new_symbols, backend, device, require_backend"]),
-        ({"from_": 5}, ["--from 5", "expected a path"]),
+        ({"from_": 5}, ["from_ 5", "expected a path"]),
     ],
 )
 def test_an_error_says_what_was_given_and_what_is_expected(flags, words):
@@ -173,14 +173,14 @@ def test_epochs_are_converted_to_steps_rounded_up(epochs, steps):
 
 
 def test_epochs_that_give_too_many_steps_are_refused():
-    with pytest.raises(InputError, match=r"^--epochs 1e\+09 makes steps 7000000000: expected a whole number from 1 to 1,000"):
+    with pytest.raises(InputError, match=r"^epochs=1e\+09 makes steps 7000000000: expected a whole number from 1 to 1,000"):
         resolve(Settings(epochs=1e9), "lines", 99, lambda batch, length: 7)
 
 
 @pytest.mark.parametrize("flags", [{"weight_decay": 0.1}, {"beta1": 0.5}, {"beta2": 0.5}, {"parametrization": "mup"}])
 def test_settings_of_adam_are_refused_with_other_optimizers(flags):
     ((name, value),) = flags.items()
-    expected = f"{settings.flag(name)} {value}: --optimizer sgd does not have it: leave it out, or give --optimizer adam"
+    expected = f"{name} {value}: optimizer sgd does not have it: leave it out, or give optimizer adam"
     assert refusal(optimizer="sgd", **flags) == expected
     assert from_flags(flags)
 

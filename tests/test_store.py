@@ -106,7 +106,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
 def test_a_model_alone_cannot_be_read_as_a_run(tmp_path):
     alone = write_checkpoint(tmp_path / "alone", example(progress=None, training_arrays=None))
     assert sorted(content(alone)) == sorted([*MODEL, "manifest.json"])
-    assert "lists a model alone and no run to resume: start a new run with --from" in refusal(alone)
+    assert "lists a model alone and no run to resume: start a new run with from_" in refusal(alone)
     whole = write_checkpoint(tmp_path / "whole")
     for name in RUN[3:]:
         (whole / name).unlink()

@@ -166,7 +166,7 @@ def test_a_run_has_the_learning_rates_of_its_settings(schedule):
 
 
 def test_a_warm_up_that_does_not_end_gives_a_warning():
-    with pytest.warns(TrainingWarning, match="--warmup 4: the run has 4 steps, so its learning rate never reaches the peak"):
+    with pytest.warns(TrainingWarning, match="warmup=4: the run has 4 steps, so its learning rate never reaches the peak"):
         train(warmup=4)
     train(warmup=3)
 

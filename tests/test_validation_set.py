@@ -111,14 +111,14 @@ def test_a_number_is_a_share_and_a_path_is_a_file(workdir, capsys):
             "validation set 'nowhere' does not exist: expected a share of the training text such as 0.1, or a file or a folder",
         ),
         ("dinosaurs", "validation set 'dinosaurs' does not exist: expected a share"),
-        ("-", "--validation -: expected a share, at least 0 and below 1, or the path of a file"),
+        ("-", "validation -: expected a share, at least 0 and below 1, or the path of a file"),
         ("folder", "validation set 'folder' holds no files: expected texts in the folder"),
         ("empty", "validation set 'empty' holds nothing: expected a share"),
         ("white", "validation set 'white' holds nothing but white space: expected a share"),
         ("zero", "validation set 'zero'"),
         ("latin", "validation set 'latin'"),
-        ("1.5", "--validation '1.5': expected a share, at least 0 and below 1, or the path of a file (./0.1 for one"),
-        ("", "--validation '': expected a share, at least 0 and below 1, or the path of a file"),
+        ("1.5", "validation '1.5': expected a share, at least 0 and below 1, or the path of a file (./0.1 for one"),
+        ("", "validation '': expected a share, at least 0 and below 1, or the path of a file"),
     ],
 )
 def test_what_cannot_be_a_validation_set_is_refused_in_one_line(workdir, capsys, name, words):
@@ -160,10 +160,11 @@ def test_a_changed_validation_file_is_refused_without_changed_text(workdir):
     (workdir / "val.txt").write_text("dadad\nbaker\n")
     message = refusal(None, resume="run")
     file = repr(str(workdir / "val.txt"))
-    assert f"its validation set {file} has changed: 12 bytes now, 11 before: give it as it was, or --changed-text" in message
+    assert f"its validation set {file} has changed: 12 bytes now, 11 before: give it as it was, or changed_text=True" in message
     message = refusal(None, resume="run", validation="val.txt")  # of a file that the user names, the size may be any
     assert (
-        f"its validation set {file} has changed: give the file as it was, or --changed-text to resume all the same" in message
+        f"its validation set {file} has changed: give the file as it was, or changed_text=True to resume all the same"
+        in message
     )
     assert bptt.train(resume="run", report=None, changed_text=True, stop_after=1).record["ended"] == "paused"
     assert bptt.train(resume="run", report=None).record["ended"] == ""  # what is measured from now on is the other one
@@ -184,7 +185,7 @@ def test_a_validation_file_may_move(workdir):
     train("names.txt", validation="val.txt", out="run", stop_after=3)
     (workdir / "val.txt").rename(workdir / "moved.txt")
     message = refusal(None, resume="run")
-    assert "give the path of the text, or --validation FILE, beside --resume if it is elsewhere now" in message
+    assert "give the path of the text, or validation, beside resume if it is elsewhere now" in message
     bptt.train(resume="run", validation="moved.txt", report=None)
     assert outcome(workdir / "run") == outcome(workdir / "whole")
 
@@ -195,9 +196,9 @@ def test_a_resumed_run_keeps_its_kind_of_validation_set(workdir, checkpoint):
         train("names.txt", validation=validation, out=name, stop_after=1)
         if not checkpoint:
             shutil.rmtree(workdir / name / "checkpoints")
-    words = "--validation val.txt: the validation set of this run is a part of its text: leave it out"
+    words = "validation='val.txt': the validation set of this run is a part of its text: leave it out"
     assert words in refusal(None, resume="share", validation="val.txt")
-    assert "--validation 0.1: a resumed run keeps this setting" in refusal(None, resume="file", validation=0.1)
+    assert "validation=0.1: a resumed run keeps this setting" in refusal(None, resume="file", validation=0.1)
 
 
 def test_processes_that_train_together_compare_the_validation_file(workdir):

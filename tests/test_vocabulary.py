@@ -92,7 +92,7 @@ def test_unknown_characters_are_named_with_position_and_remedy(text, expected):
     with pytest.raises(InputError) as error:
         characters("abc").encode(text)
     message = str(error.value)
-    for words in [*expected, "training text", "--vocabulary bytes"]:
+    for words in [*expected, "training text", "vocabulary='bytes'"]:
         assert words in message
     assert len(message.splitlines()) == 1
 

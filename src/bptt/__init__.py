@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bptt.errors import (
     AlreadyExists,
     BackendWarning,
+    BpttWarning,
     CaptureError,
     CheckpointError,
     CheckpointWarning,
@@ -33,6 +34,7 @@ from bptt.errors import (
 __all__ = [
     "AlreadyExists",
     "BackendWarning",
+    "BpttWarning",
     "CaptureError",
     "CheckpointError",
     "CheckpointWarning",

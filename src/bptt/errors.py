@@ -29,6 +29,22 @@ def is_command_line() -> bool:
     return _on_command_line.get()
 
 
+def flag(name: str) -> str:
+    """The flag of an argument on the command line."""
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
+def option(name: str, value: object = None) -> str:
+    """An argument as the reader of a message writes it: `--mode lines` in a command, mode='lines' in Python.
+
+    Without a value it is the name alone.
+    """
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    if is_command_line():
+        return flag(name) + ("=false" if value is False else "" if value is None or value is True else f" {shown}")
+    return name if value is None else f"{name}={shown if isinstance(value, int | float) else repr(shown)}"
+
+
 class SharedError(Exception):
     """An error that all processes of a group may raise, so that none of them waits for another.
 
@@ -122,23 +138,27 @@ class CaptureError(Exception):
 # Warnings
 
 
-class BackendWarning(UserWarning):
+class BpttWarning(UserWarning):
+    """The base class of all warnings of bptt."""
+
+
+class BackendWarning(BpttWarning):
     """The backend that was asked for cannot be used, and another one takes its place."""
 
 
-class KernelWarning(UserWarning):
+class KernelWarning(BpttWarning):
     """Kernels that cannot be used, or that were used before the run was resumed and are not now, or the reverse."""
 
 
-class CheckpointWarning(UserWarning):
+class CheckpointWarning(BpttWarning):
     """A damaged checkpoint that was skipped, or a training text that has changed since."""
 
 
-class TrainingWarning(UserWarning):
+class TrainingWarning(BpttWarning):
     """A run that ended early, a validation set that says little, or a model that could not be saved where it should be."""
 
 
-def warn(message: str, category: type[Warning]) -> None:
+def warn(message: str, category: type[BpttWarning]) -> None:
     """Issue a warning at the line outside of bptt that led to it, however many functions of bptt lie between."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):

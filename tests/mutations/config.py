@@ -62,8 +62,8 @@ MUTATIONS = [
     Mutation(
         "weight decay that an optimizer ignores",
         "config.settings.refuse_contradictions",
-        'if value and value != "standard" and option not in',
-        "if False and option not in",
+        'if value and value != "standard" and needed not in',
+        "if False and needed not in",
         "test_settings.py::test_settings_of_adam_are_refused_with_other_optimizers",
     ),
 ]

@@ -289,7 +289,7 @@ MUTATIONS = [
     Mutation(
         "novel: a text that a user names may have only characters that the model knows",
         "inference.novelty.text",
-        '"bytes" if vocabulary.symbols is None else "characters"',
+        "vocabulary.kind",
         "vocabulary",
         "test_cli_inference.py::test_novel_texts_may_be_those_outside_of_another_text",
     ),

@@ -7,7 +7,7 @@ import numpy as np
 from bptt.backend import HostArray
 from bptt.checkpoint.format import Checkpoint
 from bptt.data.vocabulary import Vocabulary
-from bptt.errors import InputError
+from bptt.errors import InputError, option
 from bptt.nn import model, tree
 
 
@@ -43,7 +43,9 @@ def _grown(name: str, array: HostArray, fresh: HostArray, old: HostArray, size: 
         return array
     if grown[1:] or (array.shape[grown[0]], fresh.shape[grown[0]]) != (len(old), size):
         shapes = f"{list(array.shape)} for {len(old)} symbols and {list(fresh.shape)} for {size}"
-        raise InputError(f"--new-symbols add: {name} of the cell is {shapes}, expected one axis of symbols: use skip")
+        raise InputError(
+            f"{option('new_symbols', 'add')}: {name} of the cell is {shapes}, expected one axis of symbols: use skip"
+        )
     result: HostArray = fresh.astype(array.dtype)
     np.moveaxis(result, grown[0], 0)[old] = np.moveaxis(array, grown[0], 0)
     return result

@@ -22,6 +22,7 @@ import filelock
 from bptt import errors, files
 from bptt.checkpoint import store
 from bptt.checkpoint.format import EVALUATION_FIELDS, MANIFEST, ROW_FIELDS, Checkpoint, check_row
+from bptt.display import cross_entropy
 from bptt.errors import CheckpointError, CheckpointWarning, InputError, InvalidFile, SaveError
 from bptt.nn.cells import Cell
 
@@ -278,7 +279,7 @@ def _metrics(row: dict[str, Any]) -> str:
 def _samples(row: dict[str, Any]) -> str:
     if "sample" not in row:
         return ""
-    measured = f", {row['held_out']:.4f} nats per held-out character" if "held_out" in row else ""
+    measured = f", {cross_entropy.per_held_out(row['held_out'])}" if "held_out" in row else ""
     return f"step {row['step']}{measured}\n" + "".join(f"{text}\n" for text in row["sample"]) + "\n"
 
 

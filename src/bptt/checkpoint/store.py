@@ -22,7 +22,7 @@ from bptt.checkpoint import format as checkpoint_format
 from bptt.checkpoint.format import CONFIG, MANIFEST, OPTIMIZER, TRAINING, VOCABULARY, WEIGHTS, Checkpoint, Progress
 from bptt.config import user_cells
 from bptt.config.settings import Mode
-from bptt.errors import AlreadyExists, CheckpointError, InputError, InvalidFile, SaveError
+from bptt.errors import AlreadyExists, CheckpointError, InputError, InvalidFile, SaveError, option
 from bptt.nn import model, tree
 from bptt.nn.cells import CELLS, Cell
 
@@ -110,7 +110,7 @@ class Reader:
         raw = files.read(self._folder / MANIFEST, checkpoint_format.MAX_JSON_BYTES)
         self.listed = checkpoint_format.manifest(files.parse_json(raw, checkpoint_format.MAX_NESTING), raw)
         if run and not self.listed.keys() >= set(checkpoint_format.RUN):
-            raise InvalidFile("lists a model alone and no run to resume: start a new run with --from")
+            raise InvalidFile(f"lists a model alone and no run to resume: start a new run with {option('from_')}")
 
     def size(self, name: str) -> int:
         """The bytes of a file."""

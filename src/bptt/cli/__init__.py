@@ -26,7 +26,7 @@ from bptt.cli import (
 from bptt.cli.console import Output, complain, warn
 from bptt.cli.parser import explain, parse
 from bptt.distributed.launcher import launched_processes
-from bptt.errors import Diverged, InputError, OutOfMemory, SaveError, SharedError, command_line
+from bptt.errors import BpttWarning, Diverged, InputError, OutOfMemory, SaveError, SharedError, command_line
 from bptt.training import launch, signals
 
 
@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None, began: float | None = None) -> int:
     ending = contextlib.nullcontext() if words[:1] == ["train"] else signals.exit_on_termination()  # a run saves first
     with warnings.catch_warnings(), contextlib.redirect_stdout(output), ending, help.layout(words), command_line():
         warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy, on overflow: what is not finite in the end is an error
-        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("always", BpttWarning)
+        warnings.simplefilter("ignore", append=True)  # of other packages, unless python -W or PYTHONWARNINGS asks for them
         warnings.showwarning = warn
         code = attempt(arguments, began)
     output.flush()

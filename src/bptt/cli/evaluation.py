@@ -84,9 +84,9 @@ def score(  # noqa: D417
     if not characters:
         raise InputError("nothing to score: expected lines that are more than white space, of characters that the model knows")
     mean = nats / characters
-    unit, symbol = "record" if model.mode == "records" else "line", "character" if model.vocabulary.symbols else "byte"
-    each = f"{mean:.4f} nats per {symbol} ({bits(mean):.4f} bits)"
-    complain(f"{lines:,} {unit}{'s' * (lines != 1)}, {characters:,} {symbol}s, {nats_and_bits(nats)}, {each}")
+    unit, symbols = "record" if model.mode == "records" else "line", model.vocabulary.kind
+    each = f"{mean:.4f} nats per {symbols.removesuffix('s')} ({bits(mean):.4f} bits)"
+    complain(f"{lines:,} {unit}{'s' * (lines != 1)}, {characters:,} {symbols}, {nats_and_bits(nats)}, {each}")
     return 0
 
 
@@ -164,14 +164,13 @@ def evaluate(  # noqa: D417
     figures |= {"skipped": source.skipped.total()} if unknown == "skip" else {}
     if dynamic:
         adapted = models[0].evaluate(source, dynamic=True)
-        static = f"{result.nats_per_char:.4f} nats per character, {result.bits_per_char:.4f} bits"
+        static = f"{nats_and_bits(result.nats_per_char)} per {result.symbols.removesuffix('s')}"
         print_line(f"dynamic evaluation: {adapted}; static: {static}")
         figures["dynamic"] = {name: getattr(adapted, name) for name in FIGURES}
     else:
         print_line(str(result))
     if sys.stdout.isatty():
-        symbols = "bytes" if models[0].vocabulary.symbols is None else "characters"
-        print_line(f"{nats_and_bits(result.nats_per_char)}: {in_words(result.nats_per_char, symbols)}")
+        print_line(f"{nats_and_bits(result.nats_per_char)}: {in_words(result.nats_per_char, result.symbols)}")
     print_line(json.dumps(figures))
     return 0
 

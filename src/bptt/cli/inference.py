@@ -141,9 +141,8 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
             complain(f"{written} of {count} texts are new: try a higher --temperature")
         count = written
     if cut and length is None:
-        unit = "bytes" if model.vocabulary.symbols is None else "characters"
         which = f"{cut} of {count} samples {'was' if cut == 1 else 'were'}" if count > 1 else "the sample was"
-        complain(f"{which} cut at {request.criteria.length} {unit}: give --length N for longer ones")
+        complain(f"{which} cut at {request.criteria.length} {model.vocabulary.kind}: give --length N for longer ones")
     return 0
 
 

@@ -28,7 +28,8 @@ from cyclopts import (
 from bptt import __version__
 from bptt.backend import BackendName, DtypeName
 from bptt.config import toml
-from bptt.config.settings import closest_match, flag
+from bptt.config.settings import closest_match
+from bptt.errors import flag
 from bptt.nn.cells import Cell
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from bptt.config.rules import COUNT, MAX_COUNT, check_number
 from bptt.config.settings import Settings
+from bptt.errors import option
 from bptt.nn.cells import CELLS
 from bptt.nn.optimizers import OPTIMIZERS
 from bptt.nn.parametrization import Parametrization
@@ -129,7 +130,7 @@ def resolve(settings: Settings, mode: str, targets: int, batches: Callable[[int,
     steps = settings.steps or _to_multiple(preset.steps, 100)
     if settings.epochs:
         steps = check_number(
-            f"--epochs {settings.epochs:g} makes steps", COUNT, math.ceil(settings.epochs * batches(batch, length))
+            f"{option('epochs', settings.epochs)} makes steps", COUNT, math.ceil(settings.epochs * batches(batch, length))
         )
     cell = CELLS[settings.cell] if isinstance(settings.cell, str) else settings.cell
     dropout = min(MAX_DROPOUT, round(preset.dropout * hidden / preset.hidden, 2))

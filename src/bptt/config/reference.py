@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from bptt.config.settings import SETTING_NAMES, Settings, flag
+from bptt.config.settings import SETTING_NAMES, Settings
+from bptt.errors import flag
 from bptt.nn.cells import Cell
 
 # the groups of `bptt train --help`, and the settings of each, those that are used most first

@@ -31,7 +31,7 @@ from bptt.config.rules import (
     check_text,
     names_a_file,
 )
-from bptt.errors import InputError
+from bptt.errors import InputError, option
 from bptt.nn import initializers
 from bptt.nn.cells import Cell, CellName
 from bptt.nn.optimizers import OPTIMIZERS, OptimizerName
@@ -207,11 +207,6 @@ RULES = {
 }
 
 
-def flag(name: str) -> str:
-    """The flag of a field on the command line."""
-    return "--" + name.rstrip("_").replace("_", "-")
-
-
 def closest_match(name: str, names: list[str]) -> str:
     """The name that was probably meant, or nothing."""
     return "".join(difflib.get_close_matches({"lr": "learning_rate"}.get(name, name), names, 1))
@@ -227,7 +222,7 @@ def from_flags(flags: dict[str, Any]) -> Settings:
     return validate(Settings(**flags))
 
 
-def validate(settings: Settings, called: Callable[[str], str] = flag) -> Settings:
+def validate(settings: Settings, called: Callable[[str], str] = option) -> Settings:
     """The same settings in plain Python types, or an InputError that names the first one out of its range as it is `called`.
 
     Plain, because a NumPy float64 would turn float32 weights into float64, and JSON has no word for it.
@@ -251,7 +246,7 @@ def validate(settings: Settings, called: Callable[[str], str] = flag) -> Setting
     return settings
 
 
-def refuse_contradictions(settings: Settings, called: Callable[[str], str] = flag) -> None:
+def refuse_contradictions(settings: Settings, called: Callable[[str], str] = option) -> None:
     """Raise an InputError for two settings of which one would do nothing."""
     if settings.separator is not None and settings.mode not in (None, "records"):
         problem = f"{called('separator')} {settings.separator!r} only works with {called('mode')} records"
@@ -259,10 +254,10 @@ def refuse_contradictions(settings: Settings, called: Callable[[str], str] = fla
     if settings.encoding != "utf-8" and settings.vocabulary == "bytes":
         problem = f"{called('encoding')} {settings.encoding}: {called('vocabulary')} bytes decodes nothing"
         raise InputError(f"{problem}: leave out one of the two")
-    for name, option in OPTIMIZER_OPTIONS.items():
+    for name, needed in OPTIMIZER_OPTIONS.items():
         value = getattr(settings, name)
-        if value and value != "standard" and option not in OPTIMIZERS[settings.optimizer].options:
-            users = " or ".join(optimizer for optimizer, entry in OPTIMIZERS.items() if option in entry.options)
+        if value and value != "standard" and needed not in OPTIMIZERS[settings.optimizer].options:
+            users = " or ".join(optimizer for optimizer, entry in OPTIMIZERS.items() if needed in entry.options)
             problem = f"{called(name)} {value}: {called('optimizer')} {settings.optimizer} does not have it"
             raise InputError(f"{problem}: leave it out, or give {called('optimizer')} {users}")
 

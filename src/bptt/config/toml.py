@@ -12,9 +12,9 @@ from typing import Any
 from bptt import files
 from bptt.config.compatibility import complete_format_1
 from bptt.config.defaults import Hyperparameters
-from bptt.config.settings import LENGTHS_OF_A_RUN, OPTIMIZER_OPTIONS, SETTING_NAMES, Settings, closest_match, flag, validate
+from bptt.config.settings import LENGTHS_OF_A_RUN, OPTIMIZER_OPTIONS, SETTING_NAMES, Settings, closest_match, validate
 from bptt.config.user_cells import name_of
-from bptt.errors import InputError, InvalidFile
+from bptt.errors import InputError, InvalidFile, flag
 from bptt.nn.cells import CELLS
 from bptt.nn.optimizers import OPTIMIZERS
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from bptt import files
-from bptt.errors import InputError, InvalidFile
+from bptt.errors import InputError, InvalidFile, is_command_line, option
 from bptt.nn.cells import CELLS, REQUIRED, Cell
 
 MAX_BYTES = 1 << 20  # of a file
@@ -58,7 +58,9 @@ def match(where: Path, name: str, record: dict[str, Any], cell: Cell | None) -> 
     file = record.get("cell_file")
     if name in CELLS:
         if cell is not None:
-            raise InputError(f"{where}: the model has the built-in cell {name}: leave out --cell {name_of(cell)}.py")
+            raise InputError(
+                f"{where}: the model has the built-in cell {name}: leave out {option('cell', name_of(cell) + '.py')}"
+            )
         return
     match file:
         case {"name": str(file_name), "sha256": str(digest)}:
@@ -66,10 +68,10 @@ def match(where: Path, name: str, record: dict[str, Any], cell: Cell | None) -> 
         case _:
             if cell is None:
                 return  # an unknown name, as `checkpoint.format` says
-            raise InputError(f"{where}: cell {name!r:.40} is unknown: leave out --cell {name_of(cell)}.py")
+            raise InputError(f"{where}: cell {name!r:.40} is unknown: leave out {option('cell', name_of(cell) + '.py')}")
     if cell is None:
         needs = f"the model has a user-defined cell, which is not saved with it: give its file {file_name!r:.80}"
-        raise InputError(f"{where}: {needs}, with --cell FILE.py (in Python: cell=module)")
+        raise InputError(f"{where}: {needs}, with {'--cell FILE.py' if is_command_line() else 'cell=module'}")
     if (name_of(cell), file_record(cell)["sha256"]) != (name, digest):
         expected = f"expected {file_name!r:.80} as it was, of SHA-256 {digest:.12}..."
         raise InputError(f"{where}: the cell {name_of(cell)!r:.80} is not the one of the model: {expected}")

@@ -19,7 +19,7 @@ from bptt.data.loading import VALIDATION_EXPECTED, fetch, open_validation_set
 from bptt.data.sequences import Sequences, lines, marks, measure_lines, texts
 from bptt.data.source import BUILT_IN, DEFAULT_READING, Reading, Texts
 from bptt.data.token_store import Tokens
-from bptt.data.vocabulary import NEWLINE, RECORD, REMEDY, SHOWN, Vocabulary, characters, code_points
+from bptt.data.vocabulary import NEWLINE, RECORD, SHOWN, Vocabulary, characters, code_points
 from bptt.errors import InputError, UnknownCharacters
 from bptt.files import FileReference
 
@@ -243,7 +243,7 @@ def _encoded(opened: Texts, vocabulary: Vocabulary | None, boundary: str, skippe
     alone = characters(distinct, boundary)
     encoder = new_symbols.extended(vocabulary, distinct) if vocabulary and unknown == "add" else vocabulary or alone
     if encoder.unknown(distinct):
-        most, remedy = 10 if opened.validation else SHOWN, new_symbols.REMEDY if unknown == "error" else REMEDY
+        most, remedy = 10 if opened.validation else SHOWN, new_symbols.remedy() if unknown == "error" else ""
         first = next(number for number, piece in pieces() if encoder.unknown(str(piece)))
         of_first = (str(piece) for number, piece in pieces() if number == first)
         raise UnknownCharacters(f"{opened.parts[first].shown}: {encoder.complaint(of_first, most, remedy)}")

@@ -19,7 +19,7 @@ from bptt.data.corpus import Corpus
 from bptt.data.sequences import Sequences, split
 from bptt.data.source import Names, Reading
 from bptt.data.vocabulary import RECORD, Vocabulary
-from bptt.errors import InputError
+from bptt.errors import InputError, option
 from bptt.files import FileReference
 
 VALIDATION_LINES = 64  # measured side by side
@@ -137,8 +137,12 @@ def _check_records(text: Any, source: Corpus, settings: Settings) -> None:
     if settings.separator is not None and not (several and settings.from_):
         check_separated(source, settings.separator)
     elif settings.mode == "records" and not several:
-        problem = f"--mode records: all of {source.shown} is one record"
-        raise InputError(f"{problem}: give what stands between two records, as in --separator='\\n---\\n'")
+        problem = f"{option('mode', 'records')}: all of {source.shown} is one record"
+        raise InputError(f"{problem}: give what stands between two records, as in {_example()}")
+
+
+def _example() -> str:
+    return rf"{option('separator')}='\n---\n'"
 
 
 def check_separated(source: Corpus, separator: str) -> None:
@@ -146,12 +150,12 @@ def check_separated(source: Corpus, separator: str) -> None:
     vocabulary = source.vocabulary
     ends = sum(int(np.count_nonzero(piece == vocabulary.start)) for piece in token_store.chunks(source.ids[1:]))
     if ends < len(source.tokens.parts):  # of several texts, all but the last one end a record
-        problem = f"--separator {separator!r}: {source.shown} does not hold it"
+        problem = f"{option('separator')}={separator!r}: {source.shown} does not hold it"
         as_bytes = vocabulary.symbols is None  # characters have the same newline in all texts
         if as_bytes and "\n" in separator and any(b"\r\n" in piece.tobytes() for piece in token_store.chunks(source.ids)):
             remedy = separator.replace("\r", "").replace("\n", "\r\n")
-            raise InputError(f"{problem}: the newlines of this text are \\r\\n: give --separator={remedy!r}")
-        raise InputError(f"{problem}: expected what stands between two records, as in --separator='\\n---\\n'")
+            raise InputError(f"{problem}: the newlines of this text are \\r\\n: give {option('separator')}={remedy!r}")
+        raise InputError(f"{problem}: expected what stands between two records, as in {_example()}")
 
 
 def _validation_paths(settings: Settings) -> frozenset[str]:
@@ -211,9 +215,9 @@ def mode_hint(data: Dataset) -> str:
     """How else a text could be read whose mode was chosen, where that is likely; empty otherwise."""
     hints = {"\n>": "lines that begin with >", "\n\n": "blank lines inside"}
     if separator := separator_hint(data):
-        return f"mode   {hints[separator]}: --separator={separator!r} makes each part a record"
+        return f"mode   {hints[separator]}: {option('separator')}={separator!r} makes each part a record"
     if may_be_lines(data):
-        return "mode   read as one stream of text; --mode lines makes each line a text of its own"
+        return f"mode   read as one stream of text; {option('mode', 'lines')} makes each line a text of its own"
     return ""
 
 

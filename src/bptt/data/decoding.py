@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from bptt.data import compression
 from bptt.data.source import Source
-from bptt.errors import InputError
+from bptt.errors import InputError, option
 
-AS_BYTES = "train with --vocabulary bytes"
 WESTERN = "cp1252"
 MULTIBYTE = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr")  # which hardly any other text keeps to
 SINGLE_BYTE = ("cp1251", "koi8_r", "cp1253", "cp1255", "cp1256")  # Cyrillic twice, Greek, Hebrew, Arabic
@@ -55,12 +54,14 @@ def refuse_binary(source: Source) -> None:
     counts = _count_bytes(source)
     if encoding := _wide_encoding(counts):
         offset = 0 if counts.head[0] > 0xF0 else counts.first  # of the byte order mark, or of a NUL
-        raise _refusal(source, f"looks like {encoding.upper()}, expected UTF-8", offset, "", f"give --encoding {encoding}")
+        raise _refusal(
+            source, f"looks like {encoding.upper()}, expected UTF-8", offset, "", f"give {option('encoding', encoding)}"
+        )
     if not counts.nuls:
         return
     if 2 * counts.nuls < counts.size and _is_text(_without_nuls(counts.head), "utf-8"):
         count = f"{counts.nuls:,} NUL byte{'s' * (counts.nuls > 1)}"
-        remedy = rf"remove {'them' if counts.nuls > 1 else 'it'} (tr -d '\0' < OLD > NEW), or {AS_BYTES}"
+        remedy = rf"remove {'them' if counts.nuls > 1 else 'it'} (tr -d '\0' < OLD > NEW), or {_as_bytes()}"
         raise _refusal(source, f"holds {count}, which no text has", counts.first, "", remedy)
     raise _refusal(source, "looks like a binary file, expected UTF-8", counts.first, "", _bytes_or_others(source))
 
@@ -89,7 +90,7 @@ def refuse_document(head: bytes, shown: str) -> None:
 
 
 def _bytes_or_others(source: Source) -> str:
-    return f"{AS_BYTES}, or choose files by a pattern such as 'texts/*.txt'" if source.listed else AS_BYTES
+    return f"{_as_bytes()}, or choose files by a pattern such as 'texts/*.txt'" if source.listed else _as_bytes()
 
 
 def _decoded(source: Source) -> Iterator[str]:
@@ -110,12 +111,16 @@ def _decoded(source: Source) -> Iterator[str]:
             yield text
 
 
+def _as_bytes() -> str:
+    return f"train with {option('vocabulary', 'bytes')}"
+
+
 def _undecodable(source: Source, offset: int, reason: str) -> InputError:
     if source.encoding != "utf-8":
-        other = "the encoding of the text (--encoding)"
+        other = f"the encoding of the text ({option('encoding')})"
         if offset == 0 and source.encoding in ("utf-16", "utf-32"):  # which a byte order mark begins
-            other = f"--encoding {source.encoding}-le or {source.encoding}-be"
-        problem, remedy = f"is not in the encoding {source.encoding}", f"give {other}, or {AS_BYTES}"
+            other = f"{option('encoding', source.encoding + '-le')} or {source.encoding}-be"
+        problem, remedy = f"is not in the encoding {source.encoding}", f"give {other}, or {_as_bytes()}"
         return _refusal(source, problem, offset, f" ({reason})", remedy)
     size = plain = 0
     for piece in source.pieces():
@@ -125,17 +130,17 @@ def _undecodable(source: Source, offset: int, reason: str) -> InputError:
         return _refusal(source, "looks like a binary file, expected UTF-8", offset, f" ({reason})", _bytes_or_others(source))
     if reason == "unexpected end of data":
         problem = "is not UTF-8 to its end, but cut off in the middle of a character"
-        return _refusal(source, problem, offset, f" ({reason})", f"get the whole file, or {AS_BYTES}")
+        return _refusal(source, problem, offset, f" ({reason})", f"get the whole file, or {_as_bytes()}")
     head = _count_bytes(source).head
     if problem := _flaw_of_utf8(head, offset):
-        remedy = f"correct them, or leave them out (iconv -c -f UTF-8 -t UTF-8 OLD > NEW), or {AS_BYTES}"
+        remedy = f"correct them, or leave them out (iconv -c -f UTF-8 -t UTF-8 OLD > NEW), or {_as_bytes()}"
         return _refusal(source, problem, offset, f" ({reason})", remedy)
     names = likely_encodings(head)
     if names == (WESTERN,):
-        remedy = f"it looks like Windows-1252: give --encoding {names[0]}, or {AS_BYTES}"
+        remedy = f"it looks like Windows-1252: give {option('encoding', names[0])}, or {_as_bytes()}"
     else:
         listed = f", such as {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}" if names else ""
-        remedy = f"say which encoding it has: --encoding NAME{listed}, or {AS_BYTES}"
+        remedy = f"say which encoding it has: {option('encoding', 'NAME')}{listed}, or {_as_bytes()}"
     return _refusal(source, "is not UTF-8", offset, f" ({reason})", remedy)
 
 

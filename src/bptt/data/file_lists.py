@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from bptt.errors import InputError, TrainingWarning, warn
+from bptt.errors import InputError, TrainingWarning, is_command_line, option, warn
 
 MOST_FILES = 10_000  # which a run keeps the names of
 MOST_CHARACTERS = 3_500_000  # of the names of files, as JSON has them, which config.toml and config.json have room for
@@ -32,10 +32,12 @@ def expand(place: str, pattern: str) -> list[str] | None:
     if os.path.isdir(place):
         if is_run_or_model(place):
             problem = f"{place!r} is a folder of a run or a model, expected texts"
-            raise InputError(f"{problem}: to train it further, use bptt train --resume or --from")
+            how = "bptt train --resume or --from" if is_command_line() else "resume or from_"
+            raise InputError(f"{problem}: to train it further, use {how}")
         paths = _limited(_matching(place, _components(pattern if "/" in pattern else f"**/{pattern}")), place)
         if not paths:
-            which = "holds no files" if pattern == "*" else f"has no file, in it or below, that matches --glob {pattern!r}"
+            nothing = f"has no file, in it or below, that matches {option('glob')} {pattern!r}"
+            which = "holds no files" if pattern == "*" else nothing
             raise InputError(f"{place!r} {which}: expected texts in the folder or in folders in it")
         return paths
     if os.path.lexists(place) or not any(character in place for character in MAGIC):
@@ -63,7 +65,8 @@ def warn_of_unused_pattern(texts: Iterable[object], pattern: str) -> None:
     names = [text for text in texts if isinstance(text, str | os.PathLike)]
     others = any(not isinstance(text, str | os.PathLike | float | None) for text in texts)
     if pattern != "*" and not others and not any(map(os.path.isdir, names)):
-        warn(f"--glob {pattern!r} does nothing: it chooses files of a folder, and no text is a folder", TrainingWarning)
+        problem = f"{option('glob')} {pattern!r} does nothing"
+        warn(f"{problem}: it chooses files of a folder, and no text is a folder", TrainingWarning)
 
 
 def hint(path: str, other_names: Iterable[str]) -> str:

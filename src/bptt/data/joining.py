@@ -8,7 +8,7 @@ from typing import Any, AnyStr
 from bptt.data import decoding
 from bptt.data.source import Reading, Source, Texts
 from bptt.data.vocabulary import NEWLINE, RECORD
-from bptt.errors import InputError
+from bptt.errors import InputError, option
 
 _BATCH = 1 << 16  # characters or bytes
 _LINES = 1 << 16  # lines of an iterable joined at a time
@@ -116,7 +116,7 @@ def _replaced(pieces: Iterable[AnyStr], separator: AnyStr, end: AnyStr, shown: s
 def _refuse_boundary(present: bool, shown: str) -> None:
     if present:
         problem = f"{shown} holds the character U+{ord(RECORD):04X}, which ends a record here"
-        raise InputError(f"{problem}: remove it, or train with --separator '\\x1e'")
+        raise InputError(f"{problem}: remove it, or train with {option('separator')}='\\x1e'")
 
 
 def _trimmed(pieces: Iterable[AnyStr], end: AnyStr) -> Iterator[AnyStr]:

@@ -5,9 +5,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from bptt.data.vocabulary import Vocabulary
+from bptt.errors import option
 
-REMEDY = "--new-symbols add gives the model these symbols, skip leaves them out of the text, error (the default) refuses them"
 _SHOWN = 10  # characters that were left out that a message lists
+
+
+def remedy() -> str:
+    """What to do about characters that the vocabulary lacks."""
+    add = f"{option('new_symbols', 'add')} gives the model these symbols"
+    return f"{add}, skip leaves them out of the text, error (the default) refuses them"
 
 
 def extended(vocabulary: Vocabulary, text: str) -> Vocabulary:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bptt.backend import HostArray
-from bptt.errors import InputError, UnknownCharacters
+from bptt.config.settings import VocabularyName
+from bptt.errors import InputError, UnknownCharacters, option
 
 NEWLINE = "\n"  # before every text and after every line
 RECORD = "\x1e"  # before and after every record, which may have several lines: the record separator of ASCII
@@ -20,7 +21,6 @@ BOUNDARIES = {"lines": NEWLINE, "records": RECORD, "stream": NEWLINE}  # by mode
 # characters encoded at a time: the temporary arrays stay in the cache (19 ms -> 2 ms a megabyte with the table)
 _PIECE = 1 << 16
 SHOWN = 100  # unknown characters that an error message lists
-REMEDY = "use characters of the training text, or train a new model with --vocabulary bytes"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return 256 if self.symbols is None else len(self.symbols)
+
+    @property
+    def kind(self) -> VocabularyName:
+        """What the symbols are."""
+        return "bytes" if self.symbols is None else "characters"
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -131,7 +136,7 @@ class Vocabulary:
             )
         return cls(None if value is None else tuple(value), boundary)
 
-    def complaint(self, pieces: Iterable[str], most: int = SHOWN, remedy: str = REMEDY) -> str:
+    def complaint(self, pieces: Iterable[str], most: int = SHOWN, remedy: str = "") -> str:
         """Return the message of `encode` about unknown characters in the pieces of a text; it lists `most` of them."""
         known, foreign, advice = frozenset(self.symbols or ()), dict[str, None](), ""
         line = column = 1  # of the first unknown one, in the end
@@ -145,7 +150,7 @@ class Vocabulary:
             foreign.update(dict.fromkeys(new))
         return f"not in the vocabulary: {listed(list(foreign), most)}, first at line {line}, column {column}: {advice}"
 
-    def advice(self, text: str, otherwise: str = REMEDY) -> str:
+    def advice(self, text: str, otherwise: str = "") -> str:
         """Return what to do about the unknown characters of a text: one that is as é has two forms in Unicode."""
         unknown = self.unknown(text)
         for form in ("NFC", "NFD"):
@@ -154,7 +159,8 @@ class Vocabulary:
             if len(left) < len(unknown) and not set(normalized) <= {*text, *left}:
                 convert = f"uconv -x any-{form.lower()}, or unicodedata.normalize in Python"
                 return f"the model knows more of them in the Unicode normal form {form}: convert the text with {convert}"
-        return otherwise
+        remedy = f"use characters of the training text, or train a new model with {option('vocabulary', 'bytes')}"
+        return otherwise or remedy
 
 
 BYTES = Vocabulary(None)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from bptt.display import plots
+from bptt.display.cross_entropy import bits
 from bptt.display.text import printable
 
 if TYPE_CHECKING:  # imported where it is used: every start of the command would pay for it
@@ -228,8 +229,8 @@ def _numbers(history: list[dict[str, Any]], last: dict[str, Any], steps: int, *,
     losses = [f"loss {last['loss']:.4f}"]
     if measured := [row for row in history if row.get("held_out") is not None]:
         best = min(measured, key=lambda row: row["held_out"])
-        losses.append(f"held out {measured[-1]['held_out']:.4f}")
-        losses.append(f"best {best['held_out']:.4f} ({best['held_out'] / math.log(2):.4f} bits) at step {best['step']:,}")
+        now, lowest = (f"{row['held_out']:.4f} ({bits(row['held_out']):.2f} bits)" for row in (measured[-1], best))
+        losses += [f"held out {now}", f"best {lowest} at step {best['step']:,}"]
     times = [f"{_clock(last['seconds'])} elapsed"]
     before = history[-RECENT - 1] if len(history) > RECENT else {"seconds": 0.0, "characters": 0, "step": 0}
     if (seconds := last["seconds"] - before["seconds"]) > 0 and last["step"] > before["step"]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from bptt.backend import Array, Backend
 from bptt.distributed import reduction
 from bptt.distributed.process_group import MPIGroup, ProcessGroup
-from bptt.errors import InputError
+from bptt.errors import InputError, option
 
 NCCL = "NCCL"
 
@@ -87,7 +87,8 @@ def connect_nccl(group: ProcessGroup, backend: Backend, length: int) -> AllReduc
         for rank, device in enumerate(devices):
             if (other := devices.index(device)) < rank:
                 problem = f"processes {other} and {rank} have the same GPU"
-                raise InputError(f"--nccl: {problem}: start one process for each GPU, or with --nccl=false")
+                remedy = f"start one process for each GPU, or with {option('nccl', False)}"
+                raise InputError(f"{option('nccl')}: {problem}: {remedy}")
 
     group.on_rank_0(check)
     buffers = _buffers(group, backend, length, on_device=True)
@@ -110,8 +111,9 @@ def refuse_nccl(group: ProcessGroup, backend: Backend) -> None:
     if group.size == 1:
         return
     if not backend.is_gpu:
-        raise InputError(f"--nccl: the backend is {backend.name}, and NCCL needs a GPU for each process: give --nccl=false")
+        problem = f"the backend is {backend.name}, and NCCL needs a GPU for each process"
+        raise InputError(f"{option('nccl')}: {problem}: give {option('nccl', False)}")
     from bptt.distributed import nccl
 
     if reason := nccl.unavailable_reason():
-        raise InputError(f"--nccl: {reason}, or give --nccl=false")
+        raise InputError(f"{option('nccl')}: {reason}, or give {option('nccl', False)}")

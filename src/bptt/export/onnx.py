@@ -73,7 +73,7 @@ def _graph(saved: Checkpoint, operator: Operator) -> Any:
             helper.make_node("Squeeze", [f"a.{layer}", "direction"], [f"x.{layer + 1}"]),
         ]
     if (size := sum(array.nbytes for array in constants.values())) > MOST:
-        raise InputError(f"{size:,} bytes of weights: an ONNX file holds at most {MOST:,}: export --to torch instead")
+        raise InputError(f"{size:,} bytes of weights: an ONNX file holds at most {MOST:,}: export it for PyTorch instead")
     nodes += [
         helper.make_node("MatMul", [f"x.{config.layers}", "Wya"], ["products"]),
         helper.make_node("Add", ["products", "by"], ["logits"]),

@@ -21,7 +21,7 @@ from bptt.checkpoint.format import Checkpoint
 from bptt.config import rules
 from bptt.config.settings import Mode
 from bptt.data.vocabulary import BOUNDARIES, Vocabulary
-from bptt.errors import InputError, InvalidFile, ModelFileError
+from bptt.errors import InputError, InvalidFile, ModelFileError, option
 from bptt.export import pytorch_header, pytorch_names
 from bptt.export.common import METADATA_KEY, host_params, metadata_json, new_file, write_file
 from bptt.export.pytorch_header import BYTES_PER_NUMBER, Metadata
@@ -84,12 +84,11 @@ def _read(place: Path, symbols: str | os.PathLike[str] | None, mode: Mode | None
         raise InvalidFile("holds weights by the names of bptt, not of PyTorch: load the folder that it is in")
     if about is not None:
         if symbols is not None or mode is not None:
-            raise InvalidFile("says its symbols and mode itself: leave out --symbols and --mode")
+            raise InvalidFile(f"says its symbols and mode itself: leave out {option('symbols')} and {option('mode')}")
         known = pytorch_header.parse_metadata(about)
     elif symbols is None or mode is None:
-        raise InvalidFile(
-            "does not say its symbols and mode: give both, --symbols in the order of their ids, --mode lines or stream"
-        )
+        both = f"{option('symbols')} in the order of their ids, {option('mode')} lines or stream"
+        raise InvalidFile(f"does not say its symbols and mode: give both, {both}")
     else:
         known = Metadata(pytorch_header.symbol_order(symbols), mode, {}, None, None)
     names = pytorch_names.find_tensors(shapes)

@@ -14,7 +14,7 @@ from bptt.checkpoint import format as checkpoint_format
 from bptt.config import rules
 from bptt.config.settings import Mode
 from bptt.data.vocabulary import BOUNDARIES, NEWLINE, Vocabulary
-from bptt.errors import InputError, InvalidFile, ModelFileError
+from bptt.errors import InputError, InvalidFile, ModelFileError, option
 from bptt.export.common import FORMAT, METADATA_KEY, SHAPE, public_record
 from bptt.export.pytorch_names import Shapes, refusal
 from bptt.nn import model
@@ -93,10 +93,10 @@ def symbol_order(symbols: str | os.PathLike[str]) -> list[str] | None:
     """
     if symbols == "bytes":
         return None
-    shown, order = "--symbols", list[Any](symbols) if isinstance(symbols, str) else []
+    shown, order = option("symbols"), list[Any](symbols) if isinstance(symbols, str) else []
     if NEWLINE not in order:
-        place = rules.check_path("--symbols", symbols)
-        shown = f"--symbols {place}"
+        place = rules.check_path(option("symbols"), symbols)
+        shown = option("symbols", place)
         try:
             order = files.parse_json(files.read(place, checkpoint_format.MAX_JSON_BYTES, named=True), 1)
         except (InvalidFile, ValueError) as problem:  # ValueError: a NUL in the path

@@ -79,7 +79,7 @@ def check(models: Sequence[LanguageModel], names: Sequence[str]) -> None:
 def _difference(one: Vocabulary, other: Vocabulary) -> str:
     """How two vocabularies differ, in words."""
     if one.symbols is None or other.symbols is None:
-        return " and ".join("bytes" if each.symbols is None else f"{len(each)} characters" for each in (one, other))
+        return " and ".join(each.kind if each.symbols is None else f"{len(each)} characters" for each in (one, other))
     symbols = sorted(set(one.symbols) ^ set(other.symbols))
     more = f" and {len(symbols) - SHOWN} more" if len(symbols) > SHOWN else ""
     return f"{len(one)} and {len(other)} characters, only in one of them: {', '.join(map(repr, symbols[:SHOWN]))}{more}"

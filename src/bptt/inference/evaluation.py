@@ -9,6 +9,7 @@ import numpy as np
 
 from bptt import acceleration
 from bptt.backend import Array, Backend, namespace
+from bptt.config.settings import VocabularyName
 from bptt.data.batches import Batch
 from bptt.display import html
 from bptt.inference import prediction
@@ -22,6 +23,7 @@ class Evaluation:
 
     nats: float  # the sum of -log p
     characters: int  # number of targets
+    symbols: VocabularyName = "characters"  # what the targets are
 
     @property
     def nats_per_char(self) -> float:
@@ -41,18 +43,20 @@ class Evaluation:
     def __str__(self) -> str:
         """One line for people."""
         perplexity = f"{self.perplexity:.3f}" if self.perplexity < 1e6 else f"{self.perplexity:.4g}"
+        symbol = self.symbols.removesuffix("s")
         return (
-            f"{self.nats_per_char:.4f} nats per character, {self.bits_per_char:.4f} bits, perplexity {perplexity}, "
-            f"{self.characters} characters"
+            f"{self.nats_per_char:.4f} nats per {symbol}, {self.bits_per_char:.4f} bits, perplexity {perplexity}, "
+            f"{self.characters} {self.symbols}"
         )
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
+        symbol = self.symbols.removesuffix("s")
         facts = [
-            ("nats per character", f"{self.nats_per_char:.4f}"),
-            ("bits per character", f"{self.bits_per_char:.4f}"),
+            (f"nats per {symbol}", f"{self.nats_per_char:.4f}"),
+            (f"bits per {symbol}", f"{self.bits_per_char:.4f}"),
             ("perplexity", f"{self.perplexity:.4g}"),
-            ("characters", f"{self.characters:,}"),
+            (self.symbols, f"{self.characters:,}"),
         ]
         return html.card("Evaluation", facts)
 

@@ -1,5 +1,6 @@
 """The public model class: load, evaluate, save and export a trained model."""
 
+import dataclasses
 import functools
 import os
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from bptt.checkpoint import run_folder, store
 from bptt.checkpoint.format import Checkpoint
 from bptt.config import rules, user_cells
 from bptt.config.settings import Mode
-from bptt.display import html
+from bptt.display import cross_entropy, html
 from bptt.errors import InputError
 from bptt.export import ExportFormat, pytorch
 from bptt.inference import dynamic_evaluation, history
@@ -67,7 +68,8 @@ class LanguageModel(TextModel):
         """
         if not dynamic:
             return super().evaluate(text, unknown=unknown)
-        return dynamic_evaluation.evaluate(self.config, self.params, self.backend, self._sequences(text, unknown))
+        measured = dynamic_evaluation.evaluate(self.config, self.params, self.backend, self._sequences(text, unknown))
+        return dataclasses.replace(measured, symbols=self.vocabulary.kind)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the model into a new folder, from which `load` reads it on any backend.
@@ -103,7 +105,7 @@ class LanguageModel(TextModel):
         """What it is, in one line."""
         c = self.config
         text, validation_loss = self.record.get("text", "?"), self.record.get("held_out")
-        measured = "" if validation_loss is None else f", {validation_loss:.4f} nats per held-out character"
+        measured = "" if validation_loss is None else f", {cross_entropy.per_held_out(validation_loss)}"
         return (
             f"<bptt.LanguageModel: {c.cell}, {c.layers} x {c.hidden} units, {tree.num_elements(model.shapes(c)):,} parameters, "
             f"{len(self.vocabulary)} symbols, trained on {text!r} ({self.mode}){measured}; {self.backend}>"
@@ -122,7 +124,7 @@ class LanguageModel(TextModel):
             ("backend", self.backend),
         ]
         if record.get("held_out") is not None:
-            facts.append(("validation loss", f"{record['held_out']:.4f} nats per character"))
+            facts.append(("validation loss", cross_entropy.per_held_out(record["held_out"])))
         return html.card("Language model", facts, html.loss_chart(self.history.rows))
 
 

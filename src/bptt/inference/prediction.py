@@ -9,7 +9,7 @@ import numpy as np
 
 from bptt.backend import Array, HostArray, namespace
 from bptt.data.batches import Batch
-from bptt.errors import InputError
+from bptt.errors import InputError, option
 from bptt.nn import loss, model, tree
 
 Configs = model.Config | tuple[model.Config, ...]  # of one model, or of each model of an ensemble
@@ -46,7 +46,7 @@ def check_finite(results: HostArray) -> HostArray:
     """Return results of a model, or raise an InputError where one of them is infinite or no number."""
     if not np.isfinite(results).all():
         problem = "the predictions of the model are not finite numbers: its weights are too large"
-        raise InputError(f"{problem}: compute in another type with --dtype float64, or use another checkpoint")
+        raise InputError(f"{problem}: compute in another type with {option('dtype', 'float64')}, or use another checkpoint")
     return results
 
 

@@ -13,7 +13,7 @@ from bptt.config.settings import Mode
 from bptt.data import compression, decoding
 from bptt.data.source import Source
 from bptt.data.vocabulary import Vocabulary
-from bptt.errors import InputError, InvalidFile, UnknownCharacters
+from bptt.errors import InputError, InvalidFile, UnknownCharacters, option
 from bptt.inference.sampling import SamplingOptions
 
 Unknown = Literal["error", "skip"]  # what to do with characters that the vocabulary lacks
@@ -96,7 +96,7 @@ def prompt_ids(vocabulary: Vocabulary, mode: Mode, prompt: str | bytes, unknown:
     try:
         ids = vocabulary.encode(prompt)
     except UnknownCharacters as error:
-        raise UnknownCharacters(f"{error}, or leave them out with --unknown skip") from None
+        raise UnknownCharacters(f"{error}, or leave them out with {option('unknown', 'skip')}") from None
     return np.concatenate([np.array([vocabulary.start], ids.dtype), ids])
 
 

@@ -19,7 +19,7 @@ from bptt.data.loading import fetch
 from bptt.data.sequences import Sequences
 from bptt.data.source import DEFAULT_READING, Reading
 from bptt.data.vocabulary import NEWLINE, Vocabulary, listed
-from bptt.errors import InputError, UnknownCharacters
+from bptt.errors import InputError, UnknownCharacters, option
 from bptt.inference import prediction
 from bptt.inference.generate import symbol_names
 from bptt.inference.prediction import Configs
@@ -149,7 +149,7 @@ def _encodable(lines: list[tuple[int, str | bytes]], vocabulary: Vocabulary, unk
     characters = [character for character in dict.fromkeys(line) if character in missing]
     raise UnknownCharacters(
         f"line {number}: not in the vocabulary: {listed(list(map(str, characters)), SHOWN)}: "
-        f"leave such lines out with --unknown skip; {vocabulary.advice(str(line))}"
+        f"leave such lines out with {option('unknown', 'skip')}; {vocabulary.advice(str(line))}"
     )
 
 

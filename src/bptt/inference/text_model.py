@@ -1,5 +1,6 @@
 """Methods that a model and an ensemble share: sample, score and evaluate texts."""
 
+import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
@@ -201,7 +202,8 @@ class TextModel(ABC):
         """
         sequences = self._sequences(text, unknown)
         read = batches.batch_reader(sequences.ids, self.backend)
-        return evaluate(self.config, self.params, self.backend, map(read, batches.lines(sequences, 64, WINDOW, None)))
+        measured = evaluate(self.config, self.params, self.backend, map(read, batches.lines(sequences, 64, WINDOW, None)))
+        return dataclasses.replace(measured, symbols=self.vocabulary.kind)
 
     def _sequences(self, text: Evaluable, unknown: Unknown) -> Sequences:
         """What there is to predict in a text, in its order."""

@@ -10,7 +10,7 @@ from bptt.config.settings import Settings
 from bptt.distributed import allreduce, process_group, reduction
 from bptt.distributed.launcher import launched_processes
 from bptt.distributed.process_group import ProcessGroup
-from bptt.errors import InputError
+from bptt.errors import InputError, option
 from bptt.nn import model, tree
 from bptt.training.setup import Prepared
 
@@ -52,7 +52,7 @@ def init_training_group(text: Any, settings: Settings, work: str) -> ProcessGrou
         if group.size > 1 and isinstance(text, str) and text == "-":
             raise InputError("text -: standard input is that of one process alone: give a file")
         if settings.micro_batches > 1 and not reduction.is_divisible(settings.micro_batches, group.size):
-            problem = f"--micro-batches {settings.micro_batches} for {group.size} processes"
+            problem = f"{option('micro_batches', settings.micro_batches)} for {group.size} processes"
             remedy = f"give {group.size}, {2 * group.size}, {4 * group.size} and so on, or 1 for one part each"
             raise InputError(f"{problem}: {remedy}")
 

@@ -9,7 +9,7 @@ from bptt import system
 from bptt.data.batches import Window
 from bptt.data.dataset import epochs
 from bptt.distributed.process_group import SINGLE_PROCESS
-from bptt.errors import OutOfMemory
+from bptt.errors import OutOfMemory, option
 from bptt.nn import cells, model, segments, tree
 from bptt.train_step import microbatches, threads
 from bptt.train_step.state import TrainTask
@@ -108,10 +108,10 @@ def out_of_memory_message(task: TrainTask) -> str:
     plan, config = task.plan, task.config
     parameters = tree.num_elements(model.shapes(config))
     weights = 15 * parameters > update_numbers(task) / 2
-    size = f"--hidden {config.hidden} --layers {config.layers}: {parameters:,} parameters"
-    lower = "choose fewer units or layers" if weights else "choose a smaller --batch or --length, or fewer --hidden"
-    lower += "" if weights or task.settings.recompute_every else ", or --recompute-every sqrt"
-    batch = "" if weights else f" at --batch {plan.batch} --length {plan.length}"
+    size = f"{option('hidden', config.hidden)}, {option('layers', config.layers)}: {parameters:,} parameters"
+    lower = "choose fewer units or layers" if weights else "choose a smaller batch or length, or fewer units"
+    lower += "" if weights or task.settings.recompute_every else f", or {option('recompute_every', 'sqrt')}"
+    batch = "" if weights else f" at {option('batch', plan.batch)}, {option('length', plan.length)}"
     has = "" if task.backend.is_gpu else f", this machine has {system.physical_memory() / 1e9:,.1f} GB"
     each = f" in each of {task.group.local_size} processes" if task.group.local_size > 1 else ""
     return f"out of memory: {size}{batch} need about {needed_bytes(task, plotting=False) / 1e9:,.1f} GB{each}{has}: {lower}"

@@ -19,7 +19,7 @@ from bptt.data.sequences import Sequences
 from bptt.display import cross_entropy
 from bptt.display.text import printable
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from bptt.errors import KernelWarning, TrainingWarning, warn
+from bptt.errors import KernelWarning, TrainingWarning, option, warn
 from bptt.inference import generate
 from bptt.inference.language_model import LanguageModel
 from bptt.inference.request import make_request
@@ -159,7 +159,7 @@ def format_duration(seconds: float) -> str:
 
 def nonfinite_message(step: int, tensor: str, task: TrainTask) -> str:
     """A tensor is not finite any more."""
-    return f"step {step}: NaN or infinity in {tensor}: try --learning-rate {task.plan.learning_rate / 10:g}"
+    return f"step {step}: NaN or infinity in {tensor}: try {option('learning_rate', task.plan.learning_rate / 10)}"
 
 
 def diverged_message(error: Exception, trained: LanguageModel, out: Path | None) -> str:
@@ -215,9 +215,8 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C skips the texts only
             lines += _new_texts(trained, task)
     if validation_loss is not None:
-        best = f"{validation_loss:.4f} nats per held-out character ({cross_entropy.bits(validation_loss):.4f} bits)"
-        symbols = "bytes" if trained.vocabulary.symbols is None else "characters"
-        explained = cross_entropy.in_words(validation_loss, symbols)
+        best = cross_entropy.per_held_out(validation_loss)
+        explained = cross_entropy.in_words(validation_loss, trained.vocabulary.kind)
         lines.append(f"best at step {trained.record.get('step')}: {best}, {explained}")
     if out is not None and not ended:
         lines += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))}{_cell_flag(task)} --count 10 --seed 1"]
@@ -295,5 +294,7 @@ def warn_of_shared_lines(data: Dataset) -> None:
 def warn_of_long_warmup(task: TrainTask) -> None:
     """Warn if a new run ends before its learning rate has risen to the peak."""
     if (warmup := task.settings.warmup or 0) >= task.plan.steps > 1:
-        problem = f"--warmup {warmup}: the run has {task.plan.steps:,} steps, so its learning rate never reaches the peak"
+        problem = (
+            f"{option('warmup', warmup)}: the run has {task.plan.steps:,} steps, so its learning rate never reaches the peak"
+        )
         warn(problem, TrainingWarning)

@@ -17,7 +17,7 @@ from bptt.config.settings import Settings, from_flags
 from bptt.data.dataset import Dataset, Position, batches_in_epoch, count_text_targets, epochs, make_rng, prepare
 from bptt.data.source import recorded_texts, recorded_validation_files
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from bptt.errors import CheckpointError, InputError, RunFinished, TextChanged
+from bptt.errors import CheckpointError, InputError, RunFinished, TextChanged, option
 from bptt.files import FileReference
 from bptt.inference.language_model import model_from_checkpoint
 from bptt.nn import tree
@@ -67,13 +67,17 @@ def from_run(place: Path, text: Any, changes: dict[str, Any], group: ProcessGrou
     return prepared
 
 
+def _as_it_was() -> str:
+    return f"as it was, or {option('changed_text', True)} to resume all the same"
+
+
 def _refuse_missing_text(place: Path, text: Any, source: Any) -> None:
     """Raise an InputError if a run has to be given its text again, because it was no file."""
     if text is None and source == "-":
         command = f"bptt train TEXT --resume {shlex.quote(str(place))}"
         raise InputError(f"{place}: the text of this run came from standard input or a pipe: give it again: {command}")
     if text is None and source == "":
-        raise InputError(f"{place}: the text of this run was given in Python: give it again, beside --resume")
+        raise InputError(f"{place}: the text of this run was given in Python: give it again, beside {option('resume')}")
 
 
 def _match_last_session(place: Path, cell: Cell) -> None:
@@ -149,11 +153,11 @@ def from_checkpoint(
         read = named if text is None else text
         data = prepare(read, settings, make_rng(settings.split_seed, 0), saved.vocabulary, validation_files)
     except TextChanged as error:
-        raise InputError(f"{where}: its {error}: give it as it was, or --changed-text to resume all the same") from None
+        raise InputError(f"{where}: its {error}: give it {_as_it_was()}") from None
     except InputError as error:
         what = "text or its validation set" if isinstance(settings.validation, Path) else "text"
-        option = ", or --validation FILE," if isinstance(settings.validation, Path) else ""
-        elsewhere = f"give the path of the text{option} beside --resume if it is elsewhere now"
+        other = f", or {option('validation')}," if isinstance(settings.validation, Path) else ""
+        elsewhere = f"give the path of the text{other} beside {option('resume')} if it is elsewhere now"
         raise InputError(f"{where}: the run cannot be resumed with its {what}: {error}; {elsewhere}") from None
     if not group.rank:
         messages.warn_of_skipped_characters(data)
@@ -161,10 +165,11 @@ def from_checkpoint(
     memory_estimate.refuse_too_large(task)
     now = saved.progress or NO_PROGRESS
     if now.step >= plan.steps:
-        raise RunFinished(f"{where}: its {plan.steps:,} steps are done: give more with --steps, or start a new run with --from")
+        remedy = f"give more with {option('steps')}, or start a new run with {option('from_')}"
+        raise RunFinished(f"{where}: its {plan.steps:,} steps are done: {remedy}")
     if difference := _difference(saved.record, data):
         if not changed_text:
-            raise InputError(f"{where}: {difference} as it was, or --changed-text to resume all the same")
+            raise InputError(f"{where}: {difference} {_as_it_was()}")
         now = now._replace(best=None, waited=0)  # what was best on the text before is not now
     if data.sha256 != saved.record.get("sha256"):
         now = now._replace(epoch=now.epoch + 1, batch=0)
@@ -217,7 +222,9 @@ def _recorded_backend(where: Path, settings: Settings, changes: dict[str, Any]) 
     except InputError as error:
         if settings.device is None or "device" in changes:
             raise
-        raise InputError(f"{where}: {error}; the run was on that device: give another --device or --backend") from None
+        raise InputError(
+            f"{where}: {error}; the run was on that device: give another {option('device')} or {option('backend')}"
+        ) from None
 
 
 def _other_device(changes: dict[str, Any]) -> dict[str, Any]:
@@ -228,8 +235,8 @@ def _other_device(changes: dict[str, Any]) -> dict[str, Any]:
 def refuse_other_validation(where: Path, before: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     """Raise an InputError if the changes of a resumed run put a file in the place of a part of its text."""
     if "validation" in changes and not isinstance(before.get("validation"), str | Path):
-        problem = f"--validation {changes['validation']}: the validation set of this run is a part of its text"
-        raise InputError(f"{problem}: leave it out, or start a new run with --from {where}")
+        problem = f"{option('validation', changes['validation'])}: the validation set of this run is a part of its text"
+        raise InputError(f"{problem}: leave it out, or start a new run with {option('from_', where)}")
 
 
 def _states_fit(task: TrainTask, state: TrainState) -> bool:

@@ -12,7 +12,7 @@ from bptt.checkpoint import new_symbols, run_folder, store
 from bptt.checkpoint.format import Checkpoint, Progress
 from bptt.config import user_cells
 from bptt.config.defaults import Hyperparameters, resolve
-from bptt.config.settings import Settings, flag, refuse_contradictions
+from bptt.config.settings import Settings, refuse_contradictions
 from bptt.data import batches
 from bptt.data.dataset import (
     Dataset,
@@ -25,7 +25,7 @@ from bptt.data.dataset import (
 from bptt.data.source import recorded_reading
 from bptt.distributed import reduction
 from bptt.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from bptt.errors import InputError, TrainingWarning
+from bptt.errors import InputError, TrainingWarning, option
 from bptt.files import FileReference
 from bptt.inference.language_model import model_from_checkpoint
 from bptt.nn import model, parametrization, tree
@@ -58,7 +58,7 @@ def from_scratch(
         OutOfMemory: the run needs more memory than there is.
     """
     if settings.new_symbols != "error" and settings.from_ is None:
-        raise InputError(f"--new-symbols {settings.new_symbols} is for --from: give both, or neither")
+        raise InputError(f"{option('new_symbols', settings.new_symbols)} is for {option('from_')}: give both, or neither")
     user_cell = settings.cell if user_cells.is_user_cell(settings.cell) else None
     source = run_folder.read_checkpoint(settings.from_, cell=user_cell) if settings.from_ else None
     backend = select_backend(settings)
@@ -156,7 +156,7 @@ def make_task(
 ) -> TrainTask:
     """The training task, with the token ids on the device if they fit; each process has one micro-batch or several."""
     if settings.patience is not None and not data.validation:
-        words = f"--patience {settings.patience} waits for nothing: no part of the text is held out"
+        words = f"{option('patience', settings.patience)} waits for nothing: no part of the text is held out"
         errors.warn(words, TrainingWarning)
     settings = dataclasses.replace(settings, micro_batches=reduction.round_up(settings.micro_batches, group.size))
     ids = batches.ids_on_device(data.training.ids, backend)
@@ -203,18 +203,19 @@ def make_record(task: TrainTask) -> dict[str, Any]:
 def _with_model_shape(settings: Settings, place: Path, source: Checkpoint) -> Settings:
     """The settings with the shape and the separator of the model to begin from, which they must not contradict."""
     config, defaults = source.config, Settings()
-    symbols = "bytes" if source.vocabulary.symbols is None else "characters"
     shape: dict[str, Any] = {
         "cell": config.user_cell or config.cell,
         "hidden": config.hidden,
         "layers": config.layers,
         "mode": source.mode,
-        "vocabulary": symbols,
+        "vocabulary": source.vocabulary.kind,
     }
     for name, value in shape.items():
         asked = getattr(settings, name)
         if asked not in (value, getattr(defaults, name)):
-            raise InputError(f"{flag(name)} {asked}: the model in {place} has {value}: leave it out, or begin without --from")
+            raise InputError(
+                f"{option(name, asked)}: the model in {place} has {value}: leave it out, or begin without {option('from_')}"
+            )
     if settings.separator is None:
         shape["separator"] = recorded_reading(source.record, source.mode).separator
     settings = dataclasses.replace(settings, **shape, from_=place)

@@ -17,12 +17,12 @@ from bptt.checkpoint import run_folder, store
 from bptt.config import toml
 from bptt.config.defaults import Hyperparameters
 from bptt.config.rules import check_path, names_a_file
-from bptt.config.settings import MAY_CHANGE_ON_RESUME, Settings, flag, from_flags
+from bptt.config.settings import MAY_CHANGE_ON_RESUME, Settings, from_flags
 from bptt.config.user_cells import is_user_cell
 from bptt.data.dataset import count_text_targets, validation_share
 from bptt.display import notebook, text
 from bptt.distributed.launcher import launched_processes
-from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning
+from bptt.errors import Diverged, ForcedInterrupt, InputError, TrainingWarning, option
 from bptt.inference.language_model import LanguageModel
 from bptt.train_step.state import TrainTask
 from bptt.training import budget, checkpoints, events, launch, loop, memory_estimate, messages, resume, setup, signals
@@ -122,8 +122,8 @@ def resume_run(
         moved = name == "validation" and names_a_file(value)  # the same file elsewhere, as its checksum will show
         allowed = moved or name in MAY_CHANGE_ON_RESUME or (name == "out" and not in_place)
         if not allowed and not (name == "cell" and is_user_cell(value)):  # a user-defined cell is not saved with the run
-            advice = f"leave it out, or start a new run with --from {folder}"
-            raise InputError(f"{flag(name)} {value}: a resumed run keeps this setting: {advice}")
+            advice = f"leave it out, or start a new run with {option('from_', folder)}"
+            raise InputError(f"{option(name, value)}: a resumed run keeps this setting: {advice}")
     changes = {
         name: value for name, value in changes.items() if value is not None or name not in Hyperparameters._fields
     }  # None: as before
