@@ -58,8 +58,8 @@ def settings() -> str:
         if row.group != group:
             group = row.group
             parts.append(f"\n## {group}\n\n{HEADING}")
-        several = len(row.choices) > 1
-        value = ", ".join(f"`{choice}`" for choice in row.choices) if several else f"`{row.type}`" if row.type else "on or off"
+        others = [kind for kind in row.type.split("|") if kind not in ("", "CHOICE", *row.choices)]
+        value = ", ".join(f"`{word}`" for word in (*row.choices, *others)) or "on or off"
         default = "" if row.default is None else f"`{row.default}`"
         cells = (f"`{row.flag}`", f"`{row.setting.rstrip('_')}`", value, default, row.description.replace("*", r"\*"))
         parts.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")

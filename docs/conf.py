@@ -1,5 +1,6 @@
 """How Sphinx builds these pages; `nox -s docs` runs it."""
 
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -52,6 +53,21 @@ def link_to_repository(app: Any, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\((\.\./[^)#]+)\)", absolute, source[0])
 
 
+def list_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Add the fields of a class to its description, each with the comment behind it, which has shapes and units."""
+    if not inspect.isclass(obj):
+        return
+    bases = [base for base in reversed(obj.__mro__) if base.__module__.startswith("bptt.")]
+    source = "".join(inspect.getsource(base) for base in bases)
+    comments = dict(re.findall(r"^    ([a-zA-Z]\w*): [^#\n]*# (.*)", source, re.MULTILINE))
+    lines += ["", *(f"- `{field}`: {comment}" for field, comment in comments.items()), ""]
+
+
+def skip_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples, which `list_fields` describes."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def escape_stars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Keep the stars of docstrings, as in *.py, from becoming emphasis; those between backticks are safe."""
     lines[:] = [
@@ -62,4 +78,6 @@ def escape_stars(app: Any, what: str, name: str, obj: Any, options: Any, lines: 
 def setup(app: Any) -> None:
     """Connect the functions above, for Sphinx."""
     app.connect("source-read", link_to_repository)
+    app.connect("autodoc-process-docstring", list_fields)
     app.connect("autodoc-process-docstring", escape_stars)
+    app.connect("autodoc-skip-member", skip_fields)

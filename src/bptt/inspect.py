@@ -25,13 +25,13 @@ TOGETHER = 64  # losses whose gradients are followed side by side: bounds the me
 class Activations(NamedTuple):
     """The activations of a model at each of T steps, in L layers of H units."""
 
-    inputs: list[str]  # what was read at each step, the start symbol first
-    targets: list[str]  # what came next
+    inputs: list[str]  # (T): the symbol that was read at each step, the start symbol first
+    targets: list[str]  # (T): the symbol that came next
     a: HostArray  # (T, L, H): the states
     cells: HostArray | None  # (T, L, H): the cell states of an LSTM
-    gates: HostArray | None  # (T, L, G, H), in the order of the cell's GATES; None for a cell that says nothing of them
-    p: HostArray  # (T, V): the probabilities of all symbols to come next; perhaps of the first steps alone
-    nats: HostArray  # (T,): -log p of what came
+    gates: HostArray | None  # (T, L, G, H): the gates in the order of the cell's GATES; None for a cell without them
+    p: HostArray  # (T, V): the probability of each symbol to come next; of the first steps only with `predicted`
+    nats: HostArray  # (T,): -log p of the target
 
 
 class Flow(NamedTuple):
@@ -67,7 +67,10 @@ class Read(NamedTuple):
 def activations(trained: LanguageModel, text: str, predicted: int | None = None) -> Activations:
     """Compute the states, gates and predictions of a model at every step of a text.
 
-    With `predicted` the probabilities are those of so many first steps, to save memory where there are many symbols.
+    Args:
+        trained: What `bptt.load` or `bptt.train` returned.
+        text: At least one character; one line for a model of lines, without its end.
+        predicted: Number of first steps to return probabilities of, to save memory if there are many symbols. By default all.
 
     Raises:
         InputError: a text with characters that the model does not know, or an empty one, or several lines for a model of lines;
@@ -103,8 +106,9 @@ def activations(trained: LanguageModel, text: str, predicted: int | None = None)
 def gradient_flow(trained: LanguageModel, text: str, horizon: int = 50) -> Flow:
     """Compute how far back each loss reaches: the norms of dL_t / da_(t-k) for k = 0 .. `horizon`.
 
-    L_t is -log p of the target of step t. Where they shrink with k by a factor, what is further back is not learned from; where
-    they grow, training is unstable: the vanishing and exploding gradients of Pascanu et al. (2013, arXiv 1211.5063).
+    L_t is -log p of the target of step t, in nats. If the norms shrink with k by a factor, the model does not learn from what
+    is further back. If they grow, training is unstable. These are the vanishing and exploding gradients of Pascanu et al.
+    (2013, arXiv 1211.5063). `horizon` is the maximum number of steps back, at least 0.
 
     Raises:
         InputError: as `activations`; a horizon below 0.
@@ -143,9 +147,9 @@ def gradients_of_losses(trained: LanguageModel, text: str, horizon: int = 50) ->
 def jacobian_spectrum(trained: LanguageModel, text: str) -> HostArray:
     """Compute the eigenvalues of d state_t / d state_(t-1) by layer and step, (T, L, S H) complex, largest first.
 
-    The state of a layer is a, or of an LSTM a and c (S = 2). The layers below are held fast. Moduli below 1 hint at gradients
-    that vanish and moduli above 1 at some that grow; products of different steps' matrices can do either all the same. Takes
-    the time of (S H)^3 operations a step and layer.
+    The state of a layer is a (S = 1), or of an LSTM a and c (S = 2). The output of the layers below is constant. Moduli below 1
+    suggest that gradients vanish, moduli above 1 that they grow; but a gradient passes through the product of the matrices of
+    several steps, which can do either. Takes about (S H)^3 operations for each step and layer.
 
     Raises:
         InputError: as `activations`.

@@ -55,7 +55,7 @@ def import_(file: Path, /, *, out: Path, symbols: Symbols | None = None, mode: M
         Symbols in the order of their ids, including the newline, for a file that does not name them: as a text, as a JSON file
         with a list of them, or bytes.
     mode
-        Whether the network writes lines or one stream, for a file that does not say so.
+        Whether the network writes lines, records or one stream, for a file that does not say so.
     """
     trained = from_torch(file, symbols=symbols, mode=mode)
     trained.save(out)

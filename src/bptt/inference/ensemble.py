@@ -23,7 +23,7 @@ class Ensemble(TextModel):
         InputError: no models, something that is not a model, or models that cannot predict together.
     """
 
-    models: tuple[LanguageModel, ...]
+    models: tuple[LanguageModel, ...]  # at least one
 
     def __init__(self, models: Iterable[LanguageModel]) -> None:
         members = tuple(models) if isinstance(models, Iterable) else (models,)

@@ -32,14 +32,14 @@ class History:
     character. `len(history)` is N.
     """
 
-    step: HostArray  # updates so far
-    seconds: HostArray  # of training so far
-    characters: HostArray  # learnt from so far
-    loss: HostArray
+    step: HostArray  # number of updates so far
+    seconds: HostArray  # seconds of training so far
+    characters: HostArray  # number of characters trained on so far
+    loss: HostArray  # mean training loss
     validation_loss: HostArray  # NaN in rows without an evaluation
-    learning_rate: HostArray
-    gradient_norm: HostArray  # before clipping
-    rows: tuple[dict[str, Any], ...]  # as metrics.jsonl has them: with the samples of each evaluation, too
+    learning_rate: HostArray  # that of the last update
+    gradient_norm: HostArray  # largest norm, before clipping
+    rows: tuple[dict[str, Any], ...]  # the lines of metrics.jsonl, with the samples of each evaluation
 
     def __len__(self) -> int:
         """The number of rows."""

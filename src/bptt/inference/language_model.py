@@ -28,15 +28,12 @@ from bptt.nn.cells import Cell
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LanguageModel(TextModel):
-    """A model with its vocabulary, its weights on some backend, and a record of its training.
+    """A model with its vocabulary, its weights on some backend, and a record of its training."""
 
-    `config` has its `cell`, `hidden`, `layers` and `vocabulary` (the number of symbols), `settings` those of its run.
-    """
-
-    config: model.Config
-    params: model.Params
-    record: dict[str, Any]  # what the training run was told, chose and measured; JSON values
-    rows: Path | tuple[dict[str, Any], ...] = ()  # of the history of its run, or the folder of the run that has them
+    config: model.Config  # cell, hidden (units), layers and vocabulary (number of symbols)
+    params: model.Params  # the weights, arrays of the backend
+    record: dict[str, Any]  # settings, hyperparameters, text and results of its run; JSON values
+    rows: Path | tuple[dict[str, Any], ...] = ()  # of the history of its run, or the run folder; use `history`
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -55,12 +52,13 @@ class LanguageModel(TextModel):
         return [self.record]
 
     def evaluate(self, text: Evaluable, *, unknown: Unknown = "error", dynamic: bool = False) -> Evaluation:
-        """The cross-entropy of a text, read as the model was trained: each line or record by itself, or as one stream.
+        """Measure the cross-entropy of a text: each line or record by itself, or one stream, as the model was trained.
 
-        A str is the text itself, not a path, and bytes are for a model of bytes. A `pathlib.Path` is a file or a folder, and a
-        list has paths, lines or texts, as for `bptt.train`; files have the encoding and the separator of the training text.
-        `unknown` "skip" leaves out characters that the model does not know. With `dynamic` a copy of the model learns from
-        each part of the text once that is scored (dynamic evaluation); the model itself does not change.
+        A str is the text itself, not a path; bytes are for a model of bytes. A `pathlib.Path` is a file or a folder, and a list
+        has paths, lines or records, as for `bptt.train`. Files are read with the encoding and separator of the training text.
+        `unknown` "skip" leaves out characters that the model does not know. With `dynamic`, a copy of the model learns from
+        each part of the text after predicting it (dynamic evaluation, Krause et al. 2018, arXiv 1709.07432); the model itself
+        does not change.
 
         Raises:
             InputError: a text that cannot be read, characters the model does not know, or nothing to evaluate.
@@ -75,7 +73,8 @@ class LanguageModel(TextModel):
         """Write the model into a new folder, from which `load` reads it on any backend.
 
         Raises:
-            InputError: the folder exists already or cannot be written.
+            AlreadyExists: the folder exists already.
+            SaveError: the folder cannot be written.
         """
         store.write(rules.check_path("folder", folder), self.to_checkpoint())
 
@@ -137,15 +136,19 @@ def load(
     require_backend: bool | None = None,
     cell: Cell | str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
-    """The model in a folder, on a backend and device of choice; dtype by default as it was trained.
+    """Load a model from a folder.
 
-    The folder is a run, of which the best checkpoint is taken, or a checkpoint, or what `save` made. A model with a
-    user-defined cell needs it again: `cell` is the module, or the path of its file, which is executed.
+    Args:
+        folder: A run (its best checkpoint), one checkpoint, or a folder that `save` made.
+        backend: Array library; auto is CuPy if a CUDA device responds, else NumPy.
+        dtype: Floating-point type of the weights. By default that of the training.
+        device: Device in the words of the array library, such as cuda:1. By default the one that it prefers.
+        require_backend: Raise an error if the backend cannot be used. By default CuPy falls back to NumPy with a warning.
+        cell: Module of a user-defined cell, or the path of its file, which is executed. Built-in cells need none.
 
     Raises:
         CheckpointError: a folder that holds no model, or a damaged one.
-        InputError: another cell than the model was trained with, or none.
-        InputError: an unknown backend, dtype or device.
+        InputError: an unknown backend, dtype or device; another cell than that of the training, or none.
     """
     user_cell = None if cell is None else user_cells.resolve("cell", cell)
     if isinstance(user_cell, str):
@@ -172,13 +175,19 @@ def model_from_checkpoint(saved: Checkpoint, backend: Backend, rows: Path | tupl
 def from_torch(
     path: str | os.PathLike[str], *, symbols: str | os.PathLike[str] | None = None, mode: Mode | None = None
 ) -> LanguageModel:
-    r"""The model of a file that `export("torch", path)` wrote, or that was saved from such a network of PyTorch; on NumPy.
+    r"""Make a model of NumPy arrays from a file of PyTorch weights.
 
-    The network is a torch.nn.RNN (taken to have tanh), GRU or LSTM, which sees symbols one-hot or behind a torch.nn.Embedding,
-    and a torch.nn.Linear, with or without biases and by any names. It is saved by
-    `safetensors.torch.save_file(network.state_dict(), path)`. Such a file needs `mode`, lines or stream,
-    and `symbols`, in the order of their ids: a str with a newline in it is the symbols themselves, "bytes" the 256 bytes of
-    UTF-8, and any other str the path of a JSON file with a list of them (the `vocabulary.json` of a saved model is one).
+    The file comes from `export("torch", path)`, or from a network of your own by
+    `safetensors.torch.save_file(network.state_dict(), path)`. The network has a torch.nn.RNN (assumed to have tanh), GRU or
+    LSTM, and a torch.nn.Linear. Its input is one-hot, or goes through a torch.nn.Embedding. Biases are optional, and modules
+    can have any names.
+
+    Args:
+        path: The safetensors file.
+        symbols: Symbols in the order of their ids, for a file that does not name them: a str with a newline in it is the
+            symbols themselves, "bytes" the 256 bytes of UTF-8, and any other str the path of a JSON file with a list of them
+            (the `vocabulary.json` of a saved model is one).
+        mode: Whether the network writes lines, records or one stream, for a file that does not say so.
 
     Raises:
         ModelFileError: no such file, one that is damaged or forged, numbers other than float32 or float64, symbols that are

@@ -38,7 +38,7 @@ class Score:
     """
 
     number: int  # of the line, counted from 1
-    text: str
+    text: str  # without its end
     ids: "array[int]"  # (n,): what was predicted, as numbers of the vocabulary
     costs: "array[float]"  # (n,): the nats of each, in the type of the model
     names: list[str] = field(repr=False)  # of the symbols of the vocabulary

@@ -35,11 +35,11 @@ Evaluable = str | bytes | os.PathLike[str] | Iterable[str | os.PathLike[str]] | 
 class TextModel(ABC):
     """The methods that a `LanguageModel` and an `Ensemble` share; all of them go through `prediction.forward`."""
 
-    config: Configs
-    vocabulary: Vocabulary
-    mode: Mode
-    params: Any  # of the model, or a tuple of those of an ensemble
-    backend: Backend
+    config: Configs  # the shape of the model; of an ensemble a tuple
+    vocabulary: Vocabulary  # its symbols, in the order of their ids
+    mode: Mode  # lines, records or stream
+    params: Any  # the weights; of an ensemble a tuple
+    backend: Backend  # the array library and device of the weights
 
     @property
     @abstractmethod
@@ -65,23 +65,24 @@ class TextModel(ABC):
         exclude: Collection[str] | Callable[[list[str]], Collection[str]] = (),
         novel: bool | str | os.PathLike[str] = False,
     ) -> list[str]:
-        """New texts that begin with `prompt`: lines or records up to their end, or `length` characters of a stream.
+        """Write `count` new texts: lines or records up to their end, or `length` characters of a stream.
 
-        `length` is by default 200 characters at most for lines, and 500 for records and for a stream, of a model of bytes as
-        many bytes; a text ends before the first `stop` that is newly written, too. `temperature` 1 samples with the
-        probabilities of the model, less prefers likely characters, and 0 takes the most likely one each time; `top_k` keeps the
-        most likely ones only, and `top_p` the fewest whose probability reaches it, of what the temperature and `top_k` leave.
-        `unknown` "skip" leaves out of the prompt what the model does not know. A model of bytes writes U+FFFD for bytes
-        that are no text, which `sample_bytes` has as they are; its prompt may be bytes.
+        The same call gives the same texts. Text k of a seed is the same for every `count`, except that rounding can change a
+        character in rare cases (3 of 12,032 texts in a test). A model of bytes writes U+FFFD for bytes that are no text;
+        `sample_bytes` returns the bytes.
 
-        The texts of a seed come in one order: the random numbers of a text depend on the seed and its place, not on how many
-        are written. Nor does the text, but for rounding: a matrix product of another width may round the last digit in
-        another way, and where a random number falls between two characters within that, the other one is chosen (3 of 12,032
-        texts in a test). The same call gives the same texts.
-        Texts in `exclude`, or those among a list of texts that it returns as known, are left out, and so are repeated ones
-        where it is not empty; the next ones take their place, but there may be fewer than `count` in the end. `novel` leaves
-        out, in the same way, texts that the training text contains and blank ones; it reads that text again. In its place it
-        reads what `novel` names: a file or a built-in text.
+        Args:
+            count: Number of texts. With `exclude` or `novel` there may be fewer.
+            temperature: 1 samples with the probabilities of the model; less prefers likely characters; 0 takes the most likely.
+            top_k: Choose only among this number of most likely characters.
+            top_p: Choose only among the fewest most likely characters whose probabilities add up to this, after `top_k`.
+            seed: Seed of the random choices.
+            prompt: Beginning of every text; bytes for a model of bytes.
+            length: Maximum number of new characters (or bytes), by default 200 for lines, 500 for records and a stream.
+            stop: End a text before this string, when the model writes it.
+            unknown: Characters of the prompt that the model does not know: "error", or "skip" to leave them out.
+            exclude: Texts to leave out, or a function (list of texts) -> those to leave out; repeated texts are left out, too.
+            novel: Leave out blank texts, repeated texts and those of the training text, or of the file or built-in text named.
 
         Raises:
             InputError: an argument out of its range, a prompt with characters the model does not know, or with `novel`
@@ -105,7 +106,7 @@ class TextModel(ABC):
         length: int | None = None,
         stop: str | None = None,
     ) -> list[bytes]:
-        """New texts of a model of bytes, as the bytes that they are; `sample` has the same ones as str, with U+FFFD in them.
+        """Write the texts of `sample` as bytes, with a model of bytes; the arguments are those of `sample`.
 
         Raises:
             InputError: a model of characters, or an argument out of its range.
@@ -126,9 +127,9 @@ class TextModel(ABC):
         stop: str | None = None,
         unknown: Unknown = "error",
     ) -> Generator[str, None, bool]:
-        """The first text that `sample` gives, piece by piece: its prompt, then each character as it is drawn.
+        """Yield the first text of `sample` piece by piece: its prompt, then each character.
 
-        The generator returns whether the text was cut after `length` characters, before it had come to its end.
+        The arguments are those of `sample`. The generator returns whether the text was cut after `length` characters.
 
         Raises:
             InputError: as `sample` does, at once.
@@ -142,10 +143,10 @@ class TextModel(ABC):
     def next(
         self, prompt: str | bytes = "", *, temperature: float = 1.0, unknown: Unknown = "error"
     ) -> list[tuple[str, float]]:
-        r"""Every character with its probability of coming next after `prompt`, the most likely first.
+        r"""Return each symbol with its probability to be the next one after `prompt`, the most likely first.
 
-        The probabilities are those of `temperature` 1, which `score` and `evaluate` measure, unless it is set. In lines mode
-        the newline stands for the end of the line. A model of bytes gives those beyond ASCII as \xe9.
+        `temperature` 1 gives the probabilities that `score` and `evaluate` measure. In mode lines, the newline stands for the
+        end of the line. A model of bytes has names such as \xe9 for bytes beyond ASCII.
 
         Raises:
             InputError: an argument out of its range, or a prompt with characters the model does not know.
@@ -155,7 +156,7 @@ class TextModel(ABC):
         return generate.next_symbols(self.config, self.params, self.backend, self.vocabulary, ids, temperature)
 
     def score(self, text: str) -> float:
-        """The nats of a text, -log p: of every character and, in lines mode, of the end of each line.
+        """Return the negative log-likelihood of a text in nats, with the end of each line or record of such a model.
 
         `text` is the text itself, not a path.
 
@@ -171,13 +172,17 @@ class TextModel(ABC):
         unknown: Unknown = "error",
         batch_size: int = LINES_AT_A_TIME,
     ) -> Iterator[Score]:
-        """The score of each line of a text, or of an iterable, by itself: as `score` of that line, and of each character.
+        """Yield the `Score` of each line or record: its nats, and those of each of its characters.
 
-        A line is a text of its own, in stream mode, too, where it has no end to be predicted. Lines of nothing but white
-        space are left out. Lines are read, and their scores returned, up to `batch_size` at a time.
+        Each line is predicted as a separate text. In mode stream, its end is not predicted. Blank lines are left out.
+
+        Args:
+            lines: The text itself, or an iterable of lines.
+            unknown: Lines with characters that the model does not know: "error", or "skip" to leave them out.
+            batch_size: Number of lines to read and to predict at a time.
 
         Raises:
-            InputError: a line with characters the model does not know, unless `unknown` is "skip", which leaves it out.
+            InputError: a line with characters the model does not know.
         """
         check_unknown(unknown)
         batch_size = rules.check_number("batch_size", rules.COUNT, batch_size)
@@ -191,10 +196,10 @@ class TextModel(ABC):
         return scoring.score_lines(*parts, lines, unknown=unknown, batch_size=batch_size)
 
     def evaluate(self, text: Evaluable, *, unknown: Unknown = "error") -> Evaluation:
-        """The cross-entropy of a text, read as the model was trained: each line or record by itself, or as one stream.
+        """Measure the cross-entropy of a text: each line or record by itself, or one stream, as the model was trained.
 
-        A str is the text itself, not a path, and bytes are for a model of bytes. A `pathlib.Path` is a file or a folder, and a
-        list has paths, lines or texts, as for `bptt.train`; files have the encoding and the separator of the training text.
+        A str is the text itself, not a path; bytes are for a model of bytes. A `pathlib.Path` is a file or a folder, and a list
+        has paths, lines or records, as for `bptt.train`. Files are read with the encoding and separator of the training text.
         `unknown` "skip" leaves out characters that the model does not know.
 
         Raises:

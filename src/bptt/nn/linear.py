@@ -20,21 +20,21 @@ def backward(W: Array, x: Array, dz: Array) -> tuple[Array | None, Array, Array]
 
 @accelerated
 def embedded(W: Array, x: Array, b: Array) -> Array:
-    """W x + b for tokens x, an embedding lookup: W times a one-hot vector is a column of W."""
+    """W x + b (T, B, N) for tokens x (T, B), an embedding lookup: W times a one-hot vector is a column of W (N, I)."""
     xp = namespace(W)
     return xp.reshape(xp.take(W.T, xp.reshape(x, (-1,)), axis=0) + b, (x.shape[0], x.shape[1], W.shape[0]))
 
 
 @accelerated
 def affine(W: Array, x: Array, b: Array) -> Array:
-    """W x + b for vectors x."""
+    """W x + b (T, B, N) for vectors x (T, B, I), W (N, I) and b (N,)."""
     xp = namespace(W)
     return xp.reshape(xp.matmul(flatten_time(x), W.T) + b, (x.shape[0], x.shape[1], W.shape[0]))
 
 
 @accelerated
 def affine_backward(W: Array, x: Array, dz: Array) -> tuple[Array, Array, Array]:
-    """Gradients with respect to x, W and b for vectors x."""
+    """Gradients with respect to x, W and b for vectors x (T, B, I), given dz (T, B, N)."""
     xp = namespace(W)
     dx = xp.reshape(xp.matmul(flatten_time(dz), W), x.shape)
     return dx, outer_sum(dz, x), bias_grad(dz)

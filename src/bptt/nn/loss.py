@@ -37,7 +37,7 @@ def backward(cache: Cache) -> Array:
 
 @accelerated
 def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> tuple[Array, Array, Array]:
-    """The mean of -log p(y), or the share in it, p (T, B, V), and the weight of each target (T, B)."""
+    """The result of `forward` (), the softmax p (T, B, V), and the weight of each target (T, B)."""
     xp = namespace(logits)
     each, p = _softmax(logits, y)
     weight = mask / xp.maximum(xp.sum(mask) if count is None else count, 1.0)  # no targets: 0 / 1
@@ -46,7 +46,7 @@ def cross_entropy(logits: Array, y: Array, mask: Array, count: Array | None) -> 
 
 @accelerated
 def cross_entropy_backward(p: Array, y: Array, weight: Array) -> Array:
-    """(p - one_hot(y)) times the weight of each target, (T, B, V)."""
+    """(p - one_hot(y)) times the weight of each target, (T, B, V), given p (T, B, V), ids y (T, B) and weight (T, B)."""
     xp = namespace(p)
     d = (flatten_time(p) - one_hot(y, p.shape[2], p)) * xp.reshape(weight, (-1, 1))
     return xp.reshape(d, p.shape)

@@ -18,12 +18,12 @@ InitialState = Literal["learned", "zero"]
 class Config:
     """What fixes the shapes of a model."""
 
-    cell: str  # its name
+    cell: str  # name of the cell
     vocabulary: int  # V
     hidden: int  # H
-    layers: int = 1
+    layers: int = 1  # number of recurrent layers
     initial: InitialState = "learned"  # the state that every text begins with
-    user_cell: Cell | None = None  # the cell itself, where it is not a built-in one
+    user_cell: Cell | None = None  # the module of the cell, if it is not a built-in one
 
     @property
     def definition(self) -> Cell:

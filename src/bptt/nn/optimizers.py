@@ -55,13 +55,13 @@ class ParamGroup(NamedTuple):
 
 
 def clip_by_value(grad: Array, limit: float) -> Array:
-    """Every element into [-limit, limit]."""
+    """The gradient (P,) with every element limited to [-limit, limit]."""
     xp = namespace(grad)
     return xp.minimum(xp.maximum(grad, -limit), limit)
 
 
 def norm(grad: Array) -> Array:
-    """The Euclidean norm of a vector."""
+    """The Euclidean norm () of a vector (P,)."""
     xp = namespace(grad)
     return xp.sqrt(xp.sum(grad * grad))
 
@@ -77,7 +77,7 @@ def clip_by_norm(grad: Array, limit: float) -> tuple[Array, Array]:
 
 
 def sgd(params_vector: Array, grad: Array, state: NoState, learning_rate: Array | float) -> tuple[Array, NoState]:
-    """Plain stochastic gradient descent."""
+    """Plain stochastic gradient descent: params_vector - learning_rate * grad."""
     return sgd_update(params_vector, grad, learning_rate), state
 
 
@@ -108,7 +108,7 @@ def init_momentum(params_vector: Array) -> MomentumState:
 def adagrad(
     params_vector: Array, grad: Array, state: SquareState, learning_rate: Array | float, *, eps: float = 1e-10
 ) -> tuple[Array, SquareState]:
-    """Adagrad (Duchi et al. 2011)."""
+    """Adagrad (Duchi et al. 2011): the learning rate divided by the root of the sum of the squared gradients."""
     v = state.v + grad * grad
     return params_vector - learning_rate * grad / (namespace(grad).sqrt(v) + eps), SquareState(v)
 
@@ -116,7 +116,7 @@ def adagrad(
 def rmsprop(
     params_vector: Array, grad: Array, state: SquareState, learning_rate: Array | float, *, rho: float = 0.99, eps: float = 1e-8
 ) -> tuple[Array, SquareState]:
-    """RMSprop (Tieleman and Hinton 2012)."""
+    """RMSprop (Tieleman and Hinton 2012): as Adagrad, with a running mean of decay `rho` in place of the sum."""
     v = rho * state.v + (1.0 - rho) * (grad * grad)
     return params_vector - learning_rate * grad / (namespace(grad).sqrt(v) + eps), SquareState(v)
 
@@ -140,7 +140,8 @@ def adam(
 ) -> tuple[Array, AdamState]:
     """Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2).
 
-    Both betas are above 0 and below 1. The groups cover all parameters, in their order; without any, all have the same factors.
+    `beta1` and `beta2`, above 0 and below 1, are the decays of the running means of the gradient and of its square. The groups
+    cover all parameters, in their order; without groups, all parameters have the same factors.
     """
     t = state.t + 1.0
     params_vector, m, v = adam_update(
@@ -169,7 +170,7 @@ def adam_update(
     weight_decay: float,
     groups: tuple[ParamGroup, ...],
 ) -> tuple[Array, Array, Array]:
-    """The parameters and both running means after update t of Adam."""
+    """The parameters and both running means, all (P,), after update t () of Adam."""
     xp = namespace(grad)
     m = beta1 * m + (1.0 - beta1) * grad
     v = beta2 * v + (1.0 - beta2) * (grad * grad)

@@ -71,7 +71,7 @@ def optimize(
 
 
 def smooth(loss: Array, cur_loss: Array) -> Array:
-    """The running mean of the loss: 999 parts of the old one, one part of the new."""
+    """The running mean of the loss: 0.999 times the old mean plus 0.001 times the loss of this name."""
     return 0.999 * loss + 0.001 * cur_loss
 
 
@@ -93,7 +93,9 @@ def model(
 ) -> Arrays:
     """Train on one name per iteration and return the parameters, printing the loss and some names every 2000 iterations.
 
-    `data` is the text or its lines, one name per line. The numbers are the course's, in float64 on any backend.
+    `data` is the text or its lines, one name per line. `ix_to_char` and `char_to_ix` map token ids to characters and back;
+    `n_a` is the number of units, `dino_names` the number of names to print, `vocab_size` the number of characters. The numbers
+    are the course's, in float64 on any backend.
 
     Raises:
         InputError: no line at all.

@@ -100,24 +100,24 @@ def train(
 ) -> LanguageModel:
     r"""Train a model on a text, as in `bptt.train("names.txt", cell="gru", hidden=128, seed=1)`.
 
-    The text is a path or the name of a built-in text (dinosaurs, python-help); a str with a newline in it is the text itself,
-    as are bytes, and "-" is standard input. The path of a folder, or a pattern such as `texts/*.txt`, is that of all its files,
-    each of which is a text of its own; so is each `pathlib.Path` of a list. Another iterable gives lines, or whole texts if
-    one has a newline in it. Without a text it is the one that `config` names, or the dinosaurs.
+    The text is a path or the name of a built-in text (dinosaurs, python-help). A str with a newline in it is the text itself,
+    bytes are too, and "-" is standard input. A folder, or a pattern such as `texts/*.txt`, stands for all its files, each of
+    which is a separate text. In a list, each `pathlib.Path` is a file or a folder; a list of str has lines, or records if one
+    of them has a newline in it. By default the text is the one that `config` names, or else the dinosaurs.
 
     The model that is returned is the best one: the one with the lowest validation loss. Ctrl-C stops the run after the next
     update; so does a loss that becomes NaN or infinite, with a TrainingWarning. After any other exception the weights are
     saved in the folder of the run before the exception is raised again. If the model cannot be saved, it is still returned,
     with a TrainingWarning and the reason in its record.
 
-    Each callback is called with a `bptt.Event` at the start, for each row of numbers and checkpoint, and at the end. The run is
-    the same, bit for bit, as without callbacks, unless one of them returns True: then it stops after that update, and can be
-    resumed. With several processes, those of process 0 are called. In a notebook, the default report is a progress display.
+    Each callback is called with a `bptt.Event` at the start, for each row of numbers and each checkpoint, and at the end. The
+    weights are the same, bit for bit, as without callbacks. If a callback returns True, the run stops after that update and can
+    be resumed. With several processes, process 0 calls its callbacks. In a notebook, the default report is a progress display.
 
     On Linux with glibc, the process keeps the memory that it frees from then on (`bptt.system.keep_freed_memory`).
 
     Args:
-        text: What to learn from; see above.
+        text: The training text, in one of the forms above.
         report: Function that gets each message as a str; None for silence.
         config: TOML file with settings and a text; what is passed beside it takes precedence.
         resume: Run folder to continue exactly as if it had never stopped, or one checkpoint to continue in a new run.

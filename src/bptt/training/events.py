@@ -24,15 +24,15 @@ class Event:
     """What has just happened in a training run; the callbacks of `bptt.train` get it.
 
     The kinds are "start" (before the first update of this call), "log" (a row of numbers is complete), "evaluation" (such a
-    row with the validation loss), "checkpoint" (one has been saved) and "end" (the run is over, also after an error).
+    row with the numbers of an evaluation), "checkpoint" (one has been saved) and "end" (the run is over, also after an error).
     """
 
-    kind: EventKind
-    step: int  # updates so far
-    steps: int  # updates of the run, if nothing stops it
-    row: dict[str, Any]  # of a log or an evaluation what metrics.jsonl gets, of the end how the run ended; else empty
-    settings: dict[str, Any]  # of the run, with the hyperparameters that were chosen for its text
-    folder: Path | None  # the folder of the run, or of a checkpoint; None for a run in memory
+    kind: EventKind  # start, log, evaluation, checkpoint or end
+    step: int  # number of updates so far
+    steps: int  # number of updates that the run will have
+    row: dict[str, Any]  # log, evaluation: the line for metrics.jsonl; end: how the run ended; else empty
+    settings: dict[str, Any]  # of the run by name, with the hyperparameters that were chosen for its text
+    folder: Path | None  # the run folder, of a checkpoint event that of the checkpoint; None for a run in memory
     _make_model: Callable[[], LanguageModel]
 
     @functools.cached_property
