@@ -44,9 +44,10 @@ def command_line() -> str:
 SETTINGS = """# Settings
 
 The settings of a run are flags of `bptt train`, keywords of `bptt.train` and keys of a TOML file. In Python, `from` is written
-`from_`. Where the table has no default, the description says what is chosen.
+`from_`, and other names have `_` in place of `-`: `learning_rate`. The description says what is chosen where there is no
+default.
 """
-HEADING = "| flag | Python, TOML | value | default | what it does |\n|---|---|---|---|---|"
+HEADING = "| flag | value | default | what it does |\n|---|---|---|---|"
 
 
 def settings() -> str:
@@ -61,7 +62,7 @@ def settings() -> str:
         others = [kind for kind in row.type.split("|") if kind not in ("", "CHOICE", *row.choices)]
         value = ", ".join(f"`{word}`" for word in (*row.choices, *others)) or "on or off"
         default = "" if row.default is None else f"`{row.default}`"
-        cells = (f"`{row.flag}`", f"`{row.setting.rstrip('_')}`", value, default, row.description.replace("*", r"\*"))
+        cells = (f"`{row.flag}`", value, default, row.description.replace("*", r"\*"))
         parts.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(parts) + "\n"
 

@@ -21,7 +21,7 @@ html_title = "bptt"
 html_show_sphinx = False
 html_copy_source = False
 html_extra_path = ["extra"]  # the page that docs/build.py exports
-html_theme_options = {"source_repository": REPOSITORY, "source_branch": "main", "source_directory": "docs/"}
+html_show_copyright = False
 copybutton_prompt_text = "$ "
 
 myst_enable_extensions = ["attrs_block", "colon_fence"]
@@ -33,7 +33,6 @@ nitpick_ignore_regex = [  # types in signatures: of Python and NumPy, whose page
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 80
@@ -68,10 +67,11 @@ def skip_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: A
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
-def escape_stars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Keep the stars of docstrings, as in *.py, from becoming emphasis; those between backticks are safe."""
+def escape(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Show stars, backslashes and names such as from_ of docstrings as they are; what is between backticks is safe."""
+    special = re.compile(r"[*\\]|(?<=[a-z])_(?=\W|$)")
     lines[:] = [
-        "`".join(part if i % 2 else part.replace("*", r"\*") for i, part in enumerate(line.split("`"))) for line in lines
+        "`".join(part if i % 2 else special.sub(r"\\\g<0>", part) for i, part in enumerate(line.split("`"))) for line in lines
     ]
 
 
@@ -79,5 +79,5 @@ def setup(app: Any) -> None:
     """Connect the functions above, for Sphinx."""
     app.connect("source-read", link_to_repository)
     app.connect("autodoc-process-docstring", list_fields)
-    app.connect("autodoc-process-docstring", escape_stars)
+    app.connect("autodoc-process-docstring", escape)
     app.connect("autodoc-skip-member", skip_fields)

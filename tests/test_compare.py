@@ -113,10 +113,10 @@ def test_a_chart_draws_each_curve_in_its_letter():
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ("c", "(split seed differ)"),
-        ("d", "(mode, text, "),
-        ({"sha256": "0" * 64}, "(text differ)"),
-        ({"validation": {"sha256": "0" * 64}}, "(text, split seed, duplicates, validation file differ)"),
+        ("c", "(they differ in: split seed)"),
+        ("d", "(they differ in: mode, text, "),
+        ({"sha256": "0" * 64}, "(they differ in: text)"),
+        ({"validation": {"sha256": "0" * 64}}, "(they differ in: text, split seed, duplicates, validation file)"),
     ],
     ids=str,
 )
@@ -128,7 +128,7 @@ def test_other_held_out_sets_are_warned_of_in_a_line(run, changed, words):
         name = changed
     code, _, err = run("compare", "a", name)
     assert code == 0
-    assert err.startswith("bptt: warning: these runs were measured on different held-out sets (")
+    assert err.startswith("bptt: warning: these runs have different held-out sets (")
     assert words in err
     assert len(err.splitlines()) == 1
     assert [json.loads(line)["comparable"] for line in run("compare", "a", name, "--json")[1].splitlines()] == [False] * 2

@@ -19,7 +19,7 @@ def test_correct_gradients_pass(capsys):
     assert cli.main(["check", "--backend", "numpy"]) == 0
     out, err = capsys.readouterr()
     heads, *rows, verdict = out.splitlines()
-    assert " ".join(heads.split()) == "backend cell of the type compared with functions largest error allowed"
+    assert " ".join(heads.split()) == "backend cell checked type compared with functions largest error allowed"
     assert err == ""
     assert [row.split()[1] for row in rows] == ["vanilla", "gru", "lstm", *["vanilla"] * 3, *["gru"] * 3, *["lstm"] * 3]
     assert "WRONG" not in out
@@ -32,7 +32,7 @@ def test_the_checks_are_readable_on_a_narrow_terminal(capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert max(map(len, out.splitlines())) <= 40
     words = " ".join(out.split())
-    assert words.startswith("numpy cell vanilla of the gradient type float64 compared with central differences functions pure")
+    assert words.startswith("numpy cell vanilla checked gradient type float64 compared with central differences functions pure")
     assert words.count("largest error") == words.count("allowed") == 12
     assert words.endswith("All gradients agree: 12 of 12 checks passed.")
     assert err == ""

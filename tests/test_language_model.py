@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from bptt.errors import InputError
 from bptt.inference import generate, text_model
 from bptt.inference.language_model import LanguageModel
 from bptt.nn import model, tree
+
+NAMES = "anna\nbella\ncarl\ndora\nemil\nfrida\ngustav\nhanna\nida\njan\n"
 
 TEXT = "anna\nbo\ncarla\n"
 
@@ -389,3 +392,28 @@ def test_the_record_is_json(tmp_path):
     assert json.loads(json.dumps(m.record)) == m.record
     m.save(tmp_path / "model")
     assert bptt.load(tmp_path / "model").record == m.record
+
+
+def test_a_score_is_shown_in_one_line():
+    model = bptt.train(NAMES, report=None, steps=1, hidden=2, backend="numpy")
+    (score,) = model.scores([NAMES.split()[0] * 30])
+    assert repr(score) == str(score)
+    assert repr(score).startswith(f"<bptt.Score of line 1: {score.nats:.4f} nats (")
+    assert repr(score).endswith(f"nats each: {score.text[:60] + '...'!r}>")
+
+
+def test_the_name_of_a_file_that_is_evaluated_as_a_text_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = bptt.train(NAMES, report=None, steps=1, hidden=2, backend="numpy")
+    name = NAMES.split()[0]
+    assert model.evaluate(name).characters == len(name) + 1
+    Path(name).write_text(NAMES)
+    with pytest.warns(bptt.BpttWarning, match=f"^'{name}' is read as the text itself: for the file of this name, give Path"):
+        assert model.evaluate(name).characters == len(name) + 1
+    assert model.evaluate(Path(name)).characters == len(NAMES)
+
+
+@pytest.mark.parametrize("report", [3, "print"])
+def test_a_report_that_is_no_function_is_refused(report):
+    with pytest.raises(bptt.InputError, match=f"^report {report!r}: expected a function that takes a line, or None"):
+        bptt.train(NAMES, report=report, steps=1, hidden=2, backend="numpy")

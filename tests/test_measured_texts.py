@@ -144,5 +144,5 @@ def test_a_folder_of_validation_files_is_described():
     Path("parts/below/2.txt").write_text("xyz")
     with pytest.raises(InputError, match=r"^validation set 'parts/below/2\.txt': not in the vocabulary: 'x'"):
         train(validation="parts", glob="*.txt")
-    with pytest.raises(InputError, match=r"validation set 'nowhere' does not exist: expected a share"):
+    with pytest.raises(InputError, match=r"validation set 'nowhere' does not exist: expected a fraction"):
         train(validation="nowhere")

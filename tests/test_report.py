@@ -402,7 +402,7 @@ def test_units_are_coloured_by_their_activations(tmp_path, monkeypatch):
         shares = re.findall(r"<span>(?:.*?) (\d+) %</span>", cell)
         assert shares == [f"{100 * share:.0f}" for share in sorted(p, reverse=True)[:4]]
     assert f"gru, 1 x 5 units, {tree.ravel(model.params).size} parameters, {len(model.vocabulary)} symbols" in source
-    assert '<th scope="row">of step</th><td>12</td>' in source
+    assert '<th scope="row">checkpoint of step</th><td>12</td>' in source
     for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         if "sample" in row:
             words = f"{row['held_out'] / math.log(2):.4f} bits</span></th>"

@@ -83,8 +83,9 @@ def test_runs_takes_another_folder_or_one_run(run):
 
 def test_runs_without_a_run(run):
     shutil.rmtree("runs")
-    expected = "bptt: runs: No such file or directory: expected a folder with runs, as bptt train makes it\n"
-    assert run("runs") == (2, "", expected)
+    assert run("runs") == (0, "", "bptt: no run in runs: bptt train makes one in runs\n")
+    expected = "bptt: other: No such file or directory: expected a folder with runs, as bptt train makes it\n"
+    assert run("runs", "other") == (2, "", expected)
     Path("runs/folder").mkdir(parents=True)
     Path("runs/file").write_text("")
     assert run("runs") == (0, "", "bptt: no run in runs: bptt train makes one in runs\n")

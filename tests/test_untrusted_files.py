@@ -113,7 +113,7 @@ def test_states_that_do_not_fit_the_next_batch_are_refused(original, tmp_path, r
         (("plan", "length"), 10**30, "is not the record of a run (length 1000"),
         (("plan", "batch"), 10**30, "is not the record of a run (batch 1000"),
         (("plan", "hidden"), 7, "is not the record of this model's run"),
-        (("plan", "dropout"), 1.0, "is not the record of a run (dropout 1.0: expected a share"),
+        (("plan", "dropout"), 1.0, "is not the record of a run (dropout 1.0: expected a fraction"),
         (("settings", "x" * 10**6), 1, "is not the record of a run (setting 'xxx"),
         (("settings",), [], "is not the record of a run"),
         (("source",), None, "is not the record of this model's run"),

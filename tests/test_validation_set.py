@@ -108,17 +108,17 @@ def test_a_number_is_a_share_and_a_path_is_a_file(workdir, capsys):
     [
         (
             "nowhere",
-            "validation set 'nowhere' does not exist: expected a share of the training text such as 0.1, or a file or a folder",
+            "validation set 'nowhere' does not exist: expected a fraction of the training text such as 0.1, or a file or a",
         ),
-        ("dinosaurs", "validation set 'dinosaurs' does not exist: expected a share"),
-        ("-", "validation -: expected a share, at least 0 and below 1, or the path of a file"),
+        ("dinosaurs", "validation set 'dinosaurs' does not exist: expected a fraction"),
+        ("-", "validation -: expected a fraction, at least 0 and below 1, or the path of a file"),
         ("folder", "validation set 'folder' holds no files: expected texts in the folder"),
-        ("empty", "validation set 'empty' holds nothing: expected a share"),
-        ("white", "validation set 'white' holds nothing but white space: expected a share"),
+        ("empty", "validation set 'empty' holds nothing: expected a fraction"),
+        ("white", "validation set 'white' holds nothing but white space: expected a fraction"),
         ("zero", "validation set 'zero'"),
         ("latin", "validation set 'latin'"),
-        ("1.5", "validation '1.5': expected a share, at least 0 and below 1, or the path of a file (./0.1 for one"),
-        ("", "validation '': expected a share, at least 0 and below 1, or the path of a file"),
+        ("1.5", "validation '1.5': expected a fraction, at least 0 and below 1, or the path of a file (./0.1 for one"),
+        ("", "validation '': expected a fraction, at least 0 and below 1, or the path of a file"),
     ],
 )
 def test_what_cannot_be_a_validation_set_is_refused_in_one_line(workdir, capsys, name, words):

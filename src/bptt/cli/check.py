@@ -12,8 +12,9 @@ from bptt.display import table
 from bptt.gradcheck import Check
 from bptt.nn.cells import CELLS, CellName
 
-WIDTH = 112  # of a line of these
-COLUMNS = "{:8} {:8} {:8} {:8} {:20} {:16} {:>13} {:>8} {}"
+NAME = 8  # columns of the name of a cell, which may be longer
+WIDTH = 112  # of a line of these, with such names
+COLUMNS = "{:8} {:{name}} {:8} {:8} {:20} {:16} {:>13} {:>8} {}"
 
 
 @app.command
@@ -36,7 +37,7 @@ def check(  # noqa: D417  # BackendFlag and the like bring their help
         Print one line of JSON for each check.
     """
     results: list[Check] = []
-    heads = ("backend", "cell", "of the", "type", "compared with", "functions", "largest error", "allowed")
+    heads = ("backend", "cell", "checked", "type", "compared with", "functions", "largest error", "allowed")
     columns = table.columns()
     for one in gradcheck.run_checks(backend, require=require_backend, cell=None if cell is None else resolve("--cell", cell)):
         if json:
@@ -44,10 +45,11 @@ def check(  # noqa: D417  # BackendFlag and the like bring their help
         else:
             numbers = f"{one.error:.1e}", f"{one.allowed:.0e}", "" if one.passed else "WRONG"
             row = one.backend, one.cell, one.what, one.dtype, one.against, one.compiled or "pure", *numbers
-            if columns >= WIDTH:
+            name = max(NAME, table.cells(one.cell))  # the same in all rows: a long one is of a user-defined cell, checked alone
+            if columns >= WIDTH + name - NAME:
                 if not results:
-                    print_line(COLUMNS.format(*heads, "").rstrip())
-                print_line(COLUMNS.format(*row).rstrip())
+                    print_line(COLUMNS.format(*heads, "", name=name).rstrip())
+                print_line(COLUMNS.format(*row, name=name).rstrip())
             else:
                 print_line("\n".join(table.lay_out((*heads, "verdict"), [row], "l" * len(row), columns)))
         results.append(one)

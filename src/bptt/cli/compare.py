@@ -20,7 +20,7 @@ HEADS = ("run", "nats", "bits", "at step", "after", "steps", "seconds")
 def compare(*runs: Path, out: Path | None = None, as_json: Json = False) -> int:  # noqa: D417
     """Compare runs: best held-out nats and bits, the settings that differ, and curves over steps and seconds.
 
-    You cannot compare runs with different held-out texts: a warning says so.
+    Losses on different held-out texts cannot be compared: a warning says where they differ.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def compare(*runs: Path, out: Path | None = None, as_json: Json = False) -> int:
     compared = comparison.read(runs)
     if compared.held_out_differs:
         differing = ", ".join(compared.held_out_differs)
-        warn(f"these runs were measured on different held-out sets ({differing} differ): their nats do not compare")
+        warn(f"these runs have different held-out sets (they differ in: {differing}): their losses cannot be compared")
     if out is not None:
         comparison.save_picture(compared.curves, out)
     if as_json:

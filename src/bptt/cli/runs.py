@@ -2,6 +2,7 @@
 
 import datetime
 import json as json_
+import os
 from pathlib import Path
 
 from bptt.checkpoint import run_summary
@@ -32,7 +33,7 @@ def newest() -> Path:
 
 @app.command
 def runs(folder: Path = RUNS, /, *, as_json: Json = False) -> int:  # noqa: D417
-    """List the runs in a folder, the newest last: progress, best loss, and how to resume each.
+    """List the runs in a folder, the newest last: progress, best loss, and how to resume those that were stopped.
 
     Nats and bits are the best ones per held-out character: the lower, the better. Compare them on one text only. The newest run
     is the one that saved a checkpoint last.
@@ -42,7 +43,8 @@ def runs(folder: Path = RUNS, /, *, as_json: Json = False) -> int:  # noqa: D417
     folder
         A folder with runs, or one run.
     """
-    summaries = [run_summary.summarize(run) for run in run_summary.list_runs(folder)]
+    folders = [] if folder == RUNS and not os.path.lexists(RUNS) else run_summary.list_runs(folder)
+    summaries = [run_summary.summarize(run) for run in folders]
     if as_json:
         for summary in summaries:
             print_line(json_.dumps(_fields(summary)))

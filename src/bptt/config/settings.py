@@ -117,8 +117,8 @@ class Settings:
     epochs: float | None = None
     """Number of passes over the training text, instead of a number of steps."""
     budget: str | None = None
-    """Time that the whole command may take, as in 30s, 5m or 1.5h, instead of a number of steps. A short trial on this machine
-    chooses steps and hidden size."""
+    """About how long the whole command takes, as in 30s, 5m or 1.5h, instead of a number of steps. A short trial on this
+    machine chooses steps and hidden size."""
     optimizer: OptimizerName = "adam"
     """Rule that updates the weights."""
     learning_rate: float | None = None

@@ -71,7 +71,9 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
     text = _texts(path, settings.pop("text", None), str(folder), named=named)
     if (cell := settings.get("cell", "gru")) not in tuple(CELLS):  # no file executes another one; a table has no hash
         setting = f"{path}: cell = {cell!r:.80}"
-        raise InputError(f"{setting}: expected one of {', '.join(CELLS)}: name a file with --cell FILE.py on the command line")
+        raise InputError(
+            f"{setting}: expected one of {', '.join(CELLS)}; a file of your own goes beside --cell on the command line"
+        )
     plain = validate(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
     settings = {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
     if isinstance(file := settings.get("validation"), Path):

@@ -18,7 +18,7 @@ from bptt.errors import InputError, InvalidFile, TextChanged, is_command_line
 from bptt.files import FileReference
 
 LARGE = 1 << 24  # bytes; texts above are read in pieces and their ids mapped from the disk
-VALIDATION_EXPECTED = "expected a share of the training text such as 0.1, or a file or a folder of text"
+VALIDATION_EXPECTED = "expected a fraction of the training text such as 0.1, or a file or a folder of text"
 MOST_TIMES = 100  # its size that a text may unpack to which a record alone names; English does three times
 RECORDED_EXPECTED = "expected a file of text"
 

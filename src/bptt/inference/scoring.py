@@ -3,7 +3,7 @@
 import math
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any, AnyStr
@@ -19,6 +19,7 @@ from bptt.data.loading import fetch
 from bptt.data.sequences import Sequences
 from bptt.data.source import DEFAULT_READING, Reading
 from bptt.data.vocabulary import NEWLINE, Vocabulary, listed
+from bptt.display.cross_entropy import nats_and_bits
 from bptt.errors import InputError, UnknownCharacters, option
 from bptt.inference import prediction
 from bptt.inference.generate import symbol_names
@@ -28,9 +29,10 @@ from bptt.inference.request import Unknown
 BATCH = 64  # sequences scored in one batch
 LINES_AT_A_TIME = 1024  # lines read and scored at a time
 SHOWN = 10  # unknown characters that a message lists
+LONGEST_SHOWN = 60  # characters of a line in its repr
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
     """One line by itself, with the nats of each of its characters and, in lines mode, of its end.
 
@@ -41,7 +43,12 @@ class Score:
     text: str  # without its end
     ids: "array[int]"  # (n,): what was predicted, as numbers of the vocabulary
     costs: "array[float]"  # (n,): the nats of each, in the type of the model
-    names: list[str] = field(repr=False)  # of the symbols of the vocabulary
+    names: list[str]  # of the symbols of the vocabulary
+
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        shown = self.text if len(self.text) <= LONGEST_SHOWN else f"{self.text[:LONGEST_SHOWN]}..."
+        return f"<bptt.Score of line {self.number}: {nats_and_bits(self.nats)}, {self.nats_per_char:.4f} nats each: {shown!r}>"
 
     @cached_property
     def symbols(self) -> list[str]:

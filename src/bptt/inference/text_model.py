@@ -11,13 +11,13 @@ from bptt.backend import Backend
 from bptt.config import rules
 from bptt.config.defaults import TEMPERATURE
 from bptt.config.settings import Mode
-from bptt.data import batches, corpus, joining
+from bptt.data import batches, corpus, file_lists, joining
 from bptt.data.batches import WINDOW
 from bptt.data.corpus import Corpus
 from bptt.data.sequences import Sequences
 from bptt.data.source import Reading, recorded_reading
 from bptt.data.vocabulary import Vocabulary
-from bptt.errors import InputError
+from bptt.errors import BpttWarning, InputError, warn
 from bptt.inference import generate, novelty, scoring
 from bptt.inference.evaluation import Evaluation, evaluate
 from bptt.inference.generate import Sample
@@ -216,6 +216,8 @@ class TextModel(ABC):
         if isinstance(text, Corpus):
             source = text
         elif isinstance(text, str | bytes):
+            if isinstance(text, str) and file_lists.exists(text) and os.path.isfile(text):
+                warn(f"{text!r} is read as the text itself: for the file of this name, give Path({text!r})", BpttWarning)
             source = corpus.from_text(text, self.vocabulary, self._reading(unknown))
         elif isinstance(text, os.PathLike | Iterable):
             source = corpus.read(text, self.vocabulary, self._reading(unknown))

@@ -32,7 +32,7 @@ def card(trained: LanguageModel, place: Path, split: str, seen: str) -> list[tup
         ("Text", _text_rows(trained, split)),
         ("Training", _training_rows(record, sessions)),
         ("Software and machine", _machine_rows(record, sessions[-1] if sessions else {})),
-        ("Use", [("command", f"bptt sample {shlex.quote(place.name or str(place))} --count 10"), ("licence", NO_LICENCE)]),
+        ("Use", [("command", f"bptt sample {shlex.quote(str(place))} --count 10"), ("licence", NO_LICENCE)]),
     ]
     return [(title, [(name, printable(value)[:LONGEST]) for name, value in rows if value]) for title, rows in sections]
 
@@ -59,7 +59,7 @@ def _model_rows(trained: LanguageModel, seen: str) -> Rows:
     shown = figures.drawn(config.layers)
     return [
         ("model", f"{config.cell}, {config.layers} x {config.hidden} units, {size:,} parameters, {config.vocabulary} symbols"),
-        ("of step", f"{record.get('step') or 0:,}"),
+        ("checkpoint of step", f"{record.get('step') or 0:,}"),
         ("held-out loss", loss_words(validation_loss) if validation_loss and is_number(validation_loss) else "not measured"),
         ("looked at here", seen),
         ("layers drawn", ", ".join(str(layer + 1) for layer in shown) if len(shown) < config.layers else ""),

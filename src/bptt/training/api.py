@@ -154,7 +154,7 @@ def train(
         vocabulary: What a token is: a character of the text, or a byte of its UTF-8 form.
         steps: Number of updates. By default 500 to 5,000, more for longer texts.
         epochs: Number of passes over the training text, instead of a number of steps.
-        budget: Time that the whole command may take, as in 30s, 5m or 1.5h, instead of a number of steps.
+        budget: About how long the whole command takes, as in 30s, 5m or 1.5h, instead of a number of steps.
             A short trial on this machine chooses steps and hidden size.
         optimizer: Rule that updates the weights.
         learning_rate: Peak learning rate of the recurrent weights.

@@ -215,11 +215,11 @@ def end_message(trained: LanguageModel, task: TrainTask, out: Path | None, ended
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C skips the texts only
             lines += _new_texts(trained, task)
     if validation_loss is not None:
-        best = cross_entropy.per_held_out(validation_loss)
         explained = cross_entropy.in_words(validation_loss, trained.vocabulary.kind)
-        lines.append(f"best at step {trained.record.get('step')}: {best}, {explained}")
+        lines.append(f"best at step {trained.record.get('step')}: {cross_entropy.per_held_out(validation_loss)}, {explained}")
     if out is not None and not ended:
-        lines += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))}{_cell_flag(task)} --count 10 --seed 1"]
+        several = "--length 1000" if task.data.mode == "stream" else "--count 10"
+        lines += [f"saved in {out}", f"more: bptt sample {shlex.quote(str(out))}{_cell_flag(task)} {several} --seed 1"]
     return "\n".join(lines), row
 
 

@@ -59,6 +59,8 @@ def train(
 
 def _make_reporter(settings: Settings, report: Callable[[str], None] | None) -> Reporter:
     """A progress display in a notebook, where nothing else was asked for; else a reporter of lines."""
+    if report is not None and not callable(report):
+        raise InputError(f"report {report!r:.80}: expected a function that takes a line, or None for silence")
     default = report is text.print_safe and not settings.quiet and not settings.json
     if default and notebook.in_notebook() and launched_processes() == 1:
         return notebook.ProgressDisplay().report
