@@ -112,7 +112,7 @@ def test_a_run_stopped_before_its_first_checkpoint_resumes(capsys):
     train(out="run")
     shutil.rmtree("run/checkpoints")
     Path("run/metrics.jsonl").write_text("")
-    assert "name a file with --cell" in refused(capsys, "train", "names.txt", "--resume", "run")
+    assert "add --cell FILE.py" in refused(capsys, "train", "names.txt", "--resume", "run")
     Path("other").mkdir()
     Path("other/mgu.py").write_text(Path("mgu.py").read_text() + "\n")
     line = refused(capsys, "train", "names.txt", "--resume", "run", "--cell", "other/mgu.py")
@@ -254,7 +254,7 @@ def test_no_toml_file_executes_a_cell(capsys):
     Path("spy.py").write_text(SPY)
     Path("settings.toml").write_text('cell = "spy.py"\n')
     line = refused(capsys, "train", "names.txt", "--config", "settings.toml")
-    assert "cell = 'spy.py': expected one of vanilla, gru, lstm: name a file with --cell FILE.py" in line
+    assert "cell = 'spy.py': expected one of vanilla, gru, lstm: add --cell FILE.py FILE.py" in line
     assert not Path("executed").exists()
     settings = "names.txt", "--config", "settings.toml", "--steps", 2, "--hidden", 4, "--backend", "numpy"
     assert command(capsys, "train", *settings, "--cell", "mgu.py", "--out", "run")[0] == 0

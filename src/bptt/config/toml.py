@@ -72,7 +72,7 @@ def read(path: Path, without: Collection[str] = (), *, named: bool = True) -> di
     if (cell := settings.get("cell", "gru")) not in tuple(CELLS):  # no file executes another one; a table has no hash
         setting = f"{path}: cell = {cell!r:.80}"
         raise InputError(
-            f"{setting}: expected one of {', '.join(CELLS)}; a file of your own goes beside --cell on the command line"
+            f"{setting}: expected one of {', '.join(CELLS)}; for a file of your own, add --cell FILE.py on the command line"
         )
     plain = validate(Settings(**settings), lambda name: f"{path}: {name.rstrip('_')} =")
     settings = {name: getattr(plain, name) for name in settings} | ({} if text is None else {"text": text})
