@@ -33,6 +33,7 @@ nitpick_ignore_regex = [  # types in signatures: of Python and NumPy, whose page
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 80
@@ -67,6 +68,16 @@ def skip_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: A
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
+def show_constants(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """Show the values of constants that are defaults of arguments."""
+    if signature is None or not inspect.isfunction(obj):
+        return None
+    names = vars(inspect.getmodule(obj))
+    return re.sub(r"(?<== )[A-Z_]{2,}\b", lambda match: repr(names[match[0]]), signature), returns
+
+
 def escape(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Show stars, backslashes and names such as from_ of docstrings as they are; what is between backticks is safe."""
     special = re.compile(r"[*\\]|(?<=[a-z])_(?=\W|$)")
@@ -80,4 +91,5 @@ def setup(app: Any) -> None:
     app.connect("source-read", link_to_repository)
     app.connect("autodoc-process-docstring", list_fields)
     app.connect("autodoc-process-docstring", escape)
+    app.connect("autodoc-process-signature", show_constants)
     app.connect("autodoc-skip-member", skip_fields)

@@ -254,7 +254,7 @@ def test_no_toml_file_executes_a_cell(capsys):
     Path("spy.py").write_text(SPY)
     Path("settings.toml").write_text('cell = "spy.py"\n')
     line = refused(capsys, "train", "names.txt", "--config", "settings.toml")
-    assert "cell = 'spy.py': expected one of vanilla, gru, lstm: add --cell FILE.py FILE.py" in line
+    assert "cell = 'spy.py': expected one of vanilla, gru, lstm; for a file of your own, add --cell FILE.py" in line
     assert not Path("executed").exists()
     settings = "names.txt", "--config", "settings.toml", "--steps", 2, "--hidden", 4, "--backend", "numpy"
     assert command(capsys, "train", *settings, "--cell", "mgu.py", "--out", "run")[0] == 0
