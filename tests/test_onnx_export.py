@@ -158,7 +158,7 @@ def test_a_model_that_cannot_be_exported_gives_a_clear_error(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(onnx, "MOST", 2000)
         with pytest.raises(
-            InputError, match="2,428 bytes of weights: an ONNX file holds at most 2,000: export --to torch instead"
+            InputError, match="2,428 bytes of weights: an ONNX file holds at most 2,000: export it for PyTorch instead"
         ):
             trained().export("onnx", tmp_path / "model.onnx")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
