@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from bptt import acceleration, dispatch, kernels
 from bptt.nn import cells, model, optimizers, tree
 
-pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
+pytest.importorskip("llvmlite", reason="llvmlite is not installed: pip install '.[fast]'")
 
 import accelerated
-from bptt.kernels.cpu import gemm, microkernel
+from bptt.kernels.cpu import gemm, jit, libraries
 
 HERE = Path(__file__).parent
 TOLERANCE = {"float32": 1e-6, "float64": 1e-13}  # of the largest element, or of 1
@@ -362,6 +362,7 @@ def fenced(array: np.ndarray, end: bool) -> np.ndarray:
 
 def between_fences(dtype: str) -> None:
     """Call every kernel, and the matrix product into given arrays, with all arrays between fences."""
+    libraries.LIBRARIES["gemm"] = (gemm.multiply, gemm.outer_sum, gemm.pack, gemm.pack_transposed)
     for end in (True, False):
         for T, B, I, H, V, tokens in [
             (2, 3, 5, 7, 9, True),
@@ -375,16 +376,27 @@ def between_fences(dtype: str) -> None:
                 inputs = [fenced(a, end) if isinstance(a, np.ndarray) and a.ndim else a for a in found]
                 assert_results(kernel(*inputs), expected, dtype)
             D, X, W = (np.random.default_rng(0).normal(size=shape).astype(dtype) for shape in [(B, H), (B, I), (I, H)])
-            C = fenced(np.zeros((B, gemm.padded(H, W)), dtype), end)
-            gemm.multiply(fenced(X, end), 0, B, I, fenced(gemm.pack(fenced(W, end)), end), C, False)
-            assert_results(C[:, :H], X @ W, dtype, 10 * TOLERANCE[dtype])
-            gemm.multiply(fenced(X, end), 0, B, I, fenced(gemm.pack_transposed(fenced(W.T.copy(), end)), end), C, True)
-            assert_results(C[:, :H], 2 * X @ W, dtype, 10 * TOLERANCE[dtype])
-            S = fenced(gemm.space(2 * H, I, X), end)
-            for add in (False, True):  # two products below each other, what the first one leaves there included
-                gemm.outer_sum(fenced(D, end), fenced(X, end), 0, B, S, add)
-                gemm.outer_sum(fenced(D, end), fenced(X, end), 0, B, S[H:], add)
-            assert_results(S[: 2 * H, :I], np.tile(2 * D.T @ X, (2, 1)), dtype, 10 * TOLERANCE[dtype])
+            check_products(dtype, end, D, X, W)
+
+
+def check_products(dtype: str, end: bool, D: np.ndarray, X: np.ndarray, W: np.ndarray) -> None:
+    """Multiply into given arrays: X W twice, and D.T X four times, two of them below each other."""
+    (B, I), H, n = X.shape, D.shape[1], 2 * jit.vector_bytes() // X.itemsize
+    padded = {size: -(-size // n) * n for size in (I, H)}
+    multiply, outer_sum = jit.function("gemm", "multiply", dtype), jit.function("gemm", "outer_sum", dtype)
+    C, panels = (fenced(np.full(shape, np.nan, dtype), end) for shape in [(B, padded[H]), (I, padded[H])])
+    for times, back in ((1, False), (2, True)):
+        if times == 1:
+            jit.function("gemm", "pack", dtype)(fenced(W, end), H, I, H, panels)
+        else:
+            jit.function("gemm", "pack_transposed", dtype)(fenced(W.T.copy(), end), I, H, I, panels)
+        multiply(fenced(X, end), I, B, I, panels, H, C, padded[H], times == 2, back)
+        assert_results(C[:, :H], times * X @ W, dtype, 10 * TOLERANCE[dtype])
+    S = fenced(np.full((2 * H + n // 2, padded[I]), np.nan, dtype), end)
+    for add in (False, True):  # what the first one leaves below included
+        outer_sum(fenced(D, end), H, H, fenced(X, end), I, I, B, S, padded[I], add)
+        outer_sum(fenced(D, end), H, H, fenced(X, end), I, I, B, S[H:], padded[I], add)
+    assert_results(S[: 2 * H, :I], np.tile(2 * D.T @ X, (2, 1)), dtype, 10 * TOLERANCE[dtype])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows protects pages in another way")
@@ -398,17 +410,17 @@ def test_kernels_do_not_access_memory_beyond_the_arrays(dtype):
     assert done.returncode == 0, done.stderr
 
 
-def test_kernels_use_the_vector_width_that_numba_compiles_for():
-    """Narrow vectors are tested where there are wide ones, too, on what has all of the code for them."""
-    if not microkernel.WIDE:
-        pytest.skip("the tests above ran with narrow vectors: this processor has no others")  # nothing is left out
-    narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma", "PYTHONPATH": str(HERE)}
-    options = ["-q", "-p", "no:cacheprovider", "-k", "equals and (vanilla.run_backward or linear.affine) or vectors_are_narrow"]
-    command = [sys.executable, "-m", "pytest", *options, str(HERE / "test_cpu_kernels.py")]
-    done = subprocess.run(command, env={**os.environ, **narrow}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-
-
-@pytest.mark.skipif(os.environ.get("NUMBA_CPU_NAME") != "haswell", reason="run by the test above")
-def test_vectors_are_narrow_without_avx512():
-    assert (microkernel.WIDE, microkernel.VECTOR, gemm.ROWS) == (False, 32, 4)
+@pytest.mark.parametrize("name", ["vanilla.run_backward", "linear.affine", "gradient.loss_and_grad", "loss.cross_entropy"])
+@DTYPES
+@pytest.mark.skipif(jit.vector_bytes() < 64, reason="the tests above ran with narrow vectors: this processor has no others")
+def test_kernels_of_narrow_vectors_equal_their_pure_functions(name, dtype, monkeypatch, tmp_path):
+    monkeypatch.setenv("BPTT_CACHE", str(tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jit, "processor", lambda: ("haswell", "+avx2,+fma"))
+        patch.setattr(jit, "_loaded", {})
+        jit._target.cache_clear()
+        assert jit.vector_bytes() == 32
+        for seed, (T, B) in enumerate([(3, 1), (2, 3), (7, 4), (5, 9), (2, 300)]):
+            found = arguments(name, dtype, Sizes(T, B, 17, 33, 19, seed % 2 == 0, seed))
+            assert_results(KERNELS[name](*found), pure_function(name)(*found), dtype)
+    jit._target.cache_clear()

@@ -78,7 +78,6 @@ REPLACED = [
 # (modules, name, why a field, parameter or variable may have it)
 ALLOWED = [
     ("kernels.*", "total", "a sum that a loop adds up"),
-    ("kernels.cpu.*", "lanes", "the numbers in a vector register"),
     ("kernels.cuda.tiling", "lanes", "the threads of a warp"),
     ("kernels.cuda.tiling", "clusters", "thread block clusters of CUDA"),
     ("nn.tree", "arrays", "the arrays of a tree"),

@@ -1,7 +1,7 @@
 """Kernels: enabling them, compiling them in advance, and capturing work of a GPU in CUDA graphs.
 
-Kernels exist for NumPy arrays, where Numba is installed (kernels/cpu), and for CuPy arrays (kernels/cuda). None is needed for
-anything: without them the pure functions run.
+Kernels exist for NumPy arrays, where llvmlite is installed (kernels/cpu), and for CuPy arrays (kernels/cuda). None is needed:
+without them the pure functions run.
 """
 
 import contextlib
@@ -76,8 +76,8 @@ def _unavailable_reason(library: str) -> str:
     try:
         _kernel_module(library)
     except ImportError as error:
-        if error.name == "numba":
-            return "Numba is not installed (remedy: pip install numba)"
+        if error.name == "llvmlite":
+            return "llvmlite is not installed (remedy: pip install llvmlite)"
         return f"{compiler} cannot be imported: {error} (remedy: upgrade it)"
     except Exception as error:  # a library that this was not written for, or half of one
         return f"{compiler} cannot be used: {type(error).__name__}: {error} (remedy: another version of it)"
@@ -134,8 +134,8 @@ def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
 
 
 def cache_is_empty() -> bool:
-    """Whether the enabled Numba kernels are not on disk yet, so that their first calls compile them."""
-    if not compiled_by().startswith("numba"):
+    """Whether the enabled CPU kernels are not on disk yet, so that their first calls compile them."""
+    if not compiled_by().startswith("llvmlite"):
         return False
     from bptt.kernels.cpu import jit
 
@@ -143,7 +143,7 @@ def cache_is_empty() -> bool:
 
 
 def stored_kernels() -> list[Path]:
-    """List the files with compiled Numba kernels; none where these cannot be used."""
+    """List the files with compiled CPU kernels; none where these cannot be used."""
     if _unavailable_reason("numpy"):
         return []
     from bptt.kernels.cpu import jit
@@ -155,7 +155,6 @@ def warm_up(config: model.Config, backend: Backend, group: ProcessGroup = SINGLE
     """Compile the kernels of a training run, or load them from disk; if that fails, warn and disable them.
 
     If it fails in one of several processes, which all call this, none uses kernels: the others would round differently.
-    Gradients in segments call more kernels, whose compilation takes some seconds once.
     """
     if not compiled_by(backend):
         return

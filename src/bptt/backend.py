@@ -111,7 +111,7 @@ class NumPy(Backend):
 
     name, module, package = "numpy", "numpy", "numpy"
     is_host = True
-    kernel_compiler = "Numba"
+    kernel_compiler = "llvmlite"
 
 
 class CuPy(Backend):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bptt.backend import Backend
+from bptt.errors import InputError
 
 PACKAGES = ("bptt", "numpy", "array-api-compat", "safetensors")
 
@@ -139,3 +140,15 @@ def keep_freed_memory() -> None:
             mallopt = ctypes.CDLL(None).mallopt
             mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: the most that it takes
             mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
+def cache_folder() -> Path:
+    r"""The folder of what is computed once: $BPTT_CACHE, or bptt in the user's cache folder, such as ~/.cache."""
+    if chosen := os.environ.get("BPTT_CACHE"):
+        return Path(chosen)
+    variable, usual = ("LOCALAPPDATA", "AppData/Local") if os.name == "nt" else ("XDG_CACHE_HOME", ".cache")
+    base = Path(os.environ.get(variable, ""))
+    try:
+        return (base if base.is_absolute() else Path.home() / usual) / "bptt"
+    except RuntimeError:
+        raise InputError("there is no home folder for the cache: set BPTT_CACHE to a folder") from None

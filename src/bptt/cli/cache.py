@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bptt import acceleration, files
+from bptt import acceleration, files, system
 from bptt.cli.console import print_line
 from bptt.cli.parser import app
 from bptt.data import token_store
@@ -16,14 +16,14 @@ from bptt.errors import InputError
 def cache(*, clear: bool = False) -> int:
     """Show the cache on this machine, which makes a start faster: token ids of large texts, and compiled kernels.
 
-    $BPTT_CACHE names another folder for the ids, $NUMBA_CACHE_DIR for the kernels.
+    $BPTT_CACHE names another folder.
 
     Parameters
     ----------
     clear
         Clear the cache. No other file is removed, and runs that use the cache continue.
     """
-    folder = token_store.cache_folder()
+    folder = system.cache_folder()
     if clear:
         with files.locked_folder(folder, shared=False) as free:
             if not free:
@@ -32,16 +32,14 @@ def cache(*, clear: bool = False) -> int:
         freed += files.remove_files(acceleration.stored_kernels())
         print_line(f"freed {freed:,} bytes")
         return 0
-    kernels = acceleration.stored_kernels()
     width = table.columns()
-    _print("token ids", [folder], token_store.stored_files(), width)
-    _print("kernels", sorted({path.parent for path in kernels}), kernels, width)
+    _print("token ids", folder, token_store.stored_files(), width)
+    _print("kernels", folder, acceleration.stored_kernels(), width)
     return 0
 
 
-def _print(name: str, folders: Sequence[Path], stored: Sequence[Path], width: int) -> None:
+def _print(name: str, folder: Path, stored: Sequence[Path], width: int) -> None:
     """Print where files are kept, how many, and how large they are."""
     size = sum(path.lstat().st_size for path in stored)
-    places = "".join(f" in {folder}" for folder in folders)
-    words = f"{len(stored):,} file{'s' * (len(stored) != 1)}, {size:,} bytes{places}"
+    words = f"{len(stored):,} file{'s' * (len(stored) != 1)}, {size:,} bytes in {folder}"
     print_line("\n".join(table.wrap(printable(words), width, f"{name:<10} ", " " * 11)))

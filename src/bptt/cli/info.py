@@ -12,7 +12,7 @@ from bptt.display import table
 
 EXTRAS = {
     "cupy": "backend cupy: a GPU",
-    "numba": "kernels: faster training with NumPy",
+    "llvmlite": "kernels: faster training with NumPy",
     "matplotlib": "curve.png and bptt report",
     "jinja2": "bptt report",
     "mpi4py": "several processes",
@@ -61,7 +61,7 @@ def cupy() -> dict[str, str]:
 
 
 def kernels() -> dict[str, str]:
-    """Report the Numba kernels for NumPy, or why they cannot be used."""
+    """Report the compiled kernels for NumPy, or why they cannot be used."""
     reason = acceleration.unavailable_reason()
     return {"usable": "no", "why": reason} if reason else {"usable": "yes"}
 
@@ -75,9 +75,9 @@ def extras() -> dict[str, str]:
 
 
 def cache() -> str:
-    """Report the folder of cached token ids and its size."""
-    size = sum(path.lstat().st_size for path in token_store.stored_files())
-    return f"{token_store.cache_folder()} ({size / 1e6:,.1f} MB; bptt cache --clear removes it)"
+    """Report the folder of cached token ids and compiled kernels, and their size."""
+    size = sum(path.lstat().st_size for path in [*token_store.stored_files(), *acceleration.stored_kernels()])
+    return f"{system.cache_folder()} ({size / 1e6:,.1f} MB; bptt cache --clear removes it)"
 
 
 PARTS: dict[str, Callable[[], Any]] = {

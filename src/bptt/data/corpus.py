@@ -75,7 +75,7 @@ def read(source: Any, vocabulary: VocabularyName | Vocabulary = "characters", re
     such as texts/*.txt. An iterable gives lines, or, if one of them holds a newline, texts; an iterable of `pathlib.Path`
     files. What is compressed is unpacked. For the byte vocabulary the bytes are taken as they are; otherwise they must be
     UTF-8 without NULs, or of the encoding of `reading`, a byte order mark is dropped, and "\r\n" and "\r" become "\n".
-    The ids of a large file are written into the cache folder, `token_store.cache_folder()`, and found there the next time.
+    The ids of a large file are written into the cache folder, `system.cache_folder()`, and found there the next time.
     Characters that an existing vocabulary lacks are an error; the `unknown` "add" of `reading` adds them, and "skip" leaves
     them out.
 

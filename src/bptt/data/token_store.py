@@ -18,7 +18,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from bptt import files
+from bptt import files, system
 from bptt.backend import HostArray
 from bptt.data.vocabulary import Vocabulary
 from bptt.errors import InputError, InvalidFile
@@ -50,7 +50,7 @@ def load(key: str, vocabulary: Vocabulary | None) -> Tokens | None:
     None if they are missing, damaged, those of another text, or if somebody else could have written them.
     """
     try:
-        path = cache_folder() / key
+        path = system.cache_folder() / key
         if not files.only_this_user_writes(os.stat(path.parent)):
             return None
         with _open_if_private(path.with_suffix(".json")) as file:
@@ -118,7 +118,7 @@ def input_error_if_full(shown: str, size: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        folder = cache_folder() if os.environ.get("BPTT_CACHE") else writable_folder() or tempfile.gettempdir()
+        folder = system.cache_folder() if os.environ.get("BPTT_CACHE") else writable_folder() or tempfile.gettempdir()
         raise InputError(
             f"{shown}: {size:,} bytes cannot be written into {str(folder)!r} ({error.strerror or error}): "
             "set BPTT_CACHE to a folder that has room for them"
@@ -142,7 +142,7 @@ def writable_folder() -> Path | None:
         OSError: the folder that $BPTT_CACHE names cannot be made.
     """
     try:
-        folder = cache_folder()
+        folder = system.cache_folder()
         folder.mkdir(0o700, parents=True, exist_ok=True)
     except (OSError, InputError):
         if os.environ.get("BPTT_CACHE"):
@@ -151,21 +151,9 @@ def writable_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) or os.environ.get("BPTT_CACHE") else None
 
 
-def cache_folder() -> Path:
-    r"""The folder of cached ids: $BPTT_CACHE, or bptt in the user's cache folder, such as ~/.cache."""
-    if chosen := os.environ.get("BPTT_CACHE"):
-        return Path(chosen)
-    variable, usual = ("LOCALAPPDATA", "AppData/Local") if os.name == "nt" else ("XDG_CACHE_HOME", ".cache")
-    base = Path(os.environ.get(variable, ""))
-    try:
-        return (base if base.is_absolute() else Path.home() / usual) / "bptt"
-    except RuntimeError:
-        raise InputError("there is no home folder to keep a large text in: set BPTT_CACHE to a folder") from None
-
-
 def stored_files() -> list[Path]:
     """List the files of the cache folder that `save` wrote, and those that it left half written when it was killed."""
-    return files.regular_files(cache_folder(), _STORED)
+    return files.regular_files(system.cache_folder(), _STORED)
 
 
 class Map(mmap.mmap):
@@ -195,7 +183,9 @@ def reader(ids: HostArray) -> Callable[[int, int], HostArray]:
     def read(start: int, stop: int) -> HostArray:
         data = os.pread(file, (stop - start) * size, skipped + start * size)
         if len(data) != (stop - start) * size:
-            raise InputError(f"the ids of the text were cut off in {str(cache_folder())!r} while they were in use: try again")
+            raise InputError(
+                f"the ids of the text were cut off in {str(system.cache_folder())!r} while they were in use: try again"
+            )
         return np.frombuffer(data, ids.dtype)
 
     return read

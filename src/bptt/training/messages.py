@@ -66,7 +66,7 @@ def header(task: TrainTask, budget: dict[str, Any] | None = None) -> str:
 def report_compilation(task: TrainTask, report: Callable[[str, dict[str, Any]], None]) -> None:
     """Report that the first update waits for the compiler; nothing where nothing is compiled, or was compiled before."""
     if acceleration.compiled_by(task.backend) and acceleration.cache_is_empty():
-        report("compiling kernels, once on this machine, about half a minute", {"event": "compile"})
+        report("compiling kernels, once on this machine, about a second", {"event": "compile"})
 
 
 def _budget_line(task: TrainTask, budget: dict[str, Any]) -> str:

@@ -1,160 +1,189 @@
-"""The kernel of a whole gradient: from the vector of the parameters to the one of their gradient in a single call.
+"""Kernels of a whole gradient: from the vector of the parameters to the one of their gradient in a single call.
 
 In a vector there are, layer after layer, Wax, Waa, b and a GRU's ban; then the initial states, if they are learned; Wya; by.
-`sizes` is L layers, S states and G gates of each, V symbols, H units, M = H where there is a ban, else 0. `gates` is a tuple of
-G elements, whose length tells Numba the cell: what is written for another is not compiled.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from bptt.kernels.cpu import cells, loss
-from bptt.kernels.cpu.gemm import fill, room
-from bptt.kernels.cpu.jit import compiled
-
-
-def model_sizes(config: Any) -> tuple[int, ...]:
-    """The sizes of a model."""
-    cell = config.definition
-    S, G, has_ban = len(cell.State._fields), len(cell.GATES), "ban" in cell.Params._fields
-    return config.layers, S, G, config.vocabulary, config.hidden, has_ban * config.hidden
+from bptt.kernels.cpu import cells
+from bptt.kernels.cpu.gemm import clear, fill
+from bptt.kernels.cpu.layer import Layer
+from bptt.kernels.cpu.llvm import Function, allocate, free, select, steps, when
+from bptt.kernels.cpu.loss import affine, affine_backward, cross_entropy, cross_entropy_backward
+from bptt.kernels.cpu.simd import load, store, width
+from bptt.kernels.cpu.values import Double, Flag, Int, Ints, Numbers
 
 
-@compiled
-def layer_offset(layer: int, sizes: Any) -> Any:
-    """Where the parameters of a layer begin, or after the last one the initial states."""
-    _, _, G, V, H, M = sizes
-    return (G * H * (V + H + 1) + M) * min(layer, 1) + (G * H * (2 * H + 1) + M) * max(layer - 1, 0)
+class Sizes(NamedTuple):
+    """Layers, symbols, units, steps, sequences, elements of the vector."""
+
+    L: Int
+    V: Int
+    H: Int
+    T: Int
+    B: Int
+    P: Int
 
 
-@compiled
-def layer_weights(params_vector: Any, layer: int, sizes: Any) -> Any:
-    """Wax, Waa, b and ban of a layer."""
-    _, _, G, V, H, M = sizes
-    Wax, N, I = layer_offset(layer, sizes), G * H, H if layer else V
-    Waa, b, ban = Wax + N * I, Wax + N * (I + H), Wax + N * (I + H + 1)
-    return (
-        params_vector[Wax:Waa].reshape(N, I),
-        params_vector[Waa:b].reshape(N, H),
-        params_vector[b:ban],
-        params_vector[ban : ban + M],
-    )
+class Batch(NamedTuple):
+    """What beside the parameters a gradient is computed of; what is not given is no array, and its flag says so."""
+
+    x: Ints  # (T, B)
+    y: Ints  # (T, B)
+    mask: Numbers  # (T, B)
+    targets: Double  # the number of all, or -1: those here
+    states: Numbers  # (L, S, B, H)
+    fresh: Flag  # no states
+    keep: Numbers  # (L, B, H)
+    dropout: Flag
+    dafter: Numbers  # (L, S, B, H)
+    last: Flag  # no gradients with respect to the states after
 
 
-@compiled
-def write_flat(d: Any, begin: int, flat: Any) -> Any:
-    """Copy the elements of an array into vector d from index `begin` on; return the index after them."""
-    for i in range(flat.size):
-        d[begin + i] = flat[i]
-    return begin + flat.size
+class Results(NamedTuple):
+    """What is computed."""
+
+    mean: Numbers  # ()
+    d: Numbers  # (P,)
+    after: Numbers  # (L, S, B, H)
+    dbefore: Numbers  # (L, S, B, H)
 
 
-@compiled
-def initial_states(params_vector: Any, states: Any, B: int, sizes: Any) -> Any:
-    """The states (L, S, B, H) to begin with: those that are given, else the learned ones, or zeros."""
-    L, S, _, V, H, _ = sizes
-    begin, before = layer_offset(L, sizes), np.zeros((L, S, B, H), params_vector.dtype)
-    if states.size == 0 and begin < params_vector.size - V * (H + 1):
-        for layer in range(L):
-            for field in range(S):
-                for k in range(B):
-                    for h in range(H):
-                        before[layer, field, k, h] = params_vector[begin + h]
-                begin += H
-    return states if states.size else before
+def scale(rows: Numbers, keep: Numbers, into: Numbers, T: Int, size: Int) -> None:
+    """Multiply each of T rows of numbers by those of a dropout mask."""
+    for t in steps(0, T):
+        for i in steps(0, size, width(keep)):
+            store(load(rows, t * size + i, size - i) * load(keep, i, size - i), into, t * size + i, size - i)
 
 
-@compiled
-def write_initial_states(d: Any, dbefore: Any, fresh: bool, sizes: Any) -> None:
+def initial_states(
+    vector: Numbers, learned: Numbers, batch: Batch, rows: Int, sizes: Sizes, before: Numbers, begin: Flag
+) -> None:
+    """Enter the states (rows, B, H) to begin with: those that are batch, else the learned ones, or zeros."""
+    B, H = sizes.B, sizes.H
+    clear(before, rows * B * H)
+    fill(before, H, batch.states, H, select(batch.fresh, 0, rows * B), H)
+    for row in steps(0, select(batch.fresh, select(begin, rows, 0), 0)):
+        for k in steps(0, B):
+            fill(before + (row * B + k) * H, H, learned + row * H, H, H * 0 + 1, H)
+
+
+def write_initial_states(dlearned: Numbers, results: Results, batch: Batch, rows: Int, sizes: Sizes, begin: Flag) -> None:
     """Enter the gradient of the initial states, if they are learned: the sum over the sequences that began with them."""
-    L, S, _, V, H, _ = sizes
-    begin = layer_offset(L, sizes)
-    if begin < d.size - V * (H + 1):
-        for layer in range(L):
-            for field in range(S):
-                for h in range(H):
-                    d[begin + h] = 0
-                if fresh:
-                    for row in dbefore[layer, field]:
-                        for h in range(H):
-                            d[begin + h] += row[h]
-                begin += H
+    B, H = sizes.B, sizes.H
+    with when(begin):
+        clear(dlearned, rows * H)
+        for row in steps(0, select(batch.fresh, rows, 0)):
+            for k in steps(0, B):
+                for h in steps(0, H, width(dlearned)):
+                    m = H - h
+                    total = load(dlearned, row * H + h, m) + load(results.dbefore, (row * B + k) * H + h, m)
+                    store(total, dlearned, row * H + h, m)
 
 
-@compiled
-def apply_dropout(a: Any, keep: Any, layer: int) -> Any:
-    """What leaves a layer, a (T, B, H), under the dropout mask of the layer, if there are masks."""
-    if not keep.size:
-        return a
-    out = np.empty_like(a)
-    for t in range(a.shape[0]):
-        for k in range(a.shape[1]):
-            for h in range(a.shape[2]):
-                out[t, k, h] = a[t, k, h] * keep[layer, k, h]
-    return out
+def output_loss(Wya: Numbers, a: Numbers, batch: Batch, sizes: Sizes, mean: Numbers, da: Numbers, dWya: Numbers) -> None:
+    """Compute the loss, da (T, B, H), and the gradients of the output layer: of Wya (V, H) and of by, which follows it."""
+    _, V, H, T, B, _ = sizes
+    rows = T * B
+    logits, p, weight = allocate(rows * V), allocate(rows * V), allocate(rows)
+    affine(Wya, a, Wya + V * H, rows, H, V, logits)
+    cross_entropy(logits, batch.y, batch.mask, rows, V, batch.targets, mean, p, weight)
+    cross_entropy_backward(p, batch.y, weight, rows, V, logits)
+    affine_backward(Wya, a, logits, rows, H, V, da, dWya, dWya + V * H)
+    free(logits, p, weight)
 
 
-@compiled
-def output_loss(params_vector: Any, d: Any, a: Any, y: Any, mask: Any, of: float, sizes: Any) -> Any:
-    """The loss, and da (T, B, H); the gradients of the output layer are entered."""
-    V, H = sizes[3], sizes[4]
-    Wya, by = params_vector.size - V * (H + 1), params_vector.size - V
-    W, b = params_vector[Wya:by].reshape(V, H), params_vector[by:]
-    mean, p, weight = loss.cross_entropy(loss.affine(W, a, b), y, mask, of)
-    da, dW, db = loss.affine_backward(W, a, loss.cross_entropy_backward(p, y, weight))
-    write_flat(d, write_flat(d, Wya, dW.reshape(-1)), db)
-    return mean, da
+def _gradient(name: str, gates: int, widths: tuple[int, ...], states: int, forward: Any, backward: Any) -> Function:
+    """Return the function for a cell whose layers keep arrays of so many rows of H, the first `states` of which are states.
 
-
-@compiled
-def loss_and_grad(
-    params_vector: Any, x: Any, y: Any, mask: Any, states: Any, keep: Any, of: float, dafter: Any, sizes: Any, gates: Any
-) -> Any:
-    """The loss, its gradient (P,), and the states after (L, S, B, H); then the gradient with respect to those before.
-
-    `dafter` (L, S, B, H) is the gradient with respect to the states after; or it is empty.
+    `forward(layer, ban, starts, arrays)` and `backward(layer, arrays, da, dafter, dstarts, dban, into)` call the cell.
     """
-    (T, B), L, S = x.shape, sizes[0], sizes[1]
-    before = initial_states(params_vector, states, B, sizes)
-    after, dbefore, d = np.empty_like(before), np.empty_like(before), np.empty_like(params_vector)
-    following = dafter if dafter.size else np.zeros_like(before)
-    tokens, inputs, caches = np.zeros_like(x), [np.empty((T, B, 0), params_vector.dtype)], []
-    for layer in range(L):
-        Wax, Waa, b, ban = layer_weights(params_vector, layer, sizes)
-        ids, layer_input, start = tokens if layer else x, inputs[layer], before[layer]
-        if len(gates) == 4:
-            cache = cells.lstm(Wax, Waa, b, ids, layer_input, start[0], start[1])
-        elif len(gates) == 3:
-            cache = cells.gru(Wax, Waa, b, ban, ids, layer_input, start[0])
-        else:
-            cache = (cells.vanilla(Wax, Waa, b, ids, layer_input, start[0]),)
-        for field in range(S):
-            fill(after[layer, field], cache[field][T])
-        caches.append(cache)
-        inputs.append(apply_dropout(cache[0][1:], keep, layer))
-    mean, da = output_loss(params_vector, d, inputs[L], y, mask, of, sizes)
-    for layer in range(L - 1, -1, -1):
-        Wax, Waa, b, dban = layer_weights(params_vector, layer, sizes)
-        ids, layer_input, cache = tokens if layer else x, inputs[layer], caches[layer]
-        da, dfield = apply_dropout(da, keep, layer), following[layer]
-        dWaa_out = layer_weights(d, layer, sizes)[1]
-        into = room(dWaa_out)
-        if len(gates) == 4:
-            da0, dc0, grads = cells.lstm_backward(
-                Wax, Waa, ids, layer_input, cache[0], cache[1], cache[2], da, dfield[0], dfield[1], into
-            )
-            fill(dbefore[layer, 1], dc0)
-        elif len(gates) == 3:
-            a, ru, n, p = cache
-            da0, dban, grads = cells.gru_backward(Wax, Waa, ids, layer_input, a, ru, n, p, da, dfield[0], into)
-        else:
-            da0, grads = cells.vanilla_backward(Wax, Waa, ids, layer_input, cache[0], da, dfield[0], into)
-        fill(dbefore[layer, 0], da0)
-        da, dWax, dWaa, db = grads
-        if len(into) > len(dWaa_out):
-            fill(dWaa_out, dWaa)
-        end = write_flat(d, layer_offset(layer, sizes), dWax.reshape(-1))
-        write_flat(d, write_flat(d, end + dWaa_out.size, db), dban)
-    write_initial_states(d, dbefore, states.size == 0, sizes)
-    return mean, d, after, dbefore
+
+    def loss_and_grad(vector: Numbers, batch: Batch, sizes: Sizes, results: Results) -> None:
+        """Compute the loss, its gradient (P,), the states after, and the gradient with respect to those before."""
+        L, V, H, T, B, P = sizes
+        N, M, size, state = H * gates, H * int(gates == 3), T * B * H, B * H
+        first, rest = N * (V + H + 1) + M, N * (H * 2 + 1) + M  # elements of a layer
+        Wya, rows = P - V * (H + 1), L * states
+        at_states = first + rest * (L - 1)
+        learned = at_states < Wya
+        before = allocate(rows * state)
+        initial_states(vector, vector + at_states, batch, rows, sizes, before, learned)
+        caches = [allocate(L * (size * columns + (state if i < states else 0))) for i, columns in enumerate(widths)]
+        dropped = allocate(select(batch.dropout, L * size, 0))
+
+        def layer_at(index: Int) -> tuple[Int, Layer, list[Numbers]]:
+            """Where the parameters of a layer begin, what it reads, and its arrays."""
+            begin, deep = select(index > 0, first + rest * (index - 1), 0), index > 0
+            arrays = [
+                array + index * (size * columns + (state if i < states else 0))
+                for (i, columns), array in zip(enumerate(widths), caches)
+            ]
+            below = arrays[0] - size  # of the layer below, without its first state
+            x = select(deep, select(batch.dropout, dropped + (index - 1) * size, below), vector)
+            inputs = select(deep, H, V)
+            Waa = begin + N * inputs
+            weights = vector + begin, vector + Waa, vector + (Waa + N * H)
+            return begin, Layer(*weights, batch.x, x, inputs, select(deep, H, 0), T, B, H), arrays
+
+        for index in steps(0, L):
+            begin, layer, arrays = layer_at(index)
+            starts = [before + (index * states + j) * state for j in range(states)]
+            forward(layer, layer.b + N, starts, arrays)
+            for j in range(states):
+                fill(results.after + (index * states + j) * state, H, arrays[j] + size, H, B, H)
+            with when(batch.dropout):
+                scale(arrays[0] + state, batch.keep + index * state, dropped + index * size, T, state)
+
+        top = caches[0] + ((L - 1) * (size + state) + state)
+        outputs = select(batch.dropout, dropped + (L - 1) * size, top)
+        da, other = allocate(size), allocate(size)
+        output_loss(vector + Wya, outputs, batch, sizes, results.mean, da, results.d + Wya)
+
+        zero = allocate(select(batch.last, rows * state, 0))
+        clear(zero, select(batch.last, rows * state, 0))
+        following = select(batch.last, zero, batch.dafter)
+        for down in steps(0, L):
+            index = L - 1 - down
+            begin, layer, arrays = layer_at(index)
+            even = (down % 2).is_(0)
+            above, below = select(even, da, other), select(even, other, da)
+            with when(batch.dropout):
+                scale(above, batch.keep + index * state, above, T, state)
+            d = results.d + begin
+            inputs = N * layer.V
+            into = [below, d, d + inputs, d + (inputs + N * H)]  # dx, dWax, dWaa, db
+            dafter, dstarts = ([a + (index * states + j) * state for j in range(states)] for a in (following, results.dbefore))
+            backward(layer, arrays, above, dafter, dstarts, d + (inputs + N * (H + 1)), into)
+        write_initial_states(results.d + at_states, results, batch, rows, sizes, learned)
+        free(before, *caches, dropped, da, other, zero)
+
+    return Function(loss_and_grad, name)
+
+
+vanilla_gradient = _gradient(
+    "vanilla_gradient",
+    1,
+    (1,),
+    1,
+    lambda layer, ban, starts, arrays: cells.vanilla(layer, *starts, *arrays),
+    lambda layer, arrays, da, dafter, dstarts, dban, into: cells.vanilla_backward(layer, *arrays, da, *dafter, *dstarts, *into),
+)
+gru_gradient = _gradient(
+    "gru_gradient",
+    3,
+    (1, 2, 1, 1),
+    1,
+    lambda layer, ban, starts, arrays: cells.gru(layer, ban, *starts, *arrays),
+    lambda layer, arrays, da, dafter, dstarts, dban, into: cells.gru_backward(
+        layer, *arrays, da, *dafter, *dstarts, dban, *into
+    ),
+)
+lstm_gradient = _gradient(
+    "lstm_gradient",
+    4,
+    (1, 1, 4),
+    2,
+    lambda layer, ban, starts, arrays: cells.lstm(layer, *starts, *arrays),
+    lambda layer, arrays, da, dafter, dstarts, dban, into: cells.lstm_backward(layer, *arrays, da, *dafter, *dstarts, *into),
+)

@@ -1,119 +1,198 @@
-"""Functions that Numba compiles at their first call, and their code on disk, which may be damaged or written by two processes.
+"""Machine code: libraries of functions that LLVM compiles when they are first called, and that are then kept on disk.
 
-Numba keeps code where it can write: in $NUMBA_CACHE_DIR, in __pycache__ beside the source, or in the user's cache. It takes a
-function to be as it was while its own file has not changed; here a function has code from other files in it. Of two processes
-that compile at the same time, one may find under its own name what the other made for another type. And a file that is cut off
-ends the program. So a function has a file here for each kind of arguments and processor, under a name that stands for all of
-the source, with a checksum.
+A file holds a checksum, the types of the arguments of each function, and an object file for this processor. Its name stands for
+the source of all kernels, the version of LLVM and the processor.
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
+import json
 import os
-import pickle
 import re
-import sys
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
-import numba
-from numba.core.caching import FunctionCache
-from numba.core.serialize import dumps
+import llvmlite
+import numpy as np
+from llvmlite import binding
 
-from bptt import files
-from bptt.errors import InvalidFile
+from bptt import files, system
+from bptt.errors import InputError, InvalidFile
 
-if numba.config.DISABLE_JIT:
-    raise ImportError("NUMBA_DISABLE_JIT is set")
+_STORED = re.compile(r"kernels-\w+-[0-9a-f]{16}\.o|kernels-[0-9a-f]{32}\.tmp")
+_LONGEST = 1 << 26  # bytes of a file
+_PROBE = np.zeros(1)
+_TYPES = {"int": ctypes.c_int64, "double": ctypes.c_double, "flag": ctypes.c_bool}  # of arguments that are no arrays
+if ctypes.c_size_t.from_address(id(_PROBE) + object.__basicsize__).value != _PROBE.ctypes.data:
+    raise ImportError("this NumPy keeps its arrays in another form")  # which the compiled functions read
+_lock = threading.RLock()
+_loaded: dict[tuple[str, str], dict[str, Callable[..., None]]] = {}  # by library and type
+_engines: list[Any] = []  # which own the code
 
-_folders: set[Path] = set()  # where code is kept
+
+class Code(NamedTuple):
+    """The code of a library."""
+
+    arguments: dict[str, list[str]]  # of each function, the types
+    data: bytes  # an object file
 
 
 def source_key(folder: Path) -> str:
-    """A key of the compiled code: it changes with Numba and with the Python files in a folder, and with nothing else."""
+    """A key of the compiled code: it changes with LLVM, the processor and the Python files in a folder, and nothing else."""
     sources = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
-    return hashlib.sha256(b"\0".join([numba.__version__.encode(), *sources])).hexdigest()[:12]
+    machine = [llvmlite.__version__, str(object.__basicsize__), *processor()]
+    return hashlib.sha256(b"\0".join([*(word.encode() for word in machine), *sources])).hexdigest()
 
 
-SOURCE = source_key(Path(__file__).parent)  # compiled functions call only those of this folder
+@functools.cache
+def processor() -> tuple[str, str]:
+    """The name of this processor and its features, as LLVM has them."""
+    return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
 
 
-class Files:
-    """The code of one function in a folder, a file for each key: kinds of arguments, processor, bytecode."""
+def function(library: str, name: str, dtype: Any) -> Callable[..., None]:
+    """Return a function of a library, for numbers of a type; the library is loaded or compiled the first time.
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, name
+    The function takes arrays, which must be contiguous, and numbers.
 
-    def path(self, key: Any) -> Path:
-        """Where the code of a key is, or would be."""
-        return self._folder / f"{self._name}-{SOURCE}-{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}.nbc"
-
-    def load(self, key: Any) -> Any:
-        """The code; None where there is none, a damaged one, or one that another user could have put there."""
-        with contextlib.suppress(OSError, InvalidFile):
-            if not files.only_this_user_writes(os.stat(self._folder)):
-                return None
-            with files.open_regular(self.path(key)) as file:
-                if not files.only_this_user_writes(os.fstat(file.fileno())):
-                    return None
-                checksum, data = file.read(32), file.read()
-            return pickle.loads(data) if hashlib.sha256(data).digest() == checksum else None
-        return None
-
-    def save(self, key: Any, code: Any) -> None:
-        """Keep the code, and none of what other versions of the source left here."""
-        data, temporary = dumps(code), self._folder / f"{uuid.uuid4().hex}.tmp"
-        try:
-            temporary.write_bytes(hashlib.sha256(data).digest() + data)
-            os.replace(temporary, self.path(key))
-        finally:
-            temporary.unlink(missing_ok=True)
-        for path in self._folder.glob(f"{self._name}-*.nbc"):
-            if not path.name.startswith(f"{self._name}-{SOURCE}-"):
-                path.unlink(missing_ok=True)
+    Raises:
+        MemoryError: when it is called and there is no memory left.
+    """
+    key = library, np.dtype(dtype).name
+    if key not in _loaded:
+        with _lock:
+            if key not in _loaded:
+                _loaded[key] = _load(*key)
+    return _loaded[key][name]
 
 
 def kept() -> bool:
     """Whether there is code of this source on disk."""
-    return any(next(folder.glob(f"*-{SOURCE}-*.nbc"), None) for folder in _folders)
+    return any(path.stem.endswith(_source()[:16]) for path in stored_files())
 
 
 def stored_files() -> list[Path]:
-    """List the files with compiled code, of this source and of others."""
-    names = re.compile(r"bptt\..*-[0-9a-f]{12}-[0-9a-f]{12}\.nbc")
-    return [path for folder in sorted(_folders) for path in files.regular_files(folder, names)]
+    """List the files of the cache with compiled code, of this source and of others."""
+    return files.regular_files(system.cache_folder(), _STORED)
 
 
-class Cache(FunctionCache):
-    """Numba's cache of a compiled function, with files of our own format."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        name = f"{function.__module__}.{function.__qualname__}.{sys.implementation.cache_tag}"
-        _folders.add(Path(self.cache_path))
-        self._cache_file = Files(Path(self.cache_path), name)
-
-    def save_overload(self, signature: Any, code: Any) -> None:
-        """Keep the code if the disk lets it; else the next process compiles again."""
-        with contextlib.suppress(OSError):
-            super().save_overload(signature, code)
+def _path(library: str, dtype: str) -> Path | None:
+    """Where the code of a library is kept, if the user has a folder for it."""
+    with contextlib.suppress(InputError):
+        return system.cache_folder() / f"kernels-{library}_{dtype}-{_source()[:16]}.o"
+    return None
 
 
-def compiled(
-    function: Callable[..., Any], fastmath: frozenset[str] = frozenset({"contract"}), inline: str = "never"
-) -> Callable[..., Any]:
-    """The function as machine code that lets other threads run meanwhile, and that is kept if any folder can be written to.
-
-    A compiled function that calls it holds its code, which is optimised once more there; with `inline` "always" it is compiled
-    there alone, and a second time by itself only where Python calls it.
-    """
-    made: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), inline=inline)(function)
-    with contextlib.suppress(RuntimeError):  # "no locator available"
-        made._cache = Cache(function)  # what `cache=True` does, with Numba's own
-    return cast(Callable[..., Any], made)
+@functools.cache
+def _source() -> str:
+    return source_key(Path(__file__).parent)
 
 
-inlined = functools.partial(compiled, inline="always")
+def _load(library: str, dtype: str) -> dict[str, Callable[..., None]]:
+    path = _path(library, dtype)
+    code = None if path is None else _read(path)
+    if code is None:
+        code = _compile(library, dtype)
+        if path is not None:
+            with contextlib.suppress(OSError):  # else the next process compiles again
+                _write(path, code)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target())
+    engine.add_object_file(binding.ObjectFileRef.from_data(code.data))
+    engine.finalize_object()
+    _engines.append(engine)
+    return {
+        name: _callable(engine.get_function_address(f"bptt.{name}"), kinds, dtype) for name, kinds in code.arguments.items()
+    }
+
+
+def _callable(address: int, kinds: list[str], dtype: str) -> Callable[..., None]:
+    """Let Python call a function."""
+    types: dict[str, Any] = _TYPES | {"number": ctypes.c_float if dtype == "float32" else ctypes.c_double}
+    call = ctypes.CFUNCTYPE(ctypes.c_bool, *[types.get(kind, ctypes.c_int64) for kind in kinds])(address)
+    arrays = {"numbers": np.dtype(dtype), "doubles": np.dtype("float64"), "ints": np.dtype("int64")}
+    expected = [arrays.get(kind) for kind in kinds]
+
+    def compiled(*arguments: Any) -> None:
+        values = []
+        for one, kind in zip(arguments, expected, strict=True):
+            if kind is not None and one.dtype != kind:
+                raise TypeError(f"an array of {one.dtype}, expected {kind}")
+            values.append(one if kind is None else id(one))
+        if call(*values):
+            raise MemoryError("no memory left for a compiled function")
+
+    return compiled
+
+
+@functools.cache
+def _target() -> Any:
+    """The machine to compile for, and what the code calls."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    for name, called in (("bptt_allocate", ctypes.pythonapi.PyMem_RawMalloc), ("bptt_free", ctypes.pythonapi.PyMem_RawFree)):
+        binding.add_symbol(name, ctypes.cast(called, ctypes.c_void_p).value)
+    cpu, features = processor()
+    wide = features + (",-prefer-256-bit" if vector_bytes() == 64 else "")
+    target = binding.Target.from_default_triple()
+    return target.create_target_machine(cpu=cpu, features=wide, opt=3, reloc="pic", codemodel="default")
+
+
+def vector_bytes() -> int:
+    """Bytes of a vector: 32 registers of 64 bytes, or 16 of 32; elsewhere LLVM makes several of one."""
+    return 64 if "+avx512f" in processor()[1].split(",") else 32
+
+
+def _compile(library: str, dtype: str) -> Code:
+    from llvmlite import ir
+
+    from bptt.kernels.cpu.libraries import LIBRARIES
+    from bptt.kernels.cpu.llvm import Library
+
+    made = Library(library, ir.FloatType() if dtype == "float32" else ir.DoubleType(), vector_bytes())
+    for written in LIBRARIES[library]:
+        made.export(written)
+    arguments = {written.name: [kind.word for kind in written.kinds] for written in LIBRARIES[library]}
+    target = _target()
+    module = binding.parse_assembly(str(made.module))
+    options = binding.create_pipeline_tuning_options(speed_level=2)
+    options.loop_unrolling = options.slp_vectorization = False  # the kernels are vectors and blocks already
+    binding.create_pass_builder(target, options).getModulePassManager().run(
+        module, binding.create_pass_builder(target, options)
+    )
+    return Code(arguments, target.emit_object(module))
+
+
+def _read(path: Path) -> Code | None:
+    """Read code; None where there is none, a damaged one, or one that another user could have put there."""
+    with contextlib.suppress(OSError, InvalidFile, ValueError):
+        if not files.only_this_user_writes(os.stat(path.parent)):
+            return None
+        with files.open_regular(path) as file:
+            if not files.only_this_user_writes(os.fstat(file.fileno())):
+                return None
+            content = file.read(_LONGEST)
+        checksum, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() == checksum:
+            head, _, data = content.partition(b"\n")
+            return Code(json.loads(head), data)
+    return None
+
+
+def _write(path: Path, code: Code) -> None:
+    """Keep code, and none of what other versions of the source left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(code.arguments).encode() + b"\n" + code.data
+    temporary = path.parent / f"kernels-{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.write_bytes(hashlib.sha256(content).digest() + content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for other in stored_files():
+        if other.name.rpartition("-")[0] == path.name.rpartition("-")[0] and other != path:
+            other.unlink(missing_ok=True)

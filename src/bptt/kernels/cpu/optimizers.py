@@ -1,67 +1,71 @@
 """Kernels of gradient clipping and of the optimizers, on flat vectors."""
 
-import functools
-import math
-from typing import Any
+from bptt.kernels.cpu.llvm import Variable, compiled, minimum, steps
+from bptt.kernels.cpu.simd import as_double, lane_sum, load, sqrt, store, width, zeros
+from bptt.kernels.cpu.values import DOUBLE, Double, Doubles, Int, Ints, Number, Numbers
 
-import numpy as np
-
-from bptt.kernels.cpu.jit import compiled
-
-
-@functools.partial(compiled, fastmath=frozenset({"contract", "reassoc"}))
-def sum_of_squares(grad: Any) -> Any:
-    """The sum of the squares of some elements."""
-    total = grad.dtype.type(0)
-    for i in range(grad.size):
-        total += grad[i] * grad[i]
-    return total
+CHUNK = 1024  # numbers whose squares are added in the type of the library, before 64 bits take over
 
 
 @compiled
-def clip_by_norm(grad: Any, limit: float) -> Any:
-    """The vector at norm `limit` where it is longer, and its norm () before."""
-    total = 0.0
-    for first in range(0, grad.size, 1024):
-        total += sum_of_squares(grad[first : first + 1024])
-    norm = np.empty((), grad.dtype)
-    norm[()] = math.sqrt(total)
-    # d itself where it is short enough, no copy; where its norm is not a number, nothing but that
-    return (grad if norm[()] <= limit else grad * grad.dtype.type(limit / norm[()])), norm
+def squared_norm(grad: Numbers, size: Int, out: Doubles) -> None:
+    """Compute the sum of the squares of a vector."""
+    result = Variable(Double(size.code, DOUBLE(0.0)))
+    for first in steps(0, size, CHUNK):
+        last, sums = minimum(first + CHUNK, size), Variable(zeros(grad))
+        for i in steps(first, last, width(grad)):
+            g = load(grad, i, last - i)
+            sums.set(sums.get() + g * g)
+        result.set(result.get() + as_double(lane_sum(sums.get())))
+    out[0] = result.get()
 
 
 @compiled
-def sgd_update(params_vector: Any, grad: Any, learning_rate: Any) -> Any:
-    """params_vector - learning_rate * grad."""
-    updated = np.empty_like(params_vector)
-    for i in range(params_vector.size):
-        updated[i] = params_vector[i] - learning_rate * grad[i]
-    return updated
+def sgd_update(params_vector: Numbers, grad: Numbers, learning_rate: Number, size: Int, updated: Numbers) -> None:
+    """Compute params_vector - learning_rate * grad."""
+    for i in steps(0, size, width(grad)):
+        m = size - i
+        store(load(params_vector, i, m) - load(grad, i, m) * learning_rate, updated, i, m)
 
 
 @compiled
-def adam(params_vector: Any, grad: Any, m: Any, v: Any, numbers: Any, ends: Any, rates: Any, keeps: Any) -> Any:
-    """Parameters, m and v after an update; all numbers have the type of the parameters.
+def adam(
+    params_vector: Numbers,
+    grad: Numbers,
+    m: Numbers,
+    v: Numbers,
+    numbers: Numbers,
+    ends: Ints,
+    rates: Numbers,
+    keeps: Numbers,
+    groups: Int,
+    updated: Numbers,
+    m_new: Numbers,
+    v_new: Numbers,
+) -> None:
+    """Compute parameters, m and v after an update; `numbers` are beta1, 1 - beta1, beta2, 1 - beta2, 1 / v_fix and eps.
 
     Each group of parameters ends at one of `ends` (G,) and has one of `rates` and of `keeps` (G,).
     """
-    beta1, rest1, beta2, rest2, fix, eps = numbers
-    updated, m_new, v_new = np.empty_like(params_vector), np.empty_like(params_vector), np.empty_like(params_vector)
-    start = 0
-    for group in range(ends.size):
-        rate, keep = rates[group], keeps[group]
-        for i in range(start, ends[group]):
-            m_new[i] = beta1 * m[i] + rest1 * grad[i]
-            v_new[i] = beta2 * v[i] + rest2 * (grad[i] * grad[i])
-            updated[i] = keep * params_vector[i] - rate * m_new[i] / (np.sqrt(v_new[i] * fix) + eps)
-        start = ends[group]
-    return updated, m_new, v_new
+    beta1, rest1, beta2, rest2, fix, eps = (numbers[i] for i in range(6))
+    start = Variable(groups * 0)
+    for group in steps(0, groups):
+        rate, keep, end = rates[group], keeps[group], ends[group]
+        for i in steps(start.get(), end, width(grad)):
+            left = end - i
+            g = load(grad, i, left)
+            m_i = load(m, i, left) * beta1 + g * rest1
+            v_i = load(v, i, left) * beta2 + g * g * rest2
+            store(m_i, m_new, i, left)
+            store(v_i, v_new, i, left)
+            step = m_i * rate / (sqrt(v_i * fix) + eps)
+            store(load(params_vector, i, left) * keep - step, updated, i, left)
+        start.set(end)
 
 
 @compiled
-def average_update(average: Any, params_vector: Any, rest: Any) -> Any:
-    """The average, nearer to the parameters by `rest`, which is 1 - decay, of the difference."""
-    updated = np.empty_like(average)
-    for i in range(average.size):
-        updated[i] = average[i] + rest * (params_vector[i] - average[i])
-    return updated
+def average_update(average: Numbers, params_vector: Numbers, rest: Number, size: Int, updated: Numbers) -> None:
+    """Compute the average, nearer to the parameters by `rest`, which is 1 - decay, of the difference."""
+    for i in steps(0, size, width(average)):
+        m, old = size - i, load(average, i, size - i)
+        store(old + (load(params_vector, i, m) - old) * rest, updated, i, m)

@@ -1,192 +1,223 @@
-"""The numbers of a vector register as one value in compiled code, so that a pass over units is a loop of equations.
+"""The numbers of a vector register as one value, so that a pass over units is a loop of equations.
 
 `load` and `store` take an array, the place of a number counted from its beginning, and how many numbers there are from there
-on: of a row's last ones, fewer than fit a register, no others are touched. Operators take two such values, or one and a number.
+on: of a row's last ones, fewer than fit a register, no others are touched.
 """
 
 import math
-import operator
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.datamodel import models
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, register_model
 
-from bptt.kernels.cpu.microkernel import VECTOR
+from bptt.kernels.cpu.llvm import Library
+from bptt.kernels.cpu.values import DOUBLE, INT, Array, Double, Int, Number, Numbers, Real, Value
 
-
-class Lanes(types.Type):
-    """As many numbers of a type as a vector register has."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
-        super().__init__(name=f"Lanes({dtype})")
+LANE = ir.IntType(32)
 
 
-@register_model(Lanes)
-class _Model(models.PrimitiveModel):
-    def __init__(self, dmm: Any, lanes: Lanes) -> None:
-        number = dmm.lookup(lanes.dtype).get_value_type()
-        super().__init__(dmm, lanes, ir.VectorType(number, VECTOR * 8 // lanes.dtype.bitwidth))
+class Lanes(Real):
+    """As many numbers of the library as a vector register has; a single number beside it stands for that many."""
 
+    @classmethod
+    def of(cls, library: Library) -> Any:
+        """The type in a library."""
+        return library.vector
 
-class _Operation(AbstractTemplate):
-    def generic(self, arguments: Any, keywords: Any) -> Any:
-        lanes = next((one for one in arguments if isinstance(one, Lanes)), None)
-        if lanes is not None and all(one in (lanes, lanes.dtype) for one in arguments):
-            return signature(lanes, *arguments)
-        return None
-
-
-def _everywhere(b: Any, value: Any, vector: Any) -> Any:
-    """A number in each lane."""
-    one = b.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-    order = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-    return b.shuffle_vector(one, ir.Constant(vector, ir.Undefined), order)
-
-
-def _operation(name: str) -> None:
-    """Let an operator of Python be an instruction on vectors."""
-
-    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        vector = context.get_value_type(signature.return_type)
-        both = [value if value.type == vector else _everywhere(b, value, vector) for value in arguments]
-        return getattr(b, f"f{name}")(*both, flags=["contract"])
-
-    for kinds in ((Lanes, Lanes), (Lanes, types.Float), (types.Float, Lanes)):
-        lower_builtin(getattr(operator, name), *kinds)(generate)
-    infer_global(getattr(operator, name))(_Operation)
-
-
-for _name in ("add", "sub", "mul"):
-    _operation(_name)
+    def _same(self, other: Any) -> Any:
+        if isinstance(other, Number):
+            return everywhere(other).ir
+        return other.ir if isinstance(other, Value) else _constant(self.ir.type, other)
 
 
 def _constant(vector: Any, value: float) -> Any:
     return ir.Constant(vector, [value] * vector.count)
 
 
-def _call(b: Any, name: str, *arguments: Any) -> Any:
-    """An instruction that LLVM has by a name for each type, of vectors of the same type."""
-    vector = arguments[0].type
-    kind = ir.FunctionType(vector, [vector] * len(arguments))
-    mangled = f"llvm.{name}.v{vector.count}{vector.element.intrinsic_name}"
-    return b.call(cgutils.get_or_insert_function(b.module, kind, mangled), arguments)
+def width(value: Value) -> int:
+    """How many numbers a vector register has."""
+    return int(value.code.library.vector.count)
 
 
-def _masked(b: Any, name: str, vector: Any, left: Any, result: Any, *arguments: Any) -> Any:
-    """Load or store the first numbers of a vector alone."""
-    number, flags = ir.IntType(64), ir.VectorType(ir.IntType(1), vector.count)
-    steps = ir.Constant(ir.VectorType(number, vector.count), list(range(vector.count)))
-    mask = b.icmp_signed("<", steps, _everywhere(b, left, steps.type))
-    align = ir.IntType(32)(4)
-    before = arguments[: len(arguments) - (name == "load")]
-    kind = ir.FunctionType(result, [*(a.type for a in before), align.type, flags, *(a.type for a in arguments[len(before) :])])
-    mangled = f"llvm.masked.{name}.v{vector.count}{vector.element.intrinsic_name}.p0"
-    return b.call(cgutils.get_or_insert_function(b.module, kind, mangled), [*before, align, mask, *arguments[len(before) :]])
+def zeros(value: Value) -> Lanes:
+    """Zero in each lane."""
+    return Lanes(value.code, _constant(value.code.library.vector, 0.0))
 
 
-def _place(context: Any, b: Any, array: Any, value: Any, index: Any, vector: Any) -> Any:
-    return b.bitcast(b.gep(context.make_array(array)(context, b, value).data, [index]), vector.as_pointer())
+def _spread(b: Any, value: Any, vector: Any) -> Any:
+    """A number in each lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    one = b.insert_element(undefined, value, LANE(0))
+    return b.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(LANE, vector.count), [0] * vector.count))
 
 
-@intrinsic
-def load(context: Any, array: Any, index: Any, left: Any) -> Any:
-    """The numbers of an array from a place on, zeros beyond those that are left."""
-
-    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        vector = context.get_value_type(signature.return_type)
-        place = _place(context, b, array, arguments[0], arguments[1], vector)
-        with b.if_else(b.icmp_signed(">=", arguments[2], ir.IntType(64)(vector.count)), likely=True) as (full, part):
-            with full:
-                all_of_them, after_full = b.load(place, align=4), b.block
-            with part:
-                masked = _masked(b, "load", vector, arguments[2], vector, place, _constant(vector, 0.0))
-                after_part = b.block
-        value = b.phi(vector)
-        value.add_incoming(all_of_them, after_full)
-        value.add_incoming(masked, after_part)
-        return value
-
-    return Lanes(array.dtype)(array, types.intp, types.intp), generate
+def everywhere(number: Number) -> Lanes:
+    """A number in each lane."""
+    return Lanes(number.code, _spread(number.code.b, number.ir, number.code.library.vector))
 
 
-@intrinsic
-def store(context: Any, value: Any, array: Any, index: Any, left: Any) -> Any:
+def _suffix(kind: Any) -> str:
+    """How LLVM names a type in the names of its functions."""
+    if isinstance(kind, ir.VectorType):
+        return f"v{kind.count}{kind.element.intrinsic_name}"
+    return str(kind.intrinsic_name)
+
+
+def _call(name: str, first: Real, *others: Any) -> Any:
+    """A function that LLVM has for each type, of operands of the same type."""
+    kind, operands = first.ir.type, [first.ir, *map(first._same, others)]
+    function = first.code.library.outside(f"llvm.{name}.{_suffix(kind)}", kind, *[kind] * len(operands))
+    return type(first)(first.code, first.code.b.call(function, operands))
+
+
+def multiply_add(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once where the processor can."""
+    return _call("fmuladd", a, b, c)
+
+
+def sqrt(x: Any) -> Any:
+    """The square root."""
+    return _call("sqrt", x)
+
+
+def _address(array: Numbers, index: Any) -> Any:
+    return array.code.b.bitcast((array + index).ir, array.code.library.vector.as_pointer())
+
+
+def _mask(b: Any, left: Int, count: int) -> Any:
+    """The lanes that are left."""
+    numbers = ir.VectorType(INT, count)
+    return b.icmp_signed("<", ir.Constant(numbers, list(range(count))), _spread(b, left.ir, numbers))
+
+
+def load(array: Numbers, index: Any, left: Int | None = None, otherwise: float = 0.0) -> Lanes:
+    """The numbers of an array from a place on; another number beyond those that are left."""
+    code, vector = array.code, array.code.library.vector
+    b, address = code.b, _address(array, index)
+    if left is None:
+        return Lanes(code, b.load(address, align=4))
+    rest = _constant(vector, otherwise)
+    with b.if_else(b.icmp_signed(">=", left.ir, INT(vector.count)), likely=True) as (full, part):
+        with full:
+            everything, after_full = b.load(address, align=4), b.block
+        with part:
+            mask = _mask(b, left, vector.count)
+            name = f"llvm.masked.load.{_suffix(vector)}.p0"
+            function = code.library.outside(name, vector, address.type, LANE, mask.type, vector)
+            masked, after_part = b.call(function, [address, LANE(4), mask, rest]), b.block
+    value = b.phi(vector)
+    value.add_incoming(everything, after_full)
+    value.add_incoming(masked, after_part)
+    return Lanes(code, value)
+
+
+def store(value: Lanes, array: Numbers, index: Any, left: Int | None = None) -> None:
     """Enter the numbers into an array from a place on, as many as are left there."""
+    code, vector = array.code, array.code.library.vector
+    b, address = code.b, _address(array, index)
+    if left is None:
+        b.store(value.ir, address, align=4)
+        return
+    with b.if_else(b.icmp_signed(">=", left.ir, INT(vector.count)), likely=True) as (full, part):
+        with full:
+            b.store(value.ir, address, align=4)
+        with part:
+            mask = _mask(b, left, vector.count)
+            name = f"llvm.masked.store.{_suffix(vector)}.p0"
+            function = code.library.outside(name, ir.VoidType(), vector, address.type, LANE, mask.type)
+            b.call(function, [value.ir, address, LANE(4), mask])
 
-    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        value, target, index, left = arguments
-        place = _place(context, b, array, target, index, value.type)
-        with b.if_else(b.icmp_signed(">=", left, ir.IntType(64)(value.type.count)), likely=True) as (full, part):
-            with full:
-                b.store(value, place, align=4)
-            with part:
-                _masked(b, "store", value.type, left, ir.VoidType(), value, place)
-        return context.get_dummy_value()
 
-    return types.void(value, array, types.intp, types.intp), generate
+def prefetch(array: Array) -> None:
+    """Let the memory at an address come near while something else is computed."""
+    b, byte = array.code.b, ir.IntType(8).as_pointer()
+    function = array.code.library.outside("llvm.prefetch.p0", ir.VoidType(), byte, LANE, LANE, LANE)
+    b.call(function, [b.bitcast(array.ir, byte), LANE(0), LANE(3), LANE(1)])  # to read, soon again, data
 
 
-def _exp(b: Any, x: Any) -> Any:
-    """e**x, 0 < x excepted: 2**n times the Taylor series of the rest, which is at most ln(2) / 2.
+def lane_sum(value: Lanes) -> Number:
+    """The sum of the lanes, half and half."""
+    name, kind = f"llvm.vector.reduce.fadd.{_suffix(value.ir.type)}", value.code.library.number
+    function = value.code.library.outside(name, kind, kind, value.ir.type)
+    return Number(value.code, value.code.b.call(function, [ir.Constant(kind, 0.0), value.ir], fastmath=("reassoc",)))
 
-    Below the smallest normal number's logarithm it stays at that number.
+
+def lane_max(value: Lanes) -> Number:
+    """The largest of the lanes."""
+    kind = value.code.library.number
+    function = value.code.library.outside(f"llvm.vector.reduce.fmax.{_suffix(value.ir.type)}", kind, value.ir.type)
+    return Number(value.code, value.code.b.call(function, [value.ir]))
+
+
+def maximum(a: Lanes, b: Lanes) -> Lanes:
+    """The larger ones of two vectors."""
+    made: Lanes = _call("maxnum", a, b)
+    return made
+
+
+def exp(x: Lanes) -> Lanes:
+    """e**x for x up to 0: 2**n times the Taylor series of the rest, which is at most ln(2) / 2.
+
+    Below the logarithm of the smallest normal number it stays at that number: 1e-38 in float32, 1e-308 in float64.
     """
-    double = isinstance(x.type.element, ir.DoubleType)
+    b, vector = x.code.b, x.ir.type
+    double = vector.element == DOUBLE
     bits, mantissa, bias, terms, least = (64, 52, 1023, 13, -708.0) if double else (32, 23, 127, 7, -87.0)
-    integers = ir.VectorType(ir.IntType(bits), x.type.count)
-
-    def number(value: float) -> Any:
-        return _constant(x.type, value)
-
-    x = b.select(b.fcmp_ordered("<", x, number(least)), number(least), x)  # not a number stays that
-    shift = number(1.5 * 2**mantissa)  # added to a number, it leaves the nearest integer in the lowest bits
-    shifted = _call(b, "fmuladd", x, number(1 / math.log(2)), shift)
-    n = b.fsub(shifted, shift)
+    integers = ir.VectorType(ir.IntType(bits), vector.count)
+    bound = _constant(vector, least)
+    x = Lanes(x.code, b.select(b.fcmp_ordered("<", x.ir, bound), bound, x.ir))  # not a number stays that
+    shift = 1.5 * 2**mantissa  # added to a number, it leaves the nearest integer in the lowest bits
+    shifted = multiply_add(x, 1 / math.log(2), shift)
+    n = Lanes(x.code, b.fsub(shifted.ir, _constant(vector, shift)))
     high = math.ldexp(round(math.ldexp(math.log(2), mantissa // 2)), -(mantissa // 2))  # n times this is exact
-    r = _call(b, "fmuladd", n, number(-high), x)
-    r = _call(b, "fmuladd", n, number(high - math.log(2)), r)
-    total = number(1 / math.factorial(terms))
+    rest = multiply_add(n, high - math.log(2), multiply_add(n, -high, x))
+    series = Lanes(x.code, _constant(vector, 1 / math.factorial(terms)))
     for k in reversed(range(terms)):
-        total = _call(b, "fmuladd", total, r, number(1 / math.factorial(k)))
-    power = b.add(b.shl(b.bitcast(shifted, integers), _constant(integers, mantissa)), _constant(integers, bias << mantissa))
-    return b.fmul(total, b.bitcast(power, x.type))
+        series = multiply_add(series, rest, 1 / math.factorial(k))
+    exponent = b.shl(b.bitcast(shifted.ir, integers), _constant(integers, mantissa))
+    power = b.bitcast(b.add(exponent, _constant(integers, bias << mantissa)), vector)
+    return Lanes(x.code, b.fmul(series.ir, power))
 
 
-@intrinsic
-def width(context: Any, array: Any) -> Any:
-    """How many numbers of an array a vector register has: a constant, where `array.itemsize` would be read, to divide by it."""
-    return types.intp(array), lambda context, b, signature, arguments: ir.IntType(64)(VECTOR * 8 // array.dtype.bitwidth)
+def tanh(x: Lanes) -> Lanes:
+    """The hyperbolic tangent, (1 - e**-2|x|) / (1 + e**-2|x|) with the sign of x."""
+    b = x.code.b
+    e = exp(_call("fabs", x) * -2.0).ir
+    one = _constant(x.ir.type, 1.0)
+    made: Lanes = _call("copysign", Lanes(x.code, b.fdiv(b.fsub(one, e), b.fadd(one, e))), x)
+    return made
 
 
-@intrinsic
-def exp(context: Any, x: Any) -> Any:
-    """e**x for x up to 0; never less than 1e-38 in float32, 1e-308 in float64."""
-    return x(x), lambda context, b, signature, arguments: _exp(b, arguments[0])
-
-
-def _tanh(b: Any, x: Any) -> Any:
-    """(1 - e**-2|x|) / (1 + e**-2|x|) with the sign of x."""
-    one = _constant(x.type, 1.0)
-    e = _exp(b, b.fmul(_constant(x.type, -2.0), _call(b, "fabs", x)))
-    return _call(b, "copysign", b.fdiv(b.fsub(one, e), b.fadd(one, e)), x)
-
-
-@intrinsic
-def tanh(context: Any, x: Any) -> Any:
-    """The hyperbolic tangent."""
-    return x(x), lambda context, b, signature, arguments: _tanh(b, arguments[0])
-
-
-@intrinsic
-def sigmoid(context: Any, x: Any) -> Any:
+def sigmoid(x: Lanes) -> Lanes:
     """1 / (1 + e**-x) = tanh(x / 2) / 2 + 1 / 2."""
+    made: Lanes = multiply_add(tanh(x * 0.5), 0.5, 0.5)
+    return made
 
-    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        half = _constant(arguments[0].type, 0.5)
-        return _call(b, "fmuladd", half, _tanh(b, b.fmul(half, arguments[0])), half)
 
-    return x(x), generate
+def log(x: Double) -> Double:
+    """The natural logarithm of a finite number above 1e-300: k ln(2) + 2 artanh((m - 1) / (m + 1)), x = 2**k m, m near 1."""
+    b = x.code.b
+    offset = 0x3FE6A09E667F3BCD  # the bits of the square root of 1/2
+    shifted = b.sub(b.bitcast(x.ir, INT), INT(offset))
+    k = b.ashr(shifted, INT(52))
+    mantissa = b.add(b.and_(shifted, INT((1 << 52) - 1)), INT(offset))
+    m = Double(x.code, b.bitcast(mantissa, DOUBLE))
+    s = (m - 1.0) / (m + 1.0)
+    square, series = s * s, Double(x.code, DOUBLE(1 / 23))
+    for n in range(21, 0, -2):
+        series = multiply_add(series, square, 1 / n)
+    exponent = Double(x.code, b.sitofp(k, DOUBLE))
+    made: Double = exponent * math.log(2) + s * series * 2.0 + (x - x)  # where x is not a number, neither is this
+    return made
+
+
+def as_double(number: Number) -> Double:
+    """A number in 64 bits."""
+    if number.ir.type == DOUBLE:
+        return Double(number.code, number.ir)
+    return Double(number.code, number.code.b.fpext(number.ir, DOUBLE))
+
+
+def as_number(double: Double) -> Number:
+    """A number of 64 bits in the type of the library."""
+    kind = double.code.library.number
+    return Number(double.code, double.ir if kind == DOUBLE else double.code.b.fptrunc(double.ir, kind))
