@@ -1,5 +1,8 @@
 """What a new process costs: `bptt sample`, beside importing PyTorch and JAX, and the size of what is installed.
 
+With --cold: the default run of `bptt train` where nothing has been compiled before, and once more, until its first line of
+progress and until its end.
+
 Each command runs in a process of its own, with its bytecode and files in the system's cache; times are medians, memory is the
 largest resident set. A size is that of the files of a package and of all that it requires.
 
@@ -58,7 +61,11 @@ def size(package: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--cold", action="store_true", help="the default run with nothing compiled")
     arguments = parser.parse_args()
+    if arguments.cold:
+        print(report(cold_rows(arguments.repeats)))
+        return
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         model, start = str(Path(folder) / "model"), [sys.executable, "-m", "bptt"]
@@ -84,6 +91,29 @@ def main() -> None:
         print(f"{what:24}{seconds:9.2f}{memory:8.0f}{installed:15.0f}")
         rows.append({"what": what, "seconds": seconds, "resident_mb": memory, "installed_mb": installed})
     print(report(rows, *peers))
+
+
+def cold_rows(repeats: int) -> list[dict[str, Any]]:
+    """Time the default run with an empty cache, and then again, in turn."""
+    times: dict[str, list[tuple[float, float]]] = {"first run": [], "later run": []}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            for number, what in enumerate(times):
+                environment = {**os.environ, "BPTT_CACHE": str(Path(folder) / "cache")}
+                command = [sys.executable, "-m", "bptt", "train", "--out", f"run{number}"]
+                began = time.perf_counter()
+                with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+                    first = next(time.perf_counter() - began for line in process.stdout or () if " step " in line)
+                    for _ in process.stdout or ():
+                        pass
+                times[what].append((first, time.perf_counter() - began))
+    rows = []
+    for what, pairs in times.items():
+        first, whole = (round(statistics.median(column), 3) for column in zip(*pairs))
+        rows.append({"what": what, "first_line_seconds": first, "seconds": whole})
+        print(f"{what:12}{first:9.2f} s to the first line of progress{whole:9.2f} s in all")
+    print(f"ratio {rows[0]['seconds'] / rows[1]['seconds']:.2f}")
+    return rows
 
 
 def _installed(package: str) -> bool:

@@ -48,12 +48,13 @@ def compiles(dtype="float32"):
 
 
 def test_compiled_code_is_found_in_the_cache(folder):
-    assert not jit.kept()
+    assert not jit.stored_libraries()
     assert compiles()
     assert not compiles()
+    assert jit.stored_libraries() == [("optimizers", "float32")]
     assert compiles("float64")
     assert not compiles("float64")
-    assert jit.kept()
+    assert jit.stored_libraries() == [("optimizers", "float32"), ("optimizers", "float64")]
     names = sorted(path.name for path in folder.iterdir())
     assert names == [f"kernels-optimizers_{dtype}-{jit._source()[:16]}.o" for dtype in ("float32", "float64")]
     assert jit.stored_files() == [folder / name for name in names]
@@ -70,7 +71,7 @@ def test_code_compiled_from_other_source_is_removed(folder, monkeypatch):
     assert compiles("float64")
     before = jit.stored_files()
     monkeypatch.setattr(jit, "_source", lambda: "0123456789abcdef" * 4)
-    assert not jit.kept()
+    assert not jit.stored_libraries()
     assert compiles()
     assert not compiles()
     assert [path.name for path in jit.stored_files()] == ["kernels-optimizers_float32-0123456789abcdef.o", before[1].name]

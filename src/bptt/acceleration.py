@@ -135,11 +135,17 @@ def single_launch(cell: str, hidden: int, batch: int, size: int) -> bool:
 
 def cache_is_empty() -> bool:
     """Whether the enabled CPU kernels are not on disk yet, so that their first calls compile them."""
-    if not compiled_by().startswith("llvmlite"):
-        return False
+    return compiled_by().startswith("llvmlite") and not stored_libraries()
+
+
+def stored_libraries() -> list[tuple[str, str]]:
+    """List the compiled CPU kernels: the cell, or what else they compute, and the type; none where these cannot be used."""
+    if _unavailable_reason("numpy"):
+        return []
     from bptt.kernels.cpu import jit
 
-    return not jit.kept()
+    libraries: list[tuple[str, str]] = jit.stored_libraries()
+    return libraries
 
 
 def stored_kernels() -> list[Path]:

@@ -71,9 +71,10 @@ def function(library: str, name: str, dtype: Any) -> Callable[..., None]:
     return _loaded[key][name]
 
 
-def kept() -> bool:
-    """Whether there is code of this source on disk."""
-    return any(path.stem.endswith(_source()[:16]) for path in stored_files())
+def stored_libraries() -> list[tuple[str, str]]:
+    """List the libraries, each with the type of its numbers, whose code of this source is on disk."""
+    names = [path.stem.split("-") for path in stored_files()]
+    return [(name.partition("_")[0], name.partition("_")[2]) for _, name, *key in names if key == [_source()[:16]]]
 
 
 def stored_files() -> list[Path]:
