@@ -12,7 +12,7 @@ from bptt import acceleration
 
 def report(rows: list[dict[str, Any]], *packages: str) -> str:
     """One JSON object: machine, Python, the versions of packages (by their import names), the commit, and the rows."""
-    compiler = () if acceleration.unavailable_reason() else ("numba",)
+    compiler = () if acceleration.unavailable_reason() else ("llvmlite",)
     versions = {"python": platform.python_version()}
     versions |= {package: importlib.import_module(package).__version__ for package in ("bptt", "numpy", *compiler, *packages)}
     return json.dumps({"machine": processor(), "versions": versions, "commit": commit(), "rows": rows})

@@ -2,7 +2,7 @@
 
 For each size the losses of all must agree to 1e-5 before a time is printed. Then they take turns of some milliseconds, and a
 time is the median over the rounds. "products" is the time of the step's matrix products alone, through NumPy's BLAS. A ratio
-is the best peer's time over ours. PyTorch, JAX and Numba take part where they are installed.
+is the best peer's time over ours. PyTorch, JAX and the kernels take part where they are installed.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python bench/train_step.py [--cell gru --hidden 128 --batch 32] [--plot train_step.svg]
 """
@@ -35,7 +35,7 @@ MAKERS: dict[str, Callable[..., Contender]] = {
     "textbook": contenders.course,
 }
 NAMES = tuple(MAKERS)
-NEEDED = {"kernels": "numba", "torch": "torch", "jax": "jax"}
+NEEDED = {"kernels": "llvmlite", "torch": "torch", "jax": "jax"}
 
 
 def measure(those: dict[str, Contender], what: str) -> dict[str, float]:

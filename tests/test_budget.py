@@ -300,12 +300,12 @@ def test_the_header_says_what_was_chosen(asked, words, fake_trial, workdir):
 
 def test_a_trial_that_compiles_says_so_before_it_does(fake_trial, workdir, monkeypatch):
     said, empty = [], iter([True, False])
-    monkeypatch.setattr(acceleration, "compiled_by", lambda *_: "numba 9")
+    monkeypatch.setattr(acceleration, "compiled_by", lambda *_: "llvmlite 9")
     monkeypatch.setattr(acceleration, "single_launch", lambda *_: True)
     monkeypatch.setattr(acceleration, "cache_is_empty", empty.__next__)
     monkeypatch.setattr(acceleration, "warm_up", lambda *_: said.append("compiles"))
     bptt.train("names.txt", budget="1s", stop_after=1, **{**SMALL, "report": said.append})
-    assert said[:2] == ["compiling kernels, once on this machine, about half a minute", "compiles"]
+    assert said[:2] == ["compiling kernels, once on this machine, about a second", "compiles"]
     assert said[2].startswith("text ")
     assert "compiling" not in "".join(said[2:])
 

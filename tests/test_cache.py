@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bptt import acceleration, files
+from bptt import acceleration, files, system
 from bptt.data import corpus, loading, source, token_store
 
 TEXT = "the cat\nsat on\nthe mat\n" * 3
@@ -35,8 +35,8 @@ def sizes(folder="cache"):
 
 
 def test_the_cache_folder_is_shown_with_its_sizes(run):
-    folder = token_store.cache_folder()
-    kernels = f"kernels    2 files, 8 bytes in {Path('kernels').absolute()}\n"
+    folder = system.cache_folder()
+    kernels = f"kernels    2 files, 8 bytes in {system.cache_folder()}\n"
     assert run("cache") == (0, f"token ids  0 files, 0 bytes in {folder}\n{kernels}", "")
     corpus.read("text.txt")
     assert len(sizes()) == 2
@@ -88,7 +88,7 @@ def test_a_cache_that_is_written_to_is_not_cleared(run, monkeypatch):
 
     monkeypatch.setattr(token_store, "_write", write_and_clear)
     assert corpus.read("text.txt").tokens.ids is not None
-    refused = f"bptt: {token_store.cache_folder()}: another bptt writes a text there: wait for it, and clear the cache then\n"
+    refused = f"bptt: {system.cache_folder()}: another bptt writes a text there: wait for it, and clear the cache then\n"
     assert answers == [(2, "", refused)]
     assert len(sizes()) == 2
     assert len(sizes("kernels")) == 2
@@ -115,7 +115,7 @@ def test_the_lines_are_readable_on_a_narrow_terminal(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     lines = run("cache")[1].splitlines()
     assert all(len(line) <= 40 or len(line.split()) == 1 for line in lines)
-    assert " ".join(" ".join(lines).split()).endswith(f"kernels 2 files, 8 bytes in {Path('kernels').absolute()}")
+    assert " ".join(" ".join(lines).split()).endswith(f"kernels 2 files, 8 bytes in {system.cache_folder()}")
 
 
 def test_a_cache_folder_that_is_none_is_a_one_line_error(run, monkeypatch):
@@ -132,17 +132,18 @@ def test_files_that_the_system_keeps_are_not_counted(workdir, monkeypatch):
     assert files.remove_files([Path("text.txt"), Path("nowhere")]) == 0
 
 
-def test_stored_kernels_are_the_files_that_numba_kernels_leave(tmp_path, monkeypatch):
-    pytest.importorskip("numba", reason="Numba is not installed: pip install numba")
+def test_stored_kernels_are_the_files_that_compiled_kernels_leave(tmp_path, monkeypatch):
+    pytest.importorskip("llvmlite", reason="llvmlite is not installed: pip install '.[fast]'")
     if acceleration._unavailable_reason("numpy"):
-        pytest.skip(acceleration._unavailable_reason("numpy"))  # a Numba that cannot compile here leaves no files
+        pytest.skip(acceleration._unavailable_reason("numpy"))  # an LLVM that cannot compile here leaves no files
     from bptt.kernels.cpu import jit
 
-    name = f"bptt.kernels.cpu.gemm.product.cpython-311-{jit.SOURCE}-{'0' * 12}.nbc"
-    older = f"bptt.kernels.cpu.gemm.product.cpython-311-{'f' * 12}-{'0' * 12}.nbc"
-    for file in (name, older, "gemm.cpython-311.pyc", f"{'0' * 32}.tmp", f"other-{jit.SOURCE}-{'0' * 12}.nbc"):
-        (tmp_path / file).write_bytes(b"")
-    monkeypatch.setattr(jit, "_folders", {tmp_path, tmp_path / "gone"})
-    assert {path.name for path in acceleration.stored_kernels()} == {name, older}
-    monkeypatch.setattr(acceleration, "_unavailable_reason", lambda library: "no Numba")
+    monkeypatch.setenv("BPTT_CACHE", str(tmp_path))
+    jit._load("loss", "float32")
+    (compiled,) = tmp_path.iterdir()
+    left = {compiled.name, f"kernels-gru_float64-{'f' * 16}.o", f"kernels-{'0' * 32}.tmp"}
+    for name in (*left, f"{'0' * 32}.tmp", f"kernels-gru_float64-{'f' * 12}.o", f"kernels-gru_float64-{'f' * 16}.so"):
+        Path(tmp_path, name).touch()
+    assert {path.name for path in acceleration.stored_kernels()} == left
+    monkeypatch.setattr(acceleration, "_unavailable_reason", lambda library: "no llvmlite")
     assert acceleration.stored_kernels() == []

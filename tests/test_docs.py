@@ -22,7 +22,7 @@ ARCHITECTURE = ROOT / "docs" / "explanation" / "architecture.md"
 CODE = [path for folder in ("src", "examples", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 FILE = r"[\w.-]+(?:/[\w.-]+)*\.(?:py|cu|hpp|md)"
 DATA = {"txt", "toml", "json", "jsonl", "safetensors", "png", "svg", "lock", "html", "onnx"}  # endings of names of files
-OTHERS = {"cupy", "jax", "mpi4py", "numba", "numpy", "sys", "torch", "lab"}  # libraries and a fixture: not looked into
+OTHERS = {"cupy", "jax", "mpi4py", "numpy", "sys", "torch", "lab"}  # libraries and a fixture: not looked into
 
 
 def defined(place: Path | ast.ClassDef) -> set[str]:

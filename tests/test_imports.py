@@ -57,7 +57,6 @@ ARRAY_LIBRARIES = {
     "cupyx",
     "torch",
     "jax",
-    "numba",
     "llvmlite",
     "scipy",
     "array_api_compat",
@@ -66,7 +65,7 @@ ARRAY_LIBRARIES = {
 NAMES_LIBRARIES = {
     "backend": ARRAY_LIBRARIES,
     "devices": {"cupy", "jax", "torch"},
-    "kernels": {"numpy", "numba", "llvmlite", "cupy", "cupyx"},
+    "kernels": {"numpy", "llvmlite", "cupy", "cupyx"},
     "distributed": {"numpy", "cupy"},  # NCCL, as CuPy presents it
     "nn": set(),
     "errors": set(),

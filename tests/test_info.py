@@ -58,7 +58,7 @@ def test_info_never_fails(capsys, monkeypatch, error):
     monkeypatch.setattr(info, "PARTS", {name: getattr(system, name, part) for name, part in info.PARTS.items()})
     monkeypatch.setattr(devices, "cupy_unavailable_reason", fails)
     monkeypatch.setattr(acceleration, "unavailable_reason", fails)
-    monkeypatch.setattr(info.token_store, "cache_folder", fails)
+    monkeypatch.setattr(info.system, "cache_folder", fails)
     for arguments in (["info"], ["info", "--json"]):
         assert cli.main(arguments) == 0
         out = capsys.readouterr().out

@@ -36,7 +36,7 @@ def test_importing_loads_no_heavy_libraries(module):
     done = run(sys.executable, "-W", "error", "-c", f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))")
     assert done.returncode == 0, done.stderr
     imported = set(json.loads(done.stdout))
-    heavy = {"cupy", "torch", "jax", "numba", "matplotlib", "scipy", "mpi4py", "array_api_strict", "pytest"}
+    heavy = {"cupy", "torch", "jax", "llvmlite", "matplotlib", "scipy", "mpi4py", "array_api_strict", "pytest"}
     heavy |= {"bptt": {"numpy", "bptt.training"}, "bptt.cli": set()}.get(module, {"cyclopts", "rich"})
     assert module in imported
     assert not imported & heavy

@@ -21,7 +21,7 @@ from bptt.display.panel import Panel
 
 HEADING = "text   names\nmodel  gru\nrun    [bold]2,000 steps"
 SCRIPT = Path(__file__).parents[1] / "docs" / "make_panel.py"
-WAITING = "compiling kernels, once on this machine, about half a minute"
+WAITING = "compiling kernels, once on this machine, about a second"
 TURNS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 CONTROL = r"\x1b\[[?\d;]*[A-Za-z]"
 

@@ -131,7 +131,7 @@ def test_sqrt_is_the_square_root_rounded_up():
 
 @CELLS
 def test_kernels_recompute_with_the_same_results(cell):
-    pytest.importorskip("numba", reason="numba is not installed: there are no kernels")
+    pytest.importorskip("llvmlite", reason="llvmlite is not installed: pip install '.[fast]'")
     config, arguments = random_batch(cell, 2, carried=True, rate=0.4)
     expected = model.loss_and_grad(config, *arguments)
     assert acceleration.enable()

@@ -28,7 +28,7 @@ def _both(request, monkeypatch):
         dispatch.disable()
         monkeypatch.setenv("BPTT_KERNELS", "0")
         if request.param == "kernels":
-            pytest.importorskip("numba", reason="Numba is not installed: pip install '.[fast]'")
+            pytest.importorskip("llvmlite", reason="llvmlite is not installed: pip install '.[fast]'")
             monkeypatch.setenv("BPTT_KERNELS", "1")
             assert acceleration.enable()
         yield

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bptt import files
+from bptt import files, system
 from bptt.data import corpus, joining, loading, source, token_store
 from bptt.data.vocabulary import BYTES, Vocabulary, characters
 from bptt.errors import InputError
@@ -394,13 +394,13 @@ def test_the_cache_folder_comes_from_the_environment_or_the_system(monkeypatch, 
     for name in ("BPTT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert token_store.cache_folder() == tmp_path / ".cache" / "bptt"
+    assert system.cache_folder() == tmp_path / ".cache" / "bptt"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert token_store.cache_folder() == tmp_path / ".cache" / "bptt"
+    assert system.cache_folder() == tmp_path / ".cache" / "bptt"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert token_store.cache_folder() == tmp_path / "xdg" / "bptt"
+    assert system.cache_folder() == tmp_path / "xdg" / "bptt"
     monkeypatch.setenv("BPTT_CACHE", "here")
-    assert token_store.cache_folder() == Path("here")
+    assert system.cache_folder() == Path("here")
 
 
 @pytest.mark.parametrize("home", ["none", "no folder", "read-only"])

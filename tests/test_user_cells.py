@@ -126,19 +126,19 @@ def test_a_module_and_its_file_are_the_same_cell(module):
     assert train().sample(3) == trained.sample(3)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed: pip install '.[fast]'")
+@pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed: pip install '.[fast]'")
 def test_kernels_give_the_same_up_to_rounding(monkeypatch):
     pure = tree.ravel(train(dtype="float64").params)
     monkeypatch.setenv("BPTT_KERNELS", "1")
     with dispatch.restored():
         fast = train(dtype="float64")
-        assert fast.record["compiled"].startswith("numba")
+        assert fast.record["compiled"].startswith("llvmlite")
         np.testing.assert_allclose(tree.ravel(fast.params), pure, rtol=0, atol=1e-9)
 
 
 def test_a_cell_that_looks_like_a_built_in_one_gets_its_own_gradient(module):
     """With the fields and gates of a GRU, but other equations."""
-    kernels = pytest.importorskip("bptt.kernels.cpu", reason="Numba is not installed: pip install '.[fast]'")
+    kernels = pytest.importorskip("bptt.kernels.cpu", reason="llvmlite is not installed: pip install '.[fast]'")
     module.GATES = gru.GATES
     config = model.Config("mgu", 5, 4, user_cell=module)
     assert kernels.gradient_loss_and_grad(np.zeros(3), config, *[None] * 6) is NotImplemented

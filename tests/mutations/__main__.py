@@ -43,7 +43,8 @@ def passes(test: str, source: Path) -> bool:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     command += [f"tests/{file}", "-k", expression or "test", "--backend", "numpy"]
     switches = {"BPTT_KERNELS": str(int(file in WITH_KERNELS)), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    environment = {**os.environ, "PYTHONPATH": str(source), **switches}
+    folders = {"PYTHONPATH": str(source), "BPTT_CACHE": str(source / "cache")}  # kernels with a mistake stay here
+    environment = {**os.environ, **folders, **switches}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode > 1:  # less than 0: killed by what it did to memory, which is a verdict
         raise NoVerdict(f"{test}: pytest ended with {done.returncode}\n{done.stdout}{done.stderr}")

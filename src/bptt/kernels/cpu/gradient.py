@@ -59,7 +59,7 @@ def scale(rows: Numbers, keep: Numbers, into: Numbers, T: Int, size: Int) -> Non
 def initial_states(
     vector: Numbers, learned: Numbers, batch: Batch, rows: Int, sizes: Sizes, before: Numbers, begin: Flag
 ) -> None:
-    """Enter the states (rows, B, H) to begin with: those that are batch, else the learned ones, or zeros."""
+    """Enter the states (rows, B, H) to begin with: those of the batch, else the learned ones, or zeros."""
     B, H = sizes.B, sizes.H
     clear(before, rows * B * H)
     fill(before, H, batch.states, H, select(batch.fresh, 0, rows * B), H)
