@@ -65,7 +65,7 @@ def initial_states(
     fill(before, H, batch.states, H, select(batch.fresh, 0, rows * B), H)
     for row in steps(0, select(batch.fresh, select(begin, rows, 0), 0)):
         for k in steps(0, B):
-            fill(before + (row * B + k) * H, H, learned + row * H, H, H * 0 + 1, H)
+            fill(before + (row * B + k) * H, H, learned + row * H, H, 1, H)
 
 
 def write_initial_states(dlearned: Numbers, results: Results, batch: Batch, rows: Int, sizes: Sizes, begin: Flag) -> None:

@@ -32,7 +32,7 @@ class Layer(NamedTuple):
 def table(Wax: Numbers, b: Numbers, rows: Numbers, V: Int, I: Int, N: Int) -> None:
     """Make what is added to each pre-activation (V, N), by token; or one row, (1, N), where the layer reads vectors."""
     with when(I > 0):
-        fill(rows, N, b, N, I * 0 + 1, N)
+        fill(rows, N, b, N, 1, N)
     for i in steps(0, select(I > 0, 0, V)):
         for j in steps(0, N):
             rows[i * N + j] = Wax[j * V + i] + b[j]
@@ -40,7 +40,7 @@ def table(Wax: Numbers, b: Numbers, rows: Numbers, V: Int, I: Int, N: Int) -> No
 
 def token(layer: Layer, place: Int, N: Int) -> Int:
     """The row of the table that a token adds, as a place; the first one where the layer reads vectors."""
-    row = select(layer.I > 0, layer.I * 0, place)  # vectors have no ids: read the first one of them
+    row = select(layer.I > 0, 0, place)  # vectors have no ids: read the first one of them
     made: Int = select(layer.I > 0, 0, layer.ids[row] * N)
     return made
 
@@ -48,7 +48,7 @@ def token(layer: Layer, place: Int, N: Int) -> Int:
 def packed(layer: Layer, N: Int) -> tuple[Numbers, Numbers, Numbers]:
     """The panels of Waa and of Wax for a product with each, and the table."""
     panels, inputs = allocate(padded(N) * layer.H), allocate(padded(N) * layer.I)
-    added = allocate(select(layer.I > 0, layer.I * 0 + 1, layer.V) * N)
+    added = allocate(select(layer.I > 0, 1, layer.V) * N)
     pack_transposed(layer.Waa, layer.H, N, layer.H, panels)
     pack_transposed(layer.Wax, layer.I, N, layer.I, inputs)
     table(layer.Wax, layer.b, added, layer.V, layer.I, N)
@@ -67,7 +67,7 @@ class Sums(NamedTuple):
 
 def sums_of(layer: Layer, N: Int, dWaa: Numbers) -> Sums:
     """Room for the sums; that of dWaa is the array itself, where `outer_sum` touches nothing beside it."""
-    tokens, size = select(layer.I > 0, layer.I * 0 + 1, layer.V), (N + width(N)) * padded(layer.H)
+    tokens, size = select(layer.I > 0, 1, layer.V), (N + width(N)) * padded(layer.H)
     by_token = allocate(tokens * N)
     clear(by_token, tokens * N)
     spare = allocate(select(is_padded(N, layer.H), 0, size))
@@ -77,8 +77,7 @@ def sums_of(layer: Layer, N: Int, dWaa: Numbers) -> Sums:
 
 def block_of(layer: Layer) -> Int:
     """The steps whose gradients are added at a time."""
-    every = layer.B * 0 + BLOCK
-    return minimum(layer.T, select(layer.B > BLOCK, 1, every // layer.B))
+    return minimum(layer.T, select(layer.B > BLOCK, 1, BLOCK // layer.B))
 
 
 def finish(layer: Layer, N: Int, sums: Sums, dx: Numbers, dWax: Numbers, dWaa: Numbers, db: Numbers) -> None:
@@ -88,7 +87,7 @@ def finish(layer: Layer, N: Int, sums: Sums, dx: Numbers, dWax: Numbers, dWaa: N
     fill(dWax, I, sums.dWax, padded(I), select(I > 0, N, 0), I)
     fill(dx, I, sums.dx, padded(I), select(I > 0, layer.T * layer.B, 0), I)
     clear(db, N)
-    for i in steps(0, select(I > 0, I * 0 + 1, V)):
+    for i in steps(0, select(I > 0, 1, V)):
         for j in steps(0, N, width(db)):
             store(load(db, j, N - j) + load(sums.by_token, i * N + j, N - j), db, j, N - j)
     for j in steps(0, N):

@@ -69,6 +69,9 @@ class Int(Value):
     def __floordiv__(self, other: Any) -> "Int":  # of what is not negative
         return self._operation("udiv", other)
 
+    def __rfloordiv__(self, other: int) -> "Int":
+        return Int(self.code, self.code.b.udiv(self._same(other), self.ir))
+
     def __mod__(self, other: Any) -> "Int":
         return self._operation("urem", other)
 
