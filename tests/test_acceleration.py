@@ -315,13 +315,15 @@ def subprocess_kernels(**env):
     return tuple(done.stdout.splitlines())
 
 
-def test_only_training_imports_the_compiler(tmp_path):
+def test_only_training_imports_the_compiler_and_the_trainer(tmp_path):
     train(steps=2)[0].save(tmp_path / "model")
     for command in ("sample", "score", "evaluate", "next"):
         words = [command, str(tmp_path / "model"), *{"score": ["-"], "evaluate": ["-"], "next": ["a"]}.get(command, [])]
-        code = f"import sys; from bptt.cli import main; assert main({words!r}) == 0; print('llvmlite' in sys.modules)"
+        code = f"import sys; from bptt.cli import main; assert main({words!r}) == 0; print(*sorted(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], input=TEXT, capture_output=True, text=True, check=False)
-        assert done.stdout.endswith("\nFalse\n"), done.stderr
+        imported = done.stdout.splitlines()[-1].split()
+        assert "bptt.cli" in imported, done.stderr
+        assert not {"llvmlite", "bptt.training.trainer", "bptt.cli.train"} & {*imported}
 
 
 def test_sampling_uses_no_cpu_kernels(monkeypatch):

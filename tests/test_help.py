@@ -110,12 +110,6 @@ def test_commands_stand_in_the_order_of_use(shown):
     assert listed.index("textbook") == len(parser.commands()) - 1
 
 
-def test_a_command_without_a_place_comes_before_the_last(monkeypatch):
-    app = dict.fromkeys(("textbook", "novel", "sample", "--help", "train"))
-    monkeypatch.setattr(parser, "app", app)
-    assert parser.commands() == ["train", "sample", "novel", "textbook"]
-
-
 @pytest.mark.parametrize("name", parser.commands())
 def test_help_of_a_command_is_that_of_its_flag(shown, name):
     assert shown("help", name) == shown(name, "--help") == shown(name, "-h")

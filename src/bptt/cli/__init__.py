@@ -8,26 +8,12 @@ import warnings
 
 from cyclopts import CycloptsError
 
-from bptt.cli import (
-    cache,  # noqa: F401  # each adds its commands to the app
-    check,  # noqa: F401
-    compare,  # noqa: F401
-    completion,  # noqa: F401
-    evaluation,  # noqa: F401
-    export,  # noqa: F401
-    help,
-    inference,  # noqa: F401
-    info,  # noqa: F401
-    report,  # noqa: F401
-    runs,  # noqa: F401
-    textbook,  # noqa: F401
-    train,  # noqa: F401
-)
+from bptt.cli import help
 from bptt.cli.console import Output, complain, warn
 from bptt.cli.parser import explain, parse
 from bptt.distributed.launcher import launched_processes
 from bptt.errors import BpttWarning, Diverged, InputError, OutOfMemory, SaveError, SharedError, command_line
-from bptt.training import launch, signals
+from bptt.training import signals
 
 
 def main(arguments: list[str] | None = None, began: float | None = None) -> int:
@@ -82,7 +68,11 @@ def _of_all(error: InputError, arguments: list[str] | None) -> InputError:
     """Return the error of a command line as all processes of a launcher raise it."""
     words = sys.argv[1:] if arguments is None else arguments
     alone = re.search(r"--distributed[= ](false|no|n|f|0)\b", " ".join(words).lower()) is not None
-    return launch.error_for_all(error, alone=alone) if words[:1] == ["train"] else error
+    if words[:1] != ["train"]:
+        return error
+    from bptt.training import launch  # which imports all of the training
+
+    return launch.error_for_all(error, alone=alone)
 
 
 def _refused(error: SharedError, code: int) -> int:

@@ -5,14 +5,12 @@ from pathlib import Path
 
 from bptt import acceleration, files, system
 from bptt.cli.console import print_line
-from bptt.cli.parser import app
 from bptt.data import token_store
 from bptt.display import table
 from bptt.display.text import printable
 from bptt.errors import InputError
 
 
-@app.command
 def cache(*, clear: bool = False) -> int:
     """Show the cache on this machine, which makes a start faster: token ids of large texts, and compiled kernels.
 

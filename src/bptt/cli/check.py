@@ -6,7 +6,7 @@ from pathlib import Path
 from bptt import gradcheck
 from bptt.acceleration import SWITCH
 from bptt.cli.console import complain, print_line
-from bptt.cli.parser import BackendFlag, RequireFlag, app
+from bptt.cli.parser import BackendFlag, RequireFlag
 from bptt.config.user_cells import resolve
 from bptt.display import table
 from bptt.gradcheck import Check
@@ -17,7 +17,6 @@ WIDTH = 112  # of a line of these, with such names
 COLUMNS = "{:8} {:{name}} {:8} {:8} {:20} {:16} {:>13} {:>8} {}"
 
 
-@app.command
 def check(  # noqa: D417  # BackendFlag and the like bring their help
     *,
     cell: CellName | Path | None = None,

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from bptt.cli.console import print_line, warn
-from bptt.cli.parser import Json, app
+from bptt.cli.parser import Json
 from bptt.display import table
 from bptt.display.cross_entropy import bits
 from bptt.display.text import printable
@@ -16,7 +16,6 @@ CHART_WIDTH, CHART_HEIGHT = 80, 10  # columns at most, and lines
 HEADS = ("run", "nats", "bits", "at step", "after", "steps", "seconds")
 
 
-@app.command
 def compare(*runs: Path, out: Path | None = None, as_json: Json = False) -> int:  # noqa: D417
     """Compare runs: best held-out nats and bits, the settings that differ, and curves over steps and seconds.
 

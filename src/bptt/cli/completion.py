@@ -12,7 +12,6 @@ from bptt.errors import InputError
 Shell = Literal["bash", "zsh", "fish", "powershell"]
 
 
-@app.command(name="--install-completion")
 def install_completion(*, shell: Shell | None = None) -> int:
     """Set up Tab completion in your shell, and print which files that changes.
 

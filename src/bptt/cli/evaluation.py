@@ -19,7 +19,6 @@ from bptt.cli.parser import (
     RequireFlag,
     Separator,
     Text,
-    app,
 )
 from bptt.cli.texts import as_source, in_one_field, reading_for, runs_and_texts
 from bptt.data import corpus, dataset, new_symbols
@@ -38,7 +37,6 @@ FIGURES = ("nats_per_char", "bits_per_char", "perplexity", "characters")  # of a
 PIECE = 4096  # characters of a line that are printed at a time
 
 
-@app.command
 def score(  # noqa: D417
     run: Path,
     /,
@@ -111,7 +109,6 @@ def _row(line: Score, *, per_char: bool, as_json: bool) -> Iterator[str]:
         yield f"{line.nats:.4f}\t{line.nats_per_char:.4f}\t{bits(line.nats_per_char):.4f}\t{in_one_field(line.text)}\n"
 
 
-@app.command(usage="Usage: bptt evaluate [OPTIONS] RUN TEXT...\n       bptt evaluate [OPTIONS] RUN... --text TEXT")
 def evaluate(  # noqa: D417
     run: Path,
     /,

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from bptt.cli.console import print_line
-from bptt.cli.parser import CellFile, app, converted_path
+from bptt.cli.parser import CellFile, converted_path
 from bptt.config.settings import Mode
 from bptt.export import EXPORTERS, ExportFormat
 from bptt.inference.language_model import from_torch, load
@@ -17,7 +17,6 @@ Format = Annotated[ExportFormat, Parameter(help=f"The file format. {FORMATS}.")]
 Symbols = Annotated[str, Parameter(converter=converted_path)]
 
 
-@app.command
 def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile = None) -> int:  # noqa: D417
     """Write a saved model to a file for PyTorch, ONNX or a web browser.
 
@@ -37,7 +36,6 @@ def export(run: Path, /, *, to: Format, out: Path | None = None, cell: CellFile 
     return 0
 
 
-@app.command(name="import")
 def import_(file: Path, /, *, out: Path, symbols: Symbols | None = None, mode: Mode | None = None) -> int:
     r"""Make a model from a file of PyTorch weights.
 

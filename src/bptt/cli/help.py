@@ -49,6 +49,8 @@ bptt import theirs.safetensors --out mine --symbols symbols.json --mode lines
 """,
 }
 
+USAGES = {"evaluate": "Usage: bptt evaluate [OPTIONS] RUN TEXT...\n       bptt evaluate [OPTIONS] RUN... --text TEXT"}
+
 
 def is_asked(words: Sequence[str]) -> bool:
     """Whether a command line shows the help, as far as its words say: more rather than less often."""
@@ -77,7 +79,7 @@ def arrange() -> None:
     for place, name in enumerate(commands()):
         command = app[name]
         command.sort_key, command.help_epilogue = place, epilogue(name)
-        command.usage = command.usage or usage(name, command)
+        command.usage = USAGES.get(name) or usage(name, command)
     options = Group("Options")
     for name in app:
         if name.startswith("-"):
@@ -101,7 +103,6 @@ def epilogue(name: str) -> str:
     return f"```text\nExamples:\n{EXAMPLES[name]}```" if name in EXAMPLES else ""
 
 
-@app.command(name="help")
 def show_help(command: str | None = None, /) -> int:
     """Show the help of bptt, or of one command.
 

@@ -18,7 +18,6 @@ from bptt.cli.parser import (
     PromptFile,
     RequireFlag,
     Text,
-    app,
 )
 from bptt.cli.runs import newest
 from bptt.cli.texts import reading_for
@@ -38,7 +37,6 @@ from bptt.inference.text_model import raw_texts, sample_texts
 BAR_END = 100  # columns that a line of `bptt next` takes at most, the bar included
 
 
-@app.command
 def sample(  # noqa: D417  # BackendFlag and the like bring their help
     run: Path | None = None,
     /,
@@ -146,7 +144,6 @@ def sample(  # noqa: D417  # BackendFlag and the like bring their help
     return 0
 
 
-@app.command(name="next")
 def following(  # noqa: D417
     run: Path,
     prompt: Prompt | None = None,

@@ -6,7 +6,6 @@ from typing import Any
 
 from bptt import acceleration, devices, system
 from bptt.cli.console import print_line
-from bptt.cli.parser import app
 from bptt.data import token_store
 from bptt.display import table
 
@@ -23,7 +22,6 @@ EXTRAS = {
 }
 
 
-@app.command
 def info(*, json: bool = False) -> int:
     """Print the versions, libraries and devices that bptt runs on.
 

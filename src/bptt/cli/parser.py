@@ -115,23 +115,25 @@ Glob = Annotated[str, Parameter(help="Files of a folder to read, as in '*.py'.")
 MAX_FLOAT = 1 << 53  # from which on a float may be another whole number than the typed one
 ESCAPE = re.compile(r"\\([ntr\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 
-# the commands in the order of use; others come between these two
-FIRST = (
-    "train",
-    "sample",
-    "next",
-    "score",
-    "evaluate",
-    "report",
-    "runs",
-    "compare",
-    "export",
-    "import",
-    "check",
-    "cache",
-    "info",
-)
-LAST = ("info", "help", "textbook")
+RUNS = Path("runs")
+COMMANDS = {  # in the order of use: where each is, for it is imported when it is called or its help is shown
+    "train": "train:train",
+    "sample": "inference:sample",
+    "next": "inference:following",
+    "score": "evaluation:score",
+    "evaluate": "evaluation:evaluate",
+    "report": "report:report",
+    "runs": "runs:runs",
+    "compare": "compare:compare",
+    "export": "export:export",
+    "import": "export:import_",
+    "check": "check:check",
+    "cache": "cache:cache",
+    "info": "info:info",
+    "help": "help:show_help",
+    "textbook": "textbook:run_textbook",
+    "--install-completion": "completion:install_completion",
+}
 
 app = App(
     name="bptt",
@@ -140,6 +142,10 @@ app = App(
     default_parameter=Parameter(converter=converted, negative=(), show_default=shown_default),
     suppress_keyboard_interrupt=False,
 )
+
+
+for _name, _place in COMMANDS.items():
+    app.command(f"bptt.cli.{_place}", name=_name)
 
 
 def parse(words: list[str] | None, began: float | None = None) -> Callable[[], Any]:
@@ -161,9 +167,7 @@ def parse(words: list[str] | None, began: float | None = None) -> Callable[[], A
 
 def commands() -> list[str]:
     """The names of all commands, in the order of use."""
-    names = [name for name in app if not name.startswith("-")]
-    places = {name: place for place, name in enumerate((*FIRST, *sorted(set(names) - {*FIRST, *LAST}), *LAST))}
-    return sorted(names, key=places.__getitem__)
+    return [name for name in COMMANDS if not name.startswith("-")]
 
 
 def _respell(app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bptt.checkpoint import run_folder
 from bptt.cli.console import print_line
-from bptt.cli.parser import CellFile, Encoding, Text, app
+from bptt.cli.parser import CellFile, Encoding, Text
 from bptt.cli.runs import newest
 from bptt.cli.texts import reading_for
 from bptt.errors import InputError
@@ -12,7 +12,6 @@ from bptt.inference.language_model import load
 from bptt.report import page
 
 
-@app.command
 def report(  # noqa: D417
     run: Path | None = None,
     text: Text | None = None,

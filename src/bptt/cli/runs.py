@@ -8,8 +8,7 @@ from pathlib import Path
 from bptt.checkpoint import run_summary
 from bptt.checkpoint.run_summary import RunSummary
 from bptt.cli.console import complain, print_line
-from bptt.cli.parser import Json, app
-from bptt.cli.train import RUNS
+from bptt.cli.parser import RUNS, Json
 from bptt.display import table
 from bptt.display.cross_entropy import bits
 from bptt.display.text import printable
@@ -31,7 +30,6 @@ def newest() -> Path:
     return run
 
 
-@app.command
 def runs(folder: Path = RUNS, /, *, as_json: Json = False) -> int:  # noqa: D417
     """List the runs in a folder, the newest last: progress, best loss, and how to resume those that were stopped.
 

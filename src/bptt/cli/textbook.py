@@ -2,13 +2,12 @@
 
 from bptt import backend as backends
 from bptt import textbook
-from bptt.cli.parser import BackendFlag, RequireFlag, Text, app
+from bptt.cli.parser import BackendFlag, RequireFlag, Text
 from bptt.data import corpus, vocabulary
 from bptt.display.text import printable
 from bptt.errors import InputError
 
 
-@app.command(name="textbook")
 def run_textbook(  # noqa: D417
     *, data: Text = "dinosaurs", iterations: int = 35000, backend: BackendFlag = "numpy", require_backend: RequireFlag = False
 ) -> int:

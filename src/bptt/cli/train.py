@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 
 from bptt.checkpoint import run_folder
 from bptt.cli.console import complain, input_waits, print_line
-from bptt.cli.parser import Text, app
+from bptt.cli.parser import RUNS, Text
 from bptt.config.reference import GROUPS, settings_reference
 from bptt.config.settings import Settings, validate
 from bptt.data.source import Names
@@ -22,8 +22,6 @@ from bptt.training import launch, messages, trainer
 from bptt.training.dry_run import report_plan
 from bptt.training.signals import TERMINATION, exit_code
 from bptt.training.state import Reporter
-
-RUNS = Path("runs")
 
 
 def in_group(name: str) -> Parameter:
@@ -54,7 +52,6 @@ else:
     )
 
 
-@app.command
 def train(  # noqa: D417  # explicit is not for people
     *text: Text,
     resume: Annotated[Path | None, in_group("Training")] = None,
