@@ -255,7 +255,7 @@ def test_the_warm_up_compiles_every_kernel_that_a_run_calls(monkeypatch, cell):
     monkeypatch.setattr(jit, "_loaded", {})
     monkeypatch.setattr(acceleration, "warm_up", lambda *given: (warm_up(*given), counts.append(set(jit._loaded))))
     train(cell=cell)
-    assert counts == [set(jit._loaded)] == [{(library, "float32") for library in (cell, "loss", "optimizers")}]
+    assert counts == [set(jit._loaded)] == [{(library, "float32") for library in (cell, "affine", "optimizers")}]
 
 
 @REAL

@@ -10,6 +10,7 @@ LIBRARIES: dict[str, tuple[Function, ...]] = {
     "vanilla": (vanilla, vanilla_backward, vanilla_gradient),
     "gru": (gru, gru_backward, gru_gradient),
     "lstm": (lstm, lstm_backward, lstm_gradient),
-    "loss": (affine, affine_backward, cross_entropy, cross_entropy_backward),
+    "affine": (affine,),  # of the loss, what a run calls beside a whole gradient
+    "loss": (affine_backward, cross_entropy, cross_entropy_backward),
     "optimizers": (squared_norm, sgd_update, adam, average_update),
 }
