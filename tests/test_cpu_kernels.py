@@ -417,7 +417,7 @@ def test_kernels_of_narrow_vectors_equal_their_pure_functions(name, dtype, monke
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jit, "processor", lambda: ("haswell", "+avx2,+fma"))
-        patch.setattr(jit, "_loaded", {})
+        patch.setattr(jit, "_functions", {})
         jit._target.cache_clear()
         assert jit.vector_bytes() == 32
         for seed, (T, B) in enumerate([(3, 1), (2, 3), (7, 4), (5, 9), (2, 300)]):

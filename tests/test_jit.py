@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 def norm(dtype="float32"):
     """What the smallest library computes, in a process that has not loaded it."""
-    jit._loaded.clear()
+    jit._functions.clear()
     squares = np.zeros(1)
     jit.function("optimizers", "squared_norm", dtype)(np.array([3.0, 4.0], dtype), 2, squares)
     return squares[0]
@@ -63,7 +63,7 @@ def test_compiled_code_is_found_in_the_cache(folder):
 def test_a_library_is_loaded_once(folder):
     assert norm() == 25.0
     assert jit.function("optimizers", "adam", "float32") is jit.function("optimizers", "adam", np.float32)
-    assert set(jit._loaded) == {("optimizers", "float32")}
+    assert {dtype.name for _, dtype in jit._functions} == {"float32"}
 
 
 def test_code_compiled_from_other_source_is_removed(folder, monkeypatch):
@@ -162,7 +162,7 @@ def test_arguments_of_another_type_are_refused(folder):
 
 
 def test_no_memory_is_a_memory_error(folder):
-    jit._loaded.clear()
+    jit._functions.clear()
     one, ids = np.zeros((1, 1), np.float32), np.zeros(1, np.int64)
     for many, inputs in ((2**23, 0), (1, 2**47)):  # a matrix beyond all addresses: the first that is allocated, and a later one
         with pytest.raises(MemoryError, match="no memory left"):

@@ -31,7 +31,7 @@ _TYPES = {"int": ctypes.c_int64, "double": ctypes.c_double, "flag": ctypes.c_boo
 if ctypes.c_size_t.from_address(id(_PROBE) + object.__basicsize__).value != _PROBE.ctypes.data:
     raise ImportError("this NumPy keeps its arrays in another form")  # which the compiled functions read
 _lock = threading.RLock()
-_loaded: dict[tuple[str, str], dict[str, Callable[..., None]]] = {}  # by library and type
+_functions: dict[tuple[str, Any], Callable[..., None]] = {}  # that are loaded, by name and type
 _engines: list[Any] = []  # which own the code
 
 
@@ -58,17 +58,19 @@ def processor() -> tuple[str, str]:
 def function(library: str, name: str, dtype: Any) -> Callable[..., None]:
     """Return a function of a library, for numbers of a type; the library is loaded or compiled the first time.
 
-    The function takes arrays, which must be contiguous, and numbers.
+    Where another library has the function, too, and is loaded, nothing is loaded. The function takes arrays, which must be
+    contiguous, and numbers.
 
     Raises:
         MemoryError: when it is called and there is no memory left.
     """
-    key = library, np.dtype(dtype).name
-    if key not in _loaded:
+    key = name, np.dtype(dtype)
+    if key not in _functions:
         with _lock:
-            if key not in _loaded:
-                _loaded[key] = _load(*key)
-    return _loaded[key][name]
+            if key not in _functions:
+                for each, call in _load(library, key[1].name).items():
+                    _functions.setdefault((each, key[1]), call)
+    return _functions[key]
 
 
 def stored_libraries() -> list[tuple[str, str]]:

@@ -7,10 +7,9 @@ from bptt.kernels.cpu.loss import affine, affine_backward, cross_entropy, cross_
 from bptt.kernels.cpu.optimizers import adam, average_update, sgd_update, squared_norm
 
 LIBRARIES: dict[str, tuple[Function, ...]] = {
-    "vanilla": (vanilla, vanilla_backward, vanilla_gradient),
-    "gru": (gru, gru_backward, gru_gradient),
-    "lstm": (lstm, lstm_backward, lstm_gradient),
-    "affine": (affine,),  # of the loss, what a run calls beside a whole gradient
-    "loss": (affine_backward, cross_entropy, cross_entropy_backward),
+    "vanilla": (vanilla, vanilla_backward, vanilla_gradient, affine),
+    "gru": (gru, gru_backward, gru_gradient, affine),
+    "lstm": (lstm, lstm_backward, lstm_gradient, affine),
+    "loss": (affine, affine_backward, cross_entropy, cross_entropy_backward),
     "optimizers": (squared_norm, sgd_update, adam, average_update),
 }
