@@ -115,6 +115,15 @@ def test_nothing_is_cached_without_a_folder(folder, monkeypatch):
     assert compiles()
     assert compiles()
     assert not folder.exists()
+    assert jit.stored_libraries() == []
+
+
+def test_a_cache_that_is_no_folder_does_not_stop_compilation(folder):
+    folder.write_text("")
+    assert compiles()
+    assert compiles()
+    assert jit.stored_libraries() == []
+    assert folder.read_text() == ""
 
 
 @pytest.mark.parametrize(("owner", "failing"), [(Path, "write_bytes"), (Path, "unlink"), (os, "replace"), (Path, "mkdir")])

@@ -75,7 +75,9 @@ def function(library: str, name: str, dtype: Any) -> Callable[..., None]:
 
 def stored_libraries() -> list[tuple[str, str]]:
     """List the libraries, each with the type of its numbers, whose code of this source is on disk."""
-    names = [path.stem.split("-") for path in stored_files()]
+    names: list[list[str]] = []
+    with contextlib.suppress(OSError, InputError):  # no folder that can be read
+        names = [path.stem.split("-") for path in stored_files()]
     return [(name.partition("_")[0], name.partition("_")[2]) for _, name, *key in names if key == [_source()[:16]]]
 
 
