@@ -36,7 +36,9 @@ def main() -> int:
         if default_handler:
             signal.signal(signal.SIGINT, leave)
         from bptt.cli import main as run
+        from bptt.cli.parser import import_command
 
+        import_command(sys.argv[1:])
         if default_handler:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return run(began=began)

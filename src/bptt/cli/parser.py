@@ -148,6 +148,12 @@ for _name, _place in COMMANDS.items():
     app.command(f"bptt.cli.{_place}", name=_name)
 
 
+def import_command(words: Sequence[str]) -> None:
+    """Import the command that a command line begins with; else it is imported when it is called."""
+    if words and words[0] in COMMANDS:
+        app[words[0]]  # cyclopts imports it to return it
+
+
 def parse(words: list[str] | None, began: float | None = None) -> Callable[[], Any]:
     """Return the command for the words (default: those of the process) with all its arguments.
 
