@@ -35,6 +35,7 @@ from bptt.errors import InputError, TrainingWarning
 from bptt.report import page
 from bptt.training import memory_estimate
 from bptt.training.setup import from_scratch
+from texts import complaint, write
 
 quick = settings(deadline=None, max_examples=100)
 PROSE = "It was a dark night and nobody was there to see what went on behind the house of the old man.\n"
@@ -46,19 +47,6 @@ POEMS = "\n---\n".join(f"roses are red\nviolets are {word}" for word in ("blue",
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-
-
-def write(path, text):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return Path(path)
-
-
-def complaint(*arguments, **flags):
-    with pytest.raises(InputError) as error:
-        corpus.read(*arguments, **flags)
-    assert len(str(error.value).splitlines()) == 1
-    return str(error.value)
 
 
 def prepare(text, **flags):

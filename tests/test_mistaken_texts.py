@@ -28,6 +28,7 @@ from bptt.data.source import Reading
 from bptt.errors import InputError
 from bptt.report import page
 from runs import bptt_process
+from texts import complaint, write
 
 NAMES = "\n".join(a + b + c for a in "abc" for b in "aei" for c in "lmnr") + "\n"
 RAW = NAMES.encode()
@@ -38,18 +39,6 @@ PROSE = "It was a dark night and nobody was there to see what went on behind the
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BPTT_CACHE", str(tmp_path / "cache"))
-
-
-def write(path, text):
-    Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return Path(path)
-
-
-def complaint(*arguments, **flags):
-    with pytest.raises(InputError) as error:
-        corpus.read(*arguments, **flags)
-    assert len(str(error.value).splitlines()) == 1
-    return str(error.value)
 
 
 def train(text, **flags):
